@@ -1,0 +1,93 @@
+"""The exception tree. Whatever a user can cause is a SlurminferError with a message that needs no traceback.
+
+    SlurminferError
+    ├── UsageError              a command line that cannot mean anything
+    ├── SpecError               a deployment spec: names the key, the value, what is valid
+    ├── RunDirectoryError       the run directory cannot be read or written
+    │   ├── RunNotFoundError
+    │   └── RunActiveError      the name is taken by a living deployment
+    ├── ModelError              a model cannot be used
+    │   ├── ModelNotFoundError
+    │   ├── UnsupportedModelError
+    │   └── CorruptModelError
+    ├── CommandError            a subprocess failed, timed out or is not installed
+    ├── SlurmError              Slurm refused or cannot be reached
+    ├── EngineError             an engine process did not start, or died
+    ├── RouterError             the router cannot start or be reached
+    └── BatchError              a batch cannot go on
+"""
+
+
+class SlurminferError(Exception):
+    """Base of all errors that a user can cause; `str(error)` is the whole message."""
+
+
+class UsageError(SlurminferError):
+    """The command line asks for something that cannot be."""
+
+
+class SpecError(SlurminferError):
+    """A deployment spec is invalid.
+
+    Args:
+        key: dotted path of the key, such as `pool[0].workers`.
+        value: the offending value, or None where a key is unknown or missing.
+        expected: what would be valid.
+    """
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        self.key, self.value, self.expected = key, value, expected
+        got = "" if value is None else f" = {value!r}"
+        super().__init__(f"spec: {key}{got}: {expected}")
+
+
+class RunDirectoryError(SlurminferError):
+    """The run directory cannot be read or written."""
+
+
+class RunNotFoundError(RunDirectoryError):
+    """No deployment of that name."""
+
+
+class RunActiveError(RunDirectoryError):
+    """A living deployment has that name."""
+
+
+class ModelError(SlurminferError):
+    """A model cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """The model path leads nowhere."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model is of a kind that this engine does not compute."""
+
+
+class CorruptModelError(ModelError):
+    """The model's files are damaged or incomplete."""
+
+
+class CommandError(SlurminferError):
+    """A subprocess failed. `stderr` holds the end of what it said."""
+
+    def __init__(self, message: str, *, returncode: int | None = None, stderr: str = "") -> None:
+        self.returncode, self.stderr = returncode, stderr
+        super().__init__(message)
+
+
+class SlurmError(SlurminferError):
+    """Slurm refused a request or cannot be reached."""
+
+
+class EngineError(SlurminferError):
+    """An engine process did not start, or died."""
+
+
+class RouterError(SlurminferError):
+    """The router cannot start or be reached."""
+
+
+class BatchError(SlurminferError):
+    """A batch cannot go on."""

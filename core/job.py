@@ -1,0 +1,74 @@
+"""A job as every launcher understands it, and what can be seen of one. Slurm and local mode both speak this."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Entry(Protocol):
+    """What a job does: picklable, callable, and sayable as a command line."""
+
+    def __call__(self) -> Any: ...
+
+    def argv(self) -> Sequence[str]: ...
+
+
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to submit. None leaves a resource to the cluster's own default."""
+
+    name: str
+    role: str  # "router" or the worker's id
+    entry: Entry
+    log_folder: Path
+    nodes: int = 1
+    cpus_per_task: int = 1
+    gpus_per_node: int = 0
+    mem: str | None = None  # per node, in Slurm's notation
+    time_s: int = 3600
+    signal_s: int = 0  # seconds before the walltime limit at which the job is told; 0: not at all
+    partition: str | None = None
+    account: str | None = None
+    setup: tuple[str, ...] = ()  # shell lines that run before the entry
+    env: Mapping[str, str] = {}
+    slurm: Mapping[str, str | int | bool] = {}  # further sbatch options
+
+
+class JobPhase(StrEnum):
+    """What a state word means for us."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # nobody remembers the job
+
+
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at one job."""
+
+    id: str
+    phase: JobPhase
+    state: str  # the scheduler's own word: RUNNING, OUT_OF_MEMORY, ...
+    reason: str = ""  # why it waits or failed, in the scheduler's words
+    node: str = ""
+
+
+class Launcher(Protocol):
+    """Where jobs run. All methods raise SlurminferErrors only."""
+
+    name: str
+
+    def submit(self, request: JobRequest) -> str:
+        """Start the job; its id."""
+
+    def render(self, request: JobRequest) -> str:
+        """Exactly what `submit` would hand over, as text."""
+
+    def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+        """One status for every id."""
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Ask the jobs to end; those that have ended are no error."""

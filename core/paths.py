@@ -1,0 +1,18 @@
+"""Where slurminfer keeps things for one user. Both places must lie on a filesystem that the compute nodes see."""
+
+import os
+from pathlib import Path
+
+
+def runs_root() -> Path:
+    """Directory of all deployments: `$SLURMINFER_HOME/runs`, by default `~/.slurminfer/runs`."""
+    return _home() / "runs"
+
+
+def models_root() -> Path:
+    """Directory of fetched and converted models: `$SLURMINFER_HOME/models`, by default `~/.slurminfer/models`."""
+    return _home() / "models"
+
+
+def _home() -> Path:
+    return Path(os.environ.get("SLURMINFER_HOME") or Path.home() / ".slurminfer").absolute()

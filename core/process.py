@@ -1,0 +1,31 @@
+"""Short-lived subprocesses: argv lists, always a timeout, one error type."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from .errors import CommandError
+
+_STDERR_TAIL = 2000
+
+
+def run(
+    argv: Sequence[str], *, timeout_s: float = 60.0, env: Mapping[str, str] | None = None, stdin: str | None = None
+) -> str:
+    """Run `argv` to its end and return its standard output.
+
+    Raises CommandError where it is not installed, exits with another code than 0, or outlasts `timeout_s`.
+    """
+    name = argv[0]
+    try:
+        done = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True, timeout=timeout_s)
+    except FileNotFoundError as error:
+        raise CommandError(f"{name}: command not found") from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{name}: no answer within {timeout_s:g} s") from error
+    except OSError as error:
+        raise CommandError(f"{name}: {error.strerror}") from error
+    if done.returncode != 0:
+        said = done.stderr.strip()[-_STDERR_TAIL:]
+        message = f"{name} failed with exit code {done.returncode}" + (f": {said}" if said else "")
+        raise CommandError(message, returncode=done.returncode, stderr=said)
+    return done.stdout

@@ -1,0 +1,67 @@
+"""The records that the parts leave for each other in the run directory. Each carries the version of its layout."""
+
+from enum import StrEnum
+
+import msgspec
+
+VERSION = 1
+
+
+class WorkerState(StrEnum):
+    """A worker's life: it only moves forward, and starts over with a higher epoch when Slurm requeues its job."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`workers/ID.json`, owned by the worker's agent. Times are Unix seconds."""
+
+    version: int = VERSION
+    id: str
+    pool: str
+    engine: str
+    model: str
+    state: WorkerState
+    host: str
+    job: str  # Slurm job id, or pid of the agent in local mode
+    epoch: int  # SLURM_RESTART_COUNT: rises with every requeue
+    pid: int
+    updated_at: float
+    url: str | None = None  # http://ADDRESS:PORT, set before READY
+    capacity: int | None = None  # requests that the engine computes at once
+    load_s: float | None = None  # from start of the engine to its first real token
+    ends_at: float | None = None  # walltime limit of the job
+    reason: str = ""  # why it is GONE
+
+
+class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`router.json`, owned by the router. `url` is None and `reason` set where it could not start."""
+
+    version: int = VERSION
+    url: str | None
+    host: str
+    job: str
+    pid: int
+    epoch: int
+    started_at: float
+    reason: str = ""
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One job of a deployment: `id` is Slurm's, or PID@STARTTIME in local mode."""
+
+    id: str
+    role: str  # "router" or the worker's id
+
+
+class DeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`deployment.json`: claimed by one `serve`, completed with the jobs that it has submitted, removed by `stop`."""
+
+    version: int = VERSION
+    launcher: str  # "slurm" or "local"
+    claimed_by: str  # "PID on HOST"
+    claimed_at: float
+    jobs: tuple[JobRecord, ...] = ()

@@ -1,0 +1,158 @@
+"""The run directory: the only place where the parts of a deployment meet. DESIGN: docs/run-directory.md."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from . import files
+from .errors import RunDirectoryError, RunNotFoundError
+from .paths import runs_root
+from .records import VERSION, DeploymentRecord, RouterRecord, WorkerRecord
+from .spec import DeploymentSpec, dump_spec, load_spec
+
+Record = TypeVar("Record", WorkerRecord, RouterRecord, DeploymentRecord)
+
+
+class RunDirectory:
+    """One deployment's directory. Reading never locks; every file has one owner who replaces it whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def named(cls, name: str) -> "RunDirectory":
+        """The directory of deployment `name`, which need not exist yet."""
+        return cls(runs_root() / name)
+
+    @classmethod
+    def existing(cls, name: str) -> "RunDirectory":
+        """The directory of deployment `name`. Raises RunNotFoundError that lists the names there are."""
+        run = cls.named(name)
+        if not run.spec_path.exists():
+            names = ", ".join(known_names()) or "none"
+            raise RunNotFoundError(f"no deployment named '{name}' in {runs_root()} (there are: {names})")
+        return run
+
+    @property
+    def spec_path(self) -> Path:
+        return self.path / "spec.toml"
+
+    @property
+    def router_path(self) -> Path:
+        return self.path / "router.json"
+
+    @property
+    def deployment_path(self) -> Path:
+        return self.path / "deployment.json"
+
+    @property
+    def key_path(self) -> Path:
+        return self.path / "key"
+
+    @property
+    def workers_path(self) -> Path:
+        return self.path / "workers"
+
+    @property
+    def logs_path(self) -> Path:
+        return self.path / "logs"
+
+    def create(self) -> None:
+        """Make the directory, its folders and its API key; keeps what is there."""
+        try:
+            for folder in (self.path, self.workers_path, self.logs_path):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"cannot make {self.path}: {error.strerror}") from error
+        if files.read_text(self.key_path) is None:
+            files.write_atomic(self.key_path, secrets.token_urlsafe(32) + "\n", mode=0o600)
+
+    def key(self) -> str:
+        """The deployment's API key. Raises RunDirectoryError if it is missing."""
+        text = files.read_text(self.key_path)
+        if not text or not text.strip():
+            raise RunDirectoryError(f"no API key in {self.key_path}")
+        return text.strip()
+
+    def read_spec(self) -> DeploymentSpec:
+        return load_spec(self.spec_path)
+
+    def write_spec(self, spec: DeploymentSpec) -> None:
+        files.write_atomic(self.spec_path, dump_spec(spec))
+
+    def read_router(self) -> RouterRecord | None:
+        return _read(self.router_path, RouterRecord)
+
+    def write_router(self, record: RouterRecord) -> None:
+        _write(self.router_path, record)
+
+    def read_worker(self, worker_id: str) -> WorkerRecord | None:
+        return _read(self._worker_path(worker_id), WorkerRecord)
+
+    def write_worker(self, record: WorkerRecord) -> None:
+        _write(self._worker_path(record.id), record)
+
+    def read_workers(self) -> list[WorkerRecord]:
+        """All worker records, by id. A file that vanishes meanwhile is not listed."""
+        try:
+            names = sorted(name for name in os.listdir(self.workers_path) if _is_record(name))
+        except FileNotFoundError:
+            return []
+        found = (_read(self.workers_path / name, WorkerRecord) for name in names)
+        return [record for record in found if record is not None]
+
+    def claim(self, record: DeploymentRecord) -> bool:
+        """Become the one `serve` of this name; False if another holds it."""
+        return files.claim(self.deployment_path, _encode(record))
+
+    def read_deployment(self) -> DeploymentRecord | None:
+        return _read(self.deployment_path, DeploymentRecord)
+
+    def write_deployment(self, record: DeploymentRecord) -> None:
+        _write(self.deployment_path, record)
+
+    def clear(self) -> None:
+        """Forget the deployment's processes: records go, spec, key and logs stay. `deployment.json` goes last."""
+        for name in os.listdir(self.workers_path):
+            (self.workers_path / name).unlink(missing_ok=True)
+        self.router_path.unlink(missing_ok=True)
+        self.deployment_path.unlink(missing_ok=True)
+
+    def _worker_path(self, worker_id: str) -> Path:
+        return self.workers_path / f"{worker_id}.json"
+
+
+def known_names() -> list[str]:
+    """Names of all deployments of this user."""
+    try:
+        return sorted(entry.name for entry in runs_root().iterdir() if (entry / "spec.toml").exists())
+    except FileNotFoundError:
+        return []
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _encode(record: WorkerRecord | RouterRecord | DeploymentRecord) -> str:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
+
+
+def _write(path: Path, record: Record) -> None:
+    files.write_atomic(path, _encode(record))
+
+
+def _read(path: Path, kind: type[Record]) -> Record | None:
+    value = files.read_json(path)
+    if value is None:
+        return None
+    try:
+        record = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise RunDirectoryError(f"{path} is not a {kind.__name__}: {error}") from error
+    if record.version != VERSION:
+        raise RunDirectoryError(f"{path} has version {record.version}; this slurminfer reads {VERSION}")
+    return record

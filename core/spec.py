@@ -1,0 +1,266 @@
+"""The deployment spec: what a user asks for, in TOML, typed and frozen.
+
+Unknown keys and invalid values are SpecErrors that name the key, the value and what is valid.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+import tomli_w
+from msgspec import Meta
+
+from .errors import SpecError
+
+ENGINES = ("native", "sglang", "vllm")
+Positive = Annotated[int, Meta(ge=1)]
+Option = str | int | bool
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_RULE = "expected letters, digits, '.', '_' or '-', beginning with a letter or digit, at most 63 in all"
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+_MEM = re.compile(r"\d+[KMGT]?")
+# Keys of our own for what these sbatch options say; naming both would leave it open which one counts.
+_OWN_SBATCH = {
+    "nodes": "nodes", "partition": "partition", "account": "account", "time": "time", "mem": "mem",
+    "cpus-per-task": "cpus_per_task", "gpus-per-node": "gpus_per_node", "signal": "drain_seconds",
+    "job-name": "name", "output": "the run directory's logs/", "error": "the run directory's logs/",
+}  # fmt: skip
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all parts of a spec."""
+
+
+class ModelSpec(Section, frozen=True, kw_only=True):
+    """`[model]`"""
+
+    path: str  # hub id, directory, GGUF file, or "demo"
+    name: str = ""  # what clients call it; by default the last part of `path`
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    context_length: Positive | None = None  # by default what the model was trained for
+    quantization: str | None = None
+
+    @property
+    def served_name(self) -> str:
+        return self.name or Path(self.path).name.removesuffix(".gguf")
+
+
+class PoolSpec(Section, frozen=True, kw_only=True):
+    """`[[pool]]`: identical workers, each one Slurm job."""
+
+    name: str = "workers"
+    engine: Literal["native", "sglang", "vllm"] = "native"
+    workers: Positive = 1
+    nodes: Positive = 1  # per worker
+    tensor_parallel: Positive = 1
+    pipeline_parallel: Positive = 1
+    partition: str | None = None
+    account: str | None = None
+    cpus_per_task: Positive = 1
+    gpus_per_node: Annotated[int, Meta(ge=0)] = 0
+    mem: str | None = None  # per node
+    time: str = "01:00:00"
+    drain_seconds: Annotated[int, Meta(ge=0)] = 60  # before the walltime limit, to finish what is in flight
+    start_timeout: str = "01:00:00"  # until a real token must have come out
+    max_running_requests: Positive | None = None  # per worker; the engine's own default if not given
+    extra_args: tuple[str, ...] = ()  # to the engine, as they are
+    env: dict[str, str] = {}
+    setup: tuple[str, ...] = ()  # shell lines before the worker starts, such as "module load cuda"
+    slurm: dict[str, Option] = {}  # further sbatch options, as they are
+
+    @property
+    def time_s(self) -> int:
+        return parse_time(self.time)
+
+    @property
+    def start_timeout_s(self) -> int:
+        return parse_time(self.start_timeout)
+
+
+class RouterSpec(Section, frozen=True, kw_only=True):
+    """`[router]`: the one HTTP endpoint, a small job of its own."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)] = 30000  # 0: any free one
+    policy: Literal["least_loaded"] = "least_loaded"
+    partition: str | None = None
+    account: str | None = None
+    cpus_per_task: Positive = 1
+    mem: str | None = None
+    time: str = "01:00:00"
+    setup: tuple[str, ...] = ()
+    slurm: dict[str, Option] = {}
+
+    @property
+    def time_s(self) -> int:
+        return parse_time(self.time)
+
+
+class DeploymentSpec(Section, frozen=True, kw_only=True):
+    """A whole spec file."""
+
+    name: str
+    model: ModelSpec
+    pool: tuple[PoolSpec, ...]
+    router: RouterSpec = RouterSpec()
+
+    def workers(self) -> Iterator[tuple[str, PoolSpec]]:
+        """Every worker's id and pool; ids are unique within the deployment."""
+        for pool in self.pool:
+            for index in range(pool.workers):
+                yield f"{pool.name}-{index}", pool
+
+    def pool_of(self, worker_id: str) -> PoolSpec:
+        """The pool that `worker_id` belongs to. Raises SpecError for an id that the spec does not have."""
+        for known, pool in self.workers():
+            if known == worker_id:
+                return pool
+        raise SpecError("pool", worker_id, "no worker of that id in this spec")
+
+
+def load_spec(path: Path) -> DeploymentSpec:
+    """Read and check a spec file. Raises SpecError."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), None, f"cannot read the spec: {error}") from error
+    return parse_spec(text)
+
+
+def parse_spec(text: str) -> DeploymentSpec:
+    """Parse and check TOML text. Raises SpecError."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError("file", None, f"not TOML: {error}") from error
+    try:
+        spec = msgspec.convert(raw, DeploymentSpec)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw) from error
+    _check(spec)
+    return spec
+
+
+def dump_spec(spec: DeploymentSpec) -> str:
+    """The spec as TOML; `parse_spec(dump_spec(spec)) == spec`."""
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(spec)))
+
+
+def parse_time(text: str) -> int:
+    """Seconds of a Slurm time: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS. Raises ValueError."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a Slurm time: {text!r}")
+    days, *rest = (int(part) if part else None for part in match.groups())
+    if days is not None:
+        hours, minutes, seconds = (part or 0 for part in rest)
+    elif rest[2] is not None:
+        hours, minutes, seconds = (part or 0 for part in rest)
+    else:
+        hours, minutes, seconds = 0, rest[0] or 0, rest[1] or 0
+    return (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _check(spec: DeploymentSpec) -> None:
+    _check_name("name", spec.name)
+    if not spec.pool:
+        raise SpecError("pool", None, "expected at least one [[pool]]")
+    _check_job("router", spec.router)
+    for index, pool in enumerate(spec.pool):
+        key = f"pool[{index}]"
+        _check_name(f"{key}.name", pool.name)
+        if pool.name in {other.name for other in spec.pool[:index]}:
+            raise SpecError(f"{key}.name", pool.name, "expected a name of its own for every pool")
+        _check_job(key, pool)
+        _check_time(f"{key}.start_timeout", pool.start_timeout)
+        if pool.drain_seconds >= pool.time_s:
+            raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
+        _check_engine(key, spec.model, pool)
+
+
+def _check_job(key: str, job: PoolSpec | RouterSpec) -> None:
+    _check_time(f"{key}.time", job.time)
+    if job.mem is not None and not _MEM.fullmatch(job.mem):
+        raise SpecError(f"{key}.mem", job.mem, "expected a number with K, M, G or T, such as '64G'")
+    for option in job.slurm:
+        own = _OWN_SBATCH.get(option.replace("_", "-"))
+        if own:
+            raise SpecError(f"{key}.slurm.{option}", job.slurm[option], f"say it with {own}, beside slurm")
+
+
+def _check_name(key: str, value: str) -> None:
+    if not _NAME.fullmatch(value):
+        raise SpecError(key, value, _NAME_RULE)
+
+
+def _check_time(key: str, value: str) -> None:
+    try:
+        seconds = parse_time(value)
+    except ValueError:
+        seconds = 0
+    if seconds <= 0:
+        raise SpecError(key, value, "expected a Slurm time such as '30', '04:00:00' or '2-00:00:00'")
+
+
+def _check_engine(key: str, model: ModelSpec, pool: PoolSpec) -> None:
+    ranks = pool.tensor_parallel * pool.pipeline_parallel
+    if pool.engine == "native":
+        for name in ("nodes", "tensor_parallel", "pipeline_parallel"):
+            if getattr(pool, name) != 1:
+                raise SpecError(f"{key}.{name}", getattr(pool, name), "engine native runs as one process: expected 1")
+        if model.quantization:
+            raise SpecError("model.quantization", model.quantization, "engine native reads unquantized weights only")
+    elif pool.gpus_per_node and ranks != pool.nodes * pool.gpus_per_node:
+        has = f"nodes x gpus_per_node = {pool.nodes * pool.gpus_per_node}"
+        raise SpecError(f"{key}.tensor_parallel", pool.tensor_parallel, f"x pipeline_parallel is {ranks}, but {has}")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def _explain(message: str, raw: Mapping[str, Any]) -> SpecError:
+    """Turn msgspec's message into a SpecError that also carries the value and the valid keys."""
+    text, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    section, value = _walk(path, raw)
+    unknown = re.match(r"Object contains unknown field `(.*)`", text)
+    missing = re.match(r"Object missing required field `(.*)`", text)
+    found = unknown or missing
+    if found:
+        key = f"{path}.{found[1]}" if path else found[1]
+        if missing:
+            return SpecError(key, None, "missing; it has no default")
+        return SpecError(key, value.get(found[1]), f"unknown key; valid keys: {', '.join(section.__struct_fields__)}")
+    valid = _literals(path)
+    return SpecError(path, value, f"expected one of: {', '.join(valid)}" if valid else text[0].lower() + text[1:])
+
+
+def _walk(path: str, raw: Any) -> tuple[type[Section], Any]:
+    """The innermost section type on `path`, and the raw value at its end."""
+    section: type[Section] = DeploymentSpec
+    for part in re.findall(r"\w+|\[\d+\]", path):
+        if part.startswith("["):
+            raw = raw[int(part[1:-1])]
+            continue
+        raw = raw.get(part) if isinstance(raw, dict) else None
+        section = _SECTIONS.get(part, section)
+    return section, raw
+
+
+def _literals(path: str) -> tuple[str, ...]:
+    """The valid values of the key at `path`, where it is an enumeration."""
+    *head, last = re.findall(r"\w+", re.sub(r"\[\d+\]", "", path)) or [""]
+    section = _SECTIONS.get(head[-1], DeploymentSpec) if head else DeploymentSpec
+    hint = get_type_hints(section).get(last)
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+_SECTIONS: dict[str, type[Section]] = {"model": ModelSpec, "pool": PoolSpec, "router": RouterSpec}

@@ -1,0 +1,33 @@
+"""What the scheduler hands to the model in one step, and what the model promises to do with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one sequence to compute in one step: a piece of its prompt (prefill) or its newest token (decode)."""
+
+    tokens: Sequence[int]
+    start: int  # position of tokens[0]: that many tokens of the sequence are in the KV cache already
+    blocks: Sequence[int]  # the sequence's KV blocks in order; they have room for start + len(tokens) tokens
+    needs_logits: bool  # False for a prompt piece that is not the last
+
+
+class Model(Protocol):
+    """A decoder with its paged KV cache."""
+
+    vocab_size: int
+    context_length: int
+    block_size: int
+    num_blocks: int
+
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """Compute one mixed step and write the chunks' keys and values into their blocks.
+
+        Returns float32 logits [number of chunks with needs_logits, vocab_size], in the chunks' order, each of its
+        chunk's last token. No two chunks are of one sequence; full blocks may be shared and are never written again.
+        """
