@@ -1,20 +1,20 @@
 """The exception tree. Whatever a user can cause is a SlurminferError with a message that needs no traceback.
 
-    SlurminferError
-    ├── UsageError              a command line that cannot mean anything
-    ├── SpecError               a deployment spec: names the key, the value, what is valid
-    ├── RunDirectoryError       the run directory cannot be read or written
-    │   ├── RunNotFoundError
-    │   └── RunActiveError      the name is taken by a living deployment
-    ├── ModelError              a model cannot be used
-    │   ├── ModelNotFoundError
-    │   ├── UnsupportedModelError
-    │   └── CorruptModelError
-    ├── CommandError            a subprocess failed, timed out or is not installed
-    ├── SlurmError              Slurm refused or cannot be reached
-    ├── EngineError             an engine process did not start, or died
-    ├── RouterError             the router cannot start or be reached
-    └── BatchError              a batch cannot go on
+SlurminferError
+├── UsageError              a command line that cannot mean anything
+├── SpecError               a deployment spec: names the key, the value, what is valid
+├── RunDirectoryError       the run directory cannot be read or written
+│   ├── RunNotFoundError
+│   └── RunActiveError      the name is taken by a living deployment
+├── ModelError              a model cannot be used
+│   ├── ModelNotFoundError
+│   ├── UnsupportedModelError
+│   └── CorruptModelError
+├── CommandError            a subprocess failed, timed out or is not installed
+├── SlurmError              Slurm refused or cannot be reached
+├── EngineError             an engine process did not start, or died
+├── RouterError             the router cannot start or be reached
+└── BatchError              a batch cannot go on
 """
 
 

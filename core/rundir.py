@@ -57,13 +57,17 @@ class RunDirectory:
         return self.path / "workers"
 
     @property
-    def logs_path(self) -> Path:
-        return self.path / "logs"
+    def rendezvous_path(self) -> Path:
+        return self.path / "rendezvous"
+
+    def logs_of(self, role: str) -> Path:
+        """Log folder of the router ("router") or of a worker (its id)."""
+        return self.path / "logs" / role
 
     def create(self) -> None:
         """Make the directory, its folders and its API key; keeps what is there."""
         try:
-            for folder in (self.path, self.workers_path, self.logs_path):
+            for folder in (self.path, self.workers_path, self.rendezvous_path):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"cannot make {self.path}: {error.strerror}") from error
@@ -104,6 +108,14 @@ class RunDirectory:
         found = (_read(self.workers_path / name, WorkerRecord) for name in names)
         return [record for record in found if record is not None]
 
+    def read_rendezvous(self, worker_id: str, epoch: int) -> str | None:
+        """HOST:PORT at which the ranks of a multi-node worker meet, once its head has published it."""
+        text = files.read_text(self._rendezvous_file(worker_id, epoch))
+        return text.strip() if text else None
+
+    def write_rendezvous(self, worker_id: str, epoch: int, address: str) -> None:
+        files.write_atomic(self._rendezvous_file(worker_id, epoch), address + "\n")
+
     def claim(self, record: DeploymentRecord) -> bool:
         """Become the one `serve` of this name; False if another holds it."""
         return files.claim(self.deployment_path, _encode(record))
@@ -116,13 +128,17 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Forget the deployment's processes: records go, spec, key and logs stay. `deployment.json` goes last."""
-        for name in os.listdir(self.workers_path):
-            (self.workers_path / name).unlink(missing_ok=True)
+        for folder in (self.workers_path, self.rendezvous_path):
+            for name in os.listdir(folder):
+                (folder / name).unlink(missing_ok=True)
         self.router_path.unlink(missing_ok=True)
         self.deployment_path.unlink(missing_ok=True)
 
     def _worker_path(self, worker_id: str) -> Path:
         return self.workers_path / f"{worker_id}.json"
+
+    def _rendezvous_file(self, worker_id: str, epoch: int) -> Path:
+        return self.rendezvous_path / f"{worker_id}.{epoch}"
 
 
 def known_names() -> list[str]:

@@ -67,6 +67,7 @@ class PoolSpec(Section, frozen=True, kw_only=True):
     drain_seconds: Annotated[int, Meta(ge=0)] = 60  # before the walltime limit, to finish what is in flight
     start_timeout: str = "01:00:00"  # until a real token must have come out
     max_running_requests: Positive | None = None  # per worker; the engine's own default if not given
+    python: str | None = None  # interpreter of the environment that holds the engine; by default slurminfer's own
     extra_args: tuple[str, ...] = ()  # to the engine, as they are
     env: dict[str, str] = {}
     setup: tuple[str, ...] = ()  # shell lines before the worker starts, such as "module load cuda"
@@ -90,13 +91,9 @@ class RouterSpec(Section, frozen=True, kw_only=True):
     account: str | None = None
     cpus_per_task: Positive = 1
     mem: str | None = None
-    time: str = "01:00:00"
+    time: str | None = None  # by default as long as the longest pool
     setup: tuple[str, ...] = ()
     slurm: dict[str, Option] = {}
-
-    @property
-    def time_s(self) -> int:
-        return parse_time(self.time)
 
 
 class DeploymentSpec(Section, frozen=True, kw_only=True):
@@ -106,6 +103,12 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
     model: ModelSpec
     pool: tuple[PoolSpec, ...]
     router: RouterSpec = RouterSpec()
+
+    @property
+    def router_time_s(self) -> int:
+        if self.router.time is not None:
+            return parse_time(self.router.time)
+        return max(pool.time_s for pool in self.pool)
 
     def workers(self) -> Iterator[tuple[str, PoolSpec]]:
         """Every worker's id and pool; ids are unique within the deployment."""
@@ -155,9 +158,7 @@ def parse_time(text: str) -> int:
     if match is None:
         raise ValueError(f"not a Slurm time: {text!r}")
     days, *rest = (int(part) if part else None for part in match.groups())
-    if days is not None:
-        hours, minutes, seconds = (part or 0 for part in rest)
-    elif rest[2] is not None:
+    if days is not None or rest[2] is not None:
         hours, minutes, seconds = (part or 0 for part in rest)
     else:
         hours, minutes, seconds = 0, rest[0] or 0, rest[1] or 0
@@ -182,7 +183,8 @@ def _check(spec: DeploymentSpec) -> None:
 
 
 def _check_job(key: str, job: PoolSpec | RouterSpec) -> None:
-    _check_time(f"{key}.time", job.time)
+    if job.time is not None:
+        _check_time(f"{key}.time", job.time)
     if job.mem is not None and not _MEM.fullmatch(job.mem):
         raise SpecError(f"{key}.mem", job.mem, "expected a number with K, M, G or T, such as '64G'")
     for option in job.slurm:

@@ -1,0 +1,1 @@
+"""What a user starts: deployments, batches, model downloads. Composes the other parts; torch is never imported here."""

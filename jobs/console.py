@@ -1,0 +1,112 @@
+"""What a person sees of deployments in a terminal."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..core.rundir import RunDirectory
+from ..quant.progress import Progress as ModelProgress
+from .status import DeploymentView, WorkerView
+from .wait import until_ready
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False)
+_COLOURS = {"ready": "green", "gone": "red", "failed": "red", "unreachable": "red", "draining": "magenta"}
+
+
+@contextmanager
+def model_progress() -> Iterator[ModelProgress]:
+    """A progress bar per stage of fetching and converting a model; nothing where there is nothing to do."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage)
+            bar.update(tasks[stage], completed=done, total=total or None)
+
+        yield show
+
+
+def print_submitted(run: RunDirectory) -> None:
+    """The jobs, and what to do with them."""
+    deployment = run.read_deployment()
+    for job in deployment.jobs if deployment else ():
+        _out.print(f"{job.role:<16} {deployment.launcher if deployment else ''} job {job.id}")
+    _out.print(f"run directory    {run.path}")
+    _out.print(f"look with        slurminfer status {run.path.name}")
+
+
+def wait_until_ready(run: RunDirectory) -> DeploymentView:
+    """Wait with a line that says for what; then print how to reach the endpoint."""
+    with _err.status("waiting for the scheduler") as line:
+        view = until_ready(run, lambda seen: line.update(_waiting_for(seen)))
+    _out.print(f"[green]ready[/green]            {view.ready_workers} of {len(view.workers)} workers")
+    _out.print(f"export OPENAI_BASE_URL={view.endpoint}")
+    _out.print(f"export OPENAI_API_KEY=$(cat {shlex.quote(str(run.key_path))})")
+    return view
+
+
+def print_views(views: list[DeploymentView], as_json: bool) -> None:
+    """Deployments as tables, or as a JSON list."""
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(views), indent=2).decode())
+        return
+    if not views:
+        _out.print("no deployments")
+    for view in views:
+        _print_view(view)
+
+
+def _print_view(view: DeploymentView) -> None:
+    _out.print(f"[bold]{view.name}[/bold]  {_coloured(view.state)}  {view.endpoint or ''}".rstrip())
+    if view.reason:
+        _out.print(f"  {view.reason}", markup=False)
+    if view.state == "stopped":
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("worker", "job", "state", "slurm", "node", "in flight", "loaded in", "time left", "reason"):
+        table.add_column(column, overflow="fold")
+    table.add_row("router", view.router_job, "", view.router_scheduler)
+    for worker in view.workers:
+        table.add_row(*_cells(worker))
+    _out.print(table)
+
+
+def _cells(worker: WorkerView) -> tuple[str, ...]:
+    return (
+        worker.id,
+        worker.job,
+        _coloured(worker.state),
+        worker.scheduler,
+        worker.node,
+        "" if worker.in_flight is None else str(worker.in_flight),
+        "" if worker.load_s is None else f"{worker.load_s:.1f} s",
+        "" if worker.seconds_left is None else str(timedelta(seconds=int(worker.seconds_left))),
+        worker.reason,
+    )
+
+
+def _coloured(state: str) -> str:
+    colour = _COLOURS.get(state, "yellow")
+    return f"[{colour}]{state}[/{colour}]"
+
+
+def _waiting_for(view: DeploymentView) -> str:
+    counts: dict[str, int] = {}
+    for worker in view.workers:
+        counts[worker.state] = counts.get(worker.state, 0) + 1
+    workers = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return f"router {view.router_scheduler.lower()}, workers: {workers}"

@@ -1,0 +1,69 @@
+"""The engine as a child process: in a group of its own, with a log of its own, never outliving its agent."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..core.errors import EngineError
+from ..core.logs import root_cause, tail
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+class EngineProcess:
+    """A started engine. `stop` ends it and whatever it has started."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        """Start the engine; raises EngineError if its interpreter is not there."""
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as sink:
+            try:
+                self._process = subprocess.Popen(
+                    argv,
+                    env={**os.environ, **env},
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,
+                )
+            except OSError as error:
+                raise EngineError(f"cannot start the engine {argv[0]}: {error.strerror}") from error
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def epitaph(self) -> str:
+        """How it ended and why, in one line."""
+        code = self._process.returncode
+        how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
+        why = root_cause(tail(self.log))
+        return f"engine {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM to the whole group, SIGKILL for what is left after `grace_s`."""
+        self._signal_group(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace_s)
+        self._signal_group(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def _die_with_parent() -> None:
+    # A killed agent cannot clean up: the kernel does it.
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,48 @@
+"""What an engine must be told to start, and what an adapter must say of an engine."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..core.spec import ModelSpec, PoolSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineLaunch:
+    """One engine process of one worker."""
+
+    model: ModelSpec  # `path` is a directory by now
+    pool: PoolSpec
+    address: str
+    port: int
+    key: str  # the deployment's API key: engines refuse whoever does not have it
+    private: Path  # folder that only the user can read, for what must not stand in a process list
+    threads: int
+    rank: int = 0
+    rendezvous: str | None = None  # HOST:PORT of rank 0, where nodes > 1
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.port}"
+
+    @property
+    def python(self) -> str:
+        return self.pool.python or sys.executable
+
+
+class EngineAdapter(Protocol):
+    """How to start one kind of engine and how to read it. Everything else about engines is the same."""
+
+    default_capacity: int  # requests computed at once where the spec says nothing
+    in_flight_metrics: tuple[str, ...]  # gauges of /metrics whose sum is zero when the engine is idle
+
+    def argv(self, launch: EngineLaunch) -> list[str]: ...
+
+    def env(self, launch: EngineLaunch) -> dict[str, str]: ...
+
+
+def flags(**options: object) -> list[str]:
+    """`--long-name value` for every option that is not None."""
+    given = ((name.replace("_", "-"), value) for name, value in options.items() if value is not None)
+    return [word for name, value in given for word in (f"--{name}", str(value))]

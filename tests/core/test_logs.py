@@ -1,0 +1,30 @@
+"""The root cause out of logs as programs write them."""
+
+from slurminfer.core.logs import root_cause, tail
+
+TWO_RANKS = """
+INFO loading weights
+Traceback (most recent call last):
+  File "model.py", line 3, in load
+    raise
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB
+Traceback (most recent call last):
+  File "dist.py", line 3, in wait
+RuntimeError: Connection closed by peer
+"""
+
+
+def test_the_first_exception_counts_not_its_echo():
+    assert root_cause(TWO_RANKS).startswith("torch.OutOfMemoryError: CUDA out of memory")
+
+
+def test_without_an_exception_the_first_complaint():
+    assert root_cause("loading\nerror: no such model\nbye") == "error: no such model"
+
+
+def test_without_a_complaint_the_last_line():
+    assert root_cause("one\ntwo\n\n") == "two"
+
+
+def test_an_empty_or_missing_log(tmp_path):
+    assert root_cause(tail(tmp_path / "none.log")) == ""

@@ -1,0 +1,28 @@
+"""The subprocess runner: output, and each way to fail."""
+
+import sys
+
+import pytest
+
+from slurminfer.core.errors import CommandError
+from slurminfer.core.process import run
+
+
+def test_output_and_input():
+    assert run(["cat"], stdin="text") == "text"
+
+
+def test_a_failure_carries_code_and_stderr():
+    with pytest.raises(CommandError, match="exit code 3: no such partition") as caught:
+        run([sys.executable, "-c", "import sys; sys.exit(print('no such partition', file=sys.stderr) or 3)"])
+    assert caught.value.returncode == 3
+
+
+def test_a_command_that_is_not_there():
+    with pytest.raises(CommandError, match="no-such-command: command not found"):
+        run(["no-such-command"])
+
+
+def test_a_command_that_hangs():
+    with pytest.raises(CommandError, match=r"no answer within 0\.2 s"):
+        run(["sleep", "60"], timeout_s=0.2)

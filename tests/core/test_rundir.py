@@ -1,0 +1,130 @@
+"""The run directory under the conditions of a shared filesystem: torn, stale, contended, full."""
+
+import errno
+import multiprocessing
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slurminfer.core import files
+from slurminfer.core.errors import RunDirectoryError, RunNotFoundError
+from slurminfer.core.records import DeploymentRecord, WorkerRecord, WorkerState
+from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.spec import parse_spec
+
+
+def worker(**changes) -> WorkerRecord:
+    known = {
+        "id": "cpu-0", "pool": "cpu", "engine": "native", "model": "demo", "state": WorkerState.READY, "host": "n1",
+        "job": "7", "epoch": 0, "pid": 1, "updated_at": 0.0,
+    }  # fmt: skip
+    return WorkerRecord(**{**known, **changes})
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunDirectory:
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+    directory = RunDirectory.named("demo")
+    directory.create()
+    return directory
+
+
+def test_records_come_back_as_written(run):
+    run.write_worker(worker())
+    run.write_worker(worker(id="cpu-1", load_s=1.5))
+    assert run.read_workers() == [worker(), worker(id="cpu-1", load_s=1.5)]
+
+
+def test_the_key_is_private_and_kept(run):
+    key = run.key()
+    run.create()
+    assert run.key() == key
+    assert len(key) >= 32
+    assert stat.S_IMODE(run.key_path.stat().st_mode) == 0o600
+
+
+def test_only_one_of_many_claims_wins(run):
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        won = pool.map(_claim, [run] * 32)
+    assert sum(won) == 1
+
+
+def _claim(run: RunDirectory) -> bool:
+    return run.claim(DeploymentRecord(launcher="local", claimed_by=f"{os.getpid()} on n1", claimed_at=0.0))
+
+
+def test_readers_never_see_half_a_file(run):
+    writer = multiprocessing.get_context("fork").Process(target=_rewrite, args=(run,))
+    writer.start()
+    seen = set()
+    while writer.is_alive():
+        seen |= {len(record.reason) for record in run.read_workers()}
+    writer.join()
+    assert seen <= {1, 100_000}
+
+
+def _rewrite(run: RunDirectory) -> None:
+    for turn in range(100):
+        run.write_worker(worker(reason="x" * (1 if turn % 2 else 100_000)))
+
+
+def test_a_file_of_another_version_is_refused_by_version(run):
+    run.write_worker(worker(version=99))
+    with pytest.raises(RunDirectoryError, match="version 99"):
+        run.read_workers()
+
+
+def test_a_corrupt_file_is_named(run):
+    (run.workers_path / "cpu-0.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"cpu-0\.json is not JSON"):
+        run.read_workers()
+
+
+def test_a_stale_handle_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("fresh")
+    failures = iter([OSError(errno.ESTALE, "Stale file handle")] * 2)
+    read = Path.read_text
+
+    def sometimes_stale(self, *args):
+        for failure in failures:
+            raise failure
+        return read(self, *args)
+
+    monkeypatch.setattr(Path, "read_text", sometimes_stale)
+    assert files.read_text(path) == "fresh"
+
+
+def test_clearing_keeps_spec_key_and_logs(run):
+    run.write_spec(parse_spec('name = "demo"\n[model]\npath = "demo"\n[[pool]]'))
+    run.write_worker(worker())
+    run.claim(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0))
+    key = run.key()
+    run.clear()
+    assert run.read_workers() == []
+    assert run.read_deployment() is None
+    assert run.key() == key
+    assert run.spec_path.exists()
+
+
+def test_an_unknown_name_lists_the_known_ones(run):
+    run.write_spec(parse_spec('name = "demo"\n[model]\npath = "demo"\n[[pool]]'))
+    with pytest.raises(RunNotFoundError, match="there are: demo"):
+        RunDirectory.existing("dmeo")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small filesystem needs root")
+def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
+    try:
+        path = tmp_path / "record.json"
+        files.write_atomic(path, "old")
+        with pytest.raises(RunDirectoryError, match=r"record\.json: No space left on device"):
+            files.write_atomic(path, "x" * 200_000)
+        assert path.read_text() == "old"
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["record.json"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -1,0 +1,127 @@
+"""The deployment spec: what is read, what is refused, and in which words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurminfer.core.errors import SpecError
+from slurminfer.core.spec import DeploymentSpec, dump_spec, load_spec, parse_spec, parse_time
+
+MINIMAL = """
+name = "demo"
+[model]
+path = "demo"
+[[pool]]
+name = "cpu"
+"""
+
+
+def spec(pool: str = "", after: str = "") -> DeploymentSpec:
+    return parse_spec(f"{MINIMAL}{pool}\n{after}")
+
+
+def refused(pool: str = "", after: str = "") -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        spec(pool, after)
+    return caught.value
+
+
+def test_a_minimal_spec_has_defaults_for_the_rest():
+    read = spec("workers = 2")
+    assert [worker for worker, _ in read.workers()] == ["cpu-0", "cpu-1"]
+    assert read.router.port == 30000
+    assert read.pool[0].time_s == 3600
+
+
+def test_dumping_and_parsing_gives_the_same_spec():
+    read = spec('workers = 2\nslurm = {qos = "long", exclusive = true}\nextra_args = ["--a b"]', "[router]\nport = 0")
+    assert parse_spec(dump_spec(read)) == read
+
+
+def test_an_unknown_key_is_named_with_its_value_and_the_valid_keys():
+    message = str(refused("wrokers = 3"))
+    assert "pool[0].wrokers = 3" in message
+    assert "workers" in message
+    assert "cpus_per_task" in message
+
+
+def test_an_unknown_table_is_named_with_the_valid_ones():
+    message = str(refused(after="[routr]\nport = 1"))
+    assert "routr" in message
+    assert "router" in message.partition("valid keys")[2]
+
+
+@pytest.mark.parametrize(
+    ("pool", "key", "said"),
+    [
+        ('workers = "two"', "pool[0].workers", "expected `int`, got `str`"),
+        ("workers = 0", "pool[0].workers", ">= 1"),
+        ('engine = "ollama"', "pool[0].engine", "native, sglang, vllm"),
+        ('time = "soon"', "pool[0].time", "Slurm time"),
+        ('mem = "lots"', "pool[0].mem", "64G"),
+        ("drain_seconds = 3600", "pool[0].drain_seconds", "less than time"),
+        ("nodes = 2", "pool[0].nodes", "expected 1"),
+        ('engine = "sglang"\ngpus_per_node = 4', "pool[0].tensor_parallel", "nodes x gpus_per_node = 4"),
+        ("slurm = {cpus-per-task = 3}", "pool[0].slurm.cpus-per-task", "say it with cpus_per_task"),
+        ('slurm = {output = "x"}', "pool[0].slurm.output", "logs/"),
+    ],
+)
+def test_an_invalid_value_is_refused_by_key_value_and_expectation(pool, key, said):
+    error = refused(pool)
+    assert error.key == key
+    assert said in str(error)
+
+
+def test_an_unknown_router_policy_lists_the_valid_ones():
+    assert "least_loaded" in str(refused(after='[router]\npolicy = "magic"'))
+
+
+def test_a_missing_key_says_so():
+    with pytest.raises(SpecError, match=r"model\.path: missing"):
+        parse_spec('name = "a"\n[model]\n[[pool]]')
+
+
+def test_two_pools_of_one_name_are_refused():
+    assert refused(after='[[pool]]\nname = "cpu"').key == "pool[1].name"
+
+
+def test_a_name_that_cannot_be_a_directory_is_refused():
+    with pytest.raises(SpecError, match=r"name = '\.\./x'"):
+        parse_spec(MINIMAL.replace('name = "demo"', 'name = "../x"', 1))
+
+
+def test_quantization_is_refused_where_the_engine_cannot():
+    with pytest.raises(SpecError, match=r"model\.quantization = 'awq'"):
+        parse_spec(MINIMAL.replace('path = "demo"', 'path = "demo"\nquantization = "awq"'))
+
+
+def test_text_that_is_not_toml_says_where():
+    with pytest.raises(SpecError, match="line 2"):
+        parse_spec('x = 1\nname = = 2')
+
+
+def test_a_spec_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SpecError, match=r"nothing\.toml"):
+        load_spec(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 1800), ("30:15", 1815), ("02:30:15", 9015), ("1-0", 86400), ("1-02:30", 95400), ("1-02:30:15", 95415)],
+)
+def test_slurm_times(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@given(st.text(max_size=12))
+def test_no_text_makes_the_time_parser_fail_in_another_way(text):
+    try:
+        assert parse_time(text) >= 0
+    except ValueError as error:
+        assert "not a Slurm time" in str(error)
+
+
+@given(st.text(max_size=200))
+def test_no_text_makes_the_spec_parser_fail_in_another_way(text):
+    with pytest.raises(SpecError):
+        parse_spec(text)
