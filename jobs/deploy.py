@@ -16,7 +16,7 @@ from ..core.rundir import RunDirectory
 from ..core.spec import DeploymentSpec, PoolSpec, dump_spec, load_spec, parse_spec
 from ..nodes.agent import WorkerEntry
 from ..quant.models import resolve
-from ..quant.progress import Progress
+from ..quant.progress import Progress, silent
 from .entries import RouterEntry
 from .launchers import launcher_named
 
@@ -42,7 +42,7 @@ def dry_run(spec: DeploymentSpec, launcher: Launcher) -> str:
     return "\n".join(parts)
 
 
-def with_model_found(spec: DeploymentSpec, progress: Progress | None = None) -> DeploymentSpec:
+def with_model_found(spec: DeploymentSpec, progress: Progress = silent) -> DeploymentSpec:
     """The spec with its model as a directory on this filesystem, fetched or converted if need be.
 
     Clients keep calling the model what the user called it: the hub id, or the directory's name. Raises ModelError.

@@ -3,7 +3,8 @@
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import psutil
 
@@ -23,19 +24,7 @@ class LocalLauncher:
     def submit(self, request: JobRequest) -> str:
         _refuse_what_needs_slurm(request)
         request.log_folder.mkdir(parents=True, exist_ok=True)
-        with (request.log_folder / _LOG).open("ab") as log:
-            try:
-                process = subprocess.Popen(
-                    _argv(request),
-                    env={**os.environ, **request.env, "SLURMINFER_LOCAL": "1"},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise SlurminferError(f"cannot start {request.role}: {error}") from error
-        return f"{process.pid}@{psutil.Process(process.pid).create_time():.2f}"
+        return _spawn(_argv(request), {**os.environ, **request.env, "SLURMINFER_LOCAL": "1"}, request.log_folder / _LOG)
 
     def render(self, request: JobRequest) -> str:
         _refuse_what_needs_slurm(request)
@@ -57,6 +46,20 @@ class LocalLauncher:
             process = _living(job_id)
             if process is not None:
                 process.kill()
+
+
+def _spawn(argv: list[str], env: Mapping[str, str], log: Path) -> str:
+    """Start what shall outlive this process (so no Popen, which wants to be waited for); its id."""
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    try:
+        pid = os.posix_spawnp(argv[0], argv, env, file_actions=files, setsid=True)
+    except OSError as error:
+        raise SlurminferError(f"cannot start {argv[0]}: {error.strerror}") from error
+    return f"{pid}@{psutil.Process(pid).create_time():.2f}"
 
 
 def _argv(request: JobRequest) -> list[str]:

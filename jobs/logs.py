@@ -9,7 +9,7 @@ from ..core.rundir import RunDirectory
 
 
 def log_files(run: RunDirectory, role: str | None) -> list[Path]:
-    """Log files of one role ("router" or a worker's id) or of all, oldest first. Raises RunNotFoundError for no role."""
+    """Log files of one role ("router" or a worker's id) or of all, oldest first. Raises RunNotFoundError."""
     roles = sorted(path.name for path in (run.path / "logs").glob("*") if path.is_dir())
     if role is not None and role not in roles:
         raise RunNotFoundError(f"no logs of '{role}' in {run.path / 'logs'}; there are: {', '.join(roles) or 'none'}")

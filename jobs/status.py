@@ -15,7 +15,7 @@ _ROUTER_ANSWERS_S = 3.0
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker: `state` is pending, starting, ready, draining, gone, or "unreachable" (ready by its own word only)."""
+    """One worker: `state` is pending, starting, ready, draining, gone, or unreachable (ready by its own word only)."""
 
     id: str
     job: str

@@ -34,12 +34,19 @@ class EngineLaunch:
 class EngineAdapter(Protocol):
     """How to start one kind of engine and how to read it. Everything else about engines is the same."""
 
-    default_capacity: int  # requests computed at once where the spec says nothing
-    in_flight_metrics: tuple[str, ...]  # gauges of /metrics whose sum is zero when the engine is idle
+    @property
+    def default_capacity(self) -> int:
+        """Requests computed at once where the spec says nothing."""
 
-    def argv(self, launch: EngineLaunch) -> list[str]: ...
+    @property
+    def in_flight_metrics(self) -> tuple[str, ...]:
+        """Gauges of `/metrics` whose sum is zero when the engine is idle."""
 
-    def env(self, launch: EngineLaunch) -> dict[str, str]: ...
+    def argv(self, launch: EngineLaunch) -> list[str]:
+        """The command line; the API key must not stand in it."""
+
+    def env(self, launch: EngineLaunch) -> dict[str, str]:
+        """What the engine needs in its environment besides what the agent has."""
 
 
 def flags(**options: object) -> list[str]:

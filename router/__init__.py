@@ -1,0 +1,1 @@
+"""The one HTTP endpoint of a deployment: finds the workers through the run directory, chooses, streams through."""

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...core.errors import UsageError
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Options of one engine process; None leaves a value to what the model and the machine have."""
+    """Options of one engine process; None leaves a value to what the model and the machine have.
+
+    Raises UsageError for a value that cannot be.
+    """
 
     model: Path
     dtype: Dtype = "auto"
@@ -21,3 +26,24 @@ class EngineOptions:
     max_running_requests: int = 64
     max_batch_tokens: int = 1024
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "block_size", "max_running_requests", "max_batch_tokens", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} = {value}: expected at least 1")
+        if self.kv_cache_gib is not None and not self.kv_cache_gib > 0:
+            raise UsageError(f"kv_cache_gib = {self.kv_cache_gib}: expected more than 0")
+        if self.max_batch_tokens < self.max_running_requests:
+            needed = f"at least max_running_requests = {self.max_running_requests}, one token for each in a step"
+            raise UsageError(f"max_batch_tokens = {self.max_batch_tokens}: expected {needed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Options of the HTTP server in front of the engine."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_model_name: str | None = None  # by default the name of the model's directory
+    die_with_parent: bool = False

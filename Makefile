@@ -1,0 +1,43 @@
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help install demo test lint sandbox-packages bench-engine clean
+
+help:
+	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
+	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
+	@echo "make bench-engine   native engine against transformers; writes benchmarks/results/engine.json"
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "slurminfer needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: install
+	examples/demo.sh
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The integration tests run in a real Slurm; without root and apt they are skipped, and say so.
+sandbox-packages: install
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/python -m slurminfer.slurm.sandbox install; fi
+
+test: lint sandbox-packages
+	$(BIN)/python -m pytest
+
+bench-engine: .venv/.installed-dev
+	$(BIN)/python benchmarks/engine.py
+
+clean:
+	rm -rf .venv build demo .mypy_cache .ruff_cache .pytest_cache

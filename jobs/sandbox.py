@@ -1,0 +1,45 @@
+"""`slurminfer sandbox`: a Slurm to try slurminfer in, for a person at a terminal."""
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from ..slurm.sandbox import DEFAULT_DIRECTORY, Sandbox, SandboxStatus, install
+
+_out = Console(highlight=False, soft_wrap=True)
+
+
+def start(directory: Path | None, nodes: int, install_packages: bool) -> None:
+    """Bring it up and say how to use it. Raises SlurmError."""
+    if install_packages:
+        install()
+    sandbox = Sandbox(directory or DEFAULT_DIRECTORY, nodes)
+    sandbox.start()
+    _print(sandbox.status())
+    for name, value in sandbox.env().items():
+        _out.print(f"export {name}={value}")
+
+
+def stop(directory: Path | None) -> None:
+    """End it. Raises SlurmError."""
+    sandbox = Sandbox(directory or DEFAULT_DIRECTORY)
+    sandbox.stop()
+    _print(sandbox.status())
+
+
+def status(directory: Path | None, as_json: bool) -> None:
+    """Say what is true of it. Raises SlurmError."""
+    seen = Sandbox(directory or DEFAULT_DIRECTORY).status()
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(seen), indent=2).decode())
+    else:
+        _print(seen)
+
+
+def _print(seen: SandboxStatus) -> None:
+    _out.print(f"sandbox {seen.state} in {seen.directory}, {seen.jobs} jobs")
+    for daemon, runs in seen.daemons.items():
+        _out.print(f"  {daemon:<12} {'running' if runs else '[red]down[/red]'}")
+    for node, state in seen.nodes.items():
+        _out.print(f"  {node:<12} {state}")

@@ -1,0 +1,85 @@
+"""`python -m slurminfer.nodes.native`: one model behind one port, until SIGTERM, SIGINT or the engine's end."""
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ...core.errors import SlurminferError
+from .options import EngineOptions, ServerOptions
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_HELP = {
+    "model": "directory of the model: config.json, safetensors, tokenizer.json",
+    "dtype": "of weights and KV cache; auto: the machine's fastest",
+    "device": "auto: a GPU if PyTorch sees one",
+    "context_length": "longest sequence in tokens (default: the model's)",
+    "kv_cache_gib": "memory for the KV cache in GiB (default: by the machine's memory)",
+    "block_size": "tokens in a KV block",
+    "max_running_requests": "sequences computed at once",
+    "max_batch_tokens": "tokens computed in one step, prompts and decodes together",
+    "threads": "compute threads (default: the CPUs that this process may use)",
+    "host": "address to listen on",
+    "port": "port to listen on; 0: any free one, which is printed",
+    "served_model_name": "what clients call the model (default: its directory's name)",
+    "die_with_parent": "be killed when the parent process ends (Linux)",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to end; the exit status."""
+    values = vars(_parser().parse_args(argv))
+    try:
+        server = ServerOptions(**_taken(ServerOptions, values))
+        options = EngineOptions(**_taken(EngineOptions, values))
+        from .service import serve  # not before --help had its chance: it takes a moment to import
+
+        if server.die_with_parent:
+            _die_with_parent()
+        serve(options, server)
+    except SlurminferError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m slurminfer.nodes.native", description=__doc__)
+    for kind in (EngineOptions, ServerOptions):
+        hints = get_type_hints(kind)
+        for option in fields(kind):
+            parser.add_argument(f"--{option.name.replace('_', '-')}", **_argument(option.name, hints[option.name]))
+    return parser
+
+
+def _argument(name: str, hint: Any) -> dict[str, Any]:
+    """argparse's description of one field. An absent flag is left to the dataclass's default."""
+    argument: dict[str, Any] = {"help": _HELP[name], "default": argparse.SUPPRESS}
+    if isinstance(hint, UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    if hint is bool:
+        return {**argument, "action": "store_true"}
+    if get_origin(hint) is Literal:
+        return {**argument, "choices": get_args(hint)}
+    return {**argument, "type": hint, "required": name == "model", "metavar": name.rpartition("_")[2].upper()}
+
+
+def _taken(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {option.name: values[option.name] for option in fields(kind) if option.name in values}
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends: no engine may outlive its agent."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    # The engine's thread may be deep in a load or a step: an ordinary exit would wait for it, or crash under it.
+    os._exit(status)

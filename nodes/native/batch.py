@@ -1,0 +1,161 @@
+"""One step's chunks as index tensors, built once and shared by all layers.
+
+Rows are the step's tokens: first the decode tokens, longest sequence first, then the prefill chunks.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+
+from .kv_cache import KVCache
+from .step import Chunk
+
+# Computing a group of its own costs as much as attending to about this many tokens of padding.
+_GROUP_TOKENS = 256
+# More cached tokens than this are not gathered at once, so that the gathered copy stays small.
+_GATHER_TOKENS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeGroup:
+    """Decode tokens of sequences of about one length, attended to together."""
+
+    rows: slice
+    cache_rows: torch.Tensor  # for KVCache.gather
+    length: int  # tokens to keep of what was gathered
+    mask: torch.Tensor | None  # [sequences, 1, 1, length], added to the scores
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """A prompt's chunk. Without `cache_rows` it attends to itself only, causally."""
+
+    rows: slice
+    cache_rows: torch.Tensor | None = None
+    length: int = 0  # tokens to keep of what was gathered
+    mask: torch.Tensor | None = None  # [tokens, length], added to the scores
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """What the layers of one window attend to; all rows in order."""
+
+    decodes: tuple[DecodeGroup, ...]
+    prefills: tuple[Prefill, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A step's input."""
+
+    tokens: torch.Tensor  # int64 [n]
+    positions: torch.Tensor  # int64 [n]
+    slots: torch.Tensor  # for KVCache.write
+    plans: dict[int | None, AttentionPlan]  # by window
+    logits_rows: torch.Tensor  # int64: the rows whose logits are wanted, in the chunks' order
+
+
+def make_batch(
+    chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None], dtype: torch.dtype, device: torch.device
+) -> Batch:
+    """Lay the chunks out; `windows` are those that the model's layers have, `dtype` is the masks'."""
+    order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > 1, -chunks[i].start))
+    ordered = [chunks[i] for i in order]
+    ends = _cumulative([len(chunk.tokens) for chunk in ordered])
+    last_row = {index: end - 1 for index, end in zip(order, ends, strict=True)}
+    size = cache.block_size
+    places = [position for chunk in ordered for position in range(chunk.start, chunk.start + len(chunk.tokens))]
+    blocks = [c.blocks[p // size] for c in ordered for p in range(c.start, c.start + len(c.tokens))]
+    positions = torch.tensor(places, device=device)
+    planner = _Planner(ordered, ends, cache, dtype, device)
+    return Batch(
+        tokens=torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)), device=device),
+        positions=positions,
+        slots=cache.slots(torch.tensor(blocks, device=device), positions % size),
+        plans={window: planner.plan(window) for window in windows},
+        logits_rows=torch.tensor([last_row[i] for i, c in enumerate(chunks) if c.needs_logits], device=device),
+    )
+
+
+def group_lengths(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Cut descending `lengths` into groups [start, stop) with little padding and few groups."""
+    groups, start, padding = [], 0, 0
+    for index, length in enumerate(lengths):
+        padding += lengths[start] - length
+        if padding > _GROUP_TOKENS or lengths[start] * (index + 1 - start) > max(_GATHER_TOKENS, lengths[start]):
+            groups.append((start, index))
+            start, padding = index, 0
+    return [*groups, (start, len(lengths))] if lengths else []
+
+
+class _Planner:
+    """Makes the AttentionPlan of one window after the other."""
+
+    def __init__(
+        self, ordered: Sequence[Chunk], ends: Sequence[int], cache: KVCache, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._decodes = [chunk for chunk in ordered if len(chunk.tokens) == 1]
+        self._prefills = ordered[len(self._decodes) :]
+        self._prefill_ends = ends[len(self._decodes) :]
+        self._cache, self._dtype, self._device = cache, dtype, device
+
+    def plan(self, window: int | None) -> AttentionPlan:
+        decodes = self._decodes
+        groups = group_lengths([chunk.start + 1 - self._first(chunk, window) for chunk in decodes])
+        return AttentionPlan(
+            tuple(self._decode(decodes[start:stop], start, window) for start, stop in groups),
+            tuple(self._prefill(c, e, window) for c, e in zip(self._prefills, self._prefill_ends, strict=True)),
+        )
+
+    def _first(self, chunk: Chunk, window: int | None) -> int:
+        """The first position that is gathered: the first that the chunk sees, or before it in its block."""
+        seen = 0 if window is None else max(chunk.start + 1 - window, 0)
+        return seen - seen % self._cache.block_size
+
+    def _decode(self, chunks: Sequence[Chunk], start: int, window: int | None) -> DecodeGroup:
+        size = self._cache.block_size
+        firsts = [self._first(chunk, window) for chunk in chunks]
+        length = max(chunk.start + 1 - first for chunk, first in zip(chunks, firsts, strict=True))
+        width = -(-length // size)
+        tables = [list(c.blocks[first // size : c.start // size + 1]) for c, first in zip(chunks, firsts, strict=True)]
+        # Padding repeats a block of the same sequence: masked, and of no other's values.
+        tables = [table + table[-1:] * (width - len(table)) for table in tables]
+        queries = torch.tensor([[c.start - first] for c, first in zip(chunks, firsts, strict=True)])
+        mask = self._mask(queries, length, window)
+        return DecodeGroup(
+            slice(start, start + len(chunks)),
+            self._cache.rows(torch.tensor(tables, device=self._device)),
+            length,
+            None if mask is None else mask.unsqueeze(1).unsqueeze(1),
+        )
+
+    def _prefill(self, chunk: Chunk, end: int, window: int | None) -> Prefill:
+        count, size = len(chunk.tokens), self._cache.block_size
+        rows = slice(end - count, end)
+        if chunk.start == 0 and (window is None or count <= window):
+            return Prefill(rows)
+        first = self._first(chunk, window)
+        stop = chunk.start + count
+        table = torch.tensor([list(chunk.blocks[first // size : -(-stop // size)])], device=self._device)
+        queries = torch.arange(chunk.start - first, stop - first).unsqueeze(1)
+        return Prefill(rows, self._cache.rows(table), stop - first, self._mask(queries, stop - first, window))
+
+    def _mask(self, queries: torch.Tensor, length: int, window: int | None) -> torch.Tensor | None:
+        """[n, length]: 0 where the query at place `queries` [n, 1] sees, -inf elsewhere. None: all see all."""
+        keys = torch.arange(length)
+        hidden = keys > queries
+        if window is not None:
+            hidden |= keys <= queries - window
+        if not hidden.any():
+            return None
+        return torch.zeros(hidden.shape, dtype=self._dtype).masked_fill_(hidden, -torch.inf).to(self._device)
+
+
+def _cumulative(counts: Sequence[int]) -> list[int]:
+    ends, total = [], 0
+    for count in counts:
+        total += count
+        ends.append(total)
+    return ends

@@ -1,0 +1,119 @@
+"""The blocks of the paged KV cache, and the prefix cache over them.
+
+A full block is known by the digest of its tokens and of all tokens before them. Blocks nobody uses are free, but a
+free block that has a digest stays findable until it is taken for something else: blocks without a digest go first,
+then the least recently freed. The idea is that of vLLM's automatic prefix caching (docs/design/prefix_caching.md).
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from .request import Request
+
+
+class BlockManager:
+    """Who holds which block. It only counts: keys and values are the model's business."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self._references = [0] * num_blocks
+        self._digests: list[bytes | None] = [None] * num_blocks
+        self._by_digest: dict[bytes, int] = {}
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))  # next to be taken first
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    @property
+    def num_used(self) -> int:
+        return self.num_blocks - self.num_free
+
+    def allocate(self, request: Request, *, spare: int) -> bool:
+        """Give `request` blocks for all its tokens, as many as possible out of the prefix cache.
+
+        False, and nothing changed, if fewer than `spare` free blocks would be left.
+        """
+        shared = self._find(self._prefix_digests(request))
+        fresh = -(-len(request.tokens) // self.block_size) - len(shared)
+        revived = sum(self._references[block] == 0 for block in shared)
+        if fresh + revived + spare > self.num_free:
+            return False
+        for block in shared:
+            self._hold(block)
+        request.blocks = [*shared, *(self._take() for _ in range(fresh))]
+        request.committed = len(shared)
+        request.computed = len(shared) * self.block_size
+        return True
+
+    def grow(self, request: Request) -> bool:
+        """Make sure that there is room for the newest token; False if that takes a block and none is free."""
+        if len(request.blocks) * self.block_size >= len(request.tokens):
+            return True
+        if not self._free:
+            return False
+        request.blocks.append(self._take())
+        return True
+
+    def commit(self, request: Request) -> None:
+        """Make the blocks findable that have been filled and computed since the last call."""
+        full = request.computed // self.block_size
+        self._extend_digests(request, full)
+        for index in range(request.committed, full):
+            block, digest = request.blocks[index], request.digests[index]
+            if digest not in self._by_digest:  # an equal block may have been computed at the same time
+                self._by_digest[digest] = block
+                self._digests[block] = digest
+        request.committed = full
+
+    def free(self, request: Request) -> None:
+        """Take back all blocks of `request`. The end of a sequence is less likely to be shared: it goes first."""
+        for block in reversed(request.blocks):
+            self._references[block] -= 1
+            if self._references[block] == 0:
+                self._free[block] = None
+                if self._digests[block] is None:
+                    self._free.move_to_end(block, last=False)
+        request.blocks, request.committed, request.computed = [], 0, 0
+
+    def _prefix_digests(self, request: Request) -> list[bytes]:
+        """Digests of the full blocks that need not be computed: the last token always is, for its logits."""
+        count = (len(request.tokens) - 1) // self.block_size
+        self._extend_digests(request, count)
+        return request.digests[:count]
+
+    def _extend_digests(self, request: Request, count: int) -> None:
+        for index in range(len(request.digests), count):
+            before = request.digests[-1] if request.digests else b""
+            tokens = request.tokens[index * self.block_size : (index + 1) * self.block_size]
+            request.digests.append(_digest(before, tokens))
+
+    def _find(self, digests: Sequence[bytes]) -> list[int]:
+        found: list[int] = []
+        for digest in digests:
+            block = self._by_digest.get(digest)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def _hold(self, block: int) -> None:
+        if self._references[block] == 0:
+            del self._free[block]
+        self._references[block] += 1
+
+    def _take(self) -> int:
+        block, _ = self._free.popitem(last=False)
+        digest = self._digests[block]
+        if digest is not None:
+            del self._by_digest[digest]
+            self._digests[block] = None
+        self._references[block] = 1
+        return block
+
+
+def _digest(before: bytes, tokens: Sequence[int]) -> bytes:
+    """A cryptographic one: a collision would answer one client with another's context."""
+    return blake2b(before + array("q", tokens).tobytes(), digest_size=16).digest()

@@ -1,0 +1,130 @@
+"""The decoder: embedding, layers of attention and gated MLP, norm, head. Pre-norm, as in Llama, Mistral and Qwen.
+
+Tensor parallelism would split heads and intermediate size over ranks and sum the outputs of `_output` and `_down`.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from .attention import attend
+from .batch import Batch
+from .config import ModelConfig
+from .kv_cache import KVCache
+from .linear import Linear, make_linear
+from .rope import Rope, rotate
+from .weights import Weights
+
+
+class Norm:
+    """Root mean square norm (arXiv 1910.07467)."""
+
+    def __init__(self, weight: torch.Tensor, eps: float) -> None:
+        self._weight, self._eps = weight, eps
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+
+
+class _Loader:
+    """Reads the modules below one prefix of tensor names."""
+
+    def __init__(self, weights: Weights, prefix: str, config: ModelConfig, device: torch.device) -> None:
+        self._weights, self._prefix, self._config, self._device = weights, prefix, config, device
+
+    def norm(self, name: str, size: int) -> Norm:
+        weight = self._weights.read(f"{self._prefix}{name}.weight", size).to(self._device)
+        return Norm(weight, self._config.rms_norm_eps)
+
+    def linear(self, parts: dict[str, int], inputs: int, bias: bool) -> Linear:
+        """One layer out of `parts`: name -> number of outputs."""
+        weights = [self._weights.read(f"{self._prefix}{name}.weight", n, inputs) for name, n in parts.items()]
+        biases = [self._weights.read(f"{self._prefix}{name}.bias", n) for name, n in parts.items()] if bias else []
+        return make_linear(weights, biases, self._device)
+
+
+class Attention:
+    """Causal self-attention with grouped key-value heads."""
+
+    def __init__(self, config: ModelConfig, layer: int, loader: _Loader) -> None:
+        self._layer, self._window = layer, config.windows[layer]
+        self._heads, self._kv_heads, self._head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self._qkv = loader.linear({"q_proj": q, "k_proj": kv, "v_proj": kv}, config.hidden_size, config.qkv_bias)
+        self._output = loader.linear({"o_proj": config.hidden_size}, q, config.o_bias)
+        self._q_norm = loader.norm("q_norm", config.head_dim) if config.qk_norm else None
+        self._k_norm = loader.norm("k_norm", config.head_dim) if config.qk_norm else None
+
+    def __call__(
+        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
+    ) -> torch.Tensor:
+        """[n, hidden_size] -> [n, hidden_size]; writes the step's keys and values into the cache."""
+        heads, kv_heads = self._heads, self._kv_heads
+        qkv = self._qkv(x).view(len(x), heads + 2 * kv_heads, self._head_dim)
+        if self._q_norm and self._k_norm:
+            qkv[:, :heads] = self._q_norm(qkv[:, :heads])
+            qkv[:, heads : heads + kv_heads] = self._k_norm(qkv[:, heads : heads + kv_heads])
+        qkv[:, : heads + kv_heads] = rotate(qkv[:, : heads + kv_heads], *rotation)
+        kv = qkv[:, heads:].view(len(x), 2, kv_heads, self._head_dim)
+        cache.write(self._layer, batch.slots, kv)
+        return self._output(attend(qkv[:, :heads], kv, self._layer, cache, batch.plans[self._window]))
+
+
+class MLP:
+    """down(silu(gate(x)) * up(x)), arXiv 2002.05202."""
+
+    def __init__(self, config: ModelConfig, loader: _Loader) -> None:
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self._gate_up = loader.linear({"gate_proj": inner, "up_proj": inner}, hidden, config.mlp_bias)
+        self._down = loader.linear({"down_proj": hidden}, inner, config.mlp_bias)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self._gate_up(x).chunk(2, dim=-1)
+        return self._down(F.silu(gate).mul_(up))
+
+
+class Layer:
+    """Attention and MLP, each added to what came in."""
+
+    def __init__(self, config: ModelConfig, index: int, weights: Weights, device: torch.device) -> None:
+        prefix = f"model.layers.{index}."
+        loader = _Loader(weights, prefix, config, device)
+        self._input_norm = loader.norm("input_layernorm", config.hidden_size)
+        self._post_norm = loader.norm("post_attention_layernorm", config.hidden_size)
+        self._attention = Attention(config, index, _Loader(weights, f"{prefix}self_attn.", config, device))
+        self._mlp = MLP(config, _Loader(weights, f"{prefix}mlp.", config, device))
+
+    def __call__(
+        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
+    ) -> torch.Tensor:
+        """Changes and returns x [n, hidden_size]."""
+        x += self._attention(self._input_norm(x), rotation, cache, batch)
+        x += self._mlp(self._post_norm(x))
+        return x
+
+
+class Decoder:
+    """A whole model on one device."""
+
+    def __init__(
+        self, config: ModelConfig, weights: Weights, context_length: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Raises CorruptModelError."""
+        self.dtype, self.device = dtype, device
+        root = _Loader(weights, "", config, device)
+        table = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+        self._embedding = table.to(device)
+        self._rope = Rope(config, context_length, dtype, device)
+        self._layers = [Layer(config, index, weights, device) for index in range(config.num_layers)]
+        self._norm = root.norm("model.norm", config.hidden_size)
+        if config.tie_word_embeddings:
+            self._head = make_linear([table], [], device)
+        else:
+            self._head = root.linear({"lm_head": config.vocab_size}, config.hidden_size, bias=False)
+
+    def forward(self, batch: Batch, cache: KVCache) -> torch.Tensor:
+        """float32 logits [rows of batch.logits_rows, vocab_size]."""
+        x = F.embedding(batch.tokens, self._embedding)
+        rotation = self._rope.at(batch.positions)
+        for layer in self._layers:
+            x = layer(x, rotation, cache, batch)
+        return self._head(self._norm(x[batch.logits_rows])).float()

@@ -1,0 +1,95 @@
+"""Keys and values of all sequences, in blocks of a fixed number of tokens (PagedAttention, arXiv 2309.06180)."""
+
+import math
+
+import numpy as np
+import torch
+
+from ...core.errors import EngineError
+from .config import ModelConfig
+from .memory import available_bytes
+
+GIB = 1 << 30
+_DEFAULT_GIB = 4.0
+
+
+class KVCache:
+    """One [num_blocks, 2, kv_heads, block_size, head_dim] tensor per layer; keys are [:, 0], values [:, 1].
+
+    A block holds each head's tokens side by side, so that gathered blocks are one dense [kv_heads, tokens, head_dim].
+    Rows are what is gathered: row (block * 2 + key or value) * kv_heads + head is one head of one block.
+    """
+
+    def __init__(
+        self, config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
+        rows = num_blocks * 2 * self.kv_heads
+        layers = [_zeros((rows, block_size * self.head_dim), dtype, device) for _ in range(config.num_layers)]
+        self._rows = layers
+        self._tokens = [layer.view(rows * block_size, self.head_dim) for layer in layers]
+        self._workspace = layers[0].new_empty(0, block_size * self.head_dim)
+        self._head_rows = torch.arange(2 * self.kv_heads, device=device).view(2, self.kv_heads)
+
+    def slots(self, blocks: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        """Where `write` puts tokens that go to places `offsets` [n] of `blocks` [n]."""
+        rows = blocks.view(-1, 1, 1) * self._head_rows.numel() + self._head_rows
+        return (rows * self.block_size + offsets.view(-1, 1, 1)).flatten()
+
+    def rows(self, blocks: torch.Tensor) -> torch.Tensor:
+        """What `gather` reads for block tables [sequences, blocks]."""
+        rows = blocks.view(len(blocks), 1, 1, -1) * self._head_rows.numel() + self._head_rows.unsqueeze(-1)
+        return rows.flatten()
+
+    def write(self, layer: int, slots: torch.Tensor, kv: torch.Tensor) -> None:
+        """Store keys and values [n, 2, kv_heads, head_dim]."""
+        self._tokens[layer].index_copy_(0, slots, kv.reshape(-1, self.head_dim))
+
+    def gather(self, layer: int, rows: torch.Tensor, sequences: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [sequences, kv_heads, tokens, head_dim], valid until the next call."""
+        # A buffer of our own: the allocator would map and clear fresh pages for every layer.
+        if len(rows) > len(self._workspace):
+            self._workspace = self._workspace.new_empty(len(rows), self._workspace.shape[1])
+        found = torch.index_select(self._rows[layer], 0, rows, out=self._workspace[: len(rows)])
+        keys_values = found.view(sequences, 2, self.kv_heads, -1, self.head_dim)
+        return keys_values[:, 0], keys_values[:, 1]
+
+
+def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    """Bytes that one block takes over all layers."""
+    return config.num_layers * 2 * config.num_kv_heads * block_size * config.head_dim * dtype.itemsize
+
+
+def budget_bytes(kv_cache_gib: float | None, device: torch.device) -> int:
+    """As told; else a quarter of what a CPU process may still take, 4 GiB at most, or 80% of a GPU's free memory."""
+    if kv_cache_gib is not None:
+        return int(kv_cache_gib * GIB)
+    if device.type == "cuda":
+        return int(available_bytes(device) * 0.8)
+    return min(int(_DEFAULT_GIB * GIB), available_bytes(device) // 4)
+
+
+def count_blocks(config: ModelConfig, context_length: int, block_size: int, dtype: torch.dtype, budget: int) -> int:
+    """Blocks that `budget` bytes hold. Raises EngineError if one sequence of `context_length` tokens does not fit."""
+    size = block_bytes(config, block_size, dtype)
+    needed = -(-context_length // block_size)
+    if budget // size < needed:
+        raise EngineError(
+            f"the KV cache of {budget / GIB:.2f} GiB holds {budget // size * block_size} tokens, but one sequence may "
+            f"have {context_length}: set kv_cache_gib to {_round_up(needed * size)} or more, or lower context_length"
+        )
+    return budget // size
+
+
+def _round_up(size: int) -> float:
+    """GiB with two digits, not less than `size` bytes."""
+    return math.ceil(size / GIB * 100) / 100
+
+
+def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros that on a CPU take memory only once they are written (torch.zeros writes them)."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    memory = np.zeros(shape[0] * shape[1] * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(memory).view(dtype).view(shape)

@@ -1,0 +1,66 @@
+"""How much memory this process may still take: what its Slurm job, its cgroup and the machine leave."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+_MIB = 1 << 20
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(_limits(Path("/"), os.environ))
+
+
+def _limits(root: Path, env: Mapping[str, str]) -> Iterator[int]:
+    yield _machine_bytes(root / "proc/meminfo")
+    yield from _cgroup_bytes(root)
+    yield from _slurm_bytes(env)
+
+
+def _slurm_bytes(env: Mapping[str, str]) -> Iterator[int]:
+    """What the job asked for on this node, in --mem or --mem-per-cpu (MiB in both; 0 is all of the node)."""
+    per_node, per_cpu = (env.get(f"SLURM_MEM_PER_{unit}", "") for unit in ("NODE", "CPU"))
+    if per_node.isdigit() and int(per_node):
+        yield int(per_node) * _MIB
+    cpus = env.get("SLURM_CPUS_ON_NODE", "")
+    if per_cpu.isdigit() and cpus.isdigit() and int(per_cpu):
+        yield int(per_cpu) * int(cpus) * _MIB
+
+
+def _machine_bytes(meminfo: Path) -> int:
+    """MemAvailable: free memory and what the kernel can reclaim."""
+    lines = meminfo.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+
+
+def _cgroup_bytes(root: Path) -> Iterator[int]:
+    """What each limited cgroup above this process leaves, in version 2 and version 1 hierarchies."""
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        # In a container the path may lead outside of what is mounted: then the mount itself is ours.
+        own = mount / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(mount):
+                break
+            most, used = _number(folder / limit), _number(folder / usage)
+            if most is not None and used is not None:
+                yield max(most - used, 0)
+
+
+def _number(path: Path) -> int | None:
+    """The file's integer; None if it is not there or says `max`."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

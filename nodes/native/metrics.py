@@ -1,0 +1,65 @@
+"""What /metrics says. The names stand here and nowhere else."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_PREFIX = "slurminfer_engine_"
+_GAUGES = {
+    "running_requests": "Sequences being computed",
+    "waiting_requests": "Sequences waiting for room",
+    "kv_blocks_used": "KV blocks held by running sequences",
+    "kv_blocks_total": "KV blocks in all",
+}
+_COUNTERS = {  # the client library appends _total
+    "prefix_cache_hit_tokens": "Prompt tokens found in the prefix cache",
+    "prompt_tokens": "Prompt tokens of sequences that began to generate",
+    "generation_tokens": "Tokens generated",
+    "preemptions": "Running sequences made to wait because KV blocks ran out",
+}
+_TTFT = "time_to_first_token_seconds"
+_ITL = "inter_token_latency_seconds"
+_TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
+_ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """The engine's figures after a step; each field is a name in the tables above."""
+
+    running_requests: int = 0
+    waiting_requests: int = 0
+    kv_blocks_used: int = 0
+    kv_blocks_total: int = 0
+    prefix_cache_hit_tokens: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    preemptions: int = 0
+
+
+class Metrics(Collector):
+    """A registry of its own: several engines in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.stats = EngineStats()
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self.ttft = self._histogram(_TTFT, "From a request's arrival to its first token", _TTFT_BUCKETS)
+        self.itl = self._histogram(_ITL, "Between two tokens of a sequence", _ITL_BUCKETS)
+
+    def collect(self) -> Iterator[Metric]:
+        values = asdict(self.stats)
+        for name, help in _GAUGES.items():
+            yield GaugeMetricFamily(_PREFIX + name, help, value=values[name])
+        for name, help in _COUNTERS.items():
+            yield CounterMetricFamily(_PREFIX + name, help, value=values[name])
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def _histogram(self, name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(_PREFIX + name, help, buckets=buckets, registry=self._registry)

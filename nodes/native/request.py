@@ -1,0 +1,115 @@
+"""One sequence to generate: what was asked for, and how far it is."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended, in OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to choose tokens and when to end. The defaults of the numbers leave the model's distribution as it is."""
+
+    max_tokens: int
+    temperature: float = 1.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    logprobs: int | None = None  # how many alternatives to report beside the chosen token; None: no logprobs
+    stop_token_ids: frozenset[int] = frozenset()  # the model's end tokens are among them, unless ignored
+
+    @property
+    def penalizes(self) -> bool:
+        return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural log-probabilities under the model's own distribution, before penalties and temperature."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]  # (token, logprob), most likely first
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The token that was chosen for a sequence in one step."""
+
+    token: int
+    logprobs: TokenLogprobs | None = None
+
+
+class Request:
+    """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
+
+    __slots__ = ("arrival", "blocks", "cached", "committed", "computed", "digests", "id", "params", "prompt_length",
+                 "random", "tokens")  # fmt: skip
+
+    def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams) -> None:
+        self.id = id
+        self.params = params
+        self.prompt_length = len(prompt)
+        self.tokens = list(prompt)  # the prompt, then what was generated
+        self.random = random.Random(params.seed)  # one uniform number for each sampled token
+        self.arrival = -1
+        self.computed = 0  # tokens whose keys and values lie in `blocks`
+        self.cached: int | None = None  # prompt tokens that the prefix cache had; None until it was looked up
+        self.blocks: list[int] = []
+        self.committed = 0  # blocks, from the first on, that the prefix cache knows
+        self.digests: list[bytes] = []  # of the full blocks
+
+    @property
+    def remaining(self) -> int:
+        """Tokens still to be computed before the next one can be sampled."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    def extend(self, token: int) -> FinishReason | None:
+        """Take a sampled token; why the sequence ends with it, or None if it goes on."""
+        self.tokens.append(token)
+        if token in self.params.stop_token_ids:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if self.generated >= self.params.max_tokens else None
+
+
+class RequestTooLongError(ValueError):
+    """The request can never be computed; the message says both numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one sequence may ask of a loaded model."""
+
+    context_length: int
+    cache_tokens: int  # the whole KV cache
+    vocab_size: int
+
+    @property
+    def sequence_tokens(self) -> int:
+        """The longest possible sequence, prompt and generated tokens together."""
+        return min(self.context_length, self.cache_tokens)
+
+    def check(self, prompt: int, max_tokens: int) -> None:
+        """Raise RequestTooLongError if `prompt` tokens and `max_tokens` more are beyond what there is room for."""
+        if prompt + max_tokens <= self.sequence_tokens:
+            return
+        if self.context_length <= self.cache_tokens:
+            room = f"the context length is {self.context_length} tokens"
+        else:
+            room = f"the KV cache holds {self.cache_tokens} tokens"
+        asked = f"{prompt} prompt tokens + max_tokens {max_tokens} = {prompt + max_tokens} tokens"
+        raise RequestTooLongError(f"{asked} requested, but {room}")

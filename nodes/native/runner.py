@@ -1,0 +1,73 @@
+"""Loads a model and runs its steps."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from ...core.errors import EngineError
+from .batch import make_batch
+from .config import ModelConfig, read_config
+from .decoder import Decoder
+from .kv_cache import KVCache, budget_bytes, count_blocks
+from .linear import native_dtype
+from .options import Device, Dtype, EngineOptions
+from .step import Chunk
+from .weights import Weights
+
+
+class Runner:
+    """The `Model` of step.py."""
+
+    def __init__(self, config: ModelConfig, decoder: Decoder, cache: KVCache, context_length: int) -> None:
+        self.config = config
+        self.vocab_size = config.vocab_size
+        self.context_length = context_length
+        self.block_size = cache.block_size
+        self.num_blocks = cache.num_blocks
+        self._decoder, self._cache = decoder, cache
+        self._windows = set(config.windows)
+
+    @torch.inference_mode()
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See `Model.forward`."""
+        batch = make_batch(chunks, self._cache, self._windows, self._decoder.dtype, self._decoder.device)
+        return self._decoder.forward(batch, self._cache)
+
+
+def load_model(options: EngineOptions) -> Runner:
+    """Read the model into memory, make its KV cache and set the number of compute threads of this process.
+
+    Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, EngineError (an option cannot be met).
+    """
+    config = read_config(options.model)
+    context_length = _context_length(options.context_length, config)
+    device = _device(options.device)
+    dtype = _dtype(options.dtype, device)
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    with torch.inference_mode():
+        decoder = Decoder(config, Weights(options.model, dtype), context_length, dtype, device)
+        budget = budget_bytes(options.kv_cache_gib, device)
+        num_blocks = count_blocks(config, context_length, options.block_size, dtype, budget)
+        cache = KVCache(config, num_blocks, options.block_size, dtype, device)
+    return Runner(config, decoder, cache, context_length)
+
+
+def _context_length(wanted: int | None, config: ModelConfig) -> int:
+    most = config.max_position_embeddings
+    if wanted is not None and not 1 <= wanted <= most:
+        raise EngineError(f"context_length = {wanted}: the model has max_position_embeddings = {most}")
+    return wanted or most
+
+
+def _device(wanted: Device) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EngineError("device = 'cuda': this PyTorch sees no CUDA GPU")
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def _dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
+    known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    return native_dtype(device) if wanted == "auto" else known[wanted]

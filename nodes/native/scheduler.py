@@ -1,0 +1,121 @@
+"""Who computes how many tokens in the next step: continuous batching with chunked prefill.
+
+Decoding goes first, so that nobody's stream stalls behind a long prompt; what is left of the token budget goes to
+prompts. When blocks run out, the request that ranks last gives up its own and waits; its tokens are kept and computed
+again, mostly out of the prefix cache. The request that ranks first is never made to wait, so everything ends.
+"""
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .block_manager import BlockManager
+from .request import Request
+
+
+def rank(request: Request) -> int:
+    """The order in which requests are admitted and, from its end, preempted: first come, first served."""
+    return request.arrival
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The next `count` uncomputed tokens of a request."""
+
+    request: Request
+    count: int
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether the request's next token can be sampled after this."""
+        return self.count == self.request.remaining
+
+
+class Scheduler:
+    """The waiting and the running requests. Every request must fit into the blocks when it is alone (see Limits)."""
+
+    def __init__(self, blocks: BlockManager, *, max_running_requests: int, max_batch_tokens: int) -> None:
+        self._blocks = blocks
+        self._max_running, self._max_tokens = max_running_requests, max_batch_tokens
+        self._waiting: list[Request] = []  # by rank
+        self._running: dict[str, Request] = {}
+        self._arrivals = 0
+        self.preemptions = 0
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    def add(self, request: Request) -> None:
+        self._arrivals += 1
+        request.arrival = self._arrivals
+        insort(self._waiting, request, key=rank)
+
+    def schedule(self) -> list[Slice]:
+        """The next step: at most `max_batch_tokens` tokens, one slice for a request, empty only if there are none."""
+        preemptions = self.preemptions
+        step: dict[str, Slice] = {}
+        budget = self._continue_running(step, self._max_tokens)
+        if self.preemptions == preemptions:  # else the blocks just given up would go straight back
+            self._admit(step, budget)
+        return list(step.values())
+
+    def complete(self, step: Sequence[Slice]) -> None:
+        """Note that the model has computed `step`."""
+        for slice in step:
+            slice.request.computed += slice.count
+            self._blocks.commit(slice.request)
+
+    def remove(self, id: str) -> None:
+        """Drop a finished or aborted request, with its blocks; nothing happens if it is gone."""
+        request = self._running.pop(id, None)
+        if request:
+            self._blocks.free(request)
+        else:
+            self._waiting = [other for other in self._waiting if other.id != id]
+
+    def _continue_running(self, step: dict[str, Slice], budget: int) -> int:
+        """Put the running requests into `step`, decodes first; the budget that is left."""
+        for request in sorted(self._running.values(), key=lambda request: (request.remaining > 1, rank(request))):
+            if budget == 0:
+                break
+            if request.id not in self._running:
+                continue  # preempted for one before it
+            budget += self._make_room(request, step)
+            if request.id in self._running:
+                step[request.id] = Slice(request, min(budget, request.remaining))
+                budget -= step[request.id].count
+        return budget
+
+    def _make_room(self, request: Request, step: dict[str, Slice]) -> int:
+        """Preempt until `request` has a block for its newest token, itself if it ranks last; the tokens won back."""
+        won = 0
+        while request.id in self._running and not self._blocks.grow(request):
+            victim = max(self._running.values(), key=rank)
+            self._preempt(victim)
+            if victim.id in step:
+                won += step.pop(victim.id).count
+        return won
+
+    def _preempt(self, request: Request) -> None:
+        del self._running[request.id]
+        self._blocks.free(request)
+        insort(self._waiting, request, key=rank)
+        self.preemptions += 1
+
+    def _admit(self, step: dict[str, Slice], budget: int) -> None:
+        while self._waiting and budget and len(self._running) < self._max_running:
+            request = self._waiting[0]
+            # One spare block for each that runs already: else the next steps would preempt what is admitted now.
+            if not self._blocks.allocate(request, spare=len(self._running)):
+                break
+            del self._waiting[0]
+            self._running[request.id] = request
+            if request.cached is None:
+                request.cached = request.computed
+            step[request.id] = Slice(request, min(budget, request.remaining))
+            budget -= step[request.id].count

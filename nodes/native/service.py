@@ -1,0 +1,117 @@
+"""The life of an engine process: hold the port, load, answer, drain, end."""
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import uvloop
+from aiohttp import web
+
+from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
+from .chat import ChatTemplate
+from .engine import Engine
+from .options import EngineOptions, ServerOptions
+from .server import Server
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .engine_core import EngineCore
+
+_GRACE_S = 5.0  # for requests in flight when told to end
+_STOP_S = 5.0  # for the engine's last step
+_CLOSE_S = 1.0  # for the last answers to leave
+_BACKLOG = 1024
+
+
+def serve(options: EngineOptions, server: ServerOptions) -> None:
+    """Serve one model until SIGTERM or SIGINT. Raises SlurminferErrors only; the engine's thread may still be alive."""
+    if not options.model.is_dir():
+        raise ModelNotFoundError(f"model {options.model}: no such directory")
+    listener = bind(server.host, server.port)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(options, server, listener))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens already, so that nobody else gets the port while the model is loading."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
+    return listener
+
+
+def load(options: EngineOptions) -> "EngineCore":
+    """Import PyTorch and read the model: seconds."""
+    from .engine_core import EngineCore
+    from .runner import load_model
+
+    return EngineCore(load_model(options), options)
+
+
+async def _serve(options: EngineOptions, server: ServerOptions, listener: socket.socket) -> None:
+    started_at = time.monotonic()
+    told = _signals()
+    engine = Engine(lambda: load(options))
+    engine.start()
+    tokenizer = Tokenizer(options.model)
+    template = ChatTemplate(options.model, tokenizer.special_tokens)
+    name = server.served_model_name or options.model.resolve().name
+    front = Server(name, engine, tokenizer, template)
+    runner = web.AppRunner(front.app(), handler_cancellation=True, access_log=None, shutdown_timeout=_CLOSE_S)
+    await runner.setup()
+    site = web.SockSite(runner, listener, backlog=_BACKLOG)
+    await site.start()
+    print(f"listening on {_url(listener)}, loading {name}", flush=True)
+    announcement = asyncio.create_task(_announce(engine, started_at))
+    await asyncio.wait([told, engine.ended], return_when=asyncio.FIRST_COMPLETED)
+    announcement.cancel()
+    await site.stop()
+    await _drain(front)
+    await engine.stop(_STOP_S)
+    await runner.cleanup()
+    _raise_failure(engine)
+
+
+def _signals() -> asyncio.Future[None]:
+    """Done when SIGTERM or SIGINT came, as often as they like."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: None if told.done() else told.set_result(None))
+    return told
+
+
+async def _announce(engine: Engine, started_at: float) -> None:
+    await engine.ready.wait()
+    print(f"ready after {time.monotonic() - started_at:.1f} s", flush=True)
+
+
+async def _drain(front: Server) -> None:
+    """Turn new requests away and wait a little for those in flight."""
+    front.draining = True
+    deadline = time.monotonic() + _GRACE_S
+    while front.in_flight and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+
+
+def _raise_failure(engine: Engine) -> None:
+    error = engine.ended.exception() if engine.ended.done() else None
+    if isinstance(error, SlurminferError):
+        raise error
+    if error is not None:  # a defect: whoever repairs it needs the traceback
+        traceback.print_exception(error, file=sys.stderr)
+        raise EngineError(f"the engine has failed: {error!r}") from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

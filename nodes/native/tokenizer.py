@@ -1,0 +1,112 @@
+"""Text to token ids and back, from a model directory's tokenizer.json, by the `tokenizers` library alone."""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from ...core.errors import CorruptModelError, ModelNotFoundError
+
+
+def read_model_json(directory: Path, name: str) -> dict[str, Any]:
+    """A JSON object among the model's files; empty if there is no such file. Raises CorruptModelError."""
+    path = directory / name
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CorruptModelError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise CorruptModelError(f"cannot read {path}: expected a JSON object")
+    return value
+
+
+class Tokenizer:
+    """The tokenizer of one model. Raises ModelNotFoundError or CorruptModelError."""
+
+    def __init__(self, directory: Path) -> None:
+        self._tokenizer = _load(directory / "tokenizer.json")
+        config = read_model_json(directory, "tokenizer_config.json")
+        self.special_tokens = _special_tokens({**read_model_json(directory, "special_tokens_map.json"), **config})
+        self.bos_id = self._id("bos_token")
+        self.end_ids = _configured_end_ids(directory) | {id for id in [self._id("eos_token")] if id is not None}
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of `text`. Special tokens are added as the model wants them, but BOS never twice."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        doubled = self.bos_id is not None and ids[:2] == [self.bos_id, self.bos_id]
+        return ids[1:] if doubled and add_special_tokens else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without special tokens; U+FFFD for bytes that are not UTF-8."""
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that one token stands for: maybe a part of a character. Special tokens stand for their names."""
+        token = self._tokenizer.id_to_token(id)
+        if token is None:
+            return b""  # a row of the embedding that pads the vocabulary
+        if id in self._added:
+            return token.encode()
+        if self._byte_level:
+            return b"".join(bytes([_BYTE_OF[char]]) if char in _BYTE_OF else char.encode() for char in token)
+        if len(token) == 6 and token.startswith("<0x"):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode()
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.get_added_tokens_decoder())
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return "ByteLevel" in repr(self._tokenizer.decoder)
+
+    def _id(self, name: str) -> int | None:
+        token = self.special_tokens.get(name)
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+
+def _load(path: Path) -> tokenizers.Tokenizer:
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path} does not exist: expected a model directory with a tokenizer.json")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise CorruptModelError(f"cannot read {path}: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token and so on; each is a string, or an object with the string as its content."""
+    found = {}
+    for name, value in config.items():
+        content = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(content, str):
+            found[name] = content
+    return found
+
+
+def _configured_end_ids(directory: Path) -> set[int]:
+    """End tokens that generation_config.json and config.json name. Chat models differ in which file is complete."""
+    ids: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = read_model_json(directory, name).get("eos_token_id")
+        ids |= {id for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)}
+    return ids
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The characters by which byte-level BPE writes bytes: printable ones stand for themselves (GPT-2's encoder.py)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()

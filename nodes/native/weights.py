@@ -1,0 +1,79 @@
+"""The tensors of a model directory: `model.safetensors`, or shards named by `model.safetensors.index.json`."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ...core.errors import CorruptModelError, ModelNotFoundError
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+class Weights:
+    """Reads tensors by name, each cast to one dtype.
+
+    A file is mapped only while one of its tensors is read: mapped pages count as memory of the process.
+    """
+
+    def __init__(self, model: Path, dtype: torch.dtype) -> None:
+        """Raises ModelNotFoundError, CorruptModelError."""
+        self._dtype = dtype
+        self._files = _locate(model)
+        self._model = model
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def read(self, name: str, *shape: int) -> torch.Tensor:
+        """A copy of tensor `name`, which must have `shape`, on the CPU. Raises CorruptModelError."""
+        path = self._files.get(name)
+        if path is None:
+            raise CorruptModelError(f"{self._model}: tensor {name} is missing")
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = tuple(file.get_slice(name).get_shape())
+                if found != shape:
+                    raise CorruptModelError(f"{path}: tensor {name} has shape {found}, config.json says {shape}")
+                tensor: torch.Tensor = file.get_tensor(name)
+                return tensor.to(self._dtype, copy=True)
+        except (OSError, SafetensorError) as error:
+            raise CorruptModelError(f"{path}: tensor {name}: {error}") from error
+
+
+def _locate(model: Path) -> dict[str, Path]:
+    """Tensor name -> file. Opens every file once, so that a truncated one is found before computing starts."""
+    if not model.is_dir():
+        raise ModelNotFoundError(f"no model directory {model}")
+    files: dict[str, Path] = {}
+    for path in _paths(model):
+        files.update(dict.fromkeys(_names(path), path))
+    return files
+
+
+def _paths(model: Path) -> list[Path]:
+    index = model / _INDEX
+    if not index.exists():
+        if not (model / _SINGLE).exists():
+            raise ModelNotFoundError(f"{model} has neither {_SINGLE} nor {_INDEX}")
+        return [model / _SINGLE]
+    try:
+        shards = {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CorruptModelError(f"cannot read {index}: {error!r}") from error
+    outside = [shard for shard in shards if Path(shard).name != shard]
+    if outside:
+        raise CorruptModelError(f"{index} names {outside[0]!r}, which is outside of {model}")
+    return [model / shard for shard in sorted(shards)]
+
+
+def _names(path: Path) -> list[str]:
+    if not path.exists():
+        raise CorruptModelError(f"{path} is missing; {_INDEX} names it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise CorruptModelError(f"{path} is truncated or not a safetensors file: {error}") from error

@@ -1,0 +1,117 @@
+"""The user's cache of models: directories that are made once, whole or not at all, by any number of processes.
+
+    NAME/                  a finished model: it got this name by one rename
+    .tmp-NAME@HOST.PID/    one being made; left behind only by a process that was killed, and swept by the next one
+    .lock-NAME             held (flock) by the process that makes NAME, so that others wait instead of doing it twice
+
+Where the filesystem has no locks, two processes may do the work twice; the rename still lets exactly one of them win.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ..core.errors import ModelError
+from ..core.paths import models_root
+from .progress import Progress
+
+_TEMPORARY, _LOCK = ".tmp-", ".lock-"
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+def make_once(name: str, make: Callable[[Path], None], progress: Progress) -> Path:
+    """The directory `name` of the cache; if it is not there, `make` fills an empty directory that then becomes it.
+
+    Raises ModelError where the cache cannot be written, and whatever `make` raises; then nothing is left behind.
+    """
+    final = models_root() / name
+    if final.is_dir():
+        return final
+    try:
+        models_root().mkdir(parents=True, exist_ok=True)
+        _sweep()
+        with _locked(name, progress):
+            if not final.is_dir():
+                _make(final, make)
+    except OSError as error:
+        raise ModelError(f"cannot write model {name} into {models_root()}: {error.strerror or error}") from error
+    return final
+
+
+def _make(final: Path, make: Callable[[Path], None]) -> None:
+    temporary = final.with_name(f"{_TEMPORARY}{final.name}@{os.uname().nodename}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        make(temporary)
+        _sync(temporary)
+        _rename(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync_directory(final.parent)
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    try:
+        os.rename(temporary, final)
+    except OSError as error:
+        if error.errno not in _TAKEN:  # another process was first: its model is as good as ours
+            raise
+
+
+def _sync(directory: Path) -> None:
+    for path in directory.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep() -> None:
+    """Remove what killed processes left behind: temporary directories whose lock nobody holds."""
+    for leftover in models_root().glob(f"{_TEMPORARY}*"):
+        name = leftover.name.removeprefix(_TEMPORARY).rpartition("@")[0]
+        with _lock_path(name).open("a") as file:
+            if _try_lock(file):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _locked(name: str, progress: Progress) -> Iterator[None]:
+    with _lock_path(name).open("a") as file:
+        if not _try_lock(file):
+            progress("wait for another process", 0, 0)
+            _lock(file)
+        yield
+
+
+def _lock_path(name: str) -> Path:
+    return models_root() / f"{_LOCK}{name}"
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise

@@ -1,0 +1,1 @@
+"""GGUF files into model directories. Start reading at convert.py."""

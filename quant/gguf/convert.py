@@ -1,0 +1,34 @@
+"""A GGUF file -> a model directory as Hugging Face lays it out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..progress import Progress
+from .config import generation_config, model_config
+from .reader import GgufFile
+from .tokenizer import build_tokenizer, tokenizer_config
+from .weights import Float16OverflowError, weights_dtype, write_weights
+
+
+def convert(source: Path, directory: Path, progress: Progress) -> None:
+    """Write the model in `source` into the existing `directory`.
+
+    Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, and OSError where it cannot be written.
+    """
+    progress("read", 0, 0)
+    file = GgufFile(source)
+    config = model_config(file, weights_dtype(file))
+    (directory / "tokenizer.json").write_text(build_tokenizer(file).to_str(pretty=True))
+    _write_json(directory / "tokenizer_config.json", tokenizer_config(file))
+    _write_json(directory / "generation_config.json", generation_config(file))
+    try:
+        write_weights(file, config, directory, progress)
+    except Float16OverflowError:
+        config["torch_dtype"] = "bfloat16"
+        write_weights(file, config, directory, progress)
+    _write_json(directory / "config.json", config)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps({key: item for key, item in value.items() if item is not None}, indent=2) + "\n")

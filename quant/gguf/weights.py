@@ -1,0 +1,141 @@
+"""GGUF tensors -> safetensors with Hugging Face names, one tensor in memory at a time.
+
+The dtype is the narrowest that keeps what the file says: block-quantized and F16 weights become float16, because
+their scales are float16 and its 11 significant bits hold scale x integer far better than bfloat16's 8; BF16 ones
+become bfloat16, F32 ones stay float32. A model with a weight beyond float16's range becomes bfloat16 as a whole.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import ReaderTensor
+from gguf.quants import dequantize
+
+from ...core.errors import CorruptModelError, UnsupportedModelError
+from ..progress import Progress
+from ..shards import Dtype, TensorInfo, write_shards
+from .reader import GgufFile
+
+Floats = npt.NDArray[np.float32]
+
+SUPPORTED_TYPES = (
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4",
+)  # fmt: skip
+
+_OUTER = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+_HEAD = {"output.weight": "lm_head.weight"}
+_LAYER = {
+    "attn_norm.weight": "input_layernorm.weight",
+    "attn_q.weight": "self_attn.q_proj.weight",
+    "attn_k.weight": "self_attn.k_proj.weight",
+    "attn_v.weight": "self_attn.v_proj.weight",
+    "attn_output.weight": "self_attn.o_proj.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+    "ffn_gate.weight": "mlp.gate_proj.weight",
+    "ffn_up.weight": "mlp.up_proj.weight",
+    "ffn_down.weight": "mlp.down_proj.weight",
+}
+_LAYER_EXTRA = {
+    "llama": {},
+    "qwen2": {f"attn_{part}.bias": f"self_attn.{part}_proj.bias" for part in "qkv"},
+    "qwen3": {f"attn_{part}_norm.weight": f"self_attn.{part}_norm.weight" for part in "qk"},
+}
+_NOT_WEIGHTS = {"rope_freqs.weight"}  # config.json says in rope_scaling what it holds
+
+
+class Float16OverflowError(Exception):
+    """A weight lies beyond what float16 can hold."""
+
+
+def weights_dtype(file: GgufFile) -> Dtype:
+    """The dtype that keeps the values of the file's matrices."""
+    types = {tensor.tensor_type.name for tensor in file.tensors.values() if len(tensor.shape) > 1}
+    if types == {"F32"}:
+        return "float32"
+    return "bfloat16" if "BF16" in types else "float16"
+
+
+def write_weights(file: GgufFile, config: dict[str, Any], directory: Path, progress: Progress) -> None:
+    """Write all tensors in `config["torch_dtype"]`.
+
+    Raises UnsupportedModelError, CorruptModelError, and Float16OverflowError where float16 cannot hold a weight.
+    """
+    names = tensor_names(file, config["num_hidden_layers"])
+    check_types(file.path, (file.tensors[theirs] for theirs in names.values()))
+    dtype = config["torch_dtype"]
+    infos = {ours: TensorInfo(dtype, _shape(file.tensors[theirs])) for ours, theirs in names.items()}
+    write_shards(directory, infos, lambda ours: encode(load(file, names[ours], config), dtype), progress)
+
+
+def tensor_names(file: GgufFile, layers: int) -> dict[str, str]:
+    """GGUF names by Hugging Face names. Raises where the file lacks a tensor, or has one of no known use."""
+    layer = _LAYER | _LAYER_EXTRA[file.architecture]
+    names = {ours: theirs for theirs, ours in _OUTER.items()}
+    for i in range(layers):
+        names |= {f"model.layers.{i}.{ours}": f"blk.{i}.{theirs}" for theirs, ours in layer.items()}
+    names |= {ours: theirs for theirs, ours in _HEAD.items() if theirs in file.tensors}
+    missing = sorted(set(names.values()) - set(file.tensors))
+    if missing:
+        raise CorruptModelError(f"{file.path} lacks {len(missing)} tensors: {', '.join(missing[:5])}")
+    unknown = sorted(set(file.tensors) - set(names.values()) - _NOT_WEIGHTS)
+    if unknown:
+        raise UnsupportedModelError(
+            f"{file.path}: tensors that a plain {file.architecture} model does not have: {', '.join(unknown[:5])}"
+        )
+    return names
+
+
+def check_types(path: Path, tensors: Iterable[ReaderTensor]) -> None:
+    unknown = sorted({tensor.tensor_type.name for tensor in tensors} - set(SUPPORTED_TYPES))
+    if unknown:
+        raise UnsupportedModelError(
+            f"{path} has tensors of type {', '.join(unknown)}; supported: {', '.join(SUPPORTED_TYPES)}"
+        )
+
+
+def load(file: GgufFile, name: str, config: dict[str, Any]) -> Floats:
+    """The dequantized tensor, [out, in], rows as Hugging Face orders them. Raises CorruptModelError."""
+    tensor = file.tensors[name]
+    with np.errstate(all="ignore"):  # damaged scales overflow: the check below says so
+        values: Floats = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        raise CorruptModelError(f"{file.path}: tensor {name} has values that are not finite numbers")
+    if file.architecture == "llama" and name.endswith("attn_q.weight"):
+        return _unpermute(file, name, values, config["num_attention_heads"], config["head_dim"])
+    if file.architecture == "llama" and name.endswith("attn_k.weight"):
+        return _unpermute(file, name, values, config["num_key_value_heads"], config["head_dim"])
+    return values
+
+
+def encode(values: Floats, dtype: Dtype) -> npt.NDArray[Any]:
+    """The values in `dtype`, contiguous; bfloat16 as its bits in uint16. Raises Float16OverflowError."""
+    if dtype == "float16":
+        if np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
+            raise Float16OverflowError
+        return np.ascontiguousarray(values, dtype=np.float16)
+    if dtype == "bfloat16":
+        return _bfloat16_bits(np.ascontiguousarray(values))
+    return np.ascontiguousarray(values)
+
+
+def _bfloat16_bits(values: Floats) -> npt.NDArray[np.uint16]:
+    """Rounded to nearest, ties to even: add just under half of the lost part, more if the kept part is odd."""
+    bits = values.view(np.uint32)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    return rounded.astype(np.uint16)
+
+
+def _unpermute(file: GgufFile, name: str, values: Floats, heads: int, head_dim: int) -> Floats:
+    """Undo llama.cpp's row order for arch llama: it rotates neighbours (2i, 2i+1), Hugging Face halves (i, i + d/2)."""
+    if values.shape[0] != heads * head_dim:
+        raise CorruptModelError(f"{file.path}: {name} has {values.shape[0]} rows, expected {heads} x {head_dim}")
+    pairs = values.reshape(heads, head_dim // 2, 2, -1)
+    return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
+    return tuple(int(size) for size in reversed(tensor.shape))

@@ -1,0 +1,14 @@
+"""How long work on models reports itself."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called as work goes on, from the calling thread; must return quickly."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """`stage` is a short text such as "download"; `done` and `total` are bytes, total 0 where it is not known."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Reports nothing."""

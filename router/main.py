@@ -1,0 +1,136 @@
+"""The router's process: bind, look, accept, say so in `router.json`, drain on SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvloop
+from aiohttp import web
+
+from ..core.errors import RouterError
+from ..core.records import RouterRecord
+from ..core.rundir import RunDirectory
+from .address import node_address
+from .api import Api
+from .exchange import make_client
+from .metrics import Metrics
+from .policy import POLICIES
+from .registry import Registry
+from .relay import Relay
+from .sockets import allow_many_sockets
+
+DRAIN_S = 20.0
+_BACKLOG = 1024
+
+_log = logging.getLogger(__name__)
+
+
+def run_router(run: RunDirectory) -> None:
+    """Serve the deployment in `run` until SIGTERM or SIGINT, then finish what is in flight, for up to 20 s.
+
+    For the main thread of a process; other signal handlers stay as they are, and these two are put back.
+    Raises RouterError where it cannot listen, and SpecError or RunDirectoryError where `run` is unusable.
+    """
+    allow_many_sockets()
+    uvloop.run(_serve_until_signalled(run))
+
+
+async def serve(run: RunDirectory, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain."""
+    spec, key = run.read_spec(), run.key()
+    with _listening(run, spec.router.port) as sock:
+        async with make_client(key) as client:
+            registry = Registry(run, client)
+            await registry.look()
+            metrics = Metrics(registry)
+            relay = Relay(registry, POLICIES[spec.router.policy](), client, metrics)
+            await _accept(run, Api(key, registry, relay, metrics).app(), sock, registry, stop)
+
+
+async def _serve_until_signalled(run: RunDirectory) -> None:
+    stop = asyncio.Event()
+    with _setting(stop, signal.SIGTERM, signal.SIGINT):
+        await serve(run, stop)
+
+
+async def _accept(
+    run: RunDirectory, app: web.Application, sock: socket.socket, registry: Registry, stop: asyncio.Event
+) -> None:
+    """Answer requests until `stop` is set or the registry's watch fails, then let what is in flight end."""
+    # handler_cancellation: a client that hangs up ends its handler, which closes the worker's connection.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_S)
+    await runner.setup()
+    await web.SockSite(runner, sock, backlog=_BACKLOG).start()
+    record = _record(url="http://{}:{}".format(*sock.getsockname()))
+    run.write_router(record)
+    _log.info("listening on %s", record.url)
+    try:
+        await _watch_until(registry, stop)
+    finally:
+        _retract(run, record)
+        await runner.cleanup()
+
+
+async def _watch_until(registry: Registry, stop: asyncio.Event) -> None:
+    watch, stopped = asyncio.create_task(registry.watch()), asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        watch.cancel()
+        stopped.cancel()
+
+
+@contextmanager
+def _listening(run: RunDirectory, port: int) -> Iterator[socket.socket]:
+    """A bound socket on this node's address. Raises RouterError, and leaves the reason in `router.json`."""
+    address = node_address()
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address, port))
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            reason = f"cannot listen on {address}:{port}: {error.strerror}"
+            run.write_router(_record(url=None, reason=reason))
+            raise RouterError(f"{reason}; choose another router.port in the spec (0 takes any free one)") from error
+        yield sock
+
+
+def _record(*, url: str | None, reason: str = "") -> RouterRecord:
+    return RouterRecord(
+        url=url,
+        host=socket.gethostname(),
+        job=os.environ.get("SLURM_JOB_ID") or str(os.getpid()),
+        pid=os.getpid(),
+        epoch=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+        started_at=time.time(),
+        reason=reason,
+    )
+
+
+def _retract(run: RunDirectory, record: RouterRecord) -> None:
+    """Take our record back, unless another router has put its own there."""
+    if run.read_router() == record:
+        run.router_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _setting(stop: asyncio.Event, *signals: signal.Signals) -> Iterator[None]:
+    """`stop` is set by any of `signals`; whoever handled them before does so again afterwards."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in signals}
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)

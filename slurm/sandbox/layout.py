@@ -1,0 +1,121 @@
+"""Where one sandbox keeps its files, and which addresses and ports it uses. Pure, but for the search for free ports."""
+
+import socket
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from ...core.errors import SlurmError
+
+MAX_NODES = 48
+HEAD = "head"
+_PORTS_PER_SLOT = 64
+_FIRST_PORT = 20_000  # below the range that the kernel hands out by itself
+_SLOTS = 180
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox. Sandboxes with different slots share no port and no address."""
+
+    directory: str
+    nodes: int
+    slot: int
+
+    @property
+    def etc(self) -> Path:
+        return Path(self.directory, "etc")
+
+    @property
+    def run(self) -> Path:
+        return Path(self.directory, "run")
+
+    @property
+    def log(self) -> Path:
+        return Path(self.directory, "log")
+
+    @property
+    def database(self) -> Path:
+        return Path(self.directory, "db")
+
+    @property
+    def slurm_conf(self) -> Path:
+        return self.etc / "slurm.conf"
+
+    @property
+    def enter_script(self) -> Path:
+        return self.etc / "enter.sh"
+
+    @property
+    def file(self) -> Path:
+        """Where the layout itself is kept."""
+        return self.etc / "layout.json"
+
+    @property
+    def stash(self) -> Path:
+        """An empty directory to hold mounts for a moment."""
+        return Path(self.directory, "stash")
+
+    @property
+    def munge_key(self) -> Path:
+        return self.etc / "munge.key"
+
+    @property
+    def munge_socket(self) -> Path:
+        return self.run / "munge.sock"
+
+    @property
+    def database_socket(self) -> Path:
+        return self.run / "db.sock"
+
+    @property
+    def controller_port(self) -> int:
+        return _FIRST_PORT + self.slot * _PORTS_PER_SLOT
+
+    @property
+    def accounting_port(self) -> int:
+        return self.controller_port + 1
+
+    @property
+    def head_address(self) -> str:
+        return f"127.77.{self.slot}.1"
+
+    @property
+    def node_names(self) -> list[str]:
+        return [f"n{index}" for index in range(1, self.nodes + 1)]
+
+    def node_address(self, name: str) -> str:
+        return f"127.77.{self.slot}.{10 + int(name[1:])}"
+
+    def node_port(self, name: str) -> int:
+        return self.controller_port + 1 + int(name[1:])
+
+    def gpu_type(self, name: str) -> str:
+        """The first half of the nodes has H100s, the second A100s, so that typed requests can be told apart."""
+        return "h100" if int(name[1:]) <= (self.nodes + 1) // 2 else "a100"
+
+    def ports(self) -> range:
+        return range(self.controller_port, self.controller_port + 2 + self.nodes)
+
+
+def free_layout(directory: Path, nodes: int) -> Layout:
+    """A layout whose ports are free now; the same directory gets the same ones as long as nobody else has them.
+
+    Raises SlurmError where there are none.
+    """
+    first = zlib.crc32(str(directory).encode()) % _SLOTS
+    for step in range(_SLOTS):
+        layout = Layout(directory=str(directory), nodes=nodes, slot=(first + step) % _SLOTS)
+        if all(_is_free(port) for port in layout.ports()):
+            return layout
+    raise SlurmError(f"the sandbox finds no {nodes + 2} free ports in a row above {_FIRST_PORT}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,66 @@
+"""Writing what a sandbox needs on disk before it can start. What is there already is kept: keys, database, job ids."""
+
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ...core import process
+from . import config, expose, system
+from .layout import Layout
+
+_OPEN_FOLDERS = ("etc", "run", "log", "spool", "dev", "stash")
+_CLOSED_FOLDERS = ("state", "db")
+
+
+def prepare(layout: Layout, exposed: Sequence[Path]) -> None:
+    """Folders, configuration, key, GPU devices and an empty database. Raises SlurmError, CommandError."""
+    covers = expose.plan(exposed)
+    for folder in (*_OPEN_FOLDERS, *_CLOSED_FOLDERS):
+        path = Path(layout.directory, folder)
+        path.mkdir(exist_ok=True)
+        path.chmod(0o700 if folder in _CLOSED_FOLDERS else 0o755)
+    _write(layout.etc / "slurm.conf", config.slurm_conf(layout))
+    _write(layout.etc / "slurmdbd.conf", config.slurmdbd_conf(layout), mode=0o600)  # slurmdbd insists
+    _write(layout.etc / "gres.conf", config.gres_conf(layout))
+    _write(layout.etc / "hosts", config.hosts(layout, Path("/etc/hosts").read_text()))
+    _write(layout.enter_script, config.enter_script(layout, expose.mount_script(covers, layout.stash)))
+    _write(layout.file, msgspec.json.encode(layout).decode())
+    _write_key(layout.munge_key)
+    _make_gpus(layout)
+    _make_database(layout)
+
+
+def read_layout(directory: Path) -> Layout | None:
+    """The layout that was prepared last in `directory`."""
+    path = Layout(directory=str(directory), nodes=0, slot=0).file
+    return msgspec.json.decode(path.read_bytes(), type=Layout) if path.exists() else None
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def _write_key(path: Path) -> None:
+    if not path.exists():
+        path.touch(mode=0o400)
+        path.write_bytes(secrets.token_bytes(128))
+
+
+def _make_gpus(layout: Layout) -> None:
+    for index in range(config.GPUS_PER_NODE):
+        path = Path(layout.directory, f"dev/gpu{index}")
+        if not path.exists():
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
+
+
+def _make_database(layout: Layout) -> None:
+    if (layout.database / "mysql").exists():
+        return
+    options = ["--no-defaults", "--user=root", f"--datadir={layout.database}", "--skip-test-db"]
+    login = ["--auth-root-authentication-method=socket", "--auth-root-socket-user=root"]
+    process.run(["mariadb-install-db", *options, *login], env={"PATH": system.PATH})

@@ -1,0 +1,64 @@
+"""What the sandbox needs of the machine: root, Debian's packages, and users."""
+
+import os
+import pwd
+import shutil
+import tempfile
+from pathlib import Path
+
+from ...core import process
+from ...core.errors import SlurmError
+
+PACKAGES = ("slurm-wlm", "slurmdbd", "mariadb-server", "munge")
+INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES)
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_COMMANDS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "mariadbd", "munged", "unshare", "setpriv")
+_POLICY = Path("/usr/sbin/policy-rc.d")  # invoke-rc.d(8): exit code 101 forbids a service to start
+
+
+def require_root() -> None:
+    """Raises SlurmError for ordinary users."""
+    if os.geteuid() != 0:
+        raise SlurmError("the sandbox needs root, for its namespaces and for running jobs as other users")
+
+
+def require_packages() -> None:
+    """Raises SlurmError, with the command that installs them, where packages are missing."""
+    absent = [name for name in _COMMANDS if not shutil.which(name, path=PATH)]
+    if absent:
+        raise SlurmError(f"the sandbox needs {', '.join(absent)}; on Debian: {' '.join(INSTALL)}")
+
+
+def install() -> None:
+    """Install the packages without starting their services. Raises SlurmError, CommandError."""
+    require_root()
+    if not shutil.which("apt-get"):
+        raise SlurmError(f"the sandbox needs Debian or Ubuntu: there is no apt-get to install {' '.join(PACKAGES)}")
+    env = {"PATH": PATH, "DEBIAN_FRONTEND": "noninteractive"}
+    process.run(["apt-get", "update"], env=env, timeout_s=300)
+    ours = _forbid_services()
+    try:
+        process.run(INSTALL, env=env, timeout_s=900)
+    finally:
+        if ours:
+            _POLICY.unlink()
+
+
+def create_user(name: str) -> pwd.struct_passwd:
+    """The system user `name` with a home directory, made if there is none."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        process.run(["useradd", "--create-home", "--shell", "/bin/bash", name], env={"PATH": PATH})
+        return pwd.getpwnam(name)
+
+
+def _forbid_services() -> bool:
+    """Forbid packages to start services; False if the machine does so already."""
+    if _POLICY.exists():
+        return False
+    with tempfile.NamedTemporaryFile("w", dir=_POLICY.parent, delete=False) as file:
+        file.write("#!/bin/sh\nexit 101\n")
+    Path(file.name).chmod(0o755)
+    Path(file.name).rename(_POLICY)
+    return True

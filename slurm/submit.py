@@ -1,0 +1,148 @@
+"""Jobs on Slurm, submitted through submitit's SlurmExecutor."""
+
+import io
+import math
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
+from submitit.slurm.slurm import SlurmExecutor
+
+from ..core.errors import RunDirectoryError, SlurmError, SlurminferError
+from ..core.job import JobRequest, JobStatus
+from .client import access_environment, ask, own_words, require
+from .observe import observe
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# After so many timeouts submitit gives up to requeue a job. Serving goes on for as long as the user wants it.
+_MAX_TIMEOUTS = 1_000_000_000
+
+
+class SlurmLauncher:
+    """The `Launcher` of clusters. Each job runs `request.entry` once per node, under srun."""
+
+    name = "slurm"
+
+    def submit(self, request: JobRequest) -> str:
+        """Submit the job; its id. Raises SlurmError where Slurm refuses, RunDirectoryError for the log folder.
+
+        The submission leaves out SLURM_*, SBATCH_* and SRUN_* of the own environment: inside a job they describe that
+        job. The job inherits the rest.
+        """
+        require("sbatch")
+        executor = _executor(request)
+        try:
+            with _clean_environment(), redirect_stderr(io.StringIO()):  # submitit prints what it also raises
+                return str(executor.submit(request.entry).job_id)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise _refusal(request, str(error)) from error
+        except OSError as error:
+            raise RunDirectoryError(f"cannot write {request.log_folder}: {error.strerror}") from error
+
+    def render(self, request: JobRequest) -> str:
+        """The batch script that `submit` would hand to sbatch. Needs no Slurm."""
+        executor = _executor(request)
+        return str(executor._make_submission_file_text(executor._submitit_command_str, uid=""))
+
+    def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+        """One status for every id. Raises SlurmError."""
+        return observe(ids)
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Cancel the jobs; those that have ended or never were are no error. Raises SlurmError."""
+        if not ids:
+            return
+        try:
+            ask(["scancel", *ids])
+        except SlurmError as error:
+            complaints = str(error).removeprefix("scancel: ").split("; ")
+            if not all("Invalid job id" in text or "already complet" in text for text in complaints):
+                raise
+
+
+def available() -> bool:
+    """Whether jobs can be submitted from here: sbatch is on PATH and a slurmctld answers."""
+    if not shutil.which("sbatch"):
+        return False
+    try:
+        return " is UP" in ask(["scontrol", "ping"])
+    except SlurmError:
+        return False
+
+
+class _Executor(SlurmExecutor):
+    @classmethod
+    def affinity(cls) -> int:
+        """Usable anywhere: a script can be rendered where there is no srun."""
+        return 1
+
+
+def _executor(request: JobRequest) -> _Executor:
+    """The request in submitit's terms. Raises SlurmError for what no batch script can say."""
+    if re.search(r"[%\n\\]", str(request.log_folder)):
+        raise SlurmError(
+            f"log folder {str(request.log_folder)!r}: Slurm cannot write below names with %, \\ or newline"
+        )
+    executor = _Executor(folder=request.log_folder, max_num_timeout=_MAX_TIMEOUTS)
+    executor.update_parameters(
+        job_name=request.name,
+        time=math.ceil(request.time_s / 60),
+        nodes=request.nodes,
+        ntasks_per_node=1,
+        cpus_per_task=request.cpus_per_task,
+        gpus_per_node=request.gpus_per_node or None,
+        partition=request.partition,
+        account=request.account,
+        signal_delay_s=request.signal_s,
+        setup=[*request.setup, *map(_export, request.env.items())],
+        srun_args=_srun_options(request),
+        stderr_to_stdout=True,  # one log per task: a traceback stands beside the lines that led to it
+        wckey=None,  # clusters that check it do not know submitit's
+        additional_parameters=_sbatch_options(request),
+    )
+    return executor
+
+
+def _srun_options(request: JobRequest) -> list[str]:
+    options = [f"--cpus-per-task={request.cpus_per_task}"]  # not inherited from sbatch since Slurm 22.05
+    if request.nodes > 1:
+        options.append("--kill-on-bad-exit=1")  # an engine that has lost a rank only hangs
+    return options
+
+
+def _sbatch_options(request: JobRequest) -> dict[str, str | int | bool]:
+    # submitit's own `mem` takes GB; this is Slurm's notation.
+    own: dict[str, str | int | bool] = {"mem": request.mem} if request.mem else {}
+    given = {name.replace("_", "-"): value for name, value in request.slurm.items()}
+    if not given.keys() & {"requeue", "no-requeue"}:
+        own["requeue"] = True
+    return {name: value for name, value in {**own, **given}.items() if value is not False}
+
+
+def _export(variable: tuple[str, str]) -> str:
+    name, value = variable
+    if not _VARIABLE.fullmatch(name):
+        raise SlurmError(f"env: {name!r} is not a name that a shell can export")
+    return f"export {name}={shlex.quote(value)}"
+
+
+@contextmanager
+def _clean_environment() -> Iterator[None]:
+    """submitit's, but for the variables that say where Slurm is."""
+    access = access_environment()
+    with clean_env():
+        os.environ.update(access)
+        yield
+
+
+def _refusal(request: JobRequest, stderr: str) -> SlurminferError:
+    message = f"Slurm refused job '{request.name}': {own_words(stderr) or 'sbatch said nothing'}"
+    if "partition" in message.lower():
+        names = ", ".join(dict.fromkeys(ask(["sinfo", "--noheader", "--all", "--format=%R"]).split()))
+        message += f" (partitions here: {names})"
+    return SlurmError(message)

@@ -1,0 +1,55 @@
+"""Fixtures of all parts: a real Slurm, brought up once per session for the tests marked `slurm`."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurminfer.core.errors import SlurmError
+from slurminfer.slurm.sandbox import Sandbox
+from slurminfer.slurm.sandbox.system import require_packages, require_root
+
+SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
+
+
+@pytest.fixture(scope="session")
+def sandbox_directory() -> Iterator[Path]:
+    """A directory in which sandboxes can live; skips the test where none can."""
+    try:
+        require_root()
+        require_packages()
+    except SlurmError as error:
+        pytest.skip(str(error))
+    directory = Path(tempfile.mkdtemp(prefix="slurminfer-test-", dir=SANDBOX_PARENT))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def sandbox(sandbox_directory: Path) -> Iterator[Sandbox]:
+    """A running Slurm of four nodes."""
+    box = Sandbox(sandbox_directory / "box")
+    box.start()
+    yield box
+    box.stop()
+
+
+@pytest.fixture(scope="session")
+def ordinary_user(sandbox: Sandbox) -> str:
+    """The name of a user who is not root and may submit jobs."""
+    return sandbox.ensure_user("slurminfer-test").pw_name
+
+
+@pytest.fixture
+def shared(sandbox_directory: Path, sandbox: Sandbox, ordinary_user: str) -> Path:
+    """A new directory of the ordinary user that every node sees."""
+    directory = sandbox_directory / secrets.token_hex(4)
+    directory.mkdir()
+    account = sandbox.ensure_user(ordinary_user)
+    os.chown(directory, account.pw_uid, account.pw_gid)
+    return directory

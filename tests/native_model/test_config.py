@@ -1,0 +1,122 @@
+"""config.json is read in both of its spellings, and what cannot be computed is refused by name."""
+
+import json
+
+import pytest
+from slurminfer.core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from slurminfer.nodes.native.config import parse_config, read_config
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 2048,
+}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 512, "beta_fast": 16.0}
+
+
+def parse(**changes):
+    generation = changes.pop("generation", {})
+    return parse_config(LLAMA | changes, generation, "config.json")
+
+
+def test_missing_keys_take_the_architecture_s_defaults():
+    config = parse()
+    assert (config.num_kv_heads, config.head_dim, config.rope.type, config.rope.theta) == (4, 16, "default", 10000.0)
+    assert not (config.tie_word_embeddings or config.qkv_bias or config.o_bias or config.mlp_bias or config.qk_norm)
+    assert config.windows == (None,) * 4
+
+
+def test_old_and_new_rope_spellings_mean_the_same():
+    old = parse(rope_theta=5e5, rope_scaling=YARN | {"type": "yarn"})
+    new = parse(rope_parameters=YARN | {"rope_type": "yarn", "rope_theta": 5e5})
+    assert old == new
+    assert (new.rope.theta, new.rope.factor, new.rope.original_max_position, new.rope.beta_fast) == (5e5, 4, 512, 16)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "windows"),
+    [
+        ("MistralForCausalLM", {"sliding_window": 7}, (7, 7, 7, 7)),
+        ("MistralForCausalLM", {"sliding_window": None}, (None,) * 4),
+        ("LlamaForCausalLM", {"sliding_window": 7}, (None,) * 4),
+        ("Qwen2ForCausalLM", {"sliding_window": 7, "use_sliding_window": False, "max_window_layers": 1}, (None,) * 4),
+        (
+            "Qwen2ForCausalLM",
+            {"sliding_window": 7, "use_sliding_window": True, "max_window_layers": 3},
+            (None, None, None, 7),
+        ),
+        (
+            "Qwen3ForCausalLM",
+            {
+                "sliding_window": 7,
+                "use_sliding_window": True,
+                "layer_types": ["sliding_attention", "full_attention"] * 2,
+            },
+            (7, None, 7, None),
+        ),
+    ],
+)
+def test_sliding_windows_per_layer(architecture, changes, windows):
+    assert parse(architectures=[architecture], **changes).windows == windows
+
+
+def test_end_tokens_come_from_both_files():
+    config = parse(eos_token_id=2, generation={"eos_token_id": [7, 2]})
+    assert config.eos_token_ids == (2, 7)
+    assert parse().eos_token_ids == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, ["GPT2LMHeadModel", "LlamaForCausalLM", "Qwen3ForCausalLM"]),
+        ({"architectures": None}, ["None", "MistralForCausalLM"]),
+        ({"rope_scaling": {"rope_type": "longrope"}}, ["longrope", "llama3", "yarn"]),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, ["partial_rotary_factor 0.5"]),
+        ({"quantization_config": {"quant_method": "gptq"}}, ["gptq", "unquantized"]),
+        ({"hidden_act": "gelu"}, ["gelu", "silu"]),
+    ],
+)
+def test_what_is_not_computed_is_refused_with_what_is(changes, said):
+    with pytest.raises(UnsupportedModelError) as error:
+        parse(**changes)
+    assert all(part in str(error.value) for part in said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": None}, "hidden_size = None"),
+        ({"num_hidden_layers": "four"}, "num_hidden_layers = 'four'"),
+        ({"num_attention_heads": 0}, "num_attention_heads = 0"),
+        ({"num_key_value_heads": 3}, "4 heads over 3"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": "much"}}, "much"),
+    ],
+)
+def test_senseless_values_are_named(changes, said):
+    with pytest.raises(CorruptModelError, match=said):
+        parse(**changes)
+
+
+def test_a_missing_directory_and_a_directory_without_config(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        read_config(tmp_path / "nowhere")
+    with pytest.raises(ModelNotFoundError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"architectures": '])
+def test_damaged_json_is_a_corrupt_model(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CorruptModelError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
+def test_both_files_are_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 5}')
+    assert read_config(tmp_path).eos_token_ids == (5,)

@@ -1,0 +1,59 @@
+"""The KV cache takes its share of what job, cgroup and machine leave."""
+
+import pytest
+from slurminfer.nodes.native.memory import _limits
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine with 8 GiB to spare and no cgroup limits, as files below a root."""
+
+    def write(path, content):
+        place = tmp_path / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(str(content))
+
+    write("proc/meminfo", f"MemTotal: 99999999 kB\nMemAvailable: {8 * GIB // 1024} kB\n")
+    write("proc/self/cgroup", "0::/\n")
+    write("sys/fs/cgroup/memory.max", "max")
+    return tmp_path, write
+
+
+def available(root, **env):
+    return min(_limits(root, env))
+
+
+def test_without_limits_it_is_what_the_machine_has(machine):
+    assert available(machine[0]) == 8 * GIB
+
+
+def test_a_cgroup_v2_limit_less_its_use_counts_at_any_level(machine):
+    root, write = machine
+    write("proc/self/cgroup", "0::/slurm/job_7/step_0\n")
+    write("sys/fs/cgroup/slurm/job_7/memory.max", 6 * GIB)
+    write("sys/fs/cgroup/slurm/job_7/memory.current", GIB)
+    assert available(root) == 5 * GIB
+
+
+def test_a_cgroup_v1_limit_counts(machine):
+    root, write = machine
+    write("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/slurm/job_7\n")
+    write("sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes", 3 * GIB)
+    write("sys/fs/cgroup/memory/slurm/job_7/memory.usage_in_bytes", GIB)
+    assert available(root) == 2 * GIB
+
+
+def test_a_container_sees_its_own_limit_at_the_mount(machine):
+    root, write = machine
+    write("proc/self/cgroup", "0::/../../outside\n")
+    write("sys/fs/cgroup/memory.max", 2 * GIB)
+    write("sys/fs/cgroup/memory.current", GIB)
+    assert available(root) == GIB
+
+
+def test_what_the_slurm_job_asked_for_counts(machine):
+    assert available(machine[0], SLURM_MEM_PER_NODE="2048") == 2 * GIB
+    assert available(machine[0], SLURM_MEM_PER_CPU="512", SLURM_CPUS_ON_NODE="6") == 3 * GIB
+    assert available(machine[0], SLURM_MEM_PER_NODE="0") == 8 * GIB

@@ -1,0 +1,167 @@
+"""Small random models with their own tokenizer, and real servers in front of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+TEMPLATE = """\
+{%- for message in messages %}
+    {{- '<|' + message.role + '|>' + message.content | trim + '<|end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|assistant|>' }}
+{%- endif %}
+"""
+COMMAND = [sys.executable, "-m", "slurminfer.nodes.native"]
+SPECIAL = ["<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+TEXT = ["The quick brown fox jumps over the lazy dog.", "Blocks of keys and values, shared by prefix.", "こんにちは 🎉"]
+
+
+def _make_tokenizer(directory: Path, *, add_bos: bool = False) -> None:
+    """A byte-level BPE tokenizer: every string can be written, and most characters outside ASCII take several tokens."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    if add_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", 0)])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {"bos_token": "<|bos|>", "eos_token": {"content": "<|end|>"}, "chat_template": TEMPLATE}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama in float32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    config = LlamaConfig(
+        vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(directory)
+    _make_tokenizer(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., None]:
+    """Writes the test tokenizer's files into a directory."""
+    return _make_tokenizer
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server process."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def client(self, api_key: str = "none") -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60)
+
+    def metric(self, name: str) -> float:
+        text = httpx.get(f"{self.url}/metrics").text
+        found = re.search(rf"^slurminfer_engine_{name} (.*)$", text, re.MULTILINE)
+        assert found, f"no metric {name} in:\n{text}"
+        return float(found[1])
+
+
+def _start(arguments: Sequence[str], env: dict[str, str] | None = None) -> RunningServer:
+    """Start a server on a free port; it listens, and maybe still loads."""
+    command = [*COMMAND, "--port", "0", "--threads", "1", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+:\d+", line)
+    assert found, f"no address in {line!r}"
+    return RunningServer(found[0], process)
+
+
+def _end(server: RunningServer) -> None:
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        server.process.wait(20)
+    finally:
+        server.process.kill()
+        server.process.wait()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+def _wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)
+
+
+@contextmanager
+def _starting(*arguments: str, env: dict[str, str] | None = None) -> Iterator[RunningServer]:
+    server = _start(arguments, env)
+    try:
+        yield server
+    finally:
+        _end(server)
+
+
+@contextmanager
+def _serving(*arguments: str, env: dict[str, str] | None = None) -> Iterator[RunningServer]:
+    with _starting(*arguments, env=env) as server:
+        _wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200, "health", 60)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def command() -> list[str]:
+    return COMMAND
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    return _wait_until
+
+
+@pytest.fixture(scope="session")
+def starting() -> Callable[..., AbstractContextManager[RunningServer]]:
+    """Starts a server that listens, and maybe still loads."""
+    return _starting
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[RunningServer]]:
+    """Starts a server that is ready."""
+    return _serving
+
+
+@pytest.fixture(scope="session")
+def server(model_directory: Path) -> Iterator[RunningServer]:
+    """The random model with plenty of room."""
+    with _serving("--model", str(model_directory), "--dtype", "float32", "--kv-cache-gib", "0.05") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: RunningServer) -> openai.OpenAI:
+    return server.client()

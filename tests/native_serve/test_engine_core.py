@@ -1,0 +1,202 @@
+"""Scheduler, block manager and engine core together, under random load, with a fake model.
+
+The fake computes no network: its KV cache holds token ids, and the next token is a function of the history that it
+reads back from the blocks. A wrong block, a block overwritten or a token skipped changes what it says.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slurminfer.nodes.native.engine_core import EngineCore
+from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.nodes.native.request import FinishReason, Request, RequestTooLongError, SamplingParams
+from slurminfer.nodes.native.step import Chunk
+
+VOCAB = 17
+END = 3
+
+
+class FakeModel:
+    """Deterministic, and strict about what it is handed."""
+
+    def __init__(self, num_blocks: int, block_size: int, context_length: int = 10_000) -> None:
+        self.vocab_size, self.context_length = VOCAB, context_length
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self._cache: list[int | None] = [None] * (num_blocks * block_size)
+        self.steps: list[list[Chunk]] = []
+
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        assert chunks, "an empty step"
+        self.steps.append(list(chunks))
+        written: set[int] = set()
+        for chunk in chunks:
+            assert chunk.tokens
+            for offset, token in enumerate(chunk.tokens):
+                slot = self._slot(chunk, chunk.start + offset)
+                assert slot not in written, "two sequences write one place"
+                written.add(slot)
+                self._cache[slot] = token
+        logits = torch.zeros(sum(chunk.needs_logits for chunk in chunks), VOCAB)
+        for row, chunk in zip(logits, (chunk for chunk in chunks if chunk.needs_logits), strict=True):
+            length = chunk.start + len(chunk.tokens)
+            row[_next([self._cache[self._slot(chunk, position)] for position in range(length)])] = 1
+        return logits
+
+    def _slot(self, chunk: Chunk, position: int) -> int:
+        return chunk.blocks[position // self.block_size] * self.block_size + position % self.block_size
+
+
+def _next(history: Sequence[int | None]) -> int:
+    return hash(tuple(history)) % VOCAB
+
+
+def _alone(prompt: Sequence[int], max_tokens: int) -> list[int]:
+    """What the fake must say to `prompt`."""
+    tokens = list(prompt)
+    while len(tokens) < len(prompt) + max_tokens and (len(tokens) == len(prompt) or tokens[-1] != END):
+        tokens.append(_next(tokens))
+    return tokens[len(prompt) :]
+
+
+def _core(model: FakeModel, *, running: int = 4, budget: int = 16) -> EngineCore:
+    options = EngineOptions(model=Path(), max_running_requests=running, max_batch_tokens=budget)
+    return EngineCore(model, options)
+
+
+def _request(id: str, prompt: Sequence[int], max_tokens: int) -> Request:
+    params = SamplingParams(max_tokens=max_tokens, temperature=0, stop_token_ids=frozenset([END]))
+    return Request(id, prompt, params)
+
+
+def _run(core: EngineCore) -> dict[str, list[int]]:
+    """Step until nothing is left; the tokens of each request."""
+    tokens: dict[str, list[int]] = {}
+    steps = 0
+    while core.busy:
+        for output in core.step():
+            tokens.setdefault(output.request.id, []).append(output.sample.token)
+        steps += 1
+        assert steps < 5000, "it hangs"
+    return tokens
+
+
+PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=20)  # few tokens: prefixes are often shared
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), block_size=st.integers(1, 4), running=st.integers(1, 5), extra_budget=st.integers(0, 12))
+def test_every_request_ends_with_the_tokens_that_it_gets_alone(data, block_size, running, extra_budget):
+    requests = data.draw(st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=10))
+    longest = max(-(-(len(prompt) + max_tokens) // block_size) for prompt, max_tokens in requests)
+    model = FakeModel(longest + data.draw(st.integers(0, 6)), block_size)
+    core = _core(model, running=running, budget=running + extra_budget)
+    pending = [_request(str(index), *request) for index, request in enumerate(requests)]
+    tokens: dict[str, list[int]] = {}
+    while pending or core.busy:
+        if pending and (not core.busy or data.draw(st.booleans())):
+            core.add(pending.pop(0))
+        for output in core.step():
+            tokens.setdefault(output.request.id, []).append(output.sample.token)
+    assert tokens == {str(index): _alone(*request) for index, request in enumerate(requests)}
+    assert core.stats().kv_blocks_used == 0
+    for step in model.steps:
+        assert len(step) <= running
+        assert sum(len(chunk.tokens) for chunk in step) <= running + extra_budget
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), requests=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8))
+def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(data, requests):
+    core = _core(FakeModel(20, 2))
+    for index, request in enumerate(requests):
+        core.add(_request(str(index), *request))
+    aborted: set[str] = set()
+    tokens: dict[str, list[int]] = {}
+    while core.busy:
+        for output in core.step():
+            tokens.setdefault(output.request.id, []).append(output.sample.token)
+        if data.draw(st.booleans()):
+            aborted.add(id := str(data.draw(st.integers(0, len(requests) - 1))))
+            core.abort(id)
+    for index, request in enumerate(requests):
+        said, whole = tokens.get(str(index), []), _alone(*request)
+        assert said == (whole[: len(said)] if str(index) in aborted else whole)
+    assert core.stats().kv_blocks_used == 0
+
+
+def test_requests_that_outgrow_the_cache_together_are_preempted_and_still_end_right():
+    core = _core(FakeModel(8, 4), budget=32)
+    requests = {str(index): ([index, 1, 2, 0, 1], 24) for index in range(4)}
+    for id, request in requests.items():
+        core.add(_request(id, *request))
+    assert _run(core) == {id: _alone(*request) for id, request in requests.items()}
+    assert core.stats().preemptions > 0
+
+
+def test_decodes_go_on_while_a_long_prompt_is_computed_in_pieces():
+    model = FakeModel(100, 4)
+    core = _core(model, budget=8)
+    core.add(_request("first", [0], 40))
+    core.step()
+    core.add(_request("long", [1] * 60, 1))
+    for _ in range(8):
+        core.step()
+    mixed = [step for step in model.steps if len(step) == 2]
+    assert len(mixed) >= 8
+    assert all(len(step[0].tokens) == 1 and len(step[1].tokens) <= 7 for step in mixed)
+
+
+def test_a_prompt_seen_before_is_computed_from_its_last_block_on():
+    model = FakeModel(100, 4)
+    core = _core(model)
+    prompt = [1, 2, 0, 1, 2, 2, 1, 0]  # two full blocks
+    core.add(_request("first", prompt, 1))
+    _run(core)
+    model.steps.clear()
+    core.add(again := _request("again", prompt, 1))
+    assert _run(core) == {"again": _alone(prompt, 1)}
+    assert again.cached == 4  # the second block holds the last token, which must be computed
+    assert model.steps[0][0].start == 4
+    assert core.stats().prefix_cache_hit_tokens == 4
+
+
+def test_generated_tokens_are_found_by_the_next_turn_of_a_conversation():
+    core = _core(FakeModel(100, 2))
+    prompt = [1, 1, 2, 0]
+    core.add(_request("turn 1", prompt, 6))
+    answer = _run(core)["turn 1"]
+    core.add(second := _request("turn 2", [*prompt, *answer, 2, 2], 2))
+    _run(core)
+    assert second.cached is not None
+    assert second.cached >= (len(prompt) + len(answer) - 1) // 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("context_length", "blocks", "message"),
+    [
+        (10, 100, "8 prompt tokens + max_tokens 3 = 11 tokens requested, but the context length is 10 tokens"),
+        (100, 5, "8 prompt tokens + max_tokens 3 = 11 tokens requested, but the KV cache holds 10 tokens"),
+    ],
+)
+def test_a_request_that_can_never_fit_is_refused_with_both_numbers(context_length, blocks, message):
+    core = _core(FakeModel(blocks, 2, context_length))
+    with pytest.raises(RequestTooLongError) as refused:
+        core.add(_request("long", [0] * 8, 3))
+    assert str(refused.value) == message
+    core.add(_request("fits", [0] * 8, 2))
+    assert _run(core) == {"fits": _alone([0] * 8, 2)}
+
+
+def test_an_end_token_and_max_tokens_say_why_a_sequence_ended():
+    core = _core(FakeModel(100, 4))
+    core.add(_request("a", [0], 1))
+    finishes = [output.finish for output in core.step()]
+    assert finishes == [FinishReason.STOP if _alone([0], 1) == [END] else FinishReason.LENGTH]
+    request = Request("b", [0], SamplingParams(max_tokens=9, temperature=0, stop_token_ids=frozenset(range(VOCAB))))
+    core.add(request)
+    assert [output.finish for output in core.step()] == [FinishReason.STOP]

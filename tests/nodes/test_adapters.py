@@ -1,0 +1,114 @@
+"""What each engine is started with. SGLang's and vLLM's flags are those of their documentation; see the adapters."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from slurminfer.core.spec import ModelSpec, PoolSpec
+from slurminfer.nodes.engines import ADAPTERS
+from slurminfer.nodes.launch import EngineLaunch
+
+MODEL = ModelSpec(path="/models/llama", name="llama", dtype="bfloat16", context_length=8192)
+
+
+def launch(tmp_path: Path, **changes) -> EngineLaunch:
+    known = {
+        "model": MODEL, "pool": PoolSpec(), "address": "10.0.0.1", "port": 4000, "key": "secret",
+        "private": tmp_path, "threads": 8,
+    }  # fmt: skip
+    return EngineLaunch(**{**known, **changes})
+
+
+def pairs(argv: list[str]) -> dict[str, str]:
+    """Every flag with the word after it."""
+    return {word: after for word, after in zip(argv, [*argv[1:], ""], strict=True) if word.startswith("--")}
+
+
+@pytest.mark.parametrize("engine", ADAPTERS)
+def test_no_engine_shows_the_key_in_the_process_list(engine, tmp_path):
+    assert not any("secret" in word for word in ADAPTERS[engine].argv(launch(tmp_path)))
+
+
+@pytest.mark.parametrize("engine", ADAPTERS)
+def test_every_engine_runs_with_the_interpreter_of_the_pool(engine, tmp_path):
+    pool = PoolSpec(python="/envs/x/bin/python", extra_args=("--own-flag", "7"))
+    argv = ADAPTERS[engine].argv(launch(tmp_path, pool=pool))
+    assert argv[0] == "/envs/x/bin/python"
+    assert argv[-2:] == ["--own-flag", "7"]
+
+
+def test_native(tmp_path):
+    argv = ADAPTERS["native"].argv(launch(tmp_path, pool=PoolSpec(max_running_requests=32)))
+    assert argv[1:3] == ["-m", "slurminfer.nodes.native"]
+    assert pairs(argv) == {
+        "--model": "/models/llama", "--served-model-name": "llama", "--host": "10.0.0.1", "--port": "4000",
+        "--dtype": "bfloat16", "--context-length": "8192", "--max-running-requests": "32", "--threads": "8",
+    }  # fmt: skip
+
+
+def test_native_leaves_out_what_the_spec_leaves_open(tmp_path):
+    argv = ADAPTERS["native"].argv(launch(tmp_path, model=ModelSpec(path="/models/llama")))
+    assert "--context-length" not in argv
+    assert "--max-running-requests" not in argv
+    assert "None" not in argv
+
+
+def test_sglang_on_one_node(tmp_path):
+    pool = PoolSpec(engine="sglang", gpus_per_node=4, tensor_parallel=4, max_running_requests=64)
+    argv = ADAPTERS["sglang"].argv(launch(tmp_path, pool=pool))
+    given = pairs(argv)
+    assert argv[1:3] == ["-m", "sglang.launch_server"]
+    assert given["--model-path"] == "/models/llama"
+    assert given["--tp-size"] == "4"
+    assert given["--max-running-requests"] == "64"
+    assert "--enable-metrics" in given
+    assert "--nnodes" not in given
+    assert "--device" not in given
+
+
+def test_sglang_reads_its_key_from_a_file_that_only_the_user_can_read(tmp_path):
+    argv = ADAPTERS["sglang"].argv(launch(tmp_path))
+    path = Path(pairs(argv)["--config"])
+    assert path.read_text() == "api-key: secret\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_sglang_without_gpus_runs_its_cpu_engine(tmp_path):
+    adapter = ADAPTERS["sglang"]
+    assert pairs(adapter.argv(launch(tmp_path)))["--device"] == "cpu"
+    assert adapter.env(launch(tmp_path)) == {"SGLANG_USE_CPU_ENGINE": "1"}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_sglang_over_two_nodes(tmp_path, rank):
+    pool = PoolSpec(engine="sglang", nodes=2, gpus_per_node=8, tensor_parallel=8, pipeline_parallel=2)
+    given = pairs(ADAPTERS["sglang"].argv(launch(tmp_path, pool=pool, rank=rank, rendezvous="10.0.0.1:5000")))
+    assert given["--nnodes"] == "2"
+    assert given["--node-rank"] == str(rank)
+    assert given["--dist-init-addr"] == "10.0.0.1:5000"
+    assert given["--pp-size"] == "2"
+
+
+def test_vllm_on_one_node(tmp_path):
+    pool = PoolSpec(engine="vllm", gpus_per_node=2, tensor_parallel=2, max_running_requests=64)
+    adapter = ADAPTERS["vllm"]
+    argv = adapter.argv(launch(tmp_path, pool=pool))
+    given = pairs(argv)
+    assert argv[1:5] == ["-m", "vllm.entrypoints.cli.main", "serve", "/models/llama"]
+    assert given["--tensor-parallel-size"] == "2"
+    assert given["--max-model-len"] == "8192"
+    assert given["--max-num-seqs"] == "64"
+    assert adapter.env(launch(tmp_path)) == {"VLLM_API_KEY": "secret", "VLLM_HOST_IP": "10.0.0.1"}
+
+
+@pytest.mark.parametrize(("rank", "headless"), [(0, False), (1, True)])
+def test_vllm_over_two_nodes(tmp_path, rank, headless):
+    pool = PoolSpec(engine="vllm", nodes=2, gpus_per_node=8, tensor_parallel=16)
+    argv = ADAPTERS["vllm"].argv(launch(tmp_path, pool=pool, rank=rank, rendezvous="10.0.0.1:5000"))
+    given = pairs(argv)
+    assert given["--nnodes"] == "2"
+    assert given["--node-rank"] == str(rank)
+    assert given["--master-addr"] == "10.0.0.1"
+    assert given["--master-port"] == "5000"
+    assert ("--headless" in argv) == headless

@@ -1,0 +1,170 @@
+"""The router as a process: start, signals, port taken."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from slurminfer.core.rundir import RunDirectory
+from slurminfer.router.address import node_address
+from slurminfer.router.sockets import watchful_socket
+
+
+@pytest.fixture
+def start(empty, eventually):
+    """Starts `python -m slurminfer.router` and waits until it says where it is."""
+    started = []
+
+    def start(run: RunDirectory):
+        argv = [sys.executable, "-m", "slurminfer.router", str(run.path)]
+        process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        eventually(lambda: run.read_router() or process.poll() is not None)
+        return process, run.read_router()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def with_port(empty, port):
+    text = empty.run.spec_path.read_text()
+    assert "port = 0" in text
+    empty.run.spec_path.write_text(text.replace("port = 0", f"port = {port}"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_cleanly_and_takes_its_record_back(empty, start, number):
+    process, record = start(empty.run)
+    assert record.pid == process.pid and record.host == socket.gethostname()
+    assert httpx.get(f"{record.url}/health").status_code == 503
+    process.send_signal(number)
+    assert process.wait(timeout=15) == 0
+    assert empty.run.read_router() is None
+
+
+def test_record_carries_slurms_job_and_restart_count(empty, start, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    _, record = start(empty.run)
+    assert (record.job, record.epoch) == ("4711", 2)
+
+
+def test_stream_in_flight_is_finished_after_sigterm_and_new_connections_are_refused(empty, start, eventually):
+    stub = empty.add("cpu-0")
+    stub.stepwise = True
+    stub.go.release()
+    process, record = start(empty.run)
+    headers = {"Authorization": f"Bearer {empty.run.key()}"}
+    body = {"model": "stub-model", "stream": True}
+    with httpx.stream("POST", f"{record.url}/v1/completions", json=body, headers=headers) as answer:
+        process.terminate()
+        eventually(lambda: empty.run.read_router() is None)
+        eventually(lambda: refused(record.url))
+        stub.go.release(3)
+        assert answer.read().endswith(b"[DONE]\n\n")
+    assert process.wait(timeout=15) == 0
+
+
+def refused(url):
+    try:
+        httpx.get(f"{url}/health")
+    except httpx.ConnectError:
+        return True
+    return False
+
+
+def test_a_later_routers_record_is_left_alone(empty, start):
+    process, record = start(empty.run)
+    later = type(record)(**{**{f: getattr(record, f) for f in record.__struct_fields__}, "epoch": 1})
+    empty.run.write_router(later)
+    process.terminate()
+    assert process.wait(timeout=15) == 0
+    assert empty.run.read_router() == later
+
+
+def test_port_taken_fails_with_advice_and_leaves_the_reason(empty, start):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with_port(empty, port)
+        process, record = start(empty.run)
+        _, said = process.communicate(timeout=15)
+    assert process.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said
+    assert "router.port" in said and "Traceback" not in said
+    assert record.url is None and "Address already in use" in record.reason
+
+
+def test_the_specs_port_is_used(empty, start):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with_port(empty, port)
+    assert start(empty.run)[1].url == f"http://127.0.0.1:{port}"
+
+
+def test_run_directory_without_a_spec_fails_without_a_traceback(tmp_path):
+    argv = [sys.executable, "-m", "slurminfer.router", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=15)
+    assert done.returncode == 1
+    assert "spec.toml" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_other_signal_handlers_stay_and_ours_are_put_back(empty):
+    """Under submitit a handler for USR2 requeues the job by leaving through SystemExit."""
+    code = f"""
+import os, signal, sys, threading, time
+from pathlib import Path
+from slurminfer.core.rundir import RunDirectory
+from slurminfer.router.main import run_router
+run = RunDirectory(Path({str(empty.run.path)!r}))
+def bypass(number, frame): print("bypassed", flush=True)
+def requeue(number, frame): sys.exit(85)
+signal.signal(signal.SIGTERM, bypass)
+signal.signal(signal.SIGUSR2, requeue)
+def send(number):
+    while run.read_router() is None: time.sleep(0.02)
+    os.kill(os.getpid(), number)
+threading.Thread(target=send, args=[signal.SIGTERM]).start()
+run_router(run)
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=send, args=[signal.SIGUSR2]).start()
+run_router(run)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 85, done.stderr
+    assert done.stdout == "bypassed\n"
+    assert empty.run.read_router() is None
+
+
+def test_local_mode_listens_on_loopback_only(monkeypatch):
+    assert node_address() == "127.0.0.1"
+
+
+def test_a_hostname_that_others_can_resolve_gives_the_address(monkeypatch):
+    monkeypatch.delenv("SLURMINFER_LOCAL")
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.77.3")
+    assert node_address() == "127.0.77.3"
+
+
+def test_a_placeholder_for_the_own_name_is_not_announced(monkeypatch):
+    monkeypatch.delenv("SLURMINFER_LOCAL")
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
+    monkeypatch.setattr("slurminfer.router.address._default_source", lambda: "10.1.2.3")
+    assert node_address() == "10.1.2.3"
+
+
+def test_importing_the_router_loads_no_torch():
+    code = "import sys, slurminfer.router.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60).returncode == 0
+
+
+def test_client_sockets_notice_a_node_that_lost_its_power():
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    with watchful_socket(address) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000

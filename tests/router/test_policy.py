@@ -1,0 +1,88 @@
+"""Choosing, and the bytes of events: pure functions."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurminfer.core.records import WorkerRecord, WorkerState
+from slurminfer.router.events import EventGate
+from slurminfer.router.policy import LeastLoaded
+from slurminfer.router.registry import merge
+from slurminfer.router.worker import Worker
+
+
+def record(worker_id="w", **fields):
+    base = dict(pool="p", engine="native", model="m", state=WorkerState.READY, host="h", job="1", epoch=0, pid=1)
+    return WorkerRecord(id=worker_id, updated_at=0.0, url="http://h:1", **{**base, **fields})
+
+
+def worker(worker_id, in_flight=0, capacity=4, turn=0):
+    return Worker(record(worker_id, capacity=capacity), in_flight=in_flight, turn=turn)
+
+
+def test_nobody_to_choose():
+    assert LeastLoaded().choose([], set()) is None
+    only = worker("a")
+    assert LeastLoaded().choose([only], {only}) is None
+
+
+def test_load_is_relative_to_capacity():
+    small, large = worker("small", in_flight=2, capacity=4), worker("large", in_flight=6, capacity=64)
+    assert LeastLoaded().choose([small, large], set()) is large
+
+
+def test_tried_workers_are_left_out():
+    idle, busy = worker("idle"), worker("busy", in_flight=4)
+    assert LeastLoaded().choose([idle, busy], {idle}) is busy
+
+
+def test_equals_take_turns():
+    workers = [worker(name) for name in "abc"]
+    chosen = []
+    for turn in range(1, 7):
+        one = LeastLoaded().choose(workers, set())
+        assert one is not None
+        with one.occupied(turn):
+            chosen.append(one.id)
+    assert chosen == ["a", "b", "c"] * 2
+
+
+def test_unknown_capacity_counts_as_an_assumed_one():
+    unknown, small = worker("a", in_flight=1, capacity=None), worker("b", in_flight=1, capacity=4)
+    assert LeastLoaded().choose([small, unknown], set()) is unknown
+
+
+def test_merge_keeps_a_life_and_begins_a_new_one_when_requeued():
+    old = worker("w", in_flight=3)
+    assert merge({"w": old}, {"w": record(state=WorkerState.DRAINING)}, [])["w"] is old
+    assert old.record.state is WorkerState.DRAINING
+    assert merge({"w": old}, {"w": record(epoch=1)}, [])["w"].in_flight == 0
+    assert merge({"w": old}, {}, ["w"])["w"] is old
+    assert merge({"w": old}, {}, []) == {}
+
+
+def test_a_probe_that_began_before_a_failure_does_not_clear_it():
+    one = worker("w")
+    one.suspect("connection refused")
+    one.probed(one.suspected_at - 0.1, "")
+    assert not one.healthy
+    one.probed(one.suspected_at + 0.1, "")
+    assert one.healthy
+
+
+EVENTS = [b"data: {}\n\n", b"data: a\r\ndata: b\r\n\r\n", b": ping\n\n", b"event: x\ndata: y\n\n"]
+
+
+@given(
+    st.lists(st.sampled_from(EVENTS)),
+    st.lists(st.integers(min_value=1, max_value=30)),
+    st.sampled_from([b"", b"data: half"]),
+)
+def test_event_gate_passes_all_bytes_and_only_whole_events(events, cuts, rest):
+    whole = b"".join(events)
+    data, passed, gate = whole + rest, b"", EventGate()
+    while data:
+        size = cuts.pop() if cuts else len(data)
+        passed += gate.feed(data[:size])
+        assert passed == b"" or passed.endswith((b"\n\n", b"\r\n\r\n"))
+        data = data[size:]
+    assert passed == whole and gate.rest() == rest

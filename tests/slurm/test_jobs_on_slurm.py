@@ -1,0 +1,117 @@
+"""Jobs of an ordinary user on a real Slurm, from submission to their end."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from slurminfer.core.job import JobPhase
+from slurminfer.slurm.observe import job_details, job_end_time, observe, root_cause
+from slurminfer.slurm.submit import SlurmLauncher
+
+from .conftest import submit_argv, wait_for, wait_until
+
+pytestmark = pytest.mark.slurm
+
+ALL_REDUCE = """
+import os, sys, torch, torch.distributed as dist
+dist.init_process_group("gloo", f"file://{sys.argv[1]}/store", rank=int(os.environ["SLURM_PROCID"]), world_size=2)
+total = torch.tensor([float(dist.get_rank() + 1)])
+dist.all_reduce(total)
+print("sum", total.item(), "on", os.uname().nodename, flush=True)
+dist.destroy_process_group()
+"""
+
+
+def shell(script):
+    return ["sh", "-c", script]
+
+
+def test_a_job_is_seen_pending_running_and_done(submit, shared):
+    job = submit(shell(f"until [ -e '{shared}/go' ]; do sleep 0.1; done"), shared / "logs", slurm={"hold": True})
+    assert wait_for(job, JobPhase.PENDING).reason == "JobHeldUser"
+    subprocess.check_call(["scontrol", "release", job])
+    running = wait_for(job, JobPhase.RUNNING)
+    assert running.node in {"n1", "n2", "n3", "n4"}
+    assert (job_end_time(job) or 0) > os.stat(shared).st_mtime + 500
+    (shared / "go").touch()
+    assert wait_for(job, JobPhase.DONE).state == "COMPLETED"
+    assert root_cause(job) == ""
+
+
+def test_a_job_that_fails_tells_how(submit, shared):
+    job = submit(shell("exit 3"), shared / "logs")
+    assert wait_for(job, JobPhase.FAILED).state == "FAILED"
+    assert root_cause(job) == "FAILED (exit code 1)"
+    assert "non-zero exit status 3" in (shared / f"logs/{job}_0_log.out").read_text()
+
+
+def test_cancel_ends_jobs_and_forgives_ended_and_unknown_ones(submit, shared):
+    job = submit(["sleep", "300"], shared / "logs")
+    SlurmLauncher().cancel(["999999", job])
+    assert wait_for(job, JobPhase.FAILED).state == "CANCELLED"
+    SlurmLauncher().cancel([job])
+    SlurmLauncher().cancel(["999999"])
+
+
+def test_states_are_seen_without_accounting(submit, shared, tmp_path, monkeypatch):
+    job = submit(["true"], shared / "logs")
+    (tmp_path / "squeue").symlink_to("/usr/bin/squeue")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wait_for(job, JobPhase.DONE)
+    assert observe([job, "999999"])["999999"].phase is JobPhase.UNKNOWN
+
+
+def test_the_log_folder_may_have_any_name(submit, shared):
+    folder = shared / """it's "quoted" $HOME; é 漢 & *"""
+    job = submit(["echo", "seen"], folder)
+    wait_for(job, JobPhase.DONE)
+    assert "seen" in (folder / f"{job}_0_log.out").read_text()
+
+
+def test_environment_and_setup_reach_the_job(submit, shared):
+    fields = {"setup": ["SET=up", "export SET"], "env": {"VALUE": "two 'words' $HOME"}}
+    job = submit(shell('echo "<$SET> <$VALUE> <$SLURM_CPUS_PER_TASK>"'), shared / "logs", cpus_per_task=3, **fields)
+    wait_for(job, JobPhase.DONE)
+    assert "<up> <two 'words' $HOME> <3>" in (shared / f"logs/{job}_0_log.out").read_text()
+
+
+def test_two_nodes_get_one_task_each_and_can_reduce(submit, shared):
+    job = submit([sys.executable, "-c", ALL_REDUCE, str(shared)], shared / "logs", nodes=2)
+    wait_for(job, JobPhase.DONE, timeout_s=90)
+    lines = [(shared / f"logs/{job}_{rank}_log.out").read_text() for rank in (0, 1)]
+    hosts = {line.split("sum 3.0 on ")[1].split()[0] for line in lines}
+    assert len(hosts) == 2
+
+
+def test_a_job_submitted_inside_a_job_inherits_nothing_of_it(submit, shared):
+    inner = submit_argv(shell("echo partition $SLURM_JOB_PARTITION tasks $SLURM_NTASKS"), shared / "inner")
+    outer = submit(inner, shared / "outer", cpus_per_task=4, env={"SBATCH_PARTITION": "low", "SBATCH_JOB_NAME": "leak"})
+    wait_for(outer, JobPhase.DONE)
+    job = next(path.name.split("_")[0] for path in (shared / "inner").glob("*_submission.sh"))
+    wait_for(job, JobPhase.DONE)
+    assert "partition cpu tasks 1" in (shared / f"inner/{job}_0_log.out").read_text()
+
+
+def test_a_requeued_job_keeps_its_id_and_its_log_and_counts(submit, shared):
+    job = submit(shell("echo run ${SLURM_RESTART_COUNT:-0}; sleep 300"), shared / "logs")
+    log = shared / f"logs/{job}_0_log.out"
+    wait_until(lambda: log.exists() and "run 0" in log.read_text())
+    subprocess.check_call(["scontrol", "requeue", job])
+    wait_until(lambda: "run 1" in log.read_text())
+    assert "run 0" in log.read_text()
+    assert job_details(job).restarts == 1
+    assert observe([job])[job].phase is JobPhase.RUNNING
+    SlurmLauncher().cancel([job])
+
+
+def test_a_node_without_power_fails_its_job(sandbox, submit, shared):
+    job = submit(["sleep", "300"], shared / "logs", slurm={"nodelist": "n4", "no-requeue": True})
+    wait_for(job, JobPhase.RUNNING)
+    sandbox.node_off("n4")
+    assert wait_for(job, JobPhase.FAILED).state == "NODE_FAIL"
+    assert root_cause(job) == "NODE_FAIL"
+    assert sandbox.status().nodes["n4"] == "off"
+    sandbox.node_up("n4")
+    assert sandbox.status().state == "running"

@@ -1,0 +1,130 @@
+"""The batch script of a request, and what cannot be submitted."""
+
+import functools
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurminfer.core.errors import SlurmError
+from slurminfer.core.job import JobRequest
+from slurminfer.slurm.submit import SlurmLauncher, available
+
+FULL = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=physics
+#SBATCH --cpus-per-task=8
+#SBATCH --exclusive
+#SBATCH --gpus-per-node=4
+#SBATCH --job-name=demo-gpu-0
+#SBATCH --mem=64G
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output='/shared/two words/%j_0_log.out'
+#SBATCH --partition=gpu
+#SBATCH --qos=long
+#SBATCH --requeue
+#SBATCH --signal=USR2@60
+#SBATCH --time=2
+
+# setup
+module load cuda
+export GREETING='it'"'"'s'
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output '/shared/two words/%j_%t_log.out' --cpus-per-task=8 --kill-on-bad-exit=1 \
+{python} -u -m submitit.core._submit '/shared/two words'
+"""
+
+
+def request(**fields):
+    entry = functools.partial(subprocess.check_call, ["true"])
+    values = {"name": "demo", "role": "cpu-0", "entry": entry, "log_folder": Path("/shared/logs"), **fields}
+    return JobRequest(**values)
+
+
+def test_render_is_the_whole_batch_script():
+    text = SlurmLauncher().render(
+        request(
+            name="demo-gpu-0",
+            log_folder=Path("/shared/two words"),
+            nodes=2,
+            cpus_per_task=8,
+            gpus_per_node=4,
+            mem="64G",
+            time_s=90,
+            signal_s=60,
+            partition="gpu",
+            account="physics",
+            setup=("module load cuda",),
+            env={"GREETING": "it's"},
+            slurm={"qos": "long", "exclusive": True, "contiguous": False},
+        )
+    )
+    assert text == FULL.format(python=shlex.quote(sys.executable))
+
+
+def test_render_leaves_to_the_cluster_what_is_not_asked_for():
+    text = SlurmLauncher().render(request())
+    for word in ("--mem", "--partition", "--account", "--gpus", "--wckey", "--kill-on-bad-exit"):
+        assert word not in text
+
+
+def test_no_requeue_replaces_requeue():
+    text = SlurmLauncher().render(request(slurm={"no_requeue": True}))
+    assert "#SBATCH --no-requeue\n" in text
+    assert "#SBATCH --requeue\n" not in text
+
+
+@pytest.mark.parametrize("folder", ["/shared/100%j", "/shared/two\nlines", "/shared/back\\slash"])
+def test_a_log_folder_that_slurm_would_misread_is_refused(folder):
+    with pytest.raises(SlurmError, match="log folder"):
+        SlurmLauncher().render(request(log_folder=Path(folder)))
+
+
+def test_a_variable_that_no_shell_can_export_is_refused():
+    with pytest.raises(SlurmError, match="'A-B' is not a name"):
+        SlurmLauncher().render(request(env={"A-B": "1"}))
+
+
+def test_without_slurm_submission_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not available()
+    with pytest.raises(SlurmError, match="no Slurm here: sbatch is not on PATH"):
+        SlurmLauncher().submit(request(log_folder=tmp_path / "logs"))
+    with pytest.raises(SlurmError, match="no Slurm here: scancel is not on PATH"):
+        SlurmLauncher().cancel(["1"])
+
+
+@pytest.mark.slurm
+def test_the_sandbox_is_available():
+    assert available()
+
+
+@pytest.mark.slurm
+def test_an_unknown_partition_is_refused_with_the_valid_ones(tmp_path, capfd):
+    with pytest.raises(SlurmError) as caught:
+        SlurmLauncher().submit(request(log_folder=tmp_path, partition="nope"))
+    assert "job 'demo': invalid partition specified: nope" in str(caught.value)
+    assert "(partitions here: cpu, gpu, low, high)" in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"gpus_per_node": 99}, "Requested node configuration is not available"),
+        ({"slurm": {"frobnicate": True}}, "unrecognized option '--frobnicate'"),
+        ({"mem": "9999T"}, "Memory specification can not be satisfied"),
+    ],
+)
+def test_a_refusal_has_slurms_own_words(tmp_path, fields, words):
+    with pytest.raises(SlurmError, match=words):
+        SlurmLauncher().submit(request(log_folder=tmp_path, **fields))
