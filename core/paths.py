@@ -6,13 +6,14 @@ from pathlib import Path
 
 def runs_root() -> Path:
     """Directory of all deployments: `$SLURMINFER_HOME/runs`, by default `~/.slurminfer/runs`."""
-    return _home() / "runs"
+    return home() / "runs"
 
 
 def models_root() -> Path:
     """Directory of fetched and converted models: `$SLURMINFER_HOME/models`, by default `~/.slurminfer/models`."""
-    return _home() / "models"
+    return home() / "models"
 
 
-def _home() -> Path:
+def home() -> Path:
+    """`$SLURMINFER_HOME`, by default `~/.slurminfer`."""
     return Path(os.environ.get("SLURMINFER_HOME") or Path.home() / ".slurminfer").absolute()

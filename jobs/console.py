@@ -43,8 +43,10 @@ def model_progress() -> Iterator[ModelProgress]:
 def print_submitted(run: RunDirectory) -> None:
     """The jobs, and what to do with them."""
     deployment = run.read_deployment()
-    for job in deployment.jobs if deployment else ():
-        _out.print(f"{job.role:<16} {deployment.launcher if deployment else ''} job {job.id}")
+    if deployment is None:
+        return
+    for job in deployment.jobs:
+        _out.print(f"{job.role:<16} {deployment.launcher} job {_short(job.id)}")
     _out.print(f"run directory    {run.path}")
     _out.print(f"look with        slurminfer status {run.path.name}")
 
@@ -79,7 +81,8 @@ def _print_view(view: DeploymentView) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("worker", "job", "state", "slurm", "node", "in flight", "loaded in", "time left", "reason"):
         table.add_column(column, overflow="fold")
-    table.add_row("router", view.router_job, "", view.router_scheduler)
+    answers = "" if view.endpoint is None else "answers" if view.router_answers else "silent"
+    table.add_row("router", _short(view.router_job), answers, view.router_scheduler)
     for worker in view.workers:
         table.add_row(*_cells(worker))
     _out.print(table)
@@ -88,7 +91,7 @@ def _print_view(view: DeploymentView) -> None:
 def _cells(worker: WorkerView) -> tuple[str, ...]:
     return (
         worker.id,
-        worker.job,
+        _short(worker.job),
         _coloured(worker.state),
         worker.scheduler,
         worker.node,
@@ -97,6 +100,10 @@ def _cells(worker: WorkerView) -> tuple[str, ...]:
         "" if worker.seconds_left is None else str(timedelta(seconds=int(worker.seconds_left))),
         worker.reason,
     )
+
+
+def _short(job: str) -> str:
+    return job.partition("@")[0]
 
 
 def _coloured(state: str) -> str:

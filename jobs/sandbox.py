@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from ..core.paths import home
 from ..slurm.sandbox import DEFAULT_DIRECTORY, Sandbox, SandboxStatus, install
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -14,7 +15,9 @@ def start(directory: Path | None, nodes: int, install_packages: bool) -> None:
     """Bring it up and say how to use it. Raises SlurmError."""
     if install_packages:
         install()
-    sandbox = Sandbox(directory or DEFAULT_DIRECTORY, nodes)
+    home().mkdir(parents=True, exist_ok=True)
+    # Root's home is closed; the deployments in it must be seen on the nodes all the same.
+    sandbox = Sandbox(directory or DEFAULT_DIRECTORY, nodes, expose=[home()])
     sandbox.start()
     _print(sandbox.status())
     for name, value in sandbox.env().items():

@@ -36,6 +36,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None = None
     router_job: str = ""
     router_scheduler: str = ""
+    router_answers: bool = False
     reason: str = ""
     workers: tuple[WorkerView, ...] = ()
 
@@ -78,6 +79,7 @@ def _deployment_view(
         endpoint=f"{router.url}/v1" if router and router.url else None,
         router_job=job.id,
         router_scheduler=status.state,
+        router_answers=live is not None,
         workers=workers,
     )
     if view.state != "failed":

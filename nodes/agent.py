@@ -227,9 +227,10 @@ class Agent:
         )
 
     def _note(self, state: WorkerState, **changes: Any) -> None:
+        if state is not self._record.state:
+            print(f"{time.strftime('%H:%M:%S')} {state} {changes.get('reason', '')}".rstrip(), flush=True)
         self._record = msgspec.structs.replace(self._record, state=state, updated_at=time.time(), **changes)
         self._run.write_worker(self._record)
-        print(f"{time.strftime('%H:%M:%S')} {self._worker_id} {state} {changes.get('reason', '')}".rstrip(), flush=True)
 
 
 def main() -> int:

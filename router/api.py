@@ -75,7 +75,7 @@ class Api:
         body = await request.read()
         try:
             model = _model_of(request, body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             return failure(400, f"the request body is not a JSON object with a model name: {error}")
         if model is not None and (known := self._registry.models()) and model not in known:
             return unknown_model(model, known)
@@ -105,7 +105,7 @@ class Api:
 
 
 def _model_of(request: web.Request, body: bytes) -> str | None:
-    """The model that a request names. Forms, which carry audio, are not read. Raises msgspec.DecodeError."""
+    """The model that a request names. Forms, which carry audio, are not read. Raises DecodeError, RecursionError."""
     if request.content_type.startswith("multipart/"):
         return None
     return msgspec.json.decode(body, type=_Envelope).model

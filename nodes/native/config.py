@@ -159,13 +159,14 @@ def _rope(raw: Mapping[str, Any], max_position: int, source: str) -> RopeConfig:
     partial = scaling.get("partial_rotary_factor", raw.get("partial_rotary_factor")) or 1.0
     if partial != 1.0:
         raise UnsupportedModelError(f"{source}: partial_rotary_factor {partial}; supported is 1.0")
-    names = set(RopeConfig.__dataclass_fields__) - {"type", "theta", "original_max_position"}
+    numbers = set(RopeConfig.__dataclass_fields__) - {"type", "theta", "original_max_position", "truncate"}
     try:
         return RopeConfig(
             type=rope_type,
             theta=float(scaling.get("rope_theta") or raw.get("rope_theta") or 10000.0),
             original_max_position=int(scaling.get("original_max_position_embeddings") or max_position),
-            **{name: scaling[name] for name in names if scaling.get(name) is not None},
+            truncate=bool(scaling.get("truncate", True)),
+            **{name: float(scaling[name]) for name in numbers if scaling.get(name) is not None},
         )
     except (TypeError, ValueError) as error:
         raise CorruptModelError(f"{source}: rope parameters {dict(scaling)!r}: {error}") from error

@@ -44,7 +44,7 @@ class KVCache:
 
     def write(self, layer: int, slots: torch.Tensor, kv: torch.Tensor) -> None:
         """Store keys and values [n, 2, kv_heads, head_dim]."""
-        self._tokens[layer].index_copy_(0, slots, kv.reshape(-1, self.head_dim))
+        self._tokens[layer].index_copy_(0, slots, kv.view(-1, self.head_dim))
 
     def gather(self, layer: int, rows: torch.Tensor, sequences: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [sequences, kv_heads, tokens, head_dim], valid until the next call."""

@@ -12,6 +12,7 @@ from .request import Request, Sample, SamplingParams, TokenLogprobs
 
 # So many of the best tokens nearly always hold all that top_k and top_p leave; sorting all tokens costs 50 times more.
 _CANDIDATES = 256
+_SMALLEST_TOP_P = 1e-9  # leaves the best token
 
 
 @torch.inference_mode()
@@ -85,7 +86,7 @@ def _draw_cut(logits: Tensor, params: Sequence[SamplingParams], uniforms: Tensor
     best, indices = logits.topk(width)
     probs = (best - logits.logsumexp(-1, keepdim=True)).exp()
     top_k = torch.tensor([p.top_k or logits.shape[-1] for p in params], device=logits.device)[:, None]
-    top_p = _column([p.top_p for p in params], logits)
+    top_p = _column([max(p.top_p, _SMALLEST_TOP_P) for p in params], logits)
     min_p = _column([p.min_p for p in params], logits)
     floor = min_p * probs[:, :1]
     enough = (top_k <= width) | (probs[:, -1:] < floor) | ((min_p == 0) & (top_k >= logits.shape[-1]) &

@@ -200,13 +200,13 @@ class Sandbox:
             self._succeeds("scancel", *sorted(ids))
 
     def _sweep(self) -> None:
-        """End all machines, the nodes at once and the head after them, so that it can save what it knows."""
+        """End all machines: the head while it still reaches the nodes, since slurmctld waits for those that it lost."""
         running = processes.machines(self.directory)
         head = running.pop(HEAD, None)
-        for pid in running.values():
-            processes.kill(pid)
         if head is not None:
             processes.shut_down(head)
+        for pid in running.values():
+            processes.kill(pid)
 
     def _machine(self, name: str) -> int:
         running = processes.machines(self.directory)

@@ -16,8 +16,8 @@ MACHINE_MARK = "SLURMINFER_SANDBOX_MACHINE"
 _NAMESPACES = ("--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
-def start_machine(directory: Path, name: str, command: Sequence[str], env: Mapping[str, str], log: Path) -> int:
-    """Run `command` as PID 1 of a machine of its own; its pid on the host. Output goes to `log`."""
+def start_machine(directory: Path, name: str, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+    """Run `command` as PID 1 of a machine of its own, which `machines` knows from then on. Output goes to `log`."""
     marks = {DIRECTORY_MARK: str(directory), MACHINE_MARK: name}
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     files = [
@@ -26,7 +26,9 @@ def start_machine(directory: Path, name: str, command: Sequence[str], env: Mappi
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     argv = ["unshare", *_NAMESPACES, *command]
-    return os.posix_spawnp("unshare", argv, {**env, **marks}, file_actions=files, setsid=True)
+    pid = os.posix_spawnp("unshare", argv, {**env, **marks}, file_actions=files, setsid=True)
+    while is_alive(pid) and name not in machines(directory):  # the kernel shows a new environment a moment later
+        time.sleep(0.001)
 
 
 def machines(directory: Path) -> dict[str, int]:
@@ -40,11 +42,12 @@ def machines(directory: Path) -> dict[str, int]:
 
 
 def inside(machine: int) -> dict[int, str]:
-    """The processes inside a machine: pid to command name."""
+    """The living processes inside a machine: pid to command name."""
     namespace = _link(Path(f"/proc/{machine}/ns/pid_for_children"))
     if namespace in ("", _link(Path("/proc/self/ns/pid"))):  # gone, or so young that it is still in ours
         return {}
-    return {pid: _command(pid) for pid in _pids() if _link(Path(f"/proc/{pid}/ns/pid")) == namespace}
+    pids = [pid for pid in _pids() if _link(Path(f"/proc/{pid}/ns/pid")) == namespace]
+    return {pid: _command(pid) for pid in pids if is_alive(pid)}
 
 
 def signal_first(machine: int, number: signal.Signals) -> None:

@@ -72,7 +72,7 @@ def byte_level_vocabulary() -> dict[str, Any]:
 
 
 def sentencepiece_vocabulary() -> dict[str, Any]:
-    pieces = {"▁": -9.0, "a": -8.0, "b": -7.0, "▁a": -1.0, "ab": -2.0, "▁ab": -3.0, "▁▁": -4.0}
+    pieces = {"▁": -9.0, "a": -8.0, "b": -7.0, "▁a": -1.0, "ab": -2.0, "▁▁": -4.0}
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     return {
         "model": "llama",
@@ -191,11 +191,16 @@ def _metadata(arch: str, vocabulary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add(writer: GGUFWriter, key: str, value: Any) -> None:
-    adders = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-    if isinstance(value, list):
-        writer.add_array(key, value)
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
     elif value is not None:
-        adders[type(value)](key, value)
+        writer.add_array(key, value)
 
 
 def _add_weight(writer: GGUFWriter, arch: str, name: str, weight: np.ndarray, kind: Q) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.nodes.native.runner import Runner, load_model
 from slurminfer.nodes.native.step import Chunk
 from slurminfer.quant.models import resolve
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 SMALL: dict[str, Any] = {
     "vocab_size": 199,

@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from slurminfer.nodes.native.batch import group_lengths
 
 LENGTHS = st.lists(st.integers(1, 40_000), max_size=80).map(lambda lengths: sorted(lengths, reverse=True))

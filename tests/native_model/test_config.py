@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from slurminfer.core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
 from slurminfer.nodes.native.config import parse_config, read_config
 

@@ -1,6 +1,7 @@
 """The KV cache takes its share of what job, cgroup and machine leave."""
 
 import pytest
+
 from slurminfer.nodes.native.memory import _limits
 
 GIB = 1 << 30

@@ -3,6 +3,7 @@
 import psutil
 import pytest
 import torch
+
 from slurminfer.core.errors import EngineError, UnsupportedModelError
 from slurminfer.nodes.native.linear import Linear, make_linear
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from slurminfer.core.errors import CorruptModelError, ModelNotFoundError
 
 FILE = "model.safetensors"

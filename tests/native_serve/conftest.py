@@ -32,7 +32,7 @@ TEXT = ["The quick brown fox jumps over the lazy dog.", "Blocks of keys and valu
 
 
 def _make_tokenizer(directory: Path, *, add_bos: bool = False) -> None:
-    """A byte-level BPE tokenizer: every string can be written, and most characters outside ASCII take several tokens."""
+    """A byte-level BPE tokenizer: it writes every string, most characters outside ASCII in several tokens."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -57,7 +57,7 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "tiny"
     config = LlamaConfig(
         vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+        num_key_value_heads=2, max_position_embeddings=4096, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
     )  # fmt: skip
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(directory)

@@ -1,6 +1,7 @@
 """Which blocks the prefix cache keeps, and which it gives up first."""
 
 import pytest
+
 from slurminfer.nodes.native.block_manager import BlockManager
 from slurminfer.nodes.native.request import Request, SamplingParams
 

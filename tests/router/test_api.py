@@ -41,7 +41,7 @@ def test_unknown_model_gets_404_that_lists_the_valid_ones(one):
     assert caught.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"model": 3}', b"\xff\xfe", b'"text"'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"model": 3}', b"\xff\xfe", b'"text"', b'{"x":' + b"[" * 99_999])
 def test_invalid_json_gets_400_in_openai_shape(one, body):
     answer = one.http.post("/v1/chat/completions", content=body)
     assert answer.status_code == 400

@@ -22,7 +22,8 @@ from slurminfer.slurm.submit import SlurmLauncher
 fields = json.loads(sys.argv[1])
 entry = functools.partial(subprocess.check_call, fields.pop("command"))
 folder = Path(fields.pop("log_folder"))
-print(SlurmLauncher().submit(JobRequest(name="test", role="test", entry=entry, log_folder=folder, time_s=600, **fields)))
+request = JobRequest(name="test", role="test", entry=entry, log_folder=folder, time_s=600, **fields)
+print(SlurmLauncher().submit(request))
 """
 
 

@@ -101,7 +101,8 @@ def test_a_requeued_job_keeps_its_id_and_its_log_and_counts(submit, shared):
     subprocess.check_call(["scontrol", "requeue", job])
     wait_until(lambda: "run 1" in log.read_text())
     assert "run 0" in log.read_text()
-    assert job_details(job).restarts == 1
+    details = job_details(job)
+    assert details and details.restarts == 1
     assert observe([job])[job].phase is JobPhase.RUNNING
     SlurmLauncher().cancel([job])
 

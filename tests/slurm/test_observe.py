@@ -50,7 +50,7 @@ def commands(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def put(name: str, script: str) -> Path:
-        path = tmp_path / name
+        path: Path = tmp_path / name
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         return path
@@ -177,5 +177,3 @@ def test_root_cause_of_a_job_that_only_accounting_knows(commands):
 def test_root_cause_of_a_forgotten_job_is_empty(commands):
     commands("squeue", "exit 0")
     assert root_cause("5") == ""
-
-

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slurminfer.core.errors import SlurmError
+from slurminfer.core.errors import RunDirectoryError, SlurmError
 from slurminfer.core.job import JobRequest
 from slurminfer.slurm.submit import SlurmLauncher, available
 
@@ -128,3 +128,10 @@ def test_an_unknown_partition_is_refused_with_the_valid_ones(tmp_path, capfd):
 def test_a_refusal_has_slurms_own_words(tmp_path, fields, words):
     with pytest.raises(SlurmError, match=words):
         SlurmLauncher().submit(request(log_folder=tmp_path, **fields))
+
+
+@pytest.mark.slurm
+def test_a_log_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match=r"cannot write .*/file/logs: Not a directory"):
+        SlurmLauncher().submit(request(log_folder=tmp_path / "file/logs"))

@@ -1,0 +1,40 @@
+"""The real demo model: words, not noise."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import openai
+import pytest
+
+from slurminfer.quant.models import resolve
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def demo(serving: Callable[..., AbstractContextManager[Any]]) -> Iterator[openai.OpenAI]:
+    options = ["--dtype", "float32", "--context-length", "2048", "--kv-cache-gib", "0.5"]
+    with serving("--model", str(resolve("demo")), "--served-model-name", "demo", *options) as server:
+        yield server.client()
+
+
+def _ask(client: openai.OpenAI, messages: Any = QUESTION, **params: Any) -> Any:
+    return client.chat.completions.create(model="demo", messages=messages, temperature=0, **params)
+
+
+@pytest.mark.network
+def test_it_answers_and_ends_by_itself(demo):
+    [choice] = _ask(demo).choices
+    assert "Paris" in choice.message.content
+    assert choice.finish_reason == "stop"
+    assert not choice.message.content.endswith("<|im_end|>")
+
+
+@pytest.mark.network
+def test_an_answer_cut_off_anywhere_goes_on_as_it_would_have(demo):
+    pieces = [chunk.choices[0].delta.content or "" for chunk in _ask(demo, stream=True)]
+    for cut in (1, len(pieces) // 2):
+        begun = [*QUESTION, {"role": "assistant", "content": "".join(pieces[:cut])}]
+        rest = _ask(demo, begun, extra_body={"continue_final_message": True}).choices[0].message.content
+        assert rest == "".join(pieces[cut:])
