@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_worker import BATCHES, PREFILL, PROMPT
 from rich.console import Console
 from rich.table import Table
 
@@ -51,7 +50,7 @@ def speeds(result: dict[str, Any]) -> dict[str, float]:
         f"decode, batch {batch}": max(speed, result["generate"].get(batch, 0.0))
         for batch, speed in result["decode"].items()
     }
-    return found | ({f"prefill, {PREFILL} tokens": result["prefill"]} if "prefill" in result else {})
+    return found | ({f"prefill, {result['prefill_tokens']} tokens": result["prefill"]} if "prefill" in result else {})
 
 
 def summarize(runs: list[dict[str, Any]], dtype: str) -> dict[str, dict[str, float]]:
@@ -122,7 +121,9 @@ def main() -> None:
     args = parser.parse_args()
     model, state = resolve(args.model), machine()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as text:
-        text.write("\n\n".join(json.loads(line)["question"] for line in QUESTIONS.read_text().splitlines()))
+        text.write(
+            "\n\n".join(json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines())
+        )
         text.flush()
         path = Path(text.name)
         runs = [run(engine, args.dtype, model, path) for _ in range(args.rounds) for engine in ENGINES]
@@ -134,8 +135,6 @@ def main() -> None:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": str(args.model),
         "dtype": args.dtype,
-        "prompt_tokens": PROMPT,
-        "batches": BATCHES,
         "machine": state,
         "ratios": rows,
         "overheads": over,

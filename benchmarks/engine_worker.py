@@ -23,7 +23,9 @@ _COMPARED = 16  # greedy tokens at batch 1, to see that both compute the same
 class Measured(Protocol):
     """An engine under test."""
 
-    kv_bytes: int
+    @property
+    def kv_bytes(self) -> int:
+        """Keys and values that were written."""
 
     def decode(self, prompts: list[list[int]]) -> Iterator[list[int]]:
         """Greedy tokens, one of each prompt at a time, without end."""
@@ -31,7 +33,8 @@ class Measured(Protocol):
     def generate_step_s(self, prompts: list[list[int]]) -> float | None:
         """Seconds of one decode step in the library's own loop, where it has one."""
 
-    def weight_bytes(self) -> int: ...
+    def weight_bytes(self) -> int:
+        """Of the weights as they are in the model's files, in the dtype computed in."""
 
 
 class Native:
@@ -76,7 +79,7 @@ class Native:
         return int(len(self._touched) * _KV_GIB * 2**30 / self._runner.num_blocks)
 
     def weight_bytes(self) -> int:
-        return 0  # the same model's as in transformers, which counts them
+        return 0  # those of the same model in transformers, which can tell
 
 
 class Transformers:
@@ -87,7 +90,7 @@ class Transformers:
         from transformers import AutoModelForCausalLM
 
         self._torch = torch
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
         self.kv_bytes = 0
 
     def decode(self, prompts: list[list[int]]) -> Iterator[list[int]]:
@@ -115,6 +118,9 @@ class Transformers:
 
     def weight_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self._model.parameters())
+
+
+ENGINES: dict[str, Callable[[Path, str], Measured]] = {"native": Native, "transformers": Transformers}
 
 
 def measure(engine: Measured, stream: list[int], batches: tuple[int, ...], quick: bool) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def _peak_rss() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engine", choices=["native", "transformers"])
+    parser.add_argument("engine", choices=list(ENGINES))
     parser.add_argument("dtype")
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
@@ -170,7 +176,7 @@ def main() -> None:
     import tokenizers
 
     stream = tokenizers.Tokenizer.from_file(str(args.model / "tokenizer.json")).encode(args.text.read_text()).ids
-    engine: Measured = (Native if args.engine == "native" else Transformers)(args.model, args.dtype)
+    engine: Measured = ENGINES[args.engine](args.model, args.dtype)
     steps = engine.decode([stream[:PROMPT]])
     tokens = [next(steps)[0]]
     first_token_at = time.time()
@@ -178,6 +184,7 @@ def main() -> None:
     del steps
     result = measure(engine, stream, (BATCHES[0], BATCHES[-1]) if args.quick else BATCHES, args.quick)
     result |= {"first_token_at": first_token_at, "tokens": tokens, "peak_rss_bytes": _peak_rss()}
+    result |= {"prompt_tokens": PROMPT, "prefill_tokens": PREFILL}
     result |= {"kv_bytes": engine.kv_bytes, "weight_bytes": engine.weight_bytes()}
     print(json.dumps(result))
 

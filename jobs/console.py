@@ -79,13 +79,16 @@ def _print_view(view: DeploymentView) -> None:
     if view.state == "stopped":
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("worker", "job", "state", "slurm", "node", "in flight", "loaded in", "time left", "reason"):
+    for column in ("worker", "job", "state", "slurm", "node", "in flight", "loaded in", "time left"):
         table.add_column(column, overflow="fold")
     answers = "" if view.endpoint is None else "answers" if view.router_answers else "silent"
     table.add_row("router", _short(view.router_job), answers, view.router_scheduler)
     for worker in view.workers:
         table.add_row(*_cells(worker))
     _out.print(table)
+    for worker in view.workers:
+        if worker.reason and worker.reason != view.reason:
+            _out.print(f"  {worker.id}: {worker.reason}", markup=False)
 
 
 def _cells(worker: WorkerView) -> tuple[str, ...]:
@@ -98,7 +101,6 @@ def _cells(worker: WorkerView) -> tuple[str, ...]:
         "" if worker.in_flight is None else str(worker.in_flight),
         "" if worker.load_s is None else f"{worker.load_s:.1f} s",
         "" if worker.seconds_left is None else str(timedelta(seconds=int(worker.seconds_left))),
-        worker.reason,
     )
 
 

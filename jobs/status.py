@@ -86,7 +86,7 @@ def _deployment_view(
         return view
     reason = router.reason if router and router.reason else _why(run, job, status)
     if status.phase in (JobPhase.PENDING, JobPhase.RUNNING):
-        reason = "; ".join(dict.fromkeys(worker.reason for worker in workers))
+        reason = workers[0].reason  # all are gone: one cause is enough to begin with
     return msgspec.structs.replace(view, reason=reason)
 
 

@@ -69,13 +69,14 @@ def make_batch(
     places = [position for chunk in ordered for position in range(chunk.start, chunk.start + len(chunk.tokens))]
     blocks = [c.blocks[p // size] for c in ordered for p in range(c.start, c.start + len(c.tokens))]
     positions = torch.tensor(places, device=device)
+    wanted = [last_row[i] for i, chunk in enumerate(chunks) if chunk.needs_logits]  # may be none
     planner = _Planner(ordered, ends, cache, dtype, device)
     return Batch(
         tokens=torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)), device=device),
         positions=positions,
         slots=cache.slots(torch.tensor(blocks, device=device), positions % size),
         plans={window: planner.plan(window) for window in windows},
-        logits_rows=torch.tensor([last_row[i] for i, c in enumerate(chunks) if c.needs_logits], device=device),
+        logits_rows=torch.tensor(wanted, dtype=torch.int64, device=device),
     )
 
 

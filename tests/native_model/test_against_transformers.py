@@ -95,6 +95,16 @@ def test_logits_come_in_the_order_of_the_chunks_that_need_them(make, load, drive
         torch.testing.assert_close(torch.stack(one.logits), torch.stack(other.logits), atol=TOLERANCE, rtol=0)
 
 
+def test_a_step_may_want_no_logits_at_all(make, load, drive, expected, tmp_path):
+    reference = make(tmp_path, "llama")
+    driver = drive(load(tmp_path))
+    sequence = driver.add(_prompt(30))
+    driver.step((sequence, 20))
+    assert sequence.logits == []
+    driver.step((sequence, 9))
+    assert driver.finish(sequence, 8) == expected(reference, sequence.prompt, 8)[0]
+
+
 def test_the_demo_model_writes_what_transformers_writes(demo_model, load, drive, expected):
     reference = AutoModelForCausalLM.from_pretrained(demo_model, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(demo_model)
