@@ -48,6 +48,8 @@ def read_text(path: Path) -> str | None:
             return path.read_text()
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError as error:
+            raise RunDirectoryError(f"{path} is not text: {error}") from error
         except OSError as error:
             if error.errno not in _TRANSIENT or attempt == _READ_ATTEMPTS - 1:
                 raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error

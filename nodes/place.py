@@ -6,9 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..core.errors import EngineError
-
-LOCAL_ADDRESS = "127.0.0.1"
+from ..core.address import node_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,27 +25,19 @@ class Place:
     def here(cls, time_s: int, environ: Mapping[str, str] = os.environ) -> "Place":
         """The place of this process; `time_s` is the walltime that was asked for."""
         host = socket.gethostname()
-        if "SLURM_JOB_ID" not in environ or environ.get("SLURMINFER_LOCAL") == "1":
+        if environ.get("SLURMINFER_LOCAL") == "1":
             return cls(
-                job=str(os.getpid()), epoch=0, rank=0, host=host, address=LOCAL_ADDRESS, local=True, ends_at=None
+                job=str(os.getpid()), epoch=0, rank=0, host=host, address=node_address(), local=True, ends_at=None
             )
         return cls(
             job=environ["SLURM_JOB_ID"],
             epoch=int(environ.get("SLURM_RESTART_COUNT", "0")),
             rank=int(environ.get("SLURM_PROCID", "0")),
             host=host,
-            address=own_address(host),
+            address=node_address(),
             local=False,
             ends_at=_end_time(time_s, environ),
         )
-
-
-def own_address(host: str) -> str:
-    """The IPv4 of this node's own name: resolved once, here, and handed round, so that nobody else has to."""
-    try:
-        return socket.gethostbyname(host)
-    except OSError as error:
-        raise EngineError(f"node {host} cannot resolve its own name to an IPv4 address: {error}") from error
 
 
 def free_port(address: str) -> int:

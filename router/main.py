@@ -15,7 +15,7 @@ from aiohttp import web
 from ..core.errors import RouterError
 from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
-from .address import node_address
+from ..core.address import node_address
 from .api import Api
 from .exchange import make_client
 from .metrics import Metrics

@@ -97,7 +97,7 @@ def test_quantization_is_refused_where_the_engine_cannot():
 
 def test_text_that_is_not_toml_says_where():
     with pytest.raises(SpecError, match="line 2"):
-        parse_spec('x = 1\nname = = 2')
+        parse_spec("x = 1\nname = = 2")
 
 
 def test_a_spec_file_that_is_not_there_is_named(tmp_path):

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.router.address import node_address
+from slurminfer.core.address import node_address
 from slurminfer.router.sockets import watchful_socket
 
 
@@ -154,7 +154,7 @@ def test_a_hostname_that_others_can_resolve_gives_the_address(monkeypatch):
 def test_a_placeholder_for_the_own_name_is_not_announced(monkeypatch):
     monkeypatch.delenv("SLURMINFER_LOCAL")
     monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
-    monkeypatch.setattr("slurminfer.router.address._default_source", lambda: "10.1.2.3")
+    monkeypatch.setattr("slurminfer.core.address._default_source", lambda: "10.1.2.3")
     assert node_address() == "10.1.2.3"
 
 

@@ -1,4 +1,4 @@
-"""Where the router listens."""
+"""Where the programs of one node listen."""
 
 import os
 import socket
