@@ -31,7 +31,7 @@ lint: .venv/.installed-dev
 
 # The integration tests run in a real Slurm; without root and apt they are skipped, and say so.
 sandbox-packages: install
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/python -m slurminfer.slurm.sandbox install; fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
 test: lint sandbox-packages
 	$(BIN)/python -m pytest

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import uvloop
 from aiohttp import web
 
+from ..core.address import node_address
 from ..core.errors import RouterError
 from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
-from ..core.address import node_address
 from .api import Api
 from .exchange import make_client
 from .metrics import Metrics

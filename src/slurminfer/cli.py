@@ -137,6 +137,14 @@ def sandbox_start(
     sandbox.start(directory, nodes, install)
 
 
+@sandbox_app.command("install")
+def sandbox_install() -> None:
+    """apt-get install what the sandbox needs; no service is started."""
+    from .slurm.sandbox import install
+
+    install()
+
+
 @sandbox_app.command("stop")
 def sandbox_stop(directory: SandboxDirectory = None) -> None:
     """End all its jobs and daemons."""

@@ -9,8 +9,8 @@ import sys
 import httpx
 import pytest
 
-from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.address import node_address
+from slurminfer.core.rundir import RunDirectory
 from slurminfer.router.sockets import watchful_socket
 
 
