@@ -97,9 +97,10 @@ def _listening(run: RunDirectory, port: int) -> Iterator[socket.socket]:
             sock.bind((address, port))
             sock.listen(_BACKLOG)
         except OSError as error:
-            reason = f"cannot listen on {address}:{port}: {error.strerror}"
+            advice = "choose another router.port in the spec (0 takes any free one)"
+            reason = f"cannot listen on {address}:{port}: {error.strerror}; {advice}"
             run.write_router(_record(url=None, reason=reason))
-            raise RouterError(f"{reason}; choose another router.port in the spec (0 takes any free one)") from error
+            raise RouterError(reason) from error
         yield sock
 
 

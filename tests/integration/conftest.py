@@ -1,0 +1,96 @@
+"""A command line to drive, and deployments that are stopped whatever happens."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from slurminfer.quant.models import resolve
+from slurminfer.slurm.sandbox import Sandbox
+
+HOUSE = Path(__file__).parents[2]
+SLURMINFER = [sys.executable, "-m", "slurminfer"]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody at a terminal: with a home of slurminfer's, and a way to run commands."""
+
+    home: Path
+    execute: Run
+
+    def slurminfer(self, *words: str | Path, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        return self.execute([*SLURMINFER, *map(str, words)], timeout_s=timeout_s, env=env)
+
+    def ok(self, *words: str | Path, timeout_s: float = 120, **env: str) -> str:
+        """The output of a command that must succeed."""
+        done = self.slurminfer(*words, timeout_s=timeout_s, **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def status(self, name: str) -> dict:
+        return json.loads(self.ok("status", name, "--json"))[0]
+
+    def client(self, name: str) -> openai.OpenAI:
+        key = (self.home / "runs" / name / "key").read_text().strip()
+        return openai.OpenAI(base_url=self.status(name)["endpoint"], api_key=key, max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    return resolve("demo")
+
+
+@pytest.fixture
+def user(tmp_path: Path, demo_model: Path) -> Iterator[User]:
+    """Whoever runs the tests, on this machine, without Slurm."""
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / demo_model.name).symlink_to(demo_model)
+
+    def execute(argv: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "SLURMINFER_HOME": str(home), **env}
+        return subprocess.run(argv, env=environment, cwd=HOUSE, capture_output=True, text=True, timeout=timeout_s)
+
+    here = User(home, execute)
+    yield here
+    stop_all(here)
+
+
+@pytest.fixture
+def cluster_user(sandbox: Sandbox, ordinary_user: str, shared: Path, demo_model: Path) -> Iterator[User]:
+    """An ordinary user on the head node of the sandbox, with the demo model fetched already."""
+    home = shared / "home"
+    shutil.copytree(demo_model, home / "models" / demo_model.name)
+    account = sandbox.ensure_user(ordinary_user)
+    for path in (home, *home.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+    def execute(argv: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        everything = {"SLURMINFER_HOME": str(home), **env}
+        return sandbox.run_as(ordinary_user, argv, everything, timeout_s=timeout_s)
+
+    here = User(home, execute)
+    yield here
+    stop_all(here)
+
+
+def stop_all(user: User) -> None:
+    runs = user.home / "runs"
+    for run in runs.iterdir() if runs.exists() else ():
+        user.ok("stop", run.name)
+
+
+def answered_by(endpoint: str, key: str) -> dict:
+    """The router's own view."""
+    return httpx.get(endpoint.removesuffix("/v1") + "/workers", headers={"Authorization": f"Bearer {key}"}).json()

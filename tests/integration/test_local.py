@@ -1,0 +1,175 @@
+"""The whole path on this machine: spec -> processes -> router -> answers, with a real model."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from .conftest import HOUSE
+
+pytestmark = pytest.mark.network
+
+SPEC = """
+name = "here"
+[model]
+path = "demo"
+[[pool]]
+name = "cpu"
+workers = 2
+{pool}
+[router]
+port = {port}
+"""
+
+
+@pytest.fixture
+def write_spec(tmp_path):
+    def write(pool: str = "", port: int = 0) -> Path:
+        path = tmp_path / "spec.toml"
+        path.write_text(SPEC.format(pool=pool, port=port))
+        return path
+
+    return write
+
+
+def processes_of(home: Path) -> list[int]:
+    """Living processes whose command line or environment names the test's home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SLURMINFER_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
+    user.ok("serve", write_spec(), "--local", "--wait")
+    client = user.client("here")
+    parts = client.chat.completions.create(
+        model="SmolLM2-135M-Instruct",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        stream=True,
+        temperature=0,
+        max_tokens=24,
+    )
+    assert "Paris" in "".join(part.choices[0].delta.content or "" for part in parts)
+
+    answers = tmp_path / "answers.jsonl"
+    lines = (HOUSE / "examples/data/gsm8k-40.jsonl").read_text().splitlines()[:12]
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    user.ok("batch", tmp_path / "questions.jsonl", answers, "--run", "here", "--max-tokens", "8")
+    done = [json.loads(line)["id"] for line in answers.read_text().splitlines()]
+    assert sorted(done) == sorted(json.loads(line)["id"] for line in lines)
+
+    user.ok("stop", "here")
+    assert user.status("here")["state"] == "stopped"
+    assert processes_of(user.home) == []
+
+
+def test_a_killed_worker_is_seen_and_the_other_goes_on(user, write_spec):
+    user.ok("serve", write_spec(), "--local", "--wait")
+    while user.status("here")["workers"][1]["state"] == "starting":
+        pass
+    victim = user.status("here")["workers"][0]
+    os.kill(int(victim["job"].partition("@")[0]), signal.SIGKILL)
+    client = user.client("here")
+    for _ in range(4):
+        client.completions.create(model="SmolLM2-135M-Instruct", prompt="One, two,", max_tokens=2)
+    states = {worker["id"]: worker["state"] for worker in user.status("here")["workers"]}
+    assert states == {"cpu-0": "gone", "cpu-1": "ready"}
+
+
+def test_a_wrong_or_missing_key_is_refused(user, write_spec):
+    user.ok("serve", write_spec(), "--local", "--wait")
+    endpoint = user.status("here")["endpoint"]
+    assert httpx.get(f"{endpoint}/models").status_code == 401
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=endpoint, api_key="wrong", max_retries=0).models.list()
+
+
+def test_a_second_serve_of_one_name_is_refused_until_the_first_is_stopped(user, write_spec):
+    spec = write_spec()
+    user.ok("serve", spec, "--local")
+    second = user.slurminfer("serve", spec, "--local")
+    assert second.returncode == 1
+    assert "deployment 'here' exists already" in second.stderr
+    assert "slurminfer stop here" in second.stderr
+    user.ok("stop", "here")
+    user.ok("serve", spec, "--local")
+
+
+def test_a_deployment_whose_processes_were_all_killed_can_be_served_again(user, write_spec):
+    spec = write_spec()
+    user.ok("serve", spec, "--local")
+    for pid in processes_of(user.home):
+        os.kill(pid, signal.SIGKILL)
+    assert user.status("here")["state"] == "failed"
+    user.ok("serve", spec, "--local")
+
+
+def test_a_taken_router_port_is_named(user, write_spec):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = user.slurminfer("serve", write_spec(port=port), "--local", "--wait")
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert "router.port" in done.stderr
+
+
+def test_a_model_that_is_not_there_is_named_before_anything_starts(user, tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text('name = "here"\n[model]\npath = "/no/such/model"\n[[pool]]\n')
+    done = user.slurminfer("serve", path, "--local")
+    assert done.returncode == 1
+    assert "/no/such/model" in done.stderr
+    assert not (user.home / "runs").exists()
+
+
+def test_an_engine_that_cannot_load_its_model_says_why(user, write_spec):
+    done = user.slurminfer("serve", write_spec('extra_args = ["--context-length", "999999"]'), "--local", "--wait")
+    assert done.returncode == 1
+    assert "999999" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_batch_with_a_spec_of_its_own_leaves_nothing_running(user, write_spec, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"prompt": "One, two,"}\nnot json\n{"prompt": "A, B,", "id": "letters"}\n')
+    out = tmp_path / "out.jsonl"
+    done = user.slurminfer("batch", tmp_path / "in.jsonl", out, "--spec", write_spec(), "--local", "--max-tokens", "4")
+    assert done.returncode == 1  # one line failed, and is reported by its number
+    assert {str(json.loads(line)["id"]) for line in out.read_text().splitlines()} == {"1", "letters"}
+    assert json.loads((tmp_path / "out.errors.jsonl").read_text())["line"] == 2
+    assert processes_of(user.home) == []
+
+
+def test_dry_run_prints_the_commands_and_starts_nothing(user, write_spec):
+    said = user.ok("serve", write_spec(), "--local", "--dry-run")
+    assert "slurminfer.router" in said
+    assert "slurminfer.nodes.agent" in said
+    assert not (user.home / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["status", "nobody"], 1, "no deployment named 'nobody'"),
+        (["serve", "nothing.toml", "--local"], 1, "nothing.toml"),
+        (["batch", "in", "out"], 2, "expected one of --spec, --run and --endpoint"),
+        (["serve", "examples/demo.toml", "--no-such-flag"], 2, "No such option"),
+        (["models", "fetch", "nothing"], 1, "'nothing'"),
+    ],
+)
+def test_mistakes_are_one_line_without_a_traceback(user, words, code, said):
+    done: subprocess.CompletedProcess[str] = user.slurminfer(*words, NO_COLOR="1", TERM="dumb")
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
