@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from .batch import AttentionPlan, DecodeGroup, Prefill
 from .kv_cache import KVCache
+from .paged import PagedGroup, attend_paged
 
 
 def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: AttentionPlan) -> torch.Tensor:
@@ -17,7 +18,13 @@ def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: 
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup) -> torch.Tensor:
+def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup) -> torch.Tensor:
+    if isinstance(group, PagedGroup):
+        return attend_paged(q, cache.tokens(layer), group)
+    return _attend_gathered(q, layer, cache, group)
+
+
+def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup) -> torch.Tensor:
     """The heads that share a key-value head are the rows of one small query matrix: nothing is repeated."""
     count, heads, head_dim = q.shape
     keys, values = cache.gather(layer, group.cache_rows, count)

@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 
 from .kv_cache import KVCache
+from .paged import PagedGroup, make_group
 from .step import Chunk
 
 # Computing a group of its own costs as much as attending to about this many tokens of padding.
@@ -42,7 +43,7 @@ class Prefill:
 class AttentionPlan:
     """What the layers of one window attend to; all rows in order."""
 
-    decodes: tuple[DecodeGroup, ...]
+    decodes: tuple[DecodeGroup | PagedGroup, ...]
     prefills: tuple[Prefill, ...]
 
 
@@ -58,9 +59,15 @@ class Batch:
 
 
 def make_batch(
-    chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None], dtype: torch.dtype, device: torch.device
+    chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None], paged_heads: int | None
 ) -> Batch:
-    """Lay the chunks out; `windows` are those that the model's layers have, `dtype` is the masks'."""
+    """Lay the chunks out.
+
+    Args:
+        windows: those that the model's layers have.
+        paged_heads: the number of query heads where decode tokens are attended to in place, None where by gathering.
+    """
+    device = cache.device
     order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > 1, -chunks[i].start))
     ordered = [chunks[i] for i in order]
     ends = _cumulative([len(chunk.tokens) for chunk in ordered])
@@ -70,7 +77,7 @@ def make_batch(
     blocks = [c.blocks[p // size] for c in ordered for p in range(c.start, c.start + len(c.tokens))]
     positions = torch.tensor(places, device=device)
     wanted = [last_row[i] for i, chunk in enumerate(chunks) if chunk.needs_logits]  # may be none
-    planner = _Planner(ordered, ends, cache, dtype, device)
+    planner = _Planner(ordered, ends, cache, paged_heads)
     return Batch(
         tokens=torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)), device=device),
         positions=positions,
@@ -94,13 +101,11 @@ def group_lengths(lengths: Sequence[int]) -> list[tuple[int, int]]:
 class _Planner:
     """Makes the AttentionPlan of one window after the other."""
 
-    def __init__(
-        self, ordered: Sequence[Chunk], ends: Sequence[int], cache: KVCache, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, ordered: Sequence[Chunk], ends: Sequence[int], cache: KVCache, paged_heads: int | None) -> None:
         self._decodes = [chunk for chunk in ordered if len(chunk.tokens) == 1]
         self._prefills = ordered[len(self._decodes) :]
         self._prefill_ends = ends[len(self._decodes) :]
-        self._cache, self._dtype, self._device = cache, dtype, device
+        self._cache, self._paged_heads = cache, paged_heads
 
     def plan(self, window: int | None) -> AttentionPlan:
         decodes = self._decodes
@@ -115,7 +120,7 @@ class _Planner:
         seen = 0 if window is None else max(chunk.start + 1 - window, 0)
         return seen - seen % self._cache.block_size
 
-    def _decode(self, chunks: Sequence[Chunk], start: int, window: int | None) -> DecodeGroup:
+    def _decode(self, chunks: Sequence[Chunk], start: int, window: int | None) -> DecodeGroup | PagedGroup:
         size = self._cache.block_size
         firsts = [self._first(chunk, window) for chunk in chunks]
         length = max(chunk.start + 1 - first for chunk, first in zip(chunks, firsts, strict=True))
@@ -125,12 +130,11 @@ class _Planner:
         tables = [table + table[-1:] * (width - len(table)) for table in tables]
         queries = torch.tensor([[c.start - first] for c, first in zip(chunks, firsts, strict=True)])
         mask = self._mask(queries, length, window)
-        return DecodeGroup(
-            slice(start, start + len(chunks)),
-            self._cache.rows(torch.tensor(tables, device=self._device)),
-            length,
-            None if mask is None else mask.unsqueeze(1).unsqueeze(1),
-        )
+        mask = None if mask is None else mask.unsqueeze(1)
+        rows, blocks = slice(start, start + len(chunks)), torch.tensor(tables, device=self._cache.device)
+        if self._paged_heads is not None:
+            return make_group(rows, blocks, length, mask, self._paged_heads, self._cache)
+        return DecodeGroup(rows, self._cache.rows(blocks), length, None if mask is None else mask.unsqueeze(1))
 
     def _prefill(self, chunk: Chunk, end: int, window: int | None) -> Prefill:
         count, size = len(chunk.tokens), self._cache.block_size
@@ -139,7 +143,7 @@ class _Planner:
             return Prefill(rows)
         first = self._first(chunk, window)
         stop = chunk.start + count
-        table = torch.tensor([list(chunk.blocks[first // size : -(-stop // size)])], device=self._device)
+        table = torch.tensor([list(chunk.blocks[first // size : -(-stop // size)])], device=self._cache.device)
         queries = torch.arange(chunk.start - first, stop - first).unsqueeze(1)
         return Prefill(rows, self._cache.rows(table), stop - first, self._mask(queries, stop - first, window))
 
@@ -151,7 +155,8 @@ class _Planner:
             hidden |= keys <= queries - window
         if not hidden.any():
             return None
-        return torch.zeros(hidden.shape, dtype=self._dtype).masked_fill_(hidden, -torch.inf).to(self._device)
+        zeros = torch.zeros(hidden.shape, dtype=self._cache.dtype)
+        return zeros.masked_fill_(hidden, -torch.inf).to(self._cache.device)
 
 
 def _cumulative(counts: Sequence[int]) -> list[int]:

@@ -113,7 +113,6 @@ class Decoder:
         self, config: ModelConfig, weights: Weights, context_length: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         """Raises CorruptModelError."""
-        self.dtype, self.device = dtype, device
         root = _Loader(weights, "", config, device)
         table = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         self._embedding = table.to(device)

@@ -24,11 +24,13 @@ class KVCache:
         self, config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
+        self.dtype, self.device = dtype, device
         self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
         rows = num_blocks * 2 * self.kv_heads
         layers = [_zeros((rows, block_size * self.head_dim), dtype, device) for _ in range(config.num_layers)]
         self._rows = layers
         self._tokens = [layer.view(rows * block_size, self.head_dim) for layer in layers]
+        self.num_token_rows = rows * block_size
         self._workspace = layers[0].new_empty(0, block_size * self.head_dim)
         self._head_rows = torch.arange(2 * self.kv_heads, device=device).view(2, self.kv_heads)
 
@@ -41,6 +43,15 @@ class KVCache:
         """What `gather` reads for block tables [sequences, blocks]."""
         rows = blocks.view(len(blocks), 1, 1, -1) * self._head_rows.numel() + self._head_rows.unsqueeze(-1)
         return rows.flatten()
+
+    def token_rows(self, blocks: torch.Tensor) -> torch.Tensor:
+        """Where block tables [sequences, blocks] lie in `tokens`: [sequences, 2, kv_heads, tokens]."""
+        rows = self.rows(blocks).view(len(blocks), 2, self.kv_heads, -1, 1)
+        return (rows * self.block_size + torch.arange(self.block_size, device=blocks.device)).flatten(3)
+
+    def tokens(self, layer: int) -> torch.Tensor:
+        """A layer as [num_token_rows, head_dim]: a row is the key or the value of one head of one token."""
+        return self._tokens[layer]
 
     def write(self, layer: int, slots: torch.Tensor, kv: torch.Tensor) -> None:
         """Store keys and values [n, 2, kv_heads, head_dim]."""

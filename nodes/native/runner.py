@@ -12,6 +12,7 @@ from .decoder import Decoder
 from .kv_cache import KVCache, budget_bytes, count_blocks
 from .linear import native_dtype
 from .options import Device, Dtype, EngineOptions
+from .paged import supports
 from .step import Chunk
 from .weights import Weights
 
@@ -27,11 +28,12 @@ class Runner:
         self.num_blocks = cache.num_blocks
         self._decoder, self._cache = decoder, cache
         self._windows = set(config.windows)
+        self._paged_heads = config.num_heads if supports(cache.dtype, cache.device) else None
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """See `Model.forward`."""
-        batch = make_batch(chunks, self._cache, self._windows, self._decoder.dtype, self._decoder.device)
+        batch = make_batch(chunks, self._cache, self._windows, self._paged_heads)
         return self._decoder.forward(batch, self._cache)
 
 
