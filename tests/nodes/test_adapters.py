@@ -95,7 +95,8 @@ def test_vllm_on_one_node(tmp_path):
     adapter = ADAPTERS["vllm"]
     argv = adapter.argv(launch(tmp_path, pool=pool))
     given = pairs(argv)
-    assert argv[1:5] == ["-m", "vllm.entrypoints.cli.main", "serve", "/models/llama"]
+    assert argv[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert given["--model"] == "/models/llama"
     assert given["--tensor-parallel-size"] == "2"
     assert given["--max-model-len"] == "8192"
     assert given["--max-num-seqs"] == "64"
@@ -107,6 +108,7 @@ def test_vllm_over_two_nodes(tmp_path, rank, headless):
     pool = PoolSpec(engine="vllm", nodes=2, gpus_per_node=8, tensor_parallel=16)
     argv = ADAPTERS["vllm"].argv(launch(tmp_path, pool=pool, rank=rank, rendezvous="10.0.0.1:5000"))
     given = pairs(argv)
+    assert argv[1:5] == ["-m", "vllm.entrypoints.cli.main", "serve", "/models/llama"]
     assert given["--nnodes"] == "2"
     assert given["--node-rank"] == str(rank)
     assert given["--master-addr"] == "10.0.0.1"
