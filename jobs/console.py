@@ -34,6 +34,8 @@ def model_progress() -> Iterator[ModelProgress]:
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
+                for earlier in tasks.values():  # a stage that has begun means that the ones before it are over
+                    bar.update(earlier, completed=bar.tasks[earlier].total)
                 tasks[stage] = bar.add_task(stage)
             bar.update(tasks[stage], completed=done, total=total or None)
 

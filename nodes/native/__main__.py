@@ -1,19 +1,16 @@
 """`python -m slurminfer.nodes.native`: one model behind one port, until SIGTERM, SIGINT or the engine's end."""
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ...core.errors import SlurminferError
+from ...core.errors import SlurminferError, UsageError
 from .options import EngineOptions, ServerOptions
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _HELP = {
     "model": "directory of the model: config.json, safetensors, tokenizer.json",
     "dtype": "of weights and KV cache; auto: the machine's fastest",
@@ -27,7 +24,6 @@ _HELP = {
     "host": "address to listen on",
     "port": "port to listen on; 0: any free one, which is printed",
     "served_model_name": "what clients call the model (default: its directory's name)",
-    "die_with_parent": "be killed when the parent process ends (Linux)",
 }
 
 
@@ -39,12 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = EngineOptions(**_taken(EngineOptions, values))
         from .service import serve  # not before --help had its chance: it takes a moment to import
 
-        if server.die_with_parent:
-            _die_with_parent()
         serve(options, server)
     except SlurminferError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     return 0
 
 
@@ -62,8 +56,6 @@ def _argument(name: str, hint: Any) -> dict[str, Any]:
     argument: dict[str, Any] = {"help": _HELP[name], "default": argparse.SUPPRESS}
     if isinstance(hint, UnionType):
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
-    if hint is bool:
-        return {**argument, "action": "store_true"}
     if get_origin(hint) is Literal:
         return {**argument, "choices": get_args(hint)}
     return {**argument, "type": hint, "required": name == "model", "metavar": name.rpartition("_")[2].upper()}
@@ -71,11 +63,6 @@ def _argument(name: str, hint: Any) -> dict[str, Any]:
 
 def _taken(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {option.name: values[option.name] for option in fields(kind) if option.name in values}
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends: no engine may outlive its agent."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

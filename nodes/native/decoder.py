@@ -64,7 +64,7 @@ class Attention:
         """[n, hidden_size] -> [n, hidden_size]; writes the step's keys and values into the cache."""
         heads, kv_heads = self._heads, self._kv_heads
         qkv = self._qkv(x).view(len(x), heads + 2 * kv_heads, self._head_dim)
-        qk, v = qkv.split((heads + kv_heads, kv_heads), 1)
+        qk, v = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
         if self._q_norm and self._k_norm:
             qk = torch.cat((self._q_norm(qk[:, :heads]), self._k_norm(qk[:, heads:])), 1)
         qk = rotate(qk, *rotation)

@@ -88,8 +88,8 @@ def count_blocks(config: ModelConfig, context_length: int, block_size: int, dtyp
     if budget // size < needed:
         raise EngineError(
             f"the KV cache of {budget / GIB:.2f} GiB holds {budget // size * block_size} tokens, but one sequence may "
-            f"have {context_length}: give the job more memory, set --kv-cache-gib to {_round_up(needed * size)} or more, "
-            "or lower context_length"
+            f"have {context_length}: give the job more memory, set --kv-cache-gib to {_round_up(needed * size)} "
+            "or more, or lower context_length"
         )
     return budget // size
 

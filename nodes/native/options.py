@@ -46,4 +46,3 @@ class ServerOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     served_model_name: str | None = None  # by default the name of the model's directory
-    die_with_parent: bool = False

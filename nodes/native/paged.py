@@ -6,7 +6,8 @@ For float32 on a CPU, PyTorch has two kernels that take the places as indices, m
     scores = sampled_addmm   dot products at the places of a sparse matrix [query heads, tokens in the cache]
     output = embedding_bag   sums of table rows (the cached values), weighted by the probabilities
 
-Together they take about half the time of gathering and scaled_dot_product_attention. Other dtypes and devices lack them.
+Together they take about half the time of gathering and scaled_dot_product_attention. Other dtypes and devices
+lack them.
 """
 
 import warnings
