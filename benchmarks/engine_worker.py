@@ -63,8 +63,8 @@ class Native:
             while True:
                 while not all(request.generated for request in requests):
                     self._core.step()
-                yield [request.tokens[-1] for request in requests]
                 self._touched.update(block for request in requests for block in request.blocks)
+                yield [request.tokens[-1] for request in requests]
                 self._core.step()
         finally:
             for request in requests:

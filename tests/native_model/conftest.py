@@ -152,7 +152,7 @@ def expected() -> Callable[[PreTrainedModel, Sequence[int], int], tuple[list[int
 
     @torch.inference_mode()
     def expected(model: PreTrainedModel, prompt: Sequence[int], count: int) -> tuple[list[int], torch.Tensor]:
-        out = model.generate(
+        out = model.generate(  # type: ignore[operator]  # transformers takes it from a mixin that mypy cannot see
             torch.tensor([list(prompt)]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             max_new_tokens=count,
