@@ -1,4 +1,4 @@
-"""The native engine against transformers: same model, same prompts, each run in a process of its own, A B A B.
+"""The native engine against transformers: same model, same prompts, each run in a process of its own, A B A B A B.
 
 Prints a table and writes benchmarks/results/engine.json. transformers also runs once in the other dtypes, so that the
 native engine is compared with the best that transformers can do on this machine, not only with the same dtype.
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--dtype", default=str(native_dtype(torch.device("cpu"))).removeprefix("torch."))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     model, state = resolve(args.model), machine()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as text:
