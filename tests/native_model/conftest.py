@@ -1,5 +1,6 @@
 """Small random models written by transformers, and a driver that schedules chunks by hand."""
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from slurminfer.nodes.native.runner import Runner, load_model
 from slurminfer.nodes.native.step import Chunk
 from slurminfer.quant.models import resolve
 
+# Where the native engine computes: SLURMINFER_TEST_DEVICE=cuda checks the same against transformers on the CPU.
+DEVICE = os.environ.get("SLURMINFER_TEST_DEVICE", "cpu")
 SMALL: dict[str, Any] = {
     "vocab_size": 199,
     "hidden_size": 64,
@@ -77,7 +80,7 @@ def make() -> Callable[..., PreTrainedModel]:
 @pytest.fixture
 def load() -> Callable[..., Runner]:
     def load(path: Path, **options: Any) -> Runner:
-        defaults: dict[str, Any] = {"dtype": "float32", "device": "cpu", "kv_cache_gib": 0.05, "block_size": 8}
+        defaults: dict[str, Any] = {"dtype": "float32", "device": DEVICE, "kv_cache_gib": 0.05, "block_size": 8}
         defaults |= {"threads": 1}  # small models gain nothing from more, and other processes may want them
         return load_model(EngineOptions(model=path, **(defaults | options)))
 
@@ -122,7 +125,7 @@ class Driver:
         for (sequence, count), chunk in zip(work, chunks, strict=True):
             sequence.computed += count
             if chunk.needs_logits:
-                row = next(logits)
+                row = next(logits).cpu()
                 sequence.logits.append(row)
                 sequence.generated.append(int(row.argmax()))
 
