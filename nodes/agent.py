@@ -92,7 +92,7 @@ class Agent:
         except SlurminferError as error:
             self._note(WorkerState.GONE, reason=str(error))
             raise
-        probe = EngineProbe(launch.url, launch.key, self._spec.model.served_name, self._adapter.in_flight_metrics)
+        probe = self._probe(launch)
         try:
             self._watch(engine, probe)
             self._drain(engine, probe)
@@ -107,8 +107,8 @@ class Agent:
     def _follow(self, private: Path) -> None:
         launch = self._launch(private, port=0, rendezvous=self._await_rendezvous())
         engine = self._spawn(launch)
-        # Only the head drains; this rank's engine must compute with it to the end. A second look at a signal is
-        # not needed: the step ends when the head's task does (--kill-on-bad-exit, or its normal end).
+        # Only the head drains, and this rank's engine must compute with it to the end: the walltime signal is no reason
+        # to leave. When the head's task ends, Slurm ends this one.
         while engine.exit_code() is None and not self._signals.terminated:
             self._signals.wait(_TICK_S)
         died = engine.exit_code() not in (None, 0) and not self._signals.reason
@@ -137,7 +137,7 @@ class Agent:
         raise EngineError(f"no port could be bound on {self._place.host} in {_PORT_ATTEMPTS} attempts")
 
     def _await_tokens(self, engine: EngineProcess, launch: EngineLaunch) -> None:
-        probe = EngineProbe(launch.url, launch.key, self._spec.model.served_name, self._adapter.in_flight_metrics)
+        probe = self._probe(launch)
         deadline = time.monotonic() + self._pool.start_timeout_s
         tokens = 0
         try:
@@ -187,6 +187,9 @@ class Agent:
             rank=self._place.rank,
             rendezvous=rendezvous,
         )
+
+    def _probe(self, launch: EngineLaunch) -> EngineProbe:
+        return EngineProbe(launch.url, launch.key, self._spec.model.served_name, self._adapter.in_flight_metrics)
 
     def _spawn(self, launch: EngineLaunch) -> EngineProcess:
         log = self._run.logs_of(self._worker_id) / f"engine.{self._place.epoch}.{self._place.rank}.log"
