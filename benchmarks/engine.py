@@ -35,13 +35,26 @@ MIB = 1 << 20
 
 
 def run(engine: str, dtype: str, model: Path, text: Path, quick: bool = False) -> dict[str, Any]:
-    """Measure in a fresh process; adds `first_token_s`, counted from before the process starts."""
+    """Measure in a fresh process.
+
+    Adds `first_token_s`, counted from before the process starts, and `other_cpus`, how many CPUs of the machine were
+    busy with something else meanwhile: timings count only where that is about 0.
+    """
     argv = [sys.executable, str(ROOT / "engine_worker.py"), engine, dtype, str(model), str(text)]
-    started = time.time()
+    started, busy, own = time.time(), _busy_s(), os.times()
     done = subprocess.run(argv + ["--quick"] * quick, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     result["first_token_s"] = result.pop("first_token_at") - started
+    now = os.times()
+    own_s = sum(now[:4]) - sum(own[:4])  # of this process and of its children that have ended
+    result["other_cpus"] = max(_busy_s() - busy - own_s, 0.0) / (time.time() - started)
     return {"engine": engine, "dtype": dtype, "quick": quick} | result
+
+
+def _busy_s() -> float:
+    """CPU seconds of the whole machine since it started, without idling and waiting for disks."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def speeds(result: dict[str, Any]) -> dict[str, float]:
@@ -98,7 +111,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(dtype: str, rows: dict[str, dict[str, float]], over: dict[str, dict[str, float]], same_tokens: bool) -> None:
+def report(
+    dtype: str, rows: dict[str, dict[str, float]], over: dict[str, dict[str, float]], same_tokens: bool, others: float
+) -> None:
     columns = ("native", "transformers", "ratio", "transformers_best_dtype", "ratio_to_best_dtype")
     table = Table("tokens/s", *(name.replace("_", " ") for name in columns), title=f"native engine, {dtype}")
     for name, row in rows.items():
@@ -110,6 +125,7 @@ def report(dtype: str, rows: dict[str, dict[str, float]], over: dict[str, dict[s
             f"{engine}: first token {values['first_token_s']:.1f} s after process start, peak memory "
             f"{values['peak_rss_mib']:.0f} MiB, of it {values['beyond_weights_and_kv_mib']:.0f} beyond weights and KV"
         )
+    console.print(f"CPUs busy with other work, in the worst run: {others:.2f}; above 0.1 repeat on an idle machine")
     console.print(f"greedy tokens at batch 1 are {'the same' if same_tokens else 'NOT the same'}; see {RESULTS}")
 
 
@@ -130,7 +146,7 @@ def main() -> None:
         runs += [run("transformers", dtype, model, path, quick=True) for dtype in DTYPES if dtype != args.dtype]
     rows, over = summarize(runs, args.dtype), overheads(runs, args.dtype)
     same_tokens = len({tuple(r["tokens"]) for r in runs if r["dtype"] == args.dtype}) == 1
-    report(args.dtype, rows, over, same_tokens)
+    report(args.dtype, rows, over, same_tokens, max(r["other_cpus"] for r in runs))
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": str(args.model),
