@@ -1,8 +1,6 @@
 """Which launcher a deployment runs under."""
 
-from ..core.errors import RunDirectoryError
 from ..core.job import Launcher
-from ..core.rundir import RunDirectory
 from .local import LocalLauncher
 
 
@@ -13,11 +11,3 @@ def launcher_named(name: str) -> Launcher:
     from ..slurm.submit import SlurmLauncher
 
     return SlurmLauncher()
-
-
-def launcher_of(run: RunDirectory) -> Launcher:
-    """The launcher that the run's `serve` used. Raises RunDirectoryError if nothing of it runs."""
-    deployment = run.read_deployment()
-    if deployment is None:
-        raise RunDirectoryError(f"deployment '{run.path.name}' is stopped")
-    return launcher_named(deployment.launcher)

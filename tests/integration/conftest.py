@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
 
@@ -89,8 +88,3 @@ def stop_all(user: User) -> None:
     runs = user.home / "runs"
     for run in runs.iterdir() if runs.exists() else ():
         user.ok("stop", run.name)
-
-
-def answered_by(endpoint: str, key: str) -> dict:
-    """The router's own view."""
-    return httpx.get(endpoint.removesuffix("/v1") + "/workers", headers={"Authorization": f"Bearer {key}"}).json()
