@@ -6,13 +6,13 @@ Tensor parallelism would split heads and intermediate size over ranks and sum th
 import torch
 import torch.nn.functional as F
 
+from ...quant.checkpoint.config import ModelConfig
+from ...quant.checkpoint.weights import Weights
+from ...quant.rope import Rope, rotate
 from .attention import attend
 from .batch import Batch
-from .config import ModelConfig
 from .kv_cache import KVCache
 from .linear import Linear, make_linear
-from .rope import Rope, rotate
-from .weights import Weights
 
 
 class Norm:
@@ -41,9 +41,9 @@ class _Loader:
 
     def linear(self, parts: dict[str, int], inputs: int, bias: bool) -> Linear:
         """One layer out of `parts`: name -> number of outputs."""
-        weights = [self._weights.read(f"{self._prefix}{name}.weight", n, inputs) for name, n in parts.items()]
+        weights = [self._weights.linear(f"{self._prefix}{name}", n, inputs) for name, n in parts.items()]
         biases = [self._weights.read(f"{self._prefix}{name}.bias", n) for name, n in parts.items()] if bias else []
-        return make_linear(weights, biases, self._device)
+        return make_linear(weights, biases, self._weights.dtype, self._device)
 
 
 class Attention:
@@ -120,7 +120,7 @@ class Decoder:
         self._layers = [Layer(config, index, weights, device) for index in range(config.num_layers)]
         self._norm = root.norm("model.norm", config.hidden_size)
         if config.tie_word_embeddings:
-            self._head = make_linear([table], [], device)
+            self._head = make_linear([table], [], dtype, device)
         else:
             self._head = root.linear({"lm_head": config.vocab_size}, config.hidden_size, bias=False)
 

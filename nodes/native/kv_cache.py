@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from ...core.errors import EngineError
-from .config import ModelConfig
-from .memory import available_bytes
+from ...core.memory import available_bytes
+from ...quant.checkpoint.config import ModelConfig
 
 GIB = 1 << 30
 _DEFAULT_GIB = 4.0
@@ -77,8 +77,8 @@ def budget_bytes(kv_cache_gib: float | None, device: torch.device) -> int:
     if kv_cache_gib is not None:
         return int(kv_cache_gib * GIB)
     if device.type == "cuda":
-        return int(available_bytes(device) * 0.8)
-    return min(int(_DEFAULT_GIB * GIB), available_bytes(device) // 4)
+        return int(torch.cuda.mem_get_info(device)[0] * 0.8)
+    return min(int(_DEFAULT_GIB * GIB), available_bytes() // 4)
 
 
 def count_blocks(config: ModelConfig, context_length: int, block_size: int, dtype: torch.dtype, budget: int) -> int:

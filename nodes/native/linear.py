@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from ...quant.checkpoint.quantized import GroupQuantized
+
 
 class Linear:
     """A dense layer with weight [out, in]: F.linear."""
@@ -29,9 +31,15 @@ class PackedLinear(Linear):
         return y
 
 
-def make_linear(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], device: torch.device) -> Linear:
+def make_linear(
+    weights: Sequence[torch.Tensor | GroupQuantized],
+    biases: Sequence[torch.Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Linear:
     """One layer that computes those of `weights` side by side: outputs are concatenated. No biases: none."""
-    weight = (weights[0] if len(weights) == 1 else torch.cat(list(weights))).to(device)
+    dense = [w.dequantize().to(dtype) if isinstance(w, GroupQuantized) else w for w in weights]
+    weight = (dense[0] if len(dense) == 1 else torch.cat(dense)).to(device)
     bias = torch.cat(list(biases)).to(device) if biases else None
     return PackedLinear(weight, bias) if _packs(weight.dtype, device) else Linear(weight, bias)
 

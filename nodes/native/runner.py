@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import torch
 
 from ...core.errors import EngineError
+from ...quant.checkpoint.config import ModelConfig, read_config
+from ...quant.checkpoint.weights import Weights
 from .batch import make_batch
-from .config import ModelConfig, read_config
 from .decoder import Decoder
 from .kv_cache import KVCache, budget_bytes, count_blocks
 from .linear import native_dtype
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
 from .step import Chunk
-from .weights import Weights
 
 
 class Runner:
@@ -48,7 +48,7 @@ def load_model(options: EngineOptions) -> Runner:
     dtype = _dtype(options.dtype, device)
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     with torch.inference_mode():
-        decoder = Decoder(config, Weights(options.model, dtype), context_length, dtype, device)
+        decoder = Decoder(config, Weights(options.model, dtype, config.quantization), context_length, dtype, device)
         budget = budget_bytes(options.kv_cache_gib, device)
         num_blocks = count_blocks(config, context_length, options.block_size, dtype, budget)
         cache = KVCache(config, num_blocks, options.block_size, dtype, device)

@@ -1,5 +1,7 @@
 """The demo model, as transformers sees it: what a converted model is worth."""
 
+from typing import Any
+
 import pytest
 
 pytestmark = pytest.mark.network
@@ -16,10 +18,10 @@ def test_it_answers_a_question_in_english(demo_model, tokenizer):
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(demo_model, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(demo_model, dtype=torch.float32)
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    tokens = model.generate(**prompt, max_new_tokens=16, do_sample=False)  # type: ignore[misc]
+    tokens = model.generate(**prompt, max_new_tokens=16, do_sample=False)
     assert tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :]) == "The capital of France is Paris.<|im_end|>"
 
 

@@ -7,9 +7,9 @@ import torch
 
 from slurminfer.nodes.native.attention import attend
 from slurminfer.nodes.native.batch import make_batch
-from slurminfer.nodes.native.config import parse_config
 from slurminfer.nodes.native.kv_cache import KVCache
 from slurminfer.nodes.native.step import Chunk
+from slurminfer.quant.checkpoint.config import parse_config
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK = 6, 2, 16, 4
 LENGTHS = (700, 390, 9, 8, 1)  # of the sequences whose newest token is computed

@@ -61,7 +61,7 @@ def test_every_kernel_computes_the_same_product(dtype, rows):
     weights, biases = ([x.to(dtype) for x in xs] for xs in (weights, biases))
     x = torch.randn(rows, 48, dtype=dtype)
     exact = torch.cat([x.double() @ w.double().T + b.double() for w, b in zip(weights, biases, strict=True)], -1)
-    merged = make_linear(weights, biases, torch.device("cpu"))
+    merged = make_linear(weights, biases, dtype, torch.device("cpu"))
     plain = Linear(torch.cat(weights), torch.cat(biases))
     tolerance = 64 * torch.finfo(dtype).eps
     for linear in (merged, plain):

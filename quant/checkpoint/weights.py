@@ -7,6 +7,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...core.errors import CorruptModelError, ModelNotFoundError
+from .quantization import Format
+from .quantized import GroupQuantized
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -18,9 +20,9 @@ class Weights:
     A file is mapped only while one of its tensors is read: mapped pages count as memory of the process.
     """
 
-    def __init__(self, model: Path, dtype: torch.dtype) -> None:
-        """Raises ModelNotFoundError, CorruptModelError."""
-        self._dtype = dtype
+    def __init__(self, model: Path, dtype: torch.dtype, format: Format | None = None) -> None:
+        """`format` is that of quantized linear layers. Raises ModelNotFoundError, CorruptModelError."""
+        self.dtype, self._format = dtype, format
         self._files = _locate(model)
         self._model = model
 
@@ -29,6 +31,20 @@ class Weights:
 
     def read(self, name: str, *shape: int) -> torch.Tensor:
         """A copy of tensor `name`, which must have `shape`, on the CPU. Raises CorruptModelError."""
+        return self._copy(name, shape, self.dtype)
+
+    def linear(self, prefix: str, outputs: int, inputs: int) -> torch.Tensor | GroupQuantized:
+        """The weight [outputs, inputs] of the linear layer `prefix`, dense or as its format has it."""
+        if self._format is None or not self._format.holds(self, prefix):
+            return self.read(f"{prefix}.weight", outputs, inputs)
+        weight = self._format.read(self, prefix, outputs, inputs)
+        return weight if isinstance(weight, GroupQuantized) else weight.to(self.dtype)
+
+    def stored(self, name: str, *shape: int) -> torch.Tensor:
+        """As `read`, in the file's dtype."""
+        return self._copy(name, shape, None)
+
+    def _copy(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None) -> torch.Tensor:
         path = self._files.get(name)
         if path is None:
             raise CorruptModelError(f"{self._model}: tensor {name} is missing")
@@ -38,7 +54,7 @@ class Weights:
                 if found != shape:
                     raise CorruptModelError(f"{path}: tensor {name} has shape {found}, config.json says {shape}")
                 tensor: torch.Tensor = file.get_tensor(name)
-                return tensor.to(self._dtype, copy=True)
+                return tensor.to(dtype or tensor.dtype, copy=True)
         except (OSError, SafetensorError) as error:
             raise CorruptModelError(f"{path}: tensor {name}: {error}") from error
 

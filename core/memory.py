@@ -4,15 +4,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
-
 _MIB = 1 << 20
 
 
-def available_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on `device`."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+def available_bytes() -> int:
+    """Bytes of main memory that can still be allocated."""
     return min(_limits(Path("/"), os.environ))
 
 

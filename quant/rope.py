@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .config import ModelConfig, RopeConfig
+from .checkpoint.config import ModelConfig, RopeConfig
 
 
 class Rope:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from slurminfer.core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
-from slurminfer.nodes.native.config import parse_config, read_config
+from slurminfer.quant.checkpoint.config import parse_config, read_config
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -78,7 +78,7 @@ def test_end_tokens_come_from_both_files():
         ({"architectures": None}, ["None", "MistralForCausalLM"]),
         ({"rope_scaling": {"rope_type": "longrope"}}, ["longrope", "llama3", "yarn"]),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, ["partial_rotary_factor 0.5"]),
-        ({"quantization_config": {"quant_method": "gptq"}}, ["gptq", "unquantized"]),
+        ({"quantization_config": {"quant_method": "exl2"}}, ["exl2", "unquantized"]),
         ({"hidden_act": "gelu"}, ["gelu", "silu"]),
     ],
 )

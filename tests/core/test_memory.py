@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurminfer.nodes.native.memory import _limits
+from slurminfer.core.memory import _limits
 
 GIB = 1 << 30
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from .quantization import Format, parse_format
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
@@ -54,6 +55,7 @@ class ModelConfig:
     rope: RopeConfig
     windows: tuple[int | None, ...]  # per layer: a token sees that many, itself included; None: all before it
     eos_token_ids: tuple[int, ...]
+    quantization: Format | None = None  # of the linear layers
 
 
 def read_config(model: Path) -> ModelConfig:
@@ -96,6 +98,7 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: 
         rope=_rope(raw, keys.positive("max_position_embeddings"), source),
         windows=_windows(raw, architecture, keys),
         eos_token_ids=_eos_token_ids(raw, generation),
+        quantization=parse_format(raw, source),
     )
     if config.num_heads % config.num_kv_heads or config.head_dim % 2:
         raise CorruptModelError(
@@ -138,13 +141,6 @@ def _architecture(raw: Mapping[str, Any], source: str) -> str:
 
 
 def _check_supported(raw: Mapping[str, Any], source: str) -> None:
-    quantization = raw.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method", "?") if isinstance(quantization, dict) else quantization
-        raise UnsupportedModelError(
-            f"{source}: weights quantized with {method}; supported are unquantized weights in "
-            "bfloat16, float16 or float32"
-        )
     activation = raw.get("hidden_act", _DEFAULTS["hidden_act"])
     if activation != "silu":
         raise UnsupportedModelError(f"{source}: hidden_act {activation!r}; supported is silu")
