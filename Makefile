@@ -2,12 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint sandbox-packages bench-engine clean
+.PHONY: help install demo test lint sandbox-packages bench-engine legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
 	@echo "make bench-engine   native engine against transformers; writes benchmarks/results/engine.json"
+	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
 install: .venv/.installed
 
@@ -23,6 +24,16 @@ install: .venv/.installed
 
 demo: install
 	examples/demo.sh
+
+# AutoAWQ and IPEX, in versions of their own: see requirements/legacy.txt.
+legacy: .venv-legacy/.installed
+
+.venv-legacy/.installed: requirements/legacy.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "PyTorch 2.8 needs Python 3.11 to 3.13: make legacy PYTHON=...")'
+	$(PYTHON) -m venv .venv-legacy
+	.venv-legacy/bin/pip install --quiet -r requirements/legacy.txt
+	.venv-legacy/bin/pip install --quiet --no-deps -e .
+	touch $@
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -40,4 +51,4 @@ bench-engine: .venv/.installed-dev
 	$(BIN)/python benchmarks/engine.py
 
 clean:
-	rm -rf .venv build demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-legacy build demo .mypy_cache .ruff_cache .pytest_cache

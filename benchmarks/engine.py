@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slurminfer.core.files import write_atomic
-from slurminfer.nodes.native.linear import native_dtype
+from slurminfer.nodes.native.linears.dense import native_dtype
 from slurminfer.quant.models import resolve
 
 ROOT = Path(__file__).parent

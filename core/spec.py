@@ -16,6 +16,19 @@ from msgspec import Meta
 from .errors import SpecError
 
 ENGINES = ("native", "sglang", "vllm")
+# What the native engine reads besides unquantized weights.
+NativeQuantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]
+NativeKVCacheDtype = Literal["auto", "int8", "int4"]
+# What each engine's --kv-cache-dtype takes; some need certain GPUs. SGLang: its page "Quantized KV Cache". vLLM:
+# CacheDType in vllm/config/cache.py, without those of single models.
+_KV_CACHE_DTYPES = {
+    "native": get_args(NativeKVCacheDtype),
+    "sglang": ("auto", "bfloat16", "fp8_e5m2", "fp8_e4m3", "fp4_e2m1"),
+    "vllm": (
+        "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_per_token_head", "int8_per_token_head",
+        "int4_per_token_head", "nvfp4",
+    ),
+}  # fmt: skip
 Positive = Annotated[int, Meta(ge=1)]
 Option = str | int | bool
 
@@ -41,8 +54,9 @@ class ModelSpec(Section, frozen=True, kw_only=True):
     path: str  # hub id, directory, GGUF file, or "demo"
     name: str = ""  # what clients call it; by default the last part of `path`
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    kv_cache_dtype: str = "auto"  # auto: as computed; else the engine's word, such as int8 or fp8_e4m3
     context_length: Positive | None = None  # by default what the model was trained for
-    quantization: str | None = None
+    quantization: str | None = None  # native: what the model must be, by default whatever it is; others: their flag
 
     @property
     def served_name(self) -> str:
@@ -209,12 +223,20 @@ def _check_time(key: str, value: str) -> None:
 
 def _check_engine(key: str, model: ModelSpec, pool: PoolSpec) -> None:
     ranks = pool.tensor_parallel * pool.pipeline_parallel
+    known_dtypes = _KV_CACHE_DTYPES[pool.engine]
+    if model.kv_cache_dtype not in known_dtypes:
+        expected = f"expected one of: {', '.join(known_dtypes)} (engine {pool.engine} of {key})"
+        raise SpecError("model.kv_cache_dtype", model.kv_cache_dtype, expected)
     if pool.engine == "native":
         for name in ("nodes", "tensor_parallel", "pipeline_parallel"):
             if getattr(pool, name) != 1:
                 raise SpecError(f"{key}.{name}", getattr(pool, name), "engine native runs as one process: expected 1")
-        if model.quantization:
-            raise SpecError("model.quantization", model.quantization, "engine native reads unquantized weights only")
+        if model.quantization not in (None, *get_args(NativeQuantization)):
+            known = f"engine native reads {', '.join(get_args(NativeQuantization))}; leave it out for what the model is"
+            raise SpecError("model.quantization", model.quantization, known)
+    elif model.quantization == "gguf":
+        cannot = f"engine {pool.engine} cannot read the blocks of a GGUF file; leave it out to have them converted"
+        raise SpecError("model.quantization", model.quantization, cannot)
     elif pool.gpus_per_node and ranks != pool.nodes * pool.gpus_per_node:
         has = f"nodes x gpus_per_node = {pool.nodes * pool.gpus_per_node}"
         raise SpecError(f"{key}.tensor_parallel", pool.tensor_parallel, f"x pipeline_parallel is {ranks}, but {has}")

@@ -48,7 +48,9 @@ def with_model_found(spec: DeploymentSpec, progress: Progress = silent) -> Deplo
     Clients keep calling the model what the user called it: the hub id, or the directory's name. Raises ModelError.
     """
     asked = spec.model.path
-    directory = resolve(asked, progress)
+    # What it means for other engines is theirs to say: SGLang's "awq_marlin" is no kind of checkpoint.
+    is_native = any(pool.engine == "native" for pool in spec.pool)
+    directory = resolve(asked, progress, spec.model.quantization if is_native else None)
     is_hub_id = asked.count("/") == 1 and not Path(asked).expanduser().exists()
     name = spec.model.name or (asked if is_hub_id else directory.name)
     return msgspec.structs.replace(spec, model=msgspec.structs.replace(spec.model, path=str(directory), name=name))

@@ -20,6 +20,7 @@ class SGLangAdapter:
                 host=launch.address,
                 port=launch.port,
                 dtype=launch.model.dtype,
+                kv_cache_dtype=launch.model.kv_cache_dtype,
                 context_length=launch.model.context_length,
                 quantization=launch.model.quantization,
                 max_running_requests=launch.pool.max_running_requests,

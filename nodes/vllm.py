@@ -17,6 +17,7 @@ class VLLMAdapter:
                 host=launch.address,
                 port=launch.port,
                 dtype=launch.model.dtype,
+                kv_cache_dtype=launch.model.kv_cache_dtype,
                 max_model_len=launch.model.context_length,
                 quantization=launch.model.quantization,
                 max_num_seqs=launch.pool.max_running_requests,

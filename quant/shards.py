@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from .progress import Progress
 
-Dtype = str  # "float32", "float16" or "bfloat16"
+Dtype = str  # a key of _CODES
 Load = Callable[[str], npt.NDArray[Any]]  # a tensor's values by its name, already in its dtype (bfloat16 as uint16)
 
 SHARD_BYTES = 4 * 10**9
-_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "uint8": 1}
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "uint8": "U8"}
 _ALIGNMENT = 8
 
 

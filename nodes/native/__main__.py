@@ -6,17 +6,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import SlurminferError, UsageError
 from .options import EngineOptions, ServerOptions
 
 _HELP = {
     "model": "directory of the model: config.json, safetensors, tokenizer.json",
-    "dtype": "of weights and KV cache; auto: the machine's fastest",
+    "dtype": "computed in, and stored in the KV cache; auto: the machine's fastest",
     "device": "auto: a GPU if PyTorch sees one",
+    "quantization": "what the checkpoint must be (default: whatever it is)",
+    "kernels": "of 4-bit weights: multiplied as they are, or made dense; auto: exact with --dtype float32, else fast",
+    "lm_head": "int8: in 8 bits for one or two sequences",
     "context_length": "longest sequence in tokens (default: the model's)",
     "kv_cache_gib": "memory for the KV cache in GiB (default: by the machine's memory)",
+    "kv_cache_dtype": "of the KV cache; auto: the dtype computed in; int8, int4: quantized by token and head",
     "block_size": "tokens in a KV block",
     "max_running_requests": "sequences computed at once",
     "max_batch_tokens": "tokens computed in one step, prompts and decodes together",
@@ -54,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 def _argument(name: str, hint: Any) -> dict[str, Any]:
     """argparse's description of one field. An absent flag is left to the dataclass's default."""
     argument: dict[str, Any] = {"help": _HELP[name], "default": argparse.SUPPRESS}
-    if isinstance(hint, UnionType):
+    if get_origin(hint) in (UnionType, Union):  # X | None of a Literal is the latter
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is Literal:
         return {**argument, "choices": get_args(hint)}

@@ -19,6 +19,8 @@ class NativeAdapter:
                 host=launch.address,
                 port=launch.port,
                 dtype=launch.model.dtype,
+                quantization=launch.model.quantization,
+                kv_cache_dtype=launch.model.kv_cache_dtype,
                 context_length=launch.model.context_length,
                 max_running_requests=launch.pool.max_running_requests,
                 threads=launch.threads,

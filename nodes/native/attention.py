@@ -11,7 +11,8 @@ from .paged import PagedGroup, attend_paged
 def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: AttentionPlan) -> torch.Tensor:
     """Attention output [n, heads * head_dim] of queries [n, heads, head_dim].
 
-    `kv` [n, 2, kv_heads, head_dim] are the step's own keys and values; they are in the cache already.
+    `kv` [n, 2, kv_heads, head_dim] are the step's own keys and values; they are in the cache already. A prompt's first
+    chunk attends to these. Whatever comes later reads the cache, with the error of its format if that is quantized.
     """
     outputs = [_decode(q[group.rows], layer, cache, group) for group in plan.decodes]
     outputs += [_prefill(q[chunk.rows], kv[chunk.rows], layer, cache, chunk) for chunk in plan.prefills]
@@ -28,20 +29,22 @@ def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeG
     """The heads that share a key-value head are the rows of one small query matrix: nothing is repeated."""
     count, heads, head_dim = q.shape
     keys, values = cache.gather(layer, group.cache_rows, count)
-    q = q.view(count, cache.kv_heads, heads // cache.kv_heads, head_dim)
     keys, values = keys[:, :, : group.length], values[:, :, : group.length]
-    return F.scaled_dot_product_attention(q, keys, values, group.mask).reshape(count, heads * head_dim)
+    queries = cache.format.rotate(q).to(keys.dtype).view(count, cache.kv_heads, heads // cache.kv_heads, head_dim)
+    out = F.scaled_dot_product_attention(queries, keys, values, group.mask)
+    return out.reshape(count, heads * head_dim).to(q.dtype)
 
 
 def _prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: Prefill) -> torch.Tensor:
     """Key-value heads are the batch, the heads that share one are its heads: expanded, not copied."""
     count, heads, head_dim = q.shape
     group = heads // cache.kv_heads
-    q = q.view(count, cache.kv_heads, group, head_dim).permute(1, 2, 0, 3)
     if chunk.cache_rows is None:
         keys, values = kv[:, 0].transpose(0, 1), kv[:, 1].transpose(0, 1)
     else:
-        keys, values = (x[0, :, : chunk.length] for x in cache.gather(layer, chunk.cache_rows, 1))
+        keys, values = (x[0, :, : chunk.length].to(q.dtype) for x in cache.gather(layer, chunk.cache_rows, 1))
+        q = cache.format.rotate(q).to(q.dtype)
+    q = q.view(count, cache.kv_heads, group, head_dim).permute(1, 2, 0, 3)
     keys, values = (x.unsqueeze(1).expand(-1, group, -1, -1) for x in (keys, values))
     out = F.scaled_dot_product_attention(q, keys, values, chunk.mask, is_causal=chunk.cache_rows is None)
     return out.permute(2, 0, 1, 3).reshape(count, heads * head_dim)

@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from ...quant.checkpoint.config import ModelConfig
+from ...quant.checkpoint.quantized import GroupQuantized
 from ...quant.checkpoint.weights import Weights
 from ...quant.rope import Rope, rotate
 from .attention import attend
 from .batch import Batch
 from .kv_cache import KVCache
-from .linear import Linear, make_linear
+from .linears.dense import Linear
+from .linears.table import Kernels, make_head, make_linear
 
 
 class Norm:
@@ -32,8 +34,15 @@ class Norm:
 class _Loader:
     """Reads the modules below one prefix of tensor names."""
 
-    def __init__(self, weights: Weights, prefix: str, config: ModelConfig, device: torch.device) -> None:
-        self._weights, self._prefix, self._config, self._device = weights, prefix, config, device
+    def __init__(
+        self, weights: Weights, prefix: str, config: ModelConfig, device: torch.device, kernels: Kernels
+    ) -> None:
+        self._weights, self._prefix, self._config = weights, prefix, config
+        self._device, self._kernels = device, kernels
+
+    def below(self, name: str) -> "_Loader":
+        """The loader of the modules below `name`."""
+        return _Loader(self._weights, f"{self._prefix}{name}.", self._config, self._device, self._kernels)
 
     def norm(self, name: str, size: int) -> Norm:
         weight = self._weights.read(f"{self._prefix}{name}.weight", size).to(self._device)
@@ -43,7 +52,14 @@ class _Loader:
         """One layer out of `parts`: name -> number of outputs."""
         weights = [self._weights.linear(f"{self._prefix}{name}", n, inputs) for name, n in parts.items()]
         biases = [self._weights.read(f"{self._prefix}{name}.bias", n) for name, n in parts.items()] if bias else []
-        return make_linear(weights, biases, self._weights.dtype, self._device)
+        return make_linear(weights, biases, self._weights.dtype, self._device, self._kernels)
+
+    def head(self) -> Linear:
+        """The layer `lm_head`, which formats may leave dense."""
+        weight = self._weights.linear(f"{self._prefix}lm_head", self._config.vocab_size, self._config.hidden_size)
+        if isinstance(weight, GroupQuantized):
+            return make_linear([weight], [], self._weights.dtype, self._device, self._kernels)
+        return make_head(weight, self._device, self._kernels)
 
 
 class Attention:
@@ -89,13 +105,11 @@ class MLP:
 class Layer:
     """Attention and MLP, each added to what came in."""
 
-    def __init__(self, config: ModelConfig, index: int, weights: Weights, device: torch.device) -> None:
-        prefix = f"model.layers.{index}."
-        loader = _Loader(weights, prefix, config, device)
+    def __init__(self, config: ModelConfig, index: int, loader: _Loader) -> None:
         self._input_norm = loader.norm("input_layernorm", config.hidden_size)
         self._post_norm = loader.norm("post_attention_layernorm", config.hidden_size)
-        self._attention = Attention(config, index, _Loader(weights, f"{prefix}self_attn.", config, device))
-        self._mlp = MLP(config, _Loader(weights, f"{prefix}mlp.", config, device))
+        self._attention = Attention(config, index, loader.below("self_attn"))
+        self._mlp = MLP(config, loader.below("mlp"))
 
     def __call__(
         self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
@@ -110,19 +124,25 @@ class Decoder:
     """A whole model on one device."""
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, context_length: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        context_length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        kernels: Kernels,
     ) -> None:
         """Raises CorruptModelError."""
-        root = _Loader(weights, "", config, device)
+        root = _Loader(weights, "", config, device, kernels)
         table = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         self._embedding = table.to(device)
         self._rope = Rope(config, context_length, dtype, device)
-        self._layers = [Layer(config, index, weights, device) for index in range(config.num_layers)]
+        self._layers = [Layer(config, i, root.below(f"model.layers.{i}")) for i in range(config.num_layers)]
         self._norm = root.norm("model.norm", config.hidden_size)
         if config.tie_word_embeddings:
-            self._head = make_linear([table], [], dtype, device)
+            self._head = make_head(table, device, kernels)
         else:
-            self._head = root.linear({"lm_head": config.vocab_size}, config.hidden_size, bias=False)
+            self._head = root.head()
 
     def forward(self, batch: Batch, cache: KVCache) -> torch.Tensor:
         """float32 logits [rows of batch.logits_rows, vocab_size]."""

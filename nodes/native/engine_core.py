@@ -60,7 +60,7 @@ class EngineCore:
                 request.tokens[request.computed : request.computed + slice.count],
                 request.computed,
                 request.blocks,
-                slice.reaches_end,
+                int(slice.reaches_end),
             )
             for slice in slices
             for request in [slice.request]

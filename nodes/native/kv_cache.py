@@ -8,30 +8,33 @@ import torch
 from ...core.errors import EngineError
 from ...core.memory import available_bytes
 from ...quant.checkpoint.config import ModelConfig
+from ...quant.kv import KVFormat, vector_bytes
 
 GIB = 1 << 30
 _DEFAULT_GIB = 4.0
 
 
 class KVCache:
-    """One [num_blocks, 2, kv_heads, block_size, head_dim] tensor per layer; keys are [:, 0], values [:, 1].
+    """A [num_blocks, 2, kv_heads, block_size, elements] tensor per layer and part of the format; keys are [:, 0].
 
-    A block holds each head's tokens side by side, so that gathered blocks are one dense [kv_heads, tokens, head_dim].
+    Without quantization the elements are a vector: head_dim numbers of one head of one token. A block holds each
+    head's tokens side by side, so that gathered blocks are one dense [kv_heads, tokens, head_dim].
     Rows are what is gathered: row (block * 2 + key or value) * kv_heads + head is one head of one block.
     """
 
     def __init__(
-        self, config: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+        self, config: ModelConfig, num_blocks: int, block_size: int, format: KVFormat, device: torch.device
     ) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
-        self.dtype, self.device = dtype, device
+        self.format, self.device = format, device
         self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
         rows = num_blocks * 2 * self.kv_heads
-        layers = [_zeros((rows, block_size * self.head_dim), dtype, device) for _ in range(config.num_layers)]
-        self._rows = layers
-        self._tokens = [layer.view(rows * block_size, self.head_dim) for layer in layers]
+        self._rows = [
+            [_zeros((rows, block_size * elements), dtype, device) for elements, dtype in format.parts]
+            for _ in range(config.num_layers)
+        ]
+        self._tokens = [[part.view(rows * block_size, -1) for part in layer] for layer in self._rows]
         self.num_token_rows = rows * block_size
-        self._workspace = layers[0].new_empty(0, block_size * self.head_dim)
         self._head_rows = torch.arange(2 * self.kv_heads, device=device).view(2, self.kv_heads)
 
     def slots(self, blocks: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
@@ -41,35 +44,36 @@ class KVCache:
 
     def rows(self, blocks: torch.Tensor) -> torch.Tensor:
         """What `gather` reads for block tables [sequences, blocks]."""
-        rows = blocks.view(len(blocks), 1, 1, -1) * self._head_rows.numel() + self._head_rows.unsqueeze(-1)
-        return rows.flatten()
+        return (self.token_rows(blocks) if self.format.by_vector else self._block_rows(blocks)).flatten()
 
     def token_rows(self, blocks: torch.Tensor) -> torch.Tensor:
         """Where block tables [sequences, blocks] lie in `tokens`: [sequences, 2, kv_heads, tokens]."""
-        rows = self.rows(blocks).view(len(blocks), 2, self.kv_heads, -1, 1)
+        rows = self._block_rows(blocks).unsqueeze(-1)
         return (rows * self.block_size + torch.arange(self.block_size, device=blocks.device)).flatten(3)
 
     def tokens(self, layer: int) -> torch.Tensor:
-        """A layer as [num_token_rows, head_dim]: a row is the key or the value of one head of one token."""
-        return self._tokens[layer]
+        """An unquantized layer as [num_token_rows, head_dim]: a row is a key or a value of one head of one token."""
+        return self._tokens[layer][0]
 
     def write(self, layer: int, slots: torch.Tensor, kv: torch.Tensor) -> None:
         """Store keys and values [n, 2, kv_heads, head_dim]."""
-        self._tokens[layer].index_copy_(0, slots, kv.view(-1, self.head_dim))
+        for stored, part in zip(self._tokens[layer], self.format.encode(kv), strict=True):
+            stored.index_copy_(0, slots, part)
 
     def gather(self, layer: int, rows: torch.Tensor, sequences: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [sequences, kv_heads, tokens, head_dim], valid until the next call."""
-        # A buffer of our own: the allocator would map and clear fresh pages for every layer.
-        if len(rows) > len(self._workspace):
-            self._workspace = self._workspace.new_empty(len(rows), self._workspace.shape[1])
-        found = torch.index_select(self._rows[layer], 0, rows, out=self._workspace[: len(rows)])
+        """Keys and values [sequences, kv_heads, tokens, head_dim] of `format.read_dtype`, valid until the next call."""
+        found = self.format.read(self._rows[layer], rows)
         keys_values = found.view(sequences, 2, self.kv_heads, -1, self.head_dim)
         return keys_values[:, 0], keys_values[:, 1]
 
+    def _block_rows(self, blocks: torch.Tensor) -> torch.Tensor:
+        """Rows [sequences, 2, kv_heads, blocks] of block tables [sequences, blocks]."""
+        return blocks.view(len(blocks), 1, 1, -1) * self._head_rows.numel() + self._head_rows.unsqueeze(-1)
 
-def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
-    """Bytes that one block takes over all layers."""
-    return config.num_layers * 2 * config.num_kv_heads * block_size * config.head_dim * dtype.itemsize
+
+def block_bytes(config: ModelConfig, block_size: int, format: KVFormat) -> int:
+    """Bytes that one block takes over all layers, scales included."""
+    return config.num_layers * 2 * config.num_kv_heads * block_size * vector_bytes(format)
 
 
 def budget_bytes(kv_cache_gib: float | None, device: torch.device) -> int:
@@ -81,9 +85,9 @@ def budget_bytes(kv_cache_gib: float | None, device: torch.device) -> int:
     return min(int(_DEFAULT_GIB * GIB), available_bytes() // 4)
 
 
-def count_blocks(config: ModelConfig, context_length: int, block_size: int, dtype: torch.dtype, budget: int) -> int:
+def count_blocks(config: ModelConfig, context_length: int, block_size: int, format: KVFormat, budget: int) -> int:
     """Blocks that `budget` bytes hold. Raises EngineError if one sequence of `context_length` tokens does not fit."""
-    size = block_bytes(config, block_size, dtype)
+    size = block_bytes(config, block_size, format)
     needed = -(-context_length // block_size)
     if budget // size < needed:
         raise EngineError(

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from ...core.errors import UsageError
+from ...core.spec import NativeKVCacheDtype, NativeQuantization
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
+KernelChoice = Literal["auto", "fast", "exact"]
+HeadChoice = Literal["auto", "int8", "dense"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +23,12 @@ class EngineOptions:
     model: Path
     dtype: Dtype = "auto"
     device: Device = "auto"
+    quantization: NativeQuantization | None = None  # refuse a model of another kind
+    kernels: KernelChoice = "auto"  # of quantized linear layers, see linears/choice.py
+    lm_head: HeadChoice = "auto"
     context_length: int | None = None
     kv_cache_gib: float | None = None
+    kv_cache_dtype: NativeKVCacheDtype = "auto"  # auto: dtype
     block_size: int = 16
     max_running_requests: int = 64
     max_batch_tokens: int = 1024

@@ -6,8 +6,8 @@ For float32 on a CPU, PyTorch has two kernels that take the places as indices, m
     scores = sampled_addmm   dot products at the places of a sparse matrix [query heads, tokens in the cache]
     output = embedding_bag   sums of table rows (the cached values), weighted by the probabilities
 
-Together they take about half the time of gathering and scaled_dot_product_attention. Other dtypes and devices
-lack them.
+Together they take about half the time of gathering and scaled_dot_product_attention. Other dtypes, quantized caches
+and other devices lack them.
 """
 
 import warnings
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ...quant.kv import KVFormat, Plain
 from .kv_cache import KVCache
 
 
@@ -29,8 +30,8 @@ class PagedGroup:
     mask: torch.Tensor | None  # [sequences, 1, length], added to the scores
 
 
-def supports(dtype: torch.dtype, device: torch.device) -> bool:
-    return device.type == "cpu" and dtype == torch.float32
+def supports(format: KVFormat, device: torch.device) -> bool:
+    return device.type == "cpu" and isinstance(format, Plain) and format.dtype == torch.float32
 
 
 def make_group(

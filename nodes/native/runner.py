@@ -6,12 +6,16 @@ from collections.abc import Sequence
 import torch
 
 from ...core.errors import EngineError
+from ...core.memory import available_bytes
 from ...quant.checkpoint.config import ModelConfig, read_config
 from ...quant.checkpoint.weights import Weights
+from ...quant.kv import make_format
+from ...quant.models import check_quantization
 from .batch import make_batch
 from .decoder import Decoder
 from .kv_cache import KVCache, budget_bytes, count_blocks
-from .linear import native_dtype
+from .linears.choice import choose_kernels
+from .linears.dense import native_dtype
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
 from .step import Chunk
@@ -28,7 +32,7 @@ class Runner:
         self.num_blocks = cache.num_blocks
         self._decoder, self._cache = decoder, cache
         self._windows = set(config.windows)
-        self._paged_heads = config.num_heads if supports(cache.dtype, cache.device) else None
+        self._paged_heads = config.num_heads if supports(cache.format, cache.device) else None
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
@@ -43,15 +47,20 @@ def load_model(options: EngineOptions) -> Runner:
     Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, EngineError (an option cannot be met).
     """
     config = read_config(options.model)
+    if options.quantization is not None:
+        check_quantization(options.model, options.quantization)
     context_length = _context_length(options.context_length, config)
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     with torch.inference_mode():
-        decoder = Decoder(config, Weights(options.model, dtype, config.quantization), context_length, dtype, device)
+        weights = Weights(options.model, dtype, config.quantization)
+        kernels = choose_kernels(options, config, dtype, device, available_bytes())
+        decoder = Decoder(config, weights, context_length, dtype, device, kernels)
         budget = budget_bytes(options.kv_cache_gib, device)
-        num_blocks = count_blocks(config, context_length, options.block_size, dtype, budget)
-        cache = KVCache(config, num_blocks, options.block_size, dtype, device)
+        format = make_format(options.kv_cache_dtype, config.head_dim, dtype, device)
+        num_blocks = count_blocks(config, context_length, options.block_size, format, budget)
+        cache = KVCache(config, num_blocks, options.block_size, format, device)
     return Runner(config, decoder, cache, context_length)
 
 

@@ -14,7 +14,7 @@ class Chunk:
     tokens: Sequence[int]
     start: int  # position of tokens[0]: that many tokens of the sequence are in the KV cache already
     blocks: Sequence[int]  # the sequence's KV blocks in order; they have room for start + len(tokens) tokens
-    needs_logits: bool  # False for a prompt piece that is not the last
+    num_logits: int  # of that many last tokens; 0 for a prompt piece that is not the last, 1 to sample the next token
 
 
 class Model(Protocol):
@@ -28,6 +28,6 @@ class Model(Protocol):
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one mixed step and write the chunks' keys and values into their blocks.
 
-        Returns float32 logits [number of chunks with needs_logits, vocab_size], in the chunks' order, each of its
-        chunk's last token. No two chunks are of one sequence; full blocks may be shared and are never written again.
+        Returns float32 logits [sum of the chunks' num_logits, vocab_size], in the chunks' and their tokens' order.
+        No two chunks are of one sequence; full blocks may be shared and are never written again.
         """

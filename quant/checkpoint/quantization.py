@@ -7,6 +7,10 @@ import torch
 
 from ...core.errors import UnsupportedModelError
 from .awq import AwqFormat
+from .compressed_tensors import CompressedTensorsFormat
+from .fp8 import Fp8Format
+from .gguf_blocks import GgufFormat
+from .gptq import GptqFormat
 from .quantized import GroupQuantized
 
 if TYPE_CHECKING:
@@ -23,7 +27,14 @@ class Format(Protocol):
         """The layer's weight, dense (float) where its format has no integers. Raises CorruptModelError."""
 
 
-FORMATS: Mapping[str, Callable[[Mapping[str, Any], str], Format]] = {"awq": AwqFormat.parse}
+# The keys are those of core.spec.NativeQuantization.
+FORMATS: Mapping[str, Callable[[Mapping[str, Any], str], Format]] = {
+    "awq": AwqFormat.parse,
+    "gptq": GptqFormat.parse,
+    "fp8": Fp8Format.parse,
+    "compressed-tensors": CompressedTensorsFormat.parse,
+    "gguf": GgufFormat.parse,
+}
 
 
 def parse_format(config: Mapping[str, Any], source: str) -> Format | None:

@@ -31,7 +31,7 @@ class GroupQuantized:
     def dequantize(self) -> torch.Tensor:
         """float32 [out, in], columns in the inputs' order."""
         groups = self.codes.view(*self.scales.shape, self.group_size).float()
-        dense = torch.addcmul(self.offsets.unsqueeze(-1), groups, self.scales.unsqueeze(-1)).view(self.shape)
+        dense = torch.addcmul(self.offsets.unsqueeze(-1), groups, self.scales.unsqueeze(-1)).reshape(self.shape)
         if self.order is None:
             return dense
         return torch.empty_like(dense).index_copy_(1, self.order, dense)

@@ -1,7 +1,10 @@
 """The tensors of a model directory: `model.safetensors`, or shards named by `model.safetensors.index.json`."""
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,6 +13,7 @@ from ...core.errors import CorruptModelError, ModelNotFoundError
 from .quantization import Format
 from .quantized import GroupQuantized
 
+_FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 
@@ -30,8 +34,11 @@ class Weights:
         return name in self._files
 
     def read(self, name: str, *shape: int) -> torch.Tensor:
-        """A copy of tensor `name`, which must have `shape`, on the CPU. Raises CorruptModelError."""
-        return self._copy(name, shape, self.dtype)
+        """A copy of tensor `name`, which must have `shape`, on the CPU. Raises CorruptModelError.
+
+        Integers and 8-bit floats are refused: without their scales they are no weights.
+        """
+        return self._copy(name, shape, _FLOATS, self.dtype)
 
     def linear(self, prefix: str, outputs: int, inputs: int) -> torch.Tensor | GroupQuantized:
         """The weight [outputs, inputs] of the linear layer `prefix`, dense or as its format has it."""
@@ -40,23 +47,54 @@ class Weights:
         weight = self._format.read(self, prefix, outputs, inputs)
         return weight if isinstance(weight, GroupQuantized) else weight.to(self.dtype)
 
-    def stored(self, name: str, *shape: int) -> torch.Tensor:
-        """As `read`, in the file's dtype."""
-        return self._copy(name, shape, None)
+    def stored(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """As `read`, in the file's dtype, which must be `dtype` if one is given."""
+        return self._copy(name, shape, () if dtype is None else (dtype,), None)
 
-    def _copy(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None) -> torch.Tensor:
+    def rows(self, name: str, ids: torch.Tensor, *shape: int) -> torch.Tensor:
+        """Rows `ids` of tensor `name`, without reading the others: a whole embedding may outweigh a layer."""
+        with self._open(name) as file:
+            self._check_shape(file, name, shape)
+            tensor: torch.Tensor = file.get_tensor(name)
+            return tensor.index_select(0, ids).to(self.dtype)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of tensor `name`. Raises CorruptModelError."""
+        with self._open(name) as file:
+            return tuple(file.get_slice(name).get_shape())
+
+    def _copy(
+        self, name: str, shape: tuple[int, ...], valid: Sequence[torch.dtype], dtype: torch.dtype | None
+    ) -> torch.Tensor:
+        with self._open(name) as file:
+            path = self._files[name]
+            self._check_shape(file, name, shape)
+            tensor: torch.Tensor = file.get_tensor(name)
+            if valid and tensor.dtype not in valid:
+                kind, expected = _dtype_names(tensor.dtype), _dtype_names(*valid)
+                raise CorruptModelError(f"{path}: tensor {name} is {kind}, expected {expected}")
+            return tensor.to(dtype or tensor.dtype, copy=True)
+
+    def _check_shape(self, file: Any, name: str, shape: tuple[int, ...]) -> None:
+        found = tuple(file.get_slice(name).get_shape())
+        if found != shape:
+            raise CorruptModelError(f"{self._files[name]}: tensor {name} has shape {found}, config.json says {shape}")
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
+        """The file of tensor `name`, open."""
         path = self._files.get(name)
         if path is None:
             raise CorruptModelError(f"{self._model}: tensor {name} is missing")
         try:
             with safe_open(path, framework="pt") as file:
-                found = tuple(file.get_slice(name).get_shape())
-                if found != shape:
-                    raise CorruptModelError(f"{path}: tensor {name} has shape {found}, config.json says {shape}")
-                tensor: torch.Tensor = file.get_tensor(name)
-                return tensor.to(dtype or tensor.dtype, copy=True)
+                yield file
         except (OSError, SafetensorError) as error:
             raise CorruptModelError(f"{path}: tensor {name}: {error}") from error
+
+
+def _dtype_names(*dtypes: torch.dtype) -> str:
+    return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def _locate(model: Path) -> dict[str, Path]:

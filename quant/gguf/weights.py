@@ -3,6 +3,8 @@
 The dtype is the narrowest that keeps what the file says: block-quantized and F16 weights become float16, because
 their scales are float16 and its 11 significant bits hold scale x integer far better than bfloat16's 8; BF16 ones
 become bfloat16, F32 ones stay float32. A model with a weight beyond float16's range becomes bfloat16 as a whole.
+
+Linear layers may also stay in the blocks that the file has them in: `layer.blocks`, uint8 [out, bytes a row].
 """
 
 from collections.abc import Iterable
@@ -17,6 +19,7 @@ from gguf.quants import dequantize
 from ...core.errors import CorruptModelError, UnsupportedModelError
 from ..progress import Progress
 from ..shards import Dtype, TensorInfo, write_shards
+from .layouts import LAYOUTS
 from .reader import GgufFile
 
 Floats = npt.NDArray[np.float32]
@@ -60,15 +63,41 @@ def weights_dtype(file: GgufFile) -> Dtype:
 
 
 def write_weights(file: GgufFile, config: dict[str, Any], directory: Path, progress: Progress) -> None:
-    """Write all tensors in `config["torch_dtype"]`.
+    """Write all tensors in `config["torch_dtype"]`, but the layers in `quantization_config` in their blocks.
 
     Raises UnsupportedModelError, CorruptModelError, and Float16OverflowError where float16 cannot hold a weight.
     """
     names = tensor_names(file, config["num_hidden_layers"])
     check_types(file.path, (file.tensors[theirs] for theirs in names.values()))
     dtype = config["torch_dtype"]
-    infos = {ours: TensorInfo(dtype, _shape(file.tensors[theirs])) for ours, theirs in names.items()}
-    write_shards(directory, infos, lambda ours: encode(load(file, names[ours], config), dtype), progress)
+    kept = {f"{layer}.weight" for layer in config.get("quantization_config", {}).get("types", ())}
+    blocks = {_blocks_name(ours): theirs for ours, theirs in names.items() if ours in kept}
+    dense = {ours: theirs for ours, theirs in names.items() if ours not in kept}
+    infos = {ours: TensorInfo(dtype, _shape(file.tensors[theirs])) for ours, theirs in dense.items()}
+    infos |= {ours: TensorInfo("uint8", file.tensors[theirs].data.shape) for ours, theirs in blocks.items()}
+
+    def values(ours: str) -> npt.NDArray[Any]:
+        if ours in blocks:
+            return load_blocks(file, blocks[ours], config)
+        return encode(load(file, dense[ours], config), dtype)
+
+    write_shards(directory, infos, values, progress)
+
+
+def kept_types(file: GgufFile, layers: int) -> dict[str, str]:
+    """GGUF types by linear layer, such as "lm_head": those that a kernel computes with, of LAYOUTS.
+
+    Raises as `tensor_names`, and UnsupportedModelError where no layer is of such a type.
+    """
+    linear = {ours: theirs for ours, theirs in tensor_names(file, layers).items() if _is_linear(ours)}
+    types = {ours: file.tensors[theirs].tensor_type.name for ours, theirs in linear.items()}
+    kept = {ours.removesuffix(".weight"): type for ours, type in types.items() if type in LAYOUTS}
+    if not kept:
+        raise UnsupportedModelError(
+            f"{file.path} has no linear layers of type {', '.join(LAYOUTS)} to keep quantized; "
+            f"they are {', '.join(sorted(set(types.values())))}"
+        )
+    return kept
 
 
 def tensor_names(file: GgufFile, layers: int) -> dict[str, str]:
@@ -102,8 +131,27 @@ def load(file: GgufFile, name: str, config: dict[str, Any]) -> Floats:
     tensor = file.tensors[name]
     with np.errstate(all="ignore"):  # damaged scales overflow: the check below says so
         values: Floats = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    _check_finite(file, name, values)
+    return _hugging_face_order(file, name, values, config)
+
+
+def load_blocks(file: GgufFile, name: str, config: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """The tensor's blocks, uint8 [out, bytes a row], rows as Hugging Face orders them. Raises CorruptModelError."""
+    tensor = file.tensors[name]
+    layout = LAYOUTS[tensor.tensor_type.name]
+    blocks = tensor.data.reshape(-1, layout.nbytes)
+    _check_finite(file, name, np.ascontiguousarray(blocks[:, : 2 * layout.floats]).view(np.float16))
+    return np.ascontiguousarray(_hugging_face_order(file, name, tensor.data, config))
+
+
+def _check_finite(file: GgufFile, name: str, values: npt.NDArray[Any]) -> None:
     if not np.isfinite(values).all():
         raise CorruptModelError(f"{file.path}: tensor {name} has values that are not finite numbers")
+
+
+def _hugging_face_order(
+    file: GgufFile, name: str, values: npt.NDArray[Any], config: dict[str, Any]
+) -> npt.NDArray[Any]:
     if file.architecture == "llama" and name.endswith("attn_q.weight"):
         return _unpermute(file, name, values, config["num_attention_heads"], config["head_dim"])
     if file.architecture == "llama" and name.endswith("attn_k.weight"):
@@ -129,12 +177,20 @@ def _bfloat16_bits(values: Floats) -> npt.NDArray[np.uint16]:
     return rounded.astype(np.uint16)
 
 
-def _unpermute(file: GgufFile, name: str, values: Floats, heads: int, head_dim: int) -> Floats:
+def _unpermute(file: GgufFile, name: str, values: npt.NDArray[Any], heads: int, head_dim: int) -> npt.NDArray[Any]:
     """Undo llama.cpp's row order for arch llama: it rotates neighbours (2i, 2i+1), Hugging Face halves (i, i + d/2)."""
     if values.shape[0] != heads * head_dim:
         raise CorruptModelError(f"{file.path}: {name} has {values.shape[0]} rows, expected {heads} x {head_dim}")
     pairs = values.reshape(heads, head_dim // 2, 2, -1)
     return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def _is_linear(name: str) -> bool:
+    return name.endswith("_proj.weight") or name in _HEAD.values()
+
+
+def _blocks_name(name: str) -> str:
+    return name.removesuffix("weight") + "blocks"
 
 
 def _shape(tensor: ReaderTensor) -> tuple[int, ...]:

@@ -114,14 +114,40 @@ def batch(
         raise typer.Exit(1)
 
 
+@app.command()
+def evaluate(
+    quantized: Annotated[str, typer.Argument(metavar="QUANTIZED", help="directory of a quantized model")],
+    against: Annotated[str, typer.Option(help="the model that it was made of")],
+    text: Annotated[str | None, typer.Option(help="wiki (default), c4, tiny, or a .txt or .jsonl file")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="pieces of the text to measure perplexity on")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a quantized model beside its original: perplexity, speed, memory. Writes QUANTIZED/evaluation.png."""
+    from .jobs import console, evaluation_table
+    from .jobs import evaluate as job
+    from .quant.models import resolve
+
+    with console.model_progress() as progress:
+        directories = [resolve(name, progress) for name in (against, quantized)]
+        evaluation = job.evaluate(
+            *directories, text=text or job.DEFAULT_TEXT, windows=windows or job.DEFAULT_WINDOWS, progress=progress
+        )
+    evaluation_table.print_evaluation(evaluation, as_json)
+
+
 @models_app.command("fetch")
-def models_fetch(name: Annotated[str, typer.Argument(help="'demo', a hub id or a GGUF file")]) -> None:
+def models_fetch(
+    name: Annotated[str, typer.Argument(help="'demo', a hub id or a GGUF file")],
+    keep_quantized: Annotated[
+        bool, typer.Option("--keep-quantized", help="of a GGUF file: as model.quantization = 'gguf' wants it")
+    ] = False,
+) -> None:
     """Fetch (and convert) a model into the cache, so that jobs find it there."""
     from .jobs import console
     from .quant.models import resolve
 
     with console.model_progress() as progress:
-        directory = resolve(name, progress)
+        directory = resolve(name, progress, "gguf" if keep_quantized else None)
     typer.echo(directory)
 
 

@@ -90,9 +90,56 @@ def test_a_name_that_cannot_be_a_directory_is_refused():
         parse_spec(MINIMAL.replace('name = "demo"', 'name = "../x"', 1))
 
 
-def test_quantization_is_refused_where_the_engine_cannot():
-    with pytest.raises(SpecError, match=r"model\.quantization = 'awq'"):
-        parse_spec(MINIMAL.replace('path = "demo"', 'path = "demo"\nquantization = "awq"'))
+def quantized(kind: str, engine: str) -> DeploymentSpec:
+    text = MINIMAL.replace('path = "demo"', f'path = "demo"\nquantization = "{kind}"')
+    return parse_spec(f'{text}engine = "{engine}"')
+
+
+@pytest.mark.parametrize("kind", ["awq", "gptq", "fp8", "compressed-tensors", "gguf"])
+def test_the_native_engine_may_be_told_what_the_model_must_be(kind):
+    assert quantized(kind, "native").model.quantization == kind
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_other_engines_have_words_of_their_own_for_it(engine):
+    assert quantized("awq_marlin", engine).model.quantization == "awq_marlin"
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine", "said"),
+    [
+        ("awq_marlin", "native", "engine native reads awq, gptq, fp8, compressed-tensors, gguf"),
+        ("gguf", "sglang", "engine sglang cannot read the blocks of a GGUF file; leave it out"),
+        ("gguf", "vllm", "engine vllm cannot read"),
+    ],
+)
+def test_quantization_is_refused_where_the_engine_cannot(kind, engine, said):
+    with pytest.raises(SpecError, match=rf"model\.quantization = '{kind}': {said}"):
+        quantized(kind, engine)
+
+
+def cached(dtype: str, engine: str) -> DeploymentSpec:
+    text = MINIMAL.replace('path = "demo"', f'path = "demo"\nkv_cache_dtype = "{dtype}"')
+    return parse_spec(f'{text}engine = "{engine}"')
+
+
+@pytest.mark.parametrize(
+    ("dtype", "engine"), [("int8", "native"), ("int4", "native"), ("fp8_e5m2", "sglang"), ("fp8", "vllm")]
+)
+def test_the_kv_cache_has_a_dtype_of_the_engine(dtype, engine):
+    assert cached(dtype, engine).model.kv_cache_dtype == dtype
+    assert cached("auto", engine).model.kv_cache_dtype == "auto"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "engine", "valid"),
+    [("fp8", "native", "int8, int4"), ("fp8", "sglang", "fp8_e5m2, fp8_e4m3"), ("int4", "vllm", "fp8_e4m3")],
+)
+def test_a_kv_cache_dtype_of_another_engine_is_refused_with_the_valid_ones(dtype, engine, valid):
+    said = rf"kv_cache_dtype = '{dtype}': expected one of: auto.* {valid}.*pool\[0\]"
+    with pytest.raises(SpecError, match=said) as caught:
+        cached(dtype, engine)
+    assert caught.value.key == "model.kv_cache_dtype"
 
 
 def test_text_that_is_not_toml_says_where():

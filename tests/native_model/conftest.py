@@ -124,7 +124,7 @@ class Driver:
         logits = iter(self.model.forward(chunks))
         for (sequence, count), chunk in zip(work, chunks, strict=True):
             sequence.computed += count
-            if chunk.needs_logits:
+            if chunk.num_logits:
                 row = next(logits).cpu()
                 sequence.logits.append(row)
                 sequence.generated.append(int(row.argmax()))
@@ -141,7 +141,7 @@ class Driver:
         while len(sequence.blocks) * self.model.block_size < end:
             sequence.blocks.append(self._free.pop())
         tokens = sequence.tokens[sequence.computed : end]
-        return Chunk(tokens, sequence.computed, sequence.blocks, needs_logits=end == len(sequence.tokens))
+        return Chunk(tokens, sequence.computed, sequence.blocks, num_logits=int(end == len(sequence.tokens)))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from slurminfer.nodes.native.batch import make_batch
 from slurminfer.nodes.native.kv_cache import KVCache
 from slurminfer.nodes.native.step import Chunk
 from slurminfer.quant.checkpoint.config import parse_config
+from slurminfer.quant.kv import Plain
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK = 6, 2, 16, 4
 LENGTHS = (700, 390, 9, 8, 1)  # of the sequences whose newest token is computed
@@ -33,12 +34,12 @@ CONFIG = parse_config(
 @pytest.mark.parametrize("window", [None, 5, 300])
 def test_decode_attention_is_softmax_of_scaled_scores(paged_heads, window):
     torch.manual_seed(0)
-    cache = KVCache(CONFIG, 400, BLOCK, torch.float32, torch.device("cpu"))
+    cache = KVCache(CONFIG, 400, BLOCK, Plain(HEAD_DIM, torch.float32), torch.device("cpu"))
     free = random.Random(0).sample(range(400), 400)
     chunks, sequences = [], []
     for length in LENGTHS:
         blocks = [free.pop() for _ in range(-(-length // BLOCK))]
-        chunks.append(Chunk([0], length - 1, blocks, needs_logits=True))
+        chunks.append(Chunk([0], length - 1, blocks, num_logits=1))
         kv = torch.randn(length, 2, KV_HEADS, HEAD_DIM)
         places = torch.tensor(blocks).repeat_interleave(BLOCK)[:length]
         cache.write(1, cache.slots(places, torch.arange(length) % BLOCK), kv)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from slurminfer.core.errors import EngineError, UnsupportedModelError
-from slurminfer.nodes.native.linear import Linear, make_linear
+from slurminfer.nodes.native.linears.dense import Dense
+from slurminfer.nodes.native.linears.table import Kernels, make_linear
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_every_kernel_computes_the_same_product(dtype, rows):
     weights, biases = ([x.to(dtype) for x in xs] for xs in (weights, biases))
     x = torch.randn(rows, 48, dtype=dtype)
     exact = torch.cat([x.double() @ w.double().T + b.double() for w, b in zip(weights, biases, strict=True)], -1)
-    merged = make_linear(weights, biases, dtype, torch.device("cpu"))
-    plain = Linear(torch.cat(weights), torch.cat(biases))
+    merged = make_linear(weights, biases, dtype, torch.device("cpu"), Kernels())
+    plain = Dense(torch.cat(weights), torch.cat(biases))
     tolerance = 64 * torch.finfo(dtype).eps
     for linear in (merged, plain):
         torch.testing.assert_close(linear(x).double(), exact, atol=tolerance, rtol=tolerance)

@@ -41,8 +41,8 @@ class FakeModel:
                 assert slot not in written, "two sequences write one place"
                 written.add(slot)
                 self._cache[slot] = token
-        logits = torch.zeros(sum(chunk.needs_logits for chunk in chunks), VOCAB)
-        for row, chunk in zip(logits, (chunk for chunk in chunks if chunk.needs_logits), strict=True):
+        logits = torch.zeros(sum(chunk.num_logits for chunk in chunks), VOCAB)
+        for row, chunk in zip(logits, (chunk for chunk in chunks if chunk.num_logits), strict=True):
             length = chunk.start + len(chunk.tokens)
             row[_next([self._cache[self._slot(chunk, position)] for position in range(length)])] = 1
         return logits

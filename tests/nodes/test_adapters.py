@@ -44,7 +44,19 @@ def test_native(tmp_path):
     assert pairs(argv) == {
         "--model": "/models/llama", "--served-model-name": "llama", "--host": "10.0.0.1", "--port": "4000",
         "--dtype": "bfloat16", "--context-length": "8192", "--max-running-requests": "32", "--threads": "8",
+        "--kv-cache-dtype": "auto",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "dtype"), [("native", "int4"), ("sglang", "fp8_e4m3"), ("vllm", "fp8_e5m2")])
+def test_every_engine_is_told_the_dtype_of_its_kv_cache(engine, dtype, tmp_path):
+    model = ModelSpec(path="/models/llama", kv_cache_dtype=dtype)
+    assert pairs(ADAPTERS[engine].argv(launch(tmp_path, model=model)))["--kv-cache-dtype"] == dtype
+
+
+def test_native_is_told_what_the_model_must_be(tmp_path):
+    model = ModelSpec(path="/models/llama", quantization="gguf")
+    assert pairs(ADAPTERS["native"].argv(launch(tmp_path, model=model)))["--quantization"] == "gguf"
 
 
 def test_native_leaves_out_what_the_spec_leaves_open(tmp_path):

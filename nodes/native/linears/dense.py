@@ -1,16 +1,16 @@
-"""y = x W^T + b, with the fastest kernel that the device has for the dtype. The one place that chooses."""
+"""y = x W^T + b over a dense weight, with the fastest matrix product that the device has for its dtype."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-from ...quant.checkpoint.quantized import GroupQuantized
+Linear = Callable[[torch.Tensor], torch.Tensor]  # [n, in] -> [n, out]
 
 
-class Linear:
-    """A dense layer with weight [out, in]: F.linear."""
+class Dense:
+    """A weight [out, in]: F.linear."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight, self._bias = weight, bias
@@ -20,28 +20,21 @@ class Linear:
         return F.linear(x, self._weight, self._bias)
 
 
-class PackedLinear(Linear):
+class PackedDense:
     """The same with oneDNN, which lays the weight out for its kernels once and not at every call."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight, None), bias)
+        self._weight, self._bias = torch.ops.mkldnn._reorder_linear_weight(weight, None), bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, in] -> [n, out]"""
         y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
         return y
 
 
-def make_linear(
-    weights: Sequence[torch.Tensor | GroupQuantized],
-    biases: Sequence[torch.Tensor],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Linear:
-    """One layer that computes those of `weights` side by side: outputs are concatenated. No biases: none."""
-    dense = [w.dequantize().to(dtype) if isinstance(w, GroupQuantized) else w for w in weights]
-    weight = (dense[0] if len(dense) == 1 else torch.cat(dense)).to(device)
-    bias = torch.cat(list(biases)).to(device) if biases else None
-    return PackedLinear(weight, bias) if _packs(weight.dtype, device) else Linear(weight, bias)
+def make_dense(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    """A layer where `weight` lies; only the layer keeps it, in its own layout where that is faster."""
+    return PackedDense(weight, bias) if _packs(weight.dtype, weight.device) else Dense(weight, bias)
 
 
 def native_dtype(device: torch.device) -> torch.dtype:

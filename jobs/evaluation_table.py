@@ -1,0 +1,60 @@
+"""What a person sees of an evaluation in a terminal."""
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from .evaluation import BATCHES, EXACT_ORIGINAL, QUANTIZED, Evaluation, Figures
+
+_out = Console(highlight=False, soft_wrap=True)
+_MIB = 1 << 20
+_COLUMNS = ("", "ppl", "change", *(f"batch {batch}" for batch in BATCHES), "prefill", "weights", "KV/GiB")
+
+
+def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
+    """As a table and three lines, or as JSON."""
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(evaluation), indent=2).decode())
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in _COLUMNS:
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for figures in evaluation.variants:
+        table.add_row(*_cells(figures))
+    _out.print(table)
+    served, text = evaluation.variant(QUANTIZED).dtype, Path(evaluation.text).name
+    _out.print(
+        f"ppl: perplexity on {evaluation.windows} windows of {evaluation.window} tokens of {text}; batch and prefill: "
+        f"tokens/s; weights: MiB of memory; KV/GiB: tokens that fit; computed in {served} where it does not say",
+        style="dim",
+        markup=False,
+    )
+    _out.print(
+        f"[bold]{evaluation.size_ratio:.2f} x smaller[/bold] on disk, perplexity "
+        f"[bold]{percent(evaluation.perplexity_change)}[/bold], decodes [bold]{evaluation.speedup(1):.2f} x[/bold] as "
+        f"fast at batch 1 and {evaluation.speedup(16):.2f} x at batch 16"
+    )
+    _out.print(f"{evaluation.quantized.path}/evaluation.png", markup=False)
+
+
+def percent(change: float) -> str:
+    """Such as "+1.3%"; two digits below 0.1%."""
+    return f"{change:+.{1 if abs(change) >= 0.001 else 2}%}"
+
+
+def _cells(figures: Figures) -> tuple[str, ...]:
+    if figures.name == EXACT_ORIGINAL:
+        change = "reference"
+    else:
+        change = f"{percent(figures.perplexity_ratio - 1)} ± {100 * figures.perplexity_ratio_error:.1f}"
+    return (
+        figures.name,
+        f"{figures.perplexity:.3f}",
+        change,
+        *(f"{figures.decode_tokens_per_s[batch]:.1f}" for batch in BATCHES),
+        f"{figures.prefill_tokens_per_s:.0f}",
+        f"{figures.weights_bytes / _MIB:.0f}",
+        f"{figures.tokens_per_gib}",
+    )

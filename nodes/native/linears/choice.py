@@ -1,0 +1,43 @@
+"""What of the table of kernels a model uses on this machine, by its options."""
+
+import torch
+
+from ....core.errors import EngineError
+from ....quant.checkpoint.config import ModelConfig
+from ..options import EngineOptions
+from .table import Kernels
+
+
+def choose_kernels(
+    options: EngineOptions, config: ModelConfig, dtype: torch.dtype, device: torch.device, available: int
+) -> Kernels:
+    """Resolve `kernels` and `lm_head`, and see whether there is room for dense copies.
+
+    - `kernels` auto: exact where dtype float32 is asked for by name, else fast.
+    - Dense copies are kept on a CPU if they take no more than half of the `available` bytes (before loading): the KV
+      cache takes a quarter at most. A weight of 4 bits in groups of 64 then takes 2.56 bytes in place of 0.56. Without
+      them a step of 5 to 64 rows takes as long as its rows in fours, and one of more unpacks each weight first:
+      SmolLM2-135M then decodes 64 sequences LATER.
+    - `lm_head` auto: LATER
+
+    Raises EngineError where an option cannot be met.
+    """
+    exact = options.kernels == "exact" or (options.kernels == "auto" and options.dtype == "float32")
+    int8_fits = device.type == "cpu" and dtype == torch.bfloat16
+    if options.lm_head == "int8" and not int8_fits:
+        kind = str(dtype).removeprefix("torch.")
+        raise EngineError(f"lm_head = 'int8': needs bfloat16 on a CPU, this engine computes in {kind} on {device.type}")
+    wanted = options.lm_head == "int8" or (options.lm_head == "auto" and config.quantization is not None and not exact)
+    return Kernels(
+        exact=exact,
+        keep_dense=device.type == "cpu" and dense_bytes(config, dtype) <= available // 2,
+        int8_head=wanted and int8_fits,
+    )
+
+
+def dense_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of all linear layers but lm_head, dense."""
+    heads = config.num_heads + config.num_kv_heads  # of queries and of outputs; of keys and of values
+    attention = 2 * heads * config.head_dim * config.hidden_size
+    mlp = 3 * config.hidden_size * config.intermediate_size
+    return config.num_layers * (attention + mlp) * dtype.itemsize

@@ -1,0 +1,135 @@
+"""AWQ of one decoder layer: search scales, fold them away, clip, round.
+
+    statistics of all inputs ──► a scale for each of INPUTS ──► into weights and whatever comes before
+                                                            ──► a clipped grid for each linear ──► codes
+
+Scaling changes nothing by itself: what a linear layer's inputs are divided by is divided out of the norm, or of the
+rows of the linear layer, that they come from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..checkpoint.awq import pack
+from ..checkpoint.config import ModelConfig
+from .dense import INPUTS, LINEARS, Tensors
+from .rounding import Grid, fit, grouped, make_grid
+from .search import BestScale, InputStatistics, search_clip, search_scale, squared_error
+
+# Where the scale of an input is divided out.
+_SOURCES = {
+    "attention": "input_layernorm",
+    "heads": "self_attn.v_proj",
+    "mlp": "post_attention_layernorm",
+    "product": "mlp.up_proj",
+}
+# Their outputs meet in a product, which a clipped weight changes in ways that its own error does not show.
+_UNCLIPPED = ("self_attn.q_proj", "self_attn.k_proj")
+
+
+@dataclass(frozen=True)
+class LinearReport:
+    """How well a linear layer came out: squared errors of its output on the calibration inputs, relative to it."""
+
+    error: float
+    rtn_error: float  # of rounding to nearest, without scales and clipping
+    ratio: float  # exponent of the activations in the scale
+    clipped: float  # share of groups
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """What is written: names as after "model.layers.N."; linear weights as qweight, qzeros and scales."""
+
+    tensors: dict[str, torch.Tensor]
+    linears: dict[str, LinearReport]
+
+    def report(self) -> dict[str, Any]:
+        return {name: asdict(linear) for name, linear in self.linears.items()}
+
+
+def quantize_layer(
+    config: ModelConfig,
+    tensors: Tensors,
+    statistics: Mapping[str, InputStatistics],
+    group_size: int,
+    dtype: torch.dtype,
+) -> QuantizedLayer:
+    """Quantize a layer's float32 `tensors`; `statistics` are by INPUTS, `dtype` is that of norms and biases."""
+    scales = {name: search_scale(_weights(tensors, name), statistics[name], group_size) for name in _scaled(config)}
+    folded = fold(tensors, {name: best.scales for name, best in scales.items()})
+    done = {name: value.to(dtype) for name, value in folded.items() if name.removesuffix(".weight") not in LINEARS}
+    reports = {}
+    for source, linears in INPUTS.items():
+        best = scales.get(source)
+        hessian = statistics[source].hessian if best is None else statistics[source].scaled(best.scales)
+        for name in linears:
+            weight = folded[f"{name}.weight"]
+            grid = _grid(name, weight, hessian, group_size)
+            done |= _encode(name, weight, grid, group_size)
+            original = (tensors[f"{name}.weight"], statistics[source].hessian)
+            reports[name] = _report(weight, hessian, grid, original, best, group_size)
+    return QuantizedLayer(done, reports)
+
+
+def fold(tensors: Tensors, scales: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same layer with the inputs in `scales` divided by them: weights multiplied, what comes before divided."""
+    folded = dict(tensors)
+    for name, scale in scales.items():
+        for linear in INPUTS[name]:
+            folded[f"{linear}.weight"] = folded[f"{linear}.weight"] * scale
+        for part in ("weight", "bias"):
+            before = folded.get(f"{_SOURCES[name]}.{part}")
+            if before is not None:
+                folded[f"{_SOURCES[name]}.{part}"] = before / (scale if before.dim() == 1 else scale.unsqueeze(1))
+    return folded
+
+
+def _scaled(config: ModelConfig) -> list[str]:
+    """With grouped key-value heads one row of v feeds several inputs of o: left out, as in the paper's code."""
+    return [name for name in INPUTS if name != "heads" or config.num_heads == config.num_kv_heads]
+
+
+def _weights(tensors: Tensors, source: str) -> list[torch.Tensor]:
+    return [tensors[f"{name}.weight"] for name in INPUTS[source]]
+
+
+def _grid(name: str, weight: torch.Tensor, hessian: torch.Tensor, group_size: int) -> Grid:
+    if name in _UNCLIPPED:
+        return make_grid(*fit(grouped(weight, group_size)))
+    return search_clip(weight, hessian, group_size)
+
+
+def _encode(name: str, weight: torch.Tensor, grid: Grid, group_size: int) -> dict[str, torch.Tensor]:
+    codes = grid.codes(grouped(weight, group_size)).view(weight.shape)
+    return {
+        f"{name}.qweight": pack(codes.t().contiguous()),
+        f"{name}.qzeros": pack(grid.zeros.to(torch.uint8).t().contiguous()),
+        f"{name}.scales": grid.scales.t().contiguous().half(),
+    }
+
+
+def _report(
+    weight: torch.Tensor,
+    hessian: torch.Tensor,
+    grid: Grid,
+    original: tuple[torch.Tensor, torch.Tensor],
+    best: BestScale | None,
+    group_size: int,
+) -> LinearReport:
+    plain = make_grid(*fit(grouped(weight, group_size)))
+    return LinearReport(
+        error=_relative_error(weight, hessian, grid, group_size),
+        rtn_error=_relative_error(*original, make_grid(*fit(grouped(original[0], group_size))), group_size),
+        ratio=best.ratio if best else 0.0,
+        clipped=float((grid.scales != plain.scales).float().mean()),
+    )
+
+
+def _relative_error(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, group_size: int) -> float:
+    rounded = grid.round(grouped(weight, group_size)).view(weight.shape)
+    whole = float(squared_error(weight, hessian))
+    return float(squared_error(rounded.sub_(weight), hessian)) / whole if whole > 0 else 0.0

@@ -1,0 +1,78 @@
+"""Texts to calibrate on and to evaluate with: a few that come out of a Python package, or the user's own files.
+
+The packaged ones are excerpts of C4, Wikipedia and TinyStories that exllamav2 carries for the same purpose. Calibrating
+on one and evaluating on another shows what a model does with text it was not fitted to.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from ..core.errors import ModelError, ModelNotFoundError
+from . import cache, packages
+from .packages import PackagedModel
+from .progress import Progress, silent
+
+_PACKAGE = "exllamav2==0.3.2"
+_WHEEL_BYTES = 1_519_385
+_SHA256 = {
+    "c4": "baf09e746b3fa464c7cb20d4f206969657ce632283bf1d43b0b8d421ddb14505",
+    "wiki": "d53fe0aeadf3355eb5d32b48bf8691575244c31caccae88ed46be8e1b40209c7",
+    "tiny": "e9f4ad209f66bf742e4f75cfdcb9bdef27534f57771ad655cff3543b5a9497de",
+}
+KNOWN = {
+    name: PackagedModel(
+        name=name,
+        requirement=_PACKAGE,
+        suffix=f"standard_cal_data/{name}.utf8",
+        sha256=sha256,
+        wheel_bytes=_WHEEL_BYTES,
+    )
+    for name, sha256 in _SHA256.items()
+}
+_BETWEEN_DOCUMENTS = {"c4": r"\n", "wiki": r"</?doc[^>]*>", "tiny": r"<\|endoftext\|>"}
+_SEPARATOR = "\n\n"
+
+
+def read_text(name_or_path: str, progress: Progress = silent) -> str:
+    """The text of one of KNOWN, or of a .txt or .jsonl file (see `_json_lines`); documents apart by an empty line.
+
+    Raises ModelNotFoundError for what is not there, ModelError for what is not such a file.
+    """
+    if name_or_path in KNOWN:
+        return _packaged(name_or_path, progress)
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise ModelNotFoundError(f"text {name_or_path!r} is not there; expected a file, or one of {', '.join(KNOWN)}")
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    return _json_lines(text, path) if path.suffix == ".jsonl" else text
+
+
+def _packaged(name: str, progress: Progress) -> str:
+    def make(directory: Path) -> None:
+        packages.extract(KNOWN[name], directory, progress)
+
+    raw = next(cache.make_once(f"text-{name}", make, progress).iterdir()).read_text()
+    documents = (document.strip() for document in re.split(_BETWEEN_DOCUMENTS[name], raw))
+    return _SEPARATOR.join(document for document in documents if document)
+
+
+def _json_lines(text: str, path: Path) -> str:
+    """Of every line the value of "text" or "prompt", or the contents of "messages". Raises ModelError."""
+    return _SEPARATOR.join(_document(line, number, path) for number, line in enumerate(text.splitlines(), 1) if line)
+
+
+def _document(line: str, number: int, path: Path) -> str:
+    try:
+        value = json.loads(line)
+        if isinstance(value, dict) and "messages" in value:
+            return _SEPARATOR.join(str(message["content"]) for message in value["messages"])
+        found = value if isinstance(value, str) else value.get("text", value.get("prompt"))
+    except (ValueError, AttributeError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, str):
+        raise ModelError(f'{path}, line {number}: expected a string, or an object with "text", "prompt" or "messages"')
+    return found
