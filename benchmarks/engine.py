@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from slurminfer.core.files import write_atomic
-from slurminfer.nodes.native.linears.dense import native_dtype
 from slurminfer.quant.models import resolve
+from slurminfer.quant.numerics import native_dtype
 
 ROOT = Path(__file__).parent
 QUESTIONS = ROOT.parent / "examples" / "data" / "gsm8k-40.jsonl"

@@ -14,6 +14,11 @@ def models_root() -> Path:
     return home() / "models"
 
 
+def jobs_root() -> Path:
+    """Directory of single jobs' logs: `$SLURMINFER_HOME/jobs`, by default `~/.slurminfer/jobs`."""
+    return home() / "jobs"
+
+
 def home() -> Path:
     """`$SLURMINFER_HOME`, by default `~/.slurminfer`."""
     return Path(os.environ.get("SLURMINFER_HOME") or Path.home() / ".slurminfer").absolute()

@@ -4,16 +4,14 @@ Unknown keys and invalid values are SpecErrors that name the key, the value and 
 """
 
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, get_args
 
-import msgspec
-import tomli_w
-from msgspec import Meta
+from msgspec import Meta, field
 
 from .errors import SpecError
+from .toml import Section, dump_toml, parse_toml, read_toml
 
 ENGINES = ("native", "sglang", "vllm")
 # What the native engine reads besides unquantized weights.
@@ -44,10 +42,6 @@ _OWN_SBATCH = {
 }  # fmt: skip
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all parts of a spec."""
-
-
 class ModelSpec(Section, frozen=True, kw_only=True):
     """`[model]`"""
 
@@ -63,7 +57,30 @@ class ModelSpec(Section, frozen=True, kw_only=True):
         return self.name or Path(self.path).name.removesuffix(".gguf")
 
 
-class PoolSpec(Section, frozen=True, kw_only=True):
+class JobSection(Section, frozen=True, kw_only=True):
+    """What is said of every kind of Slurm job."""
+
+    partition: str | None = None
+    account: str | None = None
+    cpus_per_task: Positive = 1
+    mem: str | None = None  # per node
+    setup: tuple[str, ...] = ()  # shell lines before the program starts, such as "module load cuda"
+    slurm: dict[str, Option] = field(default_factory=dict)  # further sbatch options, as they are
+
+
+class JobSpec(JobSection, frozen=True, kw_only=True):
+    """A file of its own: a job that does one thing and ends."""
+
+    nodes: Positive = 1
+    gpus_per_node: Annotated[int, Meta(ge=0)] = 0
+    time: str = "01:00:00"
+
+    @property
+    def time_s(self) -> int:
+        return parse_time(self.time)
+
+
+class PoolSpec(JobSection, frozen=True, kw_only=True):
     """`[[pool]]`: identical workers, each one Slurm job."""
 
     name: str = "workers"
@@ -72,20 +89,14 @@ class PoolSpec(Section, frozen=True, kw_only=True):
     nodes: Positive = 1  # per worker
     tensor_parallel: Positive = 1
     pipeline_parallel: Positive = 1
-    partition: str | None = None
-    account: str | None = None
-    cpus_per_task: Positive = 1
     gpus_per_node: Annotated[int, Meta(ge=0)] = 0
-    mem: str | None = None  # per node
     time: str = "01:00:00"
     drain_seconds: Annotated[int, Meta(ge=0)] = 60  # before the walltime limit, to finish what is in flight
     start_timeout: str = "01:00:00"  # until a real token must have come out
     max_running_requests: Positive | None = None  # per worker; the engine's own default if not given
     python: str | None = None  # interpreter of the environment that holds the engine; by default slurminfer's own
     extra_args: tuple[str, ...] = ()  # to the engine, as they are
-    env: dict[str, str] = {}
-    setup: tuple[str, ...] = ()  # shell lines before the worker starts, such as "module load cuda"
-    slurm: dict[str, Option] = {}  # further sbatch options, as they are
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def time_s(self) -> int:
@@ -96,18 +107,12 @@ class PoolSpec(Section, frozen=True, kw_only=True):
         return parse_time(self.start_timeout)
 
 
-class RouterSpec(Section, frozen=True, kw_only=True):
+class RouterSpec(JobSection, frozen=True, kw_only=True):
     """`[router]`: the one HTTP endpoint, a small job of its own."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 30000  # 0: any free one
     policy: Literal["least_loaded"] = "least_loaded"
-    partition: str | None = None
-    account: str | None = None
-    cpus_per_task: Positive = 1
-    mem: str | None = None
     time: str | None = None  # by default as long as the longest pool
-    setup: tuple[str, ...] = ()
-    slurm: dict[str, Option] = {}
 
 
 class DeploymentSpec(Section, frozen=True, kw_only=True):
@@ -140,30 +145,26 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
 
 def load_spec(path: Path) -> DeploymentSpec:
     """Read and check a spec file. Raises SpecError."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), None, f"cannot read the spec: {error}") from error
-    return parse_spec(text)
+    return parse_spec(read_toml(path))
 
 
 def parse_spec(text: str) -> DeploymentSpec:
     """Parse and check TOML text. Raises SpecError."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError("file", None, f"not TOML: {error}") from error
-    try:
-        spec = msgspec.convert(raw, DeploymentSpec)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error), raw) from error
+    spec = parse_toml(text, DeploymentSpec)
     _check(spec)
     return spec
 
 
 def dump_spec(spec: DeploymentSpec) -> str:
     """The spec as TOML; `parse_spec(dump_spec(spec)) == spec`."""
-    return tomli_w.dumps(_without_none(msgspec.to_builtins(spec)))
+    return dump_toml(spec)
+
+
+def load_job(path: Path) -> JobSpec:
+    """Read and check the file of a single job. Raises SpecError."""
+    job = parse_toml(read_toml(path), JobSpec)
+    _check_job("", job)
+    return job
 
 
 def parse_time(text: str) -> int:
@@ -196,15 +197,16 @@ def _check(spec: DeploymentSpec) -> None:
         _check_engine(key, spec.model, pool)
 
 
-def _check_job(key: str, job: PoolSpec | RouterSpec) -> None:
+def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
+    prefix = f"{key}." if key else ""
     if job.time is not None:
-        _check_time(f"{key}.time", job.time)
+        _check_time(f"{prefix}time", job.time)
     if job.mem is not None and not _MEM.fullmatch(job.mem):
-        raise SpecError(f"{key}.mem", job.mem, "expected a number with K, M, G or T, such as '64G'")
+        raise SpecError(f"{prefix}mem", job.mem, "expected a number with K, M, G or T, such as '64G'")
     for option in job.slurm:
         own = _OWN_SBATCH.get(option.replace("_", "-"))
         if own:
-            raise SpecError(f"{key}.slurm.{option}", job.slurm[option], f"say it with {own}, beside slurm")
+            raise SpecError(f"{prefix}slurm.{option}", job.slurm[option], f"say it with {own}, beside slurm")
 
 
 def _check_name(key: str, value: str) -> None:
@@ -240,51 +242,3 @@ def _check_engine(key: str, model: ModelSpec, pool: PoolSpec) -> None:
     elif pool.gpus_per_node and ranks != pool.nodes * pool.gpus_per_node:
         has = f"nodes x gpus_per_node = {pool.nodes * pool.gpus_per_node}"
         raise SpecError(f"{key}.tensor_parallel", pool.tensor_parallel, f"x pipeline_parallel is {ranks}, but {has}")
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
-    return value
-
-
-def _explain(message: str, raw: Mapping[str, Any]) -> SpecError:
-    """Turn msgspec's message into a SpecError that also carries the value and the valid keys."""
-    text, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
-    section, value = _walk(path, raw)
-    unknown = re.match(r"Object contains unknown field `(.*)`", text)
-    missing = re.match(r"Object missing required field `(.*)`", text)
-    found = unknown or missing
-    if found:
-        key = f"{path}.{found[1]}" if path else found[1]
-        if missing:
-            return SpecError(key, None, "missing; it has no default")
-        return SpecError(key, value.get(found[1]), f"unknown key; valid keys: {', '.join(section.__struct_fields__)}")
-    valid = _literals(path)
-    return SpecError(path, value, f"expected one of: {', '.join(valid)}" if valid else text[0].lower() + text[1:])
-
-
-def _walk(path: str, raw: Any) -> tuple[type[Section], Any]:
-    """The innermost section type on `path`, and the raw value at its end."""
-    section: type[Section] = DeploymentSpec
-    for part in re.findall(r"\w+|\[\d+\]", path):
-        if part.startswith("["):
-            raw = raw[int(part[1:-1])]
-            continue
-        raw = raw.get(part) if isinstance(raw, dict) else None
-        section = _SECTIONS.get(part, section)
-    return section, raw
-
-
-def _literals(path: str) -> tuple[str, ...]:
-    """The valid values of the key at `path`, where it is an enumeration."""
-    *head, last = re.findall(r"\w+", re.sub(r"\[\d+\]", "", path)) or [""]
-    section = _SECTIONS.get(head[-1], DeploymentSpec) if head else DeploymentSpec
-    hint = get_type_hints(section).get(last)
-    return get_args(hint) if get_origin(hint) is Literal else ()
-
-
-_SECTIONS: dict[str, type[Section]] = {"model": ModelSpec, "pool": PoolSpec, "router": RouterSpec}

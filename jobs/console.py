@@ -1,6 +1,7 @@
 """What a person sees of deployments in a terminal."""
 
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,12 +18,16 @@ from .wait import until_ready
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False)
+_LINE_INTERVAL_S = 30.0
 _COLOURS = {"ready": "green", "gone": "red", "failed": "red", "unreachable": "red", "draining": "magenta"}
 
 
 @contextmanager
 def model_progress() -> Iterator[ModelProgress]:
-    """A progress bar per stage of fetching and converting a model; nothing where there is nothing to do."""
+    """Progress of work on a model: a bar per stage in a terminal, a line now and then in a job's log."""
+    if not _err.is_terminal:
+        yield _Lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -40,6 +45,26 @@ def model_progress() -> Iterator[ModelProgress]:
             bar.update(tasks[stage], completed=done, total=total or None)
 
         yield show
+
+
+class _Lines:
+    """A line when a stage begins, every half minute, and when it is done, with the time left."""
+
+    def __init__(self) -> None:
+        self._stage, self._began, self._first, self._last = "", 0.0, 0, 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began, self._first = stage, now, done
+        elif now - self._last < _LINE_INTERVAL_S and done != total:
+            return
+        self._last = now
+        line = f"{stage} {done}/{total}" if total else stage
+        if self._first < done < total:
+            left = (now - self._began) / (done - self._first) * (total - done)
+            line += f", {timedelta(seconds=round(left))} left"
+        _err.print(line)
 
 
 def print_submitted(run: RunDirectory) -> None:

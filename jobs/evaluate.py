@@ -154,15 +154,20 @@ def _tokens(tokenizer: "Tokenizer", text: str, most: int) -> tuple[tuple[int, ..
 
 
 def _measure(directories: Mapping[str, Path], sample: _Sample, progress: Progress) -> dict[str, list[Result]]:
-    """Two results of each variant. The second round, of speed only, goes backwards: whatever slows the machine down
-    for a while should not hit one variant only."""
+    """One result of each variant, and a second of those that are served.
+
+    The second round, of speed only, goes backwards: whatever slows the machine down for a while should not hit one
+    variant only.
+    """
     results: dict[str, list[Result]] = {variant.name: [] for variant in VARIANTS}
-    rounds = [(variant, True) for variant in VARIANTS] + [(variant, False) for variant in reversed(VARIANTS)]
+    rounds = [(variant, True) for variant in VARIANTS] + [
+        (variant, False) for variant in reversed(VARIANTS) if variant.dtype == "auto"
+    ]
     for done, (variant, scored) in enumerate(rounds):
         progress("measure", done, len(rounds))
         task = Task(
             model=str(directories[variant.checkpoint]),
-            options={"dtype": variant.dtype},
+            options={"dtype": variant.dtype, "kv_cache_dtype": variant.kv_cache_dtype},
             tokens=sample.tokens,
             bos_id=sample.bos_id,
             window=sample.window,
@@ -204,8 +209,8 @@ def _figures(variant: Variant, results: Sequence[Result], reference: Sequence[fl
         prefill_tokens_per_s=first.times.prefill_tokens / statistics.median(prefills),
         weights_bytes=first.weights_bytes,
         peak_bytes=max(result.peak_bytes for result in results),
-        kv_bytes_per_token=_GIB / first.tokens_per_gib,
-        tokens_per_gib=first.tokens_per_gib,
+        kv_bytes_per_token=first.kv_bytes_per_token,
+        tokens_per_gib=_GIB // first.kv_bytes_per_token,
     )
 
 

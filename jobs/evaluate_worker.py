@@ -5,12 +5,18 @@ Every engine is a process of its own, so that peak memory is that engine's and n
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..core.errors import SlurminferError
 from ..nodes.native.speed import LONGEST, StepTimes, measure_speed
+
+if TYPE_CHECKING:  # what imports torch stays out of `evaluate`, which takes Task and Result from here
+    import torch
+
+    from ..nodes.native.options import EngineOptions
+    from ..nodes.native.runner import Runner
 
 _GIB = 1 << 30
 _KV_CACHE_GIB = 1
@@ -36,7 +42,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     times: StepTimes
     weights_bytes: int  # memory that loading took
     peak_bytes: int
-    tokens_per_gib: int  # that a KV cache of 1 GiB holds
+    kv_bytes_per_token: int
 
 
 def main() -> int:
@@ -67,12 +73,12 @@ def measure(task: Task) -> Result:
     if task.chunk:
         losses = perplexity(runner, task.tokens, window=task.window, chunk=task.chunk, bos_id=task.bos_id).losses
     return Result(
-        dtype=_dtype(options.dtype),
+        dtype=str(_dtype(options)).removeprefix("torch."),
         losses=losses,
         times=measure_speed(EngineCore(runner, options), task.tokens, task.batches),
         weights_bytes=weights_bytes,
         peak_bytes=memory.peak_bytes(),
-        tokens_per_gib=runner.num_blocks * runner.block_size // _KV_CACHE_GIB,
+        kv_bytes_per_token=_kv_bytes(runner, options),
     )
 
 
@@ -102,14 +108,30 @@ def _process_bytes(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
-def _dtype(wanted: str) -> str:
-    """The name of what `wanted` means on this machine."""
+def _kv_bytes(runner: "Runner", options: "EngineOptions") -> int:
+    """Of one token, over all layers."""
+    from ..nodes.native.kv_cache import block_bytes
+    from ..quant.kv import make_format
+
+    format = make_format(options.kv_cache_dtype, runner.config.head_dim, _dtype(options), _device())
+    return block_bytes(runner.config, runner.block_size, format) // runner.block_size
+
+
+def _dtype(options: "EngineOptions") -> "torch.dtype":
+    """What the engine computes in."""
     import torch
 
-    from ..nodes.native.linears.dense import native_dtype
+    from ..quant.numerics import native_dtype
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return str(native_dtype(device)).removeprefix("torch.") if wanted == "auto" else wanted
+    found: torch.dtype = native_dtype(_device()) if options.dtype == "auto" else getattr(torch, options.dtype)
+    return found
+
+
+def _device() -> "torch.device":
+    """What the engine takes where nothing else is asked for."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     prefill_tokens_per_s: float
     weights_bytes: int  # in memory
     peak_bytes: int  # of the process, KV cache in use and libraries included
-    kv_bytes_per_token: float
+    kv_bytes_per_token: int
     tokens_per_gib: int  # that a KV cache of 1 GiB holds
 
 
@@ -97,6 +97,15 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         """Decode speed as served, relative to the original as served."""
         new, old = (self.variant(name).decode_tokens_per_s[batch] for name in (QUANTIZED, ORIGINAL))
         return new / old
+
+
+def read_evaluation(checkpoint: Path) -> Evaluation:
+    """What `evaluate` has written there. Raises CorruptModelError."""
+    path = checkpoint / "evaluation.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise CorruptModelError(f"cannot read {path}: {error}") from error
 
 
 def read_quantization(checkpoint: Path) -> Quantization | None:

@@ -151,9 +151,7 @@ class _Planner:
         mask = self._mask(queries, stop - first, window, self._cache.format.dtype)
         return Prefill(rows, self._cache.rows(table), stop - first, mask)
 
-    def _mask(
-        self, queries: torch.Tensor, length: int, window: int | None, dtype: torch.dtype
-    ) -> torch.Tensor | None:
+    def _mask(self, queries: torch.Tensor, length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
         """[n, length]: 0 where the query at place `queries` [n, 1] sees, -inf elsewhere. None: all see all."""
         keys = torch.arange(length)
         hidden = keys > queries

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ...quant.kv import KVFormat, Plain
+from ...quant.kv import KVFormat
 from .kv_cache import KVCache
 
 
@@ -31,7 +31,7 @@ class PagedGroup:
 
 
 def supports(format: KVFormat, device: torch.device) -> bool:
-    return device.type == "cpu" and isinstance(format, Plain) and format.dtype == torch.float32
+    return device.type == "cpu" and format.parts[0][1] == torch.float32
 
 
 def make_group(

@@ -11,11 +11,11 @@ from ...quant.checkpoint.config import ModelConfig, read_config
 from ...quant.checkpoint.weights import Weights
 from ...quant.kv import make_format
 from ...quant.models import check_quantization
+from ...quant.numerics import native_dtype
 from .batch import make_batch
 from .decoder import Decoder
 from .kv_cache import KVCache, budget_bytes, count_blocks
 from .linears.choice import choose_kernels
-from .linears.dense import native_dtype
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
 from .step import Chunk

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..checkpoint.config import ModelConfig
+from ..numerics import native_dtype
 from ..rope import rotate
 
 Tensors = Mapping[str, torch.Tensor]
@@ -53,10 +54,16 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 class DenseLayer:
-    """A layer of `tensors`, named and shaped as in `tensor_shapes`, all of one dtype."""
+    """A layer of float32 `tensors`, named and shaped as in `tensor_shapes`.
+
+    Hidden states stay float32. Matrix products are in the device's fastest dtype, which models are run in anyway.
+    """
 
     def __init__(self, config: ModelConfig, index: int, tensors: Tensors) -> None:
-        self._config, self._window, self._tensors = config, config.windows[index], tensors
+        self._config, self._window = config, config.windows[index]
+        dtype = native_dtype(tensors["input_layernorm.weight"].device)
+        matrices = {f"{name}.weight" for name in LINEARS} | {f"{name}.bias" for name in LINEARS}
+        self._tensors = {name: t.to(dtype) if name in matrices else t for name, t in tensors.items()}
 
     def __call__(self, x: torch.Tensor, rotation: Rotation, observe: Observe = lambda name, x: None) -> torch.Tensor:
         """[sequences, tokens, hidden_size] of the same; `rotation` is Rope.at of the tokens' positions.
@@ -75,10 +82,11 @@ class DenseLayer:
         return x + self._linear("mlp.down_proj", product)
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self._tensors[f"{name}.weight"], self._tensors.get(f"{name}.bias"))
+        weight = self._tensors[f"{name}.weight"]
+        return F.linear(x.to(weight.dtype), weight, self._tensors.get(f"{name}.bias"))
 
     def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, x.shape[-1:], self._tensors[f"{name}.weight"], self._config.rms_norm_eps)
+        return F.rms_norm(x.float(), x.shape[-1:], self._tensors[f"{name}.weight"], self._config.rms_norm_eps)
 
     def _attend(self, x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
         count, length, _ = x.shape
@@ -87,7 +95,7 @@ class DenseLayer:
         )
         if self._config.qk_norm:
             q, k = self._norm("self_attn.q_norm", q), self._norm("self_attn.k_norm", k)
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
+        q, k = (rotate(x, *rotation).to(v.dtype) for x in (q, k))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mask = self._mask(length, x.device)
         out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)

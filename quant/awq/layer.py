@@ -17,7 +17,7 @@ from ..checkpoint.awq import pack
 from ..checkpoint.config import ModelConfig
 from .dense import INPUTS, LINEARS, Tensors
 from .rounding import Grid, fit, grouped, make_grid
-from .search import BestScale, InputStatistics, search_clip, search_scale, squared_error
+from .search import InputStatistics, sample, search_clip, search_scale, squared_error
 
 # Where the scale of an input is divided out.
 _SOURCES = {
@@ -27,6 +27,7 @@ _SOURCES = {
     "product": "mlp.up_proj",
 }
 # Their outputs meet in a product, which a clipped weight changes in ways that its own error does not show.
+_REPORTED = 512  # outputs that errors are reported of
 _UNCLIPPED = ("self_attn.q_proj", "self_attn.k_proj")
 
 
@@ -60,18 +61,23 @@ def quantize_layer(
 ) -> QuantizedLayer:
     """Quantize a layer's float32 `tensors`; `statistics` are by INPUTS, `dtype` is that of norms and biases."""
     scales = {name: search_scale(_weights(tensors, name), statistics[name], group_size) for name in _scaled(config)}
-    folded = fold(tensors, {name: best.scales for name, best in scales.items()})
+    folded = fold(tensors, {name: best.values for name, best in scales.items()})
     done = {name: value.to(dtype) for name, value in folded.items() if name.removesuffix(".weight") not in LINEARS}
     reports = {}
     for source, linears in INPUTS.items():
-        best = scales.get(source)
-        hessian = statistics[source].hessian if best is None else statistics[source].scaled(best.scales)
+        before, best = statistics[source].hessian, scales.get(source)
+        hessian = before if best is None else statistics[source].scaled(best.values)
         for name in linears:
             weight = folded[f"{name}.weight"]
-            grid = _grid(name, weight, hessian, group_size)
+            plain = make_grid(*fit(grouped(weight, group_size)))
+            grid = plain if name in _UNCLIPPED else search_clip(weight, hessian, group_size)
             done |= _encode(name, weight, grid, group_size)
-            original = (tensors[f"{name}.weight"], statistics[source].hessian)
-            reports[name] = _report(weight, hessian, grid, original, best, group_size)
+            reports[name] = LinearReport(
+                error=_error(weight, hessian, grid, group_size),
+                rtn_error=_error(tensors[f"{name}.weight"], before, None, group_size),
+                ratio=best.ratio if best else 0.0,
+                clipped=float((grid.scales != plain.scales).float().mean()),
+            )
     return QuantizedLayer(done, reports)
 
 
@@ -97,12 +103,6 @@ def _weights(tensors: Tensors, source: str) -> list[torch.Tensor]:
     return [tensors[f"{name}.weight"] for name in INPUTS[source]]
 
 
-def _grid(name: str, weight: torch.Tensor, hessian: torch.Tensor, group_size: int) -> Grid:
-    if name in _UNCLIPPED:
-        return make_grid(*fit(grouped(weight, group_size)))
-    return search_clip(weight, hessian, group_size)
-
-
 def _encode(name: str, weight: torch.Tensor, grid: Grid, group_size: int) -> dict[str, torch.Tensor]:
     codes = grid.codes(grouped(weight, group_size)).view(weight.shape)
     return {
@@ -112,24 +112,12 @@ def _encode(name: str, weight: torch.Tensor, grid: Grid, group_size: int) -> dic
     }
 
 
-def _report(
-    weight: torch.Tensor,
-    hessian: torch.Tensor,
-    grid: Grid,
-    original: tuple[torch.Tensor, torch.Tensor],
-    best: BestScale | None,
-    group_size: int,
-) -> LinearReport:
-    plain = make_grid(*fit(grouped(weight, group_size)))
-    return LinearReport(
-        error=_relative_error(weight, hessian, grid, group_size),
-        rtn_error=_relative_error(*original, make_grid(*fit(grouped(original[0], group_size))), group_size),
-        ratio=best.ratio if best else 0.0,
-        clipped=float((grid.scales != plain.scales).float().mean()),
+def _error(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid | None, group_size: int) -> float:
+    """Relative squared error of the outputs, as far as `sample` shows them; without a grid that of nearest rounding."""
+    rows = sample(weight, _REPORTED)
+    groups = grouped(rows, group_size)
+    grid = (
+        make_grid(*fit(groups)) if grid is None else Grid(sample(grid.scales, _REPORTED), sample(grid.zeros, _REPORTED))
     )
-
-
-def _relative_error(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, group_size: int) -> float:
-    rounded = grid.round(grouped(weight, group_size)).view(weight.shape)
-    whole = float(squared_error(weight, hessian))
-    return float(squared_error(rounded.sub_(weight), hessian)) / whole if whole > 0 else 0.0
+    whole = squared_error(rows, hessian)
+    return squared_error(grid.round(groups).view(rows.shape) - rows, hessian) / whole if whole > 0 else 0.0

@@ -24,20 +24,21 @@ class Grid:
 
     def round(self, weight: torch.Tensor) -> torch.Tensor:
         """The nearest representable values of `weight` [out, groups, group_size], float32."""
-        low = -self.zeros.unsqueeze(-1)
-        steps = weight.mul(self.scales.reciprocal().unsqueeze(-1)).round_()
-        return steps.clamp_(low, low + _MAX).mul_(self.scales.unsqueeze(-1))
+        return self._codes(weight).sub_(self.zeros.unsqueeze(-1)).mul_(self.scales.unsqueeze(-1))
 
     def codes(self, weight: torch.Tensor) -> torch.Tensor:
         """uint8 codes, with the same result: round(w) = (code - zero) * scale."""
+        return self._codes(weight).to(torch.uint8)
+
+    def _codes(self, weight: torch.Tensor) -> torch.Tensor:
         steps = weight.mul(self.scales.reciprocal().unsqueeze(-1)).round_()
-        return steps.add_(self.zeros.unsqueeze(-1)).clamp_(0, _MAX).to(torch.uint8)
+        return steps.add_(self.zeros.unsqueeze(-1)).clamp_(0, _MAX)
 
 
 def fit(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Smallest and largest of each group of `weight` [out, groups, group_size], 0 included: zero stays zero."""
-    low, high = torch.aminmax(weight, dim=-1)
-    return low.clamp_(max=0), high.clamp_(min=0)
+    # torch.aminmax takes ten times as long as the two together.
+    return weight.amin(-1).clamp_(max=0), weight.amax(-1).clamp_(min=0)
 
 
 def make_grid(low: torch.Tensor, high: torch.Tensor) -> Grid:

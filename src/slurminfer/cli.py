@@ -115,6 +115,39 @@ def batch(
 
 
 @app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="what to quantize: as in a spec's model.path")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="directory to make; unfinished work is gone on with")],
+    spec_path: Annotated[
+        Path | None, typer.Option("--spec", help="do it as a Slurm job that this file describes")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print exactly what would be submitted")] = False,
+    backend: Annotated[str, typer.Option(help="native, or autoawq (after 'make legacy')")] = "native",
+    group_size: Annotated[int | None, typer.Option(help="32, 64 or 128; by default the largest that fits")] = None,
+    calibration: Annotated[str | None, typer.Option(help="c4, wiki, tiny, or a .txt or .jsonl file")] = None,
+    samples: Annotated[int | None, typer.Option(help="sequences to calibrate on")] = None,
+    sample_length: Annotated[int | None, typer.Option(help="tokens in each")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
+    threads: Annotated[int | None, typer.Option(help="by default the CPUs that the job has")] = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="measure the result beside the original")] = False,
+    text: Annotated[str, typer.Option(help="to evaluate on: wiki, c4, tiny, or a file")] = "wiki",
+) -> None:
+    """Quantize MODEL to 4 bits with AWQ. Interrupted or killed, the same command goes on where it was."""
+    from .jobs import quantize_command
+
+    options = {
+        "group_size": group_size,
+        "calibration": calibration,
+        "samples": samples,
+        "sample_length": sample_length,
+        "device": device,
+        "threads": threads,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    quantize_command.quantize(model, out, backend, given, spec_path, dry_run, text if evaluate else None)
+
+
+@app.command()
 def evaluate(
     quantized: Annotated[str, typer.Argument(metavar="QUANTIZED", help="directory of a quantized model")],
     against: Annotated[str, typer.Option(help="the model that it was made of")],

@@ -9,7 +9,10 @@ from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.__main__ import main
 from slurminfer.nodes.native.attention import attend
 from slurminfer.nodes.native.batch import make_batch
+from slurminfer.nodes.native.engine_core import EngineCore
 from slurminfer.nodes.native.kv_cache import KVCache, block_bytes, count_blocks
+from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.nodes.native.request import Request, SamplingParams
 from slurminfer.nodes.native.step import Chunk
 from slurminfer.quant.checkpoint.config import parse_config
 from slurminfer.quant.kv import hadamard, make_format, pack4, unpack4
@@ -213,6 +216,36 @@ def test_a_shared_prefix_is_what_the_follower_would_have_written(pair, load, dri
     again = alone.add(follower.prompt)
     alone.step((again, 40))
     assert shared.finish(follower, 16) == alone.finish(again, 16)
+
+
+def test_requests_that_outgrow_the_cache_together_are_preempted_and_say_mostly_what_they_say_alone(
+    make, load, tmp_path
+):
+    make(tmp_path, "llama")
+    prefix = _prompt(20)
+    requests = {str(i): [*prefix, *_prompt(15, seed=i + 1)] for i in range(4)}
+
+    def run(kv_cache_gib, *ids):
+        runner = load(tmp_path, kv_cache_dtype="int8", kv_cache_gib=kv_cache_gib, context_length=64)
+        core = EngineCore(runner, EngineOptions(model=tmp_path, max_running_requests=4, max_batch_tokens=32))
+        tokens: dict[str, list[int]] = {id: [] for id in ids}
+        for id in ids:
+            core.add(Request(id, requests[id], SamplingParams(max_tokens=24, temperature=0)))
+        while core.busy:
+            for output in core.step():
+                tokens[output.request.id].append(output.sample.token)
+        return tokens, core.stats()
+
+    vectors = 3 * 2 * 2 * 8  # layers, key and value, heads, tokens
+    together, stats = run(vectors * 18 * 16.5 / 2**30, *requests)  # 16 blocks, where each may take 8
+    assert stats.kv_blocks_total == 16
+    assert stats.preemptions > 0
+    assert stats.prefix_cache_hit_tokens > 0
+    alone = {id: run(0.05, id)[0][id] for id in requests}
+    assert {id: len(tokens) for id, tokens in together.items()} == dict.fromkeys(requests, 24)
+    # What is computed again is computed in other chunks: a little else is exact, and a little else quantized.
+    same = sum(a == b for id in requests for a, b in zip(together[id], alone[id], strict=True))
+    assert same >= 0.7 * 4 * 24
 
 
 # 2 layers x key and value x 3 heads x 16 tokens = 192 vectors a block.

@@ -1,6 +1,5 @@
 """y = x W^T + b over a dense weight, with the fastest matrix product that the device has for its dtype."""
 
-import platform
 from collections.abc import Callable
 
 import torch
@@ -35,18 +34,6 @@ class PackedDense:
 def make_dense(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     """A layer where `weight` lies; only the layer keeps it, in its own layout where that is faster."""
     return PackedDense(weight, bias) if _packs(weight.dtype, weight.device) else Dense(weight, bias)
-
-
-def native_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware, else float32 (emulated bfloat16 is several times slower)."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    if platform.machine() in ("x86_64", "AMD64"):
-        # oneDNN says yes to any AVX512, but converts at every use without these.
-        hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        hardware = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if hardware else torch.float32
 
 
 def _packs(dtype: torch.dtype, device: torch.device) -> bool:

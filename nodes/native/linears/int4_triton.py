@@ -9,8 +9,6 @@ float16 and bfloat16 hold exactly, and scales the float32 sum of each block.
 Imported only where there is CUDA: PyTorch's builds for CPUs come without Triton.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -106,15 +104,15 @@ class Int4TritonUnpacked:
 
 
 def _multiply_tile(
-    x: Any,
-    packed: Any,
-    scales: Any,
-    offsets: Any,
-    sums: Any,
-    rows: Any,
-    outputs: Any,
-    inputs: Any,
-    blocks_a_split: Any,
+    x: tl.tensor,
+    packed: tl.tensor,
+    scales: tl.tensor,
+    offsets: tl.tensor,
+    sums: tl.tensor,
+    rows: int,
+    outputs: int,
+    inputs: int,
+    blocks_a_split: int,
     REPEAT: tl.constexpr,  # blocks of a group
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
@@ -148,12 +146,12 @@ _multiply = triton.jit(_multiply_tile)
 
 
 def _unpack_tile(
-    packed: Any,
-    scales: Any,
-    offsets: Any,
-    weight: Any,
-    outputs: Any,
-    inputs: Any,
+    packed: tl.tensor,
+    scales: tl.tensor,
+    offsets: tl.tensor,
+    weight: tl.tensor,
+    outputs: int,
+    inputs: int,
     REPEAT: tl.constexpr,
     BLOCK: tl.constexpr,
     OUTPUTS: tl.constexpr,

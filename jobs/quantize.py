@@ -1,0 +1,180 @@
+"""`slurminfer quantize`: in this process, as one task of a job step, or as a Slurm job that is followed."""
+
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ..core.errors import SlurmError
+from ..core.files import read_json, write_atomic
+from ..core.job import JobPhase, JobRequest, JobStatus, Launcher
+from ..core.logs import root_cause, tail
+from ..core.paths import jobs_root
+from ..core.spec import JobSpec
+from ..quant.awq.options import AwqOptions
+from ..quant.awq.workspace import Part, Workspace
+from ..quant.checkpoint.config import read_config
+from ..quant.progress import Progress
+
+Backend = Literal["native", "autoawq"]
+_POLL_S = 2.0
+_LIVING = (JobPhase.PENDING, JobPhase.RUNNING)
+# Slurm forgets a job for a moment when it goes back to the queue, and NFS shows a new file late.
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeEntry:
+    """One quantization. As a Slurm job it runs once per node, and the nodes share the layers."""
+
+    model: Path  # a model directory
+    out: Path
+    options: AwqOptions
+    backend: Backend = "native"
+    evaluate_on: str | None = None  # a text to evaluate the result with, by the first task
+
+    def __call__(self) -> None:
+        """Raises ModelError, EngineError, CommandError."""
+        from . import console
+
+        with console.model_progress() as progress:
+            run(self, part_here(), progress)
+
+    def checkpoint(self, *_: Any, **__: Any) -> Any:
+        """submitit asks this after the walltime signal: the same again, which goes on behind the last layer."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def argv(self) -> Sequence[str]:
+        """The same as a command line."""
+        argv = [
+            sys.executable,
+            "-m",
+            "slurminfer",
+            "quantize",
+            str(self.model),
+            str(self.out),
+            f"--backend={self.backend}",
+        ]
+        given = ((option.name, getattr(self.options, option.name)) for option in fields(self.options))
+        argv += [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
+        return argv if self.evaluate_on is None else [*argv, "--evaluate", f"--text={self.evaluate_on}"]
+
+
+def part_here(environ: Mapping[str, str] = os.environ) -> Part:
+    """The share of this process: that of its task in a job step of several tasks, else all."""
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if not environ.get("SLURM_STEP_ID", "").isdigit() or not tasks.isdigit():
+        return Part()
+    return Part(int(environ.get("SLURM_PROCID", "0")), int(tasks))
+
+
+def run(entry: QuantizeEntry, part: Part, progress: Progress) -> None:
+    """Quantize here. A finished output is left as it is, so that a job that was requeued too late ends well."""
+    if entry.backend == "native":
+        from ..quant.awq.quantize import quantize
+
+        quantize(entry.model, entry.out, entry.options, progress, part)
+    elif part.index == 0:
+        _quantize_with_autoawq(entry, progress)
+    if entry.evaluate_on is not None and part.index == 0:
+        from .evaluate import evaluate
+
+        evaluate(entry.model, entry.out, text=entry.evaluate_on, progress=progress)
+
+
+def request(entry: QuantizeEntry, spec: JobSpec) -> JobRequest:
+    """The job that does it. Pure."""
+    return JobRequest(
+        name=f"quantize-{_word(entry.out.name)}",
+        role="quantize",
+        entry=entry,
+        log_folder=_folder(entry.out),
+        nodes=spec.nodes,
+        cpus_per_task=spec.cpus_per_task,
+        gpus_per_node=spec.gpus_per_node,
+        mem=spec.mem,
+        time_s=spec.time_s,
+        signal_s=min(60, spec.time_s // 2),
+        partition=spec.partition,
+        account=spec.account,
+        setup=spec.setup,
+        slurm=spec.slurm,
+    )
+
+
+def submit(entry: QuantizeEntry, spec: JobSpec, launcher: Launcher) -> str:
+    """The id of the job that works on this output: one that lives already, else a new one. Raises SlurmError."""
+    record = _folder(entry.out) / "job.json"
+    known = read_json(record)
+    if known is not None and launcher.observe([known["id"]])[known["id"]].phase in _LIVING:
+        return str(known["id"])
+    job_id = launcher.submit(request(entry, spec))
+    write_atomic(record, msgspec.json.encode({"id": job_id, "out": str(entry.out)}).decode())
+    return job_id
+
+
+def follow(job_id: str, entry: QuantizeEntry, launcher: Launcher, progress: Progress) -> None:
+    """Wait until the job has ended; `progress` hears of it. Raises SlurmError that says why it failed."""
+    workspace, layers = Workspace(entry.out), read_config(entry.model).num_layers
+    unknown_since: float | None = None
+    while True:
+        status = launcher.observe([job_id])[job_id]
+        if status.phase in (JobPhase.DONE, JobPhase.FAILED):
+            break
+        unknown_since = (unknown_since or time.monotonic()) if status.phase is JobPhase.UNKNOWN else None
+        if unknown_since is not None and time.monotonic() - unknown_since > _PATIENCE_S:
+            break
+        _show(status, workspace, layers, progress)
+        time.sleep(_POLL_S)
+    if not entry.out.is_dir():
+        raise SlurmError(_why(job_id, status, entry))
+    progress("quantize", layers, layers)
+
+
+def _show(status: JobStatus, workspace: Workspace, layers: int, progress: Progress) -> None:
+    if status.phase is not JobPhase.RUNNING:
+        progress(f"job {status.state.lower()}" + (f" ({status.reason})" if status.reason else ""), 0, 0)
+    elif workspace.out.is_dir():
+        progress("evaluate", 0, 0)
+    else:
+        progress("quantize", workspace.layers_done(), layers)
+
+
+def _why(job_id: str, status: JobStatus, entry: QuantizeEntry) -> str:
+    folder = _folder(entry.out)
+    logs = sorted(folder.glob(f"{job_id}_*_log.out"))
+    causes = (cause for cause in (root_cause(tail(log)) for log in logs) if cause)
+    words = " ".join(word for word in (status.state, f"({status.reason})" if status.reason else "") if word)
+    return f"job {job_id} ended as {words} without a result: {next(causes, 'its logs say nothing')}; logs in {folder}"
+
+
+def _quantize_with_autoawq(entry: QuantizeEntry, progress: Progress) -> None:
+    from ..quant.awq.calibration import calibration_tokens
+    from ..quant.awq.options import choose_group_size
+    from ..quant.legacy import autoawq
+
+    options = entry.options
+    group_size = choose_group_size(read_config(entry.model), options.group_size)
+    samples = calibration_tokens(
+        entry.model, options.calibration, options.samples, options.sample_length, progress
+    ).tolist()
+    autoawq.quantize(entry.model, entry.out, samples, group_size, progress)
+
+
+def _folder(out: Path) -> Path:
+    """Where the job keeps its logs; the output's own directory must not exist before it is whole."""
+    absolute = str(out.absolute())
+    return jobs_root() / f"quantize-{_word(out.name)}-{hashlib.sha256(absolute.encode()).hexdigest()[:8]}"
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)
