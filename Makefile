@@ -2,11 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint sandbox-packages bench-engine legacy clean
+.PHONY: help install demo test lint sandbox-packages bench-engine bench-quant legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
+	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-engine   native engine against transformers; writes benchmarks/results/engine.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
@@ -49,6 +50,9 @@ test: lint sandbox-packages
 
 bench-engine: .venv/.installed-dev
 	$(BIN)/python benchmarks/engine.py
+
+bench-quant: .venv/.installed-dev legacy
+	$(BIN)/python -m benchmarks.quant
 
 clean:
 	rm -rf .venv .venv-legacy build demo .mypy_cache .ruff_cache .pytest_cache

@@ -17,7 +17,7 @@ _HELP = {
     "device": "auto: a GPU if PyTorch sees one",
     "quantization": "what the checkpoint must be (default: whatever it is)",
     "kernels": "of 4-bit weights: multiplied as they are, or made dense; auto: exact with --dtype float32, else fast",
-    "lm_head": "int8: in 8 bits for one or two sequences",
+    "lm_head": "int8: read as 8 bits while one sequence runs; auto: so if that is faster and the model quantized",
     "context_length": "longest sequence in tokens (default: the model's)",
     "kv_cache_gib": "memory for the KV cache in GiB (default: by the machine's memory)",
     "kv_cache_dtype": "of the KV cache; auto: the dtype computed in; int8, int4: quantized by token and head",

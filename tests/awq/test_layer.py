@@ -1,5 +1,7 @@
 """The dense layer is transformers' layer, and folding scales leaves it as it is."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from slurminfer.quant.awq.layer import _scaled, fold
 from slurminfer.quant.awq.workspace import WHOLE, Hidden
 from slurminfer.quant.checkpoint.config import read_config
 
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama multi-head": ("llama", {"num_key_value_heads": 4, "head_dim": 24}),
@@ -56,7 +58,8 @@ def test_it_computes_what_transformers_computes(model, calibration, tmp_path):
 @torch.inference_mode()
 def test_what_goes_into_the_linear_layers_is_observed(model, calibration):
     _, reference = model
-    seen, expected = {}, {}
+    seen: dict[str, torch.Tensor] = {}
+    expected: dict[str, torch.Tensor] = {}
     layer = reference.model.layers[0]
     for name in ("self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"):
         layer.get_submodule(name).register_forward_pre_hook(lambda module, x, name=name: expected.update({name: x[0]}))

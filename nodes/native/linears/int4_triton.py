@@ -16,8 +16,10 @@ import triton.language as tl
 from ....quant.checkpoint.quantized import GroupQuantized
 
 BLOCKS = (128, 64, 32)
-_TILE_ROWS, _TILE_OUTPUTS = 16, 32  # 16 rows are the least that tl.dot multiplies
-_PROGRAMS = 512  # about four for each multiprocessor of an H100; inputs are split over programs to reach it
+# The fastest of several tried on an H100. 16 rows are the least that tl.dot multiplies.
+_FEWEST_ROWS, _MOST_ROWS, _OUTPUTS = 16, 64, 128  # of a tile
+_PROGRAMS = 256  # about two for each multiprocessor; inputs are split over programs to reach it
+_UNPACKED_OUTPUTS = 32  # of a tile
 
 
 class Int4TritonWeight:
@@ -41,7 +43,8 @@ class Int4TritonWeight:
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """x W^T from the packed codes: float16 or bfloat16 [n, in] -> float32 [n, out]."""
         x, rows, blocks = x.contiguous(), len(x), self.inputs // self._block
-        tiles = triton.cdiv(rows, _TILE_ROWS), triton.cdiv(self.outputs, _TILE_OUTPUTS)
+        tile_rows = min(max(triton.next_power_of_2(rows), _FEWEST_ROWS), _MOST_ROWS)
+        tiles = triton.cdiv(rows, tile_rows), triton.cdiv(self.outputs, _OUTPUTS)
         splits = max(1, min(blocks, _PROGRAMS // (tiles[0] * tiles[1] or 1)))
         # Sums of the splits side by side and not added in place: the order of additions stays the same.
         sums = torch.empty(splits, rows, self.outputs, dtype=torch.float32, device=x.device)
@@ -58,15 +61,15 @@ class Int4TritonWeight:
                 triton.cdiv(blocks, splits),
                 REPEAT=self._repeat,
                 BLOCK=self._block,
-                ROWS=_TILE_ROWS,
-                OUTPUTS=_TILE_OUTPUTS,
+                ROWS=tile_rows,
+                OUTPUTS=_OUTPUTS,
             )
         return sums.sum(0)
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight [out, in] in `dtype`."""
         weight = torch.empty(self.outputs, self.inputs, dtype=dtype, device=self._packed.device)
-        _unpack[(self.inputs // self._block, triton.cdiv(self.outputs, _TILE_OUTPUTS))](
+        _unpack[(self.inputs // self._block, triton.cdiv(self.outputs, _UNPACKED_OUTPUTS))](
             self._packed,
             self._scales,
             self._offsets,
@@ -75,7 +78,7 @@ class Int4TritonWeight:
             self.inputs,
             REPEAT=self._repeat,
             BLOCK=self._block,
-            OUTPUTS=_TILE_OUTPUTS,
+            OUTPUTS=_UNPACKED_OUTPUTS,
         )
         return weight
 

