@@ -19,6 +19,7 @@ from .wait import until_ready
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False)
 _LINE_INTERVAL_S = 30.0
+_COUNTABLE = 10_000  # layers are; bytes are better told in percent
 _COLOURS = {"ready": "green", "gone": "red", "failed": "red", "unreachable": "red", "draining": "magenta"}
 
 
@@ -60,7 +61,8 @@ class _Lines:
         elif now - self._last < _LINE_INTERVAL_S and done != total:
             return
         self._last = now
-        line = f"{stage} {done}/{total}" if total else stage
+        of_all = f" {done}/{total}" if total < _COUNTABLE else f" {done / total:.0%}"
+        line = stage + (of_all if total else "")
         if self._first < done < total:
             left = (now - self._began) / (done - self._first) * (total - done)
             line += f", {timedelta(seconds=round(left))} left"

@@ -115,6 +115,10 @@ def read_quantization(checkpoint: Path) -> Quantization | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=Quantization)
+        found = msgspec.json.decode(text, type=Quantization)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CorruptModelError(f"cannot read {path}: {error}") from error
+    names = {frozenset(layer.linears) for layer in found.layers}
+    if len(names) != 1 or not all(names):
+        raise CorruptModelError(f"cannot read {path}: expected layers, all with the same linears")
+    return found

@@ -1,7 +1,7 @@
 """An evaluation on one page: `evaluation.png`, 1600 x 1000 pixels."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,8 @@ _STYLE: Any = {
 _LEFT, _MIDDLE, _RIGHT = 0.04, 0.50, 0.97  # of the page's width
 _NAMES = 0.125  # what rows' names take of it
 _UPPER, _LOWER = (0.415, 0.28), (0.08, 0.195)  # panels: bottom and height, of the page's height
+_LONGEST_NAME = 40  # characters of the model's name that have room in the title's usual size
 _MB = 10**6
-_ERRORS: tuple[tuple[str, str, Callable[[LinearError], float]], ...] = (
-    ("rounding", _ROUNDED_COLOUR, lambda linear: linear.rtn_error),
-    ("", _QUANTIZED_COLOUR, lambda linear: linear.error),
-)
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:
@@ -74,11 +71,12 @@ def draw(evaluation: Evaluation, path: Path) -> None:
 def _title(figure: "Figure", evaluation: Evaluation) -> None:
     bits = "" if evaluation.bits is None else f", {evaluation.bits} bits"
     group = "" if evaluation.group_size is None else f", groups of {evaluation.group_size}"
-    figure.text(_LEFT, 0.945, evaluation.model, size=24, weight="bold")
+    size = min(24.0, 24 * _LONGEST_NAME / len(evaluation.model))
+    figure.text(_LEFT, 0.945, evaluation.model, size=size, weight="bold")
     figure.text(_LEFT, 0.91, f"{evaluation.method.upper()}{bits}{group}", size=15, color=_QUANTIZED_COLOUR)
     measured = (
         f"perplexity on {Path(evaluation.text).name}: {evaluation.windows} windows of {evaluation.window} tokens",
-        f"{evaluation.cpu}, {evaluation.cpus} CPUs, {evaluation.date[:10]}",
+        f"{evaluation.cpu}, {evaluation.cpus} CPU{'s' if evaluation.cpus > 1 else ''}, {evaluation.date[:10]}",
     )
     figure.text(_RIGHT, 0.945, "\n".join(measured), size=11, color=_GREY, ha="right", va="center", linespacing=1.6)
 
@@ -93,7 +91,7 @@ def _headline(figure: "Figure", evaluation: Evaluation) -> None:
         (f"{evaluation.size_ratio:.2f} ×", "smaller on disk", f"{old:,.0f} → {new:,.0f} MB"),
         (percent(evaluation.perplexity_change), "perplexity", f"{exact:.2f} → {quantized.perplexity:.2f}"),
         (f"{evaluation.speedup(1):.2f} ×", "decode speed, batch 1", f"{speeds[0]:.1f} → {speeds[1]:.1f} tokens/s"),
-        (f"{memory[0] / memory[1]:.2f} ×", "smaller in memory", f"{memory[0]:,.0f} → {memory[1]:,.0f} MB"),
+        (f"{memory[1] / memory[0]:.2f} ×", "memory for weights", f"{memory[0]:,.0f} → {memory[1]:,.0f} MB"),
     )
     for place, (number, what, detail) in enumerate(numbers):
         left = _LEFT + place * (_RIGHT - _LEFT) / len(numbers)
@@ -130,11 +128,18 @@ def _layer_errors(figure: "Figure", quantization: Quantization) -> None:
     indices = [layer.index for layer in layers]
     axes = figure.add_axes((_MIDDLE, _UPPER[0] + 0.135, _RIGHT - 0.045 - _MIDDLE, _UPPER[1] - 0.135))
     axes.set_title("Output error of the linear layers")
-    for name, colour, value in _ERRORS:
-        means = [fmean(value(linear) for linear in layer.linears.values()) for layer in layers]
+    error, rounded = (
+        [fmean(getattr(linear, name) for linear in layer.linears.values()) for layer in layers]
+        for name in ("error", "rtn_error")
+    )
+    above = {True: 7, False: -7}  # points by which a line's label is off its end
+    for label, means, others, colour in (
+        ("rounding", rounded, error, _ROUNDED_COLOUR),
+        (method, error, rounded, _QUANTIZED_COLOUR),
+    ):
         axes.plot(indices, means, color=colour, lw=2.2, marker="o", ms=4)
-        label = name or method
-        axes.annotate(label, (indices[-1], means[-1]), (8, 0), textcoords="offset points", va="center", color=colour)
+        place = (8, above[means[-1] > others[-1]])
+        axes.annotate(label, (indices[-1], means[-1]), place, textcoords="offset points", va="center", color=colour)
     axes.set(xlim=(indices[0] - 0.5, indices[-1] + 0.5), ylim=(0, None), ylabel="squared, relative")
     axes.tick_params(labelbottom=False, length=0)
     axes.grid(axis="y", color=_RULE, lw=0.7)

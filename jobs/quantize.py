@@ -78,8 +78,11 @@ def part_here(environ: Mapping[str, str] = os.environ) -> Part:
 
 
 def run(entry: QuantizeEntry, part: Part, progress: Progress) -> None:
-    """Quantize here. A finished output is left as it is, so that a job that was requeued too late ends well."""
-    if entry.backend == "native":
+    """Quantize here. A finished output is left as it is: a job may be sent back to the queue when all is done."""
+    if entry.out.is_dir():
+        if part.index == 0:
+            Workspace(entry.out).remove()
+    elif entry.backend == "native":
         from ..quant.awq.quantize import quantize
 
         quantize(entry.model, entry.out, entry.options, progress, part)

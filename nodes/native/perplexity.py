@@ -39,7 +39,8 @@ def perplexity(
 
     Logits are float32. `chunk` tokens go through the model in a step: with few, linear layers use the kernels that
     they use for decoding, and attention reads what the KV cache has kept; with a whole window it is prefill.
-    Raises EngineError if not even one window can be cut, or one is longer than the model's context or KV cache.
+    Raises EngineError if not even one window can be cut, one is longer than the model's context or KV cache, or the
+    model computes NaN.
     """
     most = min(model.context_length, model.num_blocks * model.block_size)
     if not 2 <= window <= most:
@@ -67,4 +68,7 @@ def _losses(model: Model, window: Sequence[int], chunk: int) -> Iterator[float]:
         piece = window[start : min(start + chunk, len(window) - 1)]
         logits = model.forward([Chunk(piece, start, blocks, num_logits=len(piece))])
         targets = torch.tensor(window[start + 1 : start + 1 + len(piece)], device=logits.device)
-        yield from F.cross_entropy(logits, targets, reduction="none").tolist()
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        if not losses.isfinite().all():
+            raise EngineError("the model's logits are not finite: its weights are damaged, or its dtype is too narrow")
+        yield from losses.tolist()

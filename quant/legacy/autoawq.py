@@ -75,7 +75,7 @@ def _run(argv: Sequence[str], log: Path, progress: Progress) -> None:
             for line in process.stdout:
                 said = json.loads(line)
                 if "layer" in said:
-                    progress("AutoAWQ", said["layer"], said["layers"])
+                    progress("quantize", said["layer"], said["layers"])
             process.wait()
         finally:
             process.kill()

@@ -92,7 +92,7 @@ def test_sbatch_of_the_example_quantizes_and_evaluates(cluster_user, sandbox, or
         "OUT": str(out),
         "SLURMINFER": str(HOUSE / ".venv/bin/slurminfer"),
         "OPTIONS": " ".join(map(str, OPTIONS)),
-        "TEXT": str(TEXT),
+        "EVALUATE": f"--text {TEXT} --windows 2",
     }
     log = shared / "job.log"
     submitted = sandbox.run_as(ordinary_user, ["sbatch", "--parsable", f"--output={log}", script], env)

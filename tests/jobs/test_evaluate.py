@@ -248,10 +248,10 @@ def test_a_text_that_is_not_there(pair):
         evaluate(*pair, text="nowhere.txt")
 
 
-def test_a_damaged_record_is_found_before_anything_is_measured(pair, text):
-    (pair[1] / "quantization.json").write_text(
-        '{"method": "awq", "bits": 4, "group_size": 32, "layers": [{"index": 0}]}'
-    )
+@pytest.mark.parametrize("layers", ['[{"index": 0}]', "[]", '[{"index": 0, "linears": {}}]'])
+def test_a_damaged_record_is_found_before_anything_is_measured(pair, text, layers):
+    record = f'{{"method": "awq", "bits": 4, "group_size": 32, "layers": {layers}}}'
+    (pair[1] / "quantization.json").write_text(record)
     with pytest.raises(CorruptModelError, match=r"quantization\.json: .*linears"):
         evaluate(*pair, text=text)
 

@@ -62,14 +62,14 @@ def make_model(path: Path) -> LlamaForCausalLM:
         num_key_value_heads=1,
         max_position_embeddings=128,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-        initializer_range=0.1,
+        initializer_range=0.05,
     )
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
-                parameter.mul_(torch.randn(parameter.shape[1]).mul(0.7).exp())
+                parameter.mul_(torch.randn(parameter.shape[1]).mul(0.5).exp())
     model.save_pretrained(path)
     return model
 
@@ -100,7 +100,7 @@ def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 @torch.inference_mode()
 def test_our_engine_computes_the_logits_of_autoawqs_own_dequantized_weights(quantized, run_legacy, tmp_path):
     model, path, seen = quantized
-    assert seen == [("AutoAWQ", 1, 2), ("AutoAWQ", 2, 2)]
+    assert seen == [("quantize", 1, 2), ("quantize", 2, 2)]
     run_legacy(DEQUANTIZE, path / "model.safetensors", tmp_path / "dense.safetensors", GROUP)
     reference = LlamaForCausalLM(model.config).eval()
     reference.load_state_dict(load_file(tmp_path / "dense.safetensors"))
@@ -109,7 +109,7 @@ def test_our_engine_computes_the_logits_of_autoawqs_own_dequantized_weights(quan
 
 @torch.inference_mode()
 def test_the_quantized_model_is_close_to_the_original(quantized):
-    """AutoAWQ's search would leave the weights multiplied by its first candidate: a distance of 1."""
+    """AutoAWQ's search would leave the weights multiplied by its first candidate: a distance of 0.8."""
     model, path, _ = quantized
     assert _distance(_logits(path), model(torch.tensor([TOKENS])).logits[0]) < 0.5
 
@@ -125,7 +125,7 @@ def test_the_directory_is_a_model_of_its_own(quantized):
 
 def test_a_group_size_that_does_not_fit_is_autoawqs_own_complaint(quantized, python, tmp_path):
     _, path, _ = quantized
-    with pytest.raises(CommandError, match="must be a multiple of group_size"):
+    with pytest.raises(CommandError, match=r"AutoAWQ failed: \w+: .*\b48\b"):
         quantize(path.parent / "model", tmp_path / "out", [[1, 2, 3]], 48, silent, python)
     assert not (tmp_path / "out").exists()
 

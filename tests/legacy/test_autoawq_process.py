@@ -63,7 +63,7 @@ def test_progress_counts_layers_and_the_result_gets_its_name_at_the_end(tmp_path
         seen.append((stage, done, total))
 
     quantize(tmp_path / "model", out, SAMPLES, 64, progress, stand_in(LAYER, """echo '{"peak_bytes": 3}'"""))
-    assert seen == [("AutoAWQ", 1, 2)]
+    assert seen == [("quantize", 1, 2)]
     assert "--group-size 64" in (out / "arguments").read_text()
     assert list(tmp_path.glob(".out*")) == []
 

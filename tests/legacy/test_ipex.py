@@ -15,7 +15,7 @@ import torch
 from slurminfer.nodes.native.linears.ipex import IpexInt4Linear, available_for
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
-for outputs, inputs, group in [(64, 64, 64), (192, 576, 64), (960, 576, 64), (72, 256, 32), (576, 1536, 128)]:
+for outputs, inputs, group in [(64, 64, 64), (192, 576, 64), (960, 576, 64), (96, 256, 32), (576, 1536, 128)]:
     scales = torch.rand(outputs, inputs // group) * 0.01 + 0.001
     zeros = torch.randint(0, 16, scales.shape)
     codes = torch.randint(0, 16, (outputs, inputs), dtype=torch.uint8)
@@ -62,9 +62,9 @@ def test_whole_zero_points_of_four_bits_fit():
         replace(_weight(), offsets=torch.rand(32, 2)),  # a minimum, as in GGUF's Q4_1
         GroupQuantized(codes=_weight().codes, scales=torch.ones(32, 2), offsets=torch.full((32, 2), -16.0), bits=4),
         replace(_weight(), bits=8),
-        _weight(outputs=20),
+        _weight(outputs=40),
     ],
-    ids=["any offset", "zero point 16", "8 bits", "20 outputs"],
+    ids=["any offset", "zero point 16", "8 bits", "40 outputs"],
 )
 def test_other_weights_do_not_fit(weight):
     assert not available_for(weight)

@@ -17,6 +17,8 @@ from slurminfer.nodes.native.step import Chunk
 from slurminfer.quant.checkpoint.config import parse_config
 from slurminfer.quant.kv import hadamard, make_format, pack4, unpack4
 
+from .conftest import DEVICE
+
 CPU = torch.device("cpu")
 BLOCK, KV_HEADS, HEAD_DIM = 16, 3, 64
 CONFIG = parse_config(
@@ -201,7 +203,9 @@ def test_chunks_in_a_mixed_batch_compute_what_they_compute_alone(pair, load, dri
         for count in chunks:
             alone.step((again, count))
         assert alone.finish(again, 16) == sequence.generated[:16]
-        torch.testing.assert_close(torch.stack(again.logits), torch.stack(sequence.logits[:16]), atol=1e-2, rtol=0)
+        # A GPU's products round differently in another batch, and a code becomes its neighbour now and then.
+        tolerance = 1e-2 if DEVICE == "cpu" else 0.2
+        torch.testing.assert_close(torch.stack(again.logits), torch.stack(sequence.logits[:16]), atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("kind", QUANTIZED)

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from slurminfer.core.errors import EngineError
@@ -82,3 +83,12 @@ def test_windows_that_cannot_be_are_refused(make, load, tmp_path, window, count,
     make(tmp_path, "llama")
     with pytest.raises(EngineError, match=message):
         perplexity(load(tmp_path), _tokens(count), window=window, chunk=8)
+
+
+def test_weights_that_compute_nan_are_named_as_such(make, load, tmp_path):
+    make(tmp_path, "llama")
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.norm.weight"].fill_(torch.nan)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(EngineError, match="not finite"):
+        perplexity(load(tmp_path), _tokens(40), window=32, chunk=8)

@@ -16,14 +16,17 @@ import pytest
 from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
+from slurminfer.quant.awq.options import AwqOptions
+from slurminfer.quant.awq.quantize import quantize
 from slurminfer.quant.models import resolve
+from slurminfer.quant.progress import silent
 
 PYTHON = os.environ.get("SLURMINFER_TEST_VLLM")
 SPEC = """
 name = "vllm"
 [model]
 path = "{model}"
-dtype = "float32"
+dtype = "{dtype}"
 context_length = 1024
 [[pool]]
 name = "cpu"
@@ -42,11 +45,22 @@ pytestmark = [
 ]
 
 
-def test_a_vllm_worker_becomes_ready_answers_drains_and_ends(tmp_path, monkeypatch):
+@pytest.fixture(params=["as it is", "our AWQ"])
+def model(request, tmp_path):
+    """Directory and dtype; vLLM finds out by itself that weights are quantized."""
+    original = resolve("demo")
+    if request.param == "as it is":
+        return original, "float32"
+    quantize(original, tmp_path / "awq", AwqOptions(samples=32, sample_length=256), silent)
+    return tmp_path / "awq", "bfloat16"
+
+
+def test_a_vllm_worker_becomes_ready_answers_drains_and_ends(model, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
     run = RunDirectory.named("vllm")
     run.create()
-    spec = parse_spec(SPEC.format(model=resolve("demo"), python=PYTHON))
+    directory, dtype = model
+    spec = parse_spec(SPEC.format(model=directory, dtype=dtype, python=PYTHON))
     run.write_spec(spec)
     env = {**os.environ, "SLURMINFER_LOCAL": "1", **spec.pool[0].env}
     agent = subprocess.Popen([sys.executable, "-m", "slurminfer.nodes.agent", str(run.path), "cpu-0"], env=env)

@@ -16,7 +16,7 @@ def choose_kernels(
     - `kernels` auto: exact where dtype float32 is asked for by name, else fast.
     - Dense copies are kept on a CPU if they take no more than half of the `available` bytes (before loading): the KV
       cache takes a quarter at most. A weight of 4 bits in groups of 64 then takes 2.56 bytes in place of 0.56. Without
-      them a step of 5 to 64 rows runs on the 4-bit kernel, which takes 1.5 times as long at 8 rows and 2.5 times at
+      them a step of 5 to 64 rows runs on the 4-bit kernel, which takes 1.2 times as long at 8 rows and 2.5 times at
       64 (4096 x 4096 on two Zen 4 cores), and one of more rows unpacks each weight first, which takes as long as a
       product with 100 rows.
     - `lm_head` auto: int8 for a single row where the linear layers are quantized, on a CPU with AMX. There it saves
