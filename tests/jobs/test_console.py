@@ -9,7 +9,7 @@ from slurminfer.jobs import console
 def clock(monkeypatch):
     """Time that passes only when the test says so."""
     now = [1000.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("slurminfer.jobs.console.time.monotonic", lambda: now[0])
     return now
 
 

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from slurminfer.core.errors import SlurmError
-from slurminfer.core.job import JobPhase, JobStatus
+from slurminfer.core.job import JobPhase, JobRequest, JobStatus
 from slurminfer.core.spec import load_job
 from slurminfer.jobs import quantize as module
 from slurminfer.jobs.quantize import QuantizeEntry, follow, part_here, request, submit
@@ -34,17 +35,23 @@ class Launcher:
 
     name = "slurm"
 
-    def __init__(self, *phases):
-        self.phases, self.submitted = list(phases), []
+    def __init__(self, *phases: JobPhase) -> None:
+        self.phases, self.submitted = list(phases), list[JobRequest]()
 
-    def submit(self, request):
+    def submit(self, request: JobRequest) -> str:
         request.log_folder.mkdir(parents=True, exist_ok=True)
         self.submitted.append(request)
         return str(len(self.submitted))
 
-    def observe(self, ids):
+    def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         phase = self.phases.pop(0) if len(self.phases) > 1 else self.phases[0]
         return {job: JobStatus(id=job, phase=phase, state=phase.value.upper(), reason="because") for job in ids}
+
+    def render(self, request: JobRequest) -> str:
+        raise NotImplementedError
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(

