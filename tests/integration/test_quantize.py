@@ -88,6 +88,8 @@ def test_two_nodes_and_all_that_can_happen_to_them(cluster_user, sandbox, ordina
 
 def test_sbatch_of_the_example_quantizes_and_evaluates(sandbox, ordinary_user, shared, out):
     make_model(shared / "model")  # a small one: evaluation loads it ten times
+    for path in (shared / "model").iterdir():
+        path.chmod(0o644)  # others may read it: it is root's
     text = shared / "text.txt"
     text.write_text(" ".join(str(7 * i * i % 300) for i in range(1000)))
     script = shutil.copy(HOUSE / "examples/quantize.sbatch", shared)
