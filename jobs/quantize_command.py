@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -47,7 +48,7 @@ def quantize(
     if entry.out.exists():
         raise ModelError(f"{entry.out} exists already: remove it, or choose another name")
     with console.model_progress() as progress:
-        entry = _with_model_found(entry, model, progress)
+        entry = replace(entry, model=resolve(model, progress))
         if spec_path is None:
             run(entry, part_here(), progress)
         else:
@@ -57,16 +58,6 @@ def quantize(
             follow(job_id, entry, launcher, progress)
     if part_here().index == 0:
         _print_result(entry)
-
-
-def _with_model_found(entry: QuantizeEntry, model: str, progress: Any) -> QuantizeEntry:
-    return QuantizeEntry(
-        model=resolve(model, progress),
-        out=entry.out,
-        options=entry.options,
-        backend=entry.backend,
-        evaluate_on=entry.evaluate_on,
-    )
 
 
 def _options(given: Mapping[str, Any]) -> AwqOptions:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -27,6 +28,11 @@ class Calibration:
     tokens: torch.Tensor  # int64 [samples, length]
     device: torch.device
 
+    @cached_property
+    def weights(self) -> Weights:
+        """The model's tensors, as float32; it opens every shard once."""
+        return Weights(self.model, torch.float32)
+
     @property
     def batch(self) -> int:
         """Samples computed at once, always the same ones: sums are rounded alike however the work is divided."""
@@ -39,19 +45,17 @@ class Calibration:
 
     def layer(self, index: int) -> Tensors:
         """float32 tensors of a layer."""
-        weights = Weights(self.model, torch.float32)
         shapes = tensor_shapes(self.config)
         return {
-            name: weights.read(f"model.layers.{index}.{name}", *shape).to(self.device) for name, shape in shapes.items()
+            name: self.weights.read(f"model.layers.{index}.{name}", *shape).to(self.device)
+            for name, shape in shapes.items()
         }
 
     def embed(self, part: Part, into: Hidden) -> None:
         """Write the inputs of the first layer, for the samples of `part`."""
         tokens = self.share(part)
         ids, places = torch.unique(tokens, return_inverse=True)
-        table = Weights(self.model, torch.float32).rows(
-            "model.embed_tokens.weight", ids, self.config.vocab_size, self.config.hidden_size
-        )
+        table = self.weights.rows("model.embed_tokens.weight", ids, self.config.vocab_size, self.config.hidden_size)
         with into.writing() as file:
             for batch in places.split(self.batch):
                 put(file, table[batch])

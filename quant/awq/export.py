@@ -50,7 +50,7 @@ def copy_other_files(model: Path, directory: Path) -> None:
 
 def checkpoint_dtype(calibration: Calibration) -> torch.dtype:
     """Of what is not quantized: bfloat16 if the model is, else float16."""
-    norm = Weights(calibration.model, torch.float32).stored("model.norm.weight", calibration.config.hidden_size)
+    norm = calibration.weights.stored("model.norm.weight", calibration.config.hidden_size)
     return torch.bfloat16 if norm.dtype == torch.bfloat16 else torch.float16
 
 
