@@ -116,47 +116,43 @@ def _scale_values(magnitude: torch.Tensor, importance: torch.Tensor, ratio: floa
 def search_clip(weight: torch.Tensor, hessian: torch.Tensor, group_size: int) -> Grid:
     """The grid of a weight [out, in] whose groups are clipped as far as makes the output's error least.
 
-    The paper's code minimises the error that each group makes alone. Here the groups are taken in order, and each
-    also answers for what those before it have left: their errors add up in one output, and clipping biases them.
+    As in the paper's code a candidate is a share of the group's largest magnitude, and what lies beyond it on either
+    side is clipped. That code minimises the error that each group makes alone. Here the groups are taken in order, and
+    each also answers for what those before it have left: their errors add up in one output, and clipping biases them.
     """
     groups = grouped(weight, group_size)
-    low, high = fit(groups)
     difference = torch.zeros_like(weight)  # of the groups that are decided
+    chosen = []
     for group in range(groups.shape[1]):
         start, stop = group * group_size, (group + 1) * group_size
         before = difference[:, :start] @ hessian[:start, start:stop]
-        choice = _clip_group(
-            groups[:, group : group + 1],
-            (low[:, group : group + 1], high[:, group : group + 1]),
-            hessian[start:stop, start:stop],
-            before,
-        )
-        difference[:, start:stop] = choice.difference
-        low[:, group] *= choice.shrink
-        high[:, group] *= choice.shrink
-    return make_grid(low, high)
+        clip = _clip_group(groups[:, group : group + 1], hessian[start:stop, start:stop], before)
+        difference[:, start:stop] = clip.difference
+        chosen.append(clip)
+    return make_grid(torch.cat([clip.low for clip in chosen], 1), torch.cat([clip.high for clip in chosen], 1))
 
 
 @dataclass
 class _Clip:
     """The best found so far, for every output."""
 
-    shrink: torch.Tensor  # [out]
+    low: torch.Tensor  # [out, 1]
+    high: torch.Tensor  # [out, 1]
     difference: torch.Tensor  # [out, group_size]
 
 
-def _clip_group(
-    group: torch.Tensor, span: tuple[torch.Tensor, torch.Tensor], block: torch.Tensor, before: torch.Tensor
-) -> _Clip:
-    """The best shrink of one `group` [out, 1, group_size]; `before` [out, group_size] is D H of the groups before."""
-    low, high = span
-    least = torch.full_like(low[:, 0], torch.inf)
-    best = _Clip(torch.ones_like(least), torch.zeros_like(before))
+def _clip_group(group: torch.Tensor, block: torch.Tensor, before: torch.Tensor) -> _Clip:
+    """The best span of one `group` [out, 1, group_size]; `before` [out, group_size] is D H of the groups before."""
+    low, high = fit(group)
+    largest = torch.maximum(-low, high)
+    least = torch.full_like(low, torch.inf)
+    best = _Clip(low, high, torch.zeros_like(before))
     for shrink in torch.linspace(1, _SMALLEST_SHRINK, _SHRINKS + 1).tolist():
-        difference = make_grid(low * shrink, high * shrink).round(group).sub_(group).squeeze(1)
-        error = torch.addmm(before, difference, block, beta=2.0).mul_(difference).sum(-1)
+        span = torch.maximum(low, -shrink * largest), torch.minimum(high, shrink * largest)
+        difference = make_grid(*span).round(group).sub_(group).squeeze(1)
+        error = torch.addmm(before, difference, block, beta=2.0).mul_(difference).sum(-1, keepdim=True)
         better = error < least
         least = torch.where(better, error, least)
-        best.shrink = torch.where(better, shrink, best.shrink)
-        best.difference = torch.where(better.unsqueeze(1), difference, best.difference)
+        best.low, best.high = torch.where(better, span[0], best.low), torch.where(better, span[1], best.high)
+        best.difference = torch.where(better, difference, best.difference)
     return best
