@@ -21,6 +21,11 @@ class Rope:
         self._cos = torch.cat((cos, cos), -1).to(device, dtype)
         self._sin = torch.cat((-sin, sin), -1).to(device, dtype)
 
+    @property
+    def tables(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and signed sine [positions, head_dim]."""
+        return self._cos, self._sin
+
     def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and signed sine [n, 1, head_dim] of int64 positions [n]."""
         return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)

@@ -16,7 +16,8 @@ _HELP = {
     "dtype": "computed in, and stored in the KV cache; auto: the machine's fastest",
     "device": "auto: a GPU if PyTorch sees one",
     "quantization": "what the checkpoint must be (default: whatever it is)",
-    "kernels": "of 4-bit weights: multiplied as they are, or made dense; auto: exact with --dtype float32, else fast",
+    "kernels": "of quantized weights: multiplied by a compiled library, by PyTorch, or made dense (exact); auto: exact "
+    "with --dtype float32, else compiled where that is possible",
     "lm_head": "int8: read as 8 bits while one sequence runs; auto: so if that is faster and the model quantized",
     "context_length": "longest sequence in tokens (default: the model's)",
     "kv_cache_gib": "memory for the KV cache in GiB (default: by the machine's memory)",

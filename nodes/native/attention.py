@@ -15,7 +15,7 @@ def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: 
     chunk attends to these. Whatever comes later reads the cache, with the error of its format if that is quantized.
     """
     outputs = [_decode(q[group.rows], layer, cache, group) for group in plan.decodes]
-    outputs += [_prefill(q[chunk.rows], kv[chunk.rows], layer, cache, chunk) for chunk in plan.prefills]
+    outputs += [attend_prefill(q[chunk.rows], kv[chunk.rows], layer, cache, chunk) for chunk in plan.prefills]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
@@ -35,8 +35,11 @@ def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeG
     return out.reshape(count, heads * head_dim).to(q.dtype)
 
 
-def _prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: Prefill) -> torch.Tensor:
-    """Key-value heads are the batch, the heads that share one are its heads: expanded, not copied."""
+def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: Prefill) -> torch.Tensor:
+    """A prompt's chunk: output [n, heads * head_dim] of q [n, heads, head_dim] and its own `kv`, as in `attend`.
+
+    Key-value heads are the batch, the heads that share one are its heads: expanded, not copied.
+    """
     count, heads, head_dim = q.shape
     group = heads // cache.kv_heads
     if chunk.cache_rows is None:

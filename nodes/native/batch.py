@@ -71,7 +71,7 @@ def make_batch(
     device = cache.device
     order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > 1, -chunks[i].start))
     ordered = [chunks[i] for i in order]
-    ends = _cumulative([len(chunk.tokens) for chunk in ordered])
+    ends = cumulative([len(chunk.tokens) for chunk in ordered])
     end_of = dict(zip(order, ends, strict=True))
     size = cache.block_size
     places = [position for chunk in ordered for position in range(chunk.start, chunk.start + len(chunk.tokens))]
@@ -111,59 +111,66 @@ class _Planner:
     def plan(self, window: int | None) -> AttentionPlan:
         decodes = self._decodes
         gathers = self._paged_heads is None and self._cache.device.type == "cpu"
-        lengths = [chunk.start + 1 - self._first(chunk, window) for chunk in decodes]
+        lengths = [chunk.start + 1 - _first(chunk, window, self._cache) for chunk in decodes]
         groups = group_lengths(lengths, _GATHER_MOST if gathers else _GROUP_MOST)
+        prefills = zip(self._prefills, self._prefill_ends, strict=True)
         return AttentionPlan(
             tuple(self._decode(decodes[start:stop], start, window) for start, stop in groups),
-            tuple(self._prefill(c, e, window) for c, e in zip(self._prefills, self._prefill_ends, strict=True)),
+            tuple(plan_prefill(chunk, end, window, self._cache) for chunk, end in prefills),
         )
-
-    def _first(self, chunk: Chunk, window: int | None) -> int:
-        """The first position that is gathered: the first that the chunk sees, or before it in its block."""
-        seen = 0 if window is None else max(chunk.start + 1 - window, 0)
-        return seen - seen % self._cache.block_size
 
     def _decode(self, chunks: Sequence[Chunk], start: int, window: int | None) -> DecodeGroup | PagedGroup:
         size = self._cache.block_size
-        firsts = [self._first(chunk, window) for chunk in chunks]
+        firsts = [_first(chunk, window, self._cache) for chunk in chunks]
         length = max(chunk.start + 1 - first for chunk, first in zip(chunks, firsts, strict=True))
         width = -(-length // size)
         tables = [list(c.blocks[first // size : c.start // size + 1]) for c, first in zip(chunks, firsts, strict=True)]
         # Padding repeats a block of the same sequence: masked, and of no other's values.
         tables = [table + table[-1:] * (width - len(table)) for table in tables]
         queries = torch.tensor([[c.start - first] for c, first in zip(chunks, firsts, strict=True)])
-        mask = self._mask(queries, length, window, self._cache.format.read_dtype)
+        mask = _mask(queries, length, window, self._cache.format.read_dtype, self._cache.device)
         mask = None if mask is None else mask.unsqueeze(1)
         rows, blocks = slice(start, start + len(chunks)), torch.tensor(tables, device=self._cache.device)
         if self._paged_heads is not None:
             return make_group(rows, blocks, length, mask, self._paged_heads, self._cache)
         return DecodeGroup(rows, self._cache.rows(blocks), length, None if mask is None else mask.unsqueeze(1))
 
-    def _prefill(self, chunk: Chunk, end: int, window: int | None) -> Prefill:
-        count, size = len(chunk.tokens), self._cache.block_size
-        rows = slice(end - count, end)
-        if chunk.start == 0 and (window is None or count <= window):
-            return Prefill(rows)
-        first = self._first(chunk, window)
-        stop = chunk.start + count
-        table = torch.tensor([list(chunk.blocks[first // size : -(-stop // size)])], device=self._cache.device)
-        queries = torch.arange(chunk.start - first, stop - first).unsqueeze(1)
-        mask = self._mask(queries, stop - first, window, self._cache.format.dtype)
-        return Prefill(rows, self._cache.rows(table), stop - first, mask)
 
-    def _mask(self, queries: torch.Tensor, length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """[n, length]: 0 where the query at place `queries` [n, 1] sees, -inf elsewhere. None: all see all."""
-        keys = torch.arange(length)
-        hidden = keys > queries
-        if window is not None:
-            hidden |= keys <= queries - window
-        if not hidden.any():
-            return None
-        zeros = torch.zeros(hidden.shape, dtype=dtype)
-        return zeros.masked_fill_(hidden, -torch.inf).to(self._cache.device)
+def plan_prefill(chunk: Chunk, end: int, window: int | None, cache: KVCache) -> Prefill:
+    """What a prompt's chunk attends to, whose rows end at `end`."""
+    count, size = len(chunk.tokens), cache.block_size
+    rows = slice(end - count, end)
+    if chunk.start == 0 and (window is None or count <= window):
+        return Prefill(rows)
+    first = _first(chunk, window, cache)
+    stop = chunk.start + count
+    table = torch.tensor([list(chunk.blocks[first // size : -(-stop // size)])], device=cache.device)
+    queries = torch.arange(chunk.start - first, stop - first).unsqueeze(1)
+    mask = _mask(queries, stop - first, window, cache.format.dtype, cache.device)
+    return Prefill(rows, cache.rows(table), stop - first, mask)
 
 
-def _cumulative(counts: Sequence[int]) -> list[int]:
+def _first(chunk: Chunk, window: int | None, cache: KVCache) -> int:
+    """The first position that is gathered: the first that the chunk sees, or before it in its block."""
+    seen = 0 if window is None else max(chunk.start + 1 - window, 0)
+    return seen - seen % cache.block_size
+
+
+def _mask(
+    queries: torch.Tensor, length: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor | None:
+    """[n, length]: 0 where the query at place `queries` [n, 1] sees, -inf elsewhere. None: all see all."""
+    keys = torch.arange(length)
+    hidden = keys > queries
+    if window is not None:
+        hidden |= keys <= queries - window
+    if not hidden.any():
+        return None
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)
+
+
+def cumulative(counts: Sequence[int]) -> list[int]:
+    """The sums of the first one, two, and so on."""
     ends, total = [], 0
     for count in counts:
         total += count

@@ -9,7 +9,7 @@ from ...core.spec import NativeKVCacheDtype, NativeQuantization
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
-KernelChoice = Literal["auto", "fast", "exact"]
+KernelChoice = Literal["auto", "compiled", "torch", "exact"]
 HeadChoice = Literal["auto", "int8", "dense"]
 
 
@@ -24,7 +24,7 @@ class EngineOptions:
     dtype: Dtype = "auto"
     device: Device = "auto"
     quantization: NativeQuantization | None = None  # refuse a model of another kind
-    kernels: KernelChoice = "auto"  # of quantized linear layers, see linears/choice.py
+    kernels: KernelChoice = "auto"  # of quantized linear layers, see linears/choice.py and fused/
     lm_head: HeadChoice = "auto"
     context_length: int | None = None
     kv_cache_gib: float | None = None

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -14,6 +16,8 @@ from ...quant.models import check_quantization
 from ...quant.numerics import native_dtype
 from .batch import make_batch
 from .decoder import Decoder
+from .fused.decoder import FusedDecoder
+from .fused.upgrade import Upgrade
 from .kv_cache import KVCache, budget_bytes, count_blocks
 from .linears.choice import choose_kernels
 from .options import Device, Dtype, EngineOptions
@@ -21,28 +25,54 @@ from .paged import supports
 from .step import Chunk
 
 
+class Decodes(Protocol):
+    """What computes a model's steps."""
+
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See `Model.forward`."""
+
+
 class Runner:
     """The `Model` of step.py."""
 
-    def __init__(self, config: ModelConfig, decoder: Decoder, cache: KVCache, context_length: int) -> None:
-        self.config = config
+    def __init__(self, config: ModelConfig, decoder: Decodes, cache: KVCache, context_length: int) -> None:
+        self.config, self.decoder = config, decoder
         self.vocab_size = config.vocab_size
         self.context_length = context_length
         self.block_size = cache.block_size
         self.num_blocks = cache.num_blocks
-        self._decoder, self._cache = decoder, cache
-        self._windows = set(config.windows)
-        self._paged_heads = config.num_heads if supports(cache.format, cache.device) else None
+        self.cache = cache
+
+    @property
+    def compiled(self) -> bool:
+        """Whether steps are computed by the compiled library."""
+        return isinstance(self.decoder, FusedDecoder)
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """See `Model.forward`."""
-        batch = make_batch(chunks, self._cache, self._windows, self._paged_heads)
-        return self._decoder.forward(batch, self._cache)
+        return self.decoder.forward(chunks)
 
 
-def load_model(options: EngineOptions) -> Runner:
+@dataclass(frozen=True)
+class PlainDecoder:
+    """Steps of PyTorch's operations: any model, dtype and device."""
+
+    decoder: Decoder
+    cache: KVCache
+    config: ModelConfig
+
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See `Model.forward`."""
+        paged_heads = self.config.num_heads if supports(self.cache.format, self.cache.device) else None
+        return self.decoder.forward(make_batch(chunks, self.cache, set(self.config.windows), paged_heads), self.cache)
+
+
+def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
     """Read the model into memory, make its KV cache and set the number of compute threads of this process.
+
+    With `at_once`, a model whose library must still be compiled is computed without until it is there, some seconds
+    later. Otherwise, compiling is waited for.
 
     Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, EngineError (an option cannot be met).
     """
@@ -53,15 +83,26 @@ def load_model(options: EngineOptions) -> Runner:
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    format = make_format(options.kv_cache_dtype, config.head_dim, dtype, device)
+    upgrade = Upgrade(options, config, context_length, dtype, format, device)
     with torch.inference_mode():
-        weights = Weights(options.model, dtype, config.quantization)
-        kernels = choose_kernels(options, config, dtype, device, available_bytes())
-        decoder = Decoder(config, weights, context_length, dtype, device, kernels)
+        fused = None if at_once and upgrade.must_compile else upgrade.load()
+        plain = None
+        if fused is None:
+            weights = Weights(options.model, dtype, config.quantization)
+            kernels = choose_kernels(options, config, dtype, device, available_bytes())
+            plain = Decoder(config, weights, context_length, dtype, device, kernels)
         budget = budget_bytes(options.kv_cache_gib, device)
-        format = make_format(options.kv_cache_dtype, config.head_dim, dtype, device)
         num_blocks = count_blocks(config, context_length, options.block_size, format, budget)
         cache = KVCache(config, num_blocks, options.block_size, format, device)
-    return Runner(config, decoder, cache, context_length)
+    if plain is None:
+        assert fused is not None
+        fused.attach(cache)
+        return Runner(config, fused, cache, context_length)
+    runner = Runner(config, PlainDecoder(plain, cache, config), cache, context_length)
+    if at_once and upgrade.must_compile:
+        upgrade.start(runner)
+    return runner
 
 
 def _context_length(wanted: int | None, config: ModelConfig) -> int:

@@ -54,7 +54,7 @@ def load(options: EngineOptions) -> "EngineCore":
     from .engine_core import EngineCore
     from .runner import load_model
 
-    return EngineCore(load_model(options), options)
+    return EngineCore(load_model(options, at_once=True), options)
 
 
 async def _serve(options: EngineOptions, server: ServerOptions, listener: socket.socket) -> None:

@@ -28,6 +28,7 @@ class Model(Protocol):
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one mixed step and write the chunks' keys and values into their blocks.
 
-        Returns float32 logits [sum of the chunks' num_logits, vocab_size], in the chunks' and their tokens' order.
+        Returns float32 logits [sum of the chunks' num_logits, vocab_size], in the chunks' and their tokens' order,
+        valid until the next call.
         No two chunks are of one sequence; full blocks may be shared and are never written again.
         """

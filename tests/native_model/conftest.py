@@ -125,7 +125,7 @@ class Driver:
         for (sequence, count), chunk in zip(work, chunks, strict=True):
             sequence.computed += count
             if chunk.num_logits:
-                row = next(logits).cpu()
+                row = next(logits).cpu().clone()
                 sequence.logits.append(row)
                 sequence.generated.append(int(row.argmax()))
 

@@ -191,7 +191,7 @@ def test_options_decide_what_is_used(make, tmp_path):
     assert chosen(kernels="exact").exact
     assert chosen(torch.float32, dtype="float32").exact
     assert not chosen(torch.float32).exact  # what auto is without bfloat16 instructions
-    assert not chosen(torch.float32, dtype="float32", kernels="fast").exact
+    assert not chosen(torch.float32, dtype="float32", kernels="torch").exact
     size = dense_bytes(config, torch.bfloat16)
     assert chosen(available=2 * size).keep_dense
     assert not chosen(available=2 * size - 1).keep_dense
@@ -220,7 +220,7 @@ def test_tokens_differ_from_exact_ones_only_where_the_best_logits_are_close(
     reference = drive(load(tmp_path))
     if not room:
         monkeypatch.setattr(runner, "available_bytes", lambda: 0)
-    driver = drive(load(tmp_path, dtype="bfloat16"))
+    driver = drive(load(tmp_path, dtype="bfloat16", kernels="torch"))
     pairs = [(driver.add(prompt), reference.add(prompt)) for prompt in prompts]
     driver.step(*((sequence, len(sequence.prompt)) for sequence, _ in pairs))
     for _ in range(40):
@@ -250,7 +250,7 @@ def test_logits_are_as_close_as_those_of_dense_bfloat16(make, load, drive, tmp_p
 
     exact = logits().double()
     dense = relative_error(logits(dtype="bfloat16", kernels="exact"), exact)
-    assert relative_error(logits(dtype="bfloat16"), exact) < 2 * dense
+    assert relative_error(logits(dtype="bfloat16", kernels="torch"), exact) < 2 * dense
 
 
 def to_awq(path: Path, group_size: int = 32) -> None:

@@ -13,7 +13,7 @@ def choose_kernels(
 ) -> Kernels:
     """Resolve `kernels` and `lm_head`, and see whether there is room for dense copies.
 
-    - `kernels` auto: exact where dtype float32 is asked for by name, else fast.
+    - `kernels` auto: exact where dtype float32 is asked for by name, else compiled or torch.
     - Dense copies are kept on a CPU if they take no more than half of the `available` bytes (before loading): the KV
       cache takes a quarter at most. A weight of 4 bits in groups of 64 then takes 2.56 bytes in place of 0.56. Without
       them a step of 5 to 64 rows runs on the 4-bit kernel, which takes 1.2 times as long at 8 rows and 2.5 times at

@@ -1,0 +1,51 @@
+"""Memory for what lies between the operations of a step; it grows to the largest step and is used again."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ....quant.checkpoint.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Views for one step, valid until the next `take`."""
+
+    x: torch.Tensor  # float32 [rows, hidden]
+    qkv: torch.Tensor  # float32 [rows, (heads + 2 kv_heads) * head_dim]
+    attention: torch.Tensor  # float32 [rows, heads * head_dim]
+    logits: torch.Tensor  # float32 [rows that have logits, padded vocabulary]
+    pointers: tuple[int, ...]  # of library.Step, from x on
+
+
+class Buffers:
+    """Of one decoder, whose steps are computed one after the other."""
+
+    def __init__(self, config: ModelConfig, group: int, head_outputs: int) -> None:
+        heads = config.num_heads * config.head_dim
+        widest = max(config.hidden_size, heads, config.intermediate_size)
+        self._widths = {
+            "x": config.hidden_size,
+            "qkv": heads + 2 * config.num_kv_heads * config.head_dim,
+            "attention": heads,
+            "partial": config.num_heads * (config.head_dim + 2),
+            "inner": 2 * config.intermediate_size,
+            "codes": widest // 4,  # bytes
+            "scales": 2 * (widest // group),
+            "logits": head_outputs,
+        }
+        self._found = {name: torch.empty(0) for name in self._widths}
+
+    def take(self, rows: int, pieces: int, logits_rows: int) -> Room:
+        """For a step of `rows`, with `pieces` pieces of attention; contents are whatever was there."""
+        counts = {"partial": pieces, "logits": logits_rows}
+        for name, width in self._widths.items():
+            needed = counts.get(name, rows) * width
+            if len(self._found[name]) < needed:
+                self._found[name] = torch.empty(needed)
+        views = {
+            name: self._found[name][: counts.get(name, rows) * self._widths[name]].view(-1, self._widths[name])
+            for name in ("x", "qkv", "attention", "logits")
+        }
+        order = ("x", "qkv", "attention", "partial", "inner", "codes", "scales")
+        return Room(**views, pointers=tuple(self._found[name].data_ptr() for name in order))

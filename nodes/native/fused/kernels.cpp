@@ -1,0 +1,660 @@
+// One step of a decoder on a CPU, in one parallel region.
+//
+// Weights are codes of 4 or 8 bits with a scale and an offset per group of inputs; what goes into a linear layer is
+// rounded to 8 bits, one scale per row and group, so that products are sums of integers. All else is float32.
+//
+//     norm -> round -> qkv -> rotate, store -> attend -> round -> o, add -> norm -> round -> gate, up -> silu -> round
+//          -> down, add
+//
+// Every row is computed in the same order of operations however many rows and threads there are: batches change no bit
+// of an answer. That is why sums are cut at fixed places, and multiply-adds are written as such.
+//
+// Compiled with -march=native for CPUs with AVX2, FMA and F16C, or AVX512; no header but the compiler's own.
+// The structs are mirrored in library.py.
+
+#include <immintrin.h>
+#include <omp.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+constexpr int kOutputs = 16;  // of a block: one int32 of each in a vector
+constexpr int kSplit = 256;   // tokens attended to by one piece of work
+constexpr int kTile = 16;     // tokens whose scores are in one vector
+constexpr int kRowsAtOnce = 256;  // their rounded inputs stay in the second-level cache
+#ifdef __AVX512F__
+constexpr int kRows = 8;  // whose sums are in registers
+#else
+constexpr int kRows = 3;
+#endif
+
+// 16 float32 or int32, 64 bytes: one register with AVX512, else two.
+typedef float F16 __attribute__((vector_size(64)));
+typedef int32_t I16 __attribute__((vector_size(64)));
+typedef uint8_t B64 __attribute__((vector_size(64)));
+
+inline F16 splat(float x) { return x - F16{}; }
+template <class T>
+inline T load(const void* from) {
+    T x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+template <class T>
+inline void store(void* to, T x) { memcpy(to, &x, sizeof x); }
+inline F16 as_float(I16 x) { return __builtin_convertvector(x, F16); }
+
+#ifdef __AVX512F__
+inline F16 fma(F16 a, F16 b, F16 c) { return (F16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+inline F16 half16(const uint16_t* x) { return (F16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)x)); }
+inline F16 read16(const uint16_t* x) {  // bfloat16
+    return (F16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16);
+}
+inline void write16(int8_t* to, I16 x) { _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x)); }
+inline float sum(F16 x) { return _mm512_reduce_add_ps((__m512)x); }
+inline float largest(F16 x) { return _mm512_reduce_max_ps((__m512)x); }
+inline F16 max(F16 a, F16 b) { return (F16)_mm512_max_ps((__m512)a, (__m512)b); }
+// The sums of 16 vectors, as one: pairs of vectors, then of pairs, are added crosswise.
+inline F16 sums16(const F16* x) {
+    __m512 four[4];
+    for (int i = 0; i < 4; i++) {
+        const __m512 *v = (const __m512*)x + 4 * i;
+        const __m512d a = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+        const __m512d b = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+        four[i] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(a, b), (__m512)_mm512_unpackhi_pd(a, b));
+    }
+    __m512 two[2];
+    for (int i = 0; i < 2; i++) {
+        const __m512 a = four[2 * i], b = four[2 * i + 1];
+        two[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    const __m512 a = two[0], b = two[1];
+    return (F16)_mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+#else
+union Halves {
+    F16 whole;
+    __m256 half[2];
+};
+inline F16 fma(F16 a, F16 b, F16 c) {
+    Halves x{a}, y{b}, z{c};
+    for (int i = 0; i < 2; i++) z.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], z.half[i]);
+    return z.whole;
+}
+inline F16 half16(const uint16_t* x) {
+    Halves y;
+    for (int i = 0; i < 2; i++) y.half[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x + i));
+    return y.whole;
+}
+inline F16 read16(const uint16_t* x) {  // bfloat16
+    Halves y;
+    for (int i = 0; i < 2; i++) {
+        const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)x + i));
+        y.half[i] = (__m256)_mm256_slli_epi32(wide, 16);
+    }
+    return y.whole;
+}
+inline void write16(int8_t* to, I16 x) {
+    typedef int8_t C16 __attribute__((vector_size(16)));
+    store(to, __builtin_convertvector(x, C16));
+}
+inline float sum(F16 x) {
+    float total[8];
+    Halves y{x};
+    _mm256_storeu_ps(total, _mm256_add_ps(y.half[0], y.half[1]));
+    return ((total[0] + total[4]) + (total[1] + total[5])) + ((total[2] + total[6]) + (total[3] + total[7]));
+}
+inline F16 max(F16 a, F16 b) { return a > b ? a : b; }
+inline F16 sums16(const F16* x) {
+    F16 y;
+    for (int i = 0; i < 16; i++) y[i] = sum(x[i]);
+    return y;
+}
+inline float largest(F16 x) {
+    float most = x[0];
+    for (int i = 1; i < 16; i++) most = x[i] > most ? x[i] : most;
+    return most;
+}
+#endif
+
+inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
+// sums + the products of four codes (0 to 255 if BITS is 8, else to 15) of each output with four inputs.
+template <int BITS>
+inline I16 dot4(I16 sums, B64 codes, int32_t inputs) {
+#if defined(__AVX512VNNI__)
+    return (I16)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, _mm512_set1_epi32(inputs));
+#else
+    union {
+        I16 sums;
+        __m256i half[2];
+    } total{sums};
+    union {
+        B64 codes;
+        __m256i half[2];
+    } w{codes};
+    const __m256i x = _mm256_set1_epi32(inputs);
+    for (int i = 0; i < 2; i++) {
+#ifdef __AVXVNNI__
+        total.half[i] = _mm256_dpbusd_avx_epi32(total.half[i], w.half[i], x);
+#else
+        // Pairs of products fit 16 bits if codes have 4: longer ones are taken as two digits.
+        const __m256i ones = _mm256_set1_epi16(1), digit = _mm256_set1_epi8(15);
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_and_si256(w.half[i], digit), x);
+        total.half[i] = _mm256_add_epi32(total.half[i], _mm256_madd_epi16(pairs, ones));
+        if (BITS == 8) {
+            pairs = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(w.half[i], 4), digit), x);
+            total.half[i] = _mm256_add_epi32(total.half[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(16)));
+        }
+#endif
+    }
+    return total.sums;
+#endif
+}
+
+// e^x for x <= 88; 0 below -87. Within 2e-7 of the value: 2^n by the exponent's bits, the rest by a Taylor polynomial.
+inline F16 exp16(F16 x) {
+    const I16 tiny = x < splat(-87.0f);
+    x = max(x, splat(-87.0f));
+    const F16 shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number in the low bits
+    const F16 shifted = fma(x, splat(1.44269504f), shift);
+    const F16 n = shifted - shift;
+    F16 r = fma(n, splat(-0.693359375f), x);
+    r = fma(n, splat(2.12194440e-4f), r);
+    F16 y = splat(1.0f / 5040);
+    y = fma(y, r, splat(1.0f / 720));
+    y = fma(y, r, splat(1.0f / 120));
+    y = fma(y, r, splat(1.0f / 24));
+    y = fma(y, r, splat(1.0f / 6));
+    y = fma(y, r, splat(0.5f));
+    y = fma(y, r, splat(1.0f));
+    y = fma(y, r, splat(1.0f));
+    const I16 power = ((I16)shifted - (I16)shift + 127) << 23;
+    return tiny ? F16{} : y * (F16)power;
+}
+
+inline float bfloat16(uint16_t x) {
+    const uint32_t bits = (uint32_t)x << 16;
+    return load<float>(&bits);
+}
+
+inline uint16_t to_bfloat16(float x) {  // to the nearest, ties to even; NaN stays NaN
+    uint32_t bits = load<uint32_t>(&x);
+    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+inline F16 read16(const float* x) { return load<F16>(x); }
+inline void write1(uint16_t* to, float x) { *to = to_bfloat16(x); }
+inline void write1(float* to, float x) { *to = x; }
+
+}  // namespace
+
+extern "C" {
+
+// A weight [outputs, inputs]: codes * scale + offset, outputs padded to a multiple of 16.
+struct Matrix {
+    const uint8_t* codes;     // 4 bits: [outputs/16, inputs/8, 16, 4], input j of 8 in the low, j + 4 in the high nibble
+                              // 8 bits: [outputs/16, inputs/4, 16, 4]
+    const uint16_t* affine;   // float16 [outputs/16, inputs/group, 2, 16]: scales, offsets
+    const float* bias;        // [outputs] or null
+    int32_t outputs, inputs, group, bits;
+};
+
+struct Layer {
+    Matrix qkv, o, gate_up, down;
+    const float *input_norm, *post_norm;  // [hidden]
+    const float *q_norm, *k_norm;         // [head_dim] or null
+    void* cache;                          // [blocks, 2, kv_heads, block_size, head_dim]
+    int64_t window;                       // tokens that are seen; 0: all
+};
+
+struct Model {
+    Layer* layers;
+    const float *cos, *sin;  // [positions, head_dim]; the first half of sin negated
+    int32_t hidden, inner, heads, kv_heads, head_dim, block_size, group;
+    int32_t cache_is_float;  // else bfloat16
+    float eps;
+};
+
+// Rows of a step, and room for what lies between its operations.
+struct Step {
+    int32_t rows, attended;  // the first `attended` rows attend in here
+    int32_t threads, table_width;
+    const int64_t* positions;   // [rows]
+    const int32_t* sequence;    // [rows]: line of `tables`
+    const int32_t* tables;      // [sequences, table_width]: blocks of the cache
+    const int32_t* split_start;  // [attended + 1]: pieces of work of the rows before
+    float* x;                   // [rows, hidden]
+    float* qkv;                 // [rows, (heads + 2 kv_heads) * head_dim]
+    float* attention;           // [rows, heads * head_dim]
+    float* partial;             // [split_start[attended], heads, head_dim + 2]: sum of values, largest score, sum
+    float* inner;               // [rows, 2 inner]
+    int8_t* codes;              // [rows, widest input]
+    float* scales;              // [rows, widest input / group, 2]: of the codes, and times the sum of the codes
+};
+
+}  // extern "C"
+
+namespace {
+
+// Rounds `group` numbers to codes -127 to 127 and writes their scale.
+inline void round_group(const float* x, int group, int8_t* codes, float* scale) {
+    I16 most = {};  // of the bits of |x|, whose order is that of the numbers, with NaN above all
+    for (int i = 0; i < group; i += 16) {
+        const I16 bits = load<I16>(x + i) & 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    int32_t top = 0;
+    for (int i = 0; i < 16; i++) top = most[i] > top ? most[i] : top;
+    const float size = load<float>(&top);
+    const F16 factor = splat(size > 0 ? 127.0f / size : 0.0f), shift = splat(12582912.0f);
+    I16 total = {};
+    for (int i = 0; i < group; i += 16) {
+        const I16 code = (I16)fma(load<F16>(x + i), factor, shift) - (I16)shift;
+        total += code;
+        write16(codes + i, code);
+    }
+    int32_t codes_sum = 0;
+    for (int i = 0; i < 16; i++) codes_sum += total[i];
+    scale[0] = size / 127.0f;
+    scale[1] = scale[0] * (float)codes_sum;
+}
+
+// `blocks` blocks of outputs for `R` rows. Inputs of a row are `inputs` codes and 2 * inputs / group scales.
+template <int BITS, int R, int B>
+inline void multiply_tile(const Matrix& w, int block, const int8_t* x, const float* scales, int stride, int groups,
+                          float* y, int64_t y_stride, bool add) {
+    const int64_t step = BITS == 4 ? 8 : 4, bytes = (int64_t)w.inputs / step * 64;
+    const uint8_t* codes = w.codes + block * bytes;
+    const uint16_t* affine = w.affine + (int64_t)block * groups * 32;
+    F16 out[B][R] = {};
+    for (int g = 0; g < groups; g++) {
+        I16 sums[B][R] = {};
+        for (int k = 0; k < w.group; k += step) {
+            const int8_t* at = x + g * w.group + k;
+            for (int b = 0; b < B; b++) {
+                const B64 both = load<B64>(codes + b * bytes);
+                if (BITS == 8) {
+                    for (int r = 0; r < R; r++) sums[b][r] = dot4<8>(sums[b][r], both, load<int32_t>(at + r * stride));
+                    continue;
+                }
+                const B64 low = both & 15, high = (B64)((I16)both >> 4) & 15;
+                for (int r = 0; r < R; r++) {
+                    sums[b][r] = dot4<4>(sums[b][r], low, load<int32_t>(at + r * stride));
+                    sums[b][r] = dot4<4>(sums[b][r], high, load<int32_t>(at + r * stride + 4));
+                }
+            }
+            codes += 64;
+        }
+        for (int b = 0; b < B; b++) {
+            const F16 scale = half16(affine + (int64_t)b * groups * 32), offset = half16(affine + (int64_t)b * groups * 32 + 16);
+            for (int r = 0; r < R; r++) {
+                const float* s = scales + ((int64_t)r * groups + g) * 2;
+                out[b][r] = fma(scale * splat(s[0]), as_float(sums[b][r]), fma(offset, splat(s[1]), out[b][r]));
+            }
+        }
+        affine += 32;
+    }
+    for (int b = 0; b < B; b++)
+        for (int r = 0; r < R; r++) {
+            float* to = y + r * y_stride + (int64_t)(block + b) * kOutputs;
+            if (w.bias) out[b][r] = out[b][r] + load<F16>(w.bias + (block + b) * kOutputs);
+            store(to, add ? load<F16>(to) + out[b][r] : out[b][r]);
+        }
+}
+
+template <int BITS, int R>
+inline void multiply_rows(const Matrix& w, int begin, int end, const int8_t* x, const float* scales, int groups,
+                          float* y, int64_t y_stride, bool add) {
+    int block = begin;
+    if (R <= 2)
+        for (; block + 2 <= end; block += 2)
+            multiply_tile<BITS, R, 2>(w, block, x, scales, w.inputs, groups, y, y_stride, add);
+    for (; block < end; block++) multiply_tile<BITS, R, 1>(w, block, x, scales, w.inputs, groups, y, y_stride, add);
+}
+
+template <int BITS>
+void multiply_blocks(const Matrix& w, int begin, int end, int rows, const int8_t* x, const float* scales, float* y,
+                     int64_t y_stride, bool add) {
+    const int groups = w.inputs / w.group;
+    for (int row = 0; row < rows;) {
+        const int left = rows - row, count = left < kRows ? left : kRows;
+        const int8_t* codes = x + (int64_t)row * w.inputs;
+        const float* s = scales + (int64_t)row * groups * 2;
+        float* to = y + row * y_stride;
+        switch (count) {
+#define CASE(R) case R: multiply_rows<BITS, R>(w, begin, end, codes, s, groups, to, y_stride, add); break;
+            CASE(1) CASE(2) CASE(3)
+#ifdef __AVX512F__
+            CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#endif
+#undef CASE
+        }
+        row += count;
+    }
+}
+
+// y [rows, outputs] of rounded inputs, or added to what is there. Called by all threads; each computes its outputs.
+void multiply(const Matrix& w, int rows, const int8_t* x, const float* scales, float* y, int64_t y_stride, bool add) {
+    const int thread = omp_get_thread_num(), threads = omp_get_num_threads(), blocks = w.outputs / kOutputs;
+    const int begin = (int64_t)blocks * thread / threads, end = (int64_t)blocks * (thread + 1) / threads;
+    for (int row = 0; row < rows; row += kRowsAtOnce) {
+        const int count = rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce;
+        const int8_t* codes = x + (int64_t)row * w.inputs;
+        const float* s = scales + (int64_t)row * (w.inputs / w.group) * 2;
+        // A block at a time, so that its weights stay near for all rows.
+        const int at_once = count <= 2 ? end - begin : 1;
+        for (int block = begin; block < end; block += at_once) {
+            const int stop = block + at_once < end ? block + at_once : end;
+            if (w.bits == 4)
+                multiply_blocks<4>(w, block, stop, count, codes, s, y + row * y_stride, y_stride, add);
+            else
+                multiply_blocks<8>(w, block, stop, count, codes, s, y + row * y_stride, y_stride, add);
+        }
+    }
+}
+
+inline float norm_factor(const float* x, int size, float eps) {
+    F16 squares = {};
+    for (int i = 0; i < size; i += 16) squares = fma(load<F16>(x + i), load<F16>(x + i), squares);
+    return 1.0f / sqrtf(sum(squares) / size + eps);
+}
+
+// Rows of x, normalized and rounded.
+void norm_round(const float* x, int rows, int size, const float* weight, float eps, int group, int8_t* codes,
+                float* scales) {
+    float scratch[256];  // a group
+#pragma omp for schedule(static)
+    for (int row = 0; row < rows; row++) {
+        const float* from = x + (int64_t)row * size;
+        const F16 factor = splat(norm_factor(from, size, eps));
+        for (int g = 0; g < size; g += group) {
+            for (int i = 0; i < group; i += 16)
+                store(scratch + i, load<F16>(from + g + i) * factor * load<F16>(weight + g + i));
+            const int64_t at = (int64_t)row * size + g;
+            round_group(scratch, group, codes + at, scales + at / group * 2);
+        }
+    }
+}
+
+// silu(gate) * up of rows [gate, up], rounded.
+void silu_round(const float* gate_up, int rows, int inner, int group, int8_t* codes, float* scales) {
+    float scratch[256];
+    const int groups = inner / group;
+#pragma omp for schedule(static)
+    for (int item = 0; item < rows * groups; item++) {
+        const float* gate = gate_up + (int64_t)(item / groups) * 2 * inner + item % groups * group;
+        for (int i = 0; i < group; i += 16) {
+            const F16 x = load<F16>(gate + i);
+            store(scratch + i, x / (splat(1.0f) + exp16(-max(x, splat(-87.0f)))) * load<F16>(gate + inner + i));
+        }
+        round_group(scratch, group, codes + (int64_t)item * group, scales + (int64_t)item * 2);
+    }
+}
+
+inline void rotate(float* x, int size, const float* cos, const float* sin) {
+    const int half = size / 2;
+    for (int i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half];
+        x[i] = fma(b, sin[i], a * cos[i]);
+        x[i + half] = fma(a, sin[i + half], b * cos[i + half]);
+    }
+}
+
+inline void norm_head(float* x, int size, const float* weight, float eps) {
+    const float factor = norm_factor(x, size, eps);
+    for (int i = 0; i < size; i++) x[i] = x[i] * factor * weight[i];
+}
+
+// Rotates queries and keys of all rows in place and stores keys and values.
+template <class T>
+void rotate_store(const Model& m, const Layer& layer, const Step& s) {
+    const int all = m.heads + 2 * m.kv_heads, size = m.head_dim;
+    const int64_t block = (int64_t)m.block_size * size;
+#pragma omp for schedule(static)
+    for (int item = 0; item < s.rows * all; item++) {
+        const int row = item / all, head = item % all;
+        const int64_t position = s.positions[row];
+        float* x = s.qkv + (int64_t)item * size;
+        if (head < m.heads + m.kv_heads) {
+            const float* weight = head < m.heads ? layer.q_norm : layer.k_norm;
+            if (weight) norm_head(x, size, weight, m.eps);
+            rotate(x, size, m.cos + position * size, m.sin + position * size);
+        }
+        if (head < m.heads) continue;
+        const int64_t found = s.tables[(int64_t)s.sequence[row] * s.table_width + position / m.block_size];
+        const int64_t line = found * 2 * m.kv_heads + (head - m.heads);  // keys of all heads, then values
+        T* to = (T*)layer.cache + line * block + position % m.block_size * size;
+        for (int i = 0; i < size; i++) write1(to + i, x[i]);
+    }
+}
+
+// Scores of the keys of a tile for G queries of `size` numbers.
+template <int G, class T>
+inline void score(const float* q, int size, const T* const* keys, F16* scores) {
+    F16 sums[G][kTile];
+    for (int t = 0; t < kTile; t++) {
+        for (int g = 0; g < G; g++) sums[g][t] = F16{};
+        for (int d = 0; d < size; d += 16) {
+            const F16 key = read16(keys[t] + d);
+            for (int g = 0; g < G; g++) sums[g][t] = fma(load<F16>(q + g * size + d), key, sums[g][t]);
+        }
+    }
+    for (int g = 0; g < G; g++) scores[g] = sums16(sums[g]);
+}
+
+#ifdef __AVX512BF16__
+// Pairs of bfloat16 are multiplied and added in one instruction; queries are rounded to it.
+template <int G>
+inline void score(const float* q, int size, const uint16_t* const* keys, F16* scores) {
+    constexpr int kMost = 8;  // vectors of 32 numbers
+    __m512bh queries[G][kMost];
+    const int vectors = size / 32;
+    if (size % 32 || vectors > kMost) return score<G, uint16_t>(q, size, keys, scores);
+    for (int g = 0; g < G; g++)
+        for (int i = 0; i < vectors; i++) {
+            const float* at = q + g * size + 32 * i;
+            queries[g][i] = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(at + 16), _mm512_loadu_ps(at));
+        }
+    F16 sums[G][kTile];
+    for (int t = 0; t < kTile; t++) {
+        __m512 of_token[G] = {};
+        for (int i = 0; i < vectors; i++) {
+            const __m512bh key = load<__m512bh>(keys[t] + 32 * i);
+            for (int g = 0; g < G; g++) of_token[g] = _mm512_dpbf16_ps(of_token[g], queries[g][i], key);
+        }
+        for (int g = 0; g < G; g++) sums[g][t] = (F16)of_token[g];
+    }
+    for (int g = 0; g < G; g++) scores[g] = sums16(sums[g]);
+}
+#endif
+
+// One query row and key-value head over one piece of the context, for the G query heads from `head` on.
+template <class T, int G>
+void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, int kv_head, int head, int piece) {
+    const int size = m.head_dim;
+    const int64_t position = s.positions[row], begin = (int64_t)piece * kSplit;
+    const int64_t first = layer.window && position + 1 > layer.window ? position + 1 - layer.window : 0;
+    const int64_t end = position + 1 < begin + kSplit ? position + 1 : begin + kSplit;
+    const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
+    const int64_t stride = (int64_t)m.block_size * size;
+    const float* q = s.qkv + ((int64_t)row * (m.heads + 2 * m.kv_heads) + head) * size;
+    float* out = s.partial + ((int64_t)(s.split_start[row] + piece) * m.heads + head) * (size + 2);
+    const F16 factor = splat(1.0f / sqrtf((float)size));
+    const I16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float most[G], total[G];
+    for (int g = 0; g < G; g++) {
+        most[g] = -INFINITY, total[g] = 0;
+        memset(out + g * (size + 2), 0, size * sizeof(float));
+    }
+    for (int64_t tile = begin; tile < end; tile += kTile) {
+        if (tile + kTile <= first) continue;
+        const int count = end - tile < kTile ? end - tile : kTile, skipped = first > tile ? first - tile : 0;
+        const T *keys[kTile], *values[kTile];
+        uint32_t block = tile / m.block_size, offset = tile % m.block_size;
+        for (int t = 0; t < kTile; t++) {
+            keys[t] = (const T*)layer.cache + ((int64_t)table[block] * 2 * m.kv_heads + kv_head) * stride + offset * size;
+            values[t] = keys[t] + m.kv_heads * stride;
+            if (t + 1 < count && ++offset == (uint32_t)m.block_size) block++, offset = 0;
+        }
+        if (offset + 1 == (uint32_t)m.block_size && tile + kTile < end) {  // what comes next lies elsewhere
+            const T* next = (const T*)layer.cache + ((int64_t)table[block + 1] * 2 * m.kv_heads + kv_head) * stride;
+            for (int i = 0; i < kTile * size; i += 64 / sizeof(T)) {
+                __builtin_prefetch(next + i);
+                __builtin_prefetch(next + m.kv_heads * stride + i);
+            }
+        }
+        F16 scores[G];
+        score<G>(q, size, keys, scores);
+        const I16 hidden = (places < skipped) | (places >= count);
+        float keep[G], weights[G][kTile];
+        for (int g = 0; g < G; g++) {
+            const F16 found = hidden ? splat(-INFINITY) : scores[g] * factor;
+            const float before = most[g], now = largest(found);
+            most[g] = now > before ? now : before;
+            keep[g] = before == most[g] ? 1.0f : expf(before - most[g]);
+            const F16 weight = exp16(found - splat(most[g]));
+            store(weights[g], weight);
+            total[g] = fma(total[g], keep[g], sum(weight));
+        }
+        for (int d = 0; d < size; d += 16) {
+            F16 sums[G];
+            for (int g = 0; g < G; g++) sums[g] = load<F16>(out + g * (size + 2) + d) * splat(keep[g]);
+            for (int t = 0; t < count; t++) {
+                const F16 value = read16(values[t] + d);
+                for (int g = 0; g < G; g++) sums[g] = fma(splat(weights[g][t]), value, sums[g]);
+            }
+            for (int g = 0; g < G; g++) store(out + g * (size + 2) + d, sums[g]);
+        }
+    }
+    for (int g = 0; g < G; g++) out[g * (size + 2) + size] = most[g], out[g * (size + 2) + size + 1] = total[g];
+}
+
+template <class T>
+void attend(const Model& m, const Layer& layer, const Step& s) {
+    const int pieces = s.split_start[s.attended], group = m.heads / m.kv_heads;
+    if (!pieces) return;
+#pragma omp for schedule(dynamic)
+    for (int item = 0; item < pieces * m.kv_heads; item++) {
+        const int found = item / m.kv_heads, kv_head = item % m.kv_heads;
+        int low = 0, high = s.attended;  // the row with split_start[row] <= found < split_start[row + 1]
+        while (high - low > 1) {
+            const int middle = (low + high) / 2;
+            (s.split_start[middle] <= found ? low : high) = middle;
+        }
+        const int piece = found - s.split_start[low], head = kv_head * group;
+        int done = 0;
+        for (; done + 4 <= group; done += 4) attend_piece<T, 4>(m, layer, s, low, kv_head, head + done, piece);
+        if (group - done == 3) attend_piece<T, 3>(m, layer, s, low, kv_head, head + done, piece);
+        if (group - done == 2) attend_piece<T, 2>(m, layer, s, low, kv_head, head + done, piece);
+        if (group - done == 1) attend_piece<T, 1>(m, layer, s, low, kv_head, head + done, piece);
+    }
+    const int size = m.head_dim;
+#pragma omp for schedule(static)
+    for (int item = 0; item < s.attended * m.heads; item++) {
+        const int row = item / m.heads, head = item % m.heads;
+        const int64_t stride = (int64_t)m.heads * (size + 2);
+        const float* from = s.partial + s.split_start[row] * stride + head * (size + 2);
+        const int count = s.split_start[row + 1] - s.split_start[row];
+        float most = -INFINITY, total = 0;
+        for (int i = 0; i < count; i++) most = from[i * stride + size] > most ? from[i * stride + size] : most;
+        float* to = s.attention + (int64_t)item * size;
+        memset(to, 0, size * sizeof(float));
+        for (int i = 0; i < count; i++) {
+            const float* piece = from + i * stride;
+            const float factor = expf(piece[size] - most);
+            total = fma(factor, piece[size + 1], total);
+            for (int d = 0; d < size; d += 16)
+                store(to + d, fma(splat(factor), load<F16>(piece + d), load<F16>(to + d)));
+        }
+        for (int d = 0; d < size; d += 16) store(to + d, load<F16>(to + d) / splat(total));
+    }
+}
+
+void round_rows(const float* x, int rows, int size, int group, int8_t* codes, float* scales) {
+#pragma omp for schedule(static)
+    for (int item = 0; item < rows * (size / group); item++)
+        round_group(x + (int64_t)item * group, group, codes + (int64_t)item * group, scales + (int64_t)item * 2);
+}
+
+void before_attention(const Model& m, const Layer& layer, const Step& s) {
+    norm_round(s.x, s.rows, m.hidden, layer.input_norm, m.eps, m.group, s.codes, s.scales);
+    multiply(layer.qkv, s.rows, s.codes, s.scales, s.qkv, layer.qkv.outputs, false);
+#pragma omp barrier
+    if (m.cache_is_float)
+        rotate_store<float>(m, layer, s);
+    else
+        rotate_store<uint16_t>(m, layer, s);
+}
+
+void after_attention(const Model& m, const Layer& layer, const Step& s) {
+    round_rows(s.attention, s.rows, m.heads * m.head_dim, m.group, s.codes, s.scales);
+    multiply(layer.o, s.rows, s.codes, s.scales, s.x, m.hidden, true);
+#pragma omp barrier
+    norm_round(s.x, s.rows, m.hidden, layer.post_norm, m.eps, m.group, s.codes, s.scales);
+    multiply(layer.gate_up, s.rows, s.codes, s.scales, s.inner, 2 * m.inner, false);
+#pragma omp barrier
+    silu_round(s.inner, s.rows, m.inner, m.group, s.codes, s.scales);
+    multiply(layer.down, s.rows, s.codes, s.scales, s.x, m.hidden, true);
+#pragma omp barrier
+}
+
+void attend_rows(const Model& m, const Layer& layer, const Step& s) {
+    if (m.cache_is_float)
+        attend<float>(m, layer, s);
+    else
+        attend<uint16_t>(m, layer, s);
+}
+
+}  // namespace
+
+extern "C" {
+
+// All layers, for steps whose rows all attend in here.
+void run_layers(const Model* m, const Step* s, int32_t layers) {
+#pragma omp parallel num_threads(s->threads)
+    for (int i = 0; i < layers; i++) {
+        before_attention(*m, m->layers[i], *s);
+        attend_rows(*m, m->layers[i], *s);
+        after_attention(*m, m->layers[i], *s);
+    }
+}
+
+// One layer up to the attention of those rows that attend elsewhere, and from there on.
+void run_before(const Model* m, const Step* s, int32_t layer) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        before_attention(*m, m->layers[layer], *s);
+        attend_rows(*m, m->layers[layer], *s);
+    }
+}
+
+void run_after(const Model* m, const Step* s, int32_t layer) {
+#pragma omp parallel num_threads(s->threads)
+    after_attention(*m, m->layers[layer], *s);
+}
+
+// Logits [rows, head.outputs] of rows x [rows, hidden].
+void run_head(const Model* m, const Step* s, const Matrix* head, const float* norm, int32_t rows, const float* x,
+              float* logits) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        norm_round(x, rows, m->hidden, norm, m->eps, head->group, s->codes, s->scales);
+        multiply(*head, rows, s->codes, s->scales, logits, head->outputs, false);
+    }
+}
+
+// y [rows, outputs] = x W^T + bias, by itself.
+void run_linear(const Matrix* w, int32_t threads, int32_t rows, const float* x, int8_t* codes, float* scales, float* y) {
+#pragma omp parallel num_threads(threads)
+    {
+        round_rows(x, rows, w->inputs, w->group, codes, scales);
+        multiply(*w, rows, codes, scales, y, w->outputs, false);
+    }
+}
+
+}  // extern "C"

@@ -1,0 +1,139 @@
+"""kernels.cpp as a library of this machine: compiled once per CPU type, kept in the user's cache, called by ctypes.
+
+The library has no OpenMP of its own: it joins the threads that PyTorch has, whose runtime is in the process already.
+Two runtimes would spin against each other for the same cores.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ....core.paths import home
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
+_TIMEOUT_S = 120
+_OPENMP = ("libgomp", "libiomp5", "libomp")
+
+Pointer = ctypes.c_void_p
+_Int = ctypes.c_int32
+
+
+class Matrix(ctypes.Structure):
+    """See kernels.cpp, as for all structures here."""
+
+    _fields_ = [
+        ("codes", Pointer), ("affine", Pointer), ("bias", Pointer),
+        ("outputs", _Int), ("inputs", _Int), ("group", _Int), ("bits", _Int),
+    ]  # fmt: skip
+
+
+class Layer(ctypes.Structure):
+    _fields_ = [
+        ("qkv", Matrix), ("o", Matrix), ("gate_up", Matrix), ("down", Matrix),
+        ("input_norm", Pointer), ("post_norm", Pointer), ("q_norm", Pointer), ("k_norm", Pointer),
+        ("cache", Pointer), ("window", ctypes.c_int64),
+    ]  # fmt: skip
+
+
+class Model(ctypes.Structure):
+    _fields_ = [
+        ("layers", ctypes.POINTER(Layer)), ("cos", Pointer), ("sin", Pointer),
+        ("hidden", _Int), ("inner", _Int), ("heads", _Int), ("kv_heads", _Int), ("head_dim", _Int),
+        ("block_size", _Int), ("group", _Int), ("cache_is_float", _Int), ("eps", ctypes.c_float),
+    ]  # fmt: skip
+
+
+class Step(ctypes.Structure):
+    _fields_ = [
+        ("rows", _Int), ("attended", _Int), ("threads", _Int), ("table_width", _Int),
+        ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer), ("split_start", Pointer),
+        ("x", Pointer), ("qkv", Pointer), ("attention", Pointer), ("partial", Pointer), ("inner", Pointer),
+        ("codes", Pointer), ("scales", Pointer),
+    ]  # fmt: skip
+
+
+_FUNCTIONS: dict[str, Sequence[type]] = {
+    "run_layers": (Pointer, Pointer, _Int),
+    "run_before": (Pointer, Pointer, _Int),
+    "run_after": (Pointer, Pointer, _Int),
+    "run_head": (Pointer, Pointer, Pointer, Pointer, _Int, Pointer, Pointer),
+    "run_linear": (Pointer, _Int, _Int, Pointer, Pointer, Pointer, Pointer),
+}
+
+
+class CompileError(Exception):
+    """The compiler does not make the library; it says why."""
+
+
+def place() -> Path | None:
+    """Where the library lies, or will lie once `compile_to` has made it; None: this machine cannot have one."""
+    found = _compiler()
+    if found is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return None
+    return home() / "kernels" / f"{_key(found)}.so"
+
+
+def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
+    """Make the library at `path`, in seconds. Raises CompileError, OSError (the place cannot be written)."""
+    found = _compiler()
+    if found is None:
+        raise CompileError("there is no g++")
+    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+    object = beside.with_suffix(".o")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _run(found, *flags, "-c", str(SOURCE), "-o", str(object))
+        _run(found, "-shared", str(object), "-o", str(beside))  # without OpenMP's own library: see above
+        os.replace(beside, path)
+    finally:
+        for left in (beside, object):
+            left.unlink(missing_ok=True)
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """The library at `path`. Raises OSError where it does not load."""
+    for runtime in _loaded(_OPENMP):
+        ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(path))
+    for name, arguments in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, None
+    return library
+
+
+def _compiler() -> str | None:
+    """A compiler that calls OpenMP as PyTorch's runtime wants it: `$CXX` if that is GCC's, else g++."""
+    command = os.environ.get("CXX", "g++")
+    name = Path(command).name
+    return shutil.which(command) if "g++" in name and "clang" not in name else shutil.which("g++")
+
+
+def _run(*command: str) -> str:
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
+    except subprocess.CalledProcessError as error:
+        raise CompileError(f"{command[0]} fails: {error.stderr.strip()[-400:]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CompileError(f"{command[0]} takes more than {_TIMEOUT_S} s") from error
+
+
+def _key(compiler: str) -> str:
+    """Of the source, the compiler and the CPU's instructions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    parts = (SOURCE.read_text(), _run(compiler, "--version"), " ".join(sorted(flags.split())), " ".join(FLAGS))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _loaded(names: Sequence[str]) -> list[str]:
+    """Paths of the libraries in this process whose names begin so."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6)
+    return [path for path in paths if Path(path).name.startswith(tuple(names))]

@@ -1,0 +1,78 @@
+"""Weights as kernels.cpp reads them: 16 outputs side by side, for one instruction that multiplies 4 inputs of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ....quant.checkpoint.quantized import GroupQuantized
+from .library import Matrix
+
+_OUTPUTS = 16
+GROUPS = (128, 64, 32)
+_ROWS = 4096  # rounded to 8 bits at once, in float32
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weight [outputs, inputs] and the tensors that `matrix` points into. Outputs are padded to a multiple of 16."""
+
+    matrix: Matrix
+    tensors: tuple[torch.Tensor, ...]
+    outputs: int
+
+
+def fits(weight: GroupQuantized) -> bool:
+    return weight.bits in (4, 8) and weight.order is None and weight.group_size % GROUPS[-1] == 0
+
+
+def kernel_group(group_size: int) -> int:
+    """The longest group that the library has and that divides `group_size`."""
+    return next(size for size in GROUPS if group_size % size == 0)
+
+
+def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor], group: int) -> Packed:
+    """`weight`, which fits, in groups of `group`, which divides its own."""
+    outputs, inputs = weight.shape
+    padded = -(-outputs // _OUTPUTS) * _OUTPUTS
+    codes = _padded(weight.codes, padded).view(padded // _OUTPUTS, _OUTPUTS, inputs)
+    if weight.bits == 4:  # inputs j and j + 4 of 8 in one byte
+        halves = codes.view(padded // _OUTPUTS, _OUTPUTS, inputs // 8, 2, 4)
+        codes = halves[:, :, :, 0] | halves[:, :, :, 1] << 4
+    else:
+        codes = codes.view(padded // _OUTPUTS, _OUTPUTS, inputs // 4, 4)
+    codes = codes.transpose(1, 2).contiguous()
+    affine = torch.stack((weight.scales, weight.offsets)).repeat_interleave(weight.group_size // group, 2)
+    affine = _padded(affine.transpose(0, 1), padded).view(padded // _OUTPUTS, _OUTPUTS, 2, inputs // group)
+    affine = affine.permute(0, 3, 2, 1).half().contiguous()
+    bias = _padded(torch.cat([b.float() for b in biases]), padded) if biases else None
+    matrix = Matrix(
+        codes.data_ptr(), affine.data_ptr(), None if bias is None else bias.data_ptr(),
+        padded, inputs, group, weight.bits,
+    )  # fmt: skip
+    return Packed(matrix, (codes, affine) if bias is None else (codes, affine, bias), outputs)
+
+
+def round_to_bytes(weight: torch.Tensor, group: int) -> GroupQuantized:
+    """A dense weight [out, in] in 8 bits, between the least and the largest of each `group` of inputs.
+
+    Scales and offsets are float16, which codes are made for.
+    """
+    outputs, inputs = weight.shape
+    codes = torch.empty(outputs, inputs // group, group, dtype=torch.uint8)
+    scales, offsets = torch.empty(2, outputs, inputs // group)
+    for start in range(0, outputs, _ROWS):
+        part = slice(start, start + _ROWS)
+        groups = weight[part].float().view(-1, inputs // group, group)
+        low, high = groups.amin(-1), groups.amax(-1)
+        offsets[part] = low.half().float()
+        scales[part] = ((high - offsets[part]) / 255).clamp_(min=2.0**-14).half().float()
+        steps = (groups - offsets[part].unsqueeze(-1)) / scales[part].unsqueeze(-1)
+        codes[part] = steps.round_().clamp_(0, 255).to(torch.uint8)
+    return GroupQuantized(codes=codes.view(outputs, inputs), scales=scales, offsets=offsets, bits=8)
+
+
+def _padded(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Zeros behind `rows` [n, ...] up to `count`."""
+    missing = count - len(rows)
+    return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:]))) if missing else rows

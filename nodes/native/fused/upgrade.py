@@ -1,0 +1,79 @@
+"""From PyTorch's operations to the compiled library: at load where it is there, else as soon as it is."""
+
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ....core.errors import EngineError, SlurminferError
+from ....quant.checkpoint.config import ModelConfig
+from ....quant.checkpoint.weights import Weights
+from ....quant.kv import KVFormat
+from ..options import EngineOptions
+from . import library
+from .decoder import FusedDecoder, can_fuse, load_fused
+
+if TYPE_CHECKING:
+    from ..runner import Runner
+
+
+class Upgrade:
+    """What the library can do for one model."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        config: ModelConfig,
+        context_length: int,
+        dtype: torch.dtype,
+        format: KVFormat,
+        device: torch.device,
+    ) -> None:
+        """Raises EngineError where the options want the library and it cannot compute this model here."""
+        self._options, self._config, self._context_length, self._dtype = options, config, context_length, dtype
+        self._path: Path | None = None
+        if options.kernels == "compiled" or (options.kernels == "auto" and options.dtype != "float32"):
+            fits = can_fuse(config, format, device) and options.lm_head != "dense"
+            self._path = library.place() if fits else None
+        if options.kernels == "compiled" and self._path is None:
+            raise EngineError(
+                "kernels = 'compiled': needs a model with 4- or 8-bit weights in groups of 32 or more, a KV cache and "
+                "dtype of bfloat16 or float32, lm_head other than dense, and a CPU with AVX2 and g++ beside it"
+            )
+
+    @property
+    def must_compile(self) -> bool:
+        """Whether `load` would begin by compiling, which takes seconds."""
+        return self._path is not None and not self._path.exists()
+
+    def load(self) -> FusedDecoder | None:
+        """The decoder; None where there can be none, which standard error hears of if it is no matter of the model."""
+        if self._path is None:
+            return None
+        try:
+            if not self._path.exists():
+                library.compile_to(self._path)
+            weights = Weights(self._options.model, self._dtype, self._config.quantization)
+            return load_fused(self._path, self._config, weights, self._context_length)
+        except (library.CompileError, OSError) as error:
+            if self._options.kernels == "compiled":
+                raise EngineError(f"kernels = 'compiled': {error}") from error
+            print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
+            return None
+
+    def start(self, runner: "Runner") -> None:
+        """Let `runner` compute with the library once that is there, from one step to the next."""
+        threading.Thread(target=self._replace, args=(runner,), name="upgrade", daemon=True).start()
+
+    def _replace(self, runner: "Runner") -> None:
+        try:
+            with torch.inference_mode():
+                fused = self.load()
+        except SlurminferError as error:  # the plain decoder has read the same files: they have changed meanwhile
+            print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
+            return
+        if fused is not None:
+            fused.attach(runner.cache)
+            runner.decoder = fused

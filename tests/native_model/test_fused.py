@@ -1,0 +1,198 @@
+"""The compiled library against the plain decoder and against float32; a real compiler, real kernels of this CPU."""
+
+import ctypes
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from slurminfer.core.errors import EngineError
+from slurminfer.nodes.native.fused import library, pack
+from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.nodes.native.runner import load_model
+from slurminfer.quant.checkpoint.quantized import GroupQuantized
+
+from .conftest import VARIANTS
+from .test_linears import relative_error, to_awq
+
+pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+# Without what newer CPUs have: as on those that lack it.
+OLDER = {
+    "this CPU": (),
+    "AVX512 without VNNI": ("-mno-avx512vnni", "-mno-avxvnni", "-mno-avx512bf16"),
+    "AVX2": ("-march=x86-64-v3",),
+}
+FUSABLE = [name for name in VARIANTS if "head_dim" not in name or name == "qwen3"]
+
+
+@pytest.fixture(scope="module", params=list(OLDER))
+def built(request, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("library") / "kernels.so"
+    library.compile_to(path, (*library.FLAGS, *OLDER[request.param]))
+    return path
+
+
+def quantized(outputs: int, inputs: int, group: int, bits: int) -> GroupQuantized:
+    codes = torch.randint(0, 2**bits, (outputs, inputs), dtype=torch.uint8)
+    scales = (torch.rand(outputs, inputs // group) * 0.01 + 0.005).half().float()
+    offsets = (-scales * torch.randint(2 ** (bits - 1) - 2, 2 ** (bits - 1) + 2, scales.shape)).half().float()
+    return GroupQuantized(codes=codes, scales=scales, offsets=offsets, bits=bits)
+
+
+def multiply(path: Path, packed: pack.Packed, x: torch.Tensor) -> torch.Tensor:
+    rows, inputs = x.shape
+    y = torch.empty(rows, packed.matrix.outputs)
+    codes, scales = torch.empty(rows, inputs, dtype=torch.int8), torch.empty(rows, inputs // packed.matrix.group, 2)
+    pointers = (x.data_ptr(), codes.data_ptr(), scales.data_ptr(), y.data_ptr())
+    library.load(path).run_linear(ctypes.addressof(packed.matrix), 2, rows, *pointers)
+    return y[:, : packed.outputs]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "group"), [(48, 64, 32), (100, 192, 64), (256, 1024, 128), (7, 256, 256)]
+)
+def test_products_are_those_of_the_dequantized_weight(built, bits, outputs, inputs, group):
+    weight, bias = quantized(outputs, inputs, group, bits), torch.randn(outputs)
+    packed = pack.pack(weight, [bias], pack.kernel_group(group))
+    x = torch.randn(300, inputs) * torch.rand(300, 1) * 10
+    exact = x.double() @ weight.dequantize().double().t() + bias
+    assert relative_error(multiply(built, packed, x), exact) < 0.01  # inputs have 8 bits
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_row_is_the_same_whatever_is_computed_beside_it(built, bits):
+    packed = pack.pack(quantized(80, 192, 64, bits), [], 64)
+    x = torch.randn(300, 192)
+    whole = multiply(built, packed, x)
+    for start, stop in ((0, 1), (0, 2), (5, 8), (0, 7), (100, 117), (255, 300)):
+        assert torch.equal(multiply(built, packed, x[start:stop].contiguous()), whole[start:stop])
+
+
+def test_not_a_number_stays_one(built):
+    packed = pack.pack(quantized(16, 64, 32, 4), [], 32)
+    x = torch.randn(2, 64)
+    x[1, 3] = torch.nan
+    y = multiply(built, packed, x)
+    assert y[0].isfinite().all() and y[1].isnan().all()
+
+
+def test_a_dense_head_keeps_its_values_in_8_bits():
+    weight = torch.randn(50, 64) * torch.rand(50, 1)
+    assert relative_error(pack.round_to_bytes(weight, 32).dequantize(), weight.double()) < 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", FUSABLE)
+def test_logits_are_those_of_the_plain_decoder(built, make, load, drive, tmp_path, monkeypatch, variant, dtype):
+    """Prompts in whole, in pieces and token by token, in one step with others, over the same and other positions."""
+    monkeypatch.setattr(library, "place", lambda: built)
+    make(tmp_path, variant)
+    to_awq(tmp_path)
+    fused = load(tmp_path, kernels="compiled", dtype=dtype)
+    assert fused.compiled
+    prompts = [random.Random(length).choices(range(199), k=length) for length in (3, 33, 80)]
+    drivers = [drive(load(tmp_path, kernels="exact")), drive(fused)]
+    found = []
+    for driver in drivers:
+        sequences = [driver.add(prompt) for prompt in prompts]
+        driver.step((sequences[0], 3), (sequences[1], 20), (sequences[2], 60))
+        driver.step((sequences[0], 1), (sequences[1], 13), (sequences[2], 20))
+        for token in (5, 7):
+            for sequence in sequences:
+                sequence.generated[-1] = token  # the same for both, whatever they would have said
+            driver.step(*((sequence, 1) for sequence in sequences))
+        found.append(torch.stack([row for sequence in sequences for row in sequence.logits]))
+    assert relative_error(found[1], found[0].double()) < 0.1  # 8-bit inputs, on weights that are random numbers
+
+
+@pytest.fixture
+def fused(make, load, tmp_path):
+    make(tmp_path, "llama")
+    to_awq(tmp_path)
+    return load(tmp_path, kernels="compiled", dtype="bfloat16")
+
+
+def test_batches_and_pieces_change_no_bit(drive, fused):
+    """Up to 16 tokens at once: longer pieces attend by another kernel."""
+    prompt, driver = random.Random(1).choices(range(199), k=40), drive(fused)
+    alone = driver.add(prompt)
+    while not alone.logits:
+        driver.step((alone, 1))
+    in_pieces, other = driver.add(prompt), driver.add(random.Random(2).choices(range(199), k=70))
+    driver.step((other, 60), (in_pieces, 7))
+    driver.step((in_pieces, 16), (other, 10))
+    driver.step((in_pieces, 16), (other, 1))
+    driver.step((other, 1), (in_pieces, 1))
+    assert torch.equal(in_pieces.logits[0], alone.logits[0])
+
+
+def test_threads_change_no_bit(drive, fused):
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        driver = drive(fused)
+        sequence = driver.add(random.Random(1).choices(range(199), k=90))
+        while not sequence.logits:
+            driver.step((sequence, min(15, 90 - sequence.computed)))
+        found.append(sequence.logits[0])
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_a_library_that_is_not_there_yet_is_used_once_it_is(make, drive, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
+    make(tmp_path / "model", "llama")
+    to_awq(tmp_path / "model")
+    options = EngineOptions(model=tmp_path / "model", dtype="bfloat16", kv_cache_gib=0.05, block_size=8, threads=1)
+    runner = load_model(options, at_once=True)
+    driver = drive(runner)
+    sequence = driver.add(random.Random(1).choices(range(199), k=20))
+    driver.step((sequence, 20))  # by PyTorch, unless compiling took no longer
+    deadline = time.monotonic() + 120
+    while not runner.compiled and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert runner.compiled
+    driver.step((sequence, 1))  # over the keys and values of before
+    plain = drive(load_model(EngineOptions(model=tmp_path / "model", dtype="float32", kv_cache_gib=0.05, threads=1)))
+    exact = plain.add(sequence.prompt)
+    plain.step((exact, 20))
+    exact.generated[-1] = sequence.generated[0]
+    plain.step((exact, 1))
+    assert relative_error(sequence.logits[1], exact.logits[1].double()) < 0.1
+
+
+def test_no_compiler_is_slower_but_works(make, load, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    make(tmp_path, "llama")
+    to_awq(tmp_path)
+    assert not load(tmp_path, dtype="bfloat16").compiled
+    with pytest.raises(EngineError, match="kernels = 'compiled': needs"):
+        load(tmp_path, dtype="bfloat16", kernels="compiled")
+
+
+def test_a_compiler_that_fails_is_told_of(make, load, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\n[ $1 = --version ] || { echo 'disk is full' >&2; exit 1; }\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    make(tmp_path, "llama")
+    to_awq(tmp_path)
+    assert not load(tmp_path, dtype="bfloat16").compiled
+    assert "disk is full" in capfd.readouterr().err
+    with pytest.raises(EngineError, match="disk is full"):
+        load(tmp_path, dtype="bfloat16", kernels="compiled")
+
+
+@pytest.mark.parametrize("changes", [{"kv_cache_dtype": "int8"}, {"lm_head": "dense"}, {"dtype": "float16"}])
+def test_what_the_library_does_not_have_is_computed_without(make, load, tmp_path, changes):
+    make(tmp_path, "llama")
+    to_awq(tmp_path)
+    assert not load(tmp_path, **({"dtype": "bfloat16"} | changes)).compiled
+
+
+def test_an_unquantized_model_is_computed_without(make, load, tmp_path):
+    make(tmp_path, "llama")
+    assert not load(tmp_path, dtype="bfloat16").compiled
