@@ -1,8 +1,8 @@
 """A decoder whose layers the compiled library computes; nodes/native/decoder.py has the same model, as the reference.
 
 Linear layers read 4- or 8-bit weights as they are, at any number of rows, and round their inputs to 8 bits by group.
-Everything else is float32. No bit of an answer depends on what else is in a step, except where a long piece of a prompt
-attends by PyTorch's scaled_dot_product_attention.
+Everything else is float32, but for what attends to keys and values in bfloat16. No bit of an answer depends on what else
+is in a step, only on whether a token came in a chunk of more than 16, which attends in blocks.
 """
 
 import ctypes
@@ -17,7 +17,6 @@ from ....quant.checkpoint.quantized import GroupQuantized, concatenate
 from ....quant.checkpoint.weights import Weights
 from ....quant.kv import KVFormat, Plain
 from ....quant.rope import Rope
-from ..attention import attend_prefill
 from ..kv_cache import KVCache
 from ..step import Chunk
 from . import library
@@ -26,6 +25,7 @@ from .layout import Layout
 from .pack import GROUPS, Packed, fits, kernel_group, pack, round_to_bytes
 
 _VECTOR = 16  # numbers that the library computes at once
+_WIDEST_HEAD = 256
 
 
 class FusedDecoder:
@@ -58,34 +58,19 @@ class FusedDecoder:
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """See `Model.forward`; the result is valid until the next call."""
-        layout = Layout(chunks, self._cache, set(self._config.windows))
-        count = len(layout.tokens)
-        room = self._buffers.take(count, layout.pieces, len(layout.logits_rows))
+        layout = Layout(chunks, self._cache.block_size)
+        room = self._buffers.take(len(layout.tokens), layout.pieces, len(layout.logits_rows))
         room.x.copy_(F.embedding(layout.tokens, self._embedding))
         step = library.Step(
-            count, layout.attended, torch.get_num_threads(), layout.tables.shape[1],
+            len(layout.tokens), layout.single, len(layout.block_rows), torch.get_num_threads(), layout.tables.shape[1],
             layout.positions.data_ptr(), layout.sequence.data_ptr(), layout.tables.data_ptr(),
-            layout.split_start.data_ptr(), *room.pointers,
+            layout.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
         )  # fmt: skip
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
-        if layout.attended == count:
-            self._library.run_layers(model, at, self._config.num_layers)
-        else:
-            for layer in range(self._config.num_layers):
-                self._library.run_before(model, at, layer)
-                self._attend_prompts(layer, layout, room.qkv, room.attention)
-                self._library.run_after(model, at, layer)
+        self._library.run_layers(model, at, self._config.num_layers)
         rows, head = room.x[layout.logits_rows], ctypes.addressof(self._head)
         self._library.run_head(model, at, head, self._norm, len(rows), rows.data_ptr(), room.logits.data_ptr())
         return room.logits[:, : self._config.vocab_size]
-
-    def _attend_prompts(self, layer: int, layout: Layout, qkv: torch.Tensor, out: torch.Tensor) -> None:
-        config = self._config
-        heads = qkv.view(len(qkv), config.num_heads + 2 * config.num_kv_heads, config.head_dim)
-        for prompt in layout.prompts[config.windows[layer]]:
-            own = heads[prompt.rows].to(self._cache.format.dtype)
-            kv = own[:, config.num_heads :].view(len(own), 2, config.num_kv_heads, config.head_dim)
-            out[prompt.rows] = attend_prefill(own[:, : config.num_heads], kv, layer, self._cache, prompt)
 
     def _layer(self, weights: Weights, index: int) -> library.Layer:
         config, prefix = self._config, f"model.layers.{index}."
@@ -161,6 +146,7 @@ def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> boo
         and isinstance(format, Plain)
         and format.dtype in (torch.bfloat16, torch.float32)
         and config.head_dim % _VECTOR == 0
+        and config.head_dim <= _WIDEST_HEAD
         and all(size % GROUPS[-1] == 0 for size in sizes)
     )
 

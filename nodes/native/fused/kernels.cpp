@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace {
 
@@ -188,6 +189,8 @@ inline uint16_t to_bfloat16(float x) {  // to the nearest, ties to even; NaN sta
 }
 
 inline F16 read16(const float* x) { return load<F16>(x); }
+inline float read1(const uint16_t* x) { return bfloat16(*x); }
+inline float read1(const float* x) { return *x; }
 inline void write1(uint16_t* to, float x) { *to = to_bfloat16(x); }
 inline void write1(float* to, float x) { *to = x; }
 
@@ -222,16 +225,17 @@ struct Model {
 
 // Rows of a step, and room for what lies between its operations.
 struct Step {
-    int32_t rows, attended;  // the first `attended` rows attend in here
-    int32_t threads, table_width;
+    int32_t rows, single;  // the first `single` rows attend one by one, the others in `blocks`
+    int32_t blocks, threads, table_width;
     const int64_t* positions;   // [rows]
     const int32_t* sequence;    // [rows]: line of `tables`
     const int32_t* tables;      // [sequences, table_width]: blocks of the cache
-    const int32_t* split_start;  // [attended + 1]: pieces of work of the rows before
+    const int32_t* split_start;  // [single + 1]: pieces of work of the rows before
+    const int32_t* block_rows;   // [blocks, 2]: first row and number of rows, which follow one another in a sequence
     float* x;                   // [rows, hidden]
     float* qkv;                 // [rows, (heads + 2 kv_heads) * head_dim]
     float* attention;           // [rows, heads * head_dim]
-    float* partial;             // [split_start[attended], heads, head_dim + 2]: sum of values, largest score, sum
+    float* partial;             // [split_start[single], heads, head_dim + 2]: sum of values, largest score, sum
     float* inner;               // [rows, 2 inner]
     int8_t* codes;              // [rows, widest input]
     float* scales;              // [rows, widest input / group, 2]: of the codes, and times the sum of the codes
@@ -536,12 +540,11 @@ void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, in
 
 template <class T>
 void attend(const Model& m, const Layer& layer, const Step& s) {
-    const int pieces = s.split_start[s.attended], group = m.heads / m.kv_heads;
-    if (!pieces) return;
+    const int pieces = s.split_start[s.single], group = m.heads / m.kv_heads;
 #pragma omp for schedule(dynamic)
     for (int item = 0; item < pieces * m.kv_heads; item++) {
         const int found = item / m.kv_heads, kv_head = item % m.kv_heads;
-        int low = 0, high = s.attended;  // the row with split_start[row] <= found < split_start[row + 1]
+        int low = 0, high = s.single;  // the row with split_start[row] <= found < split_start[row + 1]
         while (high - low > 1) {
             const int middle = (low + high) / 2;
             (s.split_start[middle] <= found ? low : high) = middle;
@@ -555,7 +558,7 @@ void attend(const Model& m, const Layer& layer, const Step& s) {
     }
     const int size = m.head_dim;
 #pragma omp for schedule(static)
-    for (int item = 0; item < s.attended * m.heads; item++) {
+    for (int item = 0; item < s.single * m.heads; item++) {
         const int row = item / m.heads, head = item % m.heads;
         const int64_t stride = (int64_t)m.heads * (size + 2);
         const float* from = s.partial + s.split_start[row] * stride + head * (size + 2);
@@ -572,6 +575,203 @@ void attend(const Model& m, const Layer& layer, const Step& s) {
                 store(to + d, fma(splat(factor), load<F16>(piece + d), load<F16>(to + d)));
         }
         for (int d = 0; d < size; d += 16) store(to + d, load<F16>(to + d) / splat(total));
+    }
+}
+
+// Keys and values of up to kSpan tokens, laid out for many queries: float32, or pairs that one instruction multiplies.
+constexpr int kSpan = 64, kQueries = 32, kWidestHead = 256;
+
+#ifdef __AVX512BF16__
+struct PairSpan {  // of bfloat16
+    uint32_t keys[kWidestHead / 2 * kSpan];    // [head_dim / 2, kSpan]: elements 2i and 2i + 1
+    uint32_t values[kSpan / 2 * kWidestHead];  // [kSpan / 2, head_dim]: tokens 2i and 2i + 1
+    uint32_t queries[kQueries * kWidestHead / 2];
+    uint32_t weights[kQueries * kSpan / 2];
+
+    void take_key(int t, const uint16_t* key, int size) {
+        for (int i = 0; i < size / 2; i++) keys[i * kSpan + t] = load<uint32_t>(key + 2 * i);
+    }
+    void take_values(int t, const uint16_t* even, const uint16_t* odd, int size) {
+        for (int i = 0; i < size; i++) values[t / 2 * size + i] = even[i] | (uint32_t)odd[i] << 16;
+    }
+    void take_query(int q, const float* x, int size) {
+        for (int i = 0; i < size / 2; i++)
+            queries[q * (size / 2) + i] = to_bfloat16(x[2 * i]) | (uint32_t)to_bfloat16(x[2 * i + 1]) << 16;
+    }
+    void take_weights(int q, int t, F16 x) {
+        const __m512i bits = (__m512i)x;  // rounded to the nearest: weights are no NaN, or all is
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const __m512i wide = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        _mm256_storeu_si256((__m256i*)(weights + q * (kSpan / 2) + t / 2), _mm512_cvtepi32_epi16(_mm512_srli_epi32(wide, 16)));
+    }
+    static F16 multiply(F16 sums, const uint32_t* x, uint32_t y) {
+        return (F16)_mm512_dpbf16_ps((__m512)sums, load<__m512bh>(x), (__m512bh)_mm512_set1_epi32(y));
+    }
+    template <int Q>
+    void scores(int q, int size, F16 (*found)[kSpan / 16]) const {  // of Q queries from q on
+        for (int i = 0; i < size / 2; i++)
+            for (int v = 0; v < kSpan / 16; v++)
+                for (int n = 0; n < Q; n++) {
+                    const uint32_t query = queries[(q + n) * (size / 2) + i];
+                    found[n][v] = multiply(found[n][v], keys + i * kSpan + v * 16, query);
+                }
+    }
+    template <int Q, int V>
+    void add_values(int q, int size, int d, F16 (*sums)[V]) const {  // V vectors of outputs from d on
+        for (int i = 0; i < kSpan / 2; i++)
+            for (int v = 0; v < V; v++)
+                for (int n = 0; n < Q; n++) {
+                    const uint32_t weight = weights[(q + n) * (kSpan / 2) + i];
+                    sums[n][v] = multiply(sums[n][v], values + i * size + d + 16 * v, weight);
+                }
+    }
+};
+#endif
+
+template <class T>
+struct FloatSpan {
+    float keys[kWidestHead * kSpan];    // [head_dim, kSpan]
+    float values[kSpan * kWidestHead];  // [kSpan, head_dim]
+    float queries[kQueries * kWidestHead];
+    float weights[kQueries * kSpan];
+
+    void take_key(int t, const T* key, int size) {
+        for (int i = 0; i < size; i++) keys[i * kSpan + t] = read1(key + i);
+    }
+    void take_values(int t, const T* even, const T* odd, int size) {
+        for (int i = 0; i < size; i += 16) {
+            store(values + t * size + i, read16(even + i));
+            store(values + (t + 1) * size + i, read16(odd + i));
+        }
+    }
+    void take_query(int q, const float* x, int size) { memcpy(queries + q * size, x, size * sizeof(float)); }
+    void take_weights(int q, int t, F16 x) { store(weights + q * kSpan + t, x); }
+    template <int Q>
+    void scores(int q, int size, F16 (*found)[kSpan / 16]) const {
+        for (int i = 0; i < size; i++)
+            for (int v = 0; v < kSpan / 16; v++)
+                for (int n = 0; n < Q; n++) {
+                    const F16 query = splat(queries[(q + n) * size + i]);
+                    found[n][v] = fma(load<F16>(keys + i * kSpan + v * 16), query, found[n][v]);
+                }
+    }
+    template <int Q, int V>
+    void add_values(int q, int size, int d, F16 (*sums)[V]) const {
+        for (int i = 0; i < kSpan; i++)
+            for (int v = 0; v < V; v++)
+                for (int n = 0; n < Q; n++) {
+                    const F16 weight = splat(weights[(q + n) * kSpan + i]);
+                    sums[n][v] = fma(load<F16>(values + i * size + d + 16 * v), weight, sums[n][v]);
+                }
+    }
+};
+
+// The queries of rows that follow one another in a sequence, over a key-value head.
+struct Block {
+    int row, heads, head;  // query q is of row + q / heads and of head + q % heads
+    int64_t start;         // position of the first row
+    int64_t window;
+    float most[kQueries], total[kQueries];
+
+    int64_t position(int q) const { return start + q / heads; }
+    int64_t first(int q) const { return window && position(q) + 1 > window ? position(q) + 1 - window : 0; }
+    int64_t place(int q, int all) const { return (int64_t)(row + q / heads) * all + head + q % heads; }
+};
+
+// Q queries from q on over the span that begins at token `begin`.
+template <int Q, class Span>
+inline void attend_span(const Model& m, const Step& s, Span& span, Block& b, int q, int64_t begin) {
+    constexpr int V = kSpan / 16;
+    const int size = m.head_dim;
+    const F16 factor = splat(1.0f / sqrtf((float)size));
+    const I16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    F16 found[Q][V] = {};
+    span.template scores<Q>(q, size, found);
+    float keep[Q];
+    for (int n = 0; n < Q; n++) {
+        const int32_t last = b.position(q + n) - begin, seen = b.first(q + n) - begin;
+        F16 all = splat(-INFINITY), sums = {};
+        for (int v = 0; v < V; v++) {
+            const I16 at = places + v * 16, hidden = (at > last) | (at < seen);
+            found[n][v] = hidden ? splat(-INFINITY) : found[n][v] * factor;
+            all = max(all, found[n][v]);
+        }
+        const float before = b.most[q + n], now = largest(all), most = now > before ? now : before;
+        b.most[q + n] = most;
+        keep[n] = before == most ? 1.0f : expf(before - most);
+        for (int v = 0; v < V; v++) {  // nothing seen yet: nothing counts
+            const F16 weight = most == -INFINITY ? F16{} : exp16(found[n][v] - splat(most));
+            span.take_weights(q + n, v * 16, weight);
+            sums = sums + weight;
+        }
+        b.total[q + n] = fma(b.total[q + n], keep[n], sum(sums));
+    }
+    const auto add = [&](auto vectors, int d) {
+        constexpr int W = decltype(vectors)::value;
+        F16 sums[Q][W];
+        float* out[Q];
+        for (int n = 0; n < Q; n++) {
+            out[n] = s.attention + b.place(q + n, m.heads) * size + d;
+            for (int v = 0; v < W; v++) sums[n][v] = load<F16>(out[n] + 16 * v) * splat(keep[n]);
+        }
+        span.template add_values<Q, W>(q, size, d, sums);
+        for (int n = 0; n < Q; n++)
+            for (int v = 0; v < W; v++) store(out[n] + 16 * v, sums[n][v]);
+    };
+    int d = 0;
+    for (; d + 64 <= size; d += 64) add(std::integral_constant<int, 4>{}, d);
+    for (; d < size; d += 16) add(std::integral_constant<int, 1>{}, d);
+}
+
+template <class T, class Span>
+void attend_block(const Model& m, const Layer& layer, const Step& s, int row, int rows, int kv_head, int head, int heads) {
+    const int size = m.head_dim, queries = rows * heads;
+    const int64_t stride = (int64_t)m.block_size * size;
+    const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
+    static thread_local Span span;
+    Block b{row, heads, head, s.positions[row], layer.window, {}, {}};
+    const int64_t stop = b.start + rows;
+    for (int q = 0; q < queries; q++) {
+        b.most[q] = -INFINITY;
+        span.take_query(q, s.qkv + b.place(q, m.heads + 2 * m.kv_heads) * size, size);
+        memset(s.attention + b.place(q, m.heads) * size, 0, size * sizeof(float));
+    }
+    for (int64_t begin = b.first(0) / kSpan * kSpan; begin < stop; begin += kSpan) {
+        const int tokens = stop - begin < kSpan ? stop - begin : kSpan;
+        const T* keys[kSpan];
+        uint32_t block = begin / m.block_size, offset = begin % m.block_size;
+        for (int t = 0; t < kSpan; t++) {  // the last stands for those that are not there
+            keys[t] = (const T*)layer.cache + ((int64_t)table[block] * 2 * m.kv_heads + kv_head) * stride + offset * size;
+            if (t + 1 < tokens && ++offset == (uint32_t)m.block_size) block++, offset = 0;
+        }
+        const int64_t values = m.kv_heads * stride;
+        for (int t = 0; t < kSpan; t++) span.take_key(t, keys[t], size);
+        for (int t = 0; t < kSpan; t += 2) span.take_values(t, keys[t] + values, keys[t + 1] + values, size);
+        int q = begin > b.start ? (int)(begin - b.start) * heads : 0;  // those before come before all of these tokens
+        for (; q + 2 <= queries; q += 2) attend_span<2>(m, s, span, b, q, begin);
+        if (q < queries) attend_span<1>(m, s, span, b, q, begin);
+    }
+    for (int q = 0; q < queries; q++) {
+        float* out = s.attention + b.place(q, m.heads) * size;
+        for (int d = 0; d < size; d += 16) store(out + d, load<F16>(out + d) / splat(b.total[q]));
+    }
+}
+
+template <class T, class Span>
+void attend_blocks(const Model& m, const Layer& layer, const Step& s) {
+    const int group = m.heads / m.kv_heads;
+#pragma omp for schedule(dynamic)
+    for (int item = 0; item < s.blocks * m.kv_heads; item++) {
+        const int kv_head = item % m.kv_heads;
+        const int32_t* block = s.block_rows + 2 * (s.blocks - 1 - item / m.kv_heads);  // long contexts first
+        for (int row = block[0], left = block[1]; left > 0;) {
+            const int rows = left < kQueries / group ? left : kQueries / group > 0 ? kQueries / group : 1;
+            for (int head = 0; head < group; head += kQueries) {
+                const int count = group - head < kQueries ? group - head : kQueries;
+                attend_block<T, Span>(m, layer, s, row, rows, kv_head, kv_head * group + head, count);
+            }
+            row += rows, left -= rows;
+        }
     }
 }
 
@@ -604,17 +804,24 @@ void after_attention(const Model& m, const Layer& layer, const Step& s) {
 }
 
 void attend_rows(const Model& m, const Layer& layer, const Step& s) {
-    if (m.cache_is_float)
+    if (m.cache_is_float) {
         attend<float>(m, layer, s);
-    else
-        attend<uint16_t>(m, layer, s);
+        attend_blocks<float, FloatSpan<float>>(m, layer, s);
+        return;
+    }
+    attend<uint16_t>(m, layer, s);
+#ifdef __AVX512BF16__
+    attend_blocks<uint16_t, PairSpan>(m, layer, s);
+#else
+    attend_blocks<uint16_t, FloatSpan<uint16_t>>(m, layer, s);
+#endif
 }
 
 }  // namespace
 
 extern "C" {
 
-// All layers, for steps whose rows all attend in here.
+// All layers, from x to x.
 void run_layers(const Model* m, const Step* s, int32_t layers) {
 #pragma omp parallel num_threads(s->threads)
     for (int i = 0; i < layers; i++) {
@@ -622,20 +829,6 @@ void run_layers(const Model* m, const Step* s, int32_t layers) {
         attend_rows(*m, m->layers[i], *s);
         after_attention(*m, m->layers[i], *s);
     }
-}
-
-// One layer up to the attention of those rows that attend elsewhere, and from there on.
-void run_before(const Model* m, const Step* s, int32_t layer) {
-#pragma omp parallel num_threads(s->threads)
-    {
-        before_attention(*m, m->layers[layer], *s);
-        attend_rows(*m, m->layers[layer], *s);
-    }
-}
-
-void run_after(const Model* m, const Step* s, int32_t layer) {
-#pragma omp parallel num_threads(s->threads)
-    after_attention(*m, m->layers[layer], *s);
 }
 
 // Logits [rows, head.outputs] of rows x [rows, hidden].

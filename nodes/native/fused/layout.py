@@ -1,48 +1,47 @@
 """One step's chunks as the arrays that the library reads, built once for all layers."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
 
-from ..batch import Prefill, cumulative, plan_prefill
-from ..kv_cache import KVCache
+from ..batch import cumulative
 from ..step import Chunk
 
-# Longer chunks attend by matrix products, which read keys and values once for many queries.
-_IN_PLACE = 16
+# Longer chunks attend in blocks, which read keys and values once for many queries. Shorter ones, such as tokens that a
+# draft proposes, are computed bit by bit as if they came one after the other.
+_SINGLE = 16
 _PIECE = 256  # tokens of context in a piece of work; kSplit of kernels.cpp
+_BLOCK = 32  # rows
 
 
 class Layout:
-    """Rows are the step's tokens: first those that attend in the library, longest context first, then the prompts."""
+    """Rows are the step's tokens: first those that attend one by one, longest context first, then the longer chunks."""
 
-    def __init__(self, chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None]) -> None:
-        order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > _IN_PLACE, -chunks[i].start))
+    def __init__(self, chunks: Sequence[Chunk], block_size: int) -> None:
+        order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > _SINGLE, -chunks[i].start))
         ordered = [chunks[i] for i in order]
         ends = cumulative([len(chunk.tokens) for chunk in ordered])
-        in_place = sum(len(chunk.tokens) <= _IN_PLACE for chunk in ordered)
+        short = sum(len(chunk.tokens) <= _SINGLE for chunk in ordered)
+        self.single = ends[short - 1] if short else 0
         places = [range(chunk.start, chunk.start + len(chunk.tokens)) for chunk in ordered]
-        used = [
-            chunk.blocks[: (place[-1] // cache.block_size) + 1] for chunk, place in zip(ordered, places, strict=True)
-        ]
-        width = max(map(len, used))
-        self.attended = ends[in_place - 1] if in_place else 0
-        self.tokens = torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)))
         positions = list(chain.from_iterable(places))
+        self.tokens = torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)))
         self.positions = torch.tensor(positions)
-        lines = [line for line, place in enumerate(places) for _ in place]
-        self.sequence = torch.tensor(lines, dtype=torch.int32)
+        self.sequence = torch.tensor([line for line, place in enumerate(places) for _ in place], dtype=torch.int32)
+        used = [chunk.blocks[: place[-1] // block_size + 1] for chunk, place in zip(ordered, places, strict=True)]
+        width = max(map(len, used))
         self.tables = torch.tensor([[*blocks, *[0] * (width - len(blocks))] for blocks in used], dtype=torch.int32)
-        pieces = cumulative([position // _PIECE + 1 for position in positions[: self.attended]])
+        pieces = cumulative([position // _PIECE + 1 for position in positions[: self.single]])
         self.split_start = torch.tensor([0, *pieces], dtype=torch.int32)
         self.pieces = pieces[-1] if pieces else 0
-        prompts = list(zip(ordered, ends, strict=True))[in_place:]
-        self.prompts: dict[int | None, list[Prefill]] = {
-            window: [plan_prefill(chunk, end, window, cache) for chunk, end in prompts] for window in windows
-        }
+        starts = [self.single, *ends[short:]]
+        blocks = [
+            (row, min(_BLOCK, stop - row))
+            for start, stop in zip(starts, starts[1:], strict=False)
+            for row in range(start, stop, _BLOCK)
+        ]
+        self.block_rows = torch.tensor(blocks, dtype=torch.int32).view(-1, 2)
         end_of = dict(zip(order, ends, strict=True))
-        wanted = [
-            row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])
-        ]  # may be none
-        self.logits_rows = torch.tensor(wanted, dtype=torch.int64)
+        wanted = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]
+        self.logits_rows = torch.tensor(wanted, dtype=torch.int64)  # may be none

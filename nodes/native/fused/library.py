@@ -52,8 +52,8 @@ class Model(ctypes.Structure):
 
 class Step(ctypes.Structure):
     _fields_ = [
-        ("rows", _Int), ("attended", _Int), ("threads", _Int), ("table_width", _Int),
-        ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer), ("split_start", Pointer),
+        ("rows", _Int), ("single", _Int), ("blocks", _Int), ("threads", _Int), ("table_width", _Int),
+        ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer), ("split_start", Pointer), ("block_rows", Pointer),
         ("x", Pointer), ("qkv", Pointer), ("attention", Pointer), ("partial", Pointer), ("inner", Pointer),
         ("codes", Pointer), ("scales", Pointer),
     ]  # fmt: skip
@@ -61,8 +61,6 @@ class Step(ctypes.Structure):
 
 _FUNCTIONS: dict[str, Sequence[type]] = {
     "run_layers": (Pointer, Pointer, _Int),
-    "run_before": (Pointer, Pointer, _Int),
-    "run_after": (Pointer, Pointer, _Int),
     "run_head": (Pointer, Pointer, Pointer, Pointer, _Int, Pointer, Pointer),
     "run_linear": (Pointer, _Int, _Int, Pointer, Pointer, Pointer, Pointer),
 }
