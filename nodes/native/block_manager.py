@@ -57,6 +57,12 @@ class BlockManager:
         request.blocks.append(self._take())
         return True
 
+    def reserve(self, request: Request, count: int, *, spare: int) -> int:
+        """Room behind the newest token for `count` more, but for `spare` free blocks; for how many there is."""
+        while len(request.blocks) * self.block_size < len(request.tokens) + count and len(self._free) > spare:
+            request.blocks.append(self._take())
+        return min(count, len(request.blocks) * self.block_size - len(request.tokens))
+
     def commit(self, request: Request) -> None:
         """Make the blocks findable that have been filled and computed since the last call."""
         full = request.computed // self.block_size

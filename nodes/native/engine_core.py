@@ -1,13 +1,19 @@
 """The loop's one step: schedule, compute, sample, hand out. No threads, no clients; see engine.py for these."""
 
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
+from .batch import cumulative
 from .block_manager import BlockManager
 from .metrics import EngineStats
 from .options import EngineOptions
 from .request import FinishReason, Limits, Request, Sample
 from .sampler import sample
-from .scheduler import Scheduler
+from .scheduler import Scheduler, Slice
+from .speculative.speculation import Speculation
 from .step import Chunk, Model
 
 
@@ -23,7 +29,8 @@ class Output:
 class EngineCore:
     """A model and the requests that it is computing."""
 
-    def __init__(self, model: Model, options: EngineOptions) -> None:
+    def __init__(self, model: Model, options: EngineOptions, draft: Model | None = None) -> None:
+        """`draft` is the model of `draft_model`, in the same number of blocks."""
         self._model = model
         self._blocks = BlockManager(model.num_blocks, model.block_size)
         self._scheduler = Scheduler(
@@ -32,6 +39,9 @@ class EngineCore:
             max_batch_tokens=options.max_batch_tokens,
         )
         self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)
+        self._speculation = None
+        if options.speculative != "none":
+            self._speculation = Speculation(options, self._scheduler, self.limits, draft)
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = 0
 
     @property
@@ -46,29 +56,59 @@ class EngineCore:
     def abort(self, id: str) -> None:
         """Forget a request and free its blocks; nothing happens if it is over."""
         self._scheduler.remove(id)
+        if self._speculation:
+            self._speculation.forget(id)
 
     def step(self) -> list[Output]:
-        """Compute one step; the tokens that came out of it."""
+        """Compute one step; the tokens that came out of it, those of a request in order."""
         slices = self._scheduler.schedule()
         sampled = [slice.request for slice in slices if slice.reaches_end]
         for request in sampled:
             if not request.generated:
                 self._prompt_tokens += request.prompt_length
                 self._hit_tokens += request.cached or 0
-        logits = self._model.forward([
-            Chunk(
-                request.tokens[request.computed : request.computed + slice.count],
-                request.computed,
-                request.blocks,
-                int(slice.reaches_end),
-            )
-            for slice in slices
-            for request in [slice.request]
-        ])  # fmt: skip
+        guesses = self._speculation.guess(slices) if self._speculation else {}
+        began = time.perf_counter()
+        logits = self._model.forward([self._chunk(slice, guesses.get(slice.request.id, [])) for slice in slices])
+        seconds = time.perf_counter() - began
         self._scheduler.complete(slices)
-        if not sampled:
+        outputs = self._sample(logits, sampled, guesses)
+        if self._speculation:
+            self._speculation.learn(slices, guesses, outputs, seconds)
+        return outputs
+
+    def _chunk(self, slice: Slice, guesses: list[int]) -> Chunk:
+        request = slice.request
+        tokens = request.tokens[request.computed : request.computed + slice.count]
+        return Chunk(tokens + guesses, request.computed, request.blocks, slice.reaches_end + len(guesses))
+
+    def _sample(
+        self, logits: torch.Tensor, requests: Sequence[Request], guesses: Mapping[str, list[int]]
+    ) -> list[Output]:
+        """Draw each request's next token, and the ones behind it for as long as they are what was guessed."""
+        if not requests:
             return []
-        return [self._extend(*pair) for pair in zip(sampled, sample(logits, sampled), strict=True)]
+        if not guesses:
+            return [self._extend(*pair) for pair in zip(requests, sample(logits, requests), strict=True)]
+        outputs: list[Output] = []
+        starts = cumulative([0] + [1 + len(guesses.get(request.id, [])) for request in requests])
+        going, place = list(zip(requests, starts, strict=False)), 0
+        while going:
+            rows = logits[[start + place for _, start in going]]
+            drawn = [
+                self._extend(request, one)
+                for (request, _), one in zip(going, sample(rows, [request for request, _ in going]), strict=True)
+            ]
+            outputs.extend(drawn)
+            going = [
+                (request, start)
+                for (request, start), output in zip(going, drawn, strict=True)
+                if output.finish is None and guesses.get(request.id, [])[place : place + 1] == [output.sample.token]
+            ]
+            for request, _ in going:
+                self._scheduler.advance(request, 1)
+            place += 1
+        return outputs
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -80,6 +120,9 @@ class EngineCore:
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             preemptions=self._scheduler.preemptions,
+            speculative_draft_tokens=self._speculation.guessed if self._speculation else 0,
+            speculative_accepted_tokens=self._speculation.accepted if self._speculation else 0,
+            compiled_kernels=self._model.compiled,
         )
 
     def _extend(self, request: Request, sample: Sample) -> Output:

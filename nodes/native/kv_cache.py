@@ -85,9 +85,14 @@ def budget_bytes(kv_cache_gib: float | None, device: torch.device) -> int:
     return min(int(_DEFAULT_GIB * GIB), available_bytes() // 4)
 
 
-def count_blocks(config: ModelConfig, context_length: int, block_size: int, format: KVFormat, budget: int) -> int:
-    """Blocks that `budget` bytes hold. Raises EngineError if one sequence of `context_length` tokens does not fit."""
-    size = block_bytes(config, block_size, format)
+def count_blocks(
+    config: ModelConfig, context_length: int, block_size: int, format: KVFormat, budget: int, beside: int = 0
+) -> int:
+    """Blocks that `budget` bytes hold, each with so many bytes `beside` it elsewhere.
+
+    Raises EngineError if one sequence of `context_length` tokens does not fit.
+    """
+    size = block_bytes(config, block_size, format) + beside
     needed = -(-context_length // block_size)
     if budget // size < needed:
         raise EngineError(

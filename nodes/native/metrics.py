@@ -14,12 +14,15 @@ _GAUGES = {
     "waiting_requests": "Sequences waiting for room",
     "kv_blocks_used": "KV blocks held by running sequences",
     "kv_blocks_total": "KV blocks in all",
+    "compiled_kernels": "1 where steps are computed by the compiled library",
 }
 _COUNTERS = {  # the client library appends _total
     "prefix_cache_hit_tokens": "Prompt tokens found in the prefix cache",
     "prompt_tokens": "Prompt tokens of sequences that began to generate",
     "generation_tokens": "Tokens generated",
     "preemptions": "Running sequences made to wait because KV blocks ran out",
+    "speculative_draft_tokens": "Tokens guessed and checked",
+    "speculative_accepted_tokens": "Guesses that were right",
 }
 _TTFT = "time_to_first_token_seconds"
 _ITL = "inter_token_latency_seconds"
@@ -39,6 +42,9 @@ class EngineStats:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     preemptions: int = 0
+    compiled_kernels: bool = False
+    speculative_draft_tokens: int = 0
+    speculative_accepted_tokens: int = 0
 
 
 class Metrics(Collector):

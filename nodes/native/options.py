@@ -10,7 +10,10 @@ from ...core.spec import NativeKVCacheDtype, NativeQuantization
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
 KernelChoice = Literal["auto", "compiled", "torch", "exact"]
+Speculative = Literal["none", "ngram", "draft"]
 HeadChoice = Literal["auto", "int8", "dense"]
+# With its own token, what one sequence is checked for in a step then attends token by token: see fused/layout.py.
+MOST_DRAFT_TOKENS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,9 @@ class EngineOptions:
     max_running_requests: int = 64
     max_batch_tokens: int = 1024
     threads: int | None = None
+    speculative: Speculative = "none"
+    draft_model: Path | None = None
+    draft_tokens: int = 8  # guessed for a sequence in a step, at most
 
     def __post_init__(self) -> None:
         for name in ("context_length", "block_size", "max_running_requests", "max_batch_tokens", "threads"):
@@ -41,6 +47,13 @@ class EngineOptions:
                 raise UsageError(f"{name} = {value}: expected at least 1")
         if self.kv_cache_gib is not None and not self.kv_cache_gib > 0:
             raise UsageError(f"kv_cache_gib = {self.kv_cache_gib}: expected more than 0")
+        if not 1 <= self.draft_tokens <= MOST_DRAFT_TOKENS:
+            raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {MOST_DRAFT_TOKENS}")
+        if (self.speculative == "draft") != (self.draft_model is not None):
+            raise UsageError(
+                f"draft_model = {self.draft_model}, speculative = '{self.speculative}': expected a draft model exactly "
+                "where speculative = 'draft'"
+            )
         if self.max_batch_tokens < self.max_running_requests:
             needed = f"at least max_running_requests = {self.max_running_requests}, one token for each in a step"
             raise UsageError(f"max_batch_tokens = {self.max_batch_tokens}: expected {needed}")

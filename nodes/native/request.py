@@ -53,8 +53,8 @@ class Sample:
 class Request:
     """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
 
-    __slots__ = ("arrival", "blocks", "cached", "committed", "computed", "digests", "id", "params", "prompt_length",
-                 "random", "tokens")  # fmt: skip
+    __slots__ = ("accepted", "arrival", "blocks", "cached", "committed", "computed", "digests", "guessed", "id",
+                 "params", "prompt_length", "random", "tokens")  # fmt: skip
 
     def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams) -> None:
         self.id = id
@@ -68,6 +68,7 @@ class Request:
         self.blocks: list[int] = []
         self.committed = 0  # blocks, from the first on, that the prefix cache knows
         self.digests: list[bytes] = []  # of the full blocks
+        self.guessed = self.accepted = 0  # tokens of speculative decoding
 
     @property
     def remaining(self) -> int:

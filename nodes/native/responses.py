@@ -146,11 +146,17 @@ def usage(choices: Sequence[Choice], per_prompt: int) -> Json:
     firsts = [choice.request for choice in choices[::per_prompt]]
     prompt = sum(request.prompt_length for request in firsts)
     completion = sum(choice.tokens for choice in choices)
+    guessed, accepted = (sum(getattr(c.request, name) for c in choices) for name in ("guessed", "accepted"))
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": sum(request.cached or 0 for request in firsts)},
+        # Of speculative decoding: tokens guessed and taken, or not.
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": accepted,
+            "rejected_prediction_tokens": guessed - accepted,
+        },
     }
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -18,11 +18,12 @@ from .batch import make_batch
 from .decoder import Decoder
 from .fused.decoder import FusedDecoder
 from .fused.upgrade import Upgrade
-from .kv_cache import KVCache, budget_bytes, count_blocks
+from .kv_cache import KVCache, block_bytes, budget_bytes, count_blocks
 from .linears.choice import choose_kernels
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
 from .step import Chunk
+from .tokenizer import check_same_tokens
 
 
 class Decodes(Protocol):
@@ -79,30 +80,62 @@ def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
     config = read_config(options.model)
     if options.quantization is not None:
         check_quantization(options.model, options.quantization)
-    context_length = _context_length(options.context_length, config)
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    return _load(options, config, _context_length(options.context_length, config), at_once)
+
+
+def load_draft(options: EngineOptions, target: Runner) -> Runner:
+    """The model of `draft_model`, in as many blocks as `target` has.
+
+    Raises as `load_model`, and EngineError for a draft that does not know the same tokens.
+    """
+    assert options.draft_model is not None
+    config = read_config(options.draft_model)
+    check_same_tokens(options.model, options.draft_model)
+    own = replace(options, model=options.draft_model, quantization=None, kernels="auto", kv_cache_dtype="auto")
+    return _load(own, config, min(target.context_length, config.max_position_embeddings), False, target.num_blocks)
+
+
+def _load(
+    options: EngineOptions, config: ModelConfig, context_length: int, at_once: bool, num_blocks: int | None = None
+) -> Runner:
+    """`num_blocks` of the KV cache: by default what its budget holds."""
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
-    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     format = make_format(options.kv_cache_dtype, config.head_dim, dtype, device)
     upgrade = Upgrade(options, config, context_length, dtype, format, device)
+    later = at_once and upgrade.must_compile
     with torch.inference_mode():
-        fused = None if at_once and upgrade.must_compile else upgrade.load()
-        plain = None
-        if fused is None:
-            weights = Weights(options.model, dtype, config.quantization)
-            kernels = choose_kernels(options, config, dtype, device, available_bytes())
-            plain = Decoder(config, weights, context_length, dtype, device, kernels)
-        budget = budget_bytes(options.kv_cache_gib, device)
-        num_blocks = count_blocks(config, context_length, options.block_size, format, budget)
+        fused = None if later else upgrade.load()
+        plain = None if fused else _load_plain(options, config, context_length, dtype, device)
+        if num_blocks is None:
+            budget, beside = budget_bytes(options.kv_cache_gib, device), _draft_bytes(options, dtype, device)
+            num_blocks = count_blocks(config, context_length, options.block_size, format, budget, beside)
         cache = KVCache(config, num_blocks, options.block_size, format, device)
-    if plain is None:
-        assert fused is not None
+    if fused is not None:
         fused.attach(cache)
         return Runner(config, fused, cache, context_length)
+    assert plain is not None
     runner = Runner(config, PlainDecoder(plain, cache, config), cache, context_length)
-    if at_once and upgrade.must_compile:
+    if later:
         upgrade.start(runner)
     return runner
+
+
+def _load_plain(
+    options: EngineOptions, config: ModelConfig, context_length: int, dtype: torch.dtype, device: torch.device
+) -> Decoder:
+    weights = Weights(options.model, dtype, config.quantization)
+    kernels = choose_kernels(options, config, dtype, device, available_bytes())
+    return Decoder(config, weights, context_length, dtype, device, kernels)
+
+
+def _draft_bytes(options: EngineOptions, dtype: torch.dtype, device: torch.device) -> int:
+    """What each block takes in the cache of the draft, if there is to be one."""
+    if options.speculative != "draft" or options.draft_model is None:
+        return 0
+    config = read_config(options.draft_model)
+    return block_bytes(config, options.block_size, make_format("auto", config.head_dim, dtype, device))
 
 
 def _context_length(wanted: int | None, config: ModelConfig) -> int:

@@ -70,6 +70,15 @@ class Scheduler:
             slice.request.computed += slice.count
             self._blocks.commit(slice.request)
 
+    def reserve(self, request: Request, count: int) -> int:
+        """Room for guesses behind a running request's newest token; for how many there is without preempting anyone."""
+        return self._blocks.reserve(request, count, spare=len(self._running))
+
+    def advance(self, request: Request, count: int) -> None:
+        """Note that `count` guesses that were computed behind the newest token have become tokens."""
+        request.computed += count
+        self._blocks.commit(request)
+
     def remove(self, id: str) -> None:
         """Drop a finished or aborted request, with its blocks; nothing happens if it is gone."""
         request = self._running.pop(id, None)

@@ -1,6 +1,7 @@
 """The life of an engine process: hold the port, load, answer, drain, end."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -52,9 +53,12 @@ def bind(host: str, port: int) -> socket.socket:
 def load(options: EngineOptions) -> "EngineCore":
     """Import PyTorch and read the model: seconds."""
     from .engine_core import EngineCore
-    from .runner import load_model
+    from .runner import load_draft, load_model
 
-    return EngineCore(load_model(options, at_once=True), options)
+    model = load_model(options, at_once=True)
+    core = EngineCore(model, options, load_draft(options, model) if options.speculative == "draft" else None)
+    gc.freeze()  # what is there stays: looking through it again and again would stall steps
+    return core
 
 
 async def _serve(options: EngineOptions, server: ServerOptions, listener: socket.socket) -> None:

@@ -25,6 +25,10 @@ class Model(Protocol):
     block_size: int
     num_blocks: int
 
+    @property
+    def compiled(self) -> bool:
+        """Whether steps are computed by the compiled library."""
+
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one mixed step and write the chunks' keys and values into their blocks.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tokenizers
 
-from ...core.errors import CorruptModelError, ModelNotFoundError
+from ...core.errors import CorruptModelError, EngineError, ModelNotFoundError
 
 
 def read_model_json(directory: Path, name: str) -> dict[str, Any]:
@@ -23,6 +23,20 @@ def read_model_json(directory: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptModelError(f"cannot read {path}: expected a JSON object")
     return value
+
+
+def check_same_tokens(model: Path, draft: Path) -> None:
+    """Raise EngineError if the tokenizers of two models give tokens different numbers."""
+    known, other = (_load(path / "tokenizer.json").get_vocab(with_added_tokens=True) for path in (model, draft))
+    if known == other:
+        return
+    token = min(
+        (t for t in known.keys() | other.keys() if known.get(t) != other.get(t)), key=lambda t: known.get(t, -1)
+    )
+    raise EngineError(
+        f"draft_model = {draft}: expected the tokenizer of {model}, but token {token!r} is {other.get(token, 'none')} "
+        f"there and {known.get(token, 'none')} here"
+    )
 
 
 class Tokenizer:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurminfer.nodes.native.engine_core import EngineCore
-from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.nodes.native.options import EngineOptions, Speculative
 from slurminfer.nodes.native.request import FinishReason, Request, RequestTooLongError, SamplingParams
 from slurminfer.nodes.native.step import Chunk
 
@@ -24,8 +24,11 @@ END = 3
 class FakeModel:
     """Deterministic, and strict about what it is handed."""
 
-    def __init__(self, num_blocks: int, block_size: int, context_length: int = 10_000) -> None:
-        self.vocab_size, self.context_length = VOCAB, context_length
+    compiled = False
+
+    def __init__(self, num_blocks: int, block_size: int, context_length: int = 10_000, *, errs: int = 0) -> None:
+        """It says something else every `errs` tokens or so."""
+        self.vocab_size, self.context_length, self._errs = VOCAB, context_length, errs
         self.num_blocks, self.block_size = num_blocks, block_size
         self._cache: list[int | None] = [None] * (num_blocks * block_size)
         self.steps: list[list[Chunk]] = []
@@ -38,13 +41,20 @@ class FakeModel:
             assert chunk.tokens
             for offset, token in enumerate(chunk.tokens):
                 slot = self._slot(chunk, chunk.start + offset)
-                assert slot not in written, "two sequences write one place"
+                # A draft computes what sequences share once for each.
+                assert slot not in written or (self._errs and self._cache[slot] == token), "two write one place"
                 written.add(slot)
                 self._cache[slot] = token
         logits = torch.zeros(sum(chunk.num_logits for chunk in chunks), VOCAB)
-        for row, chunk in zip(logits, (chunk for chunk in chunks if chunk.num_logits), strict=True):
-            length = chunk.start + len(chunk.tokens)
-            row[_next([self._cache[self._slot(chunk, position)] for position in range(length)])] = 1
+        ends = [
+            (chunk, chunk.start + len(chunk.tokens) - back)
+            for chunk in chunks
+            for back in reversed(range(chunk.num_logits))
+        ]
+        for row, (chunk, length) in zip(logits, ends, strict=True):
+            history = [self._cache[self._slot(chunk, position)] for position in range(length)]
+            wrong = self._errs and hash((*history, "wrong")) % self._errs == 0
+            row[(_next(history) + int(wrong)) % VOCAB] = 1
         return logits
 
     def _slot(self, chunk: Chunk, position: int) -> int:
@@ -63,9 +73,20 @@ def _alone(prompt: Sequence[int], max_tokens: int, end: int | None = END) -> lis
     return tokens[len(prompt) :]
 
 
-def _core(model: FakeModel, *, running: int = 4, budget: int = 16) -> EngineCore:
-    options = EngineOptions(model=Path(), max_running_requests=running, max_batch_tokens=budget)
-    return EngineCore(model, options)
+def _core(
+    model: FakeModel, *, running: int = 4, budget: int = 16, method: Speculative = "none", context: int = 10_000
+) -> EngineCore:
+    """With `method` draft, by a model that errs in a third of its guesses and has room for `context` tokens."""
+    options = EngineOptions(
+        model=Path(), max_running_requests=running, max_batch_tokens=budget, speculative=method,
+        draft_model=Path() if method == "draft" else None, draft_tokens=4,
+    )  # fmt: skip
+    draft = FakeModel(model.num_blocks, model.block_size, context, errs=3) if method == "draft" else None
+    core = EngineCore(model, options, draft)
+    if core._speculation is not None:  # whether guesses pay is another test's matter
+        budget_ = core._speculation._budget
+        budget_.share = lambda ids, room: [min(4, max(room - 4 * i, 0)) for i in range(len(ids))]  # type: ignore[method-assign]
+    return core
 
 
 def _request(id: str, prompt: Sequence[int], max_tokens: int, end: int | None = END) -> Request:
@@ -89,13 +110,21 @@ def _run(core: EngineCore) -> dict[str, list[int]]:
 PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=20)  # few tokens: prefixes are often shared
 
 
-@settings(max_examples=80, deadline=None)
-@given(data=st.data(), block_size=st.integers(1, 4), running=st.integers(1, 5), extra_budget=st.integers(0, 12))
-def test_every_request_ends_with_the_tokens_that_it_gets_alone(data, block_size, running, extra_budget):
+METHODS = st.sampled_from(["none", "ngram", "draft"])
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    data=st.data(), block_size=st.integers(1, 4), running=st.integers(1, 5), extra_budget=st.integers(0, 12),
+    method=METHODS, context=st.integers(2, 40),
+)  # fmt: skip
+def test_every_request_ends_with_the_tokens_that_it_gets_alone(
+    data, block_size, running, extra_budget, method, context
+):
     requests = data.draw(st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=10))
     longest = max(-(-(len(prompt) + max_tokens) // block_size) for prompt, max_tokens in requests)
     model = FakeModel(longest + data.draw(st.integers(0, 6)), block_size)
-    core = _core(model, running=running, budget=running + extra_budget)
+    core = _core(model, running=running, budget=running + extra_budget, method=method, context=context)
     pending = [_request(str(index), *request) for index, request in enumerate(requests)]
     tokens: dict[str, list[int]] = {}
     while pending or core.busy:
@@ -111,9 +140,11 @@ def test_every_request_ends_with_the_tokens_that_it_gets_alone(data, block_size,
 
 
 @settings(max_examples=50, deadline=None)
-@given(data=st.data(), requests=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8))
-def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(data, requests):
-    core = _core(FakeModel(20, 2))
+@given(
+    data=st.data(), requests=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8), method=METHODS
+)
+def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(data, requests, method):
+    core = _core(FakeModel(20, 2), method=method)
     for index, request in enumerate(requests):
         core.add(_request(str(index), *request))
     aborted: set[str] = set()
@@ -137,6 +168,17 @@ def test_requests_that_outgrow_the_cache_together_are_preempted_and_still_end_ri
         core.add(_request(id, *request, end=None))
     assert _run(core) == {id: _alone(*request, end=None) for id, request in requests.items()}
     assert core.stats().preemptions > 0
+
+
+def test_guesses_save_steps_and_are_counted():
+    plain, guessing = FakeModel(100, 4), FakeModel(100, 4)
+    core = _core(guessing, method="draft")
+    for each in (_core(plain), core):
+        each.add(_request("a", [0, 1, 2], 60, end=None))
+        assert _run(each) == {"a": _alone([0, 1, 2], 60, end=None)}
+    stats = core.stats()
+    assert len(guessing.steps) == len(plain.steps) - stats.speculative_accepted_tokens < 40
+    assert 0 < stats.speculative_accepted_tokens < stats.speculative_draft_tokens
 
 
 def test_decodes_go_on_while_a_long_prompt_is_computed_in_pieces():

@@ -1,8 +1,8 @@
 """A decoder whose layers the compiled library computes; nodes/native/decoder.py has the same model, as the reference.
 
 Linear layers read 4- or 8-bit weights as they are, at any number of rows, and round their inputs to 8 bits by group.
-Everything else is float32, but for what attends to keys and values in bfloat16. No bit of an answer depends on what else
-is in a step, only on whether a token came in a chunk of more than 16, which attends in blocks.
+Everything else is float32, but for what attends to keys and values in bfloat16. No bit of an answer depends on what
+else is in a step, only on whether a token came in a chunk of more than 16, which attends in blocks.
 """
 
 import ctypes

@@ -268,70 +268,56 @@ inline void round_group(const float* x, int group, int8_t* codes, float* scale) 
     scale[1] = scale[0] * (float)codes_sum;
 }
 
-// `blocks` blocks of outputs for `R` rows. Inputs of a row are `inputs` codes and 2 * inputs / group scales.
-template <int BITS, int R, int B>
-inline void multiply_tile(const Matrix& w, int block, const int8_t* x, const float* scales, int stride, int groups,
-                          float* y, int64_t y_stride, bool add) {
-    const int64_t step = BITS == 4 ? 8 : 4, bytes = (int64_t)w.inputs / step * 64;
-    const uint8_t* codes = w.codes + block * bytes;
+// A block of outputs for R rows. Inputs of a row are `inputs` codes and 2 * inputs / group scales.
+template <int BITS, int R>
+inline void multiply_tile(const Matrix& w, int block, const int8_t* x, const float* scales, float* y, int64_t y_stride,
+                          bool add) {
+    constexpr int kStep = BITS == 4 ? 8 : 4;  // inputs in 64 bytes
+    const int groups = w.inputs / w.group;
+    const uint8_t* codes = w.codes + (int64_t)block * (w.inputs / kStep) * 64;
     const uint16_t* affine = w.affine + (int64_t)block * groups * 32;
-    F16 out[B][R] = {};
+    F16 out[R] = {};
     for (int g = 0; g < groups; g++) {
-        I16 sums[B][R] = {};
-        for (int k = 0; k < w.group; k += step) {
+        I16 sums[R] = {};
+        for (int k = 0; k < w.group; k += kStep) {
             const int8_t* at = x + g * w.group + k;
-            for (int b = 0; b < B; b++) {
-                const B64 both = load<B64>(codes + b * bytes);
-                if (BITS == 8) {
-                    for (int r = 0; r < R; r++) sums[b][r] = dot4<8>(sums[b][r], both, load<int32_t>(at + r * stride));
-                    continue;
-                }
+            const B64 both = load<B64>(codes);
+            if (BITS == 8) {
+                for (int r = 0; r < R; r++) sums[r] = dot4<8>(sums[r], both, load<int32_t>(at + r * w.inputs));
+            } else {
                 const B64 low = both & 15, high = (B64)((I16)both >> 4) & 15;
                 for (int r = 0; r < R; r++) {
-                    sums[b][r] = dot4<4>(sums[b][r], low, load<int32_t>(at + r * stride));
-                    sums[b][r] = dot4<4>(sums[b][r], high, load<int32_t>(at + r * stride + 4));
+                    sums[r] = dot4<4>(sums[r], low, load<int32_t>(at + r * w.inputs));
+                    sums[r] = dot4<4>(sums[r], high, load<int32_t>(at + r * w.inputs + 4));
                 }
             }
+            __builtin_prefetch(codes + 1024);
             codes += 64;
         }
-        for (int b = 0; b < B; b++) {
-            const F16 scale = half16(affine + (int64_t)b * groups * 32), offset = half16(affine + (int64_t)b * groups * 32 + 16);
-            for (int r = 0; r < R; r++) {
-                const float* s = scales + ((int64_t)r * groups + g) * 2;
-                out[b][r] = fma(scale * splat(s[0]), as_float(sums[b][r]), fma(offset, splat(s[1]), out[b][r]));
-            }
+        const F16 scale = half16(affine), offset = half16(affine + 16);
+        for (int r = 0; r < R; r++) {
+            const float* s = scales + ((int64_t)r * groups + g) * 2;
+            out[r] = fma(scale * splat(s[0]), as_float(sums[r]), fma(offset, splat(s[1]), out[r]));
         }
         affine += 32;
     }
-    for (int b = 0; b < B; b++)
-        for (int r = 0; r < R; r++) {
-            float* to = y + r * y_stride + (int64_t)(block + b) * kOutputs;
-            if (w.bias) out[b][r] = out[b][r] + load<F16>(w.bias + (block + b) * kOutputs);
-            store(to, add ? load<F16>(to) + out[b][r] : out[b][r]);
-        }
-}
-
-template <int BITS, int R>
-inline void multiply_rows(const Matrix& w, int begin, int end, const int8_t* x, const float* scales, int groups,
-                          float* y, int64_t y_stride, bool add) {
-    int block = begin;
-    if (R <= 2)
-        for (; block + 2 <= end; block += 2)
-            multiply_tile<BITS, R, 2>(w, block, x, scales, w.inputs, groups, y, y_stride, add);
-    for (; block < end; block++) multiply_tile<BITS, R, 1>(w, block, x, scales, w.inputs, groups, y, y_stride, add);
+    for (int r = 0; r < R; r++) {
+        float* to = y + r * y_stride + (int64_t)block * kOutputs;
+        if (w.bias) out[r] = out[r] + load<F16>(w.bias + block * kOutputs);
+        store(to, add ? load<F16>(to) + out[r] : out[r]);
+    }
 }
 
 template <int BITS>
-void multiply_blocks(const Matrix& w, int begin, int end, int rows, const int8_t* x, const float* scales, float* y,
-                     int64_t y_stride, bool add) {
-    const int groups = w.inputs / w.group;
+void multiply_block(const Matrix& w, int block, int rows, const int8_t* x, const float* scales, float* y,
+                    int64_t y_stride, bool add) {
     for (int row = 0; row < rows;) {
         const int left = rows - row, count = left < kRows ? left : kRows;
         const int8_t* codes = x + (int64_t)row * w.inputs;
-        const float* s = scales + (int64_t)row * groups * 2;
+        const float* s = scales + (int64_t)row * (w.inputs / w.group) * 2;
         float* to = y + row * y_stride;
         switch (count) {
-#define CASE(R) case R: multiply_rows<BITS, R>(w, begin, end, codes, s, groups, to, y_stride, add); break;
+#define CASE(R) case R: multiply_tile<BITS, R>(w, block, codes, s, to, y_stride, add); break;
             CASE(1) CASE(2) CASE(3)
 #ifdef __AVX512F__
             CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
@@ -350,14 +336,11 @@ void multiply(const Matrix& w, int rows, const int8_t* x, const float* scales, f
         const int count = rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce;
         const int8_t* codes = x + (int64_t)row * w.inputs;
         const float* s = scales + (int64_t)row * (w.inputs / w.group) * 2;
-        // A block at a time, so that its weights stay near for all rows.
-        const int at_once = count <= 2 ? end - begin : 1;
-        for (int block = begin; block < end; block += at_once) {
-            const int stop = block + at_once < end ? block + at_once : end;
+        for (int block = begin; block < end; block++) {  // its weights stay near for all rows
             if (w.bits == 4)
-                multiply_blocks<4>(w, block, stop, count, codes, s, y + row * y_stride, y_stride, add);
+                multiply_block<4>(w, block, count, codes, s, y + row * y_stride, y_stride, add);
             else
-                multiply_blocks<8>(w, block, stop, count, codes, s, y + row * y_stride, y_stride, add);
+                multiply_block<8>(w, block, count, codes, s, y + row * y_stride, y_stride, add);
         }
     }
 }

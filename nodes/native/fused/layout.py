@@ -1,7 +1,7 @@
 """One step's chunks as the arrays that the library reads, built once for all layers."""
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 
@@ -37,9 +37,7 @@ class Layout:
         self.pieces = pieces[-1] if pieces else 0
         starts = [self.single, *ends[short:]]
         blocks = [
-            (row, min(_BLOCK, stop - row))
-            for start, stop in zip(starts, starts[1:], strict=False)
-            for row in range(start, stop, _BLOCK)
+            (row, min(_BLOCK, stop - row)) for start, stop in pairwise(starts) for row in range(start, stop, _BLOCK)
         ]
         self.block_rows = torch.tensor(blocks, dtype=torch.int32).view(-1, 2)
         end_of = dict(zip(order, ends, strict=True))

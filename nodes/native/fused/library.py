@@ -53,7 +53,8 @@ class Model(ctypes.Structure):
 class Step(ctypes.Structure):
     _fields_ = [
         ("rows", _Int), ("single", _Int), ("blocks", _Int), ("threads", _Int), ("table_width", _Int),
-        ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer), ("split_start", Pointer), ("block_rows", Pointer),
+        ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer),
+        ("split_start", Pointer), ("block_rows", Pointer),
         ("x", Pointer), ("qkv", Pointer), ("attention", Pointer), ("partial", Pointer), ("inner", Pointer),
         ("codes", Pointer), ("scales", Pointer),
     ]  # fmt: skip
