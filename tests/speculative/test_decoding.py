@@ -2,12 +2,13 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from slurminfer.core.errors import EngineError, UsageError
 from slurminfer.nodes.native.engine_core import EngineCore
@@ -16,7 +17,7 @@ from slurminfer.nodes.native.options import EngineOptions, Speculative
 from slurminfer.nodes.native.request import Request, SamplingParams
 from slurminfer.nodes.native.runner import load_draft, load_model
 
-from ..native_model.conftest import make_model
+from ..native_model.conftest import SMALL, make_model
 from ..native_model.test_linears import to_awq
 
 VOCABULARY = 199
@@ -39,6 +40,15 @@ def models(tmp_path_factory) -> dict[str, Path]:
         (path / "tokenizer.json").write_text(tokenizer(VOCABULARY))
     to_awq(found["awq"])
     return found
+
+
+@pytest.fixture
+def make_small() -> Callable[[Path, int], None]:
+    def make(path: Path, vocab_size: int) -> None:
+        config = SMALL | {"vocab_size": vocab_size}
+        AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **config)).save_pretrained(path)
+
+    return make
 
 
 def tokenizer(size: int) -> str:
@@ -142,9 +152,20 @@ def test_sampled_tokens_have_the_models_distribution(models):
 
 def test_a_draft_with_other_tokens_is_refused(models, tmp_path):
     make_model(tmp_path, "llama")
-    (tmp_path / "tokenizer.json").write_text(tokenizer(VOCABULARY - 1))
-    with pytest.raises(EngineError, match=r"expected the tokenizer of .* but token 't198' is none there and 198 here"):
+    (tmp_path / "tokenizer.json").write_text(tokenizer(VOCABULARY - 9))
+    with pytest.raises(
+        EngineError, match="9 of 199 tokens have other numbers or are not there: 't190' is 190 here and n"
+    ):
         engine(models["plain"], "draft", tmp_path)
+
+
+def test_a_draft_with_a_smaller_vocabulary_guesses_within_it(models, tmp_path, make_small):
+    make_small(tmp_path, VOCABULARY - 3)
+    (tmp_path / "tokenizer.json").write_text(tokenizer(VOCABULARY - 3))
+    core = engine(models["plain"], "draft", tmp_path)
+    asked = [Request("0", [VOCABULARY - 1, 3, VOCABULARY - 2], SamplingParams(max_tokens=20, temperature=0))]
+    again = [Request("0", [VOCABULARY - 1, 3, VOCABULARY - 2], SamplingParams(max_tokens=20, temperature=0))]
+    assert run(core, asked) == run(engine(models["plain"]), again)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,9 @@ class _Known:
 class DraftProposer:
     """Greedy: what the draft holds for most likely."""
 
-    def __init__(self, model: Model, budget: Budget) -> None:
-        self._model, self._budget = model, budget
+    def __init__(self, model: Model, budget: Budget, vocab_size: int) -> None:
+        """`vocab_size` is that of the model that checks: it may be padded differently."""
+        self._model, self._budget, self._vocab_size = model, budget, vocab_size
         self._known: dict[str, _Known] = {}
 
     def propose(self, wanted: Sequence[tuple[Request, int]]) -> list[list[int]]:
@@ -89,8 +90,12 @@ class DraftProposer:
 
     def _compute(self, pieces: Sequence[tuple[_Known, list[int], int, bool]]) -> None:
         """Tokens of each from a place on, and what is likely to follow those that want it."""
-        chunks = [Chunk(tokens, start, known.blocks, int(follows)) for known, tokens, start, follows in pieces]
-        best = iter(self._model.forward(chunks).max(-1).indices.tolist())
+        most = self._model.vocab_size - 1
+        chunks = [
+            Chunk([min(token, most) for token in tokens], start, known.blocks, int(follows))
+            for known, tokens, start, follows in pieces
+        ]
+        best = iter(self._model.forward(chunks)[:, : self._vocab_size].max(-1).indices.tolist())
         for known, _, _, follows in pieces:
             if follows:
                 known.guessed.append(next(best))

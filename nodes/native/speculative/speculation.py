@@ -26,7 +26,9 @@ class Speculation:
         """`draft` computes the guesses of the method of that name."""
         self._scheduler, self._limits, self._max_tokens = scheduler, limits, options.max_batch_tokens
         self._budget = Budget(options.draft_tokens)
-        self._proposer: Proposer = NgramProposer() if draft is None else DraftProposer(draft, self._budget)
+        self._proposer: Proposer = NgramProposer()
+        if draft is not None:
+            self._proposer = DraftProposer(draft, self._budget, limits.vocab_size)
         self.guessed = self.accepted = 0
 
     def guess(self, slices: Sequence[Slice]) -> dict[str, list[int]]:
