@@ -17,6 +17,8 @@ ENGINES = ("native", "sglang", "vllm")
 # What the native engine reads besides unquantized weights.
 NativeQuantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]
 NativeKVCacheDtype = Literal["auto", "int8", "int4"]
+# With its own token, what one sequence is checked for in a step then attends token by token: see nodes/native/fused.
+NATIVE_DRAFT_TOKENS = 15
 # What each engine's --kv-cache-dtype takes; some need certain GPUs. SGLang: its page "Quantized KV Cache". vLLM:
 # CacheDType in vllm/config/cache.py, without those of single models.
 _KV_CACHE_DTYPES = {
@@ -55,6 +57,14 @@ class ModelSpec(Section, frozen=True, kw_only=True):
     @property
     def served_name(self) -> str:
         return self.name or Path(self.path).name.removesuffix(".gguf")
+
+
+class SpeculativeSpec(Section, frozen=True, kw_only=True):
+    """`[speculative]`: tokens are guessed and several checked in one step. The answer stays what it is."""
+
+    method: Literal["ngram", "draft"] = "ngram"  # looked up in the text so far, or by a smaller model
+    draft_model: str | None = None  # as `path` of [model]; it needs the same tokenizer
+    draft_tokens: Positive = 8  # guessed in a step for each sequence; native: at most
 
 
 class JobSection(Section, frozen=True, kw_only=True):
@@ -122,6 +132,7 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
     model: ModelSpec
     pool: tuple[PoolSpec, ...]
     router: RouterSpec = RouterSpec()
+    speculative: SpeculativeSpec | None = None
 
     @property
     def router_time_s(self) -> int:
@@ -195,6 +206,8 @@ def _check(spec: DeploymentSpec) -> None:
         if pool.drain_seconds >= pool.time_s:
             raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
         _check_engine(key, spec.model, pool)
+        if spec.speculative is not None:
+            _check_speculative(key, spec.speculative, pool)
 
 
 def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
@@ -221,6 +234,16 @@ def _check_time(key: str, value: str) -> None:
         seconds = 0
     if seconds <= 0:
         raise SpecError(key, value, "expected a Slurm time such as '30', '04:00:00' or '2-00:00:00'")
+
+
+def _check_speculative(key: str, speculative: SpeculativeSpec, pool: PoolSpec) -> None:
+    if speculative.method == "draft" and speculative.draft_model is None:
+        raise SpecError("speculative.draft_model", None, "expected the smaller model that method 'draft' guesses with")
+    if speculative.method != "draft" and speculative.draft_model is not None:
+        raise SpecError("speculative.draft_model", speculative.draft_model, "expected with method 'draft' only")
+    if pool.engine == "native" and speculative.draft_tokens > NATIVE_DRAFT_TOKENS:
+        most = f"expected at most {NATIVE_DRAFT_TOKENS} (engine native of {key})"
+        raise SpecError("speculative.draft_tokens", speculative.draft_tokens, most)
 
 
 def _check_engine(key: str, model: ModelSpec, pool: PoolSpec) -> None:

@@ -43,7 +43,7 @@ def dry_run(spec: DeploymentSpec, launcher: Launcher) -> str:
 
 
 def with_model_found(spec: DeploymentSpec, progress: Progress = silent) -> DeploymentSpec:
-    """The spec with its model as a directory on this filesystem, fetched or converted if need be.
+    """The spec with its models as directories on this filesystem, fetched or converted if need be.
 
     Clients keep calling the model what the user called it: the hub id, or the directory's name. Raises ModelError.
     """
@@ -53,7 +53,12 @@ def with_model_found(spec: DeploymentSpec, progress: Progress = silent) -> Deplo
     directory = resolve(asked, progress, spec.model.quantization if is_native else None)
     is_hub_id = asked.count("/") == 1 and not Path(asked).expanduser().exists()
     name = spec.model.name or (asked if is_hub_id else directory.name)
-    return msgspec.structs.replace(spec, model=msgspec.structs.replace(spec.model, path=str(directory), name=name))
+    model = msgspec.structs.replace(spec.model, path=str(directory), name=name)
+    speculative = spec.speculative
+    if speculative is not None and speculative.draft_model is not None:
+        draft = resolve(speculative.draft_model, progress)
+        speculative = msgspec.structs.replace(speculative, draft_model=str(draft))
+    return msgspec.structs.replace(spec, model=model, speculative=speculative)
 
 
 def requests(spec: DeploymentSpec, run: RunDirectory) -> Iterator[JobRequest]:

@@ -186,6 +186,7 @@ class Agent:
             threads=min(self._pool.cpus_per_task, len(os.sched_getaffinity(0))),
             rank=self._place.rank,
             rendezvous=rendezvous,
+            speculative=self._spec.speculative,
         )
 
     def _probe(self, launch: EngineLaunch) -> EngineProbe:

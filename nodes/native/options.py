@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from ...core.errors import UsageError
-from ...core.spec import NativeKVCacheDtype, NativeQuantization
+from ...core.spec import NATIVE_DRAFT_TOKENS, NativeKVCacheDtype, NativeQuantization
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
 KernelChoice = Literal["auto", "compiled", "torch", "exact"]
 Speculative = Literal["none", "ngram", "draft"]
 HeadChoice = Literal["auto", "int8", "dense"]
-# With its own token, what one sequence is checked for in a step then attends token by token: see fused/layout.py.
-MOST_DRAFT_TOKENS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +45,8 @@ class EngineOptions:
                 raise UsageError(f"{name} = {value}: expected at least 1")
         if self.kv_cache_gib is not None and not self.kv_cache_gib > 0:
             raise UsageError(f"kv_cache_gib = {self.kv_cache_gib}: expected more than 0")
-        if not 1 <= self.draft_tokens <= MOST_DRAFT_TOKENS:
-            raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {MOST_DRAFT_TOKENS}")
+        if not 1 <= self.draft_tokens <= NATIVE_DRAFT_TOKENS:
+            raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {NATIVE_DRAFT_TOKENS}")
         if (self.speculative == "draft") != (self.draft_model is not None):
             raise UsageError(
                 f"draft_model = {self.draft_model}, speculative = '{self.speculative}': expected a draft model exactly "

@@ -172,3 +172,38 @@ def test_no_text_makes_the_time_parser_fail_in_another_way(text):
 def test_no_text_makes_the_spec_parser_fail_in_another_way(text):
     with pytest.raises(SpecError):
         parse_spec(text)
+
+
+def speculative(lines: str, engine: str = "native"):
+    return parse_spec(MINIMAL.replace("[[pool]]", f'[speculative]\n{lines}\n[[pool]]\nengine = "{engine}"', 1))
+
+
+def test_guesses_are_looked_up_unless_a_draft_is_named():
+    assert parse_spec(MINIMAL).speculative is None
+    spec = speculative("")
+    assert spec.speculative is not None and spec.speculative.method == "ngram"
+    assert parse_spec(dump_spec(spec)) == spec
+    spec = speculative('method = "draft"\ndraft_model = "org/small"\ndraft_tokens = 4')
+    assert spec.speculative is not None and spec.speculative.draft_model == "org/small"
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "said"),
+    [
+        ('method = "eagle"', "speculative.method", "ngram"),
+        ('method = "draft"', "speculative.draft_model", "expected the smaller model"),
+        ('draft_model = "org/small"', "speculative.draft_model", "with method 'draft' only"),
+        ("draft_tokens = 16", "speculative.draft_tokens", "expected at most 15"),
+        ("draft_tokens = 0", "speculative.draft_tokens", "1"),
+        ("tokens = 3", "speculative.tokens", "draft_tokens"),
+    ],
+)
+def test_guesses_that_cannot_be_are_refused(lines, key, said):
+    with pytest.raises(SpecError, match=said) as caught:
+        speculative(lines)
+    assert caught.value.key == key
+
+
+def test_other_engines_may_guess_more():
+    assert speculative("draft_tokens = 16", "sglang").speculative is not None

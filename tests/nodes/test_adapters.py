@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurminfer.core.spec import ModelSpec, PoolSpec
+from slurminfer.core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 from slurminfer.nodes.engines import ADAPTERS
 from slurminfer.nodes.launch import EngineLaunch
 
@@ -52,6 +52,47 @@ def test_native(tmp_path):
 def test_every_engine_is_told_the_dtype_of_its_kv_cache(engine, dtype, tmp_path):
     model = ModelSpec(path="/models/llama", kv_cache_dtype=dtype)
     assert pairs(ADAPTERS[engine].argv(launch(tmp_path, model=model)))["--kv-cache-dtype"] == dtype
+
+
+NGRAM = SpeculativeSpec(draft_tokens=5)
+DRAFT = SpeculativeSpec(method="draft", draft_model="/models/small", draft_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("engine", "speculative", "expected"),
+    [
+        ("native", NGRAM, {"--speculative": "ngram", "--draft-tokens": "5"}),
+        ("native", DRAFT, {"--speculative": "draft", "--draft-model": "/models/small", "--draft-tokens": "4"}),
+        ("sglang", NGRAM, {"--speculative-algorithm": "NGRAM", "--speculative-num-draft-tokens": "5"}),
+        (
+            "sglang",
+            DRAFT,
+            {
+                "--speculative-algorithm": "STANDALONE", "--speculative-draft-model-path": "/models/small",
+                "--speculative-num-steps": "4", "--speculative-eagle-topk": "1", "--speculative-num-draft-tokens": "5",
+            },
+        ),
+        (
+            "vllm",
+            NGRAM,
+            {
+                "--speculative-config": '{"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4, '
+                '"num_speculative_tokens": 5}'
+            },
+        ),
+        (
+            "vllm",
+            DRAFT,
+            {
+                "--speculative-config": '{"method": "draft_model", "model": "/models/small", '
+                '"num_speculative_tokens": 4}'
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_every_engine_is_told_how_to_guess(engine, speculative, expected, tmp_path):
+    plain = pairs(ADAPTERS[engine].argv(launch(tmp_path)))
+    assert pairs(ADAPTERS[engine].argv(launch(tmp_path, speculative=speculative))) == plain | expected
 
 
 def test_native_is_told_what_the_model_must_be(tmp_path):
