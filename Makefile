@@ -8,7 +8,7 @@ help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
-	@echo "make bench-engine   native engine against transformers; writes benchmarks/results/engine.json"
+	@echo "make bench-engine   native engine against vLLM, llama.cpp and transformers; writes benchmarks/results/engine.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
 install: .venv/.installed
@@ -48,11 +48,23 @@ sandbox-packages: install
 test: lint sandbox-packages
 	$(BIN)/python -m pytest
 
-bench-engine: .venv/.installed-dev
-	$(BIN)/python benchmarks/engine.py
+# The engines that ours is compared with, each in an environment of its own: see requirements/.
+.venv-vllm/.installed: requirements/vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet -r requirements/vllm.txt
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+.venv-llama/.installed: requirements/llama.txt
+	$(PYTHON) -m venv .venv-llama
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF" .venv-llama/bin/pip install --quiet -r requirements/llama.txt
+	touch $@
+
+bench-engine: .venv/.installed-dev .venv-vllm/.installed .venv-llama/.installed
+	$(BIN)/python -m benchmarks.engine --vllm .venv-vllm/bin/python --llama-cpp .venv-llama/bin/python
 
 bench-quant: .venv/.installed-dev legacy
 	$(BIN)/python -m benchmarks.quant
 
 clean:
-	rm -rf .venv .venv-legacy build demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama build demo .mypy_cache .ruff_cache .pytest_cache

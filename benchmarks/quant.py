@@ -92,18 +92,23 @@ def _timed(argv: list[str], stderr: int) -> tuple[float, int]:
     return time.monotonic() - began, usage.ru_maxrss * 1024
 
 
-def perplexity(model: Path, text: str, windows: int, skip: int = 0) -> Perplexity:
-    """Of a checkpoint's weights computed in float32, on `windows` pieces of a text behind its first `skip` tokens."""
+def perplexity(
+    model: Path, text: str, windows: int, skip: int = 0, *, dtype: str = "float32", chunk: int = WINDOW
+) -> Perplexity:
+    """On `windows` pieces of a text behind its first `skip` tokens, computed in steps of `chunk` of them.
+
+    Of a checkpoint's weights computed in float32, unless another dtype is named.
+    """
     tokenizer = Tokenizer(model)
     begins = tokenizer.encode("a", add_special_tokens=True)[:1] == [tokenizer.bos_id]
     tokens = tokenizer.encode(read_text(text), add_special_tokens=False)[skip:][: windows * (WINDOW - begins)]
     task = Task(
         model=str(model),
-        options={"dtype": "float32"},
+        options={"dtype": dtype},
         tokens=tuple(tokens),
         bos_id=tokenizer.bos_id if begins else None,
         window=WINDOW,
-        chunk=WINDOW,
+        chunk=chunk,
         batches=(),
     )
     argv = [sys.executable, "-m", "slurminfer.jobs.evaluate_worker"]

@@ -39,11 +39,16 @@ class FusedDecoder:
         for index in range(config.num_layers):
             self._layers[index] = self._layer(weights, index)
         cos, sin = Rope(config, context_length, torch.float32, torch.device("cpu")).tables
-        self._rotation = self._float(cos), self._float(sin)
+        self._tables = cos, sin
         self._embedding = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         self._norm = self._float(weights.read("model.norm.weight", config.hidden_size))
         self._head = self._keep(pack(self._head_weight(weights), [], self._group)).matrix
         self._buffers = Buffers(config, self._group, self._head.outputs)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of linear layers, head and norms: what a step of one token reads, beside keys and values."""
+        return sum(tensor.nbytes for tensor in self._tensors)
 
     def attach(self, cache: KVCache) -> None:
         """Keep keys and values in `cache`. To be called once, before the first step."""
@@ -51,7 +56,7 @@ class FusedDecoder:
         for index, layer in enumerate(self._layers):
             layer.cache = cache.tokens(index).data_ptr()
         self._model = library.Model(
-            self._layers, *self._rotation,
+            self._layers, *(table.data_ptr() for table in self._tables),
             config.hidden_size, config.intermediate_size, config.num_heads, config.num_kv_heads, config.head_dim,
             cache.block_size, self._group, cache.format.dtype == torch.float32, config.rms_norm_eps,
         )  # fmt: skip
