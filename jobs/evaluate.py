@@ -100,7 +100,7 @@ def evaluate(
         text=text,
         windows=windows,
         window=sample.window,
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cpus=len(os.sched_getaffinity(0)),
         variants=tuple(_figures(variant, results[variant.name], reference) for variant in VARIANTS),
         quantization=quantization,
@@ -235,6 +235,7 @@ def _checkpoint(directory: Path) -> Checkpoint:
     return Checkpoint(path=str(directory), bytes=sum(path.stat().st_size for path in directory.glob("*.safetensors")))
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """What this machine's processor calls itself."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it takes a second to import, and only this page needs it
 _WIDTH, _HEIGHT, _DPI = 16.0, 10.0, 100  # inches
 _INK, _GREY, _RULE = "#1d2530", "#66707d", "#d5dae0"
 _ORIGINAL_COLOUR, _QUANTIZED_COLOUR, _ROUNDED_COLOUR = "#8b97a5", "#1b62c4", "#d9731a"
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 12,
     "text.color": _INK,
     "axes.edgecolor": _RULE,
@@ -55,7 +55,7 @@ def draw(evaluation: Evaluation, path: Path) -> None:
     from matplotlib.figure import Figure
 
     beside = path.with_name(f".{path.name}")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, facecolor="white")
         _title(figure, evaluation)
         _headline(figure, evaluation)

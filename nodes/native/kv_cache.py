@@ -37,6 +37,11 @@ class KVCache:
         self.num_token_rows = rows * block_size
         self._head_rows = torch.arange(2 * self.kv_heads, device=device).view(2, self.kv_heads)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Over all layers, scales included."""
+        return len(self._rows) * 2 * self.kv_heads * vector_bytes(self.format)
+
     def slots(self, blocks: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         """Where `write` puts tokens that go to places `offsets` [n] of `blocks` [n]."""
         rows = blocks.view(-1, 1, 1) * self._head_rows.numel() + self._head_rows

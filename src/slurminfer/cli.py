@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Models in the cache.", no_args_is_help=True)
 sandbox_app = typer.Typer(help="A real Slurm of several nodes on this Debian machine (root).", no_args_is_help=True)
+bench_app = typer.Typer(help="How fast things are on this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 app.add_typer(sandbox_app, name="sandbox")
 
@@ -166,6 +168,46 @@ def evaluate(
             *directories, text=text or job.DEFAULT_TEXT, windows=windows or job.DEFAULT_WINDOWS, progress=progress
         )
     evaluation_table.print_evaluation(evaluation, as_json)
+
+
+@bench_app.command("engine")
+def bench_engine(
+    model: Annotated[str, typer.Argument(help="'demo', a directory, a GGUF file or a hub id")],
+    batches: Annotated[str, typer.Option(help="sequences decoded at once")] = "1,8,64",
+    contexts: Annotated[str, typer.Option(help="their tokens")] = "128,1024",
+    prefills: Annotated[str, typer.Option(help="tokens of prompts")] = "512,2048",
+    rate: Annotated[float | None, typer.Option(help="requests/s; by default half of what can be answered")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="requests that arrive at that rate")] = 32,
+    threads: Annotated[int | None, typer.Option(min=1, help="by default the CPUs that the job has")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32")] = None,
+    kernels: Annotated[str | None, typer.Option(help="auto, compiled, torch or exact")] = None,
+    speculative: Annotated[str | None, typer.Option(help="none, ngram or draft")] = None,
+    draft_model: Annotated[str | None, typer.Option(help="of --speculative draft")] = None,
+    page: Annotated[Path | None, typer.Option(help="write a picture, FILE.png")] = None,
+    out: Annotated[Path | None, typer.Option(help="write JSON, FILE.json")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the native engine: decode and prefill, latency under load, memory, share of the memory bandwidth."""
+    from .jobs import bench_engine as job
+    from .jobs import console
+    from .quant.models import resolve
+
+    with console.model_progress() as progress:
+        draft = None if draft_model is None else str(resolve(draft_model, progress))
+        given = {
+            "threads": threads, "dtype": dtype, "kernels": kernels, "speculative": speculative, "draft_model": draft,
+        }  # fmt: skip
+        found = job.bench(
+            resolve(model, progress),
+            {name: value for name, value in given.items() if value is not None},
+            batches=job.numbers("--batches", batches),
+            contexts=job.numbers("--contexts", contexts),
+            prefills=job.numbers("--prefills", prefills),
+            rate=rate,
+            requests=requests,
+            progress=progress,
+        )
+    job.report(found, as_json, page, out)
 
 
 @models_app.command("fetch")

@@ -200,10 +200,10 @@ extern "C" {
 
 // A weight [outputs, inputs]: codes * scale + offset, outputs padded to a multiple of 16.
 struct Matrix {
-    const uint8_t* codes;     // 4 bits: [outputs/16, inputs/8, 16, 4], input j of 8 in the low, j + 4 in the high nibble
-                              // 8 bits: [outputs/16, inputs/4, 16, 4]
-    const uint16_t* affine;   // float16 [outputs/16, inputs/group, 2, 16]: scales, offsets
-    const float* bias;        // [outputs] or null
+    const uint8_t* codes;    // 8 bits: [outputs/16, inputs/4, 16, 4]
+                             // 4 bits: [outputs/16, inputs/8, 16, 4]; of 8 inputs, j is the low nibble, j + 4 the high
+    const uint16_t* affine;  // float16 [outputs/16, inputs/group, 2, 16]: scales, offsets
+    const float* bias;       // [outputs] or null
     int32_t outputs, inputs, group, bits;
 };
 
@@ -420,6 +420,12 @@ void rotate_store(const Model& m, const Layer& layer, const Step& s) {
     }
 }
 
+// The keys of a head in a block of the cache; its values lie kv_heads such runs further.
+template <class T>
+inline const T* vectors(const Model& m, const Layer& layer, int64_t block, int kv_head) {
+    return (const T*)layer.cache + (block * 2 * m.kv_heads + kv_head) * m.block_size * m.head_dim;
+}
+
 // Scores of the keys of a tile for G queries of `size` numbers.
 template <int G, class T>
 inline void score(const float* q, int size, const T* const* keys, F16* scores) {
@@ -484,12 +490,12 @@ void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, in
         const T *keys[kTile], *values[kTile];
         uint32_t block = tile / m.block_size, offset = tile % m.block_size;
         for (int t = 0; t < kTile; t++) {
-            keys[t] = (const T*)layer.cache + ((int64_t)table[block] * 2 * m.kv_heads + kv_head) * stride + offset * size;
+            keys[t] = vectors<T>(m, layer, table[block], kv_head) + offset * size;
             values[t] = keys[t] + m.kv_heads * stride;
             if (t + 1 < count && ++offset == (uint32_t)m.block_size) block++, offset = 0;
         }
         if (offset + 1 == (uint32_t)m.block_size && tile + kTile < end) {  // what comes next lies elsewhere
-            const T* next = (const T*)layer.cache + ((int64_t)table[block + 1] * 2 * m.kv_heads + kv_head) * stride;
+            const T* next = vectors<T>(m, layer, table[block + 1], kv_head);
             for (int i = 0; i < kTile * size; i += 64 / sizeof(T)) {
                 __builtin_prefetch(next + i);
                 __builtin_prefetch(next + m.kv_heads * stride + i);
@@ -585,7 +591,8 @@ struct PairSpan {  // of bfloat16
         const __m512i bits = (__m512i)x;  // rounded to the nearest: weights are no NaN, or all is
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
         const __m512i wide = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        _mm256_storeu_si256((__m256i*)(weights + q * (kSpan / 2) + t / 2), _mm512_cvtepi32_epi16(_mm512_srli_epi32(wide, 16)));
+        const __m256i rounded = _mm512_cvtepi32_epi16(_mm512_srli_epi32(wide, 16));
+        _mm256_storeu_si256((__m256i*)(weights + q * (kSpan / 2) + t / 2), rounded);
     }
     static F16 multiply(F16 sums, const uint32_t* x, uint32_t y) {
         return (F16)_mm512_dpbf16_ps((__m512)sums, load<__m512bh>(x), (__m512bh)_mm512_set1_epi32(y));
@@ -707,7 +714,8 @@ inline void attend_span(const Model& m, const Step& s, Span& span, Block& b, int
 }
 
 template <class T, class Span>
-void attend_block(const Model& m, const Layer& layer, const Step& s, int row, int rows, int kv_head, int head, int heads) {
+void attend_block(const Model& m, const Layer& layer, const Step& s, int row, int rows, int kv_head, int head,
+                  int heads) {
     const int size = m.head_dim, queries = rows * heads;
     const int64_t stride = (int64_t)m.block_size * size;
     const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
@@ -724,7 +732,7 @@ void attend_block(const Model& m, const Layer& layer, const Step& s, int row, in
         const T* keys[kSpan];
         uint32_t block = begin / m.block_size, offset = begin % m.block_size;
         for (int t = 0; t < kSpan; t++) {  // the last stands for those that are not there
-            keys[t] = (const T*)layer.cache + ((int64_t)table[block] * 2 * m.kv_heads + kv_head) * stride + offset * size;
+            keys[t] = vectors<T>(m, layer, table[block], kv_head) + offset * size;
             if (t + 1 < tokens && ++offset == (uint32_t)m.block_size) block++, offset = 0;
         }
         const int64_t values = m.kv_heads * stride;
@@ -825,7 +833,8 @@ void run_head(const Model* m, const Step* s, const Matrix* head, const float* no
 }
 
 // y [rows, outputs] = x W^T + bias, by itself.
-void run_linear(const Matrix* w, int32_t threads, int32_t rows, const float* x, int8_t* codes, float* scales, float* y) {
+void run_linear(const Matrix* w, int32_t threads, int32_t rows, const float* x, int8_t* codes, float* scales,
+                float* y) {
 #pragma omp parallel num_threads(threads)
     {
         round_rows(x, rows, w->inputs, w->group, codes, scales);
