@@ -62,7 +62,7 @@ def test_quantiles_are_values_that_were_seen():
 
 @pytest.mark.parametrize("text", ["", "1,", "0", "a", "1.5", "-1"])
 def test_numbers_that_are_none_are_refused(text):
-    with pytest.raises(UsageError, match="--batches .*expected numbers of 1 or more"):
+    with pytest.raises(UsageError, match=r"--batches .*expected numbers of 1 or more"):
         numbers("--batches", text)
 
 

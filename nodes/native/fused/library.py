@@ -17,8 +17,8 @@ import torch
 from ....core.paths import home
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-# Fused multiply-adds are written as such where they are meant. The compiler must not make more of them: bits would depend
-# on how it unrolled a loop.
+# Fused multiply-adds are written as such where they are meant. The compiler must not make more of them: bits would
+# depend on how it unrolled a loop.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-fopenmp")
 _TIMEOUT_S = 120
 _OPENMP = ("libgomp", "libiomp5", "libomp")
