@@ -25,6 +25,7 @@ _HELP = {
     "block_size": "tokens in a KV block",
     "max_running_requests": "sequences computed at once",
     "max_batch_tokens": "tokens computed in one step, prompts and decodes together",
+    "age_weight": "shorter prompts first: tokens that a second of waiting makes up for; inf: first come, first served",
     "threads": "compute threads (default: the CPUs that this process may use)",
     "speculative": "guess tokens and check several in one step: by looking them up in the text, or by a smaller model",
     "draft_model": "directory of the smaller model; it must have the same tokenizer",

@@ -37,6 +37,7 @@ class EngineCore:
             self._blocks,
             max_running_requests=options.max_running_requests,
             max_batch_tokens=options.max_batch_tokens,
+            age_weight=options.age_weight,
         )
         self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)
         self._speculation = None

@@ -33,6 +33,7 @@ class EngineOptions:
     block_size: int = 16
     max_running_requests: int = 64
     max_batch_tokens: int = 1024
+    age_weight: float = 1000.0  # tokens of a longer prompt that a second of waiting makes up for
     threads: int | None = None
     speculative: Speculative = "none"
     draft_model: Path | None = None
@@ -45,6 +46,10 @@ class EngineOptions:
                 raise UsageError(f"{name} = {value}: expected at least 1")
         if self.kv_cache_gib is not None and not self.kv_cache_gib > 0:
             raise UsageError(f"kv_cache_gib = {self.kv_cache_gib}: expected more than 0")
+        if not self.age_weight > 0:
+            raise UsageError(
+                f"age_weight = {self.age_weight}: expected more than 0, or inf for first come, first served"
+            )
         if not 1 <= self.draft_tokens <= NATIVE_DRAFT_TOKENS:
             raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {NATIVE_DRAFT_TOKENS}")
         if (self.speculative == "draft") != (self.draft_model is not None):

@@ -53,8 +53,8 @@ class Sample:
 class Request:
     """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
 
-    __slots__ = ("accepted", "arrival", "blocks", "cached", "committed", "computed", "digests", "guessed", "id",
-                 "params", "prompt_length", "random", "tokens")  # fmt: skip
+    __slots__ = ("accepted", "blocks", "cached", "committed", "computed", "digests", "guessed", "id",
+                 "params", "prompt_length", "random", "rank", "tokens")  # fmt: skip
 
     def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams) -> None:
         self.id = id
@@ -62,7 +62,7 @@ class Request:
         self.prompt_length = len(prompt)
         self.tokens = list(prompt)  # the prompt, then what was generated
         self.random = random.Random(params.seed)  # one uniform number for each sampled token
-        self.arrival = -1
+        self.rank = (0.0, 0)
         self.computed = 0  # tokens whose keys and values lie in `blocks`
         self.cached: int | None = None  # prompt tokens that the prefix cache had; None until it was looked up
         self.blocks: list[int] = []

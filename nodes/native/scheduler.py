@@ -1,21 +1,18 @@
 """Who computes how many tokens in the next step: continuous batching with chunked prefill.
 
 Decoding goes first, so that nobody's stream stalls behind a long prompt; what is left of the token budget goes to
-prompts. When blocks run out, the request that ranks last gives up its own and waits; its tokens are kept and computed
-again, mostly out of the prefix cache. The request that ranks first is never made to wait, so everything ends.
+prompts, shorter ones first: they hold up others less. A prompt's rank rises with its age, so that none waits forever.
+When blocks run out, the request that ranks last gives up its own and waits; its tokens are kept and computed again,
+mostly out of the prefix cache. The request that ranks first is never made to wait, so everything ends.
 """
 
+import time
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .block_manager import BlockManager
 from .request import Request
-
-
-def rank(request: Request) -> int:
-    """The order in which requests are admitted and, from its end, preempted: first come, first served."""
-    return request.arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +28,21 @@ class Slice:
         return self.count == self.request.remaining
 
 
+def _rank(request: Request) -> tuple[float, int]:
+    """The order in which requests are admitted, get tokens of a step and, from its end, are preempted."""
+    return request.rank
+
+
 class Scheduler:
     """The waiting and the running requests. Every request must fit into the blocks when it is alone (see Limits)."""
 
-    def __init__(self, blocks: BlockManager, *, max_running_requests: int, max_batch_tokens: int) -> None:
+    def __init__(
+        self, blocks: BlockManager, *, max_running_requests: int, max_batch_tokens: int, age_weight: float
+    ) -> None:
+        """`age_weight`: tokens of a longer prompt that a second of waiting makes up for."""
         self._blocks = blocks
         self._max_running, self._max_tokens = max_running_requests, max_batch_tokens
+        self._age_weight, self._began = age_weight, time.monotonic()
         self._waiting: list[Request] = []  # by rank
         self._running: dict[str, Request] = {}
         self._arrivals = 0
@@ -52,8 +58,10 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         self._arrivals += 1
-        request.arrival = self._arrivals
-        insort(self._waiting, request, key=rank)
+        # Shortest first, but for age: length - weight * (now - arrival) of two requests compare alike at any time.
+        waited_since = 1 + time.monotonic() - self._began
+        request.rank = request.prompt_length + self._age_weight * waited_since, self._arrivals
+        insort(self._waiting, request, key=_rank)
 
     def schedule(self) -> list[Slice]:
         """The next step: at most `max_batch_tokens` tokens, one slice for a request, empty only if there are none."""
@@ -89,7 +97,7 @@ class Scheduler:
 
     def _continue_running(self, step: dict[str, Slice], budget: int) -> int:
         """Put the running requests into `step`, decodes first; the budget that is left."""
-        for request in sorted(self._running.values(), key=lambda request: (request.remaining > 1, rank(request))):
+        for request in sorted(self._running.values(), key=lambda request: (request.remaining > 1, _rank(request))):
             if budget == 0:
                 break
             if request.id not in self._running:
@@ -104,7 +112,7 @@ class Scheduler:
         """Preempt until `request` has a block for its newest token, itself if it ranks last; the tokens won back."""
         won = 0
         while request.id in self._running and not self._blocks.grow(request):
-            victim = max(self._running.values(), key=rank)
+            victim = max(self._running.values(), key=_rank)
             self._preempt(victim)
             if victim.id in step:
                 won += step.pop(victim.id).count
@@ -113,7 +121,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         del self._running[request.id]
         self._blocks.free(request)
-        insort(self._waiting, request, key=rank)
+        insort(self._waiting, request, key=_rank)
         self.preemptions += 1
 
     def _admit(self, step: dict[str, Slice], budget: int) -> None:

@@ -4,6 +4,7 @@ The fake computes no network: its KV cache holds token ids, and the next token i
 reads back from the blocks. A wrong block, a block overwritten or a token skipped changes what it says.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -192,6 +193,30 @@ def test_decodes_go_on_while_a_long_prompt_is_computed_in_pieces():
     mixed = [step for step in model.steps if len(step) == 2]
     assert len(mixed) >= 8
     assert all(len(step[0].tokens) == 1 and len(step[1].tokens) <= 7 for step in mixed)
+
+
+@pytest.mark.parametrize(("age_weight", "first"), [(float("inf"), "long"), (1e-6, "short")])
+def test_a_short_prompt_goes_before_a_long_one_unless_that_has_waited(age_weight, first):
+    options = EngineOptions(model=Path(), max_running_requests=4, max_batch_tokens=8, age_weight=age_weight)
+    core = EngineCore(FakeModel(100, 4), options)
+    core.add(_request("long", [1] * 60, 2))
+    core.add(_request("short", [2, 0], 2))
+    ends = [output.request.id for _ in range(20) for output in (core.step() if core.busy else [])]
+    assert ends[0] == first
+
+
+def test_a_long_prompt_that_has_waited_goes_before_short_ones():
+    options = EngineOptions(model=Path(), max_running_requests=1, max_batch_tokens=8, age_weight=1000.0)
+    core = EngineCore(FakeModel(100, 4), options)
+    core.add(_request("runs", [0], 30, end=None))
+    core.step()
+    core.add(_request("long", [1] * 40, 1))
+    time.sleep(0.06)  # worth 60 tokens
+    core.add(_request("short", [2, 0], 1))
+    ends = []
+    while core.busy:
+        ends += [output.request.id for output in core.step() if output.finish]
+    assert ends == ["runs", "long", "short"]
 
 
 def test_a_prompt_seen_before_is_computed_from_its_last_block_on():
