@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slurminfer.core.errors import EngineError
-from slurminfer.nodes.native.fused import library, pack
+from slurminfer.nodes.native.fused import library, pack, upgrade
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.nodes.native.runner import load_model
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
@@ -161,6 +161,20 @@ def test_a_library_that_is_not_there_yet_is_used_once_it_is(make, drive, tmp_pat
     exact.generated[-1] = sequence.generated[0]
     plain.step((exact, 1))
     assert relative_error(sequence.logits[1], exact.logits[1].double()) < 0.1
+
+
+def test_without_room_for_both_the_plain_decoder_stays(make, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(upgrade, "available_bytes", lambda: 1000)
+    make(tmp_path / "model", "llama")
+    to_awq(tmp_path / "model")
+    options = EngineOptions(model=tmp_path / "model", dtype="bfloat16", kv_cache_gib=0.05, threads=1)
+    runner = load_model(options, at_once=True)
+    deadline, said = time.monotonic() + 30, ""
+    while "too little memory" not in said and time.monotonic() < deadline:
+        time.sleep(0.05)
+        said += capfd.readouterr().err
+    assert "too little memory to change over" in said and not runner.compiled
 
 
 def test_no_compiler_is_slower_but_works(make, load, tmp_path, monkeypatch):

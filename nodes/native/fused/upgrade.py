@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ....core.errors import EngineError, SlurminferError
+from ....core.memory import available_bytes
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.checkpoint.weights import Weights
 from ....quant.kv import KVFormat
@@ -17,6 +18,8 @@ from .decoder import FusedDecoder, can_fuse, load_fused
 
 if TYPE_CHECKING:
     from ..runner import Runner
+
+_SPARE = 2  # times the size of the weights: they are packed layer by layer, and the KV cache still grows
 
 
 class Upgrade:
@@ -68,6 +71,10 @@ class Upgrade:
         threading.Thread(target=self._replace, args=(runner,), name="upgrade", daemon=True).start()
 
     def _replace(self, runner: "Runner") -> None:
+        needed = sum(path.stat().st_size for path in self._options.model.glob("*.safetensors"))
+        if available_bytes() < _SPARE * needed:  # for a while, both decoders are there
+            print("slower without compiled kernels: too little memory to change over; start again", file=sys.stderr)
+            return
         try:
             with torch.inference_mode():
                 fused = self.load()
