@@ -70,7 +70,7 @@ def bench(
     from ..quant.texts import read_text
 
     most = read_config(model).max_position_embeddings
-    longest = max(*prefills, *(context + _ROOM for context in contexts), prompt + answer)
+    longest = max(*(prefill + 1 for prefill in prefills), *(context + _ROOM for context in contexts), prompt + answer)
     if rate is not None and not rate > 0:
         raise UsageError(f"--rate {rate}: expected more than 0")
     check_choices(options)
