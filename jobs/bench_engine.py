@@ -19,14 +19,13 @@ from ..core.files import write_atomic
 from ..core.process import run
 from ..nodes.native.options import EngineOptions
 from ..quant.progress import Progress, silent
-from .bench_engine_worker import BenchTask, Decode, Load, Measured
+from .bench_engine_worker import ROOM, BenchTask, Decode, Load, Measured
 from .evaluate import cpu_name
 
 BATCHES, CONTEXTS, PREFILLS = (1, 8, 64), (128, 1024), (512, 2048)
 _TEXT = "wiki"
 _TEXT_TOKENS = 20_000
 _CHARACTERS = 8  # of a token, at most, on average
-_ROOM = 64  # tokens that are generated behind a context
 _TIMEOUT_S = 6 * 3600.0
 _MIB = 1 << 20
 _out = Console(highlight=False, soft_wrap=True)
@@ -70,7 +69,7 @@ def bench(
     from ..quant.texts import read_text
 
     most = read_config(model).max_position_embeddings
-    longest = max(*(prefill + 1 for prefill in prefills), *(context + _ROOM for context in contexts), prompt + answer)
+    longest = max(*(prefill + 1 for prefill in prefills), *(context + ROOM for context in contexts), prompt + answer)
     if rate is not None and not rate > 0:
         raise UsageError(f"--rate {rate}: expected more than 0")
     check_choices(options)

@@ -28,7 +28,8 @@ def draw(found: EngineBench, path: Path) -> None:
         ttft, itl = figure.add_axes((0.06, 0.09, 0.40, 0.27)), figure.add_axes((0.56, 0.09, 0.40, 0.27))
         _decode(decode, found)
         lengths, speeds = [f"{one.tokens:,}" for one in seen.prefill], [one.tokens_per_s for one in seen.prefill]
-        prefill.bar_label(prefill.bar(lengths, speeds, width=0.5), fmt="%.0f", padding=3)
+        prefill.bar_label(prefill.bar(lengths, speeds, width=0.5), fmt="{:,.0f}", padding=3)
+        prefill.margins(y=0.15)
         prefill.set(title="Prefill, tokens/s by length")
         _latency(ttft, "Time to first token", seen.load.ttft_s)
         _latency(itl, "Time between tokens", seen.load.itl_s)
@@ -45,8 +46,10 @@ def _decode(axes: "Axes", found: EngineBench) -> None:
             share = f" ({found.roofline(point):.0%})" if found.measured.weight_bytes else ""
             text = f"{point.tokens_per_s:,.0f}{share}"
             axes.annotate(text, (str(point.batch), point.tokens_per_s), (0, 8), textcoords="offset points", ha="center")
-    axes.set(title="Decode, tokens/s by batch (share of memory bandwidth)", ylim=(0, None))
-    axes.margins(x=0.15, y=0.2)
+    axes.set(title="Decode, tokens/s by batch (share of memory bandwidth)", yscale="log")
+    axes.margins(x=0.15, y=0.25)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
     axes.legend(frameon=False, loc="upper left")
 
 

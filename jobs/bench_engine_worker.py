@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..core.errors import SlurminferError
+from ..core.errors import EngineError, SlurminferError
 
 if TYPE_CHECKING:  # what imports torch stays out of the command, which takes the structs from here
     from ..nodes.native.engine_core import EngineCore
     from ..nodes.native.request import Request
 
 _WARM_UP, _STEPS, _FEWEST_STEPS, _SECONDS = 3, 32, 6, 6.0
+ROOM = 64  # tokens that are generated behind a context
 _PREFILLS = 3
 _BANDWIDTH_BYTES = 1 << 30  # far more than caches hold
 
@@ -42,15 +43,16 @@ class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps that compute one token for each of `batch` sequences of `context` tokens."""
+    """Steps in which each of `batch` sequences of `context` tokens gets a token, or several where guesses are right."""
 
     batch: int
     context: int
-    step_s: float
+    step_s: float  # median
+    step_tokens: float  # mean
 
     @property
     def tokens_per_s(self) -> float:
-        return self.batch / self.step_s
+        return self.step_tokens / self.step_s
 
 
 class Prefill(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +114,10 @@ def measure(task: BenchTask) -> Measured:
     core = EngineCore(runner, options, load_draft(options, runner) if options.speculative == "draft" else None)
     load_s = time.perf_counter() - began
     pieces = _Pieces(task.tokens)
-    decode = tuple(
-        Decode(batch=batch, context=context, step_s=_decode_s(core, pieces, batch, context))
-        for context in task.contexts
-        for batch in task.batches
-        if batch * (context + _STEPS + _WARM_UP) <= runner.num_blocks * runner.block_size
-    )
+    points = (_decode(core, pieces, batch, context) for context in task.contexts for batch in task.batches)
+    decode = tuple(point for point in points if point is not None)
+    if not decode:
+        raise EngineError("the KV cache has no room for any of the batches: expected fewer or shorter sequences")
     prefill = tuple(
         Prefill(tokens=count, seconds=median(_prefill_s(core, pieces.take(count)) for _ in range(_PREFILLS)))
         for count in task.prefills
@@ -157,23 +157,31 @@ def _requests(prompts: Sequence[list[int]], max_tokens: int) -> list["Request"]:
     return [Request(str(i), prompt, params) for i, prompt in enumerate(prompts)]
 
 
-def _decode_s(core: "EngineCore", pieces: _Pieces, batch: int, context: int) -> float:
-    """Median seconds of a step."""
-    requests = _requests([pieces.take(context) for _ in range(batch)], _WARM_UP + _STEPS + 1)
+def _decode(core: "EngineCore", pieces: _Pieces, batch: int, context: int) -> Decode | None:
+    """None where the KV cache has no room for so many at once. The prefix cache has the prompts, so all start as one."""
+    prompts = [pieces.take(context) for _ in range(batch)]
+    for prompt in prompts:
+        _prefill_s(core, prompt)
+    requests = _requests(prompts, ROOM)
     for request in requests:
         core.add(request)
-    while not all(request.generated for request in requests):
-        core.step()
-    for _ in range(_WARM_UP):
-        core.step()
     seconds: list[float] = []
+    tokens = steps = 0
     while core.busy and len(seconds) < _STEPS and (len(seconds) < _FEWEST_STEPS or sum(seconds) < _SECONDS):
         began = time.perf_counter()
-        core.step()
-        seconds.append(time.perf_counter() - began)
+        outputs = core.step()
+        took = time.perf_counter() - began
+        if len({output.request.id for output in outputs}) < batch:
+            continue
+        steps += 1
+        if steps > _WARM_UP:
+            seconds.append(took)
+            tokens += len(outputs)
     for request in requests:
         core.abort(request.id)
-    return median(seconds)
+    if not seconds:
+        return None
+    return Decode(batch=batch, context=context, step_s=median(seconds), step_tokens=tokens / len(seconds))
 
 
 def _prefill_s(core: "EngineCore", prompt: list[int]) -> float:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from slurminfer.cli import app
-from slurminfer.core.errors import UsageError
+from slurminfer.core.errors import EngineError, UsageError
 from slurminfer.jobs.bench_engine import EngineBench, bench, numbers, quantile, report
 from slurminfer.jobs.bench_engine_worker import Decode, Load, Measured, Prefill
 from slurminfer.quant.models import resolve
@@ -42,8 +42,17 @@ def test_a_model_is_measured(demo, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["model"] == demo.name
 
 
+def test_what_the_cache_has_no_room_for_is_left_out(demo):
+    options = {"threads": 1, "dtype": "float32", "kv_cache_gib": 3 * 160 * 30 * 2 * 3 * 64 * 4 / 2**30}
+    few = {"prefills": (16,), "requests": 2, "prompt": 12, "answer": 3, "rate": 50.0}
+    found = bench(demo, options, batches=(1, 8), contexts=(64,), **few)
+    assert [point.batch for point in found.measured.decode] == [1]
+    with pytest.raises(EngineError, match="no room for any of the batches"):
+        bench(demo, options, batches=(8,), contexts=(64,), **few)
+
+
 def test_the_share_of_the_bandwidth_counts_weights_and_cache():
-    point = Decode(batch=2, context=10, step_s=0.5)
+    point = Decode(batch=2, context=10, step_s=0.5, step_tokens=3.0)
     seen = Measured(
         dtype="bfloat16", compiled=True, load_s=1.0, decode=(point,), prefill=(Prefill(tokens=4, seconds=2.0),),
         load=Load(rate=1.0, tokens_per_s=1.0, ttft_s=(), itl_s=()), peak_bytes=1, weight_bytes=960,
@@ -51,7 +60,7 @@ def test_the_share_of_the_bandwidth_counts_weights_and_cache():
     )  # fmt: skip
     found = EngineBench(date="", model="m", cpu="c", cpus=1, options={}, measured=seen)
     assert found.roofline(point) == pytest.approx((960 + 2 * 10 * 2) / 0.5 / 4000)
-    assert point.tokens_per_s == 4 and seen.prefill[0].tokens_per_s == 2
+    assert point.tokens_per_s == 6 and seen.prefill[0].tokens_per_s == 2
 
 
 def test_quantiles_are_values_that_were_seen():
