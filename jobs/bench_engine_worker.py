@@ -158,9 +158,9 @@ def _requests(prompts: Sequence[list[int]], max_tokens: int) -> list["Request"]:
 
 
 def _decode(core: "EngineCore", pieces: _Pieces, batch: int, context: int) -> Decode | None:
-    """None where the KV cache has no room for so many at once. The prefix cache has the prompts, so all start as one."""
+    """None where the KV cache has no room for so many at once."""
     prompts = [pieces.take(context) for _ in range(batch)]
-    for prompt in prompts:
+    for prompt in prompts:  # into the prefix cache, so that all start as one
         _prefill_s(core, prompt)
     requests = _requests(prompts, ROOM)
     for request in requests:

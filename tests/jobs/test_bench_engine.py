@@ -1,6 +1,7 @@
 """`slurminfer bench engine`, on a small part of what it measures by default."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -44,11 +45,11 @@ def test_a_model_is_measured(demo, tmp_path, capsys):
 
 def test_what_the_cache_has_no_room_for_is_left_out(demo):
     options = {"threads": 1, "dtype": "float32", "kv_cache_gib": 3 * 160 * 30 * 2 * 3 * 64 * 4 / 2**30}
-    few = {"prefills": (16,), "requests": 2, "prompt": 12, "answer": 3, "rate": 50.0}
-    found = bench(demo, options, batches=(1, 8), contexts=(64,), **few)
+    few = partial(bench, demo, options, contexts=(64,), prefills=(16,), requests=2, prompt=12, answer=3, rate=50.0)
+    found = few(batches=(1, 8))
     assert [point.batch for point in found.measured.decode] == [1]
     with pytest.raises(EngineError, match="no room for any of the batches"):
-        bench(demo, options, batches=(8,), contexts=(64,), **few)
+        few(batches=(8,))
 
 
 def test_the_share_of_the_bandwidth_counts_weights_and_cache():

@@ -41,41 +41,52 @@ def quantized(outputs: int, inputs: int, group: int, bits: int) -> GroupQuantize
     return GroupQuantized(codes=codes, scales=scales, offsets=offsets, bits=bits)
 
 
+def packed(outputs: int, inputs: int, group: int, bits: int) -> tuple[pack.Packed, torch.Tensor, torch.Tensor]:
+    """A weight with its bias, and both in float64."""
+    bias = torch.randn(outputs)
+    if bits == 16:
+        dense = torch.randn(outputs, inputs).bfloat16()
+        return pack.pack_dense([dense[:5], dense[5:]], [bias[:5], bias[5:]]), dense.double(), bias.double()
+    weight = quantized(outputs, inputs, group, bits)
+    return pack.pack(weight, [bias]), weight.dequantize().double(), bias.double()
+
+
 def multiply(path: Path, packed: pack.Packed, x: torch.Tensor) -> torch.Tensor:
     rows, inputs = x.shape
     y = torch.empty(rows, packed.matrix.outputs)
-    codes, scales = torch.empty(rows, inputs, dtype=torch.int8), torch.empty(rows, inputs // packed.matrix.group, 2)
-    pointers = (x.data_ptr(), codes.data_ptr(), scales.data_ptr(), y.data_ptr())
-    library.load(path).run_linear(ctypes.addressof(packed.matrix), 2, rows, *pointers)
+    codes, scales = torch.empty(rows, inputs, dtype=torch.int16), torch.empty(rows, inputs // packed.matrix.group, 2)
+    step = library.Step(rows=rows, threads=2, codes=codes.data_ptr(), scales=scales.data_ptr())
+    found = library.load(path)
+    found.run_linear(ctypes.addressof(packed.matrix), ctypes.addressof(step), x.data_ptr(), y.data_ptr())
     return y[:, : packed.outputs]
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize(
     ("outputs", "inputs", "group"), [(48, 64, 32), (100, 192, 64), (256, 1024, 128), (7, 256, 256)]
 )
 def test_products_are_those_of_the_dequantized_weight(built, bits, outputs, inputs, group):
-    weight, bias = quantized(outputs, inputs, group, bits), torch.randn(outputs)
-    packed = pack.pack(weight, [bias], pack.kernel_group(group))
+    weight, exact_weight, bias = packed(outputs, inputs, group, bits)
     x = torch.randn(300, inputs) * torch.rand(300, 1) * 10
-    exact = x.double() @ weight.dequantize().double().t() + bias
-    assert relative_error(multiply(built, packed, x), exact) < 0.01  # inputs have 8 bits
+    exact = x.double() @ exact_weight.t() + bias
+    assert relative_error(multiply(built, weight, x), exact) < 0.01  # inputs have 8 bits, or bfloat16's 8 digits
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 8, 16])
 def test_a_row_is_the_same_whatever_is_computed_beside_it(built, bits):
-    packed = pack.pack(quantized(80, 192, 64, bits), [], 64)
+    weight, _, _ = packed(80, 192, 64, bits)
     x = torch.randn(300, 192)
-    whole = multiply(built, packed, x)
+    whole = multiply(built, weight, x)
     for start, stop in ((0, 1), (0, 2), (5, 8), (0, 7), (100, 117), (255, 300)):
-        assert torch.equal(multiply(built, packed, x[start:stop].contiguous()), whole[start:stop])
+        assert torch.equal(multiply(built, weight, x[start:stop].contiguous()), whole[start:stop])
 
 
-def test_not_a_number_stays_one(built):
-    packed = pack.pack(quantized(16, 64, 32, 4), [], 32)
+@pytest.mark.parametrize("bits", [4, 16])
+def test_not_a_number_stays_one(built, bits):
+    weight, _, _ = packed(16, 64, 32, bits)
     x = torch.randn(2, 64)
     x[1, 3] = torch.nan
-    y = multiply(built, packed, x)
+    y = multiply(built, weight, x)
     assert y[0].isfinite().all() and y[1].isnan().all()
 
 
@@ -84,13 +95,16 @@ def test_a_dense_head_keeps_its_values_in_8_bits():
     assert relative_error(pack.round_to_bytes(weight, 32).dequantize(), weight.double()) < 0.01
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("weights", "dtype"), [("awq", "float32"), ("awq", "bfloat16"), ("dense", "bfloat16")])
 @pytest.mark.parametrize("variant", FUSABLE)
-def test_logits_are_those_of_the_plain_decoder(built, make, load, drive, tmp_path, monkeypatch, variant, dtype):
+def test_logits_are_those_of_the_plain_decoder(
+    built, make, load, drive, tmp_path, monkeypatch, variant, weights, dtype
+):
     """Prompts in whole, in pieces and token by token, in one step with others, over the same and other positions."""
     monkeypatch.setattr(library, "place", lambda: built)
     make(tmp_path, variant)
-    to_awq(tmp_path)
+    if weights == "awq":
+        to_awq(tmp_path)
     fused = load(tmp_path, kernels="compiled", dtype=dtype)
     assert fused.compiled
     prompts = [random.Random(length).choices(range(199), k=length) for length in (3, 33, 80)]
@@ -105,13 +119,14 @@ def test_logits_are_those_of_the_plain_decoder(built, make, load, drive, tmp_pat
                 sequence.generated[-1] = token  # the same for both, whatever they would have said
             driver.step(*((sequence, 1) for sequence in sequences))
         found.append(torch.stack([row for sequence in sequences for row in sequence.logits]))
-    assert relative_error(found[1], found[0].double()) < 0.1  # 8-bit inputs, on weights that are random numbers
+    assert relative_error(found[1], found[0].double()) < 0.1  # rounded inputs, on weights that are random numbers
 
 
-@pytest.fixture
-def fused(make, load, tmp_path):
+@pytest.fixture(params=["awq", "dense"])
+def fused(request, make, load, tmp_path):
     make(tmp_path, "llama")
-    to_awq(tmp_path)
+    if request.param == "awq":
+        to_awq(tmp_path)
     return load(tmp_path, kernels="compiled", dtype="bfloat16")
 
 
@@ -207,6 +222,8 @@ def test_what_the_library_does_not_have_is_computed_without(make, load, tmp_path
     assert not load(tmp_path, **({"dtype": "bfloat16"} | changes)).compiled
 
 
-def test_an_unquantized_model_is_computed_without(make, load, tmp_path):
+def test_an_unquantized_model_in_float32_is_computed_without(make, load, tmp_path):
     make(tmp_path, "llama")
-    assert not load(tmp_path, dtype="bfloat16").compiled
+    assert not load(tmp_path, dtype="float32").compiled
+    with pytest.raises(EngineError, match="kernels = 'compiled': needs"):
+        load(tmp_path, dtype="float32", kernels="compiled")

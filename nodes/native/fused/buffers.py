@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ....quant.checkpoint.config import ModelConfig
+from .pack import GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Room:
 class Buffers:
     """Of one decoder, whose steps are computed one after the other."""
 
-    def __init__(self, config: ModelConfig, group: int, head_outputs: int) -> None:
+    def __init__(self, config: ModelConfig, head_outputs: int) -> None:
         heads = config.num_heads * config.head_dim
         widest = max(config.hidden_size, heads, config.intermediate_size)
         self._widths = {
@@ -30,8 +31,8 @@ class Buffers:
             "attention": heads,
             "partial": config.num_heads * (config.head_dim + 2),
             "inner": 2 * config.intermediate_size,
-            "codes": widest // 4,  # bytes
-            "scales": 2 * (widest // group),
+            "codes": widest // 2,  # two bytes of each input
+            "scales": 2 * (widest // GROUPS[-1]),
             "logits": head_outputs,
         }
         self._found = {name: torch.empty(0) for name in self._widths}

@@ -1,8 +1,9 @@
 """A decoder whose layers the compiled library computes; nodes/native/decoder.py has the same model, as the reference.
 
-Linear layers read 4- or 8-bit weights as they are, at any number of rows, and round their inputs to 8 bits by group.
-Everything else is float32, but for what attends to keys and values in bfloat16. No bit of an answer depends on what
-else is in a step, only on whether a token came in a chunk of more than 16, which attends in blocks.
+Linear layers read 4- or 8-bit weights as they are, at any number of rows, and round their inputs to 8 bits by group; or
+weights and inputs are bfloat16. Everything else is float32, but for what attends to keys and values in bfloat16. No bit
+of an answer depends on what else is in a step, only on whether a token came in a chunk of more than 16, which attends
+in blocks.
 """
 
 import ctypes
@@ -22,10 +23,11 @@ from ..step import Chunk
 from . import library
 from .buffers import Buffers
 from .layout import Layout
-from .pack import GROUPS, Packed, fits, kernel_group, pack, round_to_bytes
+from .pack import GROUPS, Packed, fits, pack, pack_dense, round_to_bytes
 
 _VECTOR = 16  # numbers that the library computes at once
 _WIDEST_HEAD = 256
+_DENSE_BITS = 16
 
 
 class FusedDecoder:
@@ -34,7 +36,6 @@ class FusedDecoder:
     def __init__(self, path: Path, config: ModelConfig, weights: Weights, context_length: int) -> None:
         self._library, self._config = library.load(path), config
         self._tensors: list[torch.Tensor] = []  # what the structures point into
-        self._group = _group(config, weights)
         self._layers = (library.Layer * config.num_layers)()
         for index in range(config.num_layers):
             self._layers[index] = self._layer(weights, index)
@@ -42,8 +43,8 @@ class FusedDecoder:
         self._tables = cos, sin
         self._embedding = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
         self._norm = self._float(weights.read("model.norm.weight", config.hidden_size))
-        self._head = self._keep(pack(self._head_weight(weights), [], self._group)).matrix
-        self._buffers = Buffers(config, self._group, self._head.outputs)
+        self._head = self._keep(self._pack_head(weights)).matrix
+        self._buffers = Buffers(config, self._head.outputs)
 
     @property
     def weight_bytes(self) -> int:
@@ -58,7 +59,7 @@ class FusedDecoder:
         self._model = library.Model(
             self._layers, *(table.data_ptr() for table in self._tables),
             config.hidden_size, config.intermediate_size, config.num_heads, config.num_kv_heads, config.head_dim,
-            cache.block_size, self._group, cache.format.dtype == torch.float32, config.rms_norm_eps,
+            cache.block_size, cache.format.dtype == torch.float32, config.rms_norm_eps,
         )  # fmt: skip
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
@@ -83,9 +84,9 @@ class FusedDecoder:
         hidden, inner = config.hidden_size, config.intermediate_size
 
         def linear(parts: dict[str, int], inputs: int, bias: bool) -> library.Matrix:
-            weight = _concatenated([weights.linear(prefix + name, n, inputs) for name, n in parts.items()])
+            found = [weights.linear(prefix + name, n, inputs) for name, n in parts.items()]
             biases = [weights.read(f"{prefix}{name}.bias", n) for name, n in parts.items()] if bias else []
-            return self._keep(pack(self._checked(weight), biases, self._group)).matrix
+            return self._keep(_pack(found, biases)).matrix
 
         def norm(name: str, size: int, there: bool = True) -> int | None:
             return self._float(weights.read(f"{prefix}{name}.weight", size)) if there else None
@@ -103,18 +104,15 @@ class FusedDecoder:
             config.windows[index] or 0,
         )
 
-    def _head_weight(self, weights: Weights) -> GroupQuantized:
-        """A head that is not quantized is rounded to 8 bits."""
+    def _pack_head(self, weights: Weights) -> Packed:
+        """Of a quantized model, a dense head is rounded to 8 bits."""
         config = self._config
         head: torch.Tensor | GroupQuantized = self._embedding
         if not config.tie_word_embeddings:
             head = weights.linear("lm_head", config.vocab_size, config.hidden_size)
-        return self._checked(head) if isinstance(head, GroupQuantized) else round_to_bytes(head, self._group)
-
-    def _checked(self, weight: GroupQuantized) -> GroupQuantized:
-        if not fits(weight) or weight.group_size % self._group:
-            raise _DoesNotFit
-        return weight
+        if isinstance(head, torch.Tensor) and self._layers[0].o.bits != _DENSE_BITS:
+            head = round_to_bytes(head, self._layers[0].o.group)
+        return _pack([head], [])
 
     def _keep(self, packed: Packed) -> Packed:
         self._tensors.extend(packed.tensors)
@@ -133,7 +131,7 @@ class _DoesNotFit(Exception):
 def load_fused(path: Path, config: ModelConfig, weights: Weights, context_length: int) -> FusedDecoder | None:
     """The decoder that computes with the library at `path`; None if that has no form for one of the weights.
 
-    Linear layers must all be quantized, to 4 or 8 bits, in the same groups of a multiple of 32 or multiples of them.
+    Quantized linear layers must have 4 or 8 bits, in groups of a multiple of 32, with their inputs in order.
     Raises CorruptModelError, OSError (the library does not load).
     """
     try:
@@ -143,30 +141,29 @@ def load_fused(path: Path, config: ModelConfig, weights: Weights, context_length
 
 
 def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> bool:
-    """Whether `load_fused` is worth trying, as far as can be told without reading weights."""
+    """Whether `load_fused` is worth trying, as far as can be told without reading weights.
+
+    A model that is not quantized is computed in bfloat16. With AMX, PyTorch's products of many rows are faster.
+    """
     sizes = (config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim)
+    in_bfloat16 = format.dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
     return (
-        config.quantization is not None
-        and device.type == "cpu"
+        device.type == "cpu"
         and isinstance(format, Plain)
-        and format.dtype in (torch.bfloat16, torch.float32)
+        and (in_bfloat16 if config.quantization is None else format.dtype in (torch.bfloat16, torch.float32))
         and config.head_dim % _VECTOR == 0
         and config.head_dim <= _WIDEST_HEAD
         and all(size % GROUPS[-1] == 0 for size in sizes)
     )
 
 
-def _group(config: ModelConfig, weights: Weights) -> int:
-    """The group of inputs to compute with: that of one weight, or a part of it."""
-    weight = weights.linear("model.layers.0.self_attn.o_proj", config.hidden_size, config.num_heads * config.head_dim)
-    if not (isinstance(weight, GroupQuantized) and fits(weight)):
-        raise _DoesNotFit
-    return kernel_group(weight.group_size)
-
-
-def _concatenated(parts: Sequence[torch.Tensor | GroupQuantized]) -> GroupQuantized:
+def _pack(parts: Sequence[torch.Tensor | GroupQuantized], biases: Sequence[torch.Tensor]) -> Packed:
+    """Weights side by side: all quantized alike, or all dense."""
+    dense = [part for part in parts if isinstance(part, torch.Tensor)]
+    if len(dense) == len(parts):
+        return pack_dense(dense, biases)
     quantized = [part for part in parts if isinstance(part, GroupQuantized)]
-    whole = concatenate(quantized) if len(quantized) == len(parts) else None
-    if whole is None:
+    whole = concatenate(quantized) if not dense else None
+    if whole is None or not fits(whole):
         raise _DoesNotFit
-    return whole
+    return pack(whole, biases)

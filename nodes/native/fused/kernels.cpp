@@ -1,7 +1,8 @@
 // One step of a decoder on a CPU, in one parallel region.
 //
-// Weights are codes of 4 or 8 bits with a scale and an offset per group of inputs; what goes into a linear layer is
-// rounded to 8 bits, one scale per row and group, so that products are sums of integers. All else is float32.
+// Weights are codes of 4 or 8 bits with a scale and an offset per group of inputs; what goes into such a linear layer is
+// rounded to 8 bits, one scale per row and group, so that products are sums of integers. Or weights are bfloat16, and so
+// is what goes in. All else is float32.
 //
 //     norm -> round -> qkv -> rotate, store -> attend -> round -> o, add -> norm -> round -> gate, up -> silu -> round
 //          -> down, add
@@ -25,6 +26,7 @@ namespace {
 constexpr int kOutputs = 16;  // of a block: one int32 of each in a vector
 constexpr int kSplit = 256;   // tokens attended to by one piece of work
 constexpr int kTile = 16;     // tokens whose scores are in one vector
+constexpr int kWidestGroup = 256;
 constexpr int kRowsAtOnce = 256;  // their rounded inputs stay in the second-level cache
 #ifdef __AVX512F__
 constexpr int kRows = 8;  // whose sums are in registers
@@ -198,13 +200,14 @@ inline void write1(float* to, float x) { *to = x; }
 
 extern "C" {
 
-// A weight [outputs, inputs]: codes * scale + offset, outputs padded to a multiple of 16.
+// A weight [outputs, inputs]: codes * scale + offset, or bfloat16; outputs padded to a multiple of 16.
 struct Matrix {
-    const uint8_t* codes;    // 8 bits: [outputs/16, inputs/4, 16, 4]
+    const uint8_t* codes;    // 16 bits, bfloat16: [outputs/16, inputs/2, 16, 2]
+                             // 8 bits: [outputs/16, inputs/4, 16, 4]
                              // 4 bits: [outputs/16, inputs/8, 16, 4]; of 8 inputs, j is the low nibble, j + 4 the high
     const uint16_t* affine;  // float16 [outputs/16, inputs/group, 2, 16]: scales, offsets
     const float* bias;       // [outputs] or null
-    int32_t outputs, inputs, group, bits;
+    int32_t outputs, inputs, group, bits;  // bfloat16 has no groups: any length that divides inputs
 };
 
 struct Layer {
@@ -218,7 +221,7 @@ struct Layer {
 struct Model {
     Layer* layers;
     const float *cos, *sin;  // [positions, head_dim]; the first half of sin negated
-    int32_t hidden, inner, heads, kv_heads, head_dim, block_size, group;
+    int32_t hidden, inner, heads, kv_heads, head_dim, block_size;
     int32_t cache_is_float;  // else bfloat16
     float eps;
 };
@@ -237,8 +240,8 @@ struct Step {
     float* attention;           // [rows, heads * head_dim]
     float* partial;             // [split_start[single], heads, head_dim + 2]: sum of values, largest score, sum
     float* inner;               // [rows, 2 inner]
-    int8_t* codes;              // [rows, widest input]
-    float* scales;              // [rows, widest input / group, 2]: of the codes, and times the sum of the codes
+    int8_t* codes;              // [rows, inputs of a linear layer]; or bfloat16
+    float* scales;              // [rows, inputs / group, 2]: of the codes, and times the sum of the codes
 };
 
 }  // extern "C"
@@ -266,6 +269,22 @@ inline void round_group(const float* x, int group, int8_t* codes, float* scale) 
     for (int i = 0; i < 16; i++) codes_sum += total[i];
     scale[0] = size / 127.0f;
     scale[1] = scale[0] * (float)codes_sum;
+}
+
+// A group of numbers as inputs of `w`, the `index`th of all rows.
+inline void round_for(const Matrix& w, const float* x, int64_t index, const Step& s) {
+    if (w.bits != 16) return round_group(x, w.group, s.codes + index * w.group, s.scales + index * 2);
+    uint16_t* to = (uint16_t*)s.codes + index * w.group;
+    for (int i = 0; i < w.group; i++) to[i] = to_bfloat16(x[i]);
+}
+
+template <int R>
+inline void write_tile(const Matrix& w, int block, F16* out, float* y, int64_t y_stride, bool add) {
+    for (int r = 0; r < R; r++) {
+        float* to = y + r * y_stride + (int64_t)block * kOutputs;
+        if (w.bias) out[r] = out[r] + load<F16>(w.bias + block * kOutputs);
+        store(to, add ? load<F16>(to) + out[r] : out[r]);
+    }
 }
 
 // A block of outputs for R rows. Inputs of a row are `inputs` codes and 2 * inputs / group scales.
@@ -301,23 +320,50 @@ inline void multiply_tile(const Matrix& w, int block, const int8_t* x, const flo
         }
         affine += 32;
     }
-    for (int r = 0; r < R; r++) {
-        float* to = y + r * y_stride + (int64_t)block * kOutputs;
-        if (w.bias) out[r] = out[r] + load<F16>(w.bias + block * kOutputs);
-        store(to, add ? load<F16>(to) + out[r] : out[r]);
+    write_tile<R>(w, block, out, y, y_stride, add);
+}
+
+// Products of two bfloat16 inputs with those of each output.
+inline F16 add_pairs(F16 sums, const uint8_t* weights, uint32_t inputs) {
+#ifdef __AVX512BF16__
+    return (F16)_mm512_dpbf16_ps((__m512)sums, load<__m512bh>(weights), (__m512bh)_mm512_set1_epi32(inputs));
+#else
+    const I16 both = load<I16>(weights);
+    const uint32_t even = inputs << 16, odd = inputs & 0xffff0000;
+    sums = fma((F16)(both << 16), splat(load<float>(&even)), sums);
+    return fma((F16)(both & (int32_t)0xffff0000), splat(load<float>(&odd)), sums);
+#endif
+}
+
+// The same for a weight of bfloat16.
+template <int R>
+inline void multiply_tile16(const Matrix& w, int block, const uint16_t* x, float* y, int64_t y_stride, bool add) {
+    const uint8_t* weights = w.codes + (int64_t)block * w.inputs * kOutputs * 2;
+    F16 out[R] = {};
+    for (int k = 0; k < w.inputs; k += 2) {
+        for (int r = 0; r < R; r++) out[r] = add_pairs(out[r], weights, load<uint32_t>(x + r * w.inputs + k));
+        __builtin_prefetch(weights + 1024);
+        weights += 64;
     }
+    write_tile<R>(w, block, out, y, y_stride, add);
 }
 
 template <int BITS>
-void multiply_block(const Matrix& w, int block, int rows, const int8_t* x, const float* scales, float* y,
-                    int64_t y_stride, bool add) {
-    for (int row = 0; row < rows;) {
-        const int left = rows - row, count = left < kRows ? left : kRows;
-        const int8_t* codes = x + (int64_t)row * w.inputs;
-        const float* s = scales + (int64_t)row * (w.inputs / w.group) * 2;
+void multiply_block(const Matrix& w, int block, int rows, const Step& s, int first, float* y, int64_t y_stride,
+                    bool add) {
+    for (int row = first; row < first + rows;) {
+        const int left = first + rows - row, count = left < kRows ? left : kRows;
+        const int64_t at = (int64_t)row * w.inputs;
+        const float* scales = s.scales + (int64_t)row * (w.inputs / w.group) * 2;
         float* to = y + row * y_stride;
         switch (count) {
-#define CASE(R) case R: multiply_tile<BITS, R>(w, block, codes, s, to, y_stride, add); break;
+#define CASE(R)                                                                                     \
+    case R:                                                                                         \
+        if (BITS == 16)                                                                             \
+            multiply_tile16<R>(w, block, (const uint16_t*)s.codes + at, to, y_stride, add);         \
+        else                                                                                        \
+            multiply_tile<BITS, R>(w, block, s.codes + at, scales, to, y_stride, add);              \
+        break;
             CASE(1) CASE(2) CASE(3)
 #ifdef __AVX512F__
             CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
@@ -329,18 +375,18 @@ void multiply_block(const Matrix& w, int block, int rows, const int8_t* x, const
 }
 
 // y [rows, outputs] of rounded inputs, or added to what is there. Called by all threads; each computes its outputs.
-void multiply(const Matrix& w, int rows, const int8_t* x, const float* scales, float* y, int64_t y_stride, bool add) {
+void multiply(const Matrix& w, int rows, const Step& s, float* y, int64_t y_stride, bool add) {
     const int thread = omp_get_thread_num(), threads = omp_get_num_threads(), blocks = w.outputs / kOutputs;
     const int begin = (int64_t)blocks * thread / threads, end = (int64_t)blocks * (thread + 1) / threads;
     for (int row = 0; row < rows; row += kRowsAtOnce) {
         const int count = rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce;
-        const int8_t* codes = x + (int64_t)row * w.inputs;
-        const float* s = scales + (int64_t)row * (w.inputs / w.group) * 2;
         for (int block = begin; block < end; block++) {  // its weights stay near for all rows
             if (w.bits == 4)
-                multiply_block<4>(w, block, count, codes, s, y + row * y_stride, y_stride, add);
+                multiply_block<4>(w, block, count, s, row, y, y_stride, add);
+            else if (w.bits == 8)
+                multiply_block<8>(w, block, count, s, row, y, y_stride, add);
             else
-                multiply_block<8>(w, block, count, codes, s, y + row * y_stride, y_stride, add);
+                multiply_block<16>(w, block, count, s, row, y, y_stride, add);
         }
     }
 }
@@ -351,10 +397,10 @@ inline float norm_factor(const float* x, int size, float eps) {
     return 1.0f / sqrtf(sum(squares) / size + eps);
 }
 
-// Rows of x, normalized and rounded.
-void norm_round(const float* x, int rows, int size, const float* weight, float eps, int group, int8_t* codes,
-                float* scales) {
-    float scratch[256];  // a group
+// Rows of x, normalized, as inputs of `w`.
+void norm_round(const float* x, int rows, const float* weight, float eps, const Matrix& w, const Step& s) {
+    float scratch[kWidestGroup];
+    const int size = w.inputs, group = w.group;
 #pragma omp for schedule(static)
     for (int row = 0; row < rows; row++) {
         const float* from = x + (int64_t)row * size;
@@ -362,16 +408,15 @@ void norm_round(const float* x, int rows, int size, const float* weight, float e
         for (int g = 0; g < size; g += group) {
             for (int i = 0; i < group; i += 16)
                 store(scratch + i, load<F16>(from + g + i) * factor * load<F16>(weight + g + i));
-            const int64_t at = (int64_t)row * size + g;
-            round_group(scratch, group, codes + at, scales + at / group * 2);
+            round_for(w, scratch, ((int64_t)row * size + g) / group, s);
         }
     }
 }
 
-// silu(gate) * up of rows [gate, up], rounded.
-void silu_round(const float* gate_up, int rows, int inner, int group, int8_t* codes, float* scales) {
-    float scratch[256];
-    const int groups = inner / group;
+// silu(gate) * up of rows [gate, up], as inputs of `w`.
+void silu_round(const float* gate_up, int rows, const Matrix& w, const Step& s) {
+    float scratch[kWidestGroup];
+    const int inner = w.inputs, group = w.group, groups = inner / group;
 #pragma omp for schedule(static)
     for (int item = 0; item < rows * groups; item++) {
         const float* gate = gate_up + (int64_t)(item / groups) * 2 * inner + item % groups * group;
@@ -379,7 +424,7 @@ void silu_round(const float* gate_up, int rows, int inner, int group, int8_t* co
             const F16 x = load<F16>(gate + i);
             store(scratch + i, x / (splat(1.0f) + exp16(-max(x, splat(-87.0f)))) * load<F16>(gate + inner + i));
         }
-        round_group(scratch, group, codes + (int64_t)item * group, scales + (int64_t)item * 2);
+        round_for(w, scratch, item, s);
     }
 }
 
@@ -766,15 +811,15 @@ void attend_blocks(const Model& m, const Layer& layer, const Step& s) {
     }
 }
 
-void round_rows(const float* x, int rows, int size, int group, int8_t* codes, float* scales) {
+// Rows of x as inputs of `w`.
+void round_rows(const float* x, int rows, const Matrix& w, const Step& s) {
 #pragma omp for schedule(static)
-    for (int item = 0; item < rows * (size / group); item++)
-        round_group(x + (int64_t)item * group, group, codes + (int64_t)item * group, scales + (int64_t)item * 2);
+    for (int item = 0; item < rows * (w.inputs / w.group); item++) round_for(w, x + (int64_t)item * w.group, item, s);
 }
 
 void before_attention(const Model& m, const Layer& layer, const Step& s) {
-    norm_round(s.x, s.rows, m.hidden, layer.input_norm, m.eps, m.group, s.codes, s.scales);
-    multiply(layer.qkv, s.rows, s.codes, s.scales, s.qkv, layer.qkv.outputs, false);
+    norm_round(s.x, s.rows, layer.input_norm, m.eps, layer.qkv, s);
+    multiply(layer.qkv, s.rows, s, s.qkv, layer.qkv.outputs, false);
 #pragma omp barrier
     if (m.cache_is_float)
         rotate_store<float>(m, layer, s);
@@ -783,14 +828,14 @@ void before_attention(const Model& m, const Layer& layer, const Step& s) {
 }
 
 void after_attention(const Model& m, const Layer& layer, const Step& s) {
-    round_rows(s.attention, s.rows, m.heads * m.head_dim, m.group, s.codes, s.scales);
-    multiply(layer.o, s.rows, s.codes, s.scales, s.x, m.hidden, true);
+    round_rows(s.attention, s.rows, layer.o, s);
+    multiply(layer.o, s.rows, s, s.x, m.hidden, true);
 #pragma omp barrier
-    norm_round(s.x, s.rows, m.hidden, layer.post_norm, m.eps, m.group, s.codes, s.scales);
-    multiply(layer.gate_up, s.rows, s.codes, s.scales, s.inner, 2 * m.inner, false);
+    norm_round(s.x, s.rows, layer.post_norm, m.eps, layer.gate_up, s);
+    multiply(layer.gate_up, s.rows, s, s.inner, 2 * m.inner, false);
 #pragma omp barrier
-    silu_round(s.inner, s.rows, m.inner, m.group, s.codes, s.scales);
-    multiply(layer.down, s.rows, s.codes, s.scales, s.x, m.hidden, true);
+    silu_round(s.inner, s.rows, layer.down, s);
+    multiply(layer.down, s.rows, s, s.x, m.hidden, true);
 #pragma omp barrier
 }
 
@@ -822,23 +867,22 @@ void run_layers(const Model* m, const Step* s, int32_t layers) {
     }
 }
 
-// Logits [rows, head.outputs] of rows x [rows, hidden].
+// Logits [rows, head.outputs] of rows x [rows, hidden]; the step is over, and its room is used again.
 void run_head(const Model* m, const Step* s, const Matrix* head, const float* norm, int32_t rows, const float* x,
               float* logits) {
 #pragma omp parallel num_threads(s->threads)
     {
-        norm_round(x, rows, m->hidden, norm, m->eps, head->group, s->codes, s->scales);
-        multiply(*head, rows, s->codes, s->scales, logits, head->outputs, false);
+        norm_round(x, rows, norm, m->eps, *head, *s);
+        multiply(*head, rows, *s, logits, head->outputs, false);
     }
 }
 
-// y [rows, outputs] = x W^T + bias, by itself.
-void run_linear(const Matrix* w, int32_t threads, int32_t rows, const float* x, int8_t* codes, float* scales,
-                float* y) {
-#pragma omp parallel num_threads(threads)
+// y [rows, outputs] = x W^T + bias, by itself: of the step, `rows`, `threads`, `codes` and `scales` count.
+void run_linear(const Matrix* w, const Step* s, const float* x, float* y) {
+#pragma omp parallel num_threads(s->threads)
     {
-        round_rows(x, rows, w->inputs, w->group, codes, scales);
-        multiply(*w, rows, codes, scales, y, w->outputs, false);
+        round_rows(x, s->rows, *w, *s);
+        multiply(*w, s->rows, *s, y, w->outputs, false);
     }
 }
 

@@ -48,7 +48,7 @@ class Model(ctypes.Structure):
     _fields_ = [
         ("layers", ctypes.POINTER(Layer)), ("cos", Pointer), ("sin", Pointer),
         ("hidden", _Int), ("inner", _Int), ("heads", _Int), ("kv_heads", _Int), ("head_dim", _Int),
-        ("block_size", _Int), ("group", _Int), ("cache_is_float", _Int), ("eps", ctypes.c_float),
+        ("block_size", _Int), ("cache_is_float", _Int), ("eps", ctypes.c_float),
     ]  # fmt: skip
 
 
@@ -65,7 +65,7 @@ class Step(ctypes.Structure):
 _FUNCTIONS: dict[str, Sequence[type]] = {
     "run_layers": (Pointer, Pointer, _Int),
     "run_head": (Pointer, Pointer, Pointer, Pointer, _Int, Pointer, Pointer),
-    "run_linear": (Pointer, _Int, _Int, Pointer, Pointer, Pointer, Pointer),
+    "run_linear": (Pointer, Pointer, Pointer, Pointer),
 }
 
 

@@ -31,9 +31,10 @@ def kernel_group(group_size: int) -> int:
     return next(size for size in GROUPS if group_size % size == 0)
 
 
-def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor], group: int) -> Packed:
-    """`weight`, which fits, in groups of `group`, which divides its own."""
+def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
+    """A quantized `weight`, which fits."""
     outputs, inputs = weight.shape
+    group = kernel_group(weight.group_size)
     padded = -(-outputs // _OUTPUTS) * _OUTPUTS
     codes = _padded(weight.codes, padded).view(padded // _OUTPUTS, _OUTPUTS, inputs)
     if weight.bits == 4:  # inputs j and j + 4 of 8 in one byte
@@ -45,12 +46,32 @@ def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor], group: int) -> 
     affine = torch.stack((weight.scales, weight.offsets)).repeat_interleave(weight.group_size // group, 2)
     affine = _padded(affine.transpose(0, 1), padded).view(padded // _OUTPUTS, _OUTPUTS, 2, inputs // group)
     affine = affine.permute(0, 3, 2, 1).half().contiguous()
+    return _packed(codes, affine, biases, (outputs, padded, inputs), group, weight.bits)
+
+
+def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> Packed:
+    """Dense weights, side by side, in bfloat16. Their inputs are a multiple of the shortest of GROUPS."""
+    outputs, inputs = sum(map(len, weights)), weights[0].shape[1]
+    padded = -(-outputs // _OUTPUTS) * _OUTPUTS
+    rows = _padded(torch.cat([weight.bfloat16() for weight in weights]), padded)
+    pairs = rows.view(padded // _OUTPUTS, _OUTPUTS, inputs // 2, 2).transpose(1, 2).contiguous()
+    return _packed(pairs, None, biases, (outputs, padded, inputs), GROUPS[-1], 16)
+
+
+def _packed(
+    codes: torch.Tensor,
+    affine: torch.Tensor | None,
+    biases: Sequence[torch.Tensor],
+    shape: tuple[int, int, int],  # outputs, the same padded, inputs
+    group: int,
+    bits: int,
+) -> Packed:
+    outputs, padded, inputs = shape
     bias = _padded(torch.cat([b.float() for b in biases]), padded) if biases else None
-    matrix = Matrix(
-        codes.data_ptr(), affine.data_ptr(), None if bias is None else bias.data_ptr(),
-        padded, inputs, group, weight.bits,
-    )  # fmt: skip
-    return Packed(matrix, (codes, affine) if bias is None else (codes, affine, bias), outputs)
+    tensors = (codes, affine, bias)
+    pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
+    kept = tuple(tensor for tensor in tensors if tensor is not None)
+    return Packed(Matrix(*pointers, padded, inputs, group, bits), kept, outputs)
 
 
 def round_to_bytes(weight: torch.Tensor, group: int) -> GroupQuantized:

@@ -19,6 +19,10 @@ from .decoder import FusedDecoder, can_fuse, load_fused
 if TYPE_CHECKING:
     from ..runner import Runner
 
+_NEEDS = (
+    "needs weights of 4 or 8 bits, or dtype bfloat16 on a CPU without AMX; a KV cache that is not quantized; "
+    "lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
+)
 _SPARE = 2  # times the size of the weights: they are packed layer by layer, and the KV cache still grows
 
 
@@ -38,13 +42,10 @@ class Upgrade:
         self._options, self._config, self._context_length, self._dtype = options, config, context_length, dtype
         self._path: Path | None = None
         if options.kernels == "compiled" or (options.kernels == "auto" and options.dtype != "float32"):
-            fits = can_fuse(config, format, device) and options.lm_head != "dense"
+            fits = can_fuse(config, format, device) and options.lm_head == "auto"
             self._path = library.place() if fits else None
         if options.kernels == "compiled" and self._path is None:
-            raise EngineError(
-                "kernels = 'compiled': needs a model with 4- or 8-bit weights in groups of 32 or more, a KV cache and "
-                "dtype of bfloat16 or float32, lm_head other than dense, and a CPU with AVX2 and g++ beside it"
-            )
+            raise EngineError(f"kernels = 'compiled': {_NEEDS}")
 
     @property
     def must_compile(self) -> bool:
@@ -59,12 +60,15 @@ class Upgrade:
             if not self._path.exists():
                 library.compile_to(self._path)
             weights = Weights(self._options.model, self._dtype, self._config.quantization)
-            return load_fused(self._path, self._config, weights, self._context_length)
+            found = load_fused(self._path, self._config, weights, self._context_length)
         except (library.CompileError, OSError) as error:
             if self._options.kernels == "compiled":
                 raise EngineError(f"kernels = 'compiled': {error}") from error
             print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
             return None
+        if found is None and self._options.kernels == "compiled":
+            raise EngineError(f"kernels = 'compiled': {_NEEDS}")
+        return found
 
     def start(self, runner: "Runner") -> None:
         """Let `runner` compute with the library once that is there, from one step to the next."""
