@@ -7,15 +7,20 @@ from pathlib import Path
 _MIB = 1 << 20
 
 
-def available_bytes() -> int:
+def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int:
     """Bytes of main memory that can still be allocated."""
-    return min(_limits(Path("/"), os.environ))
+    return min([_machine_bytes(root / "proc/meminfo"), *_job_bytes(root, env)])
 
 
-def _limits(root: Path, env: Mapping[str, str]) -> Iterator[int]:
-    yield _machine_bytes(root / "proc/meminfo")
-    yield from _cgroup_bytes(root)
-    yield from _slurm_bytes(env)
+def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int | None:
+    """The same where a cgroup or a Slurm job has set the memory aside for this process; None where it is shared."""
+    least = min(_job_bytes(root, env), default=None)
+    return least if least is not None and least <= _machine_bytes(root / "proc/meminfo") else None
+
+
+def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:
+    used = _resident_bytes(root / "proc/self/status")
+    return [*_cgroup_bytes(root), *(max(limit - used, 0) for limit in _slurm_bytes(env))]
 
 
 def _slurm_bytes(env: Mapping[str, str]) -> Iterator[int]:
@@ -34,14 +39,20 @@ def _machine_bytes(meminfo: Path) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
 
 
+def _resident_bytes(status: Path) -> int:
+    lines = status.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
+
+
 def _cgroup_bytes(root: Path) -> Iterator[int]:
     """What each limited cgroup above this process leaves, in version 2 and version 1 hierarchies."""
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
+            mount, limit, usage, cached = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
         elif "memory" in controllers.split(","):
             mount, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cached = "total_inactive_file"
         else:
             continue
         # In a container the path may lead outside of what is mounted: then the mount itself is ours.
@@ -51,7 +62,17 @@ def _cgroup_bytes(root: Path) -> Iterator[int]:
                 break
             most, used = _number(folder / limit), _number(folder / usage)
             if most is not None and used is not None:
-                yield max(most - used, 0)
+                # Files that were read count as used until somebody needs the room.
+                yield min(max(most - used + _field(folder / "memory.stat", cached), 0), most)
+
+
+def _field(path: Path, name: str) -> int:
+    """The number behind `name` in a file of such lines; 0 without."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
 
 
 def _number(path: Path) -> int | None:

@@ -19,6 +19,7 @@ import msgspec
 from ..core.errors import CommandError, EngineError, UsageError
 from ..core.files import write_atomic
 from ..core.process import run
+from ..quant.checkpoint.config import stored_bytes
 from ..quant.progress import Progress, silent
 from .evaluate_worker import Result, Task
 from .evaluation import (
@@ -232,7 +233,7 @@ def _integer(settings: Mapping[str, Any], key: str) -> int | None:
 
 
 def _checkpoint(directory: Path) -> Checkpoint:
-    return Checkpoint(path=str(directory), bytes=sum(path.stat().st_size for path in directory.glob("*.safetensors")))
+    return Checkpoint(path=str(directory), bytes=stored_bytes(directory))
 
 
 def cpu_name() -> str:

@@ -1,6 +1,5 @@
 """`slurminfer quantize`, for a person at a terminal or a job's log."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..core.errors import ModelError, UsageError
 from ..core.spec import load_job
 from ..quant.awq.export import REPORT
 from ..quant.awq.options import AwqOptions, Device
+from ..quant.checkpoint.config import stored_bytes
 from ..quant.models import resolve
 from . import console
 from .launchers import launcher_named
@@ -87,4 +87,4 @@ def _print_result(entry: QuantizeEntry) -> None:
 
 
 def _megabytes(model: Path) -> float:
-    return sum(os.stat(path).st_size for path in model.glob("*.safetensors")) / 1e6
+    return stored_bytes(model) / 1e6

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from ..core.cpus import allowed_cpus
 from ..core.errors import EngineError, SlurminferError
 from ..core.records import WorkerRecord, WorkerState
 from ..core.rundir import RunDirectory
@@ -183,7 +184,7 @@ class Agent:
             port=port,
             key=self._run.key(),
             private=private,
-            threads=min(self._pool.cpus_per_task, len(os.sched_getaffinity(0))),
+            threads=min(self._pool.cpus_per_task, allowed_cpus().cores),
             rank=self._place.rank,
             rendezvous=rendezvous,
             speculative=self._spec.speculative,

@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import SlurminferError, UsageError
+from ...core.libraries import prepare
 from .options import EngineOptions, ServerOptions
 
 _HELP = {
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         server = ServerOptions(**_taken(ServerOptions, values))
         options = EngineOptions(**_taken(EngineOptions, values))
+        prepare()
         from .service import serve  # not before --help had its chance: it takes a moment to import
 
         serve(options, server)

@@ -10,6 +10,7 @@ from .batch import cumulative
 from .block_manager import BlockManager
 from .metrics import EngineStats
 from .options import EngineOptions
+from .process import describe
 from .request import FinishReason, Limits, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
@@ -43,6 +44,7 @@ class EngineCore:
         self._speculation = None
         if options.speculative != "none":
             self._speculation = Speculation(options, self._scheduler, self.limits, draft)
+        self._process = describe()
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = 0
 
     @property
@@ -124,6 +126,7 @@ class EngineCore:
             speculative_draft_tokens=self._speculation.guessed if self._speculation else 0,
             speculative_accepted_tokens=self._speculation.accepted if self._speculation else 0,
             compiled_kernels=self._model.compiled,
+            process=self._process,
         )
 
     def _extend(self, request: Request, sample: Sample) -> Output:

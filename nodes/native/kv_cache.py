@@ -6,12 +6,13 @@ import numpy as np
 import torch
 
 from ...core.errors import EngineError
-from ...core.memory import available_bytes
+from ...core.memory import available_bytes, own_bytes
 from ...quant.checkpoint.config import ModelConfig
 from ...quant.kv import KVFormat, vector_bytes
+from .options import EngineOptions
 
 GIB = 1 << 30
-_DEFAULT_GIB = 4.0
+_SHARED_GIB = 4.0
 
 
 class KVCache:
@@ -81,13 +82,31 @@ def block_bytes(config: ModelConfig, block_size: int, format: KVFormat) -> int:
     return config.num_layers * 2 * config.num_kv_heads * block_size * vector_bytes(format)
 
 
-def budget_bytes(kv_cache_gib: float | None, device: torch.device) -> int:
-    """As told; else a quarter of what a CPU process may still take, 4 GiB at most, or 80% of a GPU's free memory."""
+def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int) -> int:
+    """As told; else 80% of what is free on a GPU, or of what the job has left but for `reserved` bytes.
+
+    Without a job or cgroup whose memory is this process's own: a quarter of what there is, 4 GiB at most.
+    """
     if kv_cache_gib is not None:
         return int(kv_cache_gib * GIB)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * 0.8)
-    return min(int(_DEFAULT_GIB * GIB), available_bytes() // 4)
+    own = own_bytes()
+    if own is None:
+        return min(int(_SHARED_GIB * GIB), available_bytes() // 4)
+    return int(max(own - reserved, 0) * 0.8)
+
+
+def step_bytes(config: ModelConfig, options: EngineOptions) -> int:
+    """About what the largest step needs beside weights and KV cache, float32.
+
+    Twice what the operations of a layer hand on for each token, and four copies of each row of logits.
+    """
+    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    of_token = 2 * (4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size)
+    checked = 1 + (options.draft_tokens if options.speculative != "none" else 0)
+    logits_rows = min(options.max_running_requests * checked, options.max_batch_tokens)
+    return 4 * (options.max_batch_tokens * of_token + 4 * logits_rows * config.vocab_size)
 
 
 def count_blocks(

@@ -1,10 +1,10 @@
 """What /metrics says. The names stand here and nowhere else."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,6 +24,8 @@ _COUNTERS = {  # the client library appends _total
     "speculative_draft_tokens": "Tokens guessed and checked",
     "speculative_accepted_tokens": "Guesses that were right",
 }
+_PROCESS = "process"
+_PROCESS_HELP = "What the engine computes with"
 _TTFT = "time_to_first_token_seconds"
 _ITL = "inter_token_latency_seconds"
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
@@ -45,6 +47,7 @@ class EngineStats:
     compiled_kernels: bool = False
     speculative_draft_tokens: int = 0
     speculative_accepted_tokens: int = 0
+    process: Mapping[str, str] = field(default_factory=dict)  # see process.py
 
 
 class Metrics(Collector):
@@ -61,6 +64,7 @@ class Metrics(Collector):
         values = asdict(self.stats)
         for name, help in _GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, help, value=values[name])
+        yield InfoMetricFamily(_PREFIX + _PROCESS, _PROCESS_HELP, value=dict(self.stats.process))
         for name, help in _COUNTERS.items():
             yield CounterMetricFamily(_PREFIX + name, help, value=values[name])
 

@@ -1,15 +1,15 @@
 """Loads a model and runs its steps."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
+from ...core.cpus import allowed_cpus
 from ...core.errors import EngineError
 from ...core.memory import available_bytes
-from ...quant.checkpoint.config import ModelConfig, read_config
+from ...quant.checkpoint.config import ModelConfig, read_config, stored_bytes
 from ...quant.checkpoint.weights import Weights
 from ...quant.kv import make_format
 from ...quant.models import check_quantization
@@ -18,7 +18,7 @@ from .batch import make_batch
 from .decoder import Decoder
 from .fused.decoder import FusedDecoder
 from .fused.upgrade import Upgrade
-from .kv_cache import KVCache, block_bytes, budget_bytes, count_blocks
+from .kv_cache import KVCache, block_bytes, budget_bytes, count_blocks, step_bytes
 from .linears.choice import choose_kernels
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
@@ -80,7 +80,7 @@ def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
     config = read_config(options.model)
     if options.quantization is not None:
         check_quantization(options.model, options.quantization)
-    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(options.threads or allowed_cpus().cores)
     return _load(options, config, _context_length(options.context_length, config), at_once)
 
 
@@ -109,7 +109,10 @@ def _load(
         fused = None if later else upgrade.load()
         plain = None if fused else _load_plain(options, config, context_length, dtype, device)
         if num_blocks is None:
-            budget, beside = budget_bytes(options.kv_cache_gib, device), _draft_bytes(options, dtype, device)
+            # Until the library is there and the plain decoder gone, weights are held twice.
+            reserved = step_bytes(config, options) + (stored_bytes(options.model) if later else 0)
+            budget = budget_bytes(options.kv_cache_gib, device, reserved)
+            beside = _draft_bytes(options, dtype, device)
             num_blocks = count_blocks(config, context_length, options.block_size, format, budget, beside)
         cache = KVCache(config, num_blocks, options.block_size, format, device)
     if fused is not None:

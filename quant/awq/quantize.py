@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ...core.cpus import allowed_cpus
 from ...core.errors import EngineError, ModelError
 from ...core.memory import available_bytes
 from ..checkpoint.config import read_config
@@ -53,7 +54,7 @@ class _Quantization:
                 f"{config.max_position_embeddings}"
             )
         tokens = calibration_tokens(model, options.calibration, options.samples, options.sample_length, progress)
-        torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(options.threads or allowed_cpus().cores)
         self._calibration = Calibration(model, config, tokens, _device(options))
         self._workspace = Workspace(out)
         self._options, self._progress, self._part = options, progress, part

@@ -72,6 +72,11 @@ def read_config(model: Path) -> ModelConfig:
     return parse_config(_read_json(path), _read_json(generation) if generation.exists() else {}, str(path))
 
 
+def stored_bytes(model: Path) -> int:
+    """What the tensors of a model directory take on the disk."""
+    return sum(path.stat().st_size for path in model.glob("*.safetensors"))
+
+
 def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: str) -> ModelConfig:
     """ModelConfig of the content of `config.json` and `generation_config.json`; `source` names it in errors."""
     architecture = _architecture(raw, source)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .core.errors import SlurminferError, UsageError
+from .core.libraries import prepare
 
 app = typer.Typer(
     help="LLM inference on Slurm clusters, GPU and pure CPU.",
@@ -264,6 +265,7 @@ def sandbox_status(directory: SandboxDirectory = None, as_json: AsJson = False) 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 usage."""
+    prepare()
     try:
         app()
     except SlurminferError as error:

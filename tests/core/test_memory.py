@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurminfer.core.memory import _limits
+from slurminfer.core.memory import available_bytes, own_bytes
 
 GIB = 1 << 30
 
@@ -18,12 +18,13 @@ def machine(tmp_path):
 
     write("proc/meminfo", f"MemTotal: 99999999 kB\nMemAvailable: {8 * GIB // 1024} kB\n")
     write("proc/self/cgroup", "0::/\n")
+    write("proc/self/status", "VmRSS: 0 kB\n")
     write("sys/fs/cgroup/memory.max", "max")
     return tmp_path, write
 
 
 def available(root, **env):
-    return min(_limits(root, env))
+    return available_bytes(root, env)
 
 
 def test_without_limits_it_is_what_the_machine_has(machine):
@@ -58,3 +59,25 @@ def test_what_the_slurm_job_asked_for_counts(machine):
     assert available(machine[0], SLURM_MEM_PER_NODE="2048") == 2 * GIB
     assert available(machine[0], SLURM_MEM_PER_CPU="512", SLURM_CPUS_ON_NODE="6") == 3 * GIB
     assert available(machine[0], SLURM_MEM_PER_NODE="0") == 8 * GIB
+
+
+def test_what_a_slurm_job_has_used_is_gone(machine):
+    root, write = machine
+    write("proc/self/status", "VmHWM: 9 kB\nVmRSS: 524288 kB\n")
+    assert available(root, SLURM_MEM_PER_NODE="2048") == 1.5 * GIB
+
+
+def test_files_that_were_read_are_no_loss(machine):
+    root, write = machine
+    write("proc/self/cgroup", "0::/job\n")
+    write("sys/fs/cgroup/job/memory.max", 6 * GIB)
+    write("sys/fs/cgroup/job/memory.current", 5 * GIB)
+    write("sys/fs/cgroup/job/memory.stat", f"active_file 7\ninactive_file {2 * GIB}\n")
+    assert available(root) == 3 * GIB
+
+
+def test_memory_is_its_own_where_a_limit_is_below_what_the_machine_has(machine):
+    root, _ = machine
+    assert own_bytes(root, {}) is None
+    assert own_bytes(root, {"SLURM_MEM_PER_NODE": "9000"}) is None
+    assert own_bytes(root, {"SLURM_MEM_PER_NODE": "2048"}) == 2 * GIB

@@ -88,9 +88,9 @@ class RunningServer:
         return float(found[1])
 
 
-def _start(arguments: Sequence[str], env: dict[str, str] | None = None) -> RunningServer:
+def _start(arguments: Sequence[str], env: dict[str, str] | None, wrapper: Sequence[str]) -> RunningServer:
     """Start a server on a free port; it listens, and maybe still loads."""
-    command = [*COMMAND, "--port", "0", "--threads", "1", *arguments]
+    command = [*wrapper, *COMMAND, "--port", "0", "--threads", "1", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -118,8 +118,10 @@ def _wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30)
 
 
 @contextmanager
-def _starting(*arguments: str, env: dict[str, str] | None = None) -> Iterator[RunningServer]:
-    server = _start(arguments, env)
+def _starting(
+    *arguments: str, env: dict[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> Iterator[RunningServer]:
+    server = _start(arguments, env, wrapper)
     try:
         yield server
     finally:
@@ -127,8 +129,10 @@ def _starting(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Ru
 
 
 @contextmanager
-def _serving(*arguments: str, env: dict[str, str] | None = None) -> Iterator[RunningServer]:
-    with _starting(*arguments, env=env) as server:
+def _serving(
+    *arguments: str, env: dict[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> Iterator[RunningServer]:
+    with _starting(*arguments, env=env, wrapper=wrapper) as server:
         _wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200, "health", 60)
         yield server
 

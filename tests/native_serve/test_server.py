@@ -1,6 +1,7 @@
 """The OpenAI surface of a real server with a small random model, through the openai client."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +201,13 @@ def test_metrics_have_all_their_names(server):
         "time_to_first_token_seconds_count", "inter_token_latency_seconds_count",
     ):  # fmt: skip
         assert server.metric(name) >= 0
+
+
+def test_metrics_say_what_the_engine_computes_with(server):
+    text = httpx.get(f"{server.url}/metrics").text
+    [line] = [line for line in text.splitlines() if line.startswith("slurminfer_engine_process_info{")]
+    for label in ("threads", "cpus", "cores", "numa_nodes", "openmp", "allocator", "huge_pages"):
+        assert re.search(rf'[{{,]{label}="[^"]+"', line), line
 
 
 def test_an_unknown_model_is_not_found_and_the_served_one_named(client):

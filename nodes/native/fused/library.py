@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from ....core.libraries import OPENMP, loaded
 from ....core.paths import home
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -21,7 +22,6 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 # depend on how it unrolled a loop.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-fopenmp")
 _TIMEOUT_S = 120
-_OPENMP = ("libgomp", "libiomp5", "libomp")
 
 Pointer = ctypes.c_void_p
 _Int = ctypes.c_int32
@@ -100,7 +100,7 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
 
 def load(path: Path) -> ctypes.CDLL:
     """The library at `path`. Raises OSError where it does not load."""
-    for runtime in _loaded(_OPENMP):
+    for runtime in loaded(OPENMP):
         ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(str(path))
     for name, arguments in _FUNCTIONS.items():
@@ -131,10 +131,3 @@ def _key(compiler: str) -> str:
     flags = next((line for line in lines if line.startswith("flags")), "")
     parts = (SOURCE.read_text(), _run(compiler, "--version"), " ".join(sorted(flags.split())), " ".join(FLAGS))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _loaded(names: Sequence[str]) -> list[str]:
-    """Paths of the libraries in this process whose names begin so."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6)
-    return [path for path in paths if Path(path).name.startswith(tuple(names))]

@@ -9,7 +9,7 @@ import torch
 
 from ....core.errors import EngineError, SlurminferError
 from ....core.memory import available_bytes
-from ....quant.checkpoint.config import ModelConfig
+from ....quant.checkpoint.config import ModelConfig, stored_bytes
 from ....quant.checkpoint.weights import Weights
 from ....quant.kv import KVFormat
 from ..options import EngineOptions
@@ -75,8 +75,7 @@ class Upgrade:
         threading.Thread(target=self._replace, args=(runner,), name="upgrade", daemon=True).start()
 
     def _replace(self, runner: "Runner") -> None:
-        needed = sum(path.stat().st_size for path in self._options.model.glob("*.safetensors"))
-        if available_bytes() < _SPARE * needed:  # for a while, both decoders are there
+        if available_bytes() < _SPARE * stored_bytes(self._options.model):  # for a while, both decoders are there
             print("slower without compiled kernels: too little memory to change over; start again", file=sys.stderr)
             return
         try:

@@ -15,10 +15,10 @@ def choose_kernels(
 
     - `kernels` auto: exact where dtype float32 is asked for by name, else compiled or torch.
     - Dense copies are kept on a CPU if they take no more than half of the `available` bytes (before loading): the KV
-      cache takes a quarter at most. A weight of 4 bits in groups of 64 then takes 2.56 bytes in place of 0.56. Without
-      them a step of 5 to 64 rows runs on the 4-bit kernel, which takes 1.2 times as long at 8 rows and 2.5 times at
-      64 (4096 x 4096 on two Zen 4 cores), and one of more rows unpacks each weight first, which takes as long as a
-      product with 100 rows.
+      cache takes its share of what is left. A weight of 4 bits in groups of 64 then takes 2.56 bytes in place of 0.56.
+      Without them a step of 5 to 64 rows runs on the 4-bit kernel, which takes 1.2 times as long at 8 rows and 2.5
+      times at 64 (4096 x 4096 on two Zen 4 cores), and one of more rows unpacks each weight first, which takes as long
+      as a product with 100 rows.
     - `lm_head` auto: int8 for a single row where the linear layers are quantized, on a CPU with AMX. There it saves
       8% of a step of SmolLM2-135M, whose head is a fifth of the model; without AMX it saves nothing. Its rounding
       (KL divergence 0.002) is small beside that of computing in bfloat16 (0.011).

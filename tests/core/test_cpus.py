@@ -1,0 +1,48 @@
+"""CPUs, cores and NUMA nodes, from files as the kernel writes them."""
+
+import os
+
+import pytest
+
+from slurminfer.core.cpus import Cpus, allowed_cpus, parse_cpu_list
+
+
+@pytest.fixture
+def system(tmp_path):
+    """Two sockets of two cores with two hardware threads each: CPU n and n + 4 are of one core."""
+
+    def write(path, text):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text + "\n")
+
+    for cpu in range(8):
+        write(f"cpu/cpu{cpu}/topology/thread_siblings_list", f"{cpu % 4},{cpu % 4 + 4}")
+    write("node/node0/cpulist", "0-1,4-5")
+    write("node/node1/cpulist", "2-3,6-7")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("allowed", "found"),
+    [
+        (range(8), Cpus(8, 4, 2)),
+        ([0, 4], Cpus(2, 1, 1)),
+        ([0, 1], Cpus(2, 2, 1)),
+        ([1, 2, 5], Cpus(3, 2, 2)),
+    ],
+)
+def test_hardware_threads_of_a_core_count_once(system, allowed, found):
+    assert allowed_cpus(allowed, system) == found
+
+
+def test_where_the_kernel_does_not_tell_each_cpu_is_a_core(tmp_path):
+    assert allowed_cpus([3, 7], tmp_path) == Cpus(2, 2, 1)
+
+
+def test_by_default_they_are_those_of_this_process():
+    assert allowed_cpus().cpus == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("text", "ids"), [("0-2,7\n", {0, 1, 2, 7}), ("5", {5}), ("", set())])
+def test_lists_of_cpus_are_read(text, ids):
+    assert parse_cpu_list(text) == ids
