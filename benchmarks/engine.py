@@ -12,7 +12,6 @@ live in environments of their own, which `make bench-engine` builds.
 """
 
 import argparse
-import ctypes.util
 import importlib.metadata
 import json
 import os
@@ -33,11 +32,13 @@ from rich.console import Console
 from rich.table import Table
 
 from slurminfer.core.files import write_atomic
+from slurminfer.core.libraries import preload
 from slurminfer.core.paths import models_root
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.models import resolve
 from slurminfer.quant.numerics import native_dtype
 
+from . import GIVEN
 from .npm_models import demo_gguf, stories15m, tinyllama
 
 ROOT = Path(__file__).parent
@@ -72,7 +73,7 @@ def run(entry: Entry, tokens: Path) -> dict[str, Any]:
     """
     argv = [entry.python, str(WORKER), entry.engine, str(entry.model), str(tokens), f"--dtype={entry.dtype}"]
     started, busy, own = time.time(), _busy_s(), os.times()
-    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | entry.env)
+    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env=GIVEN | dict(entry.env))
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     result["first_token_s"] = result.pop("first_token_at") - started
     now = os.times()
@@ -162,10 +163,7 @@ def entries(small: Path, peers: Mapping[str, str]) -> list[Entry]:
     model, dtype = resolve("demo"), str(native_dtype(torch.device("cpu"))).removeprefix("torch.")
     found = [Entry("native", "native", small, "auto"), Entry("native bf16", "native", model, dtype)]
     if peers["vllm"]:
-        preload = [str(Path(peers["vllm"]).parents[1] / "lib" / "libiomp5.so")]
-        preload += [name for name in [ctypes.util.find_library("tcmalloc_minimal")] if name]
-        there = ":".join(path for path in preload if not path.startswith("/") or Path(path).exists())
-        found.append(Entry("vllm", "vllm", model, "bfloat16", peers["vllm"], {"LD_PRELOAD": there} if there else {}))
+        found.append(Entry("vllm", "vllm", model, "bfloat16", peers["vllm"], preload(peers["vllm"])))
     if peers["llama.cpp"]:
         found.append(Entry("llama.cpp", "llama.cpp", demo_gguf(), "q4_1", peers["llama.cpp"]))
     return [*found, Entry("transformers", "transformers", model, dtype)]

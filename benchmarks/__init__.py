@@ -1,0 +1,8 @@
+"""Programs that measure. Before PyTorch is imported, this process is set up as an engine's is."""
+
+import os
+
+from slurminfer.core.libraries import prepare
+
+GIVEN = dict(os.environ)  # what peers are started with
+prepare()
