@@ -52,12 +52,12 @@ def packed(outputs: int, inputs: int, group: int, bits: int) -> tuple[pack.Packe
 
 
 def multiply(path: Path, packed: pack.Packed, x: torch.Tensor) -> torch.Tensor:
-    rows, inputs = x.shape
-    y = torch.empty(rows, packed.matrix.outputs)
-    codes, scales = torch.empty(rows, inputs, dtype=torch.int16), torch.empty(rows, inputs // packed.matrix.group, 2)
+    (rows, inputs), matrix = x.shape, packed.matrix
+    y = torch.empty(rows, packed.padded)
+    codes, scales = torch.empty(rows, inputs, dtype=torch.int16), torch.empty(rows, inputs // packed.group, 2)
     step = library.Step(rows=rows, threads=2, codes=codes.data_ptr(), scales=scales.data_ptr())
     found = library.load(path)
-    found.run_linear(ctypes.addressof(packed.matrix), ctypes.addressof(step), x.data_ptr(), y.data_ptr())
+    found.run_linear(ctypes.addressof(matrix), ctypes.addressof(step), x.data_ptr(), y.data_ptr())
     return y[:, : packed.outputs]
 
 

@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 
 from ....quant.checkpoint.config import ModelConfig
-from ....quant.checkpoint.quantized import GroupQuantized, concatenate
-from ....quant.checkpoint.weights import Weights
 from ....quant.kv import KVFormat, Plain
 from ....quant.rope import Rope
 from ..kv_cache import KVCache
@@ -23,33 +21,34 @@ from ..step import Chunk
 from . import library
 from .buffers import Buffers
 from .layout import Layout
-from .pack import GROUPS, Packed, fits, pack, pack_dense, round_to_bytes
+from .pack import GROUPS
+from .parts import Parts
 
 _VECTOR = 16  # numbers that the library computes at once
 _WIDEST_HEAD = 256
-_DENSE_BITS = 16
 
 
 class FusedDecoder:
-    """A whole model on a CPU, made by `load_fused`. The KV cache comes later: see `attach`."""
+    """A whole model on a CPU. The KV cache comes later: see `attach`."""
 
-    def __init__(self, path: Path, config: ModelConfig, weights: Weights, context_length: int) -> None:
-        self._library, self._config = library.load(path), config
-        self._tensors: list[torch.Tensor] = []  # what the structures point into
+    def __init__(self, path: Path, config: ModelConfig, parts: Parts, context_length: int) -> None:
+        """Computes `parts` with the library at `path`. Raises OSError (the library does not load)."""
+        self._library, self._config, self._parts = library.load(path), config, parts
         self._layers = (library.Layer * config.num_layers)()
-        for index in range(config.num_layers):
-            self._layers[index] = self._layer(weights, index)
-        cos, sin = Rope(config, context_length, torch.float32, torch.device("cpu")).tables
-        self._tables = cos, sin
-        self._embedding = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-        self._norm = self._float(weights.read("model.norm.weight", config.hidden_size))
-        self._head = self._keep(self._pack_head(weights)).matrix
+        for index, layer in enumerate(parts.layers):
+            self._layers[index] = library.Layer(
+                layer.qkv.matrix, layer.o.matrix, layer.gate_up.matrix, layer.down.matrix,
+                *map(_pointer, (layer.input_norm, layer.post_norm, layer.q_norm, layer.k_norm)),
+                None, config.windows[index] or 0,
+            )  # fmt: skip
+        self._tables = Rope(config, context_length, torch.float32, torch.device("cpu")).tables
+        self._head = parts.head.matrix
         self._buffers = Buffers(config, self._head.outputs)
 
     @property
     def weight_bytes(self) -> int:
         """Of linear layers, head and norms: what a step of one token reads, beside keys and values."""
-        return sum(tensor.nbytes for tensor in self._tensors)
+        return self._parts.step_bytes
 
     def attach(self, cache: KVCache) -> None:
         """Keep keys and values in `cache`. To be called once, before the first step."""
@@ -66,7 +65,7 @@ class FusedDecoder:
         """See `Model.forward`; the result is valid until the next call."""
         layout = Layout(chunks, self._cache.block_size)
         room = self._buffers.take(len(layout.tokens), layout.pieces, len(layout.logits_rows))
-        room.x.copy_(F.embedding(layout.tokens, self._embedding))
+        room.x.copy_(F.embedding(layout.tokens, self._parts.embedding))
         step = library.Step(
             len(layout.tokens), layout.single, len(layout.block_rows), torch.get_num_threads(), layout.tables.shape[1],
             layout.positions.data_ptr(), layout.sequence.data_ptr(), layout.tables.data_ptr(),
@@ -74,74 +73,13 @@ class FusedDecoder:
         )  # fmt: skip
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
         self._library.run_layers(model, at, self._config.num_layers)
-        rows, head = room.x[layout.logits_rows], ctypes.addressof(self._head)
-        self._library.run_head(model, at, head, self._norm, len(rows), rows.data_ptr(), room.logits.data_ptr())
+        rows, head, norm = room.x[layout.logits_rows], ctypes.addressof(self._head), self._parts.norm.data_ptr()
+        self._library.run_head(model, at, head, norm, len(rows), rows.data_ptr(), room.logits.data_ptr())
         return room.logits[:, : self._config.vocab_size]
-
-    def _layer(self, weights: Weights, index: int) -> library.Layer:
-        config, prefix = self._config, f"model.layers.{index}."
-        q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        hidden, inner = config.hidden_size, config.intermediate_size
-
-        def linear(parts: dict[str, int], inputs: int, bias: bool) -> library.Matrix:
-            found = [weights.linear(prefix + name, n, inputs) for name, n in parts.items()]
-            biases = [weights.read(f"{prefix}{name}.bias", n) for name, n in parts.items()] if bias else []
-            return self._keep(_pack(found, biases)).matrix
-
-        def norm(name: str, size: int, there: bool = True) -> int | None:
-            return self._float(weights.read(f"{prefix}{name}.weight", size)) if there else None
-
-        return library.Layer(
-            linear({"self_attn.q_proj": q, "self_attn.k_proj": kv, "self_attn.v_proj": kv}, hidden, config.qkv_bias),
-            linear({"self_attn.o_proj": hidden}, q, config.o_bias),
-            linear({"mlp.gate_proj": inner, "mlp.up_proj": inner}, hidden, config.mlp_bias),
-            linear({"mlp.down_proj": hidden}, inner, config.mlp_bias),
-            norm("input_layernorm", hidden),
-            norm("post_attention_layernorm", hidden),
-            norm("self_attn.q_norm", config.head_dim, config.qk_norm),
-            norm("self_attn.k_norm", config.head_dim, config.qk_norm),
-            None,
-            config.windows[index] or 0,
-        )
-
-    def _pack_head(self, weights: Weights) -> Packed:
-        """Of a quantized model, a dense head is rounded to 8 bits."""
-        config = self._config
-        head: torch.Tensor | GroupQuantized = self._embedding
-        if not config.tie_word_embeddings:
-            head = weights.linear("lm_head", config.vocab_size, config.hidden_size)
-        if isinstance(head, torch.Tensor) and self._layers[0].o.bits != _DENSE_BITS:
-            head = round_to_bytes(head, self._layers[0].o.group)
-        return _pack([head], [])
-
-    def _keep(self, packed: Packed) -> Packed:
-        self._tensors.extend(packed.tensors)
-        return packed
-
-    def _float(self, tensor: torch.Tensor) -> int:
-        """Where a float32 copy of `tensor` lies."""
-        self._tensors.append(tensor.float().contiguous())
-        return self._tensors[-1].data_ptr()
-
-
-class _DoesNotFit(Exception):
-    """The library has no form for a weight."""
-
-
-def load_fused(path: Path, config: ModelConfig, weights: Weights, context_length: int) -> FusedDecoder | None:
-    """The decoder that computes with the library at `path`; None if that has no form for one of the weights.
-
-    Quantized linear layers must have 4 or 8 bits, in groups of a multiple of 32, with their inputs in order.
-    Raises CorruptModelError, OSError (the library does not load).
-    """
-    try:
-        return FusedDecoder(path, config, weights, context_length)
-    except _DoesNotFit:
-        return None
 
 
 def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> bool:
-    """Whether `load_fused` is worth trying, as far as can be told without reading weights.
+    """Whether the library may compute a model, as far as can be told without reading its weights.
 
     A model that is not quantized is computed in bfloat16. With AMX, PyTorch's products of many rows are faster.
     """
@@ -157,13 +95,5 @@ def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> boo
     )
 
 
-def _pack(parts: Sequence[torch.Tensor | GroupQuantized], biases: Sequence[torch.Tensor]) -> Packed:
-    """Weights side by side: all quantized alike, or all dense."""
-    dense = [part for part in parts if isinstance(part, torch.Tensor)]
-    if len(dense) == len(parts):
-        return pack_dense(dense, biases)
-    quantized = [part for part in parts if isinstance(part, GroupQuantized)]
-    whole = concatenate(quantized) if not dense else None
-    if whole is None or not fits(whole):
-        raise _DoesNotFit
-    return pack(whole, biases)
+def _pointer(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

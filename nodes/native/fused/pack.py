@@ -10,16 +10,32 @@ from .library import Matrix
 
 _OUTPUTS = 16
 GROUPS = (128, 64, 32)
+DENSE_BITS = 16
 _ROWS = 4096  # rounded to 8 bits at once, in float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A weight [outputs, inputs] and the tensors that `matrix` points into. Outputs are padded to a multiple of 16."""
+    """A weight [outputs, inputs], padded to `padded` outputs, a multiple of 16. See kernels.cpp for the layouts."""
 
-    matrix: Matrix
-    tensors: tuple[torch.Tensor, ...]
+    codes: torch.Tensor
+    affine: torch.Tensor | None
+    bias: torch.Tensor | None
     outputs: int
+    padded: int
+    inputs: int
+    group: int
+    bits: int
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [tensor for tensor in (self.codes, self.affine, self.bias) if tensor is not None]
+
+    @property
+    def matrix(self) -> Matrix:
+        """What the library reads, valid as long as this object lives."""
+        pointers = (None if tensor is None else tensor.data_ptr() for tensor in (self.codes, self.affine, self.bias))
+        return Matrix(*pointers, self.padded, self.inputs, self.group, self.bits)
 
 
 def fits(weight: GroupQuantized) -> bool:
@@ -46,7 +62,10 @@ def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
     affine = torch.stack((weight.scales, weight.offsets)).repeat_interleave(weight.group_size // group, 2)
     affine = _padded(affine.transpose(0, 1), padded).view(padded // _OUTPUTS, _OUTPUTS, 2, inputs // group)
     affine = affine.permute(0, 3, 2, 1).half().contiguous()
-    return _packed(codes, affine, biases, (outputs, padded, inputs), group, weight.bits)
+    return Packed(
+        codes=codes, affine=affine, bias=_joined(biases, padded),
+        outputs=outputs, padded=padded, inputs=inputs, group=group, bits=weight.bits,
+    )  # fmt: skip
 
 
 def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> Packed:
@@ -55,23 +74,14 @@ def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) 
     padded = -(-outputs // _OUTPUTS) * _OUTPUTS
     rows = _padded(torch.cat([weight.bfloat16() for weight in weights]), padded)
     pairs = rows.view(padded // _OUTPUTS, _OUTPUTS, inputs // 2, 2).transpose(1, 2).contiguous()
-    return _packed(pairs, None, biases, (outputs, padded, inputs), GROUPS[-1], 16)
+    return Packed(
+        codes=pairs, affine=None, bias=_joined(biases, padded),
+        outputs=outputs, padded=padded, inputs=inputs, group=GROUPS[-1], bits=DENSE_BITS,
+    )  # fmt: skip
 
 
-def _packed(
-    codes: torch.Tensor,
-    affine: torch.Tensor | None,
-    biases: Sequence[torch.Tensor],
-    shape: tuple[int, int, int],  # outputs, the same padded, inputs
-    group: int,
-    bits: int,
-) -> Packed:
-    outputs, padded, inputs = shape
-    bias = _padded(torch.cat([b.float() for b in biases]), padded) if biases else None
-    tensors = (codes, affine, bias)
-    pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    kept = tuple(tensor for tensor in tensors if tensor is not None)
-    return Packed(Matrix(*pointers, padded, inputs, group, bits), kept, outputs)
+def _joined(biases: Sequence[torch.Tensor], padded: int) -> torch.Tensor | None:
+    return _padded(torch.cat([bias.float() for bias in biases]), padded) if biases else None
 
 
 def round_to_bytes(weight: torch.Tensor, group: int) -> GroupQuantized:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from ....quant.checkpoint.config import ModelConfig, stored_bytes
 from ....quant.checkpoint.weights import Weights
 from ....quant.kv import KVFormat
 from ..options import EngineOptions
-from . import library
-from .decoder import FusedDecoder, can_fuse, load_fused
+from . import library, store
+from .decoder import FusedDecoder, can_fuse
+from .parts import DoesNotFitError, Parts, pack_model
 
 if TYPE_CHECKING:
     from ..runner import Runner
@@ -23,6 +25,7 @@ _NEEDS = (
     "needs weights of 4 or 8 bits, or dtype bfloat16 on a CPU without AMX; a KV cache that is not quantized; "
     "lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
 )
+_WORTH_KEEPING_S = 1.0  # of packing; what is quicker need not lie on a disk
 _SPARE = 2  # times the size of the weights: they are packed layer by layer, and the KV cache still grows
 
 
@@ -59,16 +62,28 @@ class Upgrade:
         try:
             if not self._path.exists():
                 library.compile_to(self._path)
-            weights = Weights(self._options.model, self._dtype, self._config.quantization)
-            found = load_fused(self._path, self._config, weights, self._context_length)
+            return FusedDecoder(self._path, self._config, self._parts(), self._context_length)
+        except DoesNotFitError as error:
+            if self._options.kernels == "compiled":
+                raise EngineError(f"kernels = 'compiled': {_NEEDS}") from error
+            return None
         except (library.CompileError, OSError) as error:
             if self._options.kernels == "compiled":
                 raise EngineError(f"kernels = 'compiled': {error}") from error
             print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
             return None
-        if found is None and self._options.kernels == "compiled":
-            raise EngineError(f"kernels = 'compiled': {_NEEDS}")
-        return found
+
+    def _parts(self) -> Parts:
+        """From the file of the last time, else from the checkpoint. Raises CorruptModelError, DoesNotFitError."""
+        place = store.place_of(self._options.model, self._dtype)
+        parts = store.read(place, self._config)
+        if parts is not None:
+            return parts
+        began = time.monotonic()
+        parts = pack_model(self._config, Weights(self._options.model, self._dtype, self._config.quantization))
+        if time.monotonic() - began > _WORTH_KEEPING_S:
+            store.write_later(place, parts)
+        return parts
 
     def start(self, runner: "Runner") -> None:
         """Let `runner` compute with the library once that is there, from one step to the next."""

@@ -1,0 +1,106 @@
+"""A model's weights as they were packed, kept in `$SLURMINFER_HOME/packed`: reading them takes a fraction of packing.
+
+One file for each model and each of its versions. It is read into memory, not mapped: on a shared filesystem a file that
+someone removes would take a mapped engine down, and memory lies near the CPUs that read it first.
+"""
+
+import hashlib
+import os
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ....core.paths import home
+from ....quant.checkpoint.config import ModelConfig
+from .pack import Packed
+from .parts import LayerParts, Parts
+
+_VERSION = 1  # of the layout: another one makes files of before useless
+_LEFTOVER_S = 3600.0  # old enough for a temporary file to be one that nobody writes any more
+
+
+def place_of(model: Path, dtype: torch.dtype) -> Path:
+    """Where the packed weights of a model directory lie, or would lie: a name that changes with what is in it."""
+    digest = hashlib.sha256(f"{_VERSION} {dtype}".encode())
+    digest.update((model / "config.json").read_bytes())
+    for path in sorted(model.glob("*.safetensors")):
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
+    return home() / "packed" / f"{model.resolve().name}-{digest.hexdigest()[:16]}.pt"
+
+
+def read(path: Path, config: ModelConfig) -> Parts | None:
+    """The weights; None where there are none, or the file is damaged (it has checksums), which standard error hears."""
+    if not path.exists():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:  # what torch.save writes; torch.load does not look at its checksums
+            if archive.testzip() is not None:
+                raise ValueError("a checksum is wrong")
+        found = torch.load(path, weights_only=True)
+        layers = [_layer(layer) for layer in found["layers"]]
+        if len(layers) != config.num_layers:
+            raise ValueError(f"{len(layers)} layers, config.json says {config.num_layers}")
+        return Parts(layers, found["norm"], Packed(**found["head"]), found["embedding"])
+    except Exception as error:  # whatever a damaged file does to unpickling: the checkpoint has it all
+        print(f"{path} is damaged, weights are packed anew: {error!r}", file=sys.stderr, flush=True)
+        return None
+
+
+def write_later(path: Path, parts: Parts) -> threading.Thread:
+    """Write the weights to `path` in a thread that nobody need wait for. A disk that is full is told of, no more."""
+    thread = threading.Thread(target=_write, args=(path, parts), name="packed weights", daemon=True)
+    thread.start()
+    return thread
+
+
+def _write(path: Path, parts: Parts) -> None:
+    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+    content = {
+        "layers": [_fields(layer) for layer in parts.layers],
+        "norm": parts.norm,
+        "head": _fields(parts.head),
+        "embedding": parts.embedding,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        with beside.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of some of a disk's errors
+        print(f"packed weights are not kept, the next start takes as long: {error}", file=sys.stderr, flush=True)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes have left."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_S:
+                leftover.unlink()
+
+
+def _fields(part: LayerParts | Packed) -> dict[str, Any]:
+    """As plain values: what `torch.load` accepts from a file that anyone may have written."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {name: _fields(value) if isinstance(value, Packed) else value for name, value in values.items()}
+
+
+def _layer(values: Mapping[str, Any]) -> LayerParts:
+    parts: dict[str, Any] = {
+        name: Packed(**value) if isinstance(value, dict) else value for name, value in values.items()
+    }
+    return LayerParts(**parts)
