@@ -9,7 +9,7 @@ from slurminfer.core.libraries import loaded, prepare
 
 
 @pytest.mark.parametrize(
-    ("given", "spin"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+    ("given", "spin"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
 )
 def test_what_the_user_has_set_stays(given, spin):
     environ = {"THP_MEM_ALLOC_ENABLE": "0", **given}
@@ -24,7 +24,7 @@ def test_openmp_reads_it_where_it_is_set_in_the_process_itself():
         "from slurminfer.core.libraries import prepare; prepare(); import torch"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
-    assert "GOMP_SPINCOUNT = '1000'" in said
+    assert "GOMP_SPINCOUNT = '2000'" in said
 
 
 def test_loaded_libraries_are_found_by_the_beginning_of_their_names():
