@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ RESULTS = Path(__file__).parent / "results" / "quant.json"
 AUTOAWQ = Path(autoawq.__file__).with_name("autoawq_quantize.py")
 SAMPLES, LENGTH = 64, 64  # AutoAWQ takes 20 s or more a layer for these
 WINDOW = 256
+PARTS = ("against_autoawq", "stories15M", "memory", "speed")
 CPUS = len(os.sched_getaffinity(0))
 
 
@@ -182,8 +183,11 @@ def memory(folder: Path) -> dict[str, Any]:
     return run | {"weights_bytes": weights, "layer_float32_bytes": 4 * layer}
 
 
-def speed(model: Path, checkpoint: Path) -> dict[str, Any]:
+def speed(model: Path, folder: Path) -> dict[str, Any]:
     """What `slurminfer evaluate` measures; its page is kept."""
+    checkpoint = folder / "ours"
+    if not checkpoint.exists():
+        ours(model, checkpoint, SAMPLES, LENGTH, 64)
     evaluation = evaluate(model, checkpoint)
     shutil.copyfile(checkpoint / "evaluation.png", RESULTS.with_suffix(".png"))
     return {
@@ -195,19 +199,22 @@ def speed(model: Path, checkpoint: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--autoawq-layers", type=int, default=0, help="time only so many; 0: all, for its perplexity")
+    parser.add_argument("--only", choices=PARTS, help="measure this again, and keep the other results of before")
     args = parser.parse_args()
-    model, state = resolve("demo"), machine()
+    model, wanted = resolve("demo"), [args.only] if args.only else PARTS
+    record: dict[str, Any] = json.loads(RESULTS.read_text()) if args.only else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        peer = against_autoawq(model, folder, args.autoawq_layers)
-        record = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": state,
-            "against_autoawq": peer,
-            "stories15M": quality(folder),
-            "memory": memory(folder),
-            "speed": speed(model, folder / "ours"),
+        measure: dict[str, Callable[[], dict[str, Any]]] = {
+            "against_autoawq": lambda: against_autoawq(model, folder, args.autoawq_layers),
+            "stories15M": lambda: quality(folder),
+            "memory": lambda: memory(folder),
+            "speed": lambda: speed(model, folder),
         }
+        for part in wanted:
+            state = machine()
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            record[part] = {"date": date, "machine": state, **measure[part]()}
     record["ratios"] = ratios(record)
     report(record)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)

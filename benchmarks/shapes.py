@@ -35,7 +35,7 @@ def random_qwen() -> Path:
         return path
     config = Qwen2Config(
         vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-        num_key_value_heads=2, max_position_embeddings=32768, rope_theta=1e6, tie_word_embeddings=True,
+        num_key_value_heads=2, max_position_embeddings=32768, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
     beside, model = path.with_name(f".{path.name}"), Qwen2ForCausalLM(config)
