@@ -254,14 +254,13 @@ def main() -> None:
 
     model, state = resolve("demo"), machine()
     small = quantized(model, "smollm2", "--group-size=64")
+    if not args.no_speculative:
+        few = ("--calibration=tiny", "--samples=16", "--sample-length=128")
+        story = quantized(tinyllama(), "tinyllama", "--group-size=64", *few)
+        draft = quantized(stories15m(), "stories15m", "--group-size=32", *few)
     compared = entries(model, small, demo_gguf() if args.llama_cpp else None, peers_of(args))
     runs = compare(compared, questions(model), args.rounds)
-    speculative = None
-    if not args.no_speculative:
-        story = quantized(tinyllama(), "tinyllama", "--group-size=64", "--calibration=tiny", "--samples=16",
-                          "--sample-length=128")  # fmt: skip
-        draft = quantized(stories15m(), "stories15m", "--group-size=32", "--calibration=tiny")
-        speculative = measure(small, QUESTIONS, story, draft)
+    speculative = None if args.no_speculative else measure(small, QUESTIONS, story, draft)
     found, speed = medians(runs), bandwidth()
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,7 +13,12 @@ def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ)
 
 
 def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int | None:
-    """The same where a cgroup or a Slurm job has set the memory aside for this process; None where it is shared."""
+    """The same where a cgroup or a Slurm job has set the memory aside for this process; None where it is shared.
+
+    Workers without Slurm share a machine, or the job that they are started in, with each other.
+    """
+    if env.get("SLURMINFER_LOCAL") == "1":
+        return None
     least = min(_job_bytes(root, env), default=None)
     return least if least is not None and least <= _machine_bytes(root / "proc/meminfo") else None
 

@@ -109,8 +109,9 @@ def _load(
         fused = None if later else upgrade.load()
         plain = None if fused else _load_plain(options, config, context_length, dtype, device)
         if num_blocks is None:
-            # Until the library is there and the plain decoder gone, weights are held twice.
-            reserved = step_bytes(config, options) + (stored_bytes(options.model) if later else 0)
+            # Until the library is there and the plain decoder gone, weights are held twice. The draft is still to come.
+            coming = [path for path in (options.model if later else None, options.draft_model) if path is not None]
+            reserved = step_bytes(config, options) + sum(map(stored_bytes, coming))
             budget = budget_bytes(options.kv_cache_gib, device, reserved)
             beside = _draft_bytes(options, dtype, device)
             num_blocks = count_blocks(config, context_length, options.block_size, format, budget, beside)

@@ -81,3 +81,4 @@ def test_memory_is_its_own_where_a_limit_is_below_what_the_machine_has(machine):
     assert own_bytes(root, {}) is None
     assert own_bytes(root, {"SLURM_MEM_PER_NODE": "9000"}) is None
     assert own_bytes(root, {"SLURM_MEM_PER_NODE": "2048"}) == 2 * GIB
+    assert own_bytes(root, {"SLURM_MEM_PER_NODE": "2048", "SLURMINFER_LOCAL": "1"}) is None
