@@ -48,11 +48,13 @@ sandbox-packages: install
 test: lint sandbox-packages
 	$(BIN)/python -m pytest
 
-# The engines that ours is compared with, each in an environment of its own: see requirements/.
+# The engines that ours is compared with, each in an environment of its own: see requirements/. Where there is no apt,
+# vLLM goes without tcmalloc.
 .venv-vllm/.installed: requirements/vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet -r requirements/vllm.txt
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	-cd .venv-vllm && apt-get download libtcmalloc-minimal4 && dpkg -x libtcmalloc-minimal4_*.deb tcmalloc && cp -L tcmalloc/usr/lib/*/libtcmalloc_minimal.so.4 lib/
 	touch $@
 
 .venv-llama/.installed: requirements/llama.txt

@@ -21,12 +21,14 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def preload(python: str) -> dict[str, str]:
-    """`LD_PRELOAD` as vLLM advises for CPUs: tcmalloc and, of the environment of `python`, Intel's OpenMP, if there."""
-    tcmalloc = find_library("tcmalloc_minimal") or find_library("tcmalloc")
-    openmp = Path(python).parents[1] / "lib" / "libiomp5.so"
-    found = [name for name in (os.environ.get("LD_PRELOAD"), tcmalloc) if name]
-    found += [str(openmp)] if openmp.exists() else []
-    return {"LD_PRELOAD": ":".join(found)} if found else {}
+    """`LD_PRELOAD` as vLLM advises for CPUs: tcmalloc and Intel's OpenMP, of the environment of `python` or the system."""
+    own = Path(python).parents[1] / "lib"
+    found = [os.environ.get("LD_PRELOAD")]
+    for name in ("libtcmalloc_minimal.so.4", "libiomp5.so"):
+        system = find_library(name.partition(".")[0].removeprefix("lib"))
+        found.append(str(own / name) if (own / name).exists() else system)
+    there = [library for library in found if library]
+    return {"LD_PRELOAD": ":".join(there)} if there else {}
 
 
 def loaded(names: Sequence[str]) -> list[str]:
