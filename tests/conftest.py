@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from slurminfer.core.errors import SlurmError
+from slurminfer.core.libraries import prepare
 from slurminfer.slurm.sandbox import Sandbox
 from slurminfer.slurm.sandbox.system import require_packages, require_root
 
+prepare()  # as for an engine, before PyTorch is imported
 SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
 
 
