@@ -105,6 +105,7 @@ def measure(task: BenchTask) -> Measured:
     """Raises what load_model raises."""
     began = time.perf_counter()
     from ..nodes.native.engine_core import EngineCore
+    from ..nodes.native.fused.store import finish_writing
     from ..nodes.native.options import EngineOptions
     from ..nodes.native.runner import load_draft, load_model
 
@@ -113,6 +114,7 @@ def measure(task: BenchTask) -> Measured:
     runner = load_model(options)
     core = EngineCore(runner, options, load_draft(options, runner) if options.speculative == "draft" else None)
     load_s = time.perf_counter() - began
+    finish_writing()
     pieces = _Pieces(task.tokens)
     points = (_decode(core, pieces, batch, context) for context in task.contexts for batch in task.batches)
     decode = tuple(point for point in points if point is not None)

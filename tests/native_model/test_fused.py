@@ -194,6 +194,7 @@ def test_without_room_for_both_the_plain_decoder_stays(make, tmp_path, monkeypat
 
 def test_no_compiler_is_slower_but_works(make, load, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     make(tmp_path, "llama")
     to_awq(tmp_path)
     assert not load(tmp_path, dtype="bfloat16").compiled

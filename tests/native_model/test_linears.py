@@ -231,7 +231,7 @@ def test_tokens_differ_from_exact_ones_only_where_the_best_logits_are_close(
         if first is not None:
             logits = exact.logits[first]
             best = logits.topk(2).values
-            assert best[0] - best[1] < 16 * torch.finfo(torch.bfloat16).eps * logits.abs().max()
+            assert best[0] - best[1] < 32 * torch.finfo(torch.bfloat16).eps * logits.abs().max()
 
 
 @pytest.mark.parametrize("chunk", [3, 80], ids=["few rows", "many rows"])

@@ -81,14 +81,13 @@ class FusedDecoder:
 def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> bool:
     """Whether the library may compute a model, as far as can be told without reading its weights.
 
-    A model that is not quantized is computed in bfloat16. With AMX, PyTorch's products of many rows are faster.
+    A model that is not quantized is computed in bfloat16.
     """
     sizes = (config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim)
-    in_bfloat16 = format.dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
     return (
         device.type == "cpu"
         and isinstance(format, Plain)
-        and (in_bfloat16 if config.quantization is None else format.dtype in (torch.bfloat16, torch.float32))
+        and format.dtype in ((torch.bfloat16,) if config.quantization is None else (torch.bfloat16, torch.float32))
         and config.head_dim % _VECTOR == 0
         and config.head_dim <= _WIDEST_HEAD
         and all(size % GROUPS[-1] == 0 for size in sizes)

@@ -24,6 +24,7 @@ from .pack import Packed
 from .parts import LayerParts, Parts
 
 _VERSION = 1  # of the layout: another one makes files of before useless
+_THREAD, _NICE = "packed weights", 19
 _LEFTOVER_S = 3600.0  # old enough for a temporary file to be one that nobody writes any more
 
 
@@ -57,12 +58,21 @@ def read(path: Path, config: ModelConfig) -> Parts | None:
 
 def write_later(path: Path, parts: Parts) -> threading.Thread:
     """Write the weights to `path` in a thread that nobody need wait for. A disk that is full is told of, no more."""
-    thread = threading.Thread(target=_write, args=(path, parts), name="packed weights", daemon=True)
+    thread = threading.Thread(target=_write, args=(path, parts), name=_THREAD, daemon=True)
     thread.start()
     return thread
 
 
+def finish_writing() -> None:
+    """Wait for what `write_later` has begun: whoever measures wants the CPUs for itself."""
+    for thread in threading.enumerate():
+        if thread.name == _THREAD:
+            thread.join()
+
+
 def _write(path: Path, parts: Parts) -> None:
+    with suppress(OSError):  # the first requests are computed meanwhile
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
     beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
     content = {
         "layers": [_fields(layer) for layer in parts.layers],

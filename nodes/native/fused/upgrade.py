@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..runner import Runner
 
 _NEEDS = (
-    "needs weights of 4 or 8 bits, or dtype bfloat16 on a CPU without AMX; a KV cache that is not quantized; "
+    "needs weights of 4 or 8 bits, or dtype bfloat16; a KV cache that is not quantized; "
     "lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
 )
 _WORTH_KEEPING_S = 1.0  # of packing; what is quicker need not lie on a disk
