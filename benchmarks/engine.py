@@ -69,13 +69,14 @@ class Entry:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def run(entry: Entry, tokens: Path) -> dict[str, Any]:
+def run(entry: Entry, tokens: Path, context: int) -> dict[str, Any]:
     """Measure in a fresh process.
 
     Adds `first_token_s`, counted from before the process starts, and `other_cpus`, how many CPUs of the machine were
     busy with something else meanwhile: timings count only where that is about 0.
     """
     argv = [entry.python, str(WORKER), entry.engine, str(entry.model), str(tokens), f"--dtype={entry.dtype}"]
+    argv.append(f"--context={context}")
     started, busy, own = time.time(), _busy_s(), os.times()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(argv, stdout=said, env=GIVEN | dict(entry.env))
@@ -193,13 +194,13 @@ def entries(model: Path, small: Path, gguf: Path | None, peers: Mapping[str, str
     return [*found, Entry("transformers", "transformers", model, dtype)]
 
 
-def compare(compared: Sequence[Entry], stream: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    """Runs of each, in turns, on prompts that are pieces of `stream`."""
+def compare(compared: Sequence[Entry], stream: Sequence[int], rounds: int, context: int = 4096) -> list[dict[str, Any]]:
+    """Runs of each, in turns, on prompts that are pieces of `stream`; prefill is of half of the context."""
     adopt_orphans()
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(stream, file)
         file.flush()
-        return [run(entry, Path(file.name)) for _ in range(rounds) for entry in compared]
+        return [run(entry, Path(file.name), context) for _ in range(rounds) for entry in compared]
 
 
 def questions(model: Path) -> list[int]:

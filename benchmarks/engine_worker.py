@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 BATCHES = (1, 8, 64)
-PROMPT, PREFILL, CONTEXT = 64, 2048, 4096
+PROMPT = 64
 _STEPS, _REPEATS = 32, 3
 _KV_GIB = 1.0
 _COMPARED = 16  # greedy tokens at batch 1
@@ -39,7 +39,7 @@ class Native:
 
     batches = BATCHES
 
-    def __init__(self, model: Path, dtype: str) -> None:
+    def __init__(self, model: Path, dtype: str, context: int) -> None:
         from slurminfer.core.libraries import prepare
 
         prepare()  # as the server does, before PyTorch is imported
@@ -47,7 +47,7 @@ class Native:
         from slurminfer.nodes.native.options import EngineOptions
         from slurminfer.nodes.native.runner import load_model
 
-        options = EngineOptions(model=model, dtype=dtype, kv_cache_gib=_KV_GIB, context_length=CONTEXT)  # type: ignore[arg-type]
+        options = EngineOptions(model=model, dtype=dtype, kv_cache_gib=_KV_GIB, context_length=context)  # type: ignore[arg-type]
         self._core, self._count = EngineCore(load_model(options), options), 0
         gc.collect()
         gc.freeze()  # as the server does
@@ -70,7 +70,7 @@ class Transformers:
 
     batches = BATCHES
 
-    def __init__(self, model: Path, dtype: str) -> None:
+    def __init__(self, model: Path, dtype: str, context: int) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -94,12 +94,12 @@ class Vllm:
 
     batches = BATCHES
 
-    def __init__(self, model: Path, dtype: str) -> None:
+    def __init__(self, model: Path, dtype: str, context: int) -> None:
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": str(int(_KV_GIB)), "VLLM_LOGGING_LEVEL": "ERROR"}
         from vllm import LLM  # type: ignore[import-not-found]
 
         self._llm = LLM(
-            str(model), dtype=dtype, max_model_len=CONTEXT, max_num_seqs=max(BATCHES), enable_prefix_caching=False,
+            str(model), dtype=dtype, max_model_len=context, max_num_seqs=max(BATCHES), enable_prefix_caching=False,
             disable_log_stats=True,
         )  # fmt: skip
 
@@ -116,12 +116,12 @@ class LlamaCpp:
 
     batches = (1,)
 
-    def __init__(self, model: Path, dtype: str) -> None:
+    def __init__(self, model: Path, dtype: str, context: int) -> None:
         from llama_cpp import Llama  # type: ignore[import-not-found]
 
         threads = len(os.sched_getaffinity(0))
         self._llama = Llama(
-            str(model), n_ctx=CONTEXT, n_batch=PREFILL, n_ubatch=512, n_threads=threads, n_threads_batch=threads,
+            str(model), n_ctx=context, n_batch=context // 2, n_ubatch=512, n_threads=threads, n_threads_batch=threads,
             verbose=False,
         )  # fmt: skip
 
@@ -131,21 +131,22 @@ class LlamaCpp:
         return [[next(stream) for _ in range(count)]]
 
 
-ENGINES: dict[str, Callable[[Path, str], Measured]] = {
+ENGINES: dict[str, Callable[[Path, str, int], Measured]] = {
     "native": Native, "transformers": Transformers, "vllm": Vllm, "llama.cpp": LlamaCpp,
 }  # fmt: skip
 
 
-def measure(engine: Measured, stream: list[int]) -> dict[str, Any]:
-    """Tokens per second: decode by batch size, and prefill."""
+def measure(engine: Measured, stream: list[int], context: int) -> dict[str, Any]:
+    """Tokens per second: decode by batch size, and prefill of half of the context."""
     decode = {}
     for batch in engine.batches:
         prompts = [stream[i * PROMPT // 2 :][:PROMPT] for i in range(batch)]
         engine.generate(prompts, 2)
         seconds = [_seconds(engine, prompts, 1 + _STEPS) - _seconds(engine, prompts, 1) for _ in range(_REPEATS)]
         decode[batch] = batch * _STEPS / statistics.median(seconds)
-    long = [(stream * 3)[i * 7 :][:PREFILL] for i in range(1, 1 + _REPEATS)]
-    prefill = PREFILL / statistics.median(_seconds(engine, [prompt], 1) for prompt in long)
+    half = context // 2
+    long = [(stream * 3)[i * 7 :][:half] for i in range(1, 1 + _REPEATS)]
+    prefill = half / statistics.median(_seconds(engine, [prompt], 1) for prompt in long)
     return {"decode": decode, "prefill": prefill}
 
 
@@ -167,13 +168,14 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("tokens", type=Path, help="JSON list of token ids")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--context", type=int, default=4096)
     args = parser.parse_args()
     stream = json.loads(args.tokens.read_text())
-    engine: Measured = ENGINES[args.engine](args.model, args.dtype)
+    engine: Measured = ENGINES[args.engine](args.model, args.dtype, args.context)
     tokens = engine.generate([stream[:PROMPT]], 1)
     first_token_at = time.time()
     tokens = engine.generate([stream[:PROMPT]], _COMPARED)
-    result = measure(engine, stream) | {"first_token_at": first_token_at, "tokens": tokens[0]}
+    result = measure(engine, stream, args.context) | {"first_token_at": first_token_at, "tokens": tokens[0]}
     print(json.dumps(result | {"peak_rss_bytes": _peak_rss()}), flush=True)
     os._exit(0)  # engines leave threads and processes behind that need not be waited for
 

@@ -23,6 +23,7 @@ from slurminfer.quant.models import resolve
 from .engine import arguments, compare, entries, machine, medians, peers_of, print_medians, quantized, questions
 from .npm_models import tinyllama, tinyllama_gguf
 
+CONTEXT = 2048  # all that TinyLlama has
 RESULTS = Path(__file__).parent / "results" / "shapes.json"
 
 
@@ -50,7 +51,7 @@ def measure(
     model: Path, small: Path, gguf: Path | None, peers: Mapping[str, str], rounds: int
 ) -> Sequence[Mapping[str, Any]]:
     compared = [entry for entry in entries(model, small, gguf, peers) if entry.engine != "transformers"]
-    return compare(compared, questions(model), rounds)
+    return compare(compared, questions(model), rounds, CONTEXT)
 
 
 def main() -> None:
