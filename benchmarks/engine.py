@@ -37,6 +37,7 @@ from rich.table import Table
 from slurminfer.core.files import write_atomic
 from slurminfer.core.libraries import preload
 from slurminfer.core.paths import models_root
+from slurminfer.jobs.bench_engine_worker import bandwidth
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.models import resolve
 from slurminfer.quant.numerics import native_dtype
@@ -149,16 +150,6 @@ def ratios(found: Mapping[str, Mapping[str, float]], speculative: Mapping[str, A
         known["speculative_worst"] = speculative["chat"]["speedup"]
         known["draft_speedup"] = speculative["story"]["speedup"]
     return known
-
-
-def bandwidth() -> float:
-    """Bytes/s that this machine reads from memory, with all CPUs: the best of several."""
-    numbers, best = torch.ones(1 << 27, dtype=torch.int64), 0.0
-    for _ in range(5):
-        began = time.perf_counter()
-        numbers.sum()
-        best = max(best, numbers.nbytes / (time.perf_counter() - began))
-    return best
 
 
 def machine() -> dict[str, Any]:

@@ -38,7 +38,7 @@ from slurminfer.quant.awq.calibration import calibration_tokens
 from slurminfer.quant.awq.dense import LINEARS, linear_shape, tensor_shapes
 from slurminfer.quant.awq.export import copy_other_files
 from slurminfer.quant.awq.rounding import fit, grouped, make_grid
-from slurminfer.quant.checkpoint.config import read_config
+from slurminfer.quant.checkpoint.config import read_config, stored_bytes
 from slurminfer.quant.checkpoint.weights import Weights
 from slurminfer.quant.legacy import autoawq
 from slurminfer.quant.models import resolve
@@ -179,8 +179,7 @@ def memory(folder: Path) -> dict[str, Any]:
     run = ours(model, folder / "tinyllama", 16, 256, 64)
     config = read_config(model)
     layer = sum(outputs * inputs for outputs, inputs in (linear_shape(config, name) for name in LINEARS))
-    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
-    return run | {"weights_bytes": weights, "layer_float32_bytes": 4 * layer}
+    return run | {"weights_bytes": stored_bytes(model), "layer_float32_bytes": 4 * layer}
 
 
 def speed(model: Path, folder: Path) -> dict[str, Any]:

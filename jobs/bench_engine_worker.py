@@ -135,7 +135,7 @@ def measure(task: BenchTask) -> Measured:
         peak_bytes=_peak_bytes(),
         weight_bytes=getattr(runner.decoder, "weight_bytes", 0),
         kv_bytes_per_token=runner.cache.bytes_per_token,
-        bandwidth=_bandwidth(),
+        bandwidth=bandwidth(),
     )
 
 
@@ -229,8 +229,8 @@ def _load(core: "EngineCore", pieces: _Pieces, task: BenchTask, rate: float) -> 
     return Load(rate=rate, tokens_per_s=(len(ttft) + len(itl)) / seconds, ttft_s=tuple(ttft), itl_s=tuple(itl))
 
 
-def _bandwidth() -> float:
-    """The best of several: whatever else runs only takes from it."""
+def bandwidth() -> float:
+    """Bytes/s that this machine reads from memory: the best of several, for whatever else runs only takes from it."""
     import torch
 
     numbers, best = torch.ones(_BANDWIDTH_BYTES // 8, dtype=torch.int64), 0.0

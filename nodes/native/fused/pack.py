@@ -16,16 +16,20 @@ _ROWS = 4096  # rounded to 8 bits at once, in float32
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A weight [outputs, inputs], padded to `padded` outputs, a multiple of 16. See kernels.cpp for the layouts."""
+    """A weight [outputs, inputs], padded with outputs to a multiple of 16. See kernels.cpp for the layouts."""
 
     codes: torch.Tensor
     affine: torch.Tensor | None
     bias: torch.Tensor | None
     outputs: int
-    padded: int
     inputs: int
     group: int
     bits: int
+
+    @property
+    def padded(self) -> int:
+        """Outputs, with those that pad."""
+        return len(self.codes) * _OUTPUTS
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -64,7 +68,7 @@ def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
     affine = affine.permute(0, 3, 2, 1).half().contiguous()
     return Packed(
         codes=codes, affine=affine, bias=_joined(biases, padded),
-        outputs=outputs, padded=padded, inputs=inputs, group=group, bits=weight.bits,
+        outputs=outputs, inputs=inputs, group=group, bits=weight.bits,
     )  # fmt: skip
 
 
@@ -76,7 +80,7 @@ def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) 
     pairs = rows.view(padded // _OUTPUTS, _OUTPUTS, inputs // 2, 2).transpose(1, 2).contiguous()
     return Packed(
         codes=pairs, affine=None, bias=_joined(biases, padded),
-        outputs=outputs, padded=padded, inputs=inputs, group=GROUPS[-1], bits=DENSE_BITS,
+        outputs=outputs, inputs=inputs, group=GROUPS[-1], bits=DENSE_BITS,
     )  # fmt: skip
 
 
