@@ -1,11 +1,11 @@
 """The CPUs that this process may use: those of its job, not all of the node."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SYSTEM = Path("/sys/devices/system")
+SYSTEM = Path("/sys/devices/system")
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,45 @@ class Cpus:
     numa_nodes: int
 
 
-def allowed_cpus(allowed: Iterable[int] | None = None, system: Path = _SYSTEM) -> Cpus:
+def allowed_cpus(allowed: Iterable[int] | None = None, system: Path = SYSTEM) -> Cpus:
     """What `allowed` CPUs are, by default those of this process. Where the kernel does not tell, each is a core."""
     ids = frozenset(os.sched_getaffinity(0) if allowed is None else allowed)
-    siblings = {_read(system / f"cpu/cpu{id}/topology/thread_siblings_list", str(id)) for id in ids}
-    nodes = [parse_cpu_list(_read(path, "")) for path in system.glob("node/node[0-9]*/cpulist")]
-    return Cpus(cpus=len(ids), cores=len(siblings), numa_nodes=sum(bool(ids & node) for node in nodes) or 1)
+    return Cpus(cpus=len(ids), cores=_cores(ids, system), numa_nodes=len(_by_node(ids, system)))
+
+
+def numa_home(
+    index: int, wanted: Sequence[int], allowed: Iterable[int] | None = None, system: Path = SYSTEM
+) -> frozenset[int] | None:
+    """The CPUs of the NUMA node that the process `index` should keep to, where each of several wants so many CPUs.
+
+    Each in turn gets the node that has most left. None, and all may run everywhere: one process alone, processes that
+    do not all find room, or that fit into one node together. Then the kernel knows better what is idle.
+    """
+    nodes = _by_node(frozenset(os.sched_getaffinity(0) if allowed is None else allowed), system)
+    left, homes = [len(node) for node in nodes], []
+    for count in wanted:
+        homes.append(max(range(len(nodes)), key=left.__getitem__))
+        left[homes[-1]] -= count
+    fit_into_one = sum(wanted) <= max(_cores(node, system) for node in nodes)
+    if len(wanted) == 1 or len(nodes) == 1 or fit_into_one or min(left) < 0:
+        return None
+    return nodes[homes[index]]
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
     """Of "0-3,8": 0, 1, 2, 3, 8."""
     spans = (part.partition("-") for part in text.strip().split(",") if part)
     return frozenset(id for first, _, last in spans for id in range(int(first), int(last or first) + 1))
+
+
+def _by_node(ids: frozenset[int], system: Path) -> list[frozenset[int]]:
+    """The CPUs of each NUMA node, of those that have any; all in one where the kernel does not tell."""
+    paths = sorted(system.glob("node/node[0-9]*/cpulist"))
+    return [node for path in paths if (node := ids & parse_cpu_list(_read(path, "")))] or [ids]
+
+
+def _cores(ids: frozenset[int], system: Path) -> int:
+    return len({_read(system / f"cpu/cpu{id}/topology/thread_siblings_list", str(id)) for id in ids})
 
 
 def _read(path: Path, default: str) -> str:

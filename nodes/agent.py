@@ -21,6 +21,7 @@ from ..core.cpus import allowed_cpus
 from ..core.errors import EngineError, SlurminferError
 from ..core.records import WorkerRecord, WorkerState
 from ..core.rundir import RunDirectory
+from . import numa
 from .engine_process import EngineProcess
 from .engines import ADAPTERS
 from .launch import EngineLaunch
@@ -75,6 +76,8 @@ class Agent:
     def run(self) -> None:
         """The whole life. Raises EngineError where the engine fails; requeues where the walltime ends it."""
         self._signals.listen()
+        if self._place.local:
+            numa.settle(self._spec, self._worker_id)
         private = Path(tempfile.mkdtemp(prefix="slurminfer-"))
         try:
             if self._place.rank == 0:
@@ -196,6 +199,9 @@ class Agent:
     def _spawn(self, launch: EngineLaunch) -> EngineProcess:
         log = self._run.logs_of(self._worker_id) / f"engine.{self._place.epoch}.{self._place.rank}.log"
         argv = self._adapter.argv(launch)
+        advice = numa.advice(self._pool, launch.threads, allowed_cpus())
+        if advice:
+            print(advice, flush=True)
         print(f"starting on {self._place.host}: {' '.join(argv)}", flush=True)
         return EngineProcess(argv, self._adapter.env(launch), log)
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from slurminfer.core.cpus import Cpus, allowed_cpus, parse_cpu_list
+from slurminfer.core.cpus import Cpus, allowed_cpus, numa_home, parse_cpu_list
 
 
 @pytest.fixture
@@ -37,6 +37,37 @@ def test_hardware_threads_of_a_core_count_once(system, allowed, found):
 
 def test_where_the_kernel_does_not_tell_each_cpu_is_a_core(tmp_path):
     assert allowed_cpus([3, 7], tmp_path) == Cpus(2, 2, 1)
+
+
+FIRST, SECOND = frozenset({0, 1, 4, 5}), frozenset({2, 3, 6, 7})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "homes"),
+    [
+        ([2, 2], [FIRST, SECOND]),  # cores
+        ([4, 4], [FIRST, SECOND]),  # hardware threads
+        ([3, 1, 1, 1], [FIRST, SECOND, SECOND, SECOND]),
+        ([1, 1, 1, 1], [FIRST, SECOND, FIRST, SECOND]),
+        ([4], [None]),
+        ([8], [None]),
+        ([1, 1], [None, None]),  # one node has cores for both
+        ([8, 1], [None, None]),
+        ([4, 4, 1], [None, None, None]),
+    ],
+)
+def test_processes_that_fill_several_numa_nodes_each_get_one(system, wanted, homes):
+    assert [numa_home(index, wanted, range(8), system) for index in range(len(wanted))] == homes
+
+
+def test_a_numa_node_has_only_the_cpus_that_are_allowed(system):
+    assert numa_home(0, [2, 2], [0, 4, 2, 3], system) == FIRST & {0, 4}
+    assert numa_home(1, [2, 2], [0, 4, 2, 3], system) == SECOND & {2, 3}
+    assert numa_home(0, [2, 2], [0, 1, 4, 5], system) is None
+
+
+def test_where_the_kernel_tells_no_numa_nodes_there_is_one(tmp_path):
+    assert numa_home(0, [1, 1], [3, 7], tmp_path) is None
 
 
 def test_by_default_they_are_those_of_this_process():

@@ -3,6 +3,7 @@
 import ctypes
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from slurminfer.nodes.native.runner import load_model
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
 from .conftest import VARIANTS
-from .test_linears import relative_error, to_awq
+from .test_linears import relative_error, to_act_order, to_awq
 
+STORE: dict[str, Callable[[Path], None]] = {"awq": to_awq, "act-order": to_act_order, "dense": lambda _: None}
 pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 # Without what newer CPUs have: as on those that lack it.
 OLDER = {
@@ -34,20 +36,23 @@ def built(request, tmp_path_factory) -> Path:
     return path
 
 
-def quantized(outputs: int, inputs: int, group: int, bits: int) -> GroupQuantized:
+def quantized(outputs: int, inputs: int, group: int, bits: int, *, order: bool = False) -> GroupQuantized:
     codes = torch.randint(0, 2**bits, (outputs, inputs), dtype=torch.uint8)
     scales = (torch.rand(outputs, inputs // group) * 0.01 + 0.005).half().float()
     offsets = (-scales * torch.randint(2 ** (bits - 1) - 2, 2 ** (bits - 1) + 2, scales.shape)).half().float()
-    return GroupQuantized(codes=codes, scales=scales, offsets=offsets, bits=bits)
+    found = torch.randperm(inputs) if order else None
+    return GroupQuantized(codes=codes, scales=scales, offsets=offsets, bits=bits, order=found)
 
 
-def packed(outputs: int, inputs: int, group: int, bits: int) -> tuple[pack.Packed, torch.Tensor, torch.Tensor]:
+def packed(
+    outputs: int, inputs: int, group: int, bits: int, *, order: bool = False
+) -> tuple[pack.Packed, torch.Tensor, torch.Tensor]:
     """A weight with its bias, and both in float64."""
     bias = torch.randn(outputs)
     if bits == 16:
         dense = torch.randn(outputs, inputs).bfloat16()
         return pack.pack_dense([dense[:5], dense[5:]], [bias[:5], bias[5:]]), dense.double(), bias.double()
-    weight = quantized(outputs, inputs, group, bits)
+    weight = quantized(outputs, inputs, group, bits, order=order)
     return pack.pack(weight, [bias]), weight.dequantize().double(), bias.double()
 
 
@@ -61,12 +66,12 @@ def multiply(path: Path, packed: pack.Packed, x: torch.Tensor) -> torch.Tensor:
     return y[:, : packed.outputs]
 
 
-@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize(("bits", "order"), [(4, False), (8, False), (16, False), (4, True), (8, True)])
 @pytest.mark.parametrize(
     ("outputs", "inputs", "group"), [(48, 64, 32), (100, 192, 64), (256, 1024, 128), (7, 256, 256)]
 )
-def test_products_are_those_of_the_dequantized_weight(built, bits, outputs, inputs, group):
-    weight, exact_weight, bias = packed(outputs, inputs, group, bits)
+def test_products_are_those_of_the_dequantized_weight(built, bits, order, outputs, inputs, group):
+    weight, exact_weight, bias = packed(outputs, inputs, group, bits, order=order)
     x = torch.randn(300, inputs) * torch.rand(300, 1) * 10
     exact = x.double() @ exact_weight.t() + bias
     assert relative_error(multiply(built, weight, x), exact) < 0.01  # inputs have 8 bits, or bfloat16's 8 digits
@@ -74,7 +79,7 @@ def test_products_are_those_of_the_dequantized_weight(built, bits, outputs, inpu
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_a_row_is_the_same_whatever_is_computed_beside_it(built, bits):
-    weight, _, _ = packed(80, 192, 64, bits)
+    weight, _, _ = packed(80, 192, 64, bits, order=bits != 16)
     x = torch.randn(300, 192)
     whole = multiply(built, weight, x)
     for start, stop in ((0, 1), (0, 2), (5, 8), (0, 7), (100, 117), (255, 300)):
@@ -95,7 +100,9 @@ def test_a_dense_head_keeps_its_values_in_8_bits():
     assert relative_error(pack.round_to_bytes(weight, 32).dequantize(), weight.double()) < 0.01
 
 
-@pytest.mark.parametrize(("weights", "dtype"), [("awq", "float32"), ("awq", "bfloat16"), ("dense", "bfloat16")])
+@pytest.mark.parametrize(
+    ("weights", "dtype"), [("awq", "float32"), ("awq", "bfloat16"), ("act-order", "bfloat16"), ("dense", "bfloat16")]
+)
 @pytest.mark.parametrize("variant", FUSABLE)
 def test_logits_are_those_of_the_plain_decoder(
     built, make, load, drive, tmp_path, monkeypatch, variant, weights, dtype
@@ -103,8 +110,7 @@ def test_logits_are_those_of_the_plain_decoder(
     """Prompts in whole, in pieces and token by token, in one step with others, over the same and other positions."""
     monkeypatch.setattr(library, "place", lambda: built)
     make(tmp_path, variant)
-    if weights == "awq":
-        to_awq(tmp_path)
+    STORE[weights](tmp_path)
     fused = load(tmp_path, kernels="compiled", dtype=dtype)
     assert fused.compiled
     prompts = [random.Random(length).choices(range(199), k=length) for length in (3, 33, 80)]
@@ -113,20 +119,20 @@ def test_logits_are_those_of_the_plain_decoder(
     for driver in drivers:
         sequences = [driver.add(prompt) for prompt in prompts]
         driver.step((sequences[0], 3), (sequences[1], 20), (sequences[2], 60))
+        sequences[0].generated[-1] = 3  # the same for both, whatever they would have said
         driver.step((sequences[0], 1), (sequences[1], 13), (sequences[2], 20))
         for token in (5, 7):
             for sequence in sequences:
-                sequence.generated[-1] = token  # the same for both, whatever they would have said
+                sequence.generated[-1] = token
             driver.step(*((sequence, 1) for sequence in sequences))
         found.append(torch.stack([row for sequence in sequences for row in sequence.logits]))
     assert relative_error(found[1], found[0].double()) < 0.1  # rounded inputs, on weights that are random numbers
 
 
-@pytest.fixture(params=["awq", "dense"])
+@pytest.fixture(params=["awq", "act-order", "dense"])
 def fused(request, make, load, tmp_path):
     make(tmp_path, "llama")
-    if request.param == "awq":
-        to_awq(tmp_path)
+    STORE[request.param](tmp_path)
     return load(tmp_path, kernels="compiled", dtype="bfloat16")
 
 
@@ -221,6 +227,14 @@ def test_what_the_library_does_not_have_is_computed_without(make, load, tmp_path
     make(tmp_path, "llama")
     to_awq(tmp_path)
     assert not load(tmp_path, **({"dtype": "bfloat16"} | changes)).compiled
+
+
+def test_orders_that_differ_between_joined_layers_are_computed_without(make, load, tmp_path):
+    make(tmp_path, "llama")
+    to_act_order(tmp_path, alone="k_proj")
+    assert not load(tmp_path, dtype="bfloat16").compiled
+    with pytest.raises(EngineError, match="computed as one differ in bits, groups or order"):
+        load(tmp_path, dtype="bfloat16", kernels="compiled")
 
 
 def test_an_unquantized_model_in_float32_is_computed_without(make, load, tmp_path):

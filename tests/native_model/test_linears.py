@@ -272,6 +272,33 @@ def to_awq(path: Path, group_size: int = 32) -> None:
     (path / "config.json").write_text(json.dumps(config))
 
 
+def to_act_order(path: Path, alone: str = "", group_size: int = 32) -> None:
+    """The same in GPTQ's format, with groups of inputs that lie anywhere.
+
+    Layers of as many inputs have the same order, but for those whose names end with `alone`.
+    """
+    tensors = load_file(path / "model.safetensors")
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        weight, prefix = tensors.pop(name).float(), name.removesuffix("weight")
+        inputs = weight.shape[1]
+        seed = inputs + 1 if alone and prefix.endswith(f"{alone}.") else inputs
+        order = torch.randperm(inputs, generator=torch.Generator().manual_seed(seed))
+        group_of = torch.empty(inputs, dtype=torch.int32)
+        group_of[order] = torch.arange(inputs, dtype=torch.int32) // group_size
+        scales = (weight[:, order].unflatten(1, (-1, group_size)).abs().amax(-1) / 7).half()
+        codes = (weight / scales[:, group_of].float() + 8).round().clamp(0, 15).to(torch.uint8).T
+        octets = codes[0::2] | codes[1::2] << 4  # the first input in the lowest bits of a word
+        words = octets.unflatten(0, (-1, 4)).transpose(1, 2).contiguous().view(torch.int32)
+        tensors[f"{prefix}qweight"] = words.squeeze(-1)
+        tensors[f"{prefix}qzeros"] = torch.full((inputs // group_size, len(weight) // 8), 0x77777777, dtype=torch.int32)
+        tensors[f"{prefix}scales"] = scales.T.contiguous()
+        tensors[f"{prefix}g_idx"] = group_of
+    save_file(tensors, path / "model.safetensors")
+    config = json.loads((path / "config.json").read_text())
+    described = {"quant_method": "gptq", "bits": 4, "group_size": group_size, "desc_act": True}
+    (path / "config.json").write_text(json.dumps(config | {"quantization_config": described}))
+
+
 @on_cuda
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("outputs", "inputs", "group_size"), [*SHAPES, (4096, 4096, 128), (33, 96, 32)])

@@ -12,7 +12,7 @@ from slurminfer.nodes.native.fused.parts import pack_model
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.weights import Weights
 
-from .test_linears import to_awq
+from .test_linears import to_act_order, to_awq
 
 pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 
@@ -25,13 +25,13 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture(params=["llama", "qwen3", "dense"])
+@pytest.fixture(params=["llama", "qwen3", "act-order", "dense"])
 def model(request, make, tmp_path) -> Path:
-    """With and without norms of heads; and unquantized."""
+    """With and without norms of heads; with inputs in another order; and unquantized."""
     directory = tmp_path / "model"
-    make(directory, "llama" if request.param == "dense" else request.param)
+    make(directory, "qwen3" if request.param == "qwen3" else "llama")
     if request.param != "dense":
-        to_awq(directory)
+        (to_act_order if request.param == "act-order" else to_awq)(directory)
     return directory
 
 

@@ -209,6 +209,7 @@ struct Matrix {
                              // 4 bits: [outputs/16, inputs/8, 16, 4]; of 8 inputs, j is the low nibble, j + 4 the high
     const uint16_t* affine;  // float16 [outputs/16, inputs/group, 2, 16]: scales, offsets
     const float* bias;       // [outputs] or null
+    const int32_t* order;    // [inputs]: codes of input j multiply number order[j] of a row; null: number j
     int32_t outputs, inputs, group, bits;  // bfloat16 has no groups: any length that divides inputs
 };
 
@@ -271,6 +272,14 @@ inline void round_group(const float* x, int group, int8_t* codes, float* scale) 
     for (int i = 0; i < 16; i++) codes_sum += total[i];
     scale[0] = size / 127.0f;
     scale[1] = scale[0] * (float)codes_sum;
+}
+
+// 16 numbers of a row, from input j of `w` on.
+inline F16 inputs16(const Matrix& w, const float* row, int j) {
+    if (!w.order) return load<F16>(row + j);
+    float found[16];
+    for (int i = 0; i < 16; i++) found[i] = row[w.order[j + i]];
+    return load<F16>(found);
 }
 
 // A group of numbers as inputs of `w`, the `index`th of all rows.
@@ -588,7 +597,7 @@ void norm_round(const float* x, int rows, const float* weight, float eps, const 
         const F16 factor = splat(norm_factor(from, size, eps));
         for (int g = 0; g < size; g += group) {
             for (int i = 0; i < group; i += 16)
-                store(scratch + i, load<F16>(from + g + i) * factor * load<F16>(weight + g + i));
+                store(scratch + i, inputs16(w, from, g + i) * factor * inputs16(w, weight, g + i));
             round_for(w, scratch, ((int64_t)row * size + g) / group, s);
         }
     }
@@ -600,10 +609,11 @@ void silu_round(const float* gate_up, int rows, const Matrix& w, const Step& s) 
     const int inner = w.inputs, group = w.group, groups = inner / group;
 #pragma omp for schedule(static)
     for (int item = 0; item < rows * groups; item++) {
-        const float* gate = gate_up + (int64_t)(item / groups) * 2 * inner + item % groups * group;
+        const float* gate = gate_up + (int64_t)(item / groups) * 2 * inner;
+        const int g = item % groups * group;
         for (int i = 0; i < group; i += 16) {
-            const F16 x = load<F16>(gate + i);
-            store(scratch + i, x / (splat(1.0f) + exp16(-max(x, splat(-87.0f)))) * load<F16>(gate + inner + i));
+            const F16 x = inputs16(w, gate, g + i), up = inputs16(w, gate + inner, g + i);
+            store(scratch + i, x / (splat(1.0f) + exp16(-max(x, splat(-87.0f)))) * up);
         }
         round_for(w, scratch, item, s);
     }
@@ -994,8 +1004,18 @@ void attend_blocks(const Model& m, const Layer& layer, const Step& s) {
 
 // Rows of x as inputs of `w`.
 void round_rows(const float* x, int rows, const Matrix& w, const Step& s) {
+    float scratch[kWidestGroup];
+    const int group = w.group, groups = w.inputs / group;
 #pragma omp for schedule(static)
-    for (int item = 0; item < rows * (w.inputs / w.group); item++) round_for(w, x + (int64_t)item * w.group, item, s);
+    for (int item = 0; item < rows * groups; item++) {
+        const float* from = x + (int64_t)item * group;
+        if (w.order) {
+            const int g = item % groups * group;
+            for (int i = 0; i < group; i += 16) store(scratch + i, inputs16(w, from - g, g + i));
+            from = scratch;
+        }
+        round_for(w, from, item, s);
+    }
 }
 
 void before_attention(const Model& m, const Layer& layer, const Step& s) {

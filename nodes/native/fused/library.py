@@ -31,7 +31,7 @@ class Matrix(ctypes.Structure):
     """See kernels.cpp, as for all structures here."""
 
     _fields_ = [
-        ("codes", Pointer), ("affine", Pointer), ("bias", Pointer),
+        ("codes", Pointer), ("affine", Pointer), ("bias", Pointer), ("order", Pointer),
         ("outputs", _Int), ("inputs", _Int), ("group", _Int), ("bits", _Int),
     ]  # fmt: skip
 

@@ -21,6 +21,7 @@ class Packed:
     codes: torch.Tensor
     affine: torch.Tensor | None
     bias: torch.Tensor | None
+    order: torch.Tensor | None
     outputs: int
     inputs: int
     group: int
@@ -33,17 +34,22 @@ class Packed:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        return [tensor for tensor in (self.codes, self.affine, self.bias) if tensor is not None]
+        return [tensor for tensor in self._pointed_at if tensor is not None]
 
     @property
     def matrix(self) -> Matrix:
         """What the library reads, valid as long as this object lives."""
-        pointers = (None if tensor is None else tensor.data_ptr() for tensor in (self.codes, self.affine, self.bias))
+        pointers = (None if tensor is None else tensor.data_ptr() for tensor in self._pointed_at)
         return Matrix(*pointers, self.padded, self.inputs, self.group, self.bits)
+
+    @property
+    def _pointed_at(self) -> tuple[torch.Tensor | None, ...]:
+        """In the library's order."""
+        return (self.codes, self.affine, self.bias, self.order)
 
 
 def fits(weight: GroupQuantized) -> bool:
-    return weight.bits in (4, 8) and weight.order is None and weight.group_size % GROUPS[-1] == 0
+    return weight.bits in (4, 8) and weight.group_size % GROUPS[-1] == 0
 
 
 def kernel_group(group_size: int) -> int:
@@ -68,6 +74,7 @@ def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
     affine = affine.permute(0, 3, 2, 1).half().contiguous()
     return Packed(
         codes=codes, affine=affine, bias=_joined(biases, padded),
+        order=None if weight.order is None else weight.order.int(),
         outputs=outputs, inputs=inputs, group=group, bits=weight.bits,
     )  # fmt: skip
 
@@ -79,7 +86,7 @@ def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) 
     rows = _padded(torch.cat([weight.bfloat16() for weight in weights]), padded)
     pairs = rows.view(padded // _OUTPUTS, _OUTPUTS, inputs // 2, 2).transpose(1, 2).contiguous()
     return Packed(
-        codes=pairs, affine=None, bias=_joined(biases, padded),
+        codes=pairs, affine=None, bias=_joined(biases, padded), order=None,
         outputs=outputs, inputs=inputs, group=GROUPS[-1], bits=DENSE_BITS,
     )  # fmt: skip
 

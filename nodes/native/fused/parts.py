@@ -12,7 +12,7 @@ from .pack import DENSE_BITS, Packed, fits, pack, pack_dense, round_to_bytes
 
 
 class DoesNotFitError(Exception):
-    """The library has no form for a weight."""
+    """The library has no form for a weight; it says why."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def _pack(parts: Sequence[torch.Tensor | GroupQuantized], biases: Sequence[torch
         return pack_dense(dense, biases)
     quantized = [part for part in parts if isinstance(part, GroupQuantized)]
     whole = concatenate(quantized) if not dense else None
-    if whole is None or not fits(whole):
-        raise DoesNotFitError
+    if whole is None:
+        raise DoesNotFitError("weights that are computed as one differ in bits, groups or order of inputs")
+    if not fits(whole):
+        raise DoesNotFitError(f"weights of {whole.bits} bits in groups of {whole.group_size}: no multiple of 32")
     return pack(whole, biases)

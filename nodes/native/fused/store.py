@@ -23,7 +23,7 @@ from ....quant.checkpoint.config import ModelConfig
 from .pack import Packed
 from .parts import LayerParts, Parts
 
-_VERSION = 2  # of the layout: another one makes files of before useless
+_VERSION = 3  # of the layout: another one makes files of before useless
 _THREAD, _NICE = "packed weights", 19
 _LEFTOVER_S = 3600.0  # old enough for a temporary file to be one that nobody writes any more
 

@@ -47,8 +47,8 @@ class Upgrade:
         if options.kernels == "compiled" or (options.kernels == "auto" and options.dtype != "float32"):
             fits = can_fuse(config, format, device) and options.lm_head == "auto"
             self._path = library.place() if fits else None
-        if options.kernels == "compiled" and self._path is None:
-            raise EngineError(f"kernels = 'compiled': {_NEEDS}")
+        if self._path is None:
+            self._go_without(_NEEDS)
 
     @property
     def must_compile(self) -> bool:
@@ -64,14 +64,17 @@ class Upgrade:
                 library.compile_to(self._path)
             return FusedDecoder(self._path, self._config, self._parts(), self._context_length)
         except DoesNotFitError as error:
-            if self._options.kernels == "compiled":
-                raise EngineError(f"kernels = 'compiled': {_NEEDS}") from error
+            self._go_without(str(error), error)
             return None
         except (library.CompileError, OSError) as error:
-            if self._options.kernels == "compiled":
-                raise EngineError(f"kernels = 'compiled': {error}") from error
+            self._go_without(str(error), error)
             print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
             return None
+
+    def _go_without(self, why: str, cause: Exception | None = None) -> None:
+        """Raises EngineError where the options want the library."""
+        if self._options.kernels == "compiled":
+            raise EngineError(f"kernels = 'compiled': {why}") from cause
 
     def _parts(self) -> Parts:
         """From the file of the last time, else from the checkpoint. Raises CorruptModelError, DoesNotFitError."""
