@@ -404,8 +404,8 @@ inline void tile_load(const void* from, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(TILE) : "memory");
 }
 template <int TILE>
-inline void tile_store(void* to) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"((int64_t)64), "i"(TILE) : "memory");
+inline void tile_store(void* to, int64_t stride) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(TILE) : "memory");
 }
 template <int SUMS, int INPUTS, int WEIGHTS>
 inline void tile_dot_codes() {  // signed inputs, unsigned codes
@@ -473,7 +473,7 @@ void multiply_tiles(const Matrix& w, int block, int rows, const int8_t* x, const
                     tile_load<6>(of_group + k * kOutputs, 64);
                     tile_dot_codes<0, 4, 6>();
                 }
-                tile_store<0>(found);
+                tile_store<0>(found, 64);
                 const F16 scale = half16(affine + g * 32), offset = half16(affine + g * 32 + 16);
                 const float* of_row = scales + ((int64_t)row * groups + g) * 2;
 #pragma GCC unroll 16
@@ -511,11 +511,11 @@ void multiply_tiles16(const Matrix& w, int block, int rows, const uint16_t* x, f
         }
     }
     alignas(64) F16 out[4][kTileRows];
-    tile_store<0>(out[0]);
-    tile_store<1>(out[1]);
+    tile_store<0>(out[0], 64);
+    tile_store<1>(out[1], 64);
     if (LOWER) {
-        tile_store<2>(out[2]);
-        tile_store<3>(out[3]);
+        tile_store<2>(out[2], 64);
+        tile_store<3>(out[3], 64);
     }
     for (int r = 0; r < rows; r++)
         for (int i = 0; i <= TWO_BLOCKS; i++)
@@ -835,12 +835,14 @@ struct PairSpan {  // of bfloat16
     }
     template <int Q>
     void scores(int q, int size, F16 (*found)[kSpan / 16]) const {  // of Q queries from q on
+        F16 sums[Q][kSpan / 16] = {};
         for (int i = 0; i < size / 2; i++)
             for (int v = 0; v < kSpan / 16; v++)
                 for (int n = 0; n < Q; n++) {
                     const uint32_t query = queries[(q + n) * (size / 2) + i];
-                    found[n][v] = multiply(found[n][v], keys + i * kSpan + v * 16, query);
+                    sums[n][v] = multiply(sums[n][v], keys + i * kSpan + v * 16, query);
                 }
+        memcpy(found, sums, sizeof sums);
     }
     template <int Q, int V>
     void add_values(int q, int size, int d, F16 (*sums)[V]) const {  // V vectors of outputs from d on
@@ -874,12 +876,14 @@ struct FloatSpan {
     void take_weights(int q, int t, F16 x) { store(weights + q * kSpan + t, x); }
     template <int Q>
     void scores(int q, int size, F16 (*found)[kSpan / 16]) const {
+        F16 sums[Q][kSpan / 16] = {};
         for (int i = 0; i < size; i++)
             for (int v = 0; v < kSpan / 16; v++)
                 for (int n = 0; n < Q; n++) {
                     const F16 query = splat(queries[(q + n) * size + i]);
-                    found[n][v] = fma(load<F16>(keys + i * kSpan + v * 16), query, found[n][v]);
+                    sums[n][v] = fma(load<F16>(keys + i * kSpan + v * 16), query, sums[n][v]);
                 }
+        memcpy(found, sums, sizeof sums);
     }
     template <int Q, int V>
     void add_values(int q, int size, int d, F16 (*sums)[V]) const {
@@ -904,34 +908,39 @@ struct Block {
     int64_t place(int q, int all) const { return (int64_t)(row + q / heads) * all + head + q % heads; }
 };
 
-// Q queries from q on over the span that begins at token `begin`.
-template <int Q, class Span>
-inline void attend_span(const Model& m, const Step& s, Span& span, Block& b, int q, int64_t begin) {
+// The weights of query q over the span that begins at token `begin`, out of its scores; the factor of what was before.
+template <class Span>
+inline float weigh(const Model& m, Span& span, Block& b, int q, int64_t begin, F16* found) {
     constexpr int V = kSpan / 16;
-    const int size = m.head_dim;
-    const F16 factor = splat(1.0f / sqrtf((float)size));
+    const F16 factor = splat(1.0f / sqrtf((float)m.head_dim));
     const I16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    F16 found[Q][V] = {};
+    const int32_t last = b.position(q) - begin, seen = b.first(q) - begin;
+    F16 all = splat(-INFINITY), sums = {};
+    for (int v = 0; v < V; v++) {
+        const I16 at = places + v * 16, hidden = (at > last) | (at < seen);
+        found[v] = hidden ? splat(-INFINITY) : found[v] * factor;
+        all = max(all, found[v]);
+    }
+    const float before = b.most[q], now = largest(all), most = now > before ? now : before;
+    b.most[q] = most;
+    const float keep = before == most ? 1.0f : expf(before - most);
+    for (int v = 0; v < V; v++) {  // nothing seen yet: nothing counts
+        const F16 weight = most == -INFINITY ? F16{} : exp16(found[v] - splat(most));
+        span.take_weights(q, v * 16, weight);
+        sums = sums + weight;
+    }
+    b.total[q] = fma(b.total[q], keep, sum(sums));
+    return keep;
+}
+
+// Q queries from q on over a span.
+template <int Q, class Span>
+inline void attend_queries(const Model& m, const Step& s, Span& span, Block& b, int q, int64_t begin) {
+    const int size = m.head_dim;
+    F16 found[Q][kSpan / 16];
     span.template scores<Q>(q, size, found);
     float keep[Q];
-    for (int n = 0; n < Q; n++) {
-        const int32_t last = b.position(q + n) - begin, seen = b.first(q + n) - begin;
-        F16 all = splat(-INFINITY), sums = {};
-        for (int v = 0; v < V; v++) {
-            const I16 at = places + v * 16, hidden = (at > last) | (at < seen);
-            found[n][v] = hidden ? splat(-INFINITY) : found[n][v] * factor;
-            all = max(all, found[n][v]);
-        }
-        const float before = b.most[q + n], now = largest(all), most = now > before ? now : before;
-        b.most[q + n] = most;
-        keep[n] = before == most ? 1.0f : expf(before - most);
-        for (int v = 0; v < V; v++) {  // nothing seen yet: nothing counts
-            const F16 weight = most == -INFINITY ? F16{} : exp16(found[n][v] - splat(most));
-            span.take_weights(q + n, v * 16, weight);
-            sums = sums + weight;
-        }
-        b.total[q + n] = fma(b.total[q + n], keep[n], sum(sums));
-    }
+    for (int n = 0; n < Q; n++) keep[n] = weigh(m, span, b, q + n, begin, found[n]);
     const auto add = [&](auto vectors, int d) {
         constexpr int W = decltype(vectors)::value;
         F16 sums[Q][W];
@@ -948,6 +957,61 @@ inline void attend_span(const Model& m, const Step& s, Span& span, Block& b, int
     for (; d + 64 <= size; d += 64) add(std::integral_constant<int, 4>{}, d);
     for (; d < size; d += 16) add(std::integral_constant<int, 1>{}, d);
 }
+
+// All queries over a span.
+template <class Span>
+void attend_span(const Model& m, const Step& s, Span& span, Block& b, int queries, int64_t begin) {
+    int q = begin > b.start ? (int)(begin - b.start) * b.heads : 0;  // those before come before all of its tokens
+    for (; q + 2 <= queries; q += 2) attend_queries<2>(m, s, span, b, q, begin);
+    if (q < queries) attend_queries<1>(m, s, span, b, q, begin);
+}
+
+#ifdef __AMX_BF16__
+void attend_span(const Model& m, const Step& s, PairSpan& span, Block& b, int queries, int64_t begin) {
+    static_assert(kQueries == 2 * kTileRows, "two tiles of rows");
+    constexpr int V = kSpan / 16;
+    const int size = m.head_dim;
+    if (!kTilesAllowed || size % 32) return attend_span<PairSpan>(m, s, span, b, queries, begin);
+    const bool lower = queries > kTileRows;
+    shape_tiles(lower ? kTileRows : queries, lower ? queries - kTileRows : 1, 64);
+    alignas(64) F16 found[kQueries][V];
+    for (int v = 0; v < V; v++) {
+        tile_zero<0>();
+        tile_zero<2>();
+        for (int i = 0; i < size / 2; i += 16) {
+            tile_load<4>(span.queries + i, size * 2);
+            tile_load<6>(span.keys + i * kSpan + v * 16, kSpan * 4);
+            tile_dot16<0, 4, 6>();
+            if (!lower) continue;
+            tile_load<5>(span.queries + kTileRows * (size / 2) + i, size * 2);
+            tile_dot16<2, 5, 6>();
+        }
+        tile_store<0>(&found[0][v], sizeof found[0]);
+        if (lower) tile_store<2>(&found[kTileRows][v], sizeof found[0]);
+    }
+    float keep[kQueries];
+    for (int q = 0; q < queries; q++) keep[q] = weigh(m, span, b, q, begin, found[q]);
+    alignas(64) F16 sums[kQueries];
+    for (int d = 0; d < size; d += 16) {
+        tile_zero<0>();
+        tile_zero<2>();
+        for (int i = 0; i < kSpan / 2; i += 16) {
+            tile_load<4>(span.weights + i, kSpan * 2);
+            tile_load<6>(span.values + i * size + d, size * 4);
+            tile_dot16<0, 4, 6>();
+            if (!lower) continue;
+            tile_load<5>(span.weights + kTileRows * (kSpan / 2) + i, kSpan * 2);
+            tile_dot16<2, 5, 6>();
+        }
+        tile_store<0>(sums, 64);
+        if (lower) tile_store<2>(sums + kTileRows, 64);
+        for (int q = 0; q < queries; q++) {
+            float* out = s.attention + b.place(q, m.heads) * size + d;
+            store(out, fma(load<F16>(out), splat(keep[q]), sums[q]));
+        }
+    }
+}
+#endif
 
 template <class T, class Span>
 void attend_block(const Model& m, const Layer& layer, const Step& s, int row, int rows, int kv_head, int head,
@@ -974,9 +1038,7 @@ void attend_block(const Model& m, const Layer& layer, const Step& s, int row, in
         const int64_t values = m.kv_heads * stride;
         for (int t = 0; t < kSpan; t++) span.take_key(t, keys[t], size);
         for (int t = 0; t < kSpan; t += 2) span.take_values(t, keys[t] + values, keys[t + 1] + values, size);
-        int q = begin > b.start ? (int)(begin - b.start) * heads : 0;  // those before come before all of these tokens
-        for (; q + 2 <= queries; q += 2) attend_span<2>(m, s, span, b, q, begin);
-        if (q < queries) attend_span<1>(m, s, span, b, q, begin);
+        attend_span(m, s, span, b, queries, begin);
     }
     for (int q = 0; q < queries; q++) {
         float* out = s.attention + b.place(q, m.heads) * size;
