@@ -388,9 +388,9 @@ void multiply_block(const Matrix& w, int block, int rows, const Step& s, int fir
 
 #ifdef __AMX_INT8__
 
-// AMX multiplies tiles: up to 16 rows of 64 bytes of inputs, and 16 outputs with as many inputs, which lie as the codes
-// of 8 bits and bfloat16 do. Sums of integers are the same as above. Those of bfloat16 are not, so all rows are computed
-// in this way.
+// AMX multiplies tiles: up to 16 rows of 64 bytes of inputs, and 16 outputs with as many inputs, which lie as codes of
+// 8 bits and bfloat16 do. Sums of integers are the same as above. Those of bfloat16 are not, so all rows are computed in
+// this way.
 constexpr int kTileRows = 16;
 constexpr int kSlab = 1024;  // inputs whose codes are laid out at once, in the first-level cache
 
@@ -412,7 +412,9 @@ inline void tile_dot_codes() {  // signed inputs, unsigned codes
     asm volatile("tdpbsud %%tmm%c0, %%tmm%c1, %%tmm%c2" ::"i"(WEIGHTS), "i"(INPUTS), "i"(SUMS));
 }
 template <int SUMS, int INPUTS, int WEIGHTS>
-inline void tile_dot16() { asm volatile("tdpbf16ps %%tmm%c0, %%tmm%c1, %%tmm%c2" ::"i"(WEIGHTS), "i"(INPUTS), "i"(SUMS)); }
+inline void tile_dot16() {
+    asm volatile("tdpbf16ps %%tmm%c0, %%tmm%c1, %%tmm%c2" ::"i"(WEIGHTS), "i"(INPUTS), "i"(SUMS));
+}
 
 // Tiles 0 and 1 are sums of `upper` rows, 2 and 3 of `lower` rows; 4 and 5 are their inputs, 6 and 7 weights.
 void shape_tiles(int upper, int lower, int input_bytes) {
@@ -422,9 +424,9 @@ void shape_tiles(int upper, int lower, int input_bytes) {
         uint8_t rows[16] = {};
     } shapes;
     for (int tile = 0; tile < 8; tile++) {
-        const bool is_weight = tile >= 6, is_input = tile == 4 || tile == 5, is_lower = tile == 2 || tile == 3 || tile == 5;
-        shapes.rows[tile] = is_weight ? input_bytes / 4 : is_lower ? lower : upper;
-        shapes.row_bytes[tile] = is_input ? input_bytes : 64;
+        const bool is_lower = tile == 2 || tile == 3 || tile == 5;
+        shapes.rows[tile] = tile >= 6 ? input_bytes / 4 : is_lower ? lower : upper;
+        shapes.row_bytes[tile] = tile == 4 || tile == 5 ? input_bytes : 64;
     }
     asm volatile("ldtilecfg %0" ::"m"(shapes) : "memory");
 }
@@ -804,17 +806,51 @@ void attend(const Model& m, const Layer& layer, const Step& s) {
 }
 
 // Keys and values of up to kSpan tokens, laid out for many queries: float32, or pairs that one instruction multiplies.
-constexpr int kSpan = 64, kQueries = 32, kWidestHead = 256;
+constexpr int kSpan = 64, kQueries = 64, kWidestHead = 256;
 
 #ifdef __AVX512BF16__
+// Makes columns of the rows of 16 x 16 numbers of 32 bits.
+inline void transpose16(__m512i* x) {
+    __m512i y[16];
+    for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {  // now quarter q of x[i + c] is column 4 q + c of rows i to i + 3
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+    for (int c = 0; c < 4; c++) {
+        const __m512i even0 = _mm512_shuffle_i32x4(x[c], x[c + 4], 0x88);
+        const __m512i odd0 = _mm512_shuffle_i32x4(x[c], x[c + 4], 0xdd);
+        const __m512i even8 = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0x88);
+        const __m512i odd8 = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0xdd);
+        y[c] = _mm512_shuffle_i32x4(even0, even8, 0x88);
+        y[c + 4] = _mm512_shuffle_i32x4(odd0, odd8, 0x88);
+        y[c + 8] = _mm512_shuffle_i32x4(even0, even8, 0xdd);
+        y[c + 12] = _mm512_shuffle_i32x4(odd0, odd8, 0xdd);
+    }
+    memcpy(x, y, sizeof y);
+}
+
 struct PairSpan {  // of bfloat16
     uint32_t keys[kWidestHead / 2 * kSpan];    // [head_dim / 2, kSpan]: elements 2i and 2i + 1
     uint32_t values[kSpan / 2 * kWidestHead];  // [kSpan / 2, head_dim]: tokens 2i and 2i + 1
     uint32_t queries[kQueries * kWidestHead / 2];
     uint32_t weights[kQueries * kSpan / 2];
 
-    void take_key(int t, const uint16_t* key, int size) {
-        for (int i = 0; i < size / 2; i++) keys[i * kSpan + t] = load<uint32_t>(key + 2 * i);
+    void take_keys(int t, const uint16_t* const* from, int size) {  // of 16 tokens
+        int i = 0;
+        for (; i + 16 <= size / 2; i += 16) {
+            __m512i pairs[16];
+            for (int n = 0; n < 16; n++) pairs[n] = load<__m512i>(from[n] + 2 * i);
+            transpose16(pairs);
+            for (int n = 0; n < 16; n++) store(keys + (i + n) * kSpan + t, pairs[n]);
+        }
+        for (; i < size / 2; i++)
+            for (int n = 0; n < 16; n++) keys[i * kSpan + t + n] = load<uint32_t>(from[n] + 2 * i);
     }
     void take_values(int t, const uint16_t* even, const uint16_t* odd, int size) {
         for (int i = 0; i < size; i++) values[t / 2 * size + i] = even[i] | (uint32_t)odd[i] << 16;
@@ -863,8 +899,9 @@ struct FloatSpan {
     float queries[kQueries * kWidestHead];
     float weights[kQueries * kSpan];
 
-    void take_key(int t, const T* key, int size) {
-        for (int i = 0; i < size; i++) keys[i * kSpan + t] = read1(key + i);
+    void take_keys(int t, const T* const* from, int size) {  // of 16 tokens
+        for (int n = 0; n < 16; n++)
+            for (int i = 0; i < size; i++) keys[i * kSpan + t + n] = read1(from[n] + i);
     }
     void take_values(int t, const T* even, const T* odd, int size) {
         for (int i = 0; i < size; i += 16) {
@@ -905,6 +942,7 @@ struct Block {
 
     int64_t position(int q) const { return start + q / heads; }
     int64_t first(int q) const { return window && position(q) + 1 > window ? position(q) + 1 - window : 0; }
+    int before(int64_t token) const { return token > start ? (int)(token - start) * heads : 0; }  // queries
     int64_t place(int q, int all) const { return (int64_t)(row + q / heads) * all + head + q % heads; }
 };
 
@@ -958,58 +996,63 @@ inline void attend_queries(const Model& m, const Step& s, Span& span, Block& b, 
     for (; d < size; d += 16) add(std::integral_constant<int, 1>{}, d);
 }
 
-// All queries over a span.
+// All queries over a span, but for those that come before all of its tokens.
 template <class Span>
 void attend_span(const Model& m, const Step& s, Span& span, Block& b, int queries, int64_t begin) {
-    int q = begin > b.start ? (int)(begin - b.start) * b.heads : 0;  // those before come before all of its tokens
+    int q = b.before(begin);
     for (; q + 2 <= queries; q += 2) attend_queries<2>(m, s, span, b, q, begin);
     if (q < queries) attend_queries<1>(m, s, span, b, q, begin);
 }
 
 #ifdef __AMX_BF16__
-void attend_span(const Model& m, const Step& s, PairSpan& span, Block& b, int queries, int64_t begin) {
-    static_assert(kQueries == 2 * kTileRows, "two tiles of rows");
+// As many as two tiles hold of the `left` queries from `first` on.
+inline void attend_tiles(const Model& m, const Step& s, PairSpan& span, Block& b, int first, int left, int64_t begin) {
     constexpr int V = kSpan / 16;
-    const int size = m.head_dim;
-    if (!kTilesAllowed || size % 32) return attend_span<PairSpan>(m, s, span, b, queries, begin);
-    const bool lower = queries > kTileRows;
-    shape_tiles(lower ? kTileRows : queries, lower ? queries - kTileRows : 1, 64);
-    alignas(64) F16 found[kQueries][V];
+    const int size = m.head_dim, upper = left < kTileRows ? left : kTileRows;
+    const int lower = left < 2 * kTileRows ? left - upper : kTileRows;
+    const uint32_t *queries = span.queries + first * (size / 2), *weights = span.weights + first * (kSpan / 2);
+    shape_tiles(upper, lower ? lower : 1, 64);
+    alignas(64) F16 found[2 * kTileRows][V], sums[2 * kTileRows];
     for (int v = 0; v < V; v++) {
         tile_zero<0>();
         tile_zero<2>();
         for (int i = 0; i < size / 2; i += 16) {
-            tile_load<4>(span.queries + i, size * 2);
+            tile_load<4>(queries + i, size * 2);
             tile_load<6>(span.keys + i * kSpan + v * 16, kSpan * 4);
             tile_dot16<0, 4, 6>();
             if (!lower) continue;
-            tile_load<5>(span.queries + kTileRows * (size / 2) + i, size * 2);
+            tile_load<5>(queries + kTileRows * (size / 2) + i, size * 2);
             tile_dot16<2, 5, 6>();
         }
         tile_store<0>(&found[0][v], sizeof found[0]);
         if (lower) tile_store<2>(&found[kTileRows][v], sizeof found[0]);
     }
-    float keep[kQueries];
-    for (int q = 0; q < queries; q++) keep[q] = weigh(m, span, b, q, begin, found[q]);
-    alignas(64) F16 sums[kQueries];
+    float keep[2 * kTileRows];
+    for (int q = 0; q < upper + lower; q++) keep[q] = weigh(m, span, b, first + q, begin, found[q]);
     for (int d = 0; d < size; d += 16) {
         tile_zero<0>();
         tile_zero<2>();
         for (int i = 0; i < kSpan / 2; i += 16) {
-            tile_load<4>(span.weights + i, kSpan * 2);
+            tile_load<4>(weights + i, kSpan * 2);
             tile_load<6>(span.values + i * size + d, size * 4);
             tile_dot16<0, 4, 6>();
             if (!lower) continue;
-            tile_load<5>(span.weights + kTileRows * (kSpan / 2) + i, kSpan * 2);
+            tile_load<5>(weights + kTileRows * (kSpan / 2) + i, kSpan * 2);
             tile_dot16<2, 5, 6>();
         }
         tile_store<0>(sums, 64);
         if (lower) tile_store<2>(sums + kTileRows, 64);
-        for (int q = 0; q < queries; q++) {
-            float* out = s.attention + b.place(q, m.heads) * size + d;
+        for (int q = 0; q < upper + lower; q++) {
+            float* out = s.attention + b.place(first + q, m.heads) * size + d;
             store(out, fma(load<F16>(out), splat(keep[q]), sums[q]));
         }
     }
+}
+
+inline void attend_span(const Model& m, const Step& s, PairSpan& span, Block& b, int queries, int64_t begin) {
+    const int size = m.head_dim;
+    if (!kTilesAllowed || size % 32) return attend_span<PairSpan>(m, s, span, b, queries, begin);
+    for (int q = b.before(begin); q < queries; q += 2 * kTileRows) attend_tiles(m, s, span, b, q, queries - q, begin);
 }
 #endif
 
@@ -1036,7 +1079,7 @@ void attend_block(const Model& m, const Layer& layer, const Step& s, int row, in
             if (t + 1 < tokens && ++offset == (uint32_t)m.block_size) block++, offset = 0;
         }
         const int64_t values = m.kv_heads * stride;
-        for (int t = 0; t < kSpan; t++) span.take_key(t, keys[t], size);
+        for (int t = 0; t < kSpan; t += 16) span.take_keys(t, keys + t, size);
         for (int t = 0; t < kSpan; t += 2) span.take_values(t, keys[t] + values, keys[t + 1] + values, size);
         attend_span(m, s, span, b, queries, begin);
     }
@@ -1053,13 +1096,13 @@ void attend_blocks(const Model& m, const Layer& layer, const Step& s) {
     for (int item = 0; item < s.blocks * m.kv_heads; item++) {
         const int kv_head = item % m.kv_heads;
         const int32_t* block = s.block_rows + 2 * (s.blocks - 1 - item / m.kv_heads);  // long contexts first
-        for (int row = block[0], left = block[1]; left > 0;) {
-            const int rows = left < kQueries / group ? left : kQueries / group > 0 ? kQueries / group : 1;
+        const int fit = kQueries / group > 0 ? kQueries / group : 1, pieces = (block[1] + fit - 1) / fit;
+        for (int piece = 0; piece < pieces; piece++) {
+            const int begin = block[1] * piece / pieces, rows = block[1] * (piece + 1) / pieces - begin;
             for (int head = 0; head < group; head += kQueries) {
                 const int count = group - head < kQueries ? group - head : kQueries;
-                attend_block<T, Span>(m, layer, s, row, rows, kv_head, kv_head * group + head, count);
+                attend_block<T, Span>(m, layer, s, block[0] + begin, rows, kv_head, kv_head * group + head, count);
             }
-            row += rows, left -= rows;
         }
     }
 }
