@@ -1,6 +1,7 @@
 """Keys and values of all sequences, in blocks of a fixed number of tokens (PagedAttention, arXiv 2309.06180)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -60,6 +61,10 @@ class KVCache:
     def tokens(self, layer: int) -> torch.Tensor:
         """An unquantized layer as [num_token_rows, head_dim]: a row is a key or a value of one head of one token."""
         return self._tokens[layer][0]
+
+    def parts(self, layer: int) -> Sequence[torch.Tensor]:
+        """What `format.encode` makes of such rows, [num_token_rows, elements] each."""
+        return self._tokens[layer]
 
     def write(self, layer: int, slots: torch.Tensor, kv: torch.Tensor) -> None:
         """Store keys and values [n, 2, kv_heads, head_dim]."""

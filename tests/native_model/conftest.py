@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from slurminfer.nodes.native.fused import library
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.nodes.native.runner import Runner, load_model
 from slurminfer.nodes.native.step import Chunk
@@ -51,6 +52,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 32, "attention_bias": True}),
 }
 
+# What the compiled library computes, which wants heads of a multiple of 16.
+FUSABLE = [name for name in VARIANTS if "head_dim" not in name or name == "qwen3"]
+# CPUs without what newer ones have, as flags of the compiler.
+OLDER = {
+    "this CPU": (),
+    "AVX512 without VNNI": (
+        "-mno-avx512vnni", "-mno-avxvnni", "-mno-avx512bf16", "-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16",
+    ),
+    "AVX2": ("-march=x86-64-v3",),
+}  # fmt: skip
+
 
 def make_model(path: Path, variant: str, **save: Any) -> PreTrainedModel:
     """Write a random model to `path`; returns it in float32."""
@@ -70,6 +82,14 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A small model's directory and the model as transformers computes it, for every variant."""
     path = tmp_path_factory.mktemp("model")
     return path, make_model(path, request.param)
+
+
+@pytest.fixture(scope="module", params=list(OLDER))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled library, as for this CPU and for older ones."""
+    path = tmp_path_factory.mktemp("library") / "kernels.so"
+    library.compile_to(path, (*library.FLAGS, *OLDER[request.param]))
+    return path
 
 
 @pytest.fixture

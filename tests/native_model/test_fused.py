@@ -15,25 +15,11 @@ from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.nodes.native.runner import load_model
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
-from .conftest import VARIANTS
+from .conftest import FUSABLE
 from .test_linears import relative_error, to_act_order, to_awq
 
 STORE: dict[str, Callable[[Path], None]] = {"awq": to_awq, "act-order": to_act_order, "dense": lambda _: None}
 pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
-# Without what newer CPUs have: as on those that lack it.
-OLDER = {
-    "this CPU": (),
-    "AVX512 without VNNI": ("-mno-avx512vnni", "-mno-avxvnni", "-mno-avx512bf16"),
-    "AVX2": ("-march=x86-64-v3",),
-}
-FUSABLE = [name for name in VARIANTS if "head_dim" not in name or name == "qwen3"]
-
-
-@pytest.fixture(scope="module", params=list(OLDER))
-def built(request, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("library") / "kernels.so"
-    library.compile_to(path, (*library.FLAGS, *OLDER[request.param]))
-    return path
 
 
 def quantized(outputs: int, inputs: int, group: int, bits: int, *, order: bool = False) -> GroupQuantized:
@@ -129,11 +115,12 @@ def test_logits_are_those_of_the_plain_decoder(
     assert relative_error(found[1], found[0].double()) < 0.1  # rounded inputs, on weights that are random numbers
 
 
-@pytest.fixture(params=["awq", "act-order", "dense"])
+@pytest.fixture(params=[("awq", "auto"), ("act-order", "auto"), ("dense", "auto"), ("awq", "int8"), ("awq", "int4")])
 def fused(request, make, load, tmp_path):
+    weights, kv_cache_dtype = request.param
     make(tmp_path, "llama")
-    STORE[request.param](tmp_path)
-    return load(tmp_path, kernels="compiled", dtype="bfloat16")
+    STORE[weights](tmp_path)
+    return load(tmp_path, kernels="compiled", dtype="bfloat16", kv_cache_dtype=kv_cache_dtype)
 
 
 def test_batches_and_pieces_change_no_bit(drive, fused):
@@ -222,7 +209,7 @@ def test_a_compiler_that_fails_is_told_of(make, load, tmp_path, monkeypatch, cap
         load(tmp_path, dtype="bfloat16", kernels="compiled")
 
 
-@pytest.mark.parametrize("changes", [{"kv_cache_dtype": "int8"}, {"lm_head": "dense"}, {"dtype": "float16"}])
+@pytest.mark.parametrize("changes", [{"lm_head": "dense"}, {"dtype": "float16"}])
 def test_what_the_library_does_not_have_is_computed_without(make, load, tmp_path, changes):
     make(tmp_path, "llama")
     to_awq(tmp_path)

@@ -1,6 +1,8 @@
 """Packed weights in a file: the same bits, whatever happens to the file."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,3 +118,19 @@ def test_what_a_killed_process_left_is_swept(home, model):
     os.utime(old, (0, 0))
     store.write_later(path, parts).join()
     assert sorted(path.parent.iterdir()) == sorted([young, path])
+
+
+def test_a_process_that_ends_does_not_wait_for_the_disk(tmp_path):
+    program = """
+import sys, torch
+from pathlib import Path
+from slurminfer.nodes.native.fused.pack import pack_dense
+from slurminfer.nodes.native.fused.parts import Parts
+from slurminfer.nodes.native.fused.store import write_later
+weights = torch.zeros(300_000_000, dtype=torch.uint8)
+write_later(Path(sys.argv[1]), Parts([], torch.zeros(1), pack_dense([torch.zeros(16, 32)], []), weights))
+"""
+    argv = [sys.executable, "-c", program, str(tmp_path / "packed.pt")]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "packed.pt"])  # all of it, if the disk is that fast

@@ -1,9 +1,9 @@
 """A decoder whose layers the compiled library computes; nodes/native/decoder.py has the same model, as the reference.
 
 Linear layers read 4- or 8-bit weights as they are, at any number of rows, and round their inputs to 8 bits by group; or
-weights and inputs are bfloat16. Everything else is float32, but for what attends to keys and values in bfloat16. No bit
-of an answer depends on what else is in a step, only on whether a token came in a chunk of more than 16, which attends
-in blocks.
+weights and inputs are bfloat16. Everything else is float32, but for what attends to keys and values in bfloat16, which
+those of 8 and 4 bits become where the CPU multiplies it. No bit of an answer depends on what else is in a step, only on
+whether a token came in a chunk of more than 16, which attends in blocks.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ....quant.checkpoint.config import ModelConfig
-from ....quant.kv import KVFormat, Plain
+from ....quant.kv import Int4, Int8, KVFormat
 from ....quant.rope import Rope
 from ..kv_cache import KVCache
 from ..step import Chunk
@@ -39,7 +39,7 @@ class FusedDecoder:
             self._layers[index] = library.Layer(
                 layer.qkv.matrix, layer.o.matrix, layer.gate_up.matrix, layer.down.matrix,
                 *map(_pointer, (layer.input_norm, layer.post_norm, layer.q_norm, layer.k_norm)),
-                None, config.windows[index] or 0,
+                None, None, config.windows[index] or 0,
             )  # fmt: skip
         self._tables = Rope(config, context_length, torch.float32, torch.device("cpu")).tables
         self._head = parts.head.matrix
@@ -54,11 +54,12 @@ class FusedDecoder:
         """Keep keys and values in `cache`. To be called once, before the first step."""
         self._cache, config = cache, self._config
         for index, layer in enumerate(self._layers):
-            layer.cache = cache.tokens(index).data_ptr()
+            vectors, *scales = cache.parts(index)
+            layer.cache, layer.cache_scales = vectors.data_ptr(), scales[0].data_ptr() if scales else None
         self._model = library.Model(
             self._layers, *(table.data_ptr() for table in self._tables),
             config.hidden_size, config.intermediate_size, config.num_heads, config.num_kv_heads, config.head_dim,
-            cache.block_size, cache.format.dtype == torch.float32, config.rms_norm_eps,
+            cache.block_size, _cache_kind(cache.format), config.rms_norm_eps,
         )  # fmt: skip
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
@@ -86,12 +87,19 @@ def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> boo
     sizes = (config.hidden_size, config.intermediate_size, config.num_heads * config.head_dim)
     return (
         device.type == "cpu"
-        and isinstance(format, Plain)
         and format.dtype in ((torch.bfloat16,) if config.quantization is None else (torch.bfloat16, torch.float32))
         and config.head_dim % _VECTOR == 0
         and config.head_dim <= _WIDEST_HEAD
         and all(size % GROUPS[-1] == 0 for size in sizes)
     )
+
+
+def _cache_kind(format: KVFormat) -> library.CacheKind:
+    if isinstance(format, Int8):
+        return library.CacheKind.INT8
+    if isinstance(format, Int4):
+        return library.CacheKind.INT4
+    return library.CacheKind.FLOAT32 if format.dtype == torch.float32 else library.CacheKind.BFLOAT16
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:

@@ -2,7 +2,8 @@
 //
 // Weights are codes of 4 or 8 bits with a scale and an offset per group of inputs; what goes into such a linear layer is
 // rounded to 8 bits, one scale per row and group, so that products are sums of integers. Or weights are bfloat16, and so
-// is what goes in. All else is float32.
+// is what goes in. All else is float32, but for keys and values: in the cache they are float32, bfloat16, or codes of 8
+// or 4 bits.
 //
 //     norm -> round -> qkv -> rotate, store -> attend -> round -> o, add -> norm -> round -> gate, up -> silu -> round
 //          -> down, add
@@ -28,7 +29,7 @@ namespace {
 constexpr int kOutputs = 16;  // of a block: one int32 of each in a vector
 constexpr int kSplit = 256;   // tokens attended to by one piece of work
 constexpr int kTile = 16;     // tokens whose scores are in one vector
-constexpr int kWidestGroup = 256;
+constexpr int kWidestGroup = 256, kWidestHead = 256;
 constexpr int kRowsAtOnce = 256;  // their rounded inputs stay in the second-level cache
 #ifdef __AVX512F__
 constexpr int kRows = 8;  // whose sums are in registers
@@ -58,6 +59,7 @@ inline F16 half16(const uint16_t* x) { return (F16)_mm512_cvtph_ps(_mm256_loadu_
 inline F16 read16(const uint16_t* x) {  // bfloat16
     return (F16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16);
 }
+inline F16 floats16(__m128i x) { return as_float((I16)_mm512_cvtepi8_epi32(x)); }  // of int8
 inline void write16(int8_t* to, I16 x) { _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x)); }
 inline float sum(F16 x) { return _mm512_reduce_add_ps((__m512)x); }
 inline float largest(F16 x) { return _mm512_reduce_max_ps((__m512)x); }
@@ -100,6 +102,12 @@ inline F16 read16(const uint16_t* x) {  // bfloat16
         const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)x + i));
         y.half[i] = (__m256)_mm256_slli_epi32(wide, 16);
     }
+    return y.whole;
+}
+inline F16 floats16(__m128i x) {  // of int8
+    Halves y;
+    y.half[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x));
+    y.half[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)));
     return y.whole;
 }
 inline void write16(int8_t* to, I16 x) {
@@ -217,15 +225,18 @@ struct Layer {
     Matrix qkv, o, gate_up, down;
     const float *input_norm, *post_norm;  // [hidden]
     const float *q_norm, *k_norm;         // [head_dim] or null
-    void* cache;                          // [blocks, 2, kv_heads, block_size, head_dim]
+    void* cache;                          // [blocks, 2, kv_heads, block_size] vectors of head_dim; see the cache kinds
+    uint16_t* cache_scales;               // float16 of each vector; null but for 8 bits
     int64_t window;                       // tokens that are seen; 0: all
 };
+
+enum CacheKind : int32_t { kFloat32, kBFloat16, kInt8, kInt4 };
 
 struct Model {
     Layer* layers;
     const float *cos, *sin;  // [positions, head_dim]; the first half of sin negated
     int32_t hidden, inner, heads, kv_heads, head_dim, block_size;
-    int32_t cache_is_float;  // else bfloat16
+    int32_t cache_kind;
     float eps;
 };
 
@@ -635,11 +646,163 @@ inline void norm_head(float* x, int size, const float* weight, float eps) {
     for (int i = 0; i < size; i++) x[i] = x[i] * factor * weight[i];
 }
 
-// Rotates queries and keys of all rows in place and stores keys and values.
+// A head's keys in a block of the cache: the first of block_size vectors. Heads of values follow those of keys.
+inline int64_t vectors(const Model& m, int64_t block, int head) {
+    return (block * 2 * m.kv_heads + head) * m.block_size;
+}
+
+inline void prefetch(const void* from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char*)from + i);
+}
+
+// Kinds of cache. Each writes the vector `at`, reads it as numbers that attention takes, in place or in `room` of
+// head_dim, and fetches a tile of vectors ahead. Those that round do it as quant/kv.py does.
+
 template <class T>
+struct Plain {
+    using Number = T;
+    static constexpr bool kSpreads = false;  // whether queries and keys are multiplied by a Hadamard matrix
+
+    static T* vector(const Model& m, const Layer& layer, int64_t at) { return (T*)layer.cache + at * m.head_dim; }
+    static void write(const Model& m, const Layer& layer, int64_t at, const float* x) {
+        T* to = vector(m, layer, at);
+        for (int i = 0; i < m.head_dim; i++) write1(to + i, x[i]);
+    }
+    static const T* read(const Model& m, const Layer& layer, int64_t at, T*) { return vector(m, layer, at); }
+    static void prefetch_tile(const Model& m, const Layer& layer, int64_t at) {
+        prefetch(vector(m, layer, at), kTile * m.head_dim * sizeof(T));
+    }
+};
+
+// What codes are read as: what the fastest kernels take. Rounding to bfloat16 adds little to the error of 8 bits.
+#ifdef __AVX512BF16__
+using Decoded = uint16_t;
+inline void write16(uint16_t* to, F16 x) { store(to, _mm512_cvtneps_pbh((__m512)x)); }
+#else
+using Decoded = float;
+inline void write16(float* to, F16 x) { store(to, x); }
+#endif
+
+constexpr float kTiny = 1.0f / (1 << 24);  // the smallest scale that divides
+
+inline float half1(const void* x) { return _cvtsh_ss(load<uint16_t>(x)); }
+inline uint16_t to_half(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+inline float largest(float a, float b) { return a > b ? a : b; }
+
+// x / scale as whole numbers, ties to even, `least` to `most`.
+inline I16 codes16(F16 x, float scale, int least, int most) {
+    const F16 shift = splat(12582912.0f);
+    const I16 code = (I16)(x / splat(scale) + shift) - (I16)shift;
+    return code < least ? least - I16{} : code > most ? most - I16{} : code;
+}
+
+struct Int8 {  // code * scale
+    using Number = Decoded;
+    static constexpr bool kSpreads = false;
+
+    static int8_t* codes(const Model& m, const Layer& layer, int64_t at) {
+        return (int8_t*)layer.cache + at * m.head_dim;
+    }
+    static void write(const Model& m, const Layer& layer, int64_t at, const float* x) {
+        F16 size = {};
+        for (int i = 0; i < m.head_dim; i += 16) size = max(size, (F16)(load<I16>(x + i) & 0x7fffffff));
+        layer.cache_scales[at] = to_half(largest(largest(size) * (1.0f / 127), kTiny));
+        const float scale = half1(layer.cache_scales + at);
+        int8_t* to = codes(m, layer, at);
+        for (int i = 0; i < m.head_dim; i += 16) write16(to + i, codes16(load<F16>(x + i), scale, -127, 127));
+    }
+    static const Number* read(const Model& m, const Layer& layer, int64_t at, Number* room) {
+        const int8_t* from = codes(m, layer, at);
+        const F16 scale = splat(half1(layer.cache_scales + at));
+        for (int i = 0; i < m.head_dim; i += 16) write16(room + i, floats16(load<__m128i>(from + i)) * scale);
+        return room;
+    }
+    static void prefetch_tile(const Model& m, const Layer& layer, int64_t at) {
+        prefetch(codes(m, layer, at), kTile * m.head_dim);
+        prefetch(layer.cache_scales + at, kTile * sizeof(uint16_t));
+    }
+};
+
+// Multiplies by the matrix of `hadamard` in quant/kv.py: blocks of the largest power of two in `size`, at least 16.
+inline void hadamard(float* x, int size) {
+    const int block = size & -size;
+    const F16 factor = splat(1.0f / sqrtf((float)block));
+    const I16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int i = 0; i < size; i += 16) {
+        F16 y = load<F16>(x + i) * factor;
+        for (int half = 1; half < 16; half *= 2) {
+            const F16 other = __builtin_shuffle(y, places ^ half);
+            y = (places & half) ? other - y : y + other;
+        }
+        store(x + i, y);
+    }
+    for (int half = 16; half < block; half *= 2)
+        for (int i = 0; i < size; i += 16) {
+            if (i & half) continue;
+            const F16 a = load<F16>(x + i), b = load<F16>(x + i + half);
+            store(x + i, a + b);
+            store(x + i + half, a - b);
+        }
+}
+
+// code * scale + minimum: a record of head_dim / 2 bytes of codes, the earlier in the low nibble; scale; minimum.
+struct Int4 {
+    using Number = Decoded;
+    static constexpr bool kSpreads = true;
+
+    static int record(const Model& m) { return m.head_dim / 2 + 4; }
+    static uint8_t* codes(const Model& m, const Layer& layer, int64_t at) {
+        return (uint8_t*)layer.cache + at * record(m);
+    }
+    static void write(const Model& m, const Layer& layer, int64_t at, const float* x) {
+        F16 high = load<F16>(x), negative = -high;
+        for (int i = 16; i < m.head_dim; i += 16) {
+            high = max(high, load<F16>(x + i));
+            negative = max(negative, -load<F16>(x + i));
+        }
+        uint8_t* to = codes(m, layer, at);
+        uint8_t* affine = to + m.head_dim / 2;
+        store(affine + 2, to_half(-largest(negative)));
+        const float minimum = half1(affine + 2);
+        store(affine, to_half(largest((largest(high) - minimum) / 15, kTiny)));
+        const float scale = half1(affine);
+        for (int i = 0; i < m.head_dim; i += 16) {
+            int8_t each[16];
+            write16(each, codes16(load<F16>(x + i) - splat(minimum), scale, 0, 15));
+            const __m128i pairs = _mm_maddubs_epi16(load<__m128i>(each), _mm_set1_epi16(0x1001));  // first + 16 second
+            _mm_storel_epi64((__m128i*)(to + i / 2), _mm_packus_epi16(pairs, pairs));
+        }
+    }
+    static const Number* read(const Model& m, const Layer& layer, int64_t at, Number* room) {
+        const uint8_t* from = codes(m, layer, at);
+        const uint8_t* affine = from + m.head_dim / 2;
+        const F16 scale = splat(half1(affine)), minimum = splat(half1(affine + 2));
+#ifdef __AVX512BF16__
+        const F16 all = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        const __m256i table = (__m256i)_mm512_cvtneps_pbh((__m512)fma(all, scale, minimum));
+        for (int i = 0; i < m.head_dim; i += 16) {  // of a place in the table, the low 4 bits count
+            const __m256i pairs = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(from + i / 2)));
+            const __m256i places = _mm256_or_si256(pairs, _mm256_slli_epi32(pairs, 12));
+            _mm256_storeu_si256((__m256i*)(room + i), _mm256_permutexvar_epi16(places, table));
+        }
+#else
+        for (int i = 0; i < m.head_dim; i += 16) {
+            const __m128i pairs = _mm_loadl_epi64((const __m128i*)(from + i / 2)), nibble = _mm_set1_epi8(15);
+            const __m128i low = _mm_and_si128(pairs, nibble), high = _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble);
+            write16(room + i, fma(floats16(_mm_unpacklo_epi8(low, high)), scale, minimum));
+        }
+#endif
+        return room;
+    }
+    static void prefetch_tile(const Model& m, const Layer& layer, int64_t at) {
+        prefetch(codes(m, layer, at), kTile * record(m));
+    }
+};
+
+// Rotates queries and keys of all rows in place and stores keys and values.
+template <class Cache>
 void rotate_store(const Model& m, const Layer& layer, const Step& s) {
     const int all = m.heads + 2 * m.kv_heads, size = m.head_dim;
-    const int64_t block = (int64_t)m.block_size * size;
 #pragma omp for schedule(static)
     for (int item = 0; item < s.rows * all; item++) {
         const int row = item / all, head = item % all;
@@ -649,19 +812,12 @@ void rotate_store(const Model& m, const Layer& layer, const Step& s) {
             const float* weight = head < m.heads ? layer.q_norm : layer.k_norm;
             if (weight) norm_head(x, size, weight, m.eps);
             rotate(x, size, m.cos + position * size, m.sin + position * size);
+            if (Cache::kSpreads) hadamard(x, size);
         }
         if (head < m.heads) continue;
         const int64_t found = s.tables[(int64_t)s.sequence[row] * s.table_width + position / m.block_size];
-        const int64_t line = found * 2 * m.kv_heads + (head - m.heads);  // keys of all heads, then values
-        T* to = (T*)layer.cache + line * block + position % m.block_size * size;
-        for (int i = 0; i < size; i++) write1(to + i, x[i]);
+        Cache::write(m, layer, vectors(m, found, head - m.heads) + position % m.block_size, x);
     }
-}
-
-// The keys of a head in a block of the cache; its values lie kv_heads such runs further.
-template <class T>
-inline const T* vectors(const Model& m, const Layer& layer, int64_t block, int kv_head) {
-    return (const T*)layer.cache + (block * 2 * m.kv_heads + kv_head) * m.block_size * m.head_dim;
 }
 
 // Scores of the keys of a tile for G queries of `size` numbers.
@@ -704,70 +860,125 @@ inline void score(const float* q, int size, const uint16_t* const* keys, F16* sc
 }
 #endif
 
-// One query row and key-value head over one piece of the context, for the G query heads from `head` on.
-template <class T, int G>
-void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, int kv_head, int head, int piece) {
-    const int size = m.head_dim;
+// Adds the values of `count` tokens, weighted, to `keep` times what G query heads have found, [G, size + 2].
+template <int G, class T>
+inline void add_values(const T* const* values, const float (*weights)[kTile], const float* keep, int size, int count,
+                       float* out) {
+    for (int d = 0; d < size; d += 16) {
+        F16 sums[G];
+        for (int g = 0; g < G; g++) sums[g] = load<F16>(out + g * (size + 2) + d) * splat(keep[g]);
+        for (int t = 0; t < count; t++) {
+            const F16 value = read16(values[t] + d);
+            for (int g = 0; g < G; g++) sums[g] = fma(splat(weights[g][t]), value, sums[g]);
+        }
+        for (int g = 0; g < G; g++) store(out + g * (size + 2) + d, sums[g]);
+    }
+}
+
+#ifdef __AVX512BF16__
+// Two tokens at once; weights are rounded to bfloat16. Those of tokens that are not there are 0.
+template <int G>
+inline void add_values(const uint16_t* const* values, const float (*weights)[kTile], const float* keep, int size,
+                       int count, float* out) {
+    if (size % 32) return add_values<G, uint16_t>(values, weights, keep, size, count, out);
+    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    uint32_t pairs[G][kTile / 2];
+    for (int g = 0; g < G; g++) store(pairs[g], _mm512_cvtneps_pbh(_mm512_loadu_ps(weights[g])));
+    for (int d = 0; d < size; d += 32) {
+        __m512 low[G] = {}, high[G] = {};  // of each 8 outputs the first 4, and the others
+        for (int t = 0; t < count; t += 2) {
+            const __m512i even = load<__m512i>(values[t] + d), odd = load<__m512i>(values[t + 1] + d);
+            const __m512bh left = (__m512bh)_mm512_unpacklo_epi16(even, odd);
+            const __m512bh right = (__m512bh)_mm512_unpackhi_epi16(even, odd);
+            for (int g = 0; g < G; g++) {
+                const __m512bh pair = (__m512bh)_mm512_set1_epi32(pairs[g][t / 2]);
+                low[g] = _mm512_dpbf16_ps(low[g], left, pair);
+                high[g] = _mm512_dpbf16_ps(high[g], right, pair);
+            }
+        }
+        for (int g = 0; g < G; g++) {
+            float* to = out + g * (size + 2) + d;
+            const F16 sums[2] = {(F16)_mm512_permutex2var_ps(low[g], first, high[g]),
+                                 (F16)_mm512_permutex2var_ps(low[g], second, high[g])};
+            for (int i = 0; i < 2; i++) store(to + 16 * i, fma(load<F16>(to + 16 * i), splat(keep[g]), sums[i]));
+        }
+    }
+}
+#endif
+
+// Adds a tile to what G query heads have found, [G, head_dim + 2] of `partial`; q: their queries.
+template <int G, class T>
+inline void attend_tile(const float* q, int size, const T* const* keys, const T* const* values, int skipped, int count,
+                        float* out) {
+    const F16 factor = splat(1.0f / sqrtf((float)size));
+    const I16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const I16 hidden = (places < skipped) | (places >= count);
+    F16 scores[G];
+    score<G>(q, size, keys, scores);
+    float keep[G], weights[G][kTile];
+    for (int g = 0; g < G; g++) {
+        float &most = out[g * (size + 2) + size], &total = out[g * (size + 2) + size + 1];
+        const F16 found = hidden ? splat(-INFINITY) : scores[g] * factor;
+        const float before = most, now = largest(found);
+        most = now > before ? now : before;
+        keep[g] = before == most ? 1.0f : expf(before - most);
+        const F16 weight = exp16(found - splat(most));
+        store(weights[g], weight);
+        total = fma(total, keep[g], sum(weight));
+    }
+    add_values<G>(values, weights, keep, size, count, out);
+}
+
+// One query row over one piece of the context, for all query heads of a key-value head: codes are read once for these.
+template <class Cache>
+void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, int kv_head, int piece) {
+    using T = typename Cache::Number;
+    const int size = m.head_dim, group = m.heads / m.kv_heads, head = kv_head * group;
     const int64_t position = s.positions[row], begin = (int64_t)piece * kSplit;
     const int64_t first = layer.window && position + 1 > layer.window ? position + 1 - layer.window : 0;
     const int64_t end = position + 1 < begin + kSplit ? position + 1 : begin + kSplit;
+    const int64_t to_value = (int64_t)m.kv_heads * m.block_size;  // vectors from a key to its value
     const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
-    const int64_t stride = (int64_t)m.block_size * size;
     const float* q = s.qkv + ((int64_t)row * (m.heads + 2 * m.kv_heads) + head) * size;
     float* out = s.partial + ((int64_t)(s.split_start[row] + piece) * m.heads + head) * (size + 2);
-    const F16 factor = splat(1.0f / sqrtf((float)size));
-    const I16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float most[G], total[G];
-    for (int g = 0; g < G; g++) {
-        most[g] = -INFINITY, total[g] = 0;
-        memset(out + g * (size + 2), 0, size * sizeof(float));
+    alignas(64) T key_room[kTile * kWidestHead], value_room[kTile * kWidestHead];
+    for (int g = 0; g < group; g++) {
+        memset(out + g * (size + 2), 0, (size + 2) * sizeof(float));
+        out[g * (size + 2) + size] = -INFINITY;
     }
     for (int64_t tile = begin; tile < end; tile += kTile) {
         if (tile + kTile <= first) continue;
         const int count = end - tile < kTile ? end - tile : kTile, skipped = first > tile ? first - tile : 0;
         const T *keys[kTile], *values[kTile];
         uint32_t block = tile / m.block_size, offset = tile % m.block_size;
-        for (int t = 0; t < kTile; t++) {
-            keys[t] = vectors<T>(m, layer, table[block], kv_head) + offset * size;
-            values[t] = keys[t] + m.kv_heads * stride;
-            if (t + 1 < count && ++offset == (uint32_t)m.block_size) block++, offset = 0;
+        for (int t = 0; t < count; t++) {
+            if (t && ++offset == (uint32_t)m.block_size) block++, offset = 0;
+            const int64_t at = vectors(m, table[block], kv_head) + offset;
+            keys[t] = Cache::read(m, layer, at, key_room + t * size);
+            values[t] = Cache::read(m, layer, at + to_value, value_room + t * size);
         }
+        for (int t = count; t < kTile; t++) keys[t] = keys[t - 1], values[t] = values[t - 1];  // hidden
         if (offset + 1 == (uint32_t)m.block_size && tile + kTile < end) {  // what comes next lies elsewhere
-            const T* next = vectors<T>(m, layer, table[block + 1], kv_head);
-            for (int i = 0; i < kTile * size; i += 64 / sizeof(T)) {
-                __builtin_prefetch(next + i);
-                __builtin_prefetch(next + m.kv_heads * stride + i);
-            }
+            const int64_t next = vectors(m, table[block + 1], kv_head);
+            Cache::prefetch_tile(m, layer, next);
+            Cache::prefetch_tile(m, layer, next + to_value);
         }
-        F16 scores[G];
-        score<G>(q, size, keys, scores);
-        const I16 hidden = (places < skipped) | (places >= count);
-        float keep[G], weights[G][kTile];
-        for (int g = 0; g < G; g++) {
-            const F16 found = hidden ? splat(-INFINITY) : scores[g] * factor;
-            const float before = most[g], now = largest(found);
-            most[g] = now > before ? now : before;
-            keep[g] = before == most[g] ? 1.0f : expf(before - most[g]);
-            const F16 weight = exp16(found - splat(most[g]));
-            store(weights[g], weight);
-            total[g] = fma(total[g], keep[g], sum(weight));
-        }
-        for (int d = 0; d < size; d += 16) {
-            F16 sums[G];
-            for (int g = 0; g < G; g++) sums[g] = load<F16>(out + g * (size + 2) + d) * splat(keep[g]);
-            for (int t = 0; t < count; t++) {
-                const F16 value = read16(values[t] + d);
-                for (int g = 0; g < G; g++) sums[g] = fma(splat(weights[g][t]), value, sums[g]);
-            }
-            for (int g = 0; g < G; g++) store(out + g * (size + 2) + d, sums[g]);
-        }
+        const auto add = [&](auto heads, int g) {
+            constexpr int G = decltype(heads)::value;
+            attend_tile<G>(q + g * size, size, keys, values, skipped, count, out + g * (size + 2));
+        };
+        int g = 0;
+        for (; g + 4 <= group; g += 4) add(std::integral_constant<int, 4>{}, g);
+        if (group - g == 3) add(std::integral_constant<int, 3>{}, g);
+        if (group - g == 2) add(std::integral_constant<int, 2>{}, g);
+        if (group - g == 1) add(std::integral_constant<int, 1>{}, g);
     }
-    for (int g = 0; g < G; g++) out[g * (size + 2) + size] = most[g], out[g * (size + 2) + size + 1] = total[g];
 }
 
-template <class T>
+template <class Cache>
 void attend(const Model& m, const Layer& layer, const Step& s) {
-    const int pieces = s.split_start[s.single], group = m.heads / m.kv_heads;
+    const int pieces = s.split_start[s.single];
 #pragma omp for schedule(dynamic)
     for (int item = 0; item < pieces * m.kv_heads; item++) {
         const int found = item / m.kv_heads, kv_head = item % m.kv_heads;
@@ -776,12 +987,7 @@ void attend(const Model& m, const Layer& layer, const Step& s) {
             const int middle = (low + high) / 2;
             (s.split_start[middle] <= found ? low : high) = middle;
         }
-        const int piece = found - s.split_start[low], head = kv_head * group;
-        int done = 0;
-        for (; done + 4 <= group; done += 4) attend_piece<T, 4>(m, layer, s, low, kv_head, head + done, piece);
-        if (group - done == 3) attend_piece<T, 3>(m, layer, s, low, kv_head, head + done, piece);
-        if (group - done == 2) attend_piece<T, 2>(m, layer, s, low, kv_head, head + done, piece);
-        if (group - done == 1) attend_piece<T, 1>(m, layer, s, low, kv_head, head + done, piece);
+        attend_piece<Cache>(m, layer, s, low, kv_head, found - s.split_start[low]);
     }
     const int size = m.head_dim;
 #pragma omp for schedule(static)
@@ -806,7 +1012,7 @@ void attend(const Model& m, const Layer& layer, const Step& s) {
 }
 
 // Keys and values of up to kSpan tokens, laid out for many queries: float32, or pairs that one instruction multiplies.
-constexpr int kSpan = 64, kQueries = 64, kWidestHead = 256;
+constexpr int kSpan = 64, kQueries = 64;
 
 #ifdef __AVX512BF16__
 // Makes columns of the rows of 16 x 16 numbers of 32 bits.
@@ -933,6 +1139,14 @@ struct FloatSpan {
     }
 };
 
+#ifdef __AVX512BF16__
+template <class T>
+using SpanOf = std::conditional_t<std::is_same<T, uint16_t>::value, PairSpan, FloatSpan<T>>;
+#else
+template <class T>
+using SpanOf = FloatSpan<T>;
+#endif
+
 // The queries of rows that follow one another in a sequence, over a key-value head.
 struct Block {
     int row, heads, head;  // query q is of row + q / heads and of head + q % heads
@@ -1056,13 +1270,15 @@ inline void attend_span(const Model& m, const Step& s, PairSpan& span, Block& b,
 }
 #endif
 
-template <class T, class Span>
+template <class Cache>
 void attend_block(const Model& m, const Layer& layer, const Step& s, int row, int rows, int kv_head, int head,
                   int heads) {
+    using T = typename Cache::Number;
     const int size = m.head_dim, queries = rows * heads;
-    const int64_t stride = (int64_t)m.block_size * size;
+    const int64_t values = (int64_t)m.kv_heads * m.block_size;  // vectors from a key to its value
     const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
-    static thread_local Span span;
+    static thread_local SpanOf<T> span;
+    alignas(64) T room[kTile * kWidestHead];
     Block b{row, heads, head, s.positions[row], layer.window, {}, {}};
     const int64_t stop = b.start + rows;
     for (int q = 0; q < queries; q++) {
@@ -1072,15 +1288,20 @@ void attend_block(const Model& m, const Layer& layer, const Step& s, int row, in
     }
     for (int64_t begin = b.first(0) / kSpan * kSpan; begin < stop; begin += kSpan) {
         const int tokens = stop - begin < kSpan ? stop - begin : kSpan;
-        const T* keys[kSpan];
+        int64_t keys[kSpan];
         uint32_t block = begin / m.block_size, offset = begin % m.block_size;
         for (int t = 0; t < kSpan; t++) {  // the last stands for those that are not there
-            keys[t] = vectors<T>(m, layer, table[block], kv_head) + offset * size;
+            keys[t] = vectors(m, table[block], kv_head) + offset;
             if (t + 1 < tokens && ++offset == (uint32_t)m.block_size) block++, offset = 0;
         }
-        const int64_t values = m.kv_heads * stride;
-        for (int t = 0; t < kSpan; t += 16) span.take_keys(t, keys + t, size);
-        for (int t = 0; t < kSpan; t += 2) span.take_values(t, keys[t] + values, keys[t + 1] + values, size);
+        for (int t = 0; t < kSpan; t += kTile) {
+            const T* read[kTile];
+            for (int n = 0; n < kTile; n++) read[n] = Cache::read(m, layer, keys[t + n], room + n * size);
+            span.take_keys(t, read, size);
+        }
+        for (int t = 0; t < kSpan; t += 2)
+            span.take_values(t, Cache::read(m, layer, keys[t] + values, room),
+                             Cache::read(m, layer, keys[t + 1] + values, room + size), size);
         attend_span(m, s, span, b, queries, begin);
     }
     for (int q = 0; q < queries; q++) {
@@ -1089,7 +1310,7 @@ void attend_block(const Model& m, const Layer& layer, const Step& s, int row, in
     }
 }
 
-template <class T, class Span>
+template <class Cache>
 void attend_blocks(const Model& m, const Layer& layer, const Step& s) {
     const int group = m.heads / m.kv_heads;
 #pragma omp for schedule(dynamic)
@@ -1101,7 +1322,7 @@ void attend_blocks(const Model& m, const Layer& layer, const Step& s) {
             const int begin = block[1] * piece / pieces, rows = block[1] * (piece + 1) / pieces - begin;
             for (int head = 0; head < group; head += kQueries) {
                 const int count = group - head < kQueries ? group - head : kQueries;
-                attend_block<T, Span>(m, layer, s, block[0] + begin, rows, kv_head, kv_head * group + head, count);
+                attend_block<Cache>(m, layer, s, block[0] + begin, rows, kv_head, kv_head * group + head, count);
             }
         }
     }
@@ -1127,10 +1348,6 @@ void before_attention(const Model& m, const Layer& layer, const Step& s) {
     norm_round(s.x, s.rows, layer.input_norm, m.eps, layer.qkv, s);
     multiply(layer.qkv, s.rows, s, s.qkv, layer.qkv.outputs, false);
 #pragma omp barrier
-    if (m.cache_is_float)
-        rotate_store<float>(m, layer, s);
-    else
-        rotate_store<uint16_t>(m, layer, s);
 }
 
 void after_attention(const Model& m, const Layer& layer, const Step& s) {
@@ -1145,18 +1362,20 @@ void after_attention(const Model& m, const Layer& layer, const Step& s) {
 #pragma omp barrier
 }
 
-void attend_rows(const Model& m, const Layer& layer, const Step& s) {
-    if (m.cache_is_float) {
-        attend<float>(m, layer, s);
-        attend_blocks<float, FloatSpan<float>>(m, layer, s);
-        return;
+template <class Cache>
+void attention(const Model& m, const Layer& layer, const Step& s) {
+    rotate_store<Cache>(m, layer, s);
+    attend<Cache>(m, layer, s);
+    attend_blocks<Cache>(m, layer, s);
+}
+
+void attention(const Model& m, const Layer& layer, const Step& s) {
+    switch (m.cache_kind) {
+        case kFloat32: return attention<Plain<float>>(m, layer, s);
+        case kBFloat16: return attention<Plain<uint16_t>>(m, layer, s);
+        case kInt8: return attention<Int8>(m, layer, s);
+        case kInt4: return attention<Int4>(m, layer, s);
     }
-    attend<uint16_t>(m, layer, s);
-#ifdef __AVX512BF16__
-    attend_blocks<uint16_t, PairSpan>(m, layer, s);
-#else
-    attend_blocks<uint16_t, FloatSpan<uint16_t>>(m, layer, s);
-#endif
 }
 
 }  // namespace
@@ -1169,7 +1388,7 @@ void run_layers(const Model* m, const Step* s, int32_t layers) {
     {
         for (int i = 0; i < layers; i++) {
             before_attention(*m, m->layers[i], *s);
-            attend_rows(*m, m->layers[i], *s);
+            attention(*m, m->layers[i], *s);
             after_attention(*m, m->layers[i], *s);
         }
         release_tiles();

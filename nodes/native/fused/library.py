@@ -5,6 +5,7 @@ Two runtimes would spin against each other for the same cores.
 """
 
 import ctypes
+import enum
 import hashlib
 import os
 import shutil
@@ -36,11 +37,18 @@ class Matrix(ctypes.Structure):
     ]  # fmt: skip
 
 
+class CacheKind(enum.IntEnum):
+    FLOAT32 = 0
+    BFLOAT16 = 1
+    INT8 = 2
+    INT4 = 3
+
+
 class Layer(ctypes.Structure):
     _fields_ = [
         ("qkv", Matrix), ("o", Matrix), ("gate_up", Matrix), ("down", Matrix),
         ("input_norm", Pointer), ("post_norm", Pointer), ("q_norm", Pointer), ("k_norm", Pointer),
-        ("cache", Pointer), ("window", ctypes.c_int64),
+        ("cache", Pointer), ("cache_scales", Pointer), ("window", ctypes.c_int64),
     ]  # fmt: skip
 
 
@@ -48,7 +56,7 @@ class Model(ctypes.Structure):
     _fields_ = [
         ("layers", ctypes.POINTER(Layer)), ("cos", Pointer), ("sin", Pointer),
         ("hidden", _Int), ("inner", _Int), ("heads", _Int), ("kv_heads", _Int), ("head_dim", _Int),
-        ("block_size", _Int), ("cache_is_float", _Int), ("eps", ctypes.c_float),
+        ("block_size", _Int), ("cache_kind", _Int), ("eps", ctypes.c_float),
     ]  # fmt: skip
 
 

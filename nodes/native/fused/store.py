@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -57,8 +57,11 @@ def read(path: Path, config: ModelConfig) -> Parts | None:
 
 
 def write_later(path: Path, parts: Parts) -> threading.Thread:
-    """Write the weights to `path` in a thread that nobody need wait for. A disk that is full is told of, no more."""
-    thread = threading.Thread(target=_write, args=(path, parts), name=_THREAD, daemon=True)
+    """Write the weights to `path` in a thread that nobody need wait for: it gives up where the process ends.
+
+    A disk that is full is told of, no more.
+    """
+    thread = threading.Thread(target=_write, args=(path, parts), name=_THREAD)
     thread.start()
     return thread
 
@@ -84,15 +87,31 @@ def _write(path: Path, parts: Parts) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         with beside.open("wb") as file:
-            torch.save(content, file)
+            torch.save(content, cast("IO[bytes]", _WhileRunning(file)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of some of a disk's errors
-        print(f"packed weights are not kept, the next start takes as long: {error}", file=sys.stderr, flush=True)
+        if threading.main_thread().is_alive():
+            print(f"packed weights are not kept, the next start takes as long: {error}", file=sys.stderr, flush=True)
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+class _WhileRunning:
+    """Writes to a file until the main thread has ended: Python waits for the others, and must not wait for a disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        if not threading.main_thread().is_alive():
+            raise OSError("the process ends")
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _sweep(path: Path) -> None:

@@ -21,10 +21,7 @@ from .parts import DoesNotFitError, Parts, pack_model
 if TYPE_CHECKING:
     from ..runner import Runner
 
-_NEEDS = (
-    "needs weights of 4 or 8 bits, or dtype bfloat16; a KV cache that is not quantized; "
-    "lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
-)
+_NEEDS = "needs weights of 4 or 8 bits, or dtype bfloat16; lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
 _WORTH_KEEPING_S = 1.0  # of packing; what is quicker need not lie on a disk
 _SPARE = 2  # times the size of the weights: they are packed layer by layer, and the KV cache still grows
 
