@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 SYSTEM = Path("/sys/devices/system")
@@ -42,6 +43,16 @@ def numa_home(
     return nodes[homes[index]]
 
 
+def divide_cpus(count: int, allowed: Iterable[int] | None = None, system: Path = SYSTEM) -> list[frozenset[int]] | None:
+    """`allowed` CPUs in `count` shares of whole cores, NUMA node by NUMA node. None: too few cores, or one share."""
+    ids = frozenset(os.sched_getaffinity(0) if allowed is None else allowed)
+    cores = [core for node in _by_node(ids, system) for core in _by_core(node, system)]
+    if count == 1 or len(cores) < count:
+        return None
+    cuts = [len(cores) * i // count for i in range(count + 1)]
+    return [frozenset().union(*cores[start:stop]) for start, stop in pairwise(cuts)]
+
+
 def parse_cpu_list(text: str) -> frozenset[int]:
     """Of "0-3,8": 0, 1, 2, 3, 8."""
     spans = (part.partition("-") for part in text.strip().split(",") if part)
@@ -55,7 +66,15 @@ def _by_node(ids: frozenset[int], system: Path) -> list[frozenset[int]]:
 
 
 def _cores(ids: frozenset[int], system: Path) -> int:
-    return len({_read(system / f"cpu/cpu{id}/topology/thread_siblings_list", str(id)) for id in ids})
+    return len(_by_core(ids, system))
+
+
+def _by_core(ids: frozenset[int], system: Path) -> list[frozenset[int]]:
+    """The hardware threads of each core, of those in `ids`."""
+    cores: dict[str, set[int]] = {}
+    for id in sorted(ids):
+        cores.setdefault(_read(system / f"cpu/cpu{id}/topology/thread_siblings_list", str(id)), set()).add(id)
+    return [frozenset(core) for core in cores.values()]
 
 
 def _read(path: Path, default: str) -> str:

@@ -1,7 +1,6 @@
 """The engine as a child process: in a group of its own, with a log of its own, never outliving its agent."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -10,9 +9,7 @@ from pathlib import Path
 
 from ..core.errors import EngineError
 from ..core.logs import root_cause, tail
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+from ..core.process import die_with_parent
 
 
 class EngineProcess:
@@ -31,7 +28,7 @@ class EngineProcess:
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
             except OSError as error:
                 raise EngineError(f"cannot start the engine {argv[0]}: {error.strerror}") from error
@@ -62,8 +59,3 @@ class EngineProcess:
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-
-
-def _die_with_parent() -> None:
-    # A killed agent cannot clean up: the kernel does it.
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import SlurminferError, UsageError
 from ...core.libraries import prepare
-from .options import EngineOptions, ServerOptions
+from .options import EngineOptions, ParallelOptions, ServerOptions
 
 _HELP = {
     "model": "directory of the model: config.json, safetensors, tokenizer.json",
@@ -31,6 +31,12 @@ _HELP = {
     "speculative": "guess tokens and check several in one step: by looking them up in the text, or by a smaller model",
     "draft_model": "directory of the smaller model; it must have the same tokenizer",
     "draft_tokens": "guessed for a sequence in a step, at most; how many are worth it is measured",
+    "tensor_parallel": "processes that share each layer",
+    "pipeline_parallel": "stages of layers, one after the other, each of tensor_parallel processes",
+    "nodes": "that these processes are on",
+    "node_rank": "this node's number; 0 answers HTTP",
+    "local_rank": "this process's number on its node; 0 starts the others",
+    "rendezvous": "HOST:PORT on node 0 where processes meet (default, on one node: a free port of loopback)",
     "host": "address to listen on",
     "port": "port to listen on; 0: any free one, which is printed",
     "served_model_name": "what clients call the model (default: its directory's name)",
@@ -39,14 +45,21 @@ _HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to end; the exit status."""
-    values = vars(_parser().parse_args(argv))
+    words = sys.argv[1:] if argv is None else argv
+    values = vars(_parser().parse_args(words))
     try:
         server = ServerOptions(**_taken(ServerOptions, values))
         options = EngineOptions(**_taken(EngineOptions, values))
+        parallel = ParallelOptions(**_taken(ParallelOptions, values))
         prepare()
         from .service import serve  # not before --help had its chance: it takes a moment to import
 
-        serve(options, server)
+        if parallel.ranks > 1:
+            from .parallel.start import run
+
+            run(words, options, parallel, server)
+        else:
+            serve(options, server)
     except SlurminferError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1
@@ -55,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m slurminfer.nodes.native", description=__doc__)
-    for kind in (EngineOptions, ServerOptions):
+    for kind in (EngineOptions, ParallelOptions, ServerOptions):
         hints = get_type_hints(kind)
         for option in fields(kind):
             parser.add_argument(f"--{option.name.replace('_', '-')}", **_argument(option.name, hints[option.name]))

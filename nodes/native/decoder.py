@@ -1,20 +1,26 @@
 """The decoder: embedding, layers of attention and gated MLP, norm, head. Pre-norm, as in Llama, Mistral and Qwen.
 
-Tensor parallelism would split heads and intermediate size over ranks and sum the outputs of `_output` and `_down`.
+Of tensor parallelism, a rank's decoder has some heads and neurons: what its attention and MLP add is summed over ranks.
+Of a pipeline, it has some layers: what the stage before has computed comes in, unless it is the first.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 from ...quant.checkpoint.config import ModelConfig
 from ...quant.checkpoint.quantized import GroupQuantized
-from ...quant.checkpoint.weights import Weights
+from ...quant.checkpoint.weights import Reads
 from ...quant.rope import Rope, rotate
 from .attention import attend
 from .batch import Batch
 from .kv_cache import KVCache
 from .linears.dense import Linear
 from .linears.table import Kernels, make_head, make_linear
+from .parallel.shard import Shard
+
+Reduce = Callable[[torch.Tensor], torch.Tensor]  # the sum over the ranks of a stage
 
 
 class Norm:
@@ -35,7 +41,7 @@ class _Loader:
     """Reads the modules below one prefix of tensor names."""
 
     def __init__(
-        self, weights: Weights, prefix: str, config: ModelConfig, device: torch.device, kernels: Kernels
+        self, weights: Reads, prefix: str, config: ModelConfig, device: torch.device, kernels: Kernels
     ) -> None:
         self._weights, self._prefix, self._config = weights, prefix, config
         self._device, self._kernels = device, kernels
@@ -105,7 +111,8 @@ class MLP:
 class Layer:
     """Attention and MLP, each added to what came in."""
 
-    def __init__(self, config: ModelConfig, index: int, loader: _Loader) -> None:
+    def __init__(self, config: ModelConfig, index: int, loader: _Loader, reduce: Reduce | None) -> None:
+        self._reduce = reduce or (lambda x: x)
         self._input_norm = loader.norm("input_layernorm", config.hidden_size)
         self._post_norm = loader.norm("post_attention_layernorm", config.hidden_size)
         self._attention = Attention(config, index, loader.below("self_attn"))
@@ -115,39 +122,49 @@ class Layer:
         self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
     ) -> torch.Tensor:
         """Changes and returns x [n, hidden_size]."""
-        x += self._attention(self._input_norm(x), rotation, cache, batch)
-        x += self._mlp(self._post_norm(x))
+        x += self._reduce(self._attention(self._input_norm(x), rotation, cache, batch))
+        x += self._reduce(self._mlp(self._post_norm(x)))
         return x
 
 
 class Decoder:
-    """A whole model on one device."""
+    """A model on one device, or a part of one."""
 
     def __init__(
         self,
         config: ModelConfig,
-        weights: Weights,
+        weights: Reads,
         context_length: int,
         dtype: torch.dtype,
         device: torch.device,
         kernels: Kernels,
+        shard: Shard | None = None,
+        reduce: Reduce | None = None,
     ) -> None:
-        """Raises CorruptModelError."""
+        """`config` is that of the part, where there is a `shard`. Raises CorruptModelError."""
         root = _Loader(weights, "", config, device, kernels)
-        table = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-        self._embedding = table.to(device)
+        is_first, self._is_last = shard is None or shard.is_first, shard is None or shard.is_last
+        ties = self._is_last and config.tie_word_embeddings
+        self._embedding: torch.Tensor | None = None
+        if is_first or ties:
+            table = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+            self._embedding = table.to(device) if is_first else None
         self._rope = Rope(config, context_length, dtype, device)
-        self._layers = [Layer(config, i, root.below(f"model.layers.{i}")) for i in range(config.num_layers)]
-        self._norm = root.norm("model.norm", config.hidden_size)
-        if config.tie_word_embeddings:
-            self._head = make_head(table, device, kernels)
-        else:
-            self._head = root.head()
+        layers = range(config.num_layers)
+        self._layers = [Layer(config, i, root.below(f"model.layers.{i}"), reduce) for i in layers]
+        if self._is_last:
+            self._norm = root.norm("model.norm", config.hidden_size)
+            self._head = make_head(weights.tied_head(table), device, kernels) if ties else root.head()
 
-    def forward(self, batch: Batch, cache: KVCache) -> torch.Tensor:
-        """float32 logits [rows of batch.logits_rows, vocab_size]."""
-        x = F.embedding(batch.tokens, self._embedding)
+    def forward(self, batch: Batch, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
+        """float32 logits [rows of batch.logits_rows, vocab_size]; of a part, those of its own tokens.
+
+        A stage takes x [n, hidden_size] of the one before, and returns it for the next, in the compute dtype.
+        """
+        if x is None:
+            assert self._embedding is not None, "a later stage takes what the one before has computed"
+            x = F.embedding(batch.tokens, self._embedding)
         rotation = self._rope.at(batch.positions)
         for layer in self._layers:
             x = layer(x, rotation, cache, batch)
-        return self._head(self._norm(x[batch.logits_rows])).float()
+        return self._head(self._norm(x[batch.logits_rows])).float() if self._is_last else x

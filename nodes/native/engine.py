@@ -26,20 +26,18 @@ if TYPE_CHECKING:  # it imports torch, which takes seconds: the thread does that
 class Engine:
     """The asyncio side; all of its methods are called on the event loop that `start` was called on."""
 
-    def __init__(self, load: "Callable[[], EngineCore]") -> None:
-        self._load = load
+    def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()  # None: stop
         self._sinks: dict[str, Sink] = {}
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.limits: Limits | None = None  # None while the model is loading
         self.stats = EngineStats()
 
-    def start(self) -> None:
+    def start(self, load: "Callable[[], EngineCore]") -> None:
         """Begin to load the model."""
         self._loop = asyncio.get_running_loop()
         self.ready = asyncio.Event()
         self.ended: asyncio.Future[None] = self._loop.create_future()  # an exception if the engine broke
-        self._thread.start()
+        threading.Thread(target=self._run, args=(load,), name="engine", daemon=True).start()
 
     def submit(self, request: Request, sink: "Sink") -> None:
         """Compute `request`; its outputs go into `sink`, an EngineError at last if the engine ends before it does.
@@ -63,13 +61,18 @@ class Engine:
         await asyncio.wait([self.ended], timeout=timeout_s)
         return self.ended.done()
 
+    def fail(self, error: EngineError) -> None:
+        """End the engine for what the thread may not know of yet. May be called in any thread."""
+        self._tell(self._on_end, error)
+
     # From here on, methods with _on_ run on the event loop, the others in the thread.
 
-    def _run(self) -> None:
+    def _run(self, load: "Callable[[], EngineCore]") -> None:
         try:
-            core = self._load()
+            core = load()
             self._tell(self._on_ready, core.limits, core.stats())
             self._compute(core)
+            core.close()
         except BaseException as error:  # not to carry on: the server hears of it and ends the process
             self._tell(self._on_end, error)
         else:
@@ -109,6 +112,8 @@ class Engine:
                 sink.put_nowait(output)
 
     def _on_end(self, error: BaseException | None) -> None:
+        if self.ended.done():  # what has ended it breaks the thread's step too
+            return
         sinks, self._sinks = self._sinks, {}
         for sink in sinks.values():
             sink.put_nowait(EngineError("the engine has failed" if error else "the engine is shutting down"))

@@ -45,7 +45,8 @@ class EngineCore:
         if options.speculative != "none":
             self._speculation = Speculation(options, self._scheduler, self.limits, draft)
         self._process = describe()
-        self._prompt_tokens = self._generation_tokens = self._hit_tokens = 0
+        self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
+        self._step_s = 0.0
 
     @property
     def busy(self) -> bool:
@@ -74,6 +75,8 @@ class EngineCore:
         began = time.perf_counter()
         logits = self._model.forward([self._chunk(slice, guesses.get(slice.request.id, [])) for slice in slices])
         seconds = time.perf_counter() - began
+        self._steps += 1
+        self._step_s += seconds
         self._scheduler.complete(slices)
         outputs = self._sample(logits, sampled, guesses)
         if self._speculation:
@@ -113,6 +116,10 @@ class EngineCore:
             place += 1
         return outputs
 
+    def close(self) -> None:
+        """No step follows."""
+        self._model.close()
+
     def stats(self) -> EngineStats:
         return EngineStats(
             running_requests=self._scheduler.num_running,
@@ -125,6 +132,9 @@ class EngineCore:
             preemptions=self._scheduler.preemptions,
             speculative_draft_tokens=self._speculation.guessed if self._speculation else 0,
             speculative_accepted_tokens=self._speculation.accepted if self._speculation else 0,
+            steps=self._steps,
+            step_seconds=self._step_s,
+            communication_seconds=self._model.communication_s,
             compiled_kernels=self._model.compiled,
             process=self._process,
         )

@@ -87,8 +87,10 @@ def block_bytes(config: ModelConfig, block_size: int, format: KVFormat) -> int:
     return config.num_layers * 2 * config.num_kv_heads * block_size * vector_bytes(format)
 
 
-def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int) -> int:
+def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int, sharing: int = 1) -> int:
     """As told; else 80% of what is free on a GPU, or of what the job has left but for `reserved` bytes.
+
+    Of a job's memory `sharing` processes get equal parts.
 
     Without a job or cgroup whose memory is this process's own: a quarter of what there is, 4 GiB at most.
     """
@@ -98,8 +100,8 @@ def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int
         return int(torch.cuda.mem_get_info(device)[0] * 0.8)
     own = own_bytes()
     if own is None:
-        return min(int(_SHARED_GIB * GIB), available_bytes() // 4)
-    return int(max(own - reserved, 0) * 0.8)
+        return min(int(_SHARED_GIB * GIB), available_bytes() // 4) // sharing
+    return int(max(own // sharing - reserved, 0) * 0.8)
 
 
 def step_bytes(config: ModelConfig, options: EngineOptions) -> int:

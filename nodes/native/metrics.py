@@ -20,6 +20,9 @@ _COUNTERS = {  # the client library appends _total
     "prefix_cache_hit_tokens": "Prompt tokens found in the prefix cache",
     "prompt_tokens": "Prompt tokens of sequences that began to generate",
     "generation_tokens": "Tokens generated",
+    "steps": "Steps that the model has computed",
+    "step_seconds": "Seconds that they took, without sampling",
+    "communication_seconds": "Seconds of steps that went to the other ranks, and to waiting for them",
     "preemptions": "Running sequences made to wait because KV blocks ran out",
     "speculative_draft_tokens": "Tokens guessed and checked",
     "speculative_accepted_tokens": "Guesses that were right",
@@ -43,6 +46,9 @@ class EngineStats:
     prefix_cache_hit_tokens: int = 0
     prompt_tokens: int = 0
     generation_tokens: int = 0
+    steps: int = 0
+    step_seconds: float = 0.0
+    communication_seconds: float = 0.0
     preemptions: int = 0
     compiled_kernels: bool = False
     speculative_draft_tokens: int = 0

@@ -63,6 +63,45 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParallelOptions:
+    """Which of the processes that compute the model together this is. Raises UsageError."""
+
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    nodes: int = 1
+    node_rank: int = 0
+    local_rank: int = 0
+    rendezvous: str | None = None  # HOST:PORT, where rank 0 listens
+
+    def __post_init__(self) -> None:
+        for name in ("tensor_parallel", "pipeline_parallel", "nodes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}: expected at least 1")
+        if self.ranks % self.nodes:
+            raise UsageError(f"nodes = {self.nodes}: expected a divisor of the {self.ranks} ranks")
+        for name, count in (("node_rank", self.nodes), ("local_rank", self.ranks_here)):
+            if not 0 <= getattr(self, name) < count:
+                raise UsageError(f"{name} = {getattr(self, name)}: expected 0 to {count - 1}")
+        if self.rendezvous is None and self.nodes > 1:
+            raise UsageError("rendezvous is missing: expected HOST:PORT of node 0, where nodes are several")
+        if self.rendezvous is not None and not self.rendezvous.rpartition(":")[2].isdigit():
+            raise UsageError(f"rendezvous = {self.rendezvous!r}: expected HOST:PORT")
+
+    @property
+    def ranks(self) -> int:
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def ranks_here(self) -> int:
+        """On this node."""
+        return self.ranks // self.nodes
+
+    @property
+    def rank(self) -> int:
+        return self.node_rank * self.ranks_here + self.local_rank
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """Options of the HTTP server in front of the engine."""
 

@@ -10,7 +10,6 @@ from ...core.cpus import allowed_cpus
 from ...core.errors import EngineError
 from ...core.memory import available_bytes
 from ...quant.checkpoint.config import ModelConfig, read_config, stored_bytes
-from ...quant.checkpoint.weights import Weights
 from ...quant.kv import make_format
 from ...quant.models import check_quantization
 from ...quant.numerics import native_dtype
@@ -22,19 +21,23 @@ from .kv_cache import KVCache, block_bytes, budget_bytes, count_blocks, step_byt
 from .linears.choice import choose_kernels
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
-from .step import Chunk
+from .parallel.part import Part
+from .step import Chunk, Model
 from .tokenizer import check_same_tokens
 
 
 class Decodes(Protocol):
     """What computes a model's steps."""
 
-    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """See `Model.forward`."""
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+        """As `Model.forward`; a stage that is not the first takes x of the one before, and hands on its own.
+
+        x is [tokens of all chunks, hidden_size], in an order that follows from the chunks.
+        """
 
 
 class Runner:
-    """The `Model` of step.py."""
+    """The `Model` of step.py, or one rank's part of it."""
 
     def __init__(self, config: ModelConfig, decoder: Decodes, cache: KVCache, context_length: int) -> None:
         self.config, self.decoder = config, decoder
@@ -43,16 +46,25 @@ class Runner:
         self.block_size = cache.block_size
         self.num_blocks = cache.num_blocks
         self.cache = cache
+        self.communication_s = 0.0
 
     @property
     def compiled(self) -> bool:
         """Whether steps are computed by the compiled library."""
         return isinstance(self.decoder, FusedDecoder)
 
+    @property
+    def hidden_dtype(self) -> torch.dtype:
+        """Of what a stage hands on."""
+        return torch.float32 if self.compiled else self.cache.format.dtype
+
     @torch.inference_mode()
-    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """See `Model.forward`."""
-        return self.decoder.forward(chunks)
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+        """See `Decodes.forward`."""
+        return self.decoder.forward(chunks, x)
+
+    def close(self) -> None:
+        """See `Model.close`."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,11 @@ class PlainDecoder:
     cache: KVCache
     config: ModelConfig
 
-    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """See `Model.forward`."""
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+        """See `Decodes.forward`."""
         paged_heads = self.config.num_heads if supports(self.cache.format, self.cache.device) else None
-        return self.decoder.forward(make_batch(chunks, self.cache, set(self.config.windows), paged_heads), self.cache)
+        batch = make_batch(chunks, self.cache, set(self.config.windows), paged_heads)
+        return self.decoder.forward(batch, self.cache, x)
 
 
 def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
@@ -77,14 +90,18 @@ def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
 
     Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, EngineError (an option cannot be met).
     """
-    config = read_config(options.model)
+    return load_part(options, Part(whole=read_config(options.model)), at_once)
+
+
+def load_part(options: EngineOptions, part: Part, at_once: bool = False) -> Runner:
+    """The same for one rank's part of a model."""
     if options.quantization is not None:
         check_quantization(options.model, options.quantization)
     torch.set_num_threads(options.threads or allowed_cpus().cores)
-    return _load(options, config, _context_length(options.context_length, config), at_once)
+    return _load(options, part, _context_length(options.context_length, part.whole), at_once)
 
 
-def load_draft(options: EngineOptions, target: Runner) -> Runner:
+def load_draft(options: EngineOptions, target: Model) -> Runner:
     """The model of `draft_model`, in as many blocks as `target` has.
 
     Raises as `load_model`, and EngineError for a draft that does not know the same tokens.
@@ -93,28 +110,29 @@ def load_draft(options: EngineOptions, target: Runner) -> Runner:
     config = read_config(options.draft_model)
     check_same_tokens(options.model, options.draft_model)
     own = replace(options, model=options.draft_model, quantization=None, kernels="auto", kv_cache_dtype="auto")
-    return _load(own, config, min(target.context_length, config.max_position_embeddings), False, target.num_blocks)
+    context_length = min(target.context_length, config.max_position_embeddings)
+    return _load(own, Part(whole=config), context_length, False, target.num_blocks)
 
 
 def _load(
-    options: EngineOptions, config: ModelConfig, context_length: int, at_once: bool, num_blocks: int | None = None
+    options: EngineOptions, part: Part, context_length: int, at_once: bool, num_blocks: int | None = None
 ) -> Runner:
     """`num_blocks` of the KV cache: by default what its budget holds."""
-    device = _device(options.device)
+    config, device = part.config, device_of(options.device)
     dtype = _dtype(options.dtype, device)
     format = make_format(options.kv_cache_dtype, config.head_dim, dtype, device)
-    upgrade = Upgrade(options, config, context_length, dtype, format, device)
+    upgrade = Upgrade(options, part, context_length, dtype, format, device)
     later = at_once and upgrade.must_compile
     with torch.inference_mode():
         fused = None if later else upgrade.load()
-        plain = None if fused else _load_plain(options, config, context_length, dtype, device)
+        plain = None if fused else _load_plain(options, part, context_length, dtype, device)
         if num_blocks is None:
             # Until the library is there and the plain decoder gone, weights are held twice. The draft is still to come.
             coming = [path for path in (options.model if later else None, options.draft_model) if path is not None]
             reserved = step_bytes(config, options) + sum(map(stored_bytes, coming))
-            budget = budget_bytes(options.kv_cache_gib, device, reserved)
+            budget = budget_bytes(options.kv_cache_gib, device, reserved, part.ranks_here)
             beside = _draft_bytes(options, dtype, device)
-            num_blocks = count_blocks(config, context_length, options.block_size, format, budget, beside)
+            num_blocks = part.least(count_blocks(config, context_length, options.block_size, format, budget, beside))
         cache = KVCache(config, num_blocks, options.block_size, format, device)
     if fused is not None:
         fused.attach(cache)
@@ -127,11 +145,11 @@ def _load(
 
 
 def _load_plain(
-    options: EngineOptions, config: ModelConfig, context_length: int, dtype: torch.dtype, device: torch.device
+    options: EngineOptions, part: Part, context_length: int, dtype: torch.dtype, device: torch.device
 ) -> Decoder:
-    weights = Weights(options.model, dtype, config.quantization)
-    kernels = choose_kernels(options, config, dtype, device, available_bytes())
-    return Decoder(config, weights, context_length, dtype, device, kernels)
+    weights = part.weights(options.model, dtype)
+    kernels = choose_kernels(options, part.config, dtype, device, available_bytes())
+    return Decoder(part.config, weights, context_length, dtype, device, kernels, part.shard, part.reduce)
 
 
 def _draft_bytes(options: EngineOptions, dtype: torch.dtype, device: torch.device) -> int:
@@ -149,7 +167,8 @@ def _context_length(wanted: int | None, config: ModelConfig) -> int:
     return wanted or most
 
 
-def _device(wanted: Device) -> torch.device:
+def device_of(wanted: Device) -> torch.device:
+    """Raises EngineError."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise EngineError("device = 'cuda': this PyTorch sees no CUDA GPU")
     if wanted == "auto":

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -21,6 +22,7 @@ from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from .engine_core import EngineCore
+    from .step import Model
 
 _GRACE_S = 5.0  # for requests in flight when told to end
 _STOP_S = 5.0  # for the engine's last step
@@ -28,13 +30,17 @@ _CLOSE_S = 1.0  # for the last answers to leave
 _BACKLOG = 1024
 
 
-def serve(options: EngineOptions, server: ServerOptions) -> None:
+# Starts what an engine needs besides its own process, and returns what loads it; is told how to end the engine.
+Begin = Callable[[Callable[[EngineError], None]], "Callable[[], EngineCore]"]
+
+
+def serve(options: EngineOptions, server: ServerOptions, begin: Begin | None = None) -> None:
     """Serve one model until SIGTERM or SIGINT. Raises SlurminferErrors only; the engine's thread may still be alive."""
     if not options.model.is_dir():
         raise ModelNotFoundError(f"model {options.model}: no such directory")
     listener = bind(server.host, server.port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, server, listener))
+        runner.run(_serve(options, server, listener, begin or (lambda _: lambda: load(options))))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -52,20 +58,26 @@ def bind(host: str, port: int) -> socket.socket:
 
 def load(options: EngineOptions) -> "EngineCore":
     """Import PyTorch and read the model: seconds."""
-    from .engine_core import EngineCore
-    from .runner import load_draft, load_model
+    from .runner import load_model
 
-    model = load_model(options, at_once=True)
+    return core_of(load_model(options, at_once=True), options)
+
+
+def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
+    """With the draft that the options name. Raises as `load_draft`."""
+    from .engine_core import EngineCore
+    from .runner import load_draft
+
     core = EngineCore(model, options, load_draft(options, model) if options.speculative == "draft" else None)
     gc.freeze()  # what is there stays: looking through it again and again would stall steps
     return core
 
 
-async def _serve(options: EngineOptions, server: ServerOptions, listener: socket.socket) -> None:
+async def _serve(options: EngineOptions, server: ServerOptions, listener: socket.socket, begin: Begin) -> None:
     started_at = time.monotonic()
     told = _signals()
-    engine = Engine(lambda: load(options))
-    engine.start()
+    engine = Engine()
+    engine.start(begin(engine.fail))
     tokenizer = Tokenizer(options.model)
     template = ChatTemplate(options.model, tokenizer.special_tokens)
     name = server.served_model_name or options.model.resolve().name

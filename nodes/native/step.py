@@ -26,6 +26,10 @@ class Model(Protocol):
     num_blocks: int
 
     @property
+    def communication_s(self) -> float:
+        """Seconds of all steps that went to other processes, and to waiting for them."""
+
+    @property
     def compiled(self) -> bool:
         """Whether steps are computed by the compiled library."""
 
@@ -36,3 +40,6 @@ class Model(Protocol):
         valid until the next call.
         No two chunks are of one sequence; full blocks may be shared and are never written again.
         """
+
+    def close(self) -> None:
+        """No step follows: let go of the processes that compute with this one."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,21 @@ from .quantized import GroupQuantized
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+
+
+class Reads(Protocol):
+    """What hands a decoder its weights: those of a model directory, or a part of them."""
+
+    dtype: torch.dtype
+
+    def read(self, name: str, *shape: int) -> torch.Tensor:
+        """See `Weights.read`."""
+
+    def linear(self, prefix: str, outputs: int, inputs: int) -> torch.Tensor | GroupQuantized:
+        """See `Weights.linear`."""
+
+    def tied_head(self, embedding: torch.Tensor) -> torch.Tensor:
+        """See `Weights.tied_head`."""
 
 
 class Weights:
@@ -46,6 +61,10 @@ class Weights:
             return self.read(f"{prefix}.weight", outputs, inputs)
         weight = self._format.read(self, prefix, outputs, inputs)
         return weight if isinstance(weight, GroupQuantized) else weight.to(self.dtype)
+
+    def tied_head(self, embedding: torch.Tensor) -> torch.Tensor:
+        """lm_head of a model whose head is its embedding."""
+        return embedding
 
     def stored(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         """As `read`, in the file's dtype, which must be `dtype` if one is given."""

@@ -26,6 +26,7 @@ class FakeModel:
     """Deterministic, and strict about what it is handed."""
 
     compiled = False
+    communication_s = 0.0
 
     def __init__(self, num_blocks: int, block_size: int, context_length: int = 10_000, *, errs: int = 0) -> None:
         """It says something else every `errs` tokens or so."""

@@ -110,7 +110,7 @@ from slurminfer.nodes.native.engine_core import EngineCore
 from slurminfer.nodes.native.options import EngineOptions, ServerOptions
 
 class Broken:
-    vocab_size, context_length, block_size, num_blocks, compiled = 320, 100, 4, 100, False
+    vocab_size, context_length, block_size, num_blocks, compiled, communication_s = 320, 100, 4, 100, False, 0.0
     def forward(self, chunks):
         raise RuntimeError("the model broke")
 

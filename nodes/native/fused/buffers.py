@@ -15,6 +15,7 @@ class Room:
     x: torch.Tensor  # float32 [rows, hidden]
     qkv: torch.Tensor  # float32 [rows, (heads + 2 kv_heads) * head_dim]
     attention: torch.Tensor  # float32 [rows, heads * head_dim]
+    share: torch.Tensor  # float32 [rows, hidden]: what one rank of several has to add to x
     logits: torch.Tensor  # float32 [rows that have logits, padded vocabulary]
     pointers: tuple[int, ...]  # of library.Step, from x on
 
@@ -31,22 +32,22 @@ class Buffers:
             "attention": heads,
             "partial": config.num_heads * (config.head_dim + 2),
             "inner": 2 * config.intermediate_size,
+            "share": config.hidden_size,
             "codes": widest // 2,  # two bytes of each input
             "scales": 2 * (widest // GROUPS[-1]),
             "logits": head_outputs,
         }
         self._found = {name: torch.empty(0) for name in self._widths}
 
-    def take(self, rows: int, pieces: int, logits_rows: int) -> Room:
+    def take(self, rows: int, pieces: int, logits_rows: int, shares: bool) -> Room:
         """For a step of `rows`, with `pieces` pieces of attention; contents are whatever was there."""
-        counts = {"partial": pieces, "logits": logits_rows}
+        counts = {"partial": pieces, "logits": logits_rows, "share": rows * shares}
         for name, width in self._widths.items():
             needed = counts.get(name, rows) * width
             if len(self._found[name]) < needed:
                 self._found[name] = torch.empty(needed)
-        views = {
-            name: self._found[name][: counts.get(name, rows) * self._widths[name]].view(-1, self._widths[name])
-            for name in ("x", "qkv", "attention", "logits")
-        }
+        names = ("x", "qkv", "attention", "share", "logits")
+        sizes = {name: (counts.get(name, rows), self._widths[name]) for name in names}
+        views = {name: self._found[name][: n * width].view(n, width) for name, (n, width) in sizes.items()}
         order = ("x", "qkv", "attention", "partial", "inner", "codes", "scales")
         return Room(**views, pointers=tuple(self._found[name].data_ptr() for name in order))

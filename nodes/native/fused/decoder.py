@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.kv import Int4, Int8, KVFormat
 from ....quant.rope import Rope
+from ..decoder import Reduce
 from ..kv_cache import KVCache
 from ..step import Chunk
 from . import library
-from .buffers import Buffers
+from .buffers import Buffers, Room
 from .layout import Layout
 from .pack import GROUPS
 from .parts import Parts
@@ -29,10 +30,16 @@ _WIDEST_HEAD = 256
 
 
 class FusedDecoder:
-    """A whole model on a CPU. The KV cache comes later: see `attach`."""
+    """A model on a CPU, or a part of one. The KV cache comes later: see `attach`."""
 
-    def __init__(self, path: Path, config: ModelConfig, parts: Parts, context_length: int) -> None:
-        """Computes `parts` with the library at `path`. Raises OSError (the library does not load)."""
+    def __init__(
+        self, path: Path, config: ModelConfig, parts: Parts, context_length: int, reduce: Reduce | None = None
+    ) -> None:
+        """Computes `parts` with the library at `path`; `reduce`: there are other ranks, which have other heads.
+
+        Raises OSError (the library does not load).
+        """
+        self._reduce = reduce
         self._library, self._config, self._parts = library.load(path), config, parts
         self._layers = (library.Layer * config.num_layers)()
         for index, layer in enumerate(parts.layers):
@@ -42,8 +49,8 @@ class FusedDecoder:
                 None, None, config.windows[index] or 0,
             )  # fmt: skip
         self._tables = Rope(config, context_length, torch.float32, torch.device("cpu")).tables
-        self._head = parts.head.matrix
-        self._buffers = Buffers(config, self._head.outputs)
+        self._head = None if parts.head is None else parts.head.matrix
+        self._buffers = Buffers(config, 0 if self._head is None else self._head.outputs)
 
     @property
     def weight_bytes(self) -> int:
@@ -62,21 +69,39 @@ class FusedDecoder:
             cache.block_size, _cache_kind(cache.format), config.rms_norm_eps,
         )  # fmt: skip
 
-    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """See `Model.forward`; the result is valid until the next call."""
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+        """See `Decodes.forward`; the result is valid until the next call."""
         layout = Layout(chunks, self._cache.block_size)
-        room = self._buffers.take(len(layout.tokens), layout.pieces, len(layout.logits_rows))
-        room.x.copy_(F.embedding(layout.tokens, self._parts.embedding))
+        shares = self._reduce is not None
+        room = self._buffers.take(len(layout.tokens), layout.pieces, len(layout.logits_rows), shares)
+        if x is None:
+            assert self._parts.embedding is not None, "a later stage takes what the one before has computed"
+            x = F.embedding(layout.tokens, self._parts.embedding)
+        room.x.copy_(x)
         step = library.Step(
             len(layout.tokens), layout.single, len(layout.block_rows), torch.get_num_threads(), layout.tables.shape[1],
             layout.positions.data_ptr(), layout.sequence.data_ptr(), layout.tables.data_ptr(),
             layout.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
         )  # fmt: skip
+        self._run_layers(step, room)
+        return room.x if self._head is None else self._run_head(step, room, layout)
+
+    def _run_layers(self, step: library.Step, room: Room) -> None:
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
-        self._library.run_layers(model, at, self._config.num_layers)
+        if self._reduce is None:
+            return self._library.run_layers(model, at, self._config.num_layers)
+        for layer in range(self._config.num_layers):
+            for is_mlp in (0, 1):
+                self._library.run_part(model, at, layer, is_mlp, room.share.data_ptr())
+                room.x.add_(self._reduce(room.share))
+        return None
+
+    def _run_head(self, step: library.Step, room: Room, layout: Layout) -> torch.Tensor:
+        assert self._head is not None and self._parts.head is not None and self._parts.norm is not None
         rows, head, norm = room.x[layout.logits_rows], ctypes.addressof(self._head), self._parts.norm.data_ptr()
+        model, at = ctypes.addressof(self._model), ctypes.addressof(step)
         self._library.run_head(model, at, head, norm, len(rows), rows.data_ptr(), room.logits.data_ptr())
-        return room.logits[:, : self._config.vocab_size]
+        return room.logits[:, : self._parts.head.outputs]
 
 
 def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> bool:

@@ -11,7 +11,7 @@ from ..step import Chunk
 # Longer chunks attend in blocks, which read keys and values once for many queries. Shorter ones, such as tokens that a
 # draft proposes, are computed bit by bit as if they came one after the other.
 _SINGLE = 16
-_PIECE = 256  # tokens of context in a piece of work; kSplit of kernels.cpp
+_PIECE = 256  # tokens of context in a piece of work; kSplit of kernels/attention_rows.h
 _BLOCK = 32  # rows
 
 

@@ -1,4 +1,4 @@
-"""kernels.cpp as a library of this machine: compiled once per CPU type, kept in the user's cache, called by ctypes.
+"""kernels/ as a library of this machine: compiled once per CPU type, kept in the user's cache, called by ctypes.
 
 The library has no OpenMP of its own: it joins the threads that PyTorch has, whose runtime is in the process already.
 Two runtimes would spin against each other for the same cores.
@@ -18,7 +18,7 @@ import torch
 from ....core.libraries import OPENMP, loaded
 from ....core.paths import home
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = Path(__file__).with_name("kernels")
 # Fused multiply-adds are written as such where they are meant. The compiler must not make more of them: bits would
 # depend on how it unrolled a loop.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-fopenmp")
@@ -29,7 +29,7 @@ _Int = ctypes.c_int32
 
 
 class Matrix(ctypes.Structure):
-    """See kernels.cpp, as for all structures here."""
+    """See kernels/model.h, as for all structures here."""
 
     _fields_ = [
         ("codes", Pointer), ("affine", Pointer), ("bias", Pointer), ("order", Pointer),
@@ -72,6 +72,7 @@ class Step(ctypes.Structure):
 
 _FUNCTIONS: dict[str, Sequence[type]] = {
     "run_layers": (Pointer, Pointer, _Int),
+    "run_part": (Pointer, Pointer, _Int, _Int, Pointer),
     "run_head": (Pointer, Pointer, Pointer, Pointer, _Int, Pointer, Pointer),
     "run_linear": (Pointer, Pointer, Pointer, Pointer),
 }
@@ -98,7 +99,7 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
     object = beside.with_suffix(".o")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _run(found, *flags, "-c", str(SOURCE), "-o", str(object))
+        _run(found, *flags, "-c", str(SOURCES / "kernels.cpp"), "-o", str(object))
         _run(found, "-shared", str(object), "-o", str(beside))  # without OpenMP's own library: see above
         os.replace(beside, path)
     finally:
@@ -134,8 +135,9 @@ def _run(*command: str) -> str:
 
 
 def _key(compiler: str) -> str:
-    """Of the source, the compiler and the CPU's instructions."""
+    """Of the sources, the compiler and the CPU's instructions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line for line in lines if line.startswith("flags")), "")
-    parts = (SOURCE.read_text(), _run(compiler, "--version"), " ".join(sorted(flags.split())), " ".join(FLAGS))
+    sources = "".join(path.read_text() for path in sorted(SOURCES.iterdir()))
+    parts = (sources, _run(compiler, "--version"), " ".join(sorted(flags.split())), " ".join(FLAGS))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Weights as kernels.cpp reads them: 16 outputs side by side, for one instruction that multiplies 4 inputs of each."""
+"""Weights as kernels/ read them: 16 outputs side by side, for one instruction that multiplies 4 inputs of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _ROWS = 4096  # rounded to 8 bits at once, in float32
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A weight [outputs, inputs], padded with outputs to a multiple of 16. See kernels.cpp for the layouts."""
+    """A weight [outputs, inputs], padded with outputs to a multiple of 16. See kernels/model.h for the layouts."""
 
     codes: torch.Tensor
     affine: torch.Tensor | None

@@ -7,7 +7,8 @@ import torch
 
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.checkpoint.quantized import GroupQuantized, concatenate
-from ....quant.checkpoint.weights import Weights
+from ....quant.checkpoint.weights import Reads
+from ..parallel.shard import Shard
 from .pack import DENSE_BITS, Packed, fits, pack, pack_dense, round_to_bytes
 
 
@@ -37,29 +38,36 @@ class LayerParts:
 
 @dataclass(frozen=True)
 class Parts:
-    """A model."""
+    """A model, or a stage of one: the last has norm and head, the first has the embedding."""
 
     layers: Sequence[LayerParts]
-    norm: torch.Tensor  # float32
-    head: Packed
-    embedding: torch.Tensor  # [vocabulary, hidden], in the engine's dtype
+    norm: torch.Tensor | None  # float32
+    head: Packed | None
+    embedding: torch.Tensor | None  # [vocabulary, hidden], in the engine's dtype
 
     @property
     def step_bytes(self) -> int:
         """What a step of one token reads, beside keys and values."""
-        layers = sum(tensor.nbytes for layer in self.layers for tensor in layer.tensors)
-        return layers + self.norm.nbytes + sum(tensor.nbytes for tensor in self.head.tensors)
+        tensors = [tensor for layer in self.layers for tensor in layer.tensors]
+        if self.norm is not None and self.head is not None:
+            tensors += [self.norm, *self.head.tensors]
+        return sum(tensor.nbytes for tensor in tensors)
 
 
-def pack_model(config: ModelConfig, weights: Weights) -> Parts:
-    """Layer by layer. Raises CorruptModelError, DoesNotFitError."""
+def pack_model(config: ModelConfig, weights: Reads, shard: Shard | None = None) -> Parts:
+    """Layer by layer; `config` is that of the `shard`, if there is one. Raises CorruptModelError, DoesNotFitError."""
     layers = [_layer(config, weights, f"model.layers.{index}.") for index in range(config.num_layers)]
-    embedding = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-    head = _head(config, weights, embedding, layers[0].o)
-    return Parts(layers, weights.read("model.norm.weight", config.hidden_size).float(), head, embedding)
+    is_first, is_last = shard is None or shard.is_first, shard is None or shard.is_last
+    embedding = norm = head = None
+    if is_first or (is_last and config.tie_word_embeddings):
+        embedding = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+    if is_last:
+        norm = weights.read("model.norm.weight", config.hidden_size).float()
+        head = _head(config, weights, embedding, layers[0].o)
+    return Parts(layers, norm, head, embedding if is_first else None)
 
 
-def _layer(config: ModelConfig, weights: Weights, prefix: str) -> LayerParts:
+def _layer(config: ModelConfig, weights: Reads, prefix: str) -> LayerParts:
     q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     hidden, inner = config.hidden_size, config.intermediate_size
 
@@ -83,10 +91,12 @@ def _layer(config: ModelConfig, weights: Weights, prefix: str) -> LayerParts:
     )
 
 
-def _head(config: ModelConfig, weights: Weights, embedding: torch.Tensor, like: Packed) -> Packed:
+def _head(config: ModelConfig, weights: Reads, embedding: torch.Tensor | None, like: Packed) -> Packed:
     """Of a quantized model, a dense head is rounded to 8 bits, in groups `like` those of its layers."""
-    head: torch.Tensor | GroupQuantized = embedding
-    if not config.tie_word_embeddings:
+    head: torch.Tensor | GroupQuantized
+    if embedding is not None and config.tie_word_embeddings:
+        head = weights.tied_head(embedding)
+    else:
         head = weights.linear("lm_head", config.vocab_size, config.hidden_size)
     if isinstance(head, torch.Tensor) and like.bits != DENSE_BITS:
         head = round_to_bytes(head, like.group)

@@ -28,9 +28,9 @@ _THREAD, _NICE = "packed weights", 19
 _LEFTOVER_S = 3600.0  # old enough for a temporary file to be one that nobody writes any more
 
 
-def place_of(model: Path, dtype: torch.dtype) -> Path:
-    """Where the packed weights of a model directory lie, or would lie: a name that changes with what is in it."""
-    digest = hashlib.sha256(f"{_VERSION} {dtype}".encode())
+def place_of(model: Path, dtype: torch.dtype, part: str = "") -> Path:
+    """Where packed weights of a model directory, or of a `part`, lie or would lie: a name that changes with them."""
+    digest = hashlib.sha256(f"{_VERSION} {dtype} {part}".encode())
     digest.update((model / "config.json").read_bytes())
     for path in sorted(model.glob("*.safetensors")):
         status = path.stat()
@@ -50,7 +50,8 @@ def read(path: Path, config: ModelConfig) -> Parts | None:
         layers = [_layer(layer) for layer in found["layers"]]
         if len(layers) != config.num_layers:
             raise ValueError(f"{len(layers)} layers, config.json says {config.num_layers}")
-        return Parts(layers, found["norm"], Packed(**found["head"]), found["embedding"])
+        head = found["head"]
+        return Parts(layers, found["norm"], None if head is None else Packed(**head), found["embedding"])
     except Exception as error:  # whatever a damaged file does to unpickling: the checkpoint has it all
         print(f"{path} is damaged, weights are packed anew: {error!r}", file=sys.stderr, flush=True)
         return None
@@ -80,7 +81,7 @@ def _write(path: Path, parts: Parts) -> None:
     content = {
         "layers": [_fields(layer) for layer in parts.layers],
         "norm": parts.norm,
-        "head": _fields(parts.head),
+        "head": None if parts.head is None else _fields(parts.head),
         "embedding": parts.embedding,
     }
     try:

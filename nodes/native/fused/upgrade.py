@@ -10,10 +10,10 @@ import torch
 
 from ....core.errors import EngineError, SlurminferError
 from ....core.memory import available_bytes
-from ....quant.checkpoint.config import ModelConfig, stored_bytes
-from ....quant.checkpoint.weights import Weights
+from ....quant.checkpoint.config import stored_bytes
 from ....quant.kv import KVFormat
 from ..options import EngineOptions
+from ..parallel.part import Part
 from . import library, store
 from .decoder import FusedDecoder, can_fuse
 from .parts import DoesNotFitError, Parts, pack_model
@@ -32,17 +32,17 @@ class Upgrade:
     def __init__(
         self,
         options: EngineOptions,
-        config: ModelConfig,
+        part: Part,
         context_length: int,
         dtype: torch.dtype,
         format: KVFormat,
         device: torch.device,
     ) -> None:
         """Raises EngineError where the options want the library and it cannot compute this model here."""
-        self._options, self._config, self._context_length, self._dtype = options, config, context_length, dtype
+        self._options, self._part, self._context_length, self._dtype = options, part, context_length, dtype
         self._path: Path | None = None
         if options.kernels == "compiled" or (options.kernels == "auto" and options.dtype != "float32"):
-            fits = can_fuse(config, format, device) and options.lm_head == "auto"
+            fits = can_fuse(part.config, format, device) and options.lm_head == "auto"
             self._path = library.place() if fits else None
         if self._path is None:
             self._go_without(_NEEDS)
@@ -59,7 +59,7 @@ class Upgrade:
         try:
             if not self._path.exists():
                 library.compile_to(self._path)
-            return FusedDecoder(self._path, self._config, self._parts(), self._context_length)
+            return FusedDecoder(self._path, self._part.config, self._parts(), self._context_length, self._part.reduce)
         except DoesNotFitError as error:
             self._go_without(str(error), error)
             return None
@@ -75,12 +75,13 @@ class Upgrade:
 
     def _parts(self) -> Parts:
         """From the file of the last time, else from the checkpoint. Raises CorruptModelError, DoesNotFitError."""
-        place = store.place_of(self._options.model, self._dtype)
-        parts = store.read(place, self._config)
+        config = self._part.config
+        place = store.place_of(self._options.model, self._dtype, self._part.name)
+        parts = store.read(place, config)
         if parts is not None:
             return parts
         began = time.monotonic()
-        parts = pack_model(self._config, Weights(self._options.model, self._dtype, self._config.quantization))
+        parts = pack_model(config, self._part.weights(self._options.model, self._dtype), self._part.shard)
         if time.monotonic() - began > _WORTH_KEEPING_S:
             store.write_later(place, parts)
         return parts

@@ -1,0 +1,107 @@
+// One step of a decoder on a CPU, in one parallel region.
+//
+// Weights are codes of 4 or 8 bits with a scale and an offset per group of inputs; what goes into such a linear layer is
+// rounded to 8 bits, one scale per row and group, so that products are sums of integers. Or weights are bfloat16, and so
+// is what goes in. All else is float32, but for keys and values: in the cache they are float32, bfloat16, or codes of 8
+// or 4 bits.
+//
+//     norm -> round -> qkv -> rotate, store -> attend -> round -> o, add -> norm -> round -> gate, up -> silu -> round
+//          -> down, add
+//
+// Every row is computed in the same order of operations however many rows and threads there are: batches change no bit
+// of an answer. That is why sums are cut at fixed places, and multiply-adds are written as such.
+//
+// Compiled with -march=native for CPUs with AVX2, FMA and F16C, or AVX512, or AVX512 and AMX.
+
+#include "attention_blocks.h"
+#include "attention_rows.h"
+#include "inputs.h"
+#include "linear.h"
+
+namespace {
+
+template <class Cache>
+void attention(const Model& m, const Layer& layer, const Step& s) {
+    rotate_store<Cache>(m, layer, s);
+    attend<Cache>(m, layer, s);
+    attend_blocks<Cache>(m, layer, s);
+}
+
+void attention(const Model& m, const Layer& layer, const Step& s) {
+    switch (m.cache_kind) {
+        case kFloat32: return attention<Plain<float>>(m, layer, s);
+        case kBFloat16: return attention<Plain<uint16_t>>(m, layer, s);
+        case kInt8: return attention<Int8>(m, layer, s);
+        case kInt4: return attention<Int4>(m, layer, s);
+    }
+}
+
+// What attention adds to x, into y [rows, hidden]: onto what is there if that is x itself.
+void attention_part(const Model& m, const Layer& layer, const Step& s, float* y) {
+    norm_round(s.x, s.rows, layer.input_norm, m.eps, layer.qkv, s);
+    multiply(layer.qkv, s.rows, s, s.qkv, layer.qkv.outputs, false);
+#pragma omp barrier
+    attention(m, layer, s);
+    round_rows(s.attention, s.rows, layer.o, s);
+    multiply(layer.o, s.rows, s, y, m.hidden, y == s.x);
+#pragma omp barrier
+}
+
+// The same of the MLP.
+void mlp_part(const Model& m, const Layer& layer, const Step& s, float* y) {
+    norm_round(s.x, s.rows, layer.post_norm, m.eps, layer.gate_up, s);
+    multiply(layer.gate_up, s.rows, s, s.inner, 2 * m.inner, false);
+#pragma omp barrier
+    silu_round(s.inner, s.rows, layer.down, s);
+    multiply(layer.down, s.rows, s, y, m.hidden, y == s.x);
+#pragma omp barrier
+}
+
+}  // namespace
+
+extern "C" {
+
+// All layers, from x to x.
+void run_layers(const Model* m, const Step* s, int32_t layers) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        for (int i = 0; i < layers; i++) {
+            attention_part(*m, m->layers[i], *s, s->x);
+            mlp_part(*m, m->layers[i], *s, s->x);
+        }
+        release_tiles();
+    }
+}
+
+// One part of a layer, attention or MLP, of which other ranks compute other heads or neurons: its share of what is to be
+// added to x, into y [rows, hidden].
+void run_part(const Model* m, const Step* s, int32_t layer, int32_t is_mlp, float* y) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        (is_mlp ? mlp_part : attention_part)(*m, m->layers[layer], *s, y);
+        release_tiles();
+    }
+}
+
+// Logits [rows, head.outputs] of rows x [rows, hidden]; the step is over, and its room is used again.
+void run_head(const Model* m, const Step* s, const Matrix* head, const float* norm, int32_t rows, const float* x,
+              float* logits) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        norm_round(x, rows, norm, m->eps, *head, *s);
+        multiply(*head, rows, *s, logits, head->outputs, false);
+        release_tiles();
+    }
+}
+
+// y [rows, outputs] = x W^T + bias, by itself: of the step, `rows`, `threads`, `codes` and `scales` count.
+void run_linear(const Matrix* w, const Step* s, const float* x, float* y) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        round_rows(x, s->rows, *w, *s);
+        multiply(*w, s->rows, *s, y, w->outputs, false);
+        release_tiles();
+    }
+}
+
+}  // extern "C"

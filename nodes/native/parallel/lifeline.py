@@ -1,0 +1,133 @@
+"""Connections that tell at once when a rank is gone, which, and why.
+
+Each rank but 0 keeps one to rank 0 and says every second that it lives; a last word says why it ends. A process that
+dies closes its connection; one that is stopped, or whose node is gone, falls silent. Collectives alone would tell of it
+only in the next step, and never which rank it was.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from ....core.errors import EngineError
+
+_BEAT_S = 1.0
+_SILENCE_S = 30.0  # of a rank that is not dead yet: PyTorch may hold Python's lock for seconds while it loads
+_CONNECT_S = 60.0
+_GOODBYE = b"goodbye\n"
+_LAST_WORDS = 2000  # characters
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """Who it is that lives."""
+
+    rank: int
+    host: str
+
+
+class Warden:
+    """Rank 0's side: hears all the others, and calls `on_loss` with an EngineError when one is gone."""
+
+    def __init__(self, address: str, others: int, on_loss: Callable[[EngineError], None]) -> None:
+        self._others, self._on_loss = others, on_loss
+        self._listener = socket.create_server((address, 0))
+        self.address = f"{address}:{self._listener.getsockname()[1]}"
+        self._connections: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._ending = False
+        self.loss: EngineError | None = None
+        threading.Thread(target=self._accept, name="warden", daemon=True).start()
+
+    def close(self) -> None:
+        """Tell all ranks that this is the end, which is no failure."""
+        with self._lock:
+            self._ending = True
+            for connection in self._connections:
+                try:
+                    connection.sendall(_GOODBYE)
+                    connection.close()
+                except OSError:
+                    continue  # it is gone already
+            self._listener.close()
+
+    def why(self, timeout_s: float) -> EngineError | None:
+        """The loss of a rank, for whom a collective has failed: the news may take a moment longer."""
+        deadline = time.monotonic() + timeout_s
+        while self.loss is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.loss
+
+    def _accept(self) -> None:
+        for _ in range(self._others):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            connection.settimeout(_SILENCE_S)
+            with self._lock:
+                self._connections.append(connection)
+            threading.Thread(target=self._hear, args=(connection,), name="lifeline", daemon=True).start()
+
+    def _hear(self, connection: socket.socket) -> None:
+        lines = connection.makefile("rb")
+        who, reason = "a rank", "it has ended without a word"
+        try:
+            hello = msgspec.json.decode(lines.readline(), type=Hello)
+            who = f"rank {hello.rank} on {hello.host}"
+            for line in lines:
+                word = line.decode(errors="replace").strip()
+                reason = word or reason
+        except TimeoutError:
+            reason = f"it has been silent for {_SILENCE_S:.0f} s"
+        except (OSError, msgspec.DecodeError) as error:
+            reason = f"{error}"
+        with self._lock:
+            if self._ending or self.loss is not None:
+                return
+            self.loss = EngineError(f"{who} is gone: {reason}")
+        self._on_loss(self.loss)
+
+
+class Lifeline:
+    """The other ranks' side. When rank 0 has ended, so does this process."""
+
+    def __init__(self, address: str, rank: int) -> None:
+        """Raises EngineError."""
+        host, _, port = address.rpartition(":")
+        try:
+            self._connection = socket.create_connection((host, int(port)), timeout=_CONNECT_S)
+        except OSError as error:
+            raise EngineError(f"rank {rank}: no lifeline to rank 0 at {address}: {error}") from error
+        self._connection.settimeout(None)
+        self._connection.sendall(msgspec.json.encode(Hello(rank, socket.gethostname())) + b"\n")
+        for work in (self._beat, self._listen):
+            threading.Thread(target=work, name="lifeline", daemon=True).start()
+
+    def last_words(self, reason: str) -> None:
+        """Say why this rank ends."""
+        try:
+            self._connection.sendall(" ".join(reason.split())[:_LAST_WORDS].encode() + b"\n")
+        except OSError:
+            return  # nobody hears it: standard error has it
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(_BEAT_S)
+            try:
+                self._connection.sendall(b"\n")
+            except OSError:
+                return
+
+    def _listen(self) -> None:
+        try:
+            word = self._connection.recv(len(_GOODBYE))
+        except OSError:
+            word = b""
+        if word != _GOODBYE:
+            print("error: rank 0 has ended", file=sys.stderr, flush=True)
+        os._exit(0 if word == _GOODBYE else 1)  # the main thread is somewhere in a collective

@@ -1,0 +1,138 @@
+"""A model whose parts several processes compute: rank 0 as a `Model`, the others as those who follow it."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ....core.errors import EngineError, SlurminferError
+from ....quant.checkpoint.config import ModelConfig, read_config
+from ..options import EngineOptions
+from ..runner import Runner, device_of, load_part
+from ..step import Chunk
+from .lifeline import Lifeline, Warden
+from .part import Part
+from .ranks import Place, Ranks
+from .shard import make_shard
+
+_LIFELINE = "lifeline"
+_NEWS_S = 3.0  # within which whoever has lost a rank hears which one it was
+
+
+@dataclass(frozen=True)
+class _Team:
+    """This rank's part of the model, and the way to the others."""
+
+    runner: Runner
+    ranks: Ranks
+    config: ModelConfig  # of the whole model
+    vocab: Sequence[int]  # rows of lm_head of each rank of a stage
+    is_first: bool
+    is_last: bool
+
+    def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
+        """One step; logits at rank 0. Raises RuntimeError where a rank is gone."""
+        x = None
+        if not self.is_first:
+            rows = sum(len(chunk.tokens) for chunk in chunks)
+            x = self.ranks.take_over(rows, self.config.hidden_size, self.runner.hidden_dtype)
+        y = self.runner.forward(chunks, x)
+        if not self.is_last:
+            self.ranks.hand_on(y)
+        return self.ranks.collect(y if self.is_last else None, sum(chunk.num_logits for chunk in chunks), self.vocab)
+
+
+class ParallelModel:
+    """The `Model` of step.py, at rank 0."""
+
+    def __init__(self, team: _Team, warden: Warden) -> None:
+        self._team, self._warden = team, warden
+        runner = team.runner
+        self.config, self.vocab_size, self.context_length = team.config, team.config.vocab_size, runner.context_length
+        self.block_size, self.num_blocks = runner.block_size, runner.num_blocks
+
+    @property
+    def compiled(self) -> bool:
+        """Whether steps are computed by the compiled library."""
+        return self._team.runner.compiled
+
+    @property
+    def communication_s(self) -> float:
+        """See `Model.communication_s`."""
+        return self._team.ranks.seconds
+
+    @torch.inference_mode()
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See `Model.forward`. Raises EngineError where a rank is gone."""
+        try:
+            self._team.ranks.announce(chunks)
+            logits = self._team.compute(chunks)
+        except RuntimeError as error:
+            raise self._warden.why(_NEWS_S) or error from error
+        assert logits is not None
+        return logits
+
+    def close(self) -> None:
+        """Send the other ranks home."""
+        self._warden.close()
+
+
+def lead(
+    options: EngineOptions, place: Place, ranks_here: int, on_loss: Callable[[EngineError], None]
+) -> ParallelModel:
+    """Rank 0: meet the others and load a part. `on_loss` is called in a thread of its own when a rank is gone.
+
+    Raises as `load_model`, and EngineError for a model that cannot be cut so.
+    """
+    config = read_config(options.model)
+    _check(config, place)
+    ranks = Ranks(place, device_of(options.device))
+    warden = Warden(place.rendezvous.rpartition(":")[0], place.world - 1, on_loss)
+    ranks.store.set(_LIFELINE, warden.address)
+    try:
+        return ParallelModel(_load(options, config, ranks, ranks_here), warden)
+    except RuntimeError as error:
+        raise warden.why(_NEWS_S) or error from error
+
+
+def follow(options: EngineOptions, place: Place, ranks_here: int) -> None:
+    """Any other rank: load a part and compute what rank 0 says. Ends with the process, see `Lifeline`."""
+    config = read_config(options.model)
+    _check(config, place)
+    ranks = Ranks(place, device_of(options.device))
+    lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank)
+    try:
+        team = _load(options, config, ranks, ranks_here)
+        with torch.inference_mode():
+            while True:
+                team.compute(ranks.hear())
+    except SlurminferError as error:
+        lifeline.last_words(str(error))
+        raise
+    except Exception as error:
+        time.sleep(_NEWS_S)  # if another rank was the first to go, rank 0 ends this process meanwhile
+        lifeline.last_words(repr(error))
+        raise
+
+
+def _check(config: ModelConfig, place: Place) -> None:
+    """Raises EngineError, before anybody waits for anybody."""
+    make_shard(config, place.tensor_parallel, place.pipeline_parallel, 0)
+
+
+def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks, ranks_here: int) -> _Team:
+    place = ranks.place
+    shards = [make_shard(config, place.tensor_parallel, place.pipeline_parallel, rank) for rank in range(place.world)]
+    shard = shards[place.rank]
+    part = Part(
+        whole=config, shard=shard, reduce=ranks.reduce if place.tensor_parallel > 1 else None, least=ranks.least,
+        ranks_here=ranks_here,
+    )  # fmt: skip
+    runner = load_part(options, part)
+    heads = f"{len(shard.heads)} heads over {len(shard.kv_heads)}, {len(shard.inner)} neurons"
+    layers = f"layers {shard.layers.start} to {shard.layers.stop - 1}"
+    print(f"rank {place.rank}: {layers}, {heads}", file=sys.stderr, flush=True)
+    vocab = [len(each.vocab) for each in shards[: place.tensor_parallel]]
+    return _Team(runner, ranks, config, vocab, shard.is_first, shard.is_last)

@@ -1,0 +1,99 @@
+"""Ranks in processes of their own, over gloo: the same logits as one process."""
+
+import json
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from slurminfer.nodes.native.fused import library
+from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.nodes.native.runner import load_model
+from slurminfer.nodes.native.step import Chunk
+
+from ..native_model.conftest import make_model
+from ..native_model.test_linears import relative_error, to_act_order, to_awq
+
+PROGRAM = Path(__file__).with_name("program.py")
+# Chunks as (tokens, start, blocks, number of logits), in blocks of 8: prompts in whole and in pieces, tokens one by
+# one, and several at once that are to be checked.
+WORDS = random.Random(0).choices(range(199), k=200)
+STEPS = [
+    [(WORDS[:33], 0, [5, 3, 8, 1, 0, 9], 1)],
+    [(WORDS[33:34], 33, [5, 3, 8, 1, 0, 9], 1), (WORDS[50:100], 0, [2, 4, 6, 7, 10, 11, 12, 13], 0)],
+    [(WORDS[100:104], 50, [2, 4, 6, 7, 10, 11, 12, 13], 4), (WORDS[34:35], 34, [5, 3, 8, 1, 0, 9], 1)],
+]
+OPTIONS = {"device": "cpu", "kv_cache_gib": 0.05, "block_size": 8, "threads": 1}
+
+
+def alone(model: Path, **options) -> list[torch.Tensor]:
+    runner = load_model(EngineOptions(model=model, **(OPTIONS | options)))
+    return [runner.forward([Chunk(*chunk) for chunk in step]).clone() for step in STEPS]
+
+
+def together(model: Path, tensor: int, pipeline: int, out: Path, **options) -> dict:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
+    ranks = []
+    for rank in range(tensor * pipeline):
+        place = {"rank": rank, "local_rank": rank, "tensor_parallel": tensor, "pipeline_parallel": pipeline}
+        words = [json.dumps(x) for x in (OPTIONS | options, STEPS, place | {"rendezvous": rendezvous})]
+        argv = [sys.executable, str(PROGRAM), str(model), *words, str(out / "logits.pt")]
+        ranks.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), "\n".join(said)
+    return torch.load(out / "logits.pt")
+
+
+@pytest.mark.parametrize(
+    ("variant", "tensor", "pipeline"),
+    [
+        ("llama", 2, 1),
+        ("llama", 3, 1),  # 4 heads over 2 key-value heads: 1, 1 and 2
+        ("llama tied, biases", 1, 2),
+        ("llama tied, biases", 2, 2),
+        ("qwen2 window in part", 2, 2),
+        ("qwen3", 1, 3),
+    ],
+)
+def test_logits_are_those_of_one_process(tmp_path, variant, tensor, pipeline):
+    make_model(tmp_path, variant)
+    found = together(tmp_path, tensor, pipeline, tmp_path, dtype="float32")["logits"]
+    for one, other in zip(found, alone(tmp_path, dtype="float32"), strict=True):
+        assert one.shape == other.shape
+        assert relative_error(one, other.double()) < 1e-5 if len(one) else True
+
+
+@pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+@pytest.mark.parametrize(("kind", "tensor", "pipeline"), [("awq", 2, 1), ("awq", 2, 2), ("dense", 3, 1)])
+def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipeline):
+    make_model(tmp_path, "llama")
+    if kind == "awq":
+        to_awq(tmp_path)
+    options = {"dtype": "bfloat16", "kernels": "compiled"}
+    found = together(tmp_path, tensor, pipeline, tmp_path, **options)
+    assert found["compiled"]
+    for one, other in zip(found["logits"], alone(tmp_path, **options), strict=True):
+        # Sums in another order, and one input of a later layer may round to the next code.
+        assert relative_error(one, other.double()) < 0.05 if len(one) else True
+
+
+def test_a_quantized_cache_and_exact_weights(tmp_path):
+    make_model(tmp_path, "llama")
+    to_awq(tmp_path)
+    options = {"dtype": "float32", "kernels": "exact", "kv_cache_dtype": "int8"}
+    found = together(tmp_path, 2, 1, tmp_path, **options)["logits"]
+    for one, other in zip(found, alone(tmp_path, **options), strict=True):
+        assert relative_error(one, other.double()) < 0.01 if len(one) else True  # a code of the cache may differ
+
+
+def test_act_order_is_refused_by_name(tmp_path):
+    make_model(tmp_path, "llama")
+    to_act_order(tmp_path)
+    with pytest.raises(AssertionError, match="act-order; tensor_parallel must be 1"):
+        together(tmp_path, 2, 1, tmp_path, dtype="float32")
