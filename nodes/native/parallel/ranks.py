@@ -14,6 +14,7 @@ from datetime import timedelta
 import msgspec
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ....core.errors import EngineError
 from ..step import Chunk
@@ -59,7 +60,7 @@ class Ranks:
             torch.cuda.set_device(place.local_rank)
         host, _, port = place.rendezvous.rpartition(":")
         try:
-            store = dist.TCPStore(host, int(port), place.world, place.rank == 0, timeout=_MEETING)
+            store = TCPStore(host, int(port), place.world, place.rank == 0, timeout=_MEETING)
             dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"rank {place.rank} of {place.world} at {place.rendezvous}: {_brief(error)}") from error
