@@ -1,6 +1,7 @@
 """The loop's one step: schedule, compute, sample, hand out. No threads, no clients; see engine.py for these."""
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,16 @@ from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
 from .step import Chunk, Model
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A step that the model is computing."""
+
+    slices: list[Slice]
+    sampled: list[Request]  # those whose next token it gives
+    guesses: dict[str, list[int]]
+    at: float  # time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +58,11 @@ class EngineCore:
         self._process = describe()
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
         self._step_s = 0.0
+        self._begun: deque[_Begun] = deque()
 
     @property
     def busy(self) -> bool:
-        return bool(self._scheduler.num_running or self._scheduler.num_waiting)
+        return bool(self._scheduler.num_running or self._scheduler.num_waiting or self._begun)
 
     def add(self, request: Request) -> None:
         """Take a request. Raises RequestTooLongError, for it would wait forever."""
@@ -64,23 +76,34 @@ class EngineCore:
             self._speculation.forget(id)
 
     def step(self) -> list[Output]:
-        """Compute one step; the tokens that came out of it, those of a request in order."""
-        slices = self._scheduler.schedule()
+        """Begin as many steps as the model computes at once, finish one; its tokens, those of a request in order."""
+        while len(self._begun) < self._model.depth and self._begin():
+            pass
+        return self._finish(self._begun.popleft()) if self._begun else []
+
+    def _begin(self) -> bool:
+        """Whether there was anything to begin with."""
+        slices = self._scheduler.schedule(self._model.depth)
         sampled = [slice.request for slice in slices if slice.reaches_end]
         for request in sampled:
             if not request.generated:
                 self._prompt_tokens += request.prompt_length
                 self._hit_tokens += request.cached or 0
         guesses = self._speculation.guess(slices) if self._speculation else {}
-        began = time.perf_counter()
-        logits = self._model.forward([self._chunk(slice, guesses.get(slice.request.id, [])) for slice in slices])
-        seconds = time.perf_counter() - began
+        if slices:
+            self._begun.append(_Begun(slices, sampled, guesses, time.perf_counter()))
+            self._model.begin([self._chunk(slice, guesses.get(slice.request.id, [])) for slice in slices])
+        return bool(slices)
+
+    def _finish(self, step: _Begun) -> list[Output]:
+        logits = self._model.finish()
+        seconds = time.perf_counter() - step.at
         self._steps += 1
         self._step_s += seconds
-        self._scheduler.complete(slices)
-        outputs = self._sample(logits, sampled, guesses)
+        self._scheduler.complete(step.slices)
+        outputs = self._sample(logits, step.sampled, step.guesses)
         if self._speculation:
-            self._speculation.learn(slices, guesses, outputs, seconds)
+            self._speculation.learn(step.slices, step.guesses, outputs, seconds)
         return outputs
 
     def _chunk(self, slice: Slice, guesses: list[int]) -> Chunk:

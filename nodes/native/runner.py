@@ -22,7 +22,7 @@ from .linears.choice import choose_kernels
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
 from .parallel.part import Part
-from .step import Chunk, Model
+from .step import Chunk, Model, OneAtATime
 from .tokenizer import check_same_tokens
 
 
@@ -36,7 +36,7 @@ class Decodes(Protocol):
         """
 
 
-class Runner:
+class Runner(OneAtATime):
     """The `Model` of step.py, or one rank's part of it."""
 
     def __init__(self, config: ModelConfig, decoder: Decodes, cache: KVCache, context_length: int) -> None:

@@ -45,6 +45,7 @@ class Scheduler:
         self._age_weight, self._began = age_weight, time.monotonic()
         self._waiting: list[Request] = []  # by rank
         self._running: dict[str, Request] = {}
+        self._computing: set[str] = set()  # those in steps that have begun
         self._arrivals = 0
         self.preemptions = 0
 
@@ -63,42 +64,49 @@ class Scheduler:
         request.rank = request.prompt_length + self._age_weight * waited_since, self._arrivals
         insort(self._waiting, request, key=_rank)
 
-    def schedule(self) -> list[Slice]:
-        """The next step: at most `max_batch_tokens` tokens, one slice for a request, empty only if there are none."""
+    def schedule(self, steps: int = 1) -> list[Slice]:
+        """The next step: at most `max_batch_tokens` tokens, one slice for a request.
+
+        Of so many `steps` that are computed at once, each takes its share of the running requests, and none that
+        another has begun. Empty only if there are no others.
+        """
         preemptions = self.preemptions
         step: dict[str, Slice] = {}
-        budget = self._continue_running(step, self._max_tokens)
+        budget = self._continue_running(step, self._max_tokens, -(-len(self._running) // steps))
         if self.preemptions == preemptions:  # else the blocks just given up would go straight back
             self._admit(step, budget)
+        self._computing.update(step)
         return list(step.values())
 
     def complete(self, step: Sequence[Slice]) -> None:
         """Note that the model has computed `step`."""
         for slice in step:
-            slice.request.computed += slice.count
-            self._blocks.commit(slice.request)
+            self._computing.discard(slice.request.id)
+            self.advance(slice.request, slice.count)
 
     def reserve(self, request: Request, count: int) -> int:
         """Room for guesses behind a running request's newest token; for how many there is without preempting anyone."""
         return self._blocks.reserve(request, count, spare=len(self._running))
 
     def advance(self, request: Request, count: int) -> None:
-        """Note that `count` guesses that were computed behind the newest token have become tokens."""
-        request.computed += count
-        self._blocks.commit(request)
+        """Note that `count` tokens more of a request are computed; nothing happens if it was removed meanwhile."""
+        if self._running.get(request.id) is request:
+            request.computed += count
+            self._blocks.commit(request)
 
     def remove(self, id: str) -> None:
         """Drop a finished or aborted request, with its blocks; nothing happens if it is gone."""
+        self._computing.discard(id)
         request = self._running.pop(id, None)
         if request:
             self._blocks.free(request)
         else:
             self._waiting = [other for other in self._waiting if other.id != id]
 
-    def _continue_running(self, step: dict[str, Slice], budget: int) -> int:
-        """Put the running requests into `step`, decodes first; the budget that is left."""
-        for request in sorted(self._running.values(), key=lambda request: (request.remaining > 1, _rank(request))):
-            if budget == 0:
+    def _continue_running(self, step: dict[str, Slice], budget: int, most: int) -> int:
+        """Put up to `most` running requests into `step`, decodes first; the budget that is left."""
+        for request in sorted(self._idle(), key=lambda request: (request.remaining > 1, _rank(request))):
+            if budget == 0 or len(step) == most:
                 break
             if request.id not in self._running:
                 continue  # preempted for one before it
@@ -112,11 +120,15 @@ class Scheduler:
         """Preempt until `request` has a block for its newest token, itself if it ranks last; the tokens won back."""
         won = 0
         while request.id in self._running and not self._blocks.grow(request):
-            victim = max(self._running.values(), key=_rank)
+            victim = max(self._idle(), key=_rank)
             self._preempt(victim)
             if victim.id in step:
                 won += step.pop(victim.id).count
         return won
+
+    def _idle(self) -> list[Request]:
+        """Those that run and are in no step that has begun."""
+        return [request for id, request in self._running.items() if id not in self._computing]
 
     def _preempt(self, request: Request) -> None:
         del self._running[request.id]

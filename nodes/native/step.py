@@ -18,7 +18,7 @@ class Chunk:
 
 
 class Model(Protocol):
-    """A decoder with its paged KV cache."""
+    """A decoder with its paged KV cache. Steps are computed in the order in which they begin."""
 
     vocab_size: int
     context_length: int
@@ -33,6 +33,16 @@ class Model(Protocol):
     def compiled(self) -> bool:
         """Whether steps are computed by the compiled library."""
 
+    @property
+    def depth(self) -> int:
+        """Steps that may have begun and not yet finished: 1, or as many as a pipeline has stages."""
+
+    def begin(self, chunks: Sequence[Chunk]) -> None:
+        """Begin to compute a step, as in `forward`. No sequence may be in two steps that have not finished."""
+
+    def finish(self) -> torch.Tensor:
+        """The logits of the oldest step that has not finished, as of `forward`."""
+
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one mixed step and write the chunks' keys and values into their blocks.
 
@@ -43,3 +53,21 @@ class Model(Protocol):
 
     def close(self) -> None:
         """No step follows: let go of the processes that compute with this one."""
+
+
+class OneAtATime:
+    """The `begin` and `finish` of a model whose steps are computed one after the other."""
+
+    depth = 1
+
+    def begin(self, chunks: Sequence[Chunk]) -> None:
+        """See `Model.begin`."""
+        self._logits = self.forward(chunks)
+
+    def finish(self) -> torch.Tensor:
+        """See `Model.finish`."""
+        return self._logits
+
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See `Model.forward`."""
+        raise NotImplementedError

@@ -80,8 +80,11 @@ def test_lists_of_cpus_are_read(text, ids):
 
 
 def test_cpus_are_divided_by_whole_cores_and_numa_nodes(system):
-    assert divide_cpus(2, range(8), system) == [FIRST, SECOND]
-    assert divide_cpus(4, range(8), system) == [{0, 4}, {1, 5}, {2, 6}, {3, 7}]
-    assert divide_cpus(3, range(8), system) == [{0, 4}, {1, 5}, {2, 6, 3, 7}]
+    def shares(count: int) -> list[list[int]]:
+        return [sorted(share) for share in divide_cpus(count, range(8), system) or []]
+
+    assert shares(2) == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert shares(4) == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert shares(3) == [[0, 4], [1, 5], [2, 3, 6, 7]]
     assert divide_cpus(1, range(8), system) is None
     assert divide_cpus(5, range(8), system) is None  # fewer cores

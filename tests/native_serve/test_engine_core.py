@@ -5,6 +5,7 @@ reads back from the blocks. A wrong block, a block overwritten or a token skippe
 """
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +29,12 @@ class FakeModel:
     compiled = False
     communication_s = 0.0
 
-    def __init__(self, num_blocks: int, block_size: int, context_length: int = 10_000, *, errs: int = 0) -> None:
-        """It says something else every `errs` tokens or so."""
+    def __init__(
+        self, num_blocks: int, block_size: int, context_length: int = 10_000, *, errs: int = 0, depth: int = 1
+    ) -> None:
+        """It says something else every `errs` tokens or so, and computes up to `depth` steps at once."""
+        self.depth = depth
+        self._begun: deque[tuple[list[Sequence[int]], torch.Tensor]] = deque()
         self.vocab_size, self.context_length, self._errs = VOCAB, context_length, errs
         self.num_blocks, self.block_size = num_blocks, block_size
         self._cache: list[int | None] = [None] * (num_blocks * block_size)
@@ -37,6 +42,15 @@ class FakeModel:
 
     def close(self) -> None:
         """There is nobody else."""
+
+    def begin(self, chunks: Sequence[Chunk]) -> None:
+        sequences = [chunk.blocks for chunk in chunks]
+        assert len(self._begun) < self.depth
+        assert not any(one is other for step, _ in self._begun for one in step for other in sequences), "in two steps"
+        self._begun.append((sequences, self.forward(chunks)))
+
+    def finish(self) -> torch.Tensor:
+        return self._begun.popleft()[1]
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         assert chunks, "an empty step"
@@ -121,14 +135,14 @@ METHODS = st.sampled_from(["none", "ngram", "draft"])
 @settings(max_examples=1000, deadline=None)
 @given(
     data=st.data(), block_size=st.integers(1, 4), running=st.integers(1, 5), extra_budget=st.integers(0, 12),
-    method=METHODS, context=st.integers(2, 40),
+    method=METHODS, context=st.integers(2, 40), depth=st.integers(1, 3),
 )  # fmt: skip
 def test_every_request_ends_with_the_tokens_that_it_gets_alone(
-    data, block_size, running, extra_budget, method, context
+    data, block_size, running, extra_budget, method, context, depth
 ):
     requests = data.draw(st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=10))
     longest = max(-(-(len(prompt) + max_tokens) // block_size) for prompt, max_tokens in requests)
-    model = FakeModel(longest + data.draw(st.integers(0, 6)), block_size)
+    model = FakeModel(longest + data.draw(st.integers(0, 6)), block_size, depth=depth)
     core = _core(model, running=running, budget=running + extra_budget, method=method, context=context)
     pending = [_request(str(index), *request) for index, request in enumerate(requests)]
     tokens: dict[str, list[int]] = {}
@@ -146,10 +160,11 @@ def test_every_request_ends_with_the_tokens_that_it_gets_alone(
 
 @settings(max_examples=50, deadline=None)
 @given(
-    data=st.data(), requests=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8), method=METHODS
-)
-def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(data, requests, method):
-    core = _core(FakeModel(20, 2), method=method)
+    data=st.data(), requests=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8), method=METHODS,
+    depth=st.integers(1, 3),
+)  # fmt: skip
+def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(data, requests, method, depth):
+    core = _core(FakeModel(20, 2, depth=depth), method=method)
     for index, request in enumerate(requests):
         core.add(_request(str(index), *request))
     aborted: set[str] = set()

@@ -110,8 +110,9 @@ from slurminfer.nodes.native.engine_core import EngineCore
 from slurminfer.nodes.native.options import EngineOptions, ServerOptions
 
 class Broken:
-    vocab_size, context_length, block_size, num_blocks, compiled, communication_s = 320, 100, 4, 100, False, 0.0
-    def forward(self, chunks):
+    vocab_size, context_length, block_size, num_blocks = 320, 100, 4, 100
+    compiled, communication_s, depth = False, 0.0, 1
+    def begin(self, chunks):
         raise RuntimeError("the model broke")
 
 service.load = lambda options: EngineCore(Broken(), options)

@@ -3,14 +3,19 @@
 Each rank but 0 keeps one to rank 0 and says every second that it lives; a last word says why it ends. A process that
 dies closes its connection; one that is stopped, or whose node is gone, falls silent. Collectives alone would tell of it
 only in the next step, and never which rank it was.
+
+The other way goes what rank 0 wants computed. A collective would have all ranks meet for it, and so wait for the one
+that is still busy with the step before; here it lies ready for whoever has time.
 """
 
 import os
+import queue
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -19,7 +24,7 @@ from ....core.errors import EngineError
 _BEAT_S = 1.0
 _SILENCE_S = 30.0  # of a rank that is not dead yet: PyTorch may hold Python's lock for seconds while it loads
 _CONNECT_S = 60.0
-_GOODBYE = b"goodbye\n"
+_LENGTH_BYTES = 8  # of a message to the ranks, before it; one of no bytes is a goodbye
 _LAST_WORDS = 2000  # characters
 
 
@@ -38,7 +43,7 @@ class Warden:
         self._listener = socket.create_server((address, 0))
         self.address = f"{address}:{self._listener.getsockname()[1]}"
         self._connections: list[socket.socket] = []
-        self._lock = threading.Lock()
+        self._lock, self._complete = threading.Lock(), threading.Event()
         self._ending = False
         self.loss: EngineError | None = None
         threading.Thread(target=self._accept, name="warden", daemon=True).start()
@@ -49,11 +54,23 @@ class Warden:
             self._ending = True
             for connection in self._connections:
                 try:
-                    connection.sendall(_GOODBYE)
+                    connection.sendall(_framed(b""))
                     connection.close()
                 except OSError:
                     continue  # it is gone already
             self._listener.close()
+
+    def tell(self, message: bytes) -> None:
+        """Send a message of one byte or more to all ranks. Whoever is gone will be noticed elsewhere."""
+        framed = _framed(message)
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.sendall(framed)
+
+    def wait(self, timeout_s: float) -> None:
+        """Until all ranks are connected. Raises EngineError."""
+        if not self._complete.wait(timeout_s):
+            raise self.loss or EngineError(f"{self._others - len(self._connections)} ranks have not come")
 
     def why(self, timeout_s: float) -> EngineError | None:
         """The loss of a rank, for whom a collective has failed: the news may take a moment longer."""
@@ -69,9 +86,11 @@ class Warden:
             except OSError:  # closed
                 return
             connection.settimeout(_SILENCE_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._connections.append(connection)
             threading.Thread(target=self._hear, args=(connection,), name="lifeline", daemon=True).start()
+        self._complete.set()
 
     def _hear(self, connection: socket.socket) -> None:
         lines = connection.makefile("rb")
@@ -104,9 +123,15 @@ class Lifeline:
         except OSError as error:
             raise EngineError(f"rank {rank}: no lifeline to rank 0 at {address}: {error}") from error
         self._connection.settimeout(None)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._connection.sendall(msgspec.json.encode(Hello(rank, socket.gethostname())) + b"\n")
         for work in (self._beat, self._listen):
             threading.Thread(target=work, name="lifeline", daemon=True).start()
+
+    def hear(self) -> bytes:
+        """The next message of rank 0."""
+        return self._messages.get()
 
     def last_words(self, reason: str) -> None:
         """Say why this rank ends."""
@@ -124,10 +149,18 @@ class Lifeline:
                 return
 
     def _listen(self) -> None:
-        try:
-            word = self._connection.recv(len(_GOODBYE))
-        except OSError:
-            word = b""
-        if word != _GOODBYE:
-            print("error: rank 0 has ended", file=sys.stderr, flush=True)
-        os._exit(0 if word == _GOODBYE else 1)  # the main thread is somewhere in a collective
+        stream, message = self._connection.makefile("rb"), b""
+        with suppress(OSError):
+            while head := stream.read(_LENGTH_BYTES):
+                length = int.from_bytes(head, "little")
+                if length == 0:
+                    os._exit(0)  # the main thread is somewhere in a collective
+                message = stream.read(length)
+                if len(message) == length:
+                    self._messages.put(message)
+        print("error: rank 0 has ended", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _framed(message: bytes) -> bytes:
+    return len(message).to_bytes(_LENGTH_BYTES, "little") + message

@@ -2,7 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +15,13 @@ from ..options import EngineOptions
 from ..runner import Runner, device_of, load_part
 from ..step import Chunk
 from .lifeline import Lifeline, Warden
+from .message import decode, encode
 from .part import Part
-from .ranks import Place, Ranks
+from .ranks import Expected, Place, Ranks
 from .shard import make_shard
 
 _LIFELINE = "lifeline"
+_MEETING_S = 60.0
 _NEWS_S = 3.0  # within which whoever has lost a rank hears which one it was
 
 
@@ -33,15 +37,16 @@ class _Team:
     is_last: bool
 
     def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
-        """One step; logits at rank 0. Raises RuntimeError where a rank is gone."""
+        """This rank's part of a step; logits if that is all at rank 0. Raises RuntimeError where a rank is gone."""
         x = None
         if not self.is_first:
             rows = sum(len(chunk.tokens) for chunk in chunks)
             x = self.ranks.take_over(rows, self.config.hidden_size, self.runner.hidden_dtype)
         y = self.runner.forward(chunks, x)
-        if not self.is_last:
-            self.ranks.hand_on(y)
-        return self.ranks.collect(y if self.is_last else None, sum(chunk.num_logits for chunk in chunks), self.vocab)
+        if self.is_last:
+            return self.ranks.deliver(y, self.vocab)
+        self.ranks.hand_on(y)
+        return None
 
 
 class ParallelModel:
@@ -52,6 +57,8 @@ class ParallelModel:
         runner = team.runner
         self.config, self.vocab_size, self.context_length = team.config, team.config.vocab_size, runner.context_length
         self.block_size, self.num_blocks = runner.block_size, runner.num_blocks
+        self.depth = team.ranks.place.pipeline_parallel
+        self._begun: deque[torch.Tensor | Expected] = deque()
 
     @property
     def compiled(self) -> bool:
@@ -64,15 +71,35 @@ class ParallelModel:
         return self._team.ranks.seconds
 
     @torch.inference_mode()
+    def begin(self, chunks: Sequence[Chunk]) -> None:
+        """See `Model.begin`. Raises EngineError where a rank is gone."""
+        with self._losses():
+            self._warden.tell(encode(chunks))
+            logits = self._team.compute(chunks)
+            if logits is not None:
+                self._begun.append(logits)
+            else:
+                rows = sum(chunk.num_logits for chunk in chunks)
+                self._begun.append(self._team.ranks.expect(rows, self.vocab_size))
+
+    @torch.inference_mode()
+    def finish(self) -> torch.Tensor:
+        """See `Model.finish`. Raises EngineError where a rank is gone."""
+        begun = self._begun.popleft()
+        with self._losses():
+            return begun if isinstance(begun, torch.Tensor) else self._team.ranks.receive(begun)
+
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """See `Model.forward`. Raises EngineError where a rank is gone."""
+        self.begin(chunks)
+        return self.finish()
+
+    @contextmanager
+    def _losses(self) -> Iterator[None]:
         try:
-            self._team.ranks.announce(chunks)
-            logits = self._team.compute(chunks)
+            yield
         except RuntimeError as error:
             raise self._warden.why(_NEWS_S) or error from error
-        assert logits is not None
-        return logits
 
     def close(self) -> None:
         """Send the other ranks home."""
@@ -92,7 +119,9 @@ def lead(
     warden = Warden(place.rendezvous.rpartition(":")[0], place.world - 1, on_loss)
     ranks.store.set(_LIFELINE, warden.address)
     try:
-        return ParallelModel(_load(options, config, ranks, ranks_here), warden)
+        team = _load(options, config, ranks, ranks_here)
+        warden.wait(_MEETING_S)
+        return ParallelModel(team, warden)
     except RuntimeError as error:
         raise warden.why(_NEWS_S) or error from error
 
@@ -107,7 +136,7 @@ def follow(options: EngineOptions, place: Place, ranks_here: int) -> None:
         team = _load(options, config, ranks, ranks_here)
         with torch.inference_mode():
             while True:
-                team.compute(ranks.hear())
+                team.compute(decode(lifeline.hear()))
     except SlurminferError as error:
         lifeline.last_words(str(error))
         raise

@@ -1,8 +1,11 @@
 """The processes that compute one model together, over torch.distributed: gloo between CPUs, NCCL between GPUs.
 
-Rank 0 schedules. Once a step it broadcasts the step's chunks; the others never decide. Within a stage every layer's two
-shares are summed over its ranks (all-reduce), between stages what they have computed is sent on, and logits come to
-rank 0. Ranks of one stage follow one another: rank = stage * tensor_parallel + tensor rank.
+Within a stage every layer's two shares are summed over its ranks (all-reduce), between stages what they have computed
+is sent on, and logits come to rank 0. Ranks of a stage follow one another: rank = stage * tensor_parallel + tensor
+rank.
+
+Nobody waits for a rank that is to receive: what is sent lies in memory of its own until it has gone, and rank 0 has
+asked for a step's logits before it begins the next. So each stage can compute a step of its own.
 """
 
 import time
@@ -11,28 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import msgspec
 import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ....core.errors import EngineError
-from ..step import Chunk
 
 _MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job may start one after the other
 # Longer than any step. Whether a rank is alive is for the lifeline to say, not for a collective's patience.
 _PATIENCE = timedelta(days=365)
-_MESSAGE_BYTES = 1 << 15  # of a step that needs one broadcast only
-_LENGTH_BYTES = 8
-
-
-class _Piece(msgspec.Struct, array_like=True, frozen=True):
-    """A `Chunk` on its way."""
-
-    tokens: list[int]
-    start: int
-    blocks: list[int]
-    num_logits: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +38,14 @@ class Place:
     @property
     def world(self) -> int:
         return self.tensor_parallel * self.pipeline_parallel
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Logits on their way to rank 0."""
+
+    logits: torch.Tensor
+    work: "dist.Work | None"  # None: there are none
 
 
 class Ranks:
@@ -71,7 +69,9 @@ class Ranks:
         groups = [dist.new_group(list(stage), timeout=_PATIENCE, backend=backend) for stage in stages]
         self._stage_group = groups[place.rank // tensor]
         self._data_group = dist.new_group(timeout=_PATIENCE, backend=backend) if backend == "nccl" else None
-        self._message = torch.empty(_MESSAGE_BYTES, dtype=torch.uint8)
+        # Of their own on GPUs: what one waits for must not hold up what another sends.
+        self._logits_group = dist.new_group(timeout=_PATIENCE, backend=backend) if backend == "nccl" else None
+        self._leaving: list[tuple[dist.Work, torch.Tensor]] = []
         self.seconds = 0.0  # spent with others, waiting for them included; of what a GPU still does, only the call
 
     def reduce(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,34 +86,9 @@ class Ranks:
         dist.all_reduce(found, op=dist.ReduceOp.MIN)
         return int(found)
 
-    def announce(self, chunks: Sequence[Chunk]) -> None:
-        """Rank 0: tell the others what to compute."""
-        pieces = [_Piece(list(c.tokens), c.start, list(c.blocks), c.num_logits) for c in chunks]
-        content = msgspec.msgpack.encode(pieces)
-        self._message[:_LENGTH_BYTES] = _bytes(len(content).to_bytes(_LENGTH_BYTES, "little"))
-        first = content[: _MESSAGE_BYTES - _LENGTH_BYTES]
-        self._message[_LENGTH_BYTES : _LENGTH_BYTES + len(first)] = _bytes(first)
-        with self._counted():
-            dist.broadcast(self._message, 0)
-            if len(content) > len(first):
-                dist.broadcast(_bytes(content[len(first) :]), 0)
-
-    def hear(self) -> list[Chunk]:
-        """The other ranks: what to compute next."""
-        dist.broadcast(self._message, 0)
-        length = int.from_bytes(self._message[:_LENGTH_BYTES].numpy().tobytes(), "little")
-        content = self._message[_LENGTH_BYTES : _LENGTH_BYTES + length].numpy().tobytes()
-        if length > len(content):
-            rest = torch.empty(length - len(content), dtype=torch.uint8)
-            dist.broadcast(rest, 0)
-            content += rest.numpy().tobytes()
-        pieces = msgspec.msgpack.decode(content, type=list[_Piece])
-        return [Chunk(piece.tokens, piece.start, piece.blocks, piece.num_logits) for piece in pieces]
-
     def hand_on(self, x: torch.Tensor) -> None:
         """Send what this stage has computed to the next."""
-        with self._counted():
-            dist.send(x.contiguous(), self.place.rank + self.place.tensor_parallel, group=self._data_group)
+        self._send(x, self.place.rank + self.place.tensor_parallel, self._data_group)
 
     def take_over(self, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         """[rows, width] of the stage before."""
@@ -122,26 +97,36 @@ class Ranks:
             dist.recv(x, self.place.rank - self.place.tensor_parallel, group=self._data_group)
         return x
 
-    def collect(self, logits: torch.Tensor | None, rows: int, widths: Sequence[int]) -> torch.Tensor | None:
-        """Logits [rows, sum of widths] at rank 0, out of the last stage's [rows, own width]; None at other ranks."""
-        with self._counted():
-            return self._collect(logits, rows, widths)
-
-    def _collect(self, logits: torch.Tensor | None, rows: int, widths: Sequence[int]) -> torch.Tensor | None:
-        rank, tensor = self.place.rank, self.place.tensor_parallel
-        head = self.place.world - tensor  # the last stage's first rank
-        if logits is not None and tensor > 1:
+    def deliver(self, logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor | None:
+        """The last stage's logits [rows, own width], to rank 0; all [rows, sum of widths] of them where this is it."""
+        head = self.place.world - self.place.tensor_parallel  # the last stage's first rank
+        if self.place.tensor_parallel > 1:
             logits = self._join(logits, widths, head)
-        if head == 0 or rows == 0:
-            return logits if rank == 0 else None
-        if rank == head:
-            assert logits is not None
-            dist.send(logits.contiguous(), 0, group=self._data_group)
-        if rank:
-            return None
-        whole = torch.empty(rows, sum(widths), device=self._device)
-        dist.recv(whole, head, group=self._data_group)
-        return whole
+        if head == 0:
+            return logits if self.place.rank == 0 else None
+        if self.place.rank == head and len(logits):
+            self._send(logits, 0, self._logits_group)
+        return None
+
+    def expect(self, rows: int, width: int) -> "Expected":
+        """Rank 0: ask for the logits [rows, width] of a step whose last stage is elsewhere."""
+        logits = torch.empty(rows, width, device=self._device)
+        head = self.place.world - self.place.tensor_parallel
+        return Expected(logits, dist.irecv(logits, head, group=self._logits_group) if rows else None)
+
+    def receive(self, expected: "Expected") -> torch.Tensor:
+        """Rank 0: what was asked for, once it is there."""
+        with self._counted():
+            if expected.work is not None:
+                expected.work.wait()
+        return expected.logits
+
+    def _send(self, x: torch.Tensor, to: int, group: dist.ProcessGroup | None) -> None:
+        self._leaving = [(work, sent) for work, sent in self._leaving if not work.is_completed()]
+        copy = x.clone(memory_format=torch.contiguous_format)  # x is written again by the next step
+        work = dist.isend(copy, to, group=group)
+        assert work is not None
+        self._leaving.append((work, copy))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -158,10 +143,6 @@ class Ranks:
         if found is None:
             return padded
         return torch.cat([part[:, :width] for part, width in zip(found, widths, strict=True)], 1)
-
-
-def _bytes(content: bytes) -> torch.Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 def _brief(error: Exception) -> str:
