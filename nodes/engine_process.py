@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.errors import EngineError
 from ..core.logs import root_cause, tail
 
+STOP_GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
