@@ -11,7 +11,6 @@ from pathlib import Path
 from ..core.errors import EngineError
 from ..core.logs import root_cause, tail
 
-STOP_GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -52,7 +51,7 @@ class EngineProcess:
         why = root_cause(tail(self.log))
         return f"engine {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float = 5.0) -> None:
         """SIGTERM to the whole group, SIGKILL for what is left after `grace_s`."""
         self._signal_group(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core.errors import EngineError
 from ..core.records import WorkerState
-from .engine_process import STOP_GRACE_S, EngineProcess
+from .engine_process import EngineProcess
 from .launch import EngineLaunch
 from .place import hold_port
 from .task import Task
@@ -46,7 +46,7 @@ class Follower:
                 if has_died:
                     self._write(engine, launch)
             finally:
-                engine.stop(STOP_GRACE_S)
+                engine.stop()
         if not has_died:
             return self._call_after(rendezvous)
         call = self._await_call(rendezvous, _HEAD_ACTS_S)

@@ -15,7 +15,6 @@ from ..core.errors import EngineError, SlurminferError
 from ..core.logs import lost_task, tail
 from ..core.records import WorkerRecord, WorkerState
 from .engine_group import EngineGroup
-from .engine_process import STOP_GRACE_S
 from .launch import EngineLaunch
 from .place import hold_port, is_port_free
 from .probe import EngineProbe
@@ -56,7 +55,7 @@ class Head:
             raise
         finally:
             probe.close()
-            group.process.stop(STOP_GRACE_S)
+            group.process.stop()
         self._note(WorkerState.GONE, reason=self._why_ended())
 
     def _why_ended(self) -> str:
@@ -77,7 +76,7 @@ class Head:
                     self._await_tokens(group)
                 except EngineError:
                     has_exited = group.process.exit_code() is not None
-                    group.process.stop(STOP_GRACE_S)
+                    group.process.stop()
                     if not has_exited or self._gets_ports_back(group.launch):
                         raise
                     continue
