@@ -2,6 +2,13 @@
 
 import os
 import socket
+from ipaddress import ip_address
+
+import psutil
+
+from .errors import SpecError
+
+INTERFACE = "SLURMINFER_INTERFACE"  # a user's word for which network to use
 
 # What distributions write into /etc/hosts for a machine's own name; no other node can reach it.
 _PLACEHOLDERS = ("127.0.0.1", "127.0.1.1")
@@ -11,16 +18,49 @@ _ANYWHERE = ("192.0.2.1", 9)  # RFC 5737: documentation only; no packet is sent
 def node_address() -> str:
     """The IPv4 address of this node that the other nodes use; loopback if SLURMINFER_LOCAL=1.
 
+    By default it is what the own hostname resolves to. SLURMINFER_INTERFACE=ib0 takes that interface's: for clusters
+    whose hostnames belong to a slow management network. Raises SpecError if that has none.
+
     One address, not 0.0.0.0: compute nodes often have a public or management interface as well, and the key travels
     unencrypted. It serves the node itself too, so 127.0.0.1 besides would only be a second port to lose.
     """
     if os.environ.get("SLURMINFER_LOCAL") == "1":
         return "127.0.0.1"
+    chosen = os.environ.get(INTERFACE)
+    if chosen:
+        return _address_of(chosen)
     try:
         named = socket.gethostbyname(socket.gethostname())
     except OSError:
         named = _PLACEHOLDERS[0]
     return _default_source() or named if named in _PLACEHOLDERS else named
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that has the IPv4 `address`; None if no one has."""
+    addresses = _addresses()
+    exact = next((name for name, own in addresses.items() if address in own), None)
+    if exact is None and ip_address(address).is_loopback:  # which has one address, and answers to 127.0.0.0/8
+        return next((name for name, own in addresses.items() if any(ip_address(one).is_loopback for one in own)), None)
+    return exact
+
+
+def _address_of(interface: str) -> str:
+    addresses = _addresses()
+    if not addresses.get(interface):
+        there = ", ".join(f"{name} ({own[0]})" for name, own in addresses.items())
+        expected = f"{socket.gethostname()} has no such interface with an IPv4 address; it has {there}"
+        raise SpecError(INTERFACE, interface, expected)
+    return addresses[interface][0]
+
+
+def _addresses() -> dict[str, list[str]]:
+    """The IPv4 addresses of every interface that has any. The kernel lists further ones as NAME:LABEL."""
+    found: dict[str, list[str]] = {}
+    for label, addresses in psutil.net_if_addrs().items():
+        own = [entry.address for entry in addresses if entry.family is socket.AF_INET]
+        found.setdefault(label.partition(":")[0], []).extend(own)
+    return {name: own for name, own in found.items() if own}
 
 
 def _default_source() -> str | None:

@@ -9,6 +9,8 @@ _COMPLAINT = re.compile(
     r"\b(?:error|fatal|killed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
 )
 
+_LOST_TASK = re.compile(r"^srun: error: (\S+): (tasks? \S+): (.+)$", re.MULTILINE)
+
 
 def tail(path: Path) -> str:
     """The end of a log file; empty if there is none."""
@@ -32,3 +34,9 @@ def root_cause(text: str) -> str:
             if pattern.search(line):
                 return line
     return lines[-1] if lines else ""
+
+
+def lost_task(text: str) -> str:
+    """What srun says in a job's log of the first task that has died: "task 1 on n2: Killed"; or ''."""
+    match = _LOST_TASK.search(text)
+    return f"{match[2]} on {match[1]}: {match[3]}" if match else ""

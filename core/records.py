@@ -37,6 +37,21 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""  # why it is GONE
 
 
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`rendezvous/ID.EPOCH.NODE_RANK`, owned by the agent of a further node of a worker."""
+
+    version: int = VERSION
+    node_rank: int
+    host: str
+    pid: int  # of the engine's process there
+    rendezvous: str  # HOST:PORT that it was told; the head may have called another meeting since
+    updated_at: float
+    reason: str = ""  # why it has died; empty while it runs
+
+    def __str__(self) -> str:
+        return f"node rank {self.node_rank} on {self.host}: {self.reason}"
+
+
 class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`router.json`, owned by the router. `url` is None and `reason` set where it could not start."""
 

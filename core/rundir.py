@@ -10,10 +10,10 @@ import msgspec
 from . import files
 from .errors import RunDirectoryError, RunNotFoundError
 from .paths import runs_root
-from .records import VERSION, DeploymentRecord, RouterRecord, WorkerRecord
+from .records import VERSION, DeploymentRecord, NodeRecord, RouterRecord, WorkerRecord
 from .spec import DeploymentSpec, dump_spec, load_spec
 
-Record = TypeVar("Record", WorkerRecord, RouterRecord, DeploymentRecord)
+Record = TypeVar("Record", WorkerRecord, NodeRecord, RouterRecord, DeploymentRecord)
 
 
 class RunDirectory:
@@ -116,6 +116,15 @@ class RunDirectory:
     def write_rendezvous(self, worker_id: str, epoch: int, address: str) -> None:
         files.write_atomic(self._rendezvous_file(worker_id, epoch), address + "\n")
 
+    def read_nodes(self, worker_id: str, epoch: int, nodes: int) -> list[NodeRecord]:
+        """What the agents of a worker's further nodes have said so far, by node rank."""
+        # By name: the NFS client trusts a listing for half a minute, but asks for a file that it knows at every open.
+        found = (_read(self._node_file(worker_id, epoch, rank), NodeRecord) for rank in range(1, nodes))
+        return [record for record in found if record is not None]
+
+    def write_node(self, worker_id: str, epoch: int, record: NodeRecord) -> None:
+        _write(self._node_file(worker_id, epoch, record.node_rank), record)
+
     def claim(self, record: DeploymentRecord) -> bool:
         """Become the one `serve` of this name; False if another holds it."""
         return files.claim(self.deployment_path, _encode(record))
@@ -140,6 +149,9 @@ class RunDirectory:
     def _rendezvous_file(self, worker_id: str, epoch: int) -> Path:
         return self.rendezvous_path / f"{worker_id}.{epoch}"
 
+    def _node_file(self, worker_id: str, epoch: int, node_rank: int) -> Path:
+        return self.rendezvous_path / f"{worker_id}.{epoch}.{node_rank}"
+
 
 def known_names() -> list[str]:
     """Names of all deployments of this user."""
@@ -153,7 +165,7 @@ def _is_record(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
 
 
-def _encode(record: WorkerRecord | RouterRecord | DeploymentRecord) -> str:
+def _encode(record: msgspec.Struct) -> str:
     return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
 
 

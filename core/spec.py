@@ -11,6 +11,7 @@ from typing import Annotated, Literal, get_args
 from msgspec import Meta, field
 
 from .errors import SpecError
+from .layout import Layout, check_layout
 from .toml import Section, dump_toml, parse_toml, read_toml
 
 ENGINES = ("native", "sglang", "vllm")
@@ -116,6 +117,17 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     def start_timeout_s(self) -> int:
         return parse_time(self.start_timeout)
 
+    @property
+    def layout(self) -> Layout:
+        return Layout(
+            engine=self.engine,
+            tensor_parallel=self.tensor_parallel,
+            pipeline_parallel=self.pipeline_parallel,
+            gpus_per_node=self.gpus_per_node,
+            cpus_per_task=self.cpus_per_task,
+            nodes=self.nodes,
+        )
+
 
 class RouterSpec(JobSection, frozen=True, kw_only=True):
     """`[router]`: the one HTTP endpoint, a small job of its own."""
@@ -206,6 +218,7 @@ def _check(spec: DeploymentSpec) -> None:
         if pool.drain_seconds >= pool.time_s:
             raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
         _check_engine(key, spec.model, pool)
+        check_layout(key, pool.layout)
         if spec.speculative is not None:
             _check_speculative(key, spec.speculative, pool)
 
@@ -247,21 +260,14 @@ def _check_speculative(key: str, speculative: SpeculativeSpec, pool: PoolSpec) -
 
 
 def _check_engine(key: str, model: ModelSpec, pool: PoolSpec) -> None:
-    ranks = pool.tensor_parallel * pool.pipeline_parallel
     known_dtypes = _KV_CACHE_DTYPES[pool.engine]
     if model.kv_cache_dtype not in known_dtypes:
         expected = f"expected one of: {', '.join(known_dtypes)} (engine {pool.engine} of {key})"
         raise SpecError("model.kv_cache_dtype", model.kv_cache_dtype, expected)
     if pool.engine == "native":
-        for name in ("nodes", "tensor_parallel", "pipeline_parallel"):
-            if getattr(pool, name) != 1:
-                raise SpecError(f"{key}.{name}", getattr(pool, name), "engine native runs as one process: expected 1")
         if model.quantization not in (None, *get_args(NativeQuantization)):
             known = f"engine native reads {', '.join(get_args(NativeQuantization))}; leave it out for what the model is"
             raise SpecError("model.quantization", model.quantization, known)
     elif model.quantization == "gguf":
         cannot = f"engine {pool.engine} cannot read the blocks of a GGUF file; leave it out to have them converted"
         raise SpecError("model.quantization", model.quantization, cannot)
-    elif pool.gpus_per_node and ranks != pool.nodes * pool.gpus_per_node:
-        has = f"nodes x gpus_per_node = {pool.nodes * pool.gpus_per_node}"
-        raise SpecError(f"{key}.tensor_parallel", pool.tensor_parallel, f"x pipeline_parallel is {ranks}, but {has}")

@@ -118,7 +118,7 @@ def _worker_view(
     in_flight = seen.get("in_flight")
     reason = status.reason if state == "pending" else (record.reason if record else "")
     if state == WorkerState.GONE and not reason:
-        reason = _why(run, job, status)
+        reason = _dead_node(run, record) or _why(run, job, status)
     return WorkerView(
         id=job.role,
         job=job.id,
@@ -141,6 +141,14 @@ def _worker_state(status: JobStatus, record: WorkerRecord | None, healthy: bool)
     if record is None:
         return WorkerState.STARTING
     return "unreachable" if record.state is WorkerState.READY and not healthy else record.state
+
+
+def _dead_node(run: RunDirectory, record: WorkerRecord | None) -> str:
+    """What the agent of a further node said of its engine's death, where the worker's head could say nothing more."""
+    if record is None:
+        return ""
+    nodes = run.read_nodes(record.id, record.epoch, run.read_spec().pool_of(record.id).nodes)
+    return next((str(node) for node in nodes if node.reason), "")
 
 
 def _why(run: RunDirectory, job: JobRecord, status: JobStatus) -> str:

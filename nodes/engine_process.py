@@ -48,7 +48,7 @@ class EngineProcess:
         why = root_cause(tail(self.log))
         return f"engine {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float = 5.0) -> None:
         """SIGTERM to the whole group, SIGKILL for what is left after `grace_s`."""
         self._signal_group(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

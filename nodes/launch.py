@@ -10,7 +10,7 @@ from ..core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLaunch:
-    """One engine process of one worker."""
+    """One engine process of one worker: it starts the ranks of its node, and divides `threads` among them."""
 
     model: ModelSpec  # `path` is a directory by now
     pool: PoolSpec
@@ -19,9 +19,14 @@ class EngineLaunch:
     key: str  # the deployment's API key: engines refuse whoever does not have it
     private: Path  # folder that only the user can read, for what must not stand in a process list
     threads: int
-    rank: int = 0
-    rendezvous: str | None = None  # HOST:PORT of rank 0, where nodes > 1
+    node_rank: int = 0
+    rendezvous: str | None = None  # HOST:PORT on node rank 0, where there are several ranks
     speculative: SpeculativeSpec | None = None  # `draft_model` is a directory by now
+
+    @property
+    def ranks(self) -> int:
+        """Processes that compute one model together, on all nodes."""
+        return self.pool.layout.ranks
 
     @property
     def url(self) -> str:

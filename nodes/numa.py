@@ -25,7 +25,7 @@ def settle(spec: DeploymentSpec, worker_id: str, system: Path = SYSTEM) -> None:
 def advice(pool: PoolSpec, threads: int, found: Cpus) -> str | None:
     """What to change in the spec where so many threads are on more NUMA nodes than one."""
     nodes = found.numa_nodes
-    if nodes == 1 or threads * nodes <= found.cores or not _computes_here(pool):
+    if nodes == 1 or threads * nodes <= found.cores or pool.layout.ranks > 1 or not _computes_here(pool):
         return None
     return (
         f"one engine on {nodes} NUMA nodes reads weights across; one on each computes more in all: "

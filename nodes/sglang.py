@@ -35,7 +35,9 @@ class SGLangAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
-        return {} if launch.pool.gpus_per_node else {"SGLANG_USE_CPU_ENGINE": "1"}
+        of_cpus = {} if launch.pool.gpus_per_node else {"SGLANG_USE_CPU_ENGINE": "1"}
+        # Where its ranks exchange messages besides tensors; by default at the address of the route to the internet.
+        return of_cpus if launch.pool.nodes == 1 else {"SGLANG_HOST_IP": launch.address, **of_cpus}
 
     def _key_file(self, launch: EngineLaunch) -> str:
         # SGLang takes its key by flag or config file only; a flag could be read in the process list.
@@ -61,6 +63,6 @@ class SGLangAdapter:
         )
 
     def _multi_node(self, launch: EngineLaunch) -> list[str]:
-        if launch.rendezvous is None:
+        if launch.pool.nodes == 1:
             return []
-        return flags(nnodes=launch.pool.nodes, node_rank=launch.rank, dist_init_addr=launch.rendezvous)
+        return flags(nnodes=launch.pool.nodes, node_rank=launch.node_rank, dist_init_addr=launch.rendezvous)

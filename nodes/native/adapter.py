@@ -5,7 +5,7 @@ from .options import EngineOptions
 
 
 class NativeAdapter:
-    """`python -m slurminfer.nodes.native`: one process on one node."""
+    """`python -m slurminfer.nodes.native`, one per node; the head's serves HTTP."""
 
     default_capacity = EngineOptions.max_running_requests
     in_flight_metrics = ("slurminfer_engine_running_requests", "slurminfer_engine_waiting_requests")
@@ -29,8 +29,20 @@ class NativeAdapter:
                 draft_model=guesses and guesses.draft_model,
                 draft_tokens=guesses and guesses.draft_tokens,
             ),
+            *self._parallel(launch),
             *launch.pool.extra_args,
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
         return {"SLURMINFER_API_KEY": launch.key}
+
+    def _parallel(self, launch: EngineLaunch) -> list[str]:
+        if launch.ranks == 1:
+            return []
+        return flags(
+            tensor_parallel=launch.pool.tensor_parallel,
+            pipeline_parallel=launch.pool.pipeline_parallel,
+            nodes=launch.pool.nodes,
+            node_rank=launch.node_rank,
+            rendezvous=launch.rendezvous,
+        )

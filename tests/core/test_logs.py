@@ -1,6 +1,6 @@
 """The root cause out of logs as programs write them."""
 
-from slurminfer.core.logs import root_cause, tail
+from slurminfer.core.logs import lost_task, root_cause, tail
 
 TWO_RANKS = """
 INFO loading weights
@@ -28,3 +28,10 @@ def test_without_a_complaint_the_last_line():
 
 def test_an_empty_or_missing_log(tmp_path):
     assert root_cause(tail(tmp_path / "none.log")) == ""
+
+
+def test_srun_says_which_task_died_first():
+    said = "srun: error: n2: task 1: Killed\nsrun: Terminating StepId=2.0\nsrun: error: n1: task 0: Killed"
+    assert lost_task(f"ready\n{said}\n") == "task 1 on n2: Killed"
+    assert lost_task("srun: error: n[2-3]: tasks 1-2: Out Of Memory") == "tasks 1-2 on n[2-3]: Out Of Memory"
+    assert lost_task("srun: error: Unable to create step") == ""

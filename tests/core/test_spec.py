@@ -60,7 +60,7 @@ def test_an_unknown_table_is_named_with_the_valid_ones():
         ('time = "soon"', "pool[0].time", "Slurm time"),
         ('mem = "lots"', "pool[0].mem", "64G"),
         ("drain_seconds = 3600", "pool[0].drain_seconds", "less than time"),
-        ("nodes = 2", "pool[0].nodes", "expected 1"),
+        ("nodes = 2", "pool[0].nodes", "nearest: tensor_parallel = 2, or pipeline_parallel = 2, or nodes = 1"),
         ('engine = "sglang"\ngpus_per_node = 4', "pool[0].tensor_parallel", "nodes x gpus_per_node = 4"),
         ("slurm = {cpus-per-task = 3}", "pool[0].slurm.cpus-per-task", "say it with cpus_per_task"),
         ('slurm = {output = "x"}', "pool[0].slurm.output", "logs/"),

@@ -49,6 +49,29 @@ def test_native(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("pool", "node_rank"),
+    [
+        (PoolSpec(nodes=2, tensor_parallel=4, pipeline_parallel=2, cpus_per_task=8), 1),
+        (PoolSpec(nodes=1, tensor_parallel=4, pipeline_parallel=2, cpus_per_task=8), 0),
+    ],
+)
+def test_native_with_several_ranks_is_told_where_they_meet_on_one_node_too(tmp_path, pool, node_rank):
+    plain = pairs(ADAPTERS["native"].argv(launch(tmp_path)))
+    given = ADAPTERS["native"].argv(launch(tmp_path, pool=pool, node_rank=node_rank, rendezvous="10.0.0.1:5000"))
+    assert pairs(given) == plain | {
+        "--tensor-parallel": "4", "--pipeline-parallel": "2", "--nodes": str(pool.nodes),
+        "--node-rank": str(node_rank), "--rendezvous": "10.0.0.1:5000",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_other_engines_meet_on_one_node_by_themselves(engine, tmp_path):
+    pool = PoolSpec(engine=engine, gpus_per_node=2, tensor_parallel=2)
+    argv = ADAPTERS[engine].argv(launch(tmp_path, pool=pool, rendezvous="10.0.0.1:5000"))
+    assert not any("10.0.0.1:5000" in word or "nnodes" in word for word in argv)
+
+
 @pytest.mark.parametrize(("engine", "dtype"), [("native", "int4"), ("sglang", "fp8_e4m3"), ("vllm", "fp8_e5m2")])
 def test_every_engine_is_told_the_dtype_of_its_kv_cache(engine, dtype, tmp_path):
     model = ModelSpec(path="/models/llama", kv_cache_dtype=dtype)
@@ -137,7 +160,9 @@ def test_sglang_without_gpus_runs_its_cpu_engine(tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_sglang_over_two_nodes(tmp_path, rank):
     pool = PoolSpec(engine="sglang", nodes=2, gpus_per_node=8, tensor_parallel=8, pipeline_parallel=2)
-    given = pairs(ADAPTERS["sglang"].argv(launch(tmp_path, pool=pool, rank=rank, rendezvous="10.0.0.1:5000")))
+    there = launch(tmp_path, pool=pool, node_rank=rank, rendezvous="10.0.0.1:5000")
+    given = pairs(ADAPTERS["sglang"].argv(there))
+    assert ADAPTERS["sglang"].env(there) == {"SGLANG_HOST_IP": "10.0.0.1"}
     assert given["--nnodes"] == "2"
     assert given["--node-rank"] == str(rank)
     assert given["--dist-init-addr"] == "10.0.0.1:5000"
@@ -173,7 +198,7 @@ def test_vllm_on_one_node(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("rank", "headless"), [(0, False), (1, True)])
 def test_vllm_over_two_nodes(tmp_path, rank, headless):
     pool = PoolSpec(engine="vllm", nodes=2, gpus_per_node=8, tensor_parallel=16)
-    argv = ADAPTERS["vllm"].argv(launch(tmp_path, pool=pool, rank=rank, rendezvous="10.0.0.1:5000"))
+    argv = ADAPTERS["vllm"].argv(launch(tmp_path, pool=pool, node_rank=rank, rendezvous="10.0.0.1:5000"))
     given = pairs(argv)
     assert argv[1:5] == ["-m", "vllm.entrypoints.cli.main", "serve", "/models/llama"]
     assert given["--nnodes"] == "2"

@@ -154,10 +154,11 @@ def test_an_interpreter_that_is_not_there_is_named(make_run, start_agent):
 
 
 def test_a_port_lost_to_somebody_else_is_replaced(make_run, start_agent):
-    # The first answer of free_port is the port of a listening socket, as if another job had just bound it.
+    # The first port is that of a socket that listens, as if another job had been quicker.
     before = (
-        "import socket; taken = socket.create_server(('127.0.0.1', 0)); real = agent.free_port; "
-        "answers = iter([taken.getsockname()[1]]); agent.free_port = lambda a: next(answers, None) or real(a)"
+        "import socket; from slurminfer.nodes import head; real = head.hold_port; "
+        "answers = iter([socket.create_server(('127.0.0.1', 0))]); "
+        "head.hold_port = lambda a: next(answers, None) or real(a)"
     )
     run = make_run()
     start_agent(run, before)

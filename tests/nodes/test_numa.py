@@ -65,6 +65,7 @@ def test_an_engine_over_two_numa_nodes_hears_of_a_better_spec():
         (PoolSpec(cpus_per_task=32), 32, Cpus(cpus=32, cores=32, numa_nodes=1)),
         (PoolSpec(cpus_per_task=32), 32, Cpus(cpus=64, cores=64, numa_nodes=2)),  # it may run anywhere, and fits in one
         (PoolSpec(cpus_per_task=64, engine="vllm"), 64, Cpus(cpus=64, cores=64, numa_nodes=2)),
+        (PoolSpec(cpus_per_task=64, tensor_parallel=2), 64, Cpus(cpus=64, cores=64, numa_nodes=2)),
         (PoolSpec(cpus_per_task=64, gpus_per_node=1), 64, Cpus(cpus=64, cores=64, numa_nodes=2)),
     ],
 )

@@ -18,6 +18,7 @@ FULL = """\
 # Parameters
 #SBATCH --account=physics
 #SBATCH --cpus-per-task=8
+#SBATCH --distribution=block
 #SBATCH --exclusive
 #SBATCH --gpus-per-node=4
 #SBATCH --job-name=demo-gpu-0
@@ -72,7 +73,7 @@ def test_render_is_the_whole_batch_script():
 
 def test_render_leaves_to_the_cluster_what_is_not_asked_for():
     text = SlurmLauncher().render(request())
-    for word in ("--mem", "--partition", "--account", "--gpus", "--wckey", "--kill-on-bad-exit"):
+    for word in ("--mem", "--partition", "--account", "--gpus", "--wckey", "--kill-on-bad-exit", "--distribution"):
         assert word not in text
 
 
@@ -80,6 +81,14 @@ def test_no_requeue_replaces_requeue():
     text = SlurmLauncher().render(request(slurm={"no_requeue": True}))
     assert "#SBATCH --no-requeue\n" in text
     assert "#SBATCH --requeue\n" not in text
+
+
+def test_where_ranks_are_placed_is_for_the_user_to_say_otherwise():
+    text = SlurmLauncher().render(request(nodes=4, slurm={"distribution": "cyclic", "switches": "1@00:10:00"}))
+    assert "#SBATCH --distribution=cyclic\n" in text
+    assert "#SBATCH --distribution=block\n" not in text
+    assert "#SBATCH --switches=1@00:10:00\n" in text
+    assert "--kill-on-bad-exit=1" in text
 
 
 @pytest.mark.parametrize("folder", ["/shared/100%j", "/shared/two\nlines", "/shared/back\\slash"])
