@@ -46,6 +46,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     pid: int  # of the engine's process there
     rendezvous: str  # HOST:PORT that it was told; the head may have called another meeting since
     updated_at: float
+    exit_code: int | None = None  # None while it runs; negative: the signal that killed it
     reason: str = ""  # why it has died; empty while it runs
 
     def __str__(self) -> str:

@@ -52,13 +52,15 @@ class Task:
 
     def node_record(self, engine: EngineProcess, launch: EngineLaunch) -> NodeRecord:
         """How the engine's process of this node is now."""
+        exit_code = engine.exit_code()
         return NodeRecord(
             node_rank=self.place.node_rank,
             host=self.place.host,
             pid=engine.pid,
             rendezvous=launch.rendezvous or "",
             updated_at=time.time(),
-            reason="" if engine.exit_code() is None else engine.epitaph(),
+            exit_code=exit_code,
+            reason="" if exit_code is None else engine.epitaph(),
         )
 
     def head_state(self) -> WorkerState:

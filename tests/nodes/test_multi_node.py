@@ -166,6 +166,17 @@ def test_a_killed_process_of_the_head_is_named_before_its_echo(run, start_agent)
     other.wait(10)
 
 
+def test_who_left_in_order_is_not_the_cause(run, start_agent):
+    start_agent(0, FAKE_ENGINE_HANGS="1"), start_agent(1)
+    pid = record_when(run, WorkerState.READY).pid
+    os.kill(follower(run).pid, signal.SIGTERM)  # it exits with 0
+    time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    first, _, second = record_when(run, WorkerState.GONE).reason.partition("; ")
+    assert first.startswith("node rank 0 on") and "killed by SIGKILL" in first
+    assert second.startswith("node rank 1 on") and "exited with 0" in second
+
+
 def test_a_process_that_dies_before_the_worker_is_ready_ends_it_too(run, start_agent):
     head, other = start_agent(0), start_agent(1, FAKE_ENGINE_FAILS="1")
     gone = record_when(run, WorkerState.GONE)
