@@ -25,9 +25,10 @@ from .bench_comm_group import Call, CommTask, Group
 TASK, RESULT = "task.json", "result.json"
 LOST = 3  # exit code of a rank that only found that it cannot go on with the others
 _FEWEST_SIZES = 2  # a line needs them
-_WARM_UP, _TRIAL = 2, 3  # calls
+_WARM_UP, _TRIAL = 1, 3  # calls, after the first one
 _BLOCK_S, _MOST_CALLS = 0.002, 200  # calls are timed in blocks
-_FEWEST_BLOCKS, _MOST_BLOCKS = 5, 50
+_FEWEST_BLOCKS, _MOST_BLOCKS = 5, 200
+_FEWEST_CALLS = _WARM_UP + _TRIAL + _FEWEST_BLOCKS
 _LONGEST_MESSAGE = 500
 
 
@@ -80,10 +81,12 @@ def _points(operation: Operation, group: Group, task: CommTask) -> list[CommPoin
     points: list[CommPoint] = []
     began, share = time.monotonic(), task.seconds / 2 / len(task.sizes)
     for size in task.sizes:
-        left = task.seconds - (time.monotonic() - began)
-        if not group.agree(len(points) < _FEWEST_SIZES or _least_s(operation, group, points, size) < left):
-            break
         count, call = group.prepare(operation, size)
+        group.line_up()
+        first = group.time(call, 1)
+        left = task.seconds - (time.monotonic() - began)
+        if not group.agree(len(points) < _FEWEST_SIZES or first * _FEWEST_CALLS < left):
+            break
         seconds = _time(group, call, share)
         points.append(CommPoint(count, seconds / 2 if operation == "send_recv" else seconds))
     return points
@@ -91,18 +94,14 @@ def _points(operation: Operation, group: Group, task: CommTask) -> list[CommPoin
 
 def _time(group: Group, call: Call, budget_s: float) -> float:
     """Median over blocks of calls of the seconds that one takes."""
-    group.line_up()
     group.time(call, _WARM_UP)
     once = group.time(call, _TRIAL)
     calls = group.agree(min(max(round(_BLOCK_S / once), 1), _MOST_CALLS))
-    blocks = group.agree(min(max(int(budget_s / (once * calls)), _FEWEST_BLOCKS), _MOST_BLOCKS))
-    group.line_up()
-    return median(group.time(call, calls) for _ in range(blocks))
-
-
-def _least_s(operation: Operation, group: Group, points: Sequence[CommPoint], size: int) -> float:
-    """What a size will take at least, by the sizes before it."""
-    return fit(operation, group.ranks, points).seconds(size) * (_WARM_UP + _TRIAL + _FEWEST_BLOCKS)
+    began, times = time.monotonic(), list[float]()
+    while group.agree(not times or (len(times) < _MOST_BLOCKS and time.monotonic() - began < budget_s)):
+        group.line_up()
+        times += [group.time(call, calls) for _ in range(_FEWEST_BLOCKS)]
+    return median(times)
 
 
 if __name__ == "__main__":
