@@ -1,11 +1,16 @@
 """Where the programs of one node listen."""
 
+import fcntl
 import os
 import socket
+import struct
+from ipaddress import IPv4Address
 
 # What distributions write into /etc/hosts for a machine's own name; no other node can reach it.
 _PLACEHOLDERS = ("127.0.0.1", "127.0.1.1")
 _ANYWHERE = ("192.0.2.1", 9)  # RFC 5737: documentation only; no packet is sent
+_SIOCGIFADDR = 0x8915  # netdevice(7): a `struct ifreq` with the name in, with the address out
+_IFREQ, _IFREQ_ADDRESS = "256s", slice(20, 24)
 
 
 def node_address() -> str:
@@ -21,6 +26,21 @@ def node_address() -> str:
     except OSError:
         named = _PLACEHOLDERS[0]
     return _default_source() or named if named in _PLACEHOLDERS else named
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that has this IPv4 address; None if none has. Loopback has all of 127.0.0.0/8."""
+    wanted = IPv4Address(address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack(_IFREQ, name.encode()))
+            except OSError:  # it has no IPv4 address
+                continue
+            own = IPv4Address(answer[_IFREQ_ADDRESS])
+            if own == wanted or (own.is_loopback and wanted.is_loopback):
+                return name
+    return None
 
 
 def _default_source() -> str | None:

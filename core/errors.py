@@ -13,6 +13,7 @@ SlurminferError
 ├── CommandError            a subprocess failed, timed out or is not installed
 ├── SlurmError              Slurm refused or cannot be reached
 ├── EngineError             an engine process did not start, or died
+├── CommunicationError      the ranks of a program did not meet, or lost one another
 ├── RouterError             the router cannot start or be reached
 └── BatchError              a batch cannot go on
 """
@@ -83,6 +84,10 @@ class SlurmError(SlurminferError):
 
 class EngineError(SlurminferError):
     """An engine process did not start, or died."""
+
+
+class CommunicationError(SlurminferError):
+    """The ranks of a program did not meet, or lost one another."""
 
 
 class RouterError(SlurminferError):

@@ -41,6 +41,14 @@ def claim(path: Path, text: str) -> bool:
     return True
 
 
+def make_directory(path: Path) -> None:
+    """Make `path` and what is above it, if it is not there. Raises RunDirectoryError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot make {path}: {error.strerror}") from error
+
+
 def read_text(path: Path) -> str | None:
     """The file's text, or None if there is none. Retries what NFS gets wrong for a moment."""
     for attempt in range(_READ_ATTEMPTS):

@@ -19,6 +19,11 @@ def jobs_root() -> Path:
     return home() / "jobs"
 
 
+def site_root() -> Path:
+    """Directory of what was measured of the cluster: `$SLURMINFER_HOME/site`, by default `~/.slurminfer/site`."""
+    return home() / "site"
+
+
 def home() -> Path:
     """`$SLURMINFER_HOME`, by default `~/.slurminfer`."""
     return Path(os.environ.get("SLURMINFER_HOME") or Path.home() / ".slurminfer").absolute()

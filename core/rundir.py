@@ -66,11 +66,8 @@ class RunDirectory:
 
     def create(self) -> None:
         """Make the directory, its folders and its API key; keeps what is there."""
-        try:
-            for folder in (self.path, self.workers_path, self.rendezvous_path):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunDirectoryError(f"cannot make {self.path}: {error.strerror}") from error
+        for folder in (self.path, self.workers_path, self.rendezvous_path):
+            files.make_directory(folder)
         if files.read_text(self.key_path) is None:
             files.write_atomic(self.key_path, secrets.token_urlsafe(32) + "\n", mode=0o600)
 

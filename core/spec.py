@@ -174,8 +174,13 @@ def dump_spec(spec: DeploymentSpec) -> str:
 def load_job(path: Path) -> JobSpec:
     """Read and check the file of a single job. Raises SpecError."""
     job = parse_toml(read_toml(path), JobSpec)
-    _check_job("", job)
+    check_job(job)
     return job
+
+
+def check_job(job: JobSpec) -> None:
+    """Raise SpecError for a value that cannot be."""
+    _check_job("", job)
 
 
 def parse_time(text: str) -> int:

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,22 +11,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..core.errors import SlurmError
 from ..core.files import read_json, write_atomic
 from ..core.job import JobPhase, JobRequest, JobStatus, Launcher
-from ..core.logs import root_cause, tail
 from ..core.paths import jobs_root
 from ..core.spec import JobSpec
 from ..quant.awq.options import AwqOptions
 from ..quant.awq.workspace import Part, Workspace
 from ..quant.checkpoint.config import read_config
 from ..quant.progress import Progress
+from .follow import LIVING, no_result, until_ended
 
 Backend = Literal["native", "autoawq"]
-_POLL_S = 2.0
-_LIVING = (JobPhase.PENDING, JobPhase.RUNNING)
-# Slurm forgets a job for a moment when it goes back to the queue, and NFS shows a new file late.
-_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +112,7 @@ def submit(entry: QuantizeEntry, spec: JobSpec, launcher: Launcher) -> str:
     """The id of the job that works on this output: one that lives already, else a new one. Raises SlurmError."""
     record = _folder(entry.out) / "job.json"
     known = read_json(record)
-    if known is not None and launcher.observe([known["id"]])[known["id"]].phase in _LIVING:
+    if known is not None and launcher.observe([known["id"]])[known["id"]].phase in LIVING:
         return str(known["id"])
     job_id = launcher.submit(request(entry, spec))
     write_atomic(record, msgspec.json.encode({"id": job_id, "out": str(entry.out)}).decode())
@@ -128,18 +122,9 @@ def submit(entry: QuantizeEntry, spec: JobSpec, launcher: Launcher) -> str:
 def follow(job_id: str, entry: QuantizeEntry, launcher: Launcher, progress: Progress) -> None:
     """Wait until the job has ended; `progress` hears of it. Raises SlurmError that says why it failed."""
     workspace, layers = Workspace(entry.out), read_config(entry.model).num_layers
-    unknown_since: float | None = None
-    while True:
-        status = launcher.observe([job_id])[job_id]
-        if status.phase in (JobPhase.DONE, JobPhase.FAILED):
-            break
-        unknown_since = (unknown_since or time.monotonic()) if status.phase is JobPhase.UNKNOWN else None
-        if unknown_since is not None and time.monotonic() - unknown_since > _PATIENCE_S:
-            break
-        _show(status, workspace, layers, progress)
-        time.sleep(_POLL_S)
+    status = until_ended(job_id, launcher, lambda seen: _show(seen, workspace, layers, progress))
     if not entry.out.is_dir():
-        raise SlurmError(_why(job_id, status, entry))
+        raise no_result(status, _folder(entry.out))
     progress("quantize", layers, layers)
 
 
@@ -150,14 +135,6 @@ def _show(status: JobStatus, workspace: Workspace, layers: int, progress: Progre
         progress("evaluate", 0, 0)
     else:
         progress("quantize", workspace.layers_done(), layers)
-
-
-def _why(job_id: str, status: JobStatus, entry: QuantizeEntry) -> str:
-    folder = _folder(entry.out)
-    logs = sorted(folder.glob(f"{job_id}_*_log.out"))
-    causes = (cause for cause in (root_cause(tail(log)) for log in logs) if cause)
-    words = " ".join(word for word in (status.state, f"({status.reason})" if status.reason else "") if word)
-    return f"job {job_id} ended as {words} without a result: {next(causes, 'its logs say nothing')}; logs in {folder}"
 
 
 def _quantize_with_autoawq(entry: QuantizeEntry, progress: Progress) -> None:

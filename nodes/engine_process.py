@@ -44,12 +44,12 @@ class EngineProcess:
         """None while it runs."""
         return self._process.poll()
 
-    def epitaph(self) -> str:
+    def epitaph(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
         code = self._process.returncode
         how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
         why = root_cause(tail(self.log))
-        return f"engine {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
+        return f"{who} {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM to the whole group, SIGKILL for what is left after `grace_s`."""

@@ -211,6 +211,49 @@ def bench_engine(
     job.report(found, as_json, page, out)
 
 
+@bench_app.command("comm")
+def bench_comm(
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="submit a job of so many; inside a job: of its nodes")
+    ] = None,
+    ranks_per_node: Annotated[int | None, typer.Option(min=1, help="by default one for each GPU, else one")] = None,
+    partition: Annotated[str | None, typer.Option(help="of the job")] = None,
+    account: Annotated[str | None, typer.Option(help="of the job")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=0, help="of the job")] = None,
+    mem: Annotated[str | None, typer.Option(help="of the job, per node")] = None,
+    time: Annotated[str | None, typer.Option(help="walltime limit of the job; by default 10 minutes")] = None,
+    local: Local = False,
+    ranks: Annotated[int | None, typer.Option(min=2, help="of --local; by default 2")] = None,
+    backend: Annotated[str, typer.Option(help="auto (nccl where every rank has a GPU), gloo or nccl")] = "auto",
+    sizes: Annotated[str | None, typer.Option(help="bytes of messages; by default 1K to 64M")] = None,
+    seconds: Annotated[float, typer.Option(help="that each operation may take, about")] = 5.0,
+    timeout: Annotated[float, typer.Option(help="seconds that ranks wait for one another")] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure all-reduce, all-gather and send/recv between nodes, and keep it in the site profile.
+
+    Inside an allocation (salloc, sbatch) between its nodes; with --nodes as a job of its own.
+    """
+    from .core.site import encode_comm, write_comm
+    from .jobs import bench_comm as job
+    from .jobs import bench_comm_table, bench_comm_where, console
+
+    where = bench_comm_where.choose(
+        bench_comm_where.Asked(
+            local=local, ranks=ranks, nodes=nodes, ranks_per_node=ranks_per_node, partition=partition,
+            account=account, gpus_per_node=gpus_per_node, mem=mem, time=time,
+        ),
+    )  # fmt: skip
+    task = job.task(where, job.sizes(sizes or job.SIZES), backend, seconds, timeout)
+    with console.model_progress() as progress:
+        found = job.bench(where, task, progress)
+    kept = write_comm(found)
+    if as_json:
+        typer.echo(encode_comm(found), nl=False)
+    else:
+        bench_comm_table.print_comm(found, kept)
+
+
 @models_app.command("fetch")
 def models_fetch(
     name: Annotated[str, typer.Argument(help="'demo', a hub id or a GGUF file")],

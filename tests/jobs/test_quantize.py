@@ -10,6 +10,7 @@ import pytest
 from slurminfer.core.errors import SlurmError
 from slurminfer.core.job import JobPhase, JobRequest, JobStatus
 from slurminfer.core.spec import load_job
+from slurminfer.jobs import follow as following
 from slurminfer.jobs import quantize as module
 from slurminfer.jobs.quantize import QuantizeEntry, follow, part_here, request, submit
 from slurminfer.quant.awq.options import AwqOptions
@@ -131,8 +132,8 @@ def model(entry, monkeypatch):
         num_layers = 4
 
     monkeypatch.setattr(module, "read_config", lambda path: Config)
-    monkeypatch.setattr(module, "_POLL_S", 0.0)
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(following, "_POLL_S", 0.0)
+    monkeypatch.setattr(following, "_PATIENCE_S", 0.0)
 
 
 def test_a_failed_job_says_why_and_where_its_logs_are(entry, model):
