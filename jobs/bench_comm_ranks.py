@@ -1,6 +1,7 @@
 """Starting the ranks of `slurminfer bench comm`, and ending all of them when one fails. Errors say which it was."""
 
 import re
+import signal
 import socket
 import sys
 import time
@@ -14,6 +15,8 @@ from ..nodes.engine_process import EngineProcess
 from .bench_comm_worker import LOST
 
 _MODULE = "slurminfer.jobs.bench_comm_worker"
+# How ranks end that have lost another: with a word of their own, or by Gloo, which may find no one to tell.
+_ECHOES = (LOST, -signal.SIGABRT)
 _POLL_S = 0.05
 _BLAME_S = 5.0  # where ranks have only lost another one: for those who watch that one to say so, and end the job
 _GRACE_S = 2.0
@@ -74,7 +77,7 @@ def why_step_failed(folder: Path) -> str:
     """By what srun says of the first task that failed by itself, and by that task's log."""
     said = tail(folder / "srun.log")
     ended = _TASK_ENDED.findall(said)
-    own = [task for task in ended if task[2] != f"Exited with exit code {LOST}"]
+    own = [task for task in ended if task[2] != f"Exited with exit code {LOST}" and not task[2].startswith("Aborted")]
     if not ended:
         return root_cause(said) or "srun said nothing"
     host, rank, how = (own or ended)[0]
@@ -87,7 +90,7 @@ def _watch(processes: Mapping[int, EngineProcess], deadline: float) -> None:
     host = socket.gethostname()
     while codes := {rank: code for rank, process in processes.items() if (code := process.exit_code()) != 0}:
         failed = [rank for rank, code in codes.items() if code is not None]
-        by_themselves = [rank for rank in failed if codes[rank] != LOST]
+        by_themselves = [rank for rank in failed if codes[rank] not in _ECHOES]
         if failed:
             deadline = min(deadline, time.monotonic() + _BLAME_S)
         late = time.monotonic() > deadline
