@@ -253,8 +253,16 @@ def test_ranks_that_do_not_end_are_ended(home):
     assert ranks_of(os.getpid()) == {}
 
 
+@pytest.fixture
+def interruptible():
+    """Children inherit that SIGINT is ignored, as it is below a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_command_takes_its_ranks_with_it(number):
+def test_the_command_takes_its_ranks_with_it(interruptible, number):
     options = ["--local", "--seconds", "300"]
     with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
         eventually(lambda: len(ranks_of(command.pid)) == 2)
