@@ -1,6 +1,7 @@
 """What went wrong, out of a log."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 _TAIL_BYTES = 256 * 1024
@@ -9,7 +10,8 @@ _COMPLAINT = re.compile(
     r"\b(?:error|fatal|killed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
 )
 
-_LOST_TASK = re.compile(r"^srun: error: (\S+): (tasks? \S+): (.+)$", re.MULTILINE)
+# Such as "srun: error: n2: task 1: Killed" and "srun: error: n[1-2]: tasks 0-1: Exited with exit code 1".
+_LOST_TASKS = re.compile(r"^srun: error: (\S+): tasks? (\d\S*): (.+)$", re.MULTILINE)
 
 
 def tail(path: Path) -> str:
@@ -36,7 +38,28 @@ def root_cause(text: str) -> str:
     return lines[-1] if lines else ""
 
 
+@dataclass(frozen=True)
+class LostTasks:
+    """What srun says of tasks that have died together."""
+
+    hosts: str  # as Slurm writes them: n[1-2]
+    ranks: str  # such as 1, or 0-1
+    how: str
+
+    @property
+    def first_rank(self) -> int:
+        return int(re.split(r"\D", self.ranks)[0])
+
+    def __str__(self) -> str:
+        is_one = self.ranks.isdigit()
+        return f"{'task' if is_one else 'tasks'} {self.ranks} on {self.hosts}: {self.how}"
+
+
+def lost_tasks(text: str) -> list[LostTasks]:
+    """What srun says in a log of tasks that have died, in its order."""
+    return [LostTasks(*found) for found in _LOST_TASKS.findall(text)]
+
+
 def lost_task(text: str) -> str:
-    """What srun says in a job's log of the first task that has died: "task 1 on n2: Killed"; or ''."""
-    match = _LOST_TASK.search(text)
-    return f"{match[2]} on {match[1]}: {match[3]}" if match else ""
+    """The first of them: "task 1 on n2: Killed"; or ''."""
+    return next(map(str, lost_tasks(text)), "")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from ..core.address import interface_of, node_address
+from ..core.address import node_address
 from ..core.errors import CommunicationError
 from ..core.files import read_text, write_atomic
 from ..core.site import Backend, Operation
+from ..nodes.place import interface_env
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
     import torch
@@ -50,7 +51,8 @@ class Group:
         import torch
 
         self.rank, self.ranks = rank, task.ranks
-        self._interface, self._turn = _choose_interface(node_address()), 0
+        os.environ.update(interface_env(node_address()))
+        self._turn = 0
         self._store = _open_store(task, folder, rank)
         self.hosts = _wait_for_all(self._store, task, rank)
         self.backend = self._agree_on_backend(task)
@@ -68,7 +70,8 @@ class Group:
     @property
     def interface(self) -> str | None:
         """The network interface that the backend was told to use; None: it found one itself."""
-        return os.environ.get(_INTERFACES[self.backend], self._interface)
+        told = os.environ.get(_INTERFACES[self.backend])
+        return told and told.removeprefix("=")  # NCCL's way to say that it is no prefix
 
     def agree(self, value: int) -> int:
         """Rank 0's value."""
@@ -154,15 +157,6 @@ class Group:
             import torch
 
             torch.cuda.synchronize()
-
-
-def _choose_interface(address: str) -> str | None:
-    """Have torch.distributed use the interface of this address, unless the user has said which; its name."""
-    found = interface_of(address)
-    if found is not None:
-        for variable in _INTERFACES.values():
-            os.environ.setdefault(variable, found)
-    return found
 
 
 def _open_store(task: CommTask, folder: Path, rank: int) -> "Store":

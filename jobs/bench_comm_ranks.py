@@ -1,6 +1,5 @@
 """Starting the ranks of `slurminfer bench comm`, and ending all of them when one fails. Errors say which it was."""
 
-import re
 import signal
 import socket
 import sys
@@ -10,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..core.errors import CommunicationError
-from ..core.logs import root_cause, tail
+from ..core.logs import lost_tasks, root_cause, tail
 from ..nodes.engine_process import EngineProcess
 from .bench_comm_worker import LOST
 
@@ -20,8 +19,6 @@ _ECHOES = (LOST, -signal.SIGABRT)
 _POLL_S = 0.05
 _BLAME_S = 5.0  # where ranks have only lost another one: for those who watch that one to say so, and end the job
 _GRACE_S = 2.0
-# Such as "srun: error: n2: task 1: Killed" and "srun: error: n[1-2]: tasks 0-1: Exited with exit code 1".
-_TASK_ENDED = re.compile(r"^srun: error: (\S+): tasks? (\d+)[\d,-]*: (.+)$", re.MULTILINE)
 
 
 def run_here(folder: Path, ranks: Sequence[int], env: Mapping[str, str], limit_s: float) -> None:
@@ -76,13 +73,13 @@ def step_argv(folder: Path, nodes: int, ranks_per_node: int) -> list[str]:
 def why_step_failed(folder: Path) -> str:
     """By what srun says of the first task that failed by itself, and by that task's log."""
     said = tail(folder / "srun.log")
-    ended = _TASK_ENDED.findall(said)
-    own = [task for task in ended if task[2] != f"Exited with exit code {LOST}" and not task[2].startswith("Aborted")]
+    ended = lost_tasks(said)
+    own = [lost for lost in ended if lost.how != f"Exited with exit code {LOST}" and not lost.how.startswith("Aborted")]
     if not ended:
         return root_cause(said) or "srun said nothing"
-    host, rank, how = (own or ended)[0]
-    why = root_cause(tail(_log(folder, int(rank))))
-    return f"rank {rank} on {host}: {how}" + (f": {why}" if why else "")
+    first = (own or ended)[0]
+    why = root_cause(tail(_log(folder, first.first_rank)))
+    return f"rank {first.first_rank} on {first.hosts}: {first.how}" + (f": {why}" if why else "")
 
 
 def _watch(processes: Mapping[int, EngineProcess], deadline: float) -> None:

@@ -9,18 +9,17 @@ from pathlib import Path
 
 import torch
 
-from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.nodes.native.options import EngineOptions, ParallelOptions
 from slurminfer.nodes.native.parallel.model import follow, lead
-from slurminfer.nodes.native.parallel.ranks import Place
 from slurminfer.nodes.native.step import Chunk
 
 
 def main() -> None:
     model, given, steps, place, out = sys.argv[1:]
-    options, where = EngineOptions(model=Path(model), **json.loads(given)), Place(**json.loads(place))
+    options, where = EngineOptions(model=Path(model), **json.loads(given)), ParallelOptions(**json.loads(place))
     if where.rank:
-        follow(options, where, where.world)
-    found = lead(options, where, where.world, lambda error: print(error, file=sys.stderr))
+        follow(options, where)
+    found = lead(options, where, lambda error: print(error, file=sys.stderr))
     logits = [found.forward([Chunk(*chunk) for chunk in step]).clone() for step in json.loads(steps)]
     torch.save({"logits": logits, "compiled": found.compiled}, out)
     found.close()

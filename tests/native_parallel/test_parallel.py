@@ -42,7 +42,7 @@ def together(model: Path, tensor: int, pipeline: int, out: Path, **options: Any)
         rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
     ranks = []
     for rank in range(tensor * pipeline):
-        place = {"rank": rank, "local_rank": rank, "tensor_parallel": tensor, "pipeline_parallel": pipeline}
+        place = {"local_rank": rank, "tensor_parallel": tensor, "pipeline_parallel": pipeline}
         words = [json.dumps(x) for x in (OPTIONS | options, STEPS, place | {"rendezvous": rendezvous})]
         argv = [sys.executable, str(PROGRAM), str(model), *words, str(out / "logits.pt")]
         ranks.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))

@@ -3,10 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -49,21 +48,11 @@ def make_run(tmp_path, monkeypatch, model) -> Callable[..., RunDirectory]:
 
 
 @pytest.fixture
-def start_agent(tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
-    started = []
-
+def start_agent(tmp_path, agent_process) -> Callable[..., subprocess.Popen]:
     def start(run: RunDirectory, before: str = "pass") -> subprocess.Popen:
-        code = f"import sys; from slurminfer.nodes import agent; {before}; sys.exit(agent.main())"
-        argv = [sys.executable, "-c", code, str(run.path), "cpu-0"]
-        with (tmp_path / "agent.log").open("wb") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, "SLURMINFER_LOCAL": "1"})
-        started.append(process)
-        return process
+        return agent_process(run, before, tmp_path / "agent.log", {**os.environ, "SLURMINFER_LOCAL": "1"})
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+    return start
 
 
 def record_when(run: RunDirectory, state: WorkerState, timeout_s: float = 60) -> WorkerRecord:

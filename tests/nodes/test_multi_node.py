@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -54,23 +54,13 @@ def write_spec(run: RunDirectory, nodes: int = 2) -> None:
 
 
 @pytest.fixture
-def start_agent(run, tmp_path) -> Iterator[Start]:
-    started = []
-
+def start_agent(run, tmp_path, agent_process) -> Start:
     def start(node_rank: int, before: str = "pass", **env: str) -> subprocess.Popen:
-        code = f"import sys; from slurminfer.nodes import agent, head; {before}; sys.exit(agent.main())"
-        argv = [sys.executable, "-c", code, str(run.path), "cpu-0"]
         place = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3", "SLURM_PROCID": str(node_rank)}
         inherited = {name: value for name, value in os.environ.items() if not name.endswith("_SOCKET_IFNAME")}
-        with (tmp_path / f"agent.{node_rank}.log").open("wb") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=log, env={**inherited, **place, **env})
-        started.append(process)
-        return process
+        return agent_process(run, before, tmp_path / f"agent.{node_rank}.log", {**inherited, **place, **env})
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+    return start
 
 
 def eventually(look: Callable, timeout_s: float = 30):

@@ -53,11 +53,9 @@ class Warden:
         with self._lock:
             self._ending = True
             for connection in self._connections:
-                try:
+                with suppress(OSError):  # it is gone already
                     connection.sendall(_framed(b""))
                     connection.close()
-                except OSError:
-                    continue  # it is gone already
             self._listener.close()
 
     def tell(self, message: bytes) -> None:
@@ -135,21 +133,17 @@ class Lifeline:
 
     def last_words(self, reason: str) -> None:
         """Say why this rank ends."""
-        try:
+        with suppress(OSError):  # nobody hears it: standard error has it
             self._connection.sendall(" ".join(reason.split())[:_LAST_WORDS].encode() + b"\n")
-        except OSError:
-            return  # nobody hears it: standard error has it
 
     def _beat(self) -> None:
-        while True:
-            time.sleep(_BEAT_S)
-            try:
+        with suppress(OSError):
+            while True:
+                time.sleep(_BEAT_S)
                 self._connection.sendall(b"\n")
-            except OSError:
-                return
 
     def _listen(self) -> None:
-        stream, message = self._connection.makefile("rb"), b""
+        stream = self._connection.makefile("rb")
         with suppress(OSError):
             while head := stream.read(_LENGTH_BYTES):
                 length = int.from_bytes(head, "little")

@@ -11,14 +11,14 @@ import torch
 
 from ....core.errors import EngineError, SlurminferError
 from ....quant.checkpoint.config import ModelConfig, read_config
-from ..options import EngineOptions
+from ..options import EngineOptions, ParallelOptions
 from ..runner import Runner, device_of, load_part
 from ..step import Chunk
 from .lifeline import Lifeline, Warden
 from .message import decode, encode
 from .part import Part
-from .ranks import Expected, Place, Ranks
-from .shard import make_shard
+from .ranks import Expected, Ranks
+from .shard import Shard, make_shard
 
 _LIFELINE = "lifeline"
 _MEETING_S = 60.0
@@ -32,18 +32,17 @@ class _Team:
     runner: Runner
     ranks: Ranks
     config: ModelConfig  # of the whole model
+    shard: Shard
     vocab: Sequence[int]  # rows of lm_head of each rank of a stage
-    is_first: bool
-    is_last: bool
 
     def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
         """This rank's part of a step; logits if that is all at rank 0. Raises RuntimeError where a rank is gone."""
         x = None
-        if not self.is_first:
+        if not self.shard.is_first:
             rows = sum(len(chunk.tokens) for chunk in chunks)
             x = self.ranks.take_over(rows, self.config.hidden_size, self.runner.hidden_dtype)
         y = self.runner.forward(chunks, x)
-        if self.is_last:
+        if self.shard.is_last:
             return self.ranks.deliver(y, self.vocab)
         self.ranks.hand_on(y)
         return None
@@ -55,7 +54,7 @@ class ParallelModel:
     def __init__(self, team: _Team, warden: Warden) -> None:
         self._team, self._warden = team, warden
         runner = team.runner
-        self.config, self.vocab_size, self.context_length = team.config, team.config.vocab_size, runner.context_length
+        self.vocab_size, self.context_length = team.config.vocab_size, runner.context_length
         self.block_size, self.num_blocks = runner.block_size, runner.num_blocks
         self.depth = team.ranks.place.pipeline_parallel
         self._begun: deque[torch.Tensor | Expected] = deque()
@@ -106,34 +105,28 @@ class ParallelModel:
         self._warden.close()
 
 
-def lead(
-    options: EngineOptions, place: Place, ranks_here: int, on_loss: Callable[[EngineError], None]
-) -> ParallelModel:
+def lead(options: EngineOptions, place: ParallelOptions, on_loss: Callable[[EngineError], None]) -> ParallelModel:
     """Rank 0: meet the others and load a part. `on_loss` is called in a thread of its own when a rank is gone.
 
     Raises as `load_model`, and EngineError for a model that cannot be cut so.
     """
-    config = read_config(options.model)
-    _check(config, place)
-    ranks = Ranks(place, device_of(options.device))
-    warden = Warden(place.rendezvous.rpartition(":")[0], place.world - 1, on_loss)
+    config, ranks = _meet(options, place)
+    warden = Warden(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, on_loss)
     ranks.store.set(_LIFELINE, warden.address)
     try:
-        team = _load(options, config, ranks, ranks_here)
+        team = _load(options, config, ranks)
         warden.wait(_MEETING_S)
         return ParallelModel(team, warden)
     except RuntimeError as error:
         raise warden.why(_NEWS_S) or error from error
 
 
-def follow(options: EngineOptions, place: Place, ranks_here: int) -> None:
+def follow(options: EngineOptions, place: ParallelOptions) -> None:
     """Any other rank: load a part and compute what rank 0 says. Ends with the process, see `Lifeline`."""
-    config = read_config(options.model)
-    _check(config, place)
-    ranks = Ranks(place, device_of(options.device))
+    config, ranks = _meet(options, place)
     lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank)
     try:
-        team = _load(options, config, ranks, ranks_here)
+        team = _load(options, config, ranks)
         with torch.inference_mode():
             while True:
                 team.compute(decode(lifeline.hear()))
@@ -146,22 +139,24 @@ def follow(options: EngineOptions, place: Place, ranks_here: int) -> None:
         raise
 
 
-def _check(config: ModelConfig, place: Place) -> None:
-    """Raises EngineError, before anybody waits for anybody."""
+def _meet(options: EngineOptions, place: ParallelOptions) -> tuple[ModelConfig, Ranks]:
+    """A model that cannot be cut so is refused before anybody waits for anybody."""
+    config = read_config(options.model)
     make_shard(config, place.tensor_parallel, place.pipeline_parallel, 0)
+    return config, Ranks(place, device_of(options.device))
 
 
-def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks, ranks_here: int) -> _Team:
+def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:
     place = ranks.place
-    shards = [make_shard(config, place.tensor_parallel, place.pipeline_parallel, rank) for rank in range(place.world)]
+    shards = [make_shard(config, place.tensor_parallel, place.pipeline_parallel, rank) for rank in range(place.ranks)]
     shard = shards[place.rank]
     part = Part(
         whole=config, shard=shard, reduce=ranks.reduce if place.tensor_parallel > 1 else None, least=ranks.least,
-        ranks_here=ranks_here,
+        ranks_here=place.ranks_here,
     )  # fmt: skip
     runner = load_part(options, part)
     heads = f"{len(shard.heads)} heads over {len(shard.kv_heads)}, {len(shard.inner)} neurons"
     layers = f"layers {shard.layers.start} to {shard.layers.stop - 1}"
     print(f"rank {place.rank}: {layers}, {heads}", file=sys.stderr, flush=True)
     vocab = [len(each.vocab) for each in shards[: place.tensor_parallel]]
-    return _Team(runner, ranks, config, vocab, shard.is_first, shard.is_last)
+    return _Team(runner, ranks, config, shard, vocab)

@@ -19,25 +19,11 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ....core.errors import EngineError
+from ..options import ParallelOptions
 
 _MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job may start one after the other
 # Longer than any step. Whether a rank is alive is for the lifeline to say, not for a collective's patience.
 _PATIENCE = timedelta(days=365)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """One rank among all. `rendezvous` is HOST:PORT where rank 0 listens."""
-
-    rank: int
-    local_rank: int  # on its node
-    tensor_parallel: int
-    pipeline_parallel: int
-    rendezvous: str
-
-    @property
-    def world(self) -> int:
-        return self.tensor_parallel * self.pipeline_parallel
 
 
 @dataclass(frozen=True)
@@ -51,21 +37,22 @@ class Expected:
 class Ranks:
     """This process's view of the others."""
 
-    def __init__(self, place: Place, device: torch.device) -> None:
+    def __init__(self, place: ParallelOptions, device: torch.device) -> None:
         """Meet the others. Raises EngineError if they do not come."""
         self.place, self._device = place, device
         if device.type == "cuda":
             torch.cuda.set_device(place.local_rank)
+        assert place.rendezvous is not None, "ranks have a place to meet"
         host, _, port = place.rendezvous.rpartition(":")
         try:
-            store = TCPStore(host, int(port), place.world, place.rank == 0, timeout=_MEETING)
-            dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.world, timeout=_PATIENCE)
+            store = TCPStore(host, int(port), place.ranks, place.rank == 0, timeout=_MEETING)
+            dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.ranks, timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"rank {place.rank} of {place.world} at {place.rendezvous}: {_brief(error)}") from error
+            raise EngineError(f"rank {place.rank} of {place.ranks} at {place.rendezvous}: {_brief(error)}") from error
         self.store = store
         backend = "nccl" if device.type == "cuda" else "gloo"
         tensor = place.tensor_parallel
-        stages = [range(first, first + tensor) for first in range(0, place.world, tensor)]
+        stages = [range(first, first + tensor) for first in range(0, place.ranks, tensor)]
         groups = [dist.new_group(list(stage), timeout=_PATIENCE, backend=backend) for stage in stages]
         self._stage_group = groups[place.rank // tensor]
         self._data_group = dist.new_group(timeout=_PATIENCE, backend=backend) if backend == "nccl" else None
@@ -99,7 +86,7 @@ class Ranks:
 
     def deliver(self, logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor | None:
         """The last stage's logits [rows, own width], to rank 0; all [rows, sum of widths] of them where this is it."""
-        head = self.place.world - self.place.tensor_parallel  # the last stage's first rank
+        head = self.place.ranks - self.place.tensor_parallel  # the last stage's first rank
         if self.place.tensor_parallel > 1:
             logits = self._join(logits, widths, head)
         if head == 0:
@@ -111,7 +98,7 @@ class Ranks:
     def expect(self, rows: int, width: int) -> "Expected":
         """Rank 0: ask for the logits [rows, width] of a step whose last stage is elsewhere."""
         logits = torch.empty(rows, width, device=self._device)
-        head = self.place.world - self.place.tensor_parallel
+        head = self.place.ranks - self.place.tensor_parallel
         return Expected(logits, dist.irecv(logits, head, group=self._logits_group) if rows else None)
 
     def receive(self, expected: "Expected") -> torch.Tensor:

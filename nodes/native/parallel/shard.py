@@ -8,7 +8,6 @@ another; the last has lm_head as well, and fewer layers for it.
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
 
 from ....core.errors import EngineError
@@ -41,7 +40,7 @@ class Shard:
             windows=whole.windows[self.layers.start : self.layers.stop],
         )
 
-    @cached_property
+    @property
     def name(self) -> str:
         """Tells this part from the others of the same model."""
         ranges = (self.heads, self.inner, self.layers)

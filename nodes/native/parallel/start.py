@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from ....core.cpus import divide_cpus
 from ....core.errors import EngineError
 from ....core.process import die_with_parent
+from ...place import hold_port, interface_env
 from ..options import EngineOptions, ParallelOptions, ServerOptions
 from ..service import core_of, serve
 
 if TYPE_CHECKING:
     from ..engine_core import EngineCore
-    from .ranks import Place
 
 _OnLoss = Callable[[EngineError], None]
 _LOOPBACK = "127.0.0.1"
@@ -31,10 +31,16 @@ def run(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions,
 
     Raises SlurminferErrors, at rank 0 those of another rank too.
     """
-    if parallel.rendezvous is None:
-        parallel = replace(parallel, rendezvous=f"{_LOOPBACK}:{_free_port()}")
-        for backend in ("GLOO", "NCCL"):  # a node's name may resolve to an address that it does not have
-            os.environ.setdefault(f"{backend}_SOCKET_IFNAME", "lo")
+    if parallel.rendezvous is not None:
+        _take_part(words, options, parallel, server)
+        return
+    os.environ.update(interface_env(_LOOPBACK))  # a node's name may resolve to an address that it does not have
+    with hold_port(_LOOPBACK) as held:
+        rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
+        _take_part(words, options, replace(parallel, rendezvous=rendezvous), server)
+
+
+def _take_part(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, server: ServerOptions) -> None:
     options = _settled(options, parallel)
     if parallel.rank:
         _follow(words, options, parallel)
@@ -50,7 +56,7 @@ def run(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions,
 def _load(options: EngineOptions, parallel: ParallelOptions, on_loss: _OnLoss) -> "EngineCore":
     from .model import lead
 
-    return core_of(lead(options, _place(parallel), parallel.ranks_here, on_loss), options)
+    return core_of(lead(options, parallel, on_loss), options)
 
 
 def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions) -> None:
@@ -63,7 +69,7 @@ def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOpti
         _start_others(words, parallel, _end)
     from .model import follow
 
-    follow(options, _place(parallel), parallel.ranks_here)
+    follow(options, parallel)
 
 
 def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions:
@@ -95,19 +101,3 @@ def _watch(child: "subprocess.Popen[bytes]", rank: int, on_loss: _OnLoss) -> Non
 def _end(error: EngineError) -> None:
     print(f"error: {error}", file=sys.stderr, flush=True)
     os._exit(1)
-
-
-def _place(parallel: ParallelOptions) -> "Place":
-    from .ranks import Place
-
-    assert parallel.rendezvous is not None
-    return Place(
-        rank=parallel.rank, local_rank=parallel.local_rank, tensor_parallel=parallel.tensor_parallel,
-        pipeline_parallel=parallel.pipeline_parallel, rendezvous=parallel.rendezvous,
-    )  # fmt: skip
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])
