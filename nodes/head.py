@@ -14,6 +14,7 @@ import msgspec
 from ..core.errors import EngineError, SlurminferError
 from ..core.logs import lost_task, tail
 from ..core.records import WorkerRecord, WorkerState
+from . import gpus
 from .engine_group import EngineGroup
 from .launch import EngineLaunch
 from .place import hold_port, is_port_free
@@ -68,6 +69,8 @@ class Head:
 
     def _start(self) -> EngineGroup:
         """Start the engine and wait for real tokens; with other ports where somebody was quicker to bind one."""
+        if self._place.local:
+            gpus.settle(self._task.spec, self._task.worker_id)
         for _ in range(_PORT_ATTEMPTS):
             with ExitStack() as held:
                 group = self._launch(held)

@@ -26,6 +26,7 @@ _HELP = {
     "block_size": "tokens in a KV block",
     "max_running_requests": "sequences computed at once",
     "max_batch_tokens": "tokens computed in one step, prompts and decodes together",
+    "cuda_graphs": "on a GPU: record the steps that only decode when the model is loaded, and launch each as a whole",
     "age_weight": "shorter prompts first: tokens that a second of waiting makes up for; inf: first come, first served",
     "threads": "compute threads (default: the CPUs that this process may use)",
     "speculative": "guess tokens and check several in one step: by looking them up in the text, or by a smaller model",

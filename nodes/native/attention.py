@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from .batch import AttentionPlan, DecodeGroup, Prefill
+from .batch import AttentionPlan, BlockGroup, DecodeGroup, Prefill
 from .kv_cache import KVCache
 from .paged import PagedGroup, attend_paged
 
@@ -19,7 +19,11 @@ def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: 
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup) -> torch.Tensor:
+def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup | BlockGroup) -> torch.Tensor:
+    if isinstance(group, BlockGroup):
+        from .cuda.attention import attend_blocks
+
+        return attend_blocks(q, layer, cache, group)
     if isinstance(group, PagedGroup):
         return attend_paged(q, cache.tokens(layer), group)
     return _attend_gathered(q, layer, cache, group)

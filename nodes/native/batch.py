@@ -9,6 +9,7 @@ from itertools import chain
 
 import torch
 
+from .cuda import reads_cache
 from .kv_cache import KVCache
 from .paged import PagedGroup, make_group
 from .step import Chunk
@@ -31,6 +32,16 @@ class DecodeGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockGroup:
+    """Decode tokens of sequences of any length, attended to together where their blocks lie."""
+
+    rows: slice
+    tables: torch.Tensor  # int32 [sequences, blocks], rows of any stride; what a sequence has not got is never read
+    lengths: torch.Tensor  # int32 [sequences]: tokens in the cache, the newest included; 0: nobody's row
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Prefill:
     """A prompt's chunk. Without `cache_rows` it attends to itself only, causally."""
 
@@ -44,7 +55,7 @@ class Prefill:
 class AttentionPlan:
     """What the layers of one window attend to; all rows in order."""
 
-    decodes: tuple[DecodeGroup | PagedGroup, ...]
+    decodes: tuple[DecodeGroup | PagedGroup | BlockGroup, ...]
     prefills: tuple[Prefill, ...]
 
 
@@ -109,14 +120,28 @@ class _Planner:
         self._cache, self._paged_heads = cache, paged_heads
 
     def plan(self, window: int | None) -> AttentionPlan:
+        prefills = zip(self._prefills, self._prefill_ends, strict=True)
+        planned = tuple(plan_prefill(chunk, end, window, self._cache) for chunk, end in prefills)
         decodes = self._decodes
+        if reads_cache(self._cache.format, self._cache.device):
+            return AttentionPlan((self._blocks(window),) if decodes else (), planned)
         gathers = self._paged_heads is None and self._cache.device.type == "cpu"
         lengths = [chunk.start + 1 - _first(chunk, window, self._cache) for chunk in decodes]
         groups = group_lengths(lengths, _GATHER_MOST if gathers else _GROUP_MOST)
-        prefills = zip(self._prefills, self._prefill_ends, strict=True)
         return AttentionPlan(
-            tuple(self._decode(decodes[start:stop], start, window) for start, stop in groups),
-            tuple(plan_prefill(chunk, end, window, self._cache) for chunk, end in prefills),
+            tuple(self._decode(decodes[start:stop], start, window) for start, stop in groups), planned
+        )
+
+    def _blocks(self, window: int | None) -> BlockGroup:
+        width = max(len(chunk.blocks) for chunk in self._decodes)
+        tables = [[*chunk.blocks, *[0] * (width - len(chunk.blocks))] for chunk in self._decodes]
+        lengths = [chunk.start + 1 for chunk in self._decodes]
+        device = self._cache.device
+        return BlockGroup(
+            slice(0, len(lengths)),
+            torch.tensor(tables, dtype=torch.int32, device=device),
+            torch.tensor(lengths, dtype=torch.int32, device=device),
+            window,
         )
 
     def _decode(self, chunks: Sequence[Chunk], start: int, window: int | None) -> DecodeGroup | PagedGroup:

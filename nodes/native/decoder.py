@@ -15,6 +15,7 @@ from ...quant.checkpoint.weights import Reads
 from ...quant.rope import Rope, rotate
 from .attention import attend
 from .batch import Batch
+from .cuda import reads_cache, uses_triton
 from .kv_cache import KVCache
 from .linears.dense import Linear
 from .linears.table import Kernels, make_head, make_linear
@@ -27,10 +28,13 @@ class Norm:
     """Root mean square norm (arXiv 1910.07467)."""
 
     def __init__(self, weight: torch.Tensor, eps: float) -> None:
-        self._weight, self._eps = weight, torch.tensor(eps, device=weight.device)
+        self._weight, self._eps_value = weight, eps
+        self._eps = torch.tensor(eps, device=weight.device)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in float32 up to the weight."""
+        if x.is_cuda:
+            return F.rms_norm(x, self._weight.shape, self._weight, self._eps_value)
         # F.rms_norm is one kernel on a GPU, but ten small ones on a CPU: this takes half of its time.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()
@@ -86,13 +90,11 @@ class Attention:
         """[n, hidden_size] -> [n, hidden_size]; writes the step's keys and values into the cache."""
         heads, kv_heads = self._heads, self._kv_heads
         qkv = self._qkv(x).view(len(x), heads + 2 * kv_heads, self._head_dim)
-        qk, v = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
         if self._q_norm and self._k_norm:
-            qk = torch.cat((self._q_norm(qk[:, :heads]), self._k_norm(qk[:, heads:])), 1)
-        qk = rotate(qk, *rotation)
-        kv = torch.cat((qk[:, heads:], v), 1).view(len(x), 2, kv_heads, self._head_dim)
-        cache.write(self._layer, batch.slots, kv)
-        return self._output(attend(qk[:, :heads], kv, self._layer, cache, batch.plans[self._window]))
+            q, k, v = qkv.split((heads, kv_heads, kv_heads), 1)
+            qkv = torch.cat((self._q_norm(q), self._k_norm(k), v), 1)
+        q, kv = rotate_and_store(qkv, rotation, heads, self._layer, cache, batch.slots)
+        return self._output(attend(q, kv, self._layer, cache, batch.plans[self._window]))
 
 
 class MLP:
@@ -104,8 +106,41 @@ class MLP:
         self._down = loader.linear({"down_proj": hidden}, inner, config.mlp_bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self._gate_up(x).chunk(2, dim=-1)
-        return self._down(F.silu(gate).mul_(up))
+        return self._down(silu_multiply(self._gate_up(x)))
+
+
+def rotate_and_store(
+    qkv: torch.Tensor,
+    rotation: tuple[torch.Tensor, torch.Tensor],
+    heads: int,
+    layer: int,
+    cache: KVCache,
+    slots: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotated queries [n, heads, head_dim], and keys and values [n, 2, kv_heads, head_dim], which are written.
+
+    Of qkv [n, heads + 2 * kv_heads, head_dim].
+    """
+    if reads_cache(cache.format, cache.device):
+        from .cuda import operations
+
+        return operations.rotate_and_store(qkv, *rotation, heads, cache.tokens(layer), slots)
+    kv_heads = cache.kv_heads
+    qk, v = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
+    qk = rotate(qk, *rotation)
+    kv = torch.cat((qk[:, heads:], v), 1).view(len(qkv), 2, kv_heads, -1)
+    cache.write(layer, slots, kv)
+    return qk[:, :heads], kv
+
+
+def silu_multiply(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up [n, inner] of gate and up side by side."""
+    if uses_triton(gate_up.device):
+        from .cuda import operations
+
+        return operations.silu_multiply(gate_up)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)
 
 
 class Layer:

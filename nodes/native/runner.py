@@ -14,6 +14,7 @@ from ...quant.kv import make_format
 from ...quant.models import check_quantization
 from ...quant.numerics import native_dtype
 from .batch import make_batch
+from .cuda import reads_cache
 from .decoder import Decoder
 from .fused.decoder import FusedDecoder
 from .fused.upgrade import Upgrade
@@ -136,11 +137,12 @@ def _load(
             beside = _draft_bytes(options, dtype, device)
             num_blocks = part.least(count_blocks(config, context_length, options.block_size, format, budget, beside))
         cache = KVCache(config, num_blocks, options.block_size, format, device)
-    if fused is not None:
-        fused.attach(cache)
-        return Runner(config, fused, cache, context_length)
-    assert plain is not None
-    runner = Runner(config, PlainDecoder(plain, cache, config), cache, context_length)
+        if fused is not None:
+            fused.attach(cache)
+            return Runner(config, fused, cache, context_length)
+        assert plain is not None
+        decoder = _graphed(PlainDecoder(plain, cache, config), context_length, options, part)
+    runner = Runner(config, decoder, cache, context_length)
     if later:
         upgrade.start(runner)
     return runner
@@ -152,6 +154,17 @@ def _load_plain(
     weights = part.weights(options.model, dtype)
     kernels = choose_kernels(options, part.config, dtype, device, available_bytes())
     return Decoder(part.config, weights, context_length, dtype, device, kernels, part.shard, part.reduce)
+
+
+def _graphed(plain: PlainDecoder, context_length: int, options: EngineOptions, part: Part) -> Decodes:
+    """With decode steps recorded, where there is a GPU and its kernels read the KV cache."""
+    cache = plain.cache
+    if not (options.cuda_graphs == "on" and cache.device.type == "cuda" and reads_cache(cache.format, cache.device)):
+        return plain
+    from .cuda.graphs import GraphedDecoder
+
+    takes = None if part.shard is None or part.shard.is_first else cache.format.dtype
+    return GraphedDecoder(plain, context_length, options.max_running_requests, takes)
 
 
 def _draft_bytes(options: EngineOptions, dtype: torch.dtype, device: torch.device) -> int:
