@@ -156,8 +156,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=_TOKENS)
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("extra", nargs="*", help="after --: arguments of the engine")
-    given = parser.parse_args()
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:at], argparse.Namespace(extra=sys.argv[at + 1 :]))
     with tempfile.TemporaryDirectory() as folder:
         deployment = Deployment(given, Path(folder))
         try:
