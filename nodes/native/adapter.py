@@ -3,6 +3,8 @@
 from ..launch import EngineLaunch, flags
 from .options import EngineOptions
 
+_GPU_BATCH_TOKENS = 8192  # of a step: a GPU computes so many of a prompt in the time of some decode steps
+
 
 class NativeAdapter:
     """`python -m slurminfer.nodes.native`, one per node; the head's serves HTTP."""
@@ -24,6 +26,7 @@ class NativeAdapter:
                 kv_cache_dtype=launch.model.kv_cache_dtype,
                 context_length=launch.model.context_length,
                 max_running_requests=launch.pool.max_running_requests,
+                max_batch_tokens=_GPU_BATCH_TOKENS if launch.pool.gpus_per_node else None,
                 threads=launch.threads,
                 speculative=guesses and guesses.method,
                 draft_model=guesses and guesses.draft_model,

@@ -128,9 +128,7 @@ class _Planner:
         gathers = self._paged_heads is None and self._cache.device.type == "cpu"
         lengths = [chunk.start + 1 - _first(chunk, window, self._cache) for chunk in decodes]
         groups = group_lengths(lengths, _GATHER_MOST if gathers else _GROUP_MOST)
-        return AttentionPlan(
-            tuple(self._decode(decodes[start:stop], start, window) for start, stop in groups), planned
-        )
+        return AttentionPlan(tuple(self._decode(decodes[start:stop], start, window) for start, stop in groups), planned)
 
     def _blocks(self, window: int | None) -> BlockGroup:
         width = max(len(chunk.blocks) for chunk in self._decodes)

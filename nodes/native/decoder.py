@@ -91,7 +91,7 @@ class Attention:
         heads, kv_heads = self._heads, self._kv_heads
         qkv = self._qkv(x).view(len(x), heads + 2 * kv_heads, self._head_dim)
         if self._q_norm and self._k_norm:
-            q, k, v = qkv.split((heads, kv_heads, kv_heads), 1)
+            q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
             qkv = torch.cat((self._q_norm(q), self._k_norm(k), v), 1)
         q, kv = rotate_and_store(qkv, rotation, heads, self._layer, cache, batch.slots)
         return self._output(attend(q, kv, self._layer, cache, batch.plans[self._window]))

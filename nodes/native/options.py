@@ -33,7 +33,7 @@ class EngineOptions:
     block_size: int = 16
     max_running_requests: int = 64
     max_batch_tokens: int = 1024
-    cuda_graphs: Literal["on", "off"] = "on"  # on a GPU, steps that only decode are recorded once and then launched whole
+    cuda_graphs: Literal["on", "off"] = "on"  # on a GPU: steps that only decode are recorded, and launched whole
     age_weight: float = 1000.0  # tokens of a longer prompt that a second of waiting makes up for
     threads: int | None = None
     speculative: Speculative = "none"

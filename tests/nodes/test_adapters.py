@@ -42,6 +42,10 @@ def test_every_engine_runs_with_the_interpreter_of_the_pool(engine, tmp_path):
 def test_native(tmp_path):
     argv = ADAPTERS["native"].argv(launch(tmp_path, pool=PoolSpec(max_running_requests=32)))
     assert argv[1:3] == ["-m", "slurminfer.nodes.native"]
+    assert "--max-batch-tokens" not in argv
+    assert (
+        pairs(ADAPTERS["native"].argv(launch(tmp_path, pool=PoolSpec(gpus_per_node=1))))["--max-batch-tokens"] == "8192"
+    )
     assert pairs(argv) == {
         "--model": "/models/llama", "--served-model-name": "llama", "--host": "10.0.0.1", "--port": "4000",
         "--dtype": "bfloat16", "--context-length": "8192", "--max-running-requests": "32", "--threads": "8",

@@ -17,7 +17,8 @@ def devices(tmp_path):
 
 
 def test_every_local_worker_gets_gpus_of_its_own(devices):
-    asked = spec(PoolSpec(name="a", workers=2, gpus_per_node=1), PoolSpec(name="b", gpus_per_node=2), PoolSpec(name="c"))
+    pools = PoolSpec(name="a", workers=2, gpus_per_node=1), PoolSpec(name="b", gpus_per_node=2), PoolSpec(name="c")
+    asked = spec(*pools)
     found = {}
     for worker in ("a-0", "a-1", "b-0", "c-0"):
         environ: dict[str, str] = {}
