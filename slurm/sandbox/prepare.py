@@ -52,8 +52,7 @@ def _write_key(path: Path) -> None:
 
 
 def _make_gpus(layout: Layout) -> None:
-    for index in range(config.GPUS_PER_NODE):
-        path = Path(layout.directory, f"dev/gpu{index}")
+    for path in map(Path, layout.pretended_gpus):
         if not path.exists():
             os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
 
