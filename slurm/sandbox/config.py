@@ -1,6 +1,6 @@
 """The sandbox's configuration files as text. Pure.
 
-Sources: slurm.conf(5), slurmdbd.conf(5), gres.conf(5) of Slurm 22.05.
+Sources: slurm.conf(5), slurmdbd.conf(5), gres.conf(5), cgroup.conf(5) of Slurm 22.05.
 """
 
 import shlex
@@ -81,6 +81,11 @@ LogFile={log}/slurmdbd.log
 PidFile={run}/slurmdbd.pid
 DebugLevel=info
 """
+
+
+# Nothing here uses cgroups, but slurmd loads a plugin all the same. This one asks nothing of the machine; the other wants
+# systemd, and finding out which fits wants them mounted.
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
