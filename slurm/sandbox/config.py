@@ -83,8 +83,8 @@ DebugLevel=info
 """
 
 
-# Nothing here uses cgroups, but slurmd loads a plugin all the same. This one asks nothing of the machine; the other wants
-# systemd, and finding out which fits wants them mounted.
+# Nothing here uses cgroups, but slurmd loads a plugin all the same. This one asks nothing of the machine; the other
+# wants systemd, and finding out which fits wants cgroups mounted.
 CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
 
 

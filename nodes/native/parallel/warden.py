@@ -149,8 +149,8 @@ class Warden:
 
     def _admit(self, caller: _Caller, hello: Hello) -> None:
         caller.connection.settimeout(_SEND_S)
-        caller.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError):  # the next reading will tell
+            caller.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             caller.connection.sendall(WELCOME)
         caller.rank, caller.host, caller.patience_s, caller.silent_s = hello.rank, hello.host, _LOADING_S, 0.0
         self._ranks[hello.rank] = caller.connection
