@@ -186,7 +186,7 @@ def test_many_strangers_take_few_files_and_no_threads(meeting):
             callers.append(room.call())
         time.sleep(0.5)
         assert len(os.listdir("/proc/self/fd")) - before - len(callers) <= 64
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads  # those of other tests may end meanwhile
         room.join(1)
         room.warden.wait(5)
         assert all(map(is_hung_up, callers))
