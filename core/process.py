@@ -35,6 +35,15 @@ def run(
     return done.stdout
 
 
+def describe_exit(returncode: int) -> str:
+    """How a process has ended, of whom a parent has this return code: minus a signal's number, or its exit status."""
+    if returncode >= 0:
+        return f"exited with {returncode}"
+    known = {member.value: member.name for member in signal.Signals}
+    name = known.get(-returncode, f"signal {-returncode}")
+    return f"killed by {name}" + (" (out of memory?)" if returncode == -signal.SIGKILL else "")
+
+
 def die_with_parent() -> None:
     """Have the kernel end this process with the thread that has started it: a killed parent cannot clean up."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -11,13 +11,13 @@ from ..slurm.sandbox import DEFAULT_DIRECTORY, Sandbox, SandboxStatus, install
 _out = Console(highlight=False, soft_wrap=True)
 
 
-def start(directory: Path | None, nodes: int, install_packages: bool) -> None:
+def start(directory: Path | None, nodes: int, real_gpus: bool, install_packages: bool) -> None:
     """Bring it up and say how to use it. Raises SlurmError."""
     if install_packages:
         install()
     home().mkdir(parents=True, exist_ok=True)
     # Root's home is closed; the deployments in it must be seen on the nodes all the same.
-    sandbox = Sandbox(directory or DEFAULT_DIRECTORY, nodes, expose=[home()])
+    sandbox = Sandbox(directory or DEFAULT_DIRECTORY, nodes, expose=[home()], real_gpus=real_gpus)
     sandbox.start()
     _print(sandbox.status())
     for name, value in sandbox.env().items():

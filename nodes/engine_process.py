@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core.errors import EngineError
 from ..core.logs import root_cause, tail
-from ..core.process import die_with_parent
+from ..core.process import describe_exit, die_with_parent
 
 
 class EngineProcess:
@@ -44,7 +44,7 @@ class EngineProcess:
     def epitaph(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
         code = self._process.returncode
-        how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
+        how = "still runs" if code is None else describe_exit(code)
         why = root_cause(tail(self.log))
         return f"{who} {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 

@@ -1,7 +1,7 @@
 """Starting the native engine."""
 
 from ..launch import EngineLaunch, flags
-from .options import EngineOptions
+from .options import API_KEY_VARIABLE, EngineOptions
 
 _GPU_BATCH_TOKENS = 8192  # of a step: a GPU computes so many of a prompt in the time of some decode steps
 
@@ -37,7 +37,7 @@ class NativeAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
-        return {"SLURMINFER_API_KEY": launch.key}
+        return {API_KEY_VARIABLE: launch.key}
 
     def _parallel(self, launch: EngineLaunch) -> list[str]:
         if launch.ranks == 1:

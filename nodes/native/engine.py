@@ -8,6 +8,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVarTuple
 
 from ...core.errors import EngineError
@@ -97,7 +98,8 @@ class Engine:
             return
 
     def _tell(self, listener: Callable[[*_Args], None], *args: *_Args) -> None:
-        self._loop.call_soon_threadsafe(listener, *args)
+        with suppress(RuntimeError):  # the loop is closed: whoever has failed the engine has not waited for the thread
+            self._loop.call_soon_threadsafe(listener, *args)
 
     def _on_ready(self, limits: Limits, stats: EngineStats) -> None:
         self.limits, self.stats = limits, stats

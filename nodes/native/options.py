@@ -7,6 +7,8 @@ from typing import Literal
 from ...core.errors import UsageError
 from ...core.spec import NATIVE_DRAFT_TOKENS, NativeKVCacheDtype, NativeQuantization
 
+API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line may say it
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
 KernelChoice = Literal["auto", "compiled", "torch", "exact"]

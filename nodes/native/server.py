@@ -17,12 +17,12 @@ from .chat import ChatError, ChatTemplate
 from .engine import Engine
 from .generation import Choice, Delta, Generation
 from .metrics import CONTENT_TYPE, Metrics
+from .options import API_KEY_VARIABLE
 from .protocol import ApiError, ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids
 from .request import Limits, Request, RequestTooLongError
 from .responses import ChatFormat, CompletionFormat, Format, Json, Origin, usage
 from .tokenizer import Tokenizer
 
-API_KEY_VARIABLE = "SLURMINFER_API_KEY"
 _MAX_BODY_BYTES = 64 * 2**20
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 _RETRY_AFTER = {"Retry-After": "1"}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+NO_INPUT = -1  # of columns that fill a group
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroupQuantized:
@@ -17,7 +19,8 @@ class GroupQuantized:
     scales: torch.Tensor  # float32 [out, in / group_size]
     offsets: torch.Tensor  # float32 [out, in / group_size]
     bits: int  # 4 or 8
-    order: torch.Tensor | None = None  # int64 [in]: column j multiplies input order[j]. None: input j
+    # int64 [in]: column j multiplies input order[j], or none where that is NO_INPUT. None: input j
+    order: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -29,12 +32,16 @@ class GroupQuantized:
         return self.codes.shape[1] // self.scales.shape[1]
 
     def dequantize(self) -> torch.Tensor:
-        """float32 [out, in], columns in the inputs' order."""
+        """float32 [out, in], columns in the inputs' order, without those of none."""
         groups = self.codes.view(*self.scales.shape, self.group_size).float()
         dense = torch.addcmul(self.offsets.unsqueeze(-1), groups, self.scales.unsqueeze(-1)).reshape(self.shape)
         if self.order is None:
             return dense
-        return torch.empty_like(dense).index_copy_(1, self.order, dense)
+        used = self.order != NO_INPUT
+        if used.all():
+            return torch.empty_like(dense).index_copy_(1, self.order, dense)
+        dense = dense[:, used]
+        return torch.empty_like(dense).index_copy_(1, self.order[used], dense)
 
 
 def concatenate(parts: Sequence[GroupQuantized]) -> GroupQuantized | None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ...core.errors import CommandError, ModelError
 from ...core.logs import root_cause, tail
+from ...core.process import describe_exit
 from ..progress import Progress
 
 VARIABLE = "SLURMINFER_LEGACY_PYTHON"
@@ -84,9 +84,5 @@ def _run(argv: Sequence[str], log: Path, progress: Progress) -> None:
 
 
 def _failure(returncode: int, said: str) -> CommandError:
-    if returncode < 0:
-        reason = f"killed by {signal.Signals(-returncode).name}"
-        reason += " (out of memory?)" if returncode == -signal.SIGKILL else ""
-    else:
-        reason = root_cause(said)
+    reason = describe_exit(returncode) if returncode < 0 else root_cause(said)
     return CommandError(f"AutoAWQ failed: {reason}", returncode=returncode, stderr=said)

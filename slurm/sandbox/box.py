@@ -47,12 +47,19 @@ class Sandbox:
     Args:
         directory: holds all of its files. Every directory above must be open to ordinary users.
         nodes: how many compute nodes `start` brings up.
+        real_gpus: share out this machine's GPUs among the nodes, in place of eight that each pretends to have.
         expose: further paths that jobs and `run_as` must reach although they lie below closed directories.
     """
 
-    def __init__(self, directory: Path = DEFAULT_DIRECTORY, nodes: int = 4, expose: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path = DEFAULT_DIRECTORY,
+        nodes: int = 4,
+        expose: Sequence[Path] = (),
+        real_gpus: bool = False,
+    ) -> None:
         self.directory = directory.absolute()
-        self.nodes = nodes
+        self.nodes, self.real_gpus = nodes, real_gpus
         self.expose = [Path(sys.base_prefix), Path(sys.executable), Path(sys.prefix), _CHECKOUT, *expose]
 
     def start(self) -> None:
@@ -60,11 +67,12 @@ class Sandbox:
         system.require_root()
         system.require_packages()
         self._check()
+        gpus = system.gpus() if self.real_gpus else ()
         with self._locked():
             if self.status().state == "running":
                 raise SlurmError(f"a sandbox runs in {self.directory} already")
             self._sweep()
-            layout = free_layout(self.directory, self.nodes)
+            layout = free_layout(self.directory, self.nodes, gpus)
             try:
                 self._bring_up(layout)
             except BaseException:

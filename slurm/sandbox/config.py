@@ -1,6 +1,6 @@
 """The sandbox's configuration files as text. Pure.
 
-Sources: slurm.conf(5), slurmdbd.conf(5), gres.conf(5) of Slurm 22.05.
+Sources: slurm.conf(5), slurmdbd.conf(5), gres.conf(5), cgroup.conf(5) of Slurm 22.05.
 """
 
 import shlex
@@ -10,7 +10,6 @@ import msgspec
 
 from .layout import HEAD, Layout
 
-GPUS_PER_NODE = 8
 CPUS_PER_NODE = 64
 HEAD_DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld")
 
@@ -84,6 +83,11 @@ DebugLevel=info
 """
 
 
+# Nothing here uses cgroups, but slurmd loads a plugin all the same. This one asks nothing of the machine; the other
+# wants systemd, and finding out which fits wants cgroups mounted.
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
+
+
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A daemon in the foreground, and the command that succeeds once it answers."""
 
@@ -104,13 +108,17 @@ def slurmdbd_conf(layout: Layout) -> str:
 
 
 def gres_conf(layout: Layout) -> str:
-    """`gres.conf`: GPUs that are character devices like /dev/null."""
-    files = f"{layout.directory}/dev/gpu[0-{GPUS_PER_NODE - 1}]"
+    """`gres.conf`: this machine's GPUs, or those that are character devices like /dev/null."""
     lines = (
-        f"NodeName={name} AutoDetect=off Name=gpu Type={layout.gpu_type(name)} File={files}"
+        f"NodeName={name} AutoDetect=off Name=gpu {_type(layout, name)}File={file}"
         for name in layout.node_names
+        for file in layout.gpu_files(name)
     )
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _type(layout: Layout, name: str) -> str:
+    return "" if layout.gpus else f"Type={layout.gpu_type(name)} "
 
 
 def hosts(layout: Layout, host_file: str) -> str:
@@ -125,7 +133,18 @@ def enter_script(layout: Layout, mounts: str) -> str:
     Its arguments are the machine's name and the command. `mounts` are shell lines.
     """
     bind = shlex.join(["mount", "--bind", str(layout.etc / "hosts"), "/etc/hosts"])
-    return f'#!/bin/sh\nset -eu\numask 022\nhostname "$1"\nshift\n{bind}\n{mounts}exec "$@"\n'
+    return f'#!/bin/sh\nset -eu\numask 022\nhostname "$1"\n{bind}\n{_hide_gpus(layout)}{mounts}shift\nexec "$@"\n'
+
+
+def _hide_gpus(layout: Layout) -> str:
+    """Shell lines that close other nodes' GPUs, as a node's own are numbered from 0: no device opens below nodev."""
+    cases = []
+    for name in layout.node_names if layout.gpus else ():
+        foreign = [gpu for gpu in layout.gpus if gpu not in layout.gpu_files(name)]
+        lines = [["mount", "--bind", gpu, gpu] for gpu in foreign]
+        lines += [["mount", "-o", "remount,bind,nodev", gpu] for gpu in foreign]
+        cases += [f"{name})", *map(shlex.join, lines), ";;"]
+    return "\n".join(['case "$1" in', *cases, "esac", ""])
 
 
 def head_services(layout: Layout) -> list[Service]:
@@ -150,10 +169,14 @@ def _values(layout: Layout) -> dict[str, object]:
 
 
 def _node_line(layout: Layout, name: str) -> str:
-    kind = layout.gpu_type(name)
+    count = len(layout.gpu_files(name))
+    gpus = f"Gres=gpu:{count} " if count else ""
+    if not layout.gpus:
+        kind = layout.gpu_type(name)
+        gpus = f"Gres=gpu:{kind}:{count} Feature={kind} "
     return (
         f"NodeName={name} NodeHostname={name} NodeAddr={layout.node_address(name)} Port={layout.node_port(name)} "
-        f"CPUs={CPUS_PER_NODE} RealMemory=500000 Gres=gpu:{kind}:{GPUS_PER_NODE} Feature={kind} State=UNKNOWN"
+        f"CPUs={CPUS_PER_NODE} RealMemory=500000 {gpus}State=UNKNOWN"
     )
 
 

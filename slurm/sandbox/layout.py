@@ -2,6 +2,7 @@
 
 import socket
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ HEAD = "head"
 _PORTS_PER_SLOT = 64
 _FIRST_PORT = 20_000  # below the range that the kernel hands out by itself
 _SLOTS = 180
+_PRETENDED_GPUS = 8  # of each node
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +23,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     nodes: int
     slot: int
+    gpus: Sequence[str] = ()  # this machine's, which the nodes share out; none: every node pretends to have some
 
     @property
     def etc(self) -> Path:
@@ -91,21 +94,32 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.controller_port + 1 + int(name[1:])
 
     def gpu_type(self, name: str) -> str:
-        """The first half of the nodes has H100s, the second A100s, so that typed requests can be told apart."""
+        """Of pretended GPUs: H100s in the first half of the nodes, A100s in the second, to tell requests apart."""
         return "h100" if int(name[1:]) <= (self.nodes + 1) // 2 else "a100"
+
+    def gpu_files(self, name: str) -> list[str]:
+        """The device files of a node's GPUs."""
+        if not self.gpus:
+            return self.pretended_gpus
+        index, count = int(name[1:]) - 1, len(self.gpus)
+        return list(self.gpus[index * count // self.nodes : (index + 1) * count // self.nodes])
+
+    @property
+    def pretended_gpus(self) -> list[str]:
+        return [f"{self.directory}/dev/gpu{index}" for index in range(_PRETENDED_GPUS)]
 
     def ports(self) -> range:
         return range(self.controller_port, self.controller_port + 2 + self.nodes)
 
 
-def free_layout(directory: Path, nodes: int) -> Layout:
+def free_layout(directory: Path, nodes: int, gpus: Sequence[str] = ()) -> Layout:
     """A layout whose ports are free now; the same directory gets the same ones as long as nobody else has them.
 
     Raises SlurmError where there are none.
     """
     first = zlib.crc32(str(directory).encode()) % _SLOTS
     for step in range(_SLOTS):
-        layout = Layout(directory=str(directory), nodes=nodes, slot=(first + step) % _SLOTS)
+        layout = Layout(directory=str(directory), nodes=nodes, slot=(first + step) % _SLOTS, gpus=gpus)
         if all(_is_free(port) for port in layout.ports()):
             return layout
     raise SlurmError(f"the sandbox finds no {nodes + 2} free ports in a row above {_FIRST_PORT}")

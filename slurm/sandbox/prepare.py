@@ -26,6 +26,7 @@ def prepare(layout: Layout, exposed: Sequence[Path]) -> None:
     _write(layout.etc / "slurm.conf", config.slurm_conf(layout))
     _write(layout.etc / "slurmdbd.conf", config.slurmdbd_conf(layout), mode=0o600)  # slurmdbd insists
     _write(layout.etc / "gres.conf", config.gres_conf(layout))
+    _write(layout.etc / "cgroup.conf", config.CGROUP_CONF)
     _write(layout.etc / "hosts", config.hosts(layout, Path("/etc/hosts").read_text()))
     _write(layout.enter_script, config.enter_script(layout, expose.mount_script(covers, layout.stash)))
     _write(layout.file, msgspec.json.encode(layout).decode())
@@ -52,8 +53,7 @@ def _write_key(path: Path) -> None:
 
 
 def _make_gpus(layout: Layout) -> None:
-    for index in range(config.GPUS_PER_NODE):
-        path = Path(layout.directory, f"dev/gpu{index}")
+    for path in map(Path, layout.pretended_gpus):
         if not path.exists():
             os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
 

@@ -13,6 +13,7 @@ PACKAGES = ("slurm-wlm", "slurmdbd", "mariadb-server", "munge")
 INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _COMMANDS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "mariadbd", "munged", "unshare", "setpriv")
+_DEVICES = Path("/dev")
 _POLICY = Path("/usr/sbin/policy-rc.d")  # invoke-rc.d(8): exit code 101 forbids a service to start
 
 
@@ -42,6 +43,14 @@ def install() -> None:
     finally:
         if ours:
             _POLICY.unlink()
+
+
+def gpus() -> list[str]:
+    """The device files of this machine's GPUs. Raises SlurmError if it has none."""
+    found = sorted(_DEVICES.glob("nvidia[0-9]*"), key=lambda path: int(path.name.removeprefix("nvidia")))
+    if not found:
+        raise SlurmError(f"this machine has no GPUs: expected {_DEVICES}/nvidia0")
+    return list(map(str, found))
 
 
 def create_user(name: str) -> pwd.struct_passwd:

@@ -274,12 +274,15 @@ def models_fetch(
 def sandbox_start(
     directory: SandboxDirectory = None,
     nodes: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    real_gpus: Annotated[
+        bool, typer.Option("--real-gpus", help="nodes share out this machine's GPUs; else each pretends to have 8")
+    ] = False,
     install: Annotated[bool, typer.Option("--install", help="apt-get install what is missing")] = False,
 ) -> None:
     """Bring up munge, slurmctld, slurmdbd and the slurmds in a private directory."""
     from .jobs import sandbox
 
-    sandbox.start(directory, nodes, install)
+    sandbox.start(directory, nodes, real_gpus, install)
 
 
 @sandbox_app.command("install")

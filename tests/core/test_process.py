@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from slurminfer.core.errors import CommandError
-from slurminfer.core.process import run
+from slurminfer.core.process import describe_exit, run
 
 
 def test_output_and_input():
@@ -26,3 +26,16 @@ def test_a_command_that_is_not_there():
 def test_a_command_that_hangs():
     with pytest.raises(CommandError, match=r"no answer within 0\.2 s"):
         run(["sleep", "60"], timeout_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "how"),
+    [
+        (3, "exited with 3"),
+        (-9, "killed by SIGKILL (out of memory?)"),
+        (-11, "killed by SIGSEGV"),
+        (-40, "killed by signal 40"),  # one of the real-time signals, which have no names
+    ],
+)
+def test_how_a_process_has_ended(returncode, how):
+    assert describe_exit(returncode) == how

@@ -1,5 +1,6 @@
 """One model over two nodes of a real Slurm: the native engine's ranks, real weights, real tokens."""
 
+import re
 import time
 
 import psutil
@@ -19,7 +20,7 @@ context_length = 512
 name = "cpu"
 nodes = {nodes}
 {layout}
-cpus_per_task = 1
+cpus_per_task = 2
 extra_args = ["--kv-cache-gib", "0.3"]
 [router]
 port = 0
@@ -54,6 +55,22 @@ def is_rank(process: psutil.Process, home: str) -> bool:
         return False
 
 
+def value(process: psutil.Process, flag: str) -> str:
+    """Of a command line's flag; empty if it is not there."""
+    words = process.cmdline()
+    return words[words.index(flag) + 1] if flag in words else ""
+
+
+def reason_of_failure(user: User, name: str) -> str:
+    deadline = time.monotonic() + 30
+    while (worker := user.status(name)["workers"][0])["scheduler"] in ("RUNNING", "COMPLETING"):
+        assert time.monotonic() < deadline, worker
+        time.sleep(0.2)
+    assert worker["scheduler"] == "FAILED"
+    reason: str = worker["reason"]
+    return reason
+
+
 def test_two_nodes_say_what_one_says_and_a_killed_rank_ends_the_job_by_name(cluster_user, shared):
     alone = answers(cluster_user, shared, "alone", 1, "")
     cluster_user.ok("stop", "alone")
@@ -64,11 +81,19 @@ def test_two_nodes_say_what_one_says_and_a_killed_rank_ends_the_job_by_name(clus
         if layout == "tensor_parallel = 2":
             cluster_user.ok("stop", "two")
             assert ranks(cluster_user.home) == []
-    next(process for process in found if process.cmdline()[process.cmdline().index("--node-rank") + 1] == "1").kill()
-    deadline = time.monotonic() + 30
-    while (worker := cluster_user.status("two")["workers"][0])["scheduler"] in ("RUNNING", "COMPLETING"):
-        assert time.monotonic() < deadline, worker
-        time.sleep(0.2)
-    assert worker["scheduler"] == "FAILED"
-    assert "rank 1 on n" in worker["reason"], worker
+    next(process for process in found if value(process, "--node-rank") == "1").kill()
+    assert "rank 1 on n" in reason_of_failure(cluster_user, "two")
+    assert ranks(cluster_user.home) == []
+
+
+def test_a_killed_child_of_another_node_is_the_reason_with_its_signal(cluster_user, shared):
+    answers(cluster_user, shared, "four", 2, "tensor_parallel = 2\npipeline_parallel = 2")
+    [child] = [
+        process
+        for process in ranks(cluster_user.home)
+        if value(process, "--node-rank") == "1" and value(process, "--local-rank") == "1"
+    ]
+    child.kill()
+    reason = reason_of_failure(cluster_user, "four")
+    assert re.search(r"rank 3 on n\d is gone: killed by SIGKILL \(out of memory\?\)", reason), reason
     assert ranks(cluster_user.home) == []

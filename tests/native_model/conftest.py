@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,10 @@ OLDER = {
 }  # fmt: skip
 
 
-def make_model(path: Path, variant: str, **save: Any) -> PreTrainedModel:
-    """Write a random model to `path`; returns it in float32."""
+def make_model(path: Path, variant: str, shape: Mapping[str, int] | None = None, **save: Any) -> PreTrainedModel:
+    """Write a random model to `path`, of another `shape` than SMALL's if it is given; returns it in float32."""
     model_type, changes = VARIANTS[variant]
-    config = AutoConfig.for_model(model_type, **(SMALL | changes))
+    config = AutoConfig.for_model(model_type, **(SMALL | changes | dict(shape or {})))
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval().float()
     for name, parameter in model.named_parameters():

@@ -4,6 +4,7 @@ python program.py MODEL OPTIONS(json) STEPS(json) PLACE(json) OUT
 """
 
 import json
+import queue
 import sys
 from pathlib import Path
 
@@ -18,8 +19,8 @@ def main() -> None:
     model, given, steps, place, out = sys.argv[1:]
     options, where = EngineOptions(model=Path(model), **json.loads(given)), ParallelOptions(**json.loads(place))
     if where.rank:
-        follow(options, where)
-    found = lead(options, where, lambda error: print(error, file=sys.stderr))
+        follow(options, where, queue.SimpleQueue())
+    found = lead(options, where, queue.SimpleQueue(), lambda error: print(error, file=sys.stderr))
     logits = [found.forward([Chunk(*chunk) for chunk in step]).clone() for step in json.loads(steps)]
     torch.save({"logits": logits, "compiled": found.compiled}, out)
     found.close()

@@ -17,6 +17,7 @@ from slurminfer.nodes.native.runner import load_model
 from slurminfer.nodes.native.step import Chunk
 
 from ..native_model.conftest import make_model
+from ..native_model.test_fused import STORE
 from ..native_model.test_linears import relative_error, to_act_order, to_awq
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -70,11 +71,13 @@ def test_logits_are_those_of_one_process(tmp_path, variant, tensor, pipeline):
 
 
 @pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
-@pytest.mark.parametrize(("kind", "tensor", "pipeline"), [("awq", 2, 1), ("awq", 2, 2), ("dense", 2, 1)])
+@pytest.mark.parametrize(
+    ("kind", "tensor", "pipeline"),
+    [("awq", 2, 1), ("awq", 2, 2), ("dense", 2, 1), ("act-order", 2, 1), ("act-order", 2, 2)],
+)
 def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipeline):
     make_model(tmp_path, "llama")
-    if kind == "awq":
-        to_awq(tmp_path)
+    STORE[kind](tmp_path)
     options = {"dtype": "bfloat16", "kernels": "compiled"}
     found = together(tmp_path, tensor, pipeline, tmp_path, **options)
     assert found["compiled"]
@@ -92,8 +95,18 @@ def test_a_quantized_cache_and_exact_weights(tmp_path):
         assert relative_error(one, other.double()) < 0.01 if len(one) else True  # a code of the cache may differ
 
 
-def test_act_order_is_refused_by_name(tmp_path):
-    make_model(tmp_path, "llama")
+@pytest.mark.parametrize(
+    ("variant", "tensor", "pipeline", "kernels"),
+    [
+        ("llama", 2, 1, "exact"),
+        ("llama tied, biases", 2, 2, "exact"),  # the MLP has biases, which go with its neurons
+        ("llama", 3, 1, "torch"),
+    ],
+)
+def test_act_order_is_computed_by_parts_exactly(tmp_path, variant, tensor, pipeline, kernels):
+    make_model(tmp_path, variant)
     to_act_order(tmp_path)
-    with pytest.raises(AssertionError, match="act-order; tensor_parallel must be 1"):
-        together(tmp_path, 2, 1, tmp_path, dtype="float32")
+    found = together(tmp_path, tensor, pipeline, tmp_path, dtype="float32", kernels=kernels)["logits"]
+    limit = 1e-5 if kernels == "exact" else 0.05  # PyTorch's kernel rounds what it multiplies to bfloat16
+    for one, other in zip(found, alone(tmp_path, dtype="float32", kernels=kernels), strict=True):
+        assert relative_error(one, other.double()) < limit if len(one) else True

@@ -2,10 +2,14 @@
 
 import os
 import signal
+import socket
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 PROMPTS = ["The quick brown fox", "Blocks of keys and values", "hi", "a b c a b c a b c a b"]
@@ -33,6 +37,12 @@ def ready(starting, model_directory, wait_until):
         return server
 
     return ready
+
+
+def ports_of(*pids: int) -> set[int]:
+    """At which these processes listen."""
+    connections = [connection for pid in pids for connection in psutil.Process(pid).net_connections("tcp")]
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 def wait_for(server, wait_until) -> None:
@@ -81,7 +91,65 @@ def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_un
             began = time.monotonic()
         assert server.process.wait(15) == 1
         assert time.monotonic() - began < 10
-    assert "rank 1 on " in capfd.readouterr().err
+    why = f"rank 1 on {socket.gethostname()} is gone: killed by SIGKILL (out of memory?)"
+    assert f"error: {why}" in capfd.readouterr().err
+
+
+def test_another_nodes_child_that_is_killed_is_named(ready, wait_until, command, model_directory, capfd):
+    """Two nodes of two ranks, on this machine: rank 3 is a child of rank 2."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
+    layout = ("--tensor-parallel", "2", "--pipeline-parallel", "2", "--nodes", "2", "--rendezvous", rendezvous)
+    with ready(*layout) as head:
+        words = ("--model", str(model_directory), "--dtype", "float32", "--threads", "1", *layout, "--node-rank", "1")
+        with subprocess.Popen([*command, *words]) as follower:
+            wait_for(head, wait_until)
+            [child] = children(follower.pid)
+            began = time.monotonic()
+            os.kill(child, signal.SIGSEGV)
+            assert head.process.wait(15) == 1
+            assert time.monotonic() - began < 10
+            follower.wait(15)
+    assert f"error: rank 3 on {socket.gethostname()} is gone: killed by SIGSEGV\n" in capfd.readouterr().err
+
+
+def test_a_rank_that_is_stopped_is_named_within_seconds(ready, wait_until, capfd):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        [other] = children(server.process.pid)
+        began = time.monotonic()
+        os.kill(other, signal.SIGSTOP)
+        assert server.process.wait(15) == 1
+        assert 3.5 < time.monotonic() - began < 8
+        wait_until(lambda: not is_there(other), "the other rank's end")
+    assert f"rank 1 on {socket.gethostname()} is gone: it has been silent for 5 s" in capfd.readouterr().err
+
+
+def test_a_job_that_slurm_suspends_goes_on(ready, wait_until):
+    """Slurm stops all of its processes, and later continues them, one after the other."""
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        pids = [server.process.pid, *children(server.process.pid)]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in pids:
+                os.kill(pid, number)
+                time.sleep(0.2)
+            time.sleep(7)
+        assert len(complete(server.url, "hi")) > 0
+
+
+def test_strangers_at_all_of_its_ports_change_nothing(ready, wait_until):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        expected = complete(server.url, "hi")
+        ports = ports_of(server.process.pid) | ports_of(*children(server.process.pid))
+        assert len(ports) > 2
+        for port in ports - {int(server.url.rpartition(":")[2])}:
+            for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000):
+                with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+                    caller.sendall(said)
+        assert complete(server.url, "hi") == expected
 
 
 def test_when_rank_0_is_killed_the_others_end(ready, wait_until):

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from slurminfer.core.errors import SlurmError
 from slurminfer.slurm.sandbox import Sandbox, config, processes
 from slurminfer.slurm.sandbox.layout import Layout, free_layout
-from slurminfer.slurm.sandbox.system import require_packages, require_root
+from slurminfer.slurm.sandbox.system import gpus, require_packages, require_root
 
 from .conftest import wait_until
 
@@ -56,6 +57,25 @@ def test_a_block_of_ports_in_use_is_passed_over():
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", first.accounting_port))
         assert free_layout(Path("/var/tmp/box"), 2).slot != first.slot
+
+
+def test_real_gpus_are_shared_out_among_the_nodes():
+    layout = Layout(directory="/var/tmp/box", nodes=2, slot=5, gpus=["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2"])
+    assert config.gres_conf(layout).splitlines() == [
+        "NodeName=n1 AutoDetect=off Name=gpu File=/dev/nvidia0",
+        "NodeName=n2 AutoDetect=off Name=gpu File=/dev/nvidia1",
+        "NodeName=n2 AutoDetect=off Name=gpu File=/dev/nvidia2",
+    ]
+    nodes = [line for line in config.slurm_conf(layout).splitlines() if line.startswith("NodeName=")]
+    assert ["Gres=gpu:1" in nodes[0], "Gres=gpu:2" in nodes[1]] == [True, True]
+    more_nodes = Layout(directory="/var/tmp/box", nodes=3, slot=5, gpus=["/dev/nvidia0"])
+    assert config.slurm_conf(more_nodes).count("Gres=") == 1
+
+
+def test_a_machine_without_gpus_is_told_of(monkeypatch, tmp_path):
+    monkeypatch.setattr("slurminfer.slurm.sandbox.system._DEVICES", tmp_path)
+    with pytest.raises(SlurmError, match=rf"this machine has no GPUs: expected {tmp_path}/nvidia0"):
+        gpus()
 
 
 def test_ordinary_users_are_told_that_it_needs_root(monkeypatch, tmp_path):
@@ -129,6 +149,24 @@ def test_two_sandboxes_live_side_by_side_and_stop_without_a_trace(sandbox, other
     other.stop()
     assert [pid for pid in pids if processes.is_alive(pid)] == []
     assert (other.status().state, sandbox.status().state) == ("stopped", "running")
+
+
+@pytest.mark.slurm
+def test_jobs_are_given_this_machines_gpus(other, ordinary_user, monkeypatch, tmp_path):
+    devices = other.directory.parent / "devices"
+    devices.mkdir()
+    for index in (0, 1, 2, 10):
+        os.mknod(devices / f"nvidia{index}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    monkeypatch.setattr("slurminfer.slurm.sandbox.system._DEVICES", devices)
+    box = Sandbox(other.directory, nodes=2, real_gpus=True)
+    box.start()
+    seen = f"for gpu in {devices}/nvidia*; do cat $gpu && echo $(hostname) $CUDA_VISIBLE_DEVICES ${{gpu##*/}}; done"
+    found = box.run_as(ordinary_user, ["srun", "-N2", "--gres=gpu:1", "sh", "-c", seen])
+    # By Slurm, a node's GPUs are numbered from 0, and so they are by CUDA, which passes over what it cannot open.
+    assert sorted(found.stdout.splitlines()) == ["n1 0 nvidia0", "n1 0 nvidia1", "n2 0 nvidia10", "n2 0 nvidia2"]
+    assert found.stderr.count("Permission denied") == 4
+    both = box.run_as(ordinary_user, ["srun", "-w", "n2", "--gres=gpu:2", "printenv", "CUDA_VISIBLE_DEVICES"])
+    assert both.stdout == "0,1\n", both.stderr
 
 
 @pytest.mark.slurm

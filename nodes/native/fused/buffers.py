@@ -23,9 +23,9 @@ class Room:
 class Buffers:
     """Of one decoder, whose steps are computed one after the other."""
 
-    def __init__(self, config: ModelConfig, head_outputs: int) -> None:
+    def __init__(self, config: ModelConfig, widest: int, head_outputs: int) -> None:
+        """`widest`: inputs of a linear layer, at most."""
         heads = config.num_heads * config.head_dim
-        widest = max(config.hidden_size, heads, config.intermediate_size)
         self._widths = {
             "x": config.hidden_size,
             "qkv": heads + 2 * config.num_kv_heads * config.head_dim,

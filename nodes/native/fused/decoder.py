@@ -50,7 +50,7 @@ class FusedDecoder:
             )  # fmt: skip
         self._tables = Rope(config, context_length, torch.float32, torch.device("cpu")).tables
         self._head = None if parts.head is None else parts.head.matrix
-        self._buffers = Buffers(config, 0 if self._head is None else self._head.outputs)
+        self._buffers = Buffers(config, parts.widest, 0 if self._head is None else self._head.outputs)
 
     @property
     def weight_bytes(self) -> int:

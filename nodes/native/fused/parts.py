@@ -46,6 +46,12 @@ class Parts:
     embedding: torch.Tensor | None  # [vocabulary, hidden], in the engine's dtype
 
     @property
+    def widest(self) -> int:
+        """Inputs of a linear layer, at most."""
+        layers = (weight for layer in self.layers for weight in (layer.qkv, layer.o, layer.gate_up, layer.down))
+        return max(weight.inputs for weight in layers)
+
+    @property
     def step_bytes(self) -> int:
         """What a step of one token reads, beside keys and values."""
         tensors = [tensor for layer in self.layers for tensor in layer.tensors]
@@ -63,7 +69,7 @@ def pack_model(config: ModelConfig, weights: Reads, shard: Shard | None = None) 
         embedding = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
     if is_last:
         norm = weights.read("model.norm.weight", config.hidden_size).float()
-        head = _head(config, weights, embedding, layers[0].o)
+        head = _head(config, weights, embedding, layers[0].qkv)
     return Parts(layers, norm, head, embedding if is_first else None)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
+from ....quant.checkpoint.quantized import NO_INPUT
 from .dense import Linear
 
 
@@ -21,16 +23,20 @@ class ByRows:
         return self.few(x) if len(x) <= self.limit else self.many(x)
 
 
-@dataclass(frozen=True)
 class Reordered:
     """A layer whose weight has its columns in another order (GPTQ's act-order)."""
 
-    linear: Linear
-    order: torch.Tensor  # int64 [in]: column j multiplies input order[j]
+    def __init__(self, linear: Linear, order: torch.Tensor) -> None:
+        """`order` is that of `GroupQuantized`."""
+        used = order != NO_INPUT
+        self._linear, self._has_gaps = linear, not used.all()
+        self._order = order.where(used, used.sum())  # behind the last input is a zero
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] -> [n, out]"""
-        return self.linear(x.index_select(-1, self.order))
+        if self._has_gaps:
+            x = F.pad(x, (0, 1))
+        return self._linear(x.index_select(-1, self._order))
 
 
 @dataclass(frozen=True)

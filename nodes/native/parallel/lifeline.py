@@ -1,8 +1,8 @@
-"""Connections that tell at once when a rank is gone, which, and why.
+"""A rank's connection to rank 0, which tells at once when the rank is gone, and why.
 
-Each rank but 0 keeps one to rank 0 and says every second that it lives; a last word says why it ends. A process that
-dies closes its connection; one that is stopped, or whose node is gone, falls silent. Collectives alone would tell of it
-only in the next step, and never which rank it was.
+Each rank but 0 keeps one and says every second that it lives; a last word says why it ends. A process that dies closes
+its connection; one that is stopped, or whose node is gone, falls silent. Collectives alone would tell of it only in the
+next step, and never which rank it was. Rank 0's side is warden.py.
 
 The other way goes what rank 0 wants computed. A collective would have all ranks meet for it, and so wait for the one
 that is still busy with the step before; here it lies ready for whoever has time.
@@ -13,117 +13,41 @@ import queue
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 
-import msgspec
-
 from ....core.errors import EngineError
+from .words import LONGEST, WELCOME, Deaths, Gone, Hello, Loaded, line, prove
 
 _BEAT_S = 1.0
-_SILENCE_S = 30.0  # of a rank that is not dead yet: PyTorch may hold Python's lock for seconds while it loads
 _CONNECT_S = 60.0
-_LENGTH_BYTES = 8  # of a message to the ranks, before it; one of no bytes is a goodbye
+_UNHEARD_MS = 10_000  # in which rank 0's node has acknowledged nothing that this rank has said: it has vanished
+LENGTH_BYTES = 8  # of a message to the ranks, before it; one of no bytes is a goodbye
 _LAST_WORDS = 2000  # characters
 
 
-class Hello(msgspec.Struct, frozen=True):
-    """Who it is that lives."""
-
-    rank: int
-    host: str
-
-
-class Warden:
-    """Rank 0's side: hears all the others, and calls `on_loss` with an EngineError when one is gone."""
-
-    def __init__(self, address: str, others: int, on_loss: Callable[[EngineError], None]) -> None:
-        self._others, self._on_loss = others, on_loss
-        self._listener = socket.create_server((address, 0))
-        self.address = f"{address}:{self._listener.getsockname()[1]}"
-        self._connections: list[socket.socket] = []
-        self._lock, self._complete = threading.Lock(), threading.Event()
-        self._ending = False
-        self.loss: EngineError | None = None
-        threading.Thread(target=self._accept, name="warden", daemon=True).start()
-
-    def close(self) -> None:
-        """Tell all ranks that this is the end, which is no failure."""
-        with self._lock:
-            self._ending = True
-            for connection in self._connections:
-                with suppress(OSError):  # it is gone already
-                    connection.sendall(_framed(b""))
-                    connection.close()
-            self._listener.close()
-
-    def tell(self, message: bytes) -> None:
-        """Send a message of one byte or more to all ranks. Whoever is gone will be noticed elsewhere."""
-        framed = _framed(message)
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.sendall(framed)
-
-    def wait(self, timeout_s: float) -> None:
-        """Until all ranks are connected. Raises EngineError."""
-        if not self._complete.wait(timeout_s):
-            raise self.loss or EngineError(f"{self._others - len(self._connections)} ranks have not come")
-
-    def why(self, timeout_s: float) -> EngineError | None:
-        """The loss of a rank, for whom a collective has failed: the news may take a moment longer."""
-        deadline = time.monotonic() + timeout_s
-        while self.loss is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return self.loss
-
-    def _accept(self) -> None:
-        for _ in range(self._others):
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            connection.settimeout(_SILENCE_S)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._lock:
-                self._connections.append(connection)
-            threading.Thread(target=self._hear, args=(connection,), name="lifeline", daemon=True).start()
-        self._complete.set()
-
-    def _hear(self, connection: socket.socket) -> None:
-        lines = connection.makefile("rb")
-        who, reason = "a rank", "it has ended without a word"
-        try:
-            hello = msgspec.json.decode(lines.readline(), type=Hello)
-            who = f"rank {hello.rank} on {hello.host}"
-            for line in lines:
-                word = line.decode(errors="replace").strip()
-                reason = word or reason
-        except TimeoutError:
-            reason = f"it has been silent for {_SILENCE_S:.0f} s"
-        except (OSError, msgspec.DecodeError) as error:
-            reason = f"{error}"
-        with self._lock:
-            if self._ending or self.loss is not None:
-                return
-            self.loss = EngineError(f"{who} is gone: {reason}")
-        self._on_loss(self.loss)
-
-
 class Lifeline:
-    """The other ranks' side. When rank 0 has ended, so does this process."""
+    """When rank 0 has ended, or its node, so does this process."""
 
-    def __init__(self, address: str, rank: int) -> None:
-        """Raises EngineError."""
+    def __init__(self, invitation: str, rank: int, key: str, deaths: Deaths) -> None:
+        """Take a `Warden.invitation`; rank 0 is told of the `deaths`. Raises EngineError."""
+        address, _, nonce = invitation.partition(" ")
         host, _, port = address.rpartition(":")
+        self._rank, self._host, self._deaths = rank, socket.gethostname(), deaths
         try:
             self._connection = socket.create_connection((host, int(port)), timeout=_CONNECT_S)
+            self._connection.sendall(line(Hello(rank, self._host, prove(key, nonce, rank))))
+            self._stream = self._connection.makefile("rb")
+            answer = self._stream.readline(LONGEST)
         except OSError as error:
             raise EngineError(f"rank {rank}: no lifeline to rank 0 at {address}: {error}") from error
+        if answer != WELCOME:
+            why = answer.decode(errors="replace").strip() or "it has hung up"
+            raise EngineError(f"rank {rank}: rank 0 at {address} does not take it: {why}")
         self._connection.settimeout(None)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_MS)
+        self._sending = threading.Lock()
         self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._connection.sendall(msgspec.json.encode(Hello(rank, socket.gethostname())) + b"\n")
         for work in (self._beat, self._listen):
             threading.Thread(target=work, name="lifeline", daemon=True).start()
 
@@ -131,30 +55,39 @@ class Lifeline:
         """The next message of rank 0."""
         return self._messages.get()
 
+    def loaded(self) -> None:
+        """Say that silence of a few seconds is no loading any more."""
+        self._say(line(Loaded()))
+
     def last_words(self, reason: str) -> None:
         """Say why this rank ends."""
-        with suppress(OSError):  # nobody hears it: standard error has it
-            self._connection.sendall(" ".join(reason.split())[:_LAST_WORDS].encode() + b"\n")
+        self._say(line(Gone(self._rank, self._host, " ".join(reason.split())[:_LAST_WORDS])))
+
+    def _say(self, said: bytes) -> None:
+        with self._sending, suppress(OSError):  # nobody hears it: standard error has it
+            self._connection.sendall(said)
 
     def _beat(self) -> None:
-        with suppress(OSError):
-            while True:
-                time.sleep(_BEAT_S)
-                self._connection.sendall(b"\n")
+        while True:
+            try:
+                said = line(self._deaths.get(timeout=_BEAT_S))
+            except queue.Empty:
+                said = b"\n"
+            self._say(said)
 
     def _listen(self) -> None:
-        stream = self._connection.makefile("rb")
-        with suppress(OSError):
-            while head := stream.read(_LENGTH_BYTES):
+        why = "rank 0 has ended"
+        try:
+            while head := self._stream.read(LENGTH_BYTES):
                 length = int.from_bytes(head, "little")
                 if length == 0:
                     os._exit(0)  # the main thread is somewhere in a collective
-                message = stream.read(length)
+                message = self._stream.read(length)
                 if len(message) == length:
                     self._messages.put(message)
-        print("error: rank 0 has ended", file=sys.stderr, flush=True)
+        except ConnectionError:  # reset
+            pass
+        except OSError as error:
+            why = f"rank 0's node has not answered for {_UNHEARD_MS / 1000:.0f} s: {error.strerror}"
+        print(f"error: {why}", file=sys.stderr, flush=True)
         os._exit(1)
-
-
-def _framed(message: bytes) -> bytes:
-    return len(message).to_bytes(_LENGTH_BYTES, "little") + message

@@ -1,5 +1,6 @@
 """A model whose parts several processes compute: rank 0 as a `Model`, the others as those who follow it."""
 
+import os
 import sys
 import time
 from collections import deque
@@ -11,14 +12,16 @@ import torch
 
 from ....core.errors import EngineError, SlurminferError
 from ....quant.checkpoint.config import ModelConfig, read_config
-from ..options import EngineOptions, ParallelOptions
+from ..options import API_KEY_VARIABLE, EngineOptions, ParallelOptions
 from ..runner import Runner, device_of, load_part
 from ..step import Chunk
-from .lifeline import Lifeline, Warden
+from .lifeline import Lifeline
 from .message import decode, encode
 from .part import Part
 from .ranks import Expected, Ranks
 from .shard import Shard, make_shard
+from .warden import Warden
+from .words import Deaths
 
 _LIFELINE = "lifeline"
 _MEETING_S = 60.0
@@ -105,14 +108,17 @@ class ParallelModel:
         self._warden.close()
 
 
-def lead(options: EngineOptions, place: ParallelOptions, on_loss: Callable[[EngineError], None]) -> ParallelModel:
+def lead(
+    options: EngineOptions, place: ParallelOptions, deaths: Deaths, on_loss: Callable[[EngineError], None]
+) -> ParallelModel:
     """Rank 0: meet the others and load a part. `on_loss` is called in a thread of its own when a rank is gone.
 
-    Raises as `load_model`, and EngineError for a model that cannot be cut so.
+    `deaths` are those of this process's children. Raises as `load_model`, and EngineError for a model that cannot be
+    cut so.
     """
     config, ranks = _meet(options, place)
-    warden = Warden(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, on_loss)
-    ranks.store.set(_LIFELINE, warden.address)
+    warden = Warden(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, _key(), deaths, on_loss)
+    ranks.store.set(_LIFELINE, warden.invitation)
     try:
         team = _load(options, config, ranks)
         warden.wait(_MEETING_S)
@@ -121,12 +127,13 @@ def lead(options: EngineOptions, place: ParallelOptions, on_loss: Callable[[Engi
         raise warden.why(_NEWS_S) or error from error
 
 
-def follow(options: EngineOptions, place: ParallelOptions) -> None:
+def follow(options: EngineOptions, place: ParallelOptions, deaths: Deaths) -> None:
     """Any other rank: load a part and compute what rank 0 says. Ends with the process, see `Lifeline`."""
     config, ranks = _meet(options, place)
-    lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank)
+    lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank, _key(), deaths)
     try:
         team = _load(options, config, ranks)
+        lifeline.loaded()
         with torch.inference_mode():
             while True:
                 team.compute(decode(lifeline.hear()))
@@ -137,6 +144,10 @@ def follow(options: EngineOptions, place: ParallelOptions) -> None:
         time.sleep(_NEWS_S)  # if another rank was the first to go, rank 0 ends this process meanwhile
         lifeline.last_words(repr(error))
         raise
+
+
+def _key() -> str:
+    return os.environ.get(API_KEY_VARIABLE, "")
 
 
 def _meet(options: EngineOptions, place: ParallelOptions) -> tuple[ModelConfig, Ranks]:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from ....core.errors import EngineError
 from ....quant.checkpoint.config import ModelConfig
 
-_UNIT = 32  # inputs of a linear layer that are dealt out together: what kernels and groups of weights are multiples of
+UNIT = 32  # inputs of a linear layer that are dealt out together: what kernels and groups of weights are multiples of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,14 @@ def make_shard(config: ModelConfig, tensor_parallel: int, pipeline_parallel: int
     """
     stage, tensor_rank = divmod(rank, tensor_parallel)
     heads, kv_heads = _heads(config, tensor_parallel)[tensor_rank]
-    units = config.intermediate_size / _UNIT
+    units = config.intermediate_size / UNIT
     if units < tensor_parallel:
-        raise _too_many("tensor_parallel", tensor_parallel, f"{int(units)} times {_UNIT} neurons", int(units))
+        raise _too_many("tensor_parallel", tensor_parallel, f"{int(units)} times {UNIT} neurons", int(units))
     return Shard(
         tensor_rank=tensor_rank,
         heads=heads,
         kv_heads=kv_heads,
-        inner=_pieces(config.intermediate_size, tensor_parallel, _UNIT)[tensor_rank],
+        inner=_pieces(config.intermediate_size, tensor_parallel, UNIT)[tensor_rank],
         vocab=_pieces(config.vocab_size, tensor_parallel, 1)[tensor_rank],
         layers=_stages(config, pipeline_parallel)[stage],
         is_first=stage == 0,

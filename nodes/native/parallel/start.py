@@ -1,6 +1,7 @@
 """The engine of several processes: one for each rank, of which a node's first starts the others as children."""
 
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -13,17 +14,18 @@ from typing import TYPE_CHECKING
 
 from ....core.cpus import divide_cpus
 from ....core.errors import EngineError
-from ....core.process import die_with_parent
+from ....core.process import describe_exit, die_with_parent
 from ...place import hold_port, interface_env
 from ..options import EngineOptions, ParallelOptions, ServerOptions
 from ..service import core_of, serve
+from .words import Deaths, Gone
 
 if TYPE_CHECKING:
     from ..engine_core import EngineCore
 
 _OnLoss = Callable[[EngineError], None]
 _LOOPBACK = "127.0.0.1"
-_NEWS_S = 2.0  # in which a rank's lifeline may have told better why it is gone
+_NEWS_S = 2.0  # in which rank 0 ends this process, if it has a lifeline to hear of a child's death by
 
 
 def run(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, server: ServerOptions) -> None:
@@ -47,29 +49,30 @@ def _take_part(words: Sequence[str], options: EngineOptions, parallel: ParallelO
         return
 
     def begin(on_loss: _OnLoss) -> "Callable[[], EngineCore]":
-        _start_others(words, parallel, on_loss)
-        return lambda: _load(options, parallel, on_loss)
+        deaths = _start_others(words, parallel, on_loss)
+        return lambda: _load(options, parallel, deaths, on_loss)
 
     serve(options, server, begin)
 
 
-def _load(options: EngineOptions, parallel: ParallelOptions, on_loss: _OnLoss) -> "EngineCore":
+def _load(options: EngineOptions, parallel: ParallelOptions, deaths: Deaths, on_loss: _OnLoss) -> "EngineCore":
     from .model import lead
 
-    return core_of(lead(options, parallel, on_loss), options)
+    return core_of(lead(options, parallel, deaths, on_loss), options)
 
 
 def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions) -> None:
     """Rank 0 is the one to be told to end: it has requests to finish, and sends the others home."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    deaths: Deaths = queue.SimpleQueue()
     if parallel.local_rank:
         die_with_parent()
     else:
-        _start_others(words, parallel, _end)
+        deaths = _start_others(words, parallel, _end)
     from .model import follow
 
-    follow(options, parallel)
+    follow(options, parallel, deaths)
 
 
 def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions:
@@ -81,21 +84,24 @@ def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions
     return replace(options, threads=threads)
 
 
-def _start_others(words: Sequence[str], parallel: ParallelOptions, on_loss: _OnLoss) -> None:
-    """This node's other ranks. `on_loss` is called when one ends in failure."""
+def _start_others(words: Sequence[str], parallel: ParallelOptions, on_loss: _OnLoss) -> Deaths:
+    """This node's other ranks, and where it is told when one ends in failure; `on_loss` is called a little later."""
+    deaths: Deaths = queue.SimpleQueue()
     for local_rank in range(1, parallel.ranks_here):
         own = ["--local-rank", str(local_rank), "--rendezvous", str(parallel.rendezvous)]
         child = subprocess.Popen([sys.executable, "-m", "slurminfer.nodes.native", *words, *own])
         rank = parallel.rank + local_rank
-        threading.Thread(target=_watch, args=(child, rank, on_loss), name=f"rank {rank}", daemon=True).start()
+        threading.Thread(target=_watch, args=(child, rank, deaths, on_loss), name=f"rank {rank}", daemon=True).start()
+    return deaths
 
 
-def _watch(child: "subprocess.Popen[bytes]", rank: int, on_loss: _OnLoss) -> None:
+def _watch(child: "subprocess.Popen[bytes]", rank: int, deaths: Deaths, on_loss: _OnLoss) -> None:
     status = child.wait()
     if status:
+        gone = Gone(rank, socket.gethostname(), describe_exit(status))
+        deaths.put(gone)
         time.sleep(_NEWS_S)
-        how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
-        on_loss(EngineError(f"rank {rank} on {socket.gethostname()} is gone: {how}"))
+        on_loss(EngineError(str(gone)))
 
 
 def _end(error: EngineError) -> None:

@@ -35,7 +35,10 @@ inline void round_group(const float* x, int group, int8_t* codes, float* scale) 
 inline F16 inputs16(const Matrix& w, const float* row, int j) {
     if (!w.order) return load<F16>(row + j);
     float found[16];
-    for (int i = 0; i < 16; i++) found[i] = row[w.order[j + i]];
+    for (int i = 0; i < 16; i++) {
+        const int at = w.order[j + i];
+        found[i] = at < 0 ? 0.0f : row[at];
+    }
     return load<F16>(found);
 }
 
@@ -84,16 +87,17 @@ void silu_round(const float* gate_up, int rows, const Matrix& w, const Step& s) 
     }
 }
 
-// Rows of x as inputs of `w`.
-void round_rows(const float* x, int rows, const Matrix& w, const Step& s) {
+// Rows of x, `length` numbers each, as inputs of `w`.
+void round_rows(const float* x, int rows, int64_t length, const Matrix& w, const Step& s) {
     float scratch[kWidestGroup];
     const int group = w.group, groups = w.inputs / group;
 #pragma omp for schedule(static)
     for (int item = 0; item < rows * groups; item++) {
-        const float* from = x + (int64_t)item * group;
+        const float* row = x + item / groups * length;
+        const int g = item % groups * group;
+        const float* from = row + g;
         if (w.order) {
-            const int g = item % groups * group;
-            for (int i = 0; i < group; i += 16) store(scratch + i, inputs16(w, from - g, g + i));
+            for (int i = 0; i < group; i += 16) store(scratch + i, inputs16(w, row, g + i));
             from = scratch;
         }
         round_for(w, from, item, s);

@@ -42,7 +42,7 @@ void attention_part(const Model& m, const Layer& layer, const Step& s, float* y)
     multiply(layer.qkv, s.rows, s, s.qkv, layer.qkv.outputs, false);
 #pragma omp barrier
     attention(m, layer, s);
-    round_rows(s.attention, s.rows, layer.o, s);
+    round_rows(s.attention, s.rows, m.heads * m.head_dim, layer.o, s);
     multiply(layer.o, s.rows, s, y, m.hidden, y == s.x);
 #pragma omp barrier
 }
@@ -98,7 +98,7 @@ void run_head(const Model* m, const Step* s, const Matrix* head, const float* no
 void run_linear(const Matrix* w, const Step* s, const float* x, float* y) {
 #pragma omp parallel num_threads(s->threads)
     {
-        round_rows(x, s->rows, *w, *s);
+        round_rows(x, s->rows, w->inputs, *w, *s);
         multiply(*w, s->rows, *s, y, w->outputs, false);
         release_tiles();
     }

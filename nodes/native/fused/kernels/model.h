@@ -12,7 +12,7 @@ struct Matrix {
                              // 4 bits: [outputs/16, inputs/8, 16, 4]; of 8 inputs, j is the low nibble, j + 4 the high
     const uint16_t* affine;  // float16 [outputs/16, inputs/group, 2, 16]: scales, offsets
     const float* bias;       // [outputs] or null
-    const int32_t* order;    // [inputs]: codes of input j multiply number order[j] of a row; null: number j
+    const int32_t* order;    // [inputs]: codes of input j multiply number order[j] of a row, below 0: 0; null: number j
     int32_t outputs, inputs, group, bits;  // bfloat16 has no groups: any length that divides inputs
 };
 
