@@ -1,14 +1,18 @@
 """Grouped-query attention of one mixed step over the paged KV cache."""
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
-from .batch import AttentionPlan, DecodeGroup, Prefill
 from .kv_cache import KVCache
 from .paged import PagedGroup, attend_paged
 
+if TYPE_CHECKING:
+    from .batch import AttentionPlan, DecodeGroup, Prefill
 
-def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: AttentionPlan) -> torch.Tensor:
+
+def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: "AttentionPlan") -> torch.Tensor:
     """Attention output [n, heads * head_dim] of queries [n, heads, head_dim].
 
     `kv` [n, 2, kv_heads, head_dim] are the step's own keys and values; they are in the cache already. A prompt's first
@@ -19,13 +23,13 @@ def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: 
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup) -> torch.Tensor:
+def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: "DecodeGroup | PagedGroup") -> torch.Tensor:
     if isinstance(group, PagedGroup):
         return attend_paged(q, cache.tokens(layer), group)
     return _attend_gathered(q, layer, cache, group)
 
 
-def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup) -> torch.Tensor:
+def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: "DecodeGroup") -> torch.Tensor:
     """The heads that share a key-value head are the rows of one small query matrix: nothing is repeated."""
     count, heads, head_dim = q.shape
     keys, values = cache.gather(layer, group.cache_rows, count)
@@ -35,7 +39,7 @@ def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeG
     return out.reshape(count, heads * head_dim).to(q.dtype)
 
 
-def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: Prefill) -> torch.Tensor:
+def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: "Prefill") -> torch.Tensor:
     """A prompt's chunk: output [n, heads * head_dim] of q [n, heads, head_dim] and its own `kv`, as in `attend`.
 
     Key-value heads are the batch, the heads that share one are its heads: expanded, not copied.

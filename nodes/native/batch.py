@@ -6,9 +6,11 @@ Rows are the step's tokens: first the decode tokens, longest sequence first, the
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import torch
 
+from .attention import attend
 from .kv_cache import KVCache
 from .paged import PagedGroup, make_group
 from .step import Chunk
@@ -48,15 +50,42 @@ class AttentionPlan:
     prefills: tuple[Prefill, ...]
 
 
+class Steps(Protocol):
+    """A step's input, as a decoder takes it: rows that it computes, all or some of the step's."""
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """int64 [n]"""
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 [n]"""
+
+    def attend(self, q: torch.Tensor, kv: torch.Tensor, layer: int, window: int | None, cache: KVCache) -> torch.Tensor:
+        """Write keys and values [n, 2, kv_heads, head_dim]; what q [n, heads, head_dim] find, [n, heads * head_dim]."""
+
+    def wanted(self, x: torch.Tensor) -> torch.Tensor:
+        """Of x [n, hidden_size], the rows whose logits are wanted, in the chunks' and their tokens' order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A step's input."""
+    """All of a step."""
 
     tokens: torch.Tensor  # int64 [n]
     positions: torch.Tensor  # int64 [n]
     slots: torch.Tensor  # for KVCache.write
     plans: dict[int | None, AttentionPlan]  # by window
-    logits_rows: torch.Tensor  # int64: the rows whose logits are wanted, in the chunks' and their tokens' order
+    logits_rows: torch.Tensor  # int64: see `wanted`
+
+    def attend(self, q: torch.Tensor, kv: torch.Tensor, layer: int, window: int | None, cache: KVCache) -> torch.Tensor:
+        """See `Steps.attend`."""
+        cache.write(layer, self.slots, kv)
+        return attend(q, kv, layer, cache, self.plans[window])
+
+    def wanted(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Steps.wanted`."""
+        return x[self.logits_rows]
 
 
 def make_batch(

@@ -13,8 +13,7 @@ from ...quant.checkpoint.config import ModelConfig
 from ...quant.checkpoint.quantized import GroupQuantized
 from ...quant.checkpoint.weights import Reads
 from ...quant.rope import Rope, rotate
-from .attention import attend
-from .batch import Batch
+from .batch import Steps
 from .kv_cache import KVCache
 from .linears.dense import Linear
 from .linears.table import Kernels, make_head, make_linear
@@ -81,7 +80,7 @@ class Attention:
         self._k_norm = loader.norm("k_norm", config.head_dim) if config.qk_norm else None
 
     def __call__(
-        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
+        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Steps
     ) -> torch.Tensor:
         """[n, hidden_size] -> [n, hidden_size]; writes the step's keys and values into the cache."""
         heads, kv_heads = self._heads, self._kv_heads
@@ -91,8 +90,7 @@ class Attention:
             qk = torch.cat((self._q_norm(qk[:, :heads]), self._k_norm(qk[:, heads:])), 1)
         qk = rotate(qk, *rotation)
         kv = torch.cat((qk[:, heads:], v), 1).view(len(x), 2, kv_heads, self._head_dim)
-        cache.write(self._layer, batch.slots, kv)
-        return self._output(attend(qk[:, :heads], kv, self._layer, cache, batch.plans[self._window]))
+        return self._output(batch.attend(qk[:, :heads], kv, self._layer, self._window, cache))
 
 
 class MLP:
@@ -119,7 +117,7 @@ class Layer:
         self._mlp = MLP(config, loader.below("mlp"))
 
     def __call__(
-        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
+        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Steps
     ) -> torch.Tensor:
         """Changes and returns x [n, hidden_size]."""
         x += self._reduce(self._attention(self._input_norm(x), rotation, cache, batch))
@@ -156,8 +154,8 @@ class Decoder:
             self._norm = root.norm("model.norm", config.hidden_size)
             self._head = make_head(weights.tied_head(table), device, kernels) if ties else root.head()
 
-    def forward(self, batch: Batch, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 logits [rows of batch.logits_rows, vocab_size]; of a part, those of its own tokens.
+    def forward(self, batch: Steps, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
+        """float32 logits [rows that are wanted, vocab_size]; of a part, those of its own tokens.
 
         A stage takes x [n, hidden_size] of the one before, and returns it for the next, in the compute dtype.
         """
@@ -167,4 +165,4 @@ class Decoder:
         rotation = self._rope.at(batch.positions)
         for layer in self._layers:
             x = layer(x, rotation, cache, batch)
-        return self._head(self._norm(x[batch.logits_rows])).float() if self._is_last else x
+        return self._head(self._norm(batch.wanted(x))).float() if self._is_last else x
