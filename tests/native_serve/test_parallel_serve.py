@@ -43,6 +43,8 @@ def wait_for(server, wait_until) -> None:
     "layout",
     [
         ("--tensor-parallel", "2"),
+        ("--sequence-parallel", "2"),
+        ("--sequence-parallel", "2", "--tensor-parallel", "2", "--speculative", "ngram"),
         ("--tensor-parallel", "2", "--pipeline-parallel", "2", "--speculative", "ngram"),
     ],
 )
@@ -61,9 +63,11 @@ def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, wait_unt
         wait_until(lambda: not any(map(is_there, others)), "the other ranks' end")
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, busy):
-    with ready("--tensor-parallel", "2") as server:
+@pytest.mark.parametrize(
+    ("kind", "busy"), [("--tensor-parallel", False), ("--tensor-parallel", True), ("--sequence-parallel", True)]
+)
+def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, kind, busy):
+    with ready(kind, "2") as server:
         wait_for(server, wait_until)
         [other] = children(server.process.pid)
         if busy:
