@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 SMALL = ("--kv-cache-gib", "0.0012")  # 2,500 of the model's 4,096 tokens
-LENGTHS = (3500, 3300, 40)
+LENGTHS = (3500, 2470, 2460)  # the last two fit together, but not with all that they generate
 
 
 def prompts() -> list[list[int]]:
@@ -16,7 +16,7 @@ def prompts() -> list[list[int]]:
 
 def answers(url: str, at_once: int) -> list[str]:
     def answer(prompt: list[int]) -> str:
-        body = {"model": "tiny", "prompt": prompt, "max_tokens": 24, "temperature": 0, "ignore_eos": True}
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": 60, "temperature": 0, "ignore_eos": True}
         said = httpx.post(f"{url}/v1/completions", json=body, timeout=120)
         assert said.status_code == 200, said.text
         text: str = said.json()["choices"][0]["text"]
@@ -38,7 +38,7 @@ def test_what_one_rank_refuses_two_answer_as_one_with_more_memory_does(serving, 
     with serving(*model, *SMALL, "--sequence-parallel", "2") as two:
         assert two.metric("kv_blocks_total") == 2 * 2512 / 16
         assert answers(two.url, at_once=1) == expected
-        before = two.metric("preemptions_total")
-        assert answers(two.url, at_once=len(LENGTHS)) == expected  # out of the prefix cache, and not all at once
+        assert two.metric("preemptions_total") == 0
+        assert answers(two.url, at_once=len(LENGTHS)) == expected
         assert two.metric("prefix_cache_hit_tokens_total") > 0
-        assert two.metric("preemptions_total") >= before
+        assert two.metric("preemptions_total") > 0
