@@ -1,9 +1,9 @@
-"""The time until a long prompt is answered: one process on one core, against two that have a core each.
+"""The time until a long prompt is answered: one process on one core, against two ranks that have a core each.
 
     python -m benchmarks.long_prompt
 
-SmolLM2-135M, whose context has 8192 tokens, over gloo on this machine: two ranks that share each layer, two that share
-the tokens. For each a prompt of random tokens, then the tokens after it. Prints a table and writes
+SmolLM2-135M in bfloat16, whose context has 8192 tokens, over gloo on this machine: two ranks that share each layer, two
+that share the tokens. For each, prompts of random tokens, then the tokens after them. Prints a table and writes
 benchmarks/results/long_prompt.json.
 """
 
@@ -23,18 +23,18 @@ from rich.table import Table
 from slurminfer.core.files import write_atomic
 from slurminfer.quant.models import resolve
 
-from .engine import machine, quantized
+from .engine import machine
 from .parallel import started
 
 RESULTS = Path(__file__).parent / "results" / "long_prompt.json"
 LAYOUTS: Mapping[str, tuple[str, ...]] = {
     "one process, 1 core": ("--threads=1",),
+    "one process, 2 cores": ("--threads=2",),
     "tensor_parallel = 2": ("--tensor-parallel=2",),
     "sequence_parallel = 2": ("--sequence-parallel=2",),
 }
-KINDS = ("bfloat16", "4 bits")
 LENGTHS = (4096, 8000)
-_REPEATS = 3
+_REPEATS = 2
 _AFTER = 32  # tokens
 _OF_TEXT = range(1000, 40000)  # tokens that are no control tokens
 
@@ -53,11 +53,11 @@ async def answer(url: str, prompt: Sequence[int]) -> tuple[float, float]:
     return times[0] - began, (times[-1] - times[0]) / (_AFTER - 1)
 
 
-def measured(model: Path, kind: str, layout: Sequence[str]) -> dict[int, dict[str, float]]:
+def measured(model: Path, layout: Sequence[str]) -> dict[int, dict[str, float]]:
     """By the length of the prompt, medians."""
     choose = random.Random(0)
     found = {}
-    with started(model, kind, (*layout, "--context-length=8192")) as engine:
+    with started(model, "bfloat16", (*layout, "--context-length=8192")) as engine:
         asyncio.run(answer(engine.url, choose.choices(_OF_TEXT, k=600)))
         for length in LENGTHS:
             runs = [asyncio.run(answer(engine.url, choose.choices(_OF_TEXT, k=length))) for _ in range(_REPEATS)]
@@ -69,17 +69,14 @@ def measured(model: Path, kind: str, layout: Sequence[str]) -> dict[int, dict[st
 
 
 def main() -> None:
-    model = resolve("demo")
-    models = {"bfloat16": model, "4 bits": quantized(model, "smollm2", "--group-size=64")}
-    state, console = machine(), Console()
-    found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
-    for kind in KINDS:
-        table = Table(kind, *(f"{length} tokens: s to the first, ms a token after" for length in LENGTHS))
-        for name, layout in LAYOUTS.items():
-            found.setdefault(kind, {})[name] = times = measured(models[kind], kind, layout)
-            cells = (f"{each['first_token_s']:.2f}, {each['next_token_ms']:.1f}" for each in times.values())
-            table.add_row(name, *cells)
-        console.print(table)
+    model, state = resolve("demo"), machine()
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    table = Table("bfloat16", *(f"{length} tokens: s to the first, ms a token after" for length in LENGTHS))
+    for name, layout in LAYOUTS.items():
+        found[name] = measured(model, layout)
+        cells = (f"{each['first_token_s']:.2f}, {each['next_token_ms']:.1f}" for each in found[name].values())
+        table.add_row(name, *cells)
+    Console().print(table)
     record = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": state, "runs": found}
     write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from slurminfer.nodes.native.fused import library
 from slurminfer.nodes.native.parallel.sequence import HeldKeys, merged
+from slurminfer.nodes.native.parallel.sequence_batch import in_pieces
 
 from ..native_model.conftest import make_model
 from ..native_model.test_linears import relative_error, to_awq
@@ -132,3 +133,16 @@ def test_parts_are_merged_to_the_attention_to_all_keys():
         sums = scores[..., keys].logsumexp(-1, keepdim=True)
         parts.append(torch.cat((scores[..., keys].softmax(-1) @ values[keys], sums), -1))
     torch.testing.assert_close(merged(torch.stack(parts)), whole)
+
+
+def test_what_computes_on_gpus_finds_what_pytorch_s_kernel_does_on_cpus():
+    torch.manual_seed(0)
+    q, (keys, values) = torch.randn(2, 3, 7, 16), torch.randn(2, 2, 3, 20, 16)
+    mask = torch.zeros(2, 1, 7, 20).masked_fill_(torch.rand(2, 1, 7, 20) < 0.5, -torch.inf)
+    out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, keys, values, attn_mask=mask)
+    for most in (1, 300, 10**6):
+        found = in_pieces(q, keys, values, mask, most)
+        torch.testing.assert_close(found, (out, sums))
+    mask[:] = -torch.inf
+    assert (in_pieces(q, keys, values, mask, 10**6)[1] == -torch.inf).all()
+    assert (in_pieces(q, keys, values, mask, 10**6)[0] == 0).all()

@@ -197,18 +197,25 @@ def _attend(
 def _kernel(
     q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention [b, heads, n, head_dim] and float32 [b, heads, n] of its logarithms, of [b, heads, n, head_dim]."""
+    """Attention [b, heads, n, head_dim] of q of that shape, and the float32 logarithms [b, heads, n] of its sums."""
     if q.device.type == "cpu":
         out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, keys, values, attn_mask=mask)
         return out, sums
-    rows = max(_SCORES_MOST // (q.shape[0] * q.shape[1] * keys.shape[2]), 1)
+    return in_pieces(q, keys, values, mask, _SCORES_MOST)
+
+
+def in_pieces(
+    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in float32, with about `most` scores at once."""
+    rows = max(most // (q.shape[0] * q.shape[1] * keys.shape[2]), 1)
     masks = mask.expand(-1, -1, q.shape[2], -1)
     pieces = zip(torch.split(q, rows, 2), torch.split(masks, rows, 2), strict=True)
-    outs, sums = zip(*(_plainly(*piece, keys, values) for piece in pieces), strict=True)
+    outs, sums = zip(*(_piece(*piece, keys, values) for piece in pieces), strict=True)
     return torch.cat(outs, 2), torch.cat(sums, 2)
 
 
-def _plainly(
+def _piece(
     q: torch.Tensor, mask: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scores = (q.float() @ keys.float().mT).mul_(q.shape[-1] ** -0.5).add_(mask)
