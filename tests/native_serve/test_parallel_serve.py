@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from slurminfer.core.cpus import allowed_cpus
+
 PROMPTS = ["The quick brown fox", "Blocks of keys and values", "hi", "a b c a b c a b c a b"]
 
 
@@ -86,6 +88,16 @@ def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_un
         assert server.process.wait(15) == 1
         assert time.monotonic() - began < 10
     assert "rank 1 on " in capfd.readouterr().err
+
+
+@pytest.mark.skipif(allowed_cpus().cores < 2, reason="needs two cores")
+def test_ranks_of_a_node_have_cores_of_their_own(ready, wait_until):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        [other] = children(server.process.pid)
+        first, second = os.sched_getaffinity(server.process.pid), os.sched_getaffinity(other)
+        assert first and second and not first & second
+        assert first | second == os.sched_getaffinity(0)
 
 
 def test_when_rank_0_is_killed_the_others_end(ready, wait_until):
