@@ -34,7 +34,7 @@ LAYOUTS: Mapping[str, tuple[str, ...]] = {
     "sequence_parallel = 2": ("--sequence-parallel=2",),
 }
 LENGTHS = (4096, 8000)
-_REPEATS = 1
+_REPEATS = 2
 _AFTER = 32  # tokens
 _OF_TEXT = range(1000, 40000)  # tokens that are no control tokens
 

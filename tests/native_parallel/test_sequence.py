@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.nodes.native.fused import library
+from slurminfer.nodes.native.parallel.partial import in_pieces
 from slurminfer.nodes.native.parallel.sequence import HeldKeys, merged
-from slurminfer.nodes.native.parallel.sequence_batch import in_pieces
 
 from ..native_model.conftest import make_model
 from ..native_model.test_linears import relative_error, to_awq
