@@ -1,7 +1,8 @@
 """How the ranks of one worker lie on its nodes, and which layouts are refused.
 
-A rank is one process that computes: `tensor_parallel` of them share the layers of each of `pipeline_parallel` stages.
-Ranks are numbered stage by stage, and the nodes take them in turn, as many on each.
+A rank is one process that computes: `tensor_parallel` of them share the layers of each of `pipeline_parallel` stages,
+and `sequence_parallel` times as many share its tokens too. Ranks are numbered stage by stage, and the nodes take them
+in turn, as many on each.
 """
 
 import math
@@ -12,7 +13,7 @@ from .errors import SpecError
 
 _LARGEST = 1024  # values of a key that are looked through for a layout that works
 _MOST_SUGGESTIONS = 3
-_RANKS = "ranks = tensor_parallel x pipeline_parallel"
+_RANKS = "ranks = tensor_parallel x sequence_parallel x pipeline_parallel"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Layout:
 
     engine: str
     tensor_parallel: int
+    sequence_parallel: int
     pipeline_parallel: int
     gpus_per_node: int  # 0: on CPUs
     cpus_per_task: int
@@ -28,7 +30,7 @@ class Layout:
 
     @property
     def ranks(self) -> int:
-        return self.tensor_parallel * self.pipeline_parallel
+        return self.tensor_parallel * self.sequence_parallel * self.pipeline_parallel
 
     @property
     def ranks_per_node(self) -> int:
@@ -46,6 +48,8 @@ def check_layout(pool: str, layout: Layout) -> None:
 def _fault(layout: Layout) -> tuple[str, str] | None:
     """The key that is wrong, and why; None for a layout that works."""
     ranks, nodes, gpus, stages = layout.ranks, layout.nodes, layout.gpus_per_node, layout.pipeline_parallel
+    if layout.engine != "native" and layout.sequence_parallel > 1:
+        return "sequence_parallel", f"only engine native has it; flags of {layout.engine}'s own go into extra_args"
     if gpus and ranks != nodes * gpus:
         return "tensor_parallel", f"{_RANKS} = {ranks}, but nodes x gpus_per_node = {nodes * gpus}"
     if ranks % nodes:
@@ -60,10 +64,12 @@ def _fault(layout: Layout) -> tuple[str, str] | None:
 def _nearest(layout: Layout) -> str:
     """The keys whose change alone makes the layout work, least change first."""
     per_node = "gpus_per_node" if layout.gpus_per_node else "cpus_per_task"
-    keys = ("tensor_parallel", "pipeline_parallel", per_node, "nodes")
+    shares_tokens = layout.sequence_parallel > 1  # nobody wants it for the sake of a number
+    keys = ["tensor_parallel", *["sequence_parallel"] * shares_tokens, "pipeline_parallel", per_node, "nodes"]
     changes = sorted((change for key in keys if (change := _least_change(layout, key))), key=lambda change: change[0])
     if not changes:
-        return f"tensor_parallel = {getattr(layout, per_node)} with pipeline_parallel = {layout.nodes}"
+        alone = " and sequence_parallel = 1" * shares_tokens
+        return f"tensor_parallel = {getattr(layout, per_node)} with pipeline_parallel = {layout.nodes}{alone}"
     return ", or ".join(words for _, words in changes[:_MOST_SUGGESTIONS])
 
 

@@ -99,6 +99,7 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     workers: Positive = 1
     nodes: Positive = 1  # per worker
     tensor_parallel: Positive = 1
+    sequence_parallel: Positive = 1
     pipeline_parallel: Positive = 1
     gpus_per_node: Annotated[int, Meta(ge=0)] = 0
     time: str = "01:00:00"
@@ -122,6 +123,7 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
         return Layout(
             engine=self.engine,
             tensor_parallel=self.tensor_parallel,
+            sequence_parallel=self.sequence_parallel,
             pipeline_parallel=self.pipeline_parallel,
             gpus_per_node=self.gpus_per_node,
             cpus_per_task=self.cpus_per_task,

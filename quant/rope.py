@@ -6,6 +6,8 @@ import torch
 
 from .checkpoint.config import ModelConfig, RopeConfig
 
+Rotation = tuple[torch.Tensor, torch.Tensor]  # cosine and signed sine, see Rope.at
+
 
 class Rope:
     """Cosine and sine of every position, to rotate queries and keys with.
@@ -26,7 +28,7 @@ class Rope:
         """Cosine and signed sine [positions, head_dim]."""
         return self._cos, self._sin
 
-    def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def at(self, positions: torch.Tensor) -> Rotation:
         """Cosine and signed sine [n, 1, head_dim] of int64 positions [n]."""
         return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
 

@@ -44,6 +44,7 @@ class NativeAdapter:
             return []
         return flags(
             tensor_parallel=launch.pool.tensor_parallel,
+            sequence_parallel=launch.pool.sequence_parallel,
             pipeline_parallel=launch.pool.pipeline_parallel,
             nodes=launch.pool.nodes,
             node_rank=launch.node_rank,

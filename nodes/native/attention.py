@@ -1,14 +1,45 @@
 """Grouped-query attention of one mixed step over the paged KV cache."""
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
-from .batch import AttentionPlan, BlockGroup, DecodeGroup, Prefill
+from ...quant.rope import Rotation, rotate
+from .cuda import reads_cache
 from .kv_cache import KVCache
-from .paged import PagedGroup, attend_paged
+from .paged import BlockGroup, PagedGroup, attend_paged
+
+if TYPE_CHECKING:
+    from .batch import AttentionPlan, DecodeGroup, Prefill
 
 
-def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: AttentionPlan) -> torch.Tensor:
+def rotate_and_store(
+    qkv: torch.Tensor, rotation: Rotation, layer: int, cache: KVCache, slots: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotated queries [n, heads, head_dim], and keys and values [n, 2, kv_heads, head_dim], which are written.
+
+    Of qkv [n, heads + 2 * kv_heads, head_dim].
+    """
+    if reads_cache(cache.format, cache.device):
+        from .cuda import operations
+
+        heads = qkv.shape[1] - 2 * cache.kv_heads
+        return operations.rotate_and_store(qkv, *rotation, heads, cache.tokens(layer), slots)
+    q, kv = rotated(qkv, rotation, cache.kv_heads)
+    cache.write(layer, slots, kv)
+    return q, kv
+
+
+def rotated(qkv: torch.Tensor, rotation: Rotation, kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, written nowhere."""
+    qk, v = qkv[:, :-kv_heads], qkv[:, -kv_heads:]
+    qk = rotate(qk, *rotation)
+    heads = qk.shape[1] - kv_heads
+    return qk[:, :heads], torch.cat((qk[:, heads:], v), 1).view(len(qkv), 2, kv_heads, qkv.shape[2])
+
+
+def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: "AttentionPlan") -> torch.Tensor:
     """Attention output [n, heads * head_dim] of queries [n, heads, head_dim].
 
     `kv` [n, 2, kv_heads, head_dim] are the step's own keys and values; they are in the cache already. A prompt's first
@@ -19,7 +50,9 @@ def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: 
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup | BlockGroup) -> torch.Tensor:
+def _decode(
+    q: torch.Tensor, layer: int, cache: KVCache, group: "DecodeGroup | PagedGroup | BlockGroup"
+) -> torch.Tensor:
     if isinstance(group, BlockGroup):
         from .cuda.attention import attend_blocks
 
@@ -29,7 +62,7 @@ def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | Pa
     return _attend_gathered(q, layer, cache, group)
 
 
-def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup) -> torch.Tensor:
+def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: "DecodeGroup") -> torch.Tensor:
     """The heads that share a key-value head are the rows of one small query matrix: nothing is repeated."""
     count, heads, head_dim = q.shape
     keys, values = cache.gather(layer, group.cache_rows, count)
@@ -39,7 +72,7 @@ def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeG
     return out.reshape(count, heads * head_dim).to(q.dtype)
 
 
-def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: Prefill) -> torch.Tensor:
+def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: "Prefill") -> torch.Tensor:
     """A prompt's chunk: output [n, heads * head_dim] of q [n, heads, head_dim] and its own `kv`, as in `attend`.
 
     Key-value heads are the batch, the heads that share one are its heads: expanded, not copied.

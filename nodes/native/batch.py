@@ -6,12 +6,15 @@ Rows are the step's tokens: first the decode tokens, longest sequence first, the
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import torch
 
+from ...quant.rope import Rotation
+from .attention import attend, rotate_and_store
 from .cuda import reads_cache
 from .kv_cache import KVCache
-from .paged import PagedGroup, make_group
+from .paged import BlockGroup, PagedGroup, make_group
 from .step import Chunk
 
 # Computing a group of its own costs as much as attending to about this many tokens of padding.
@@ -32,16 +35,6 @@ class DecodeGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockGroup:
-    """Decode tokens of sequences of any length, attended to together where their blocks lie."""
-
-    rows: slice
-    tables: torch.Tensor  # int32 [sequences, blocks], rows of any stride; what a sequence has not got is never read
-    lengths: torch.Tensor  # int32 [sequences]: tokens in the cache, the newest included; 0: nobody's row
-    window: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Prefill:
     """A prompt's chunk. Without `cache_rows` it attends to itself only, causally."""
 
@@ -59,15 +52,49 @@ class AttentionPlan:
     prefills: tuple[Prefill, ...]
 
 
+class Steps(Protocol):
+    """A step's input, as a decoder takes it: rows that it computes, all or some of the step's."""
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """int64 [n]"""
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 [n]"""
+
+    def attend(
+        self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
+    ) -> torch.Tensor:
+        """What the queries of qkv [n, heads + 2 * kv_heads, head_dim] find, [n, heads * head_dim].
+
+        Queries and keys are rotated by what `Rope.at` returned, keys and values written.
+        """
+
+    def wanted(self, x: torch.Tensor) -> torch.Tensor:
+        """Of x [n, hidden_size], the rows whose logits are wanted, in the chunks' and their tokens' order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A step's input."""
+    """All of a step."""
 
     tokens: torch.Tensor  # int64 [n]
     positions: torch.Tensor  # int64 [n]
     slots: torch.Tensor  # for KVCache.write
     plans: dict[int | None, AttentionPlan]  # by window
-    logits_rows: torch.Tensor  # int64: the rows whose logits are wanted, in the chunks' and their tokens' order
+    logits_rows: torch.Tensor  # int64: see `wanted`
+
+    def attend(
+        self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
+    ) -> torch.Tensor:
+        """See `Steps.attend`."""
+        q, kv = rotate_and_store(qkv, rotation, layer, cache, self.slots)
+        return attend(q, kv, layer, cache, self.plans[window])
+
+    def wanted(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Steps.wanted`."""
+        return x[self.logits_rows]
 
 
 def make_batch(

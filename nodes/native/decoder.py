@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from ...quant.checkpoint.config import ModelConfig
 from ...quant.checkpoint.quantized import GroupQuantized
 from ...quant.checkpoint.weights import Reads
-from ...quant.rope import Rope, rotate
-from .attention import attend
-from .batch import Batch
-from .cuda import reads_cache, uses_triton
+from ...quant.rope import Rope, Rotation
+from .batch import Steps
+from .cuda import uses_triton
 from .kv_cache import KVCache
 from .linears.dense import Linear
 from .linears.table import Kernels, make_head, make_linear
@@ -84,17 +83,14 @@ class Attention:
         self._q_norm = loader.norm("q_norm", config.head_dim) if config.qk_norm else None
         self._k_norm = loader.norm("k_norm", config.head_dim) if config.qk_norm else None
 
-    def __call__(
-        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
-    ) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: Steps) -> torch.Tensor:
         """[n, hidden_size] -> [n, hidden_size]; writes the step's keys and values into the cache."""
         heads, kv_heads = self._heads, self._kv_heads
         qkv = self._qkv(x).view(len(x), heads + 2 * kv_heads, self._head_dim)
         if self._q_norm and self._k_norm:
             q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
             qkv = torch.cat((self._q_norm(q), self._k_norm(k), v), 1)
-        q, kv = rotate_and_store(qkv, rotation, heads, self._layer, cache, batch.slots)
-        return self._output(attend(q, kv, self._layer, cache, batch.plans[self._window]))
+        return self._output(batch.attend(qkv, rotation, self._layer, self._window, cache))
 
 
 class MLP:
@@ -107,30 +103,6 @@ class MLP:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._down(silu_multiply(self._gate_up(x)))
-
-
-def rotate_and_store(
-    qkv: torch.Tensor,
-    rotation: tuple[torch.Tensor, torch.Tensor],
-    heads: int,
-    layer: int,
-    cache: KVCache,
-    slots: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotated queries [n, heads, head_dim], and keys and values [n, 2, kv_heads, head_dim], which are written.
-
-    Of qkv [n, heads + 2 * kv_heads, head_dim].
-    """
-    if reads_cache(cache.format, cache.device):
-        from .cuda import operations
-
-        return operations.rotate_and_store(qkv, *rotation, heads, cache.tokens(layer), slots)
-    kv_heads = cache.kv_heads
-    qk, v = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
-    qk = rotate(qk, *rotation)
-    kv = torch.cat((qk[:, heads:], v), 1).view(len(qkv), 2, kv_heads, -1)
-    cache.write(layer, slots, kv)
-    return qk[:, :heads], kv
 
 
 def silu_multiply(gate_up: torch.Tensor) -> torch.Tensor:
@@ -153,9 +125,7 @@ class Layer:
         self._attention = Attention(config, index, loader.below("self_attn"))
         self._mlp = MLP(config, loader.below("mlp"))
 
-    def __call__(
-        self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: Batch
-    ) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: Steps) -> torch.Tensor:
         """Changes and returns x [n, hidden_size]."""
         x += self._reduce(self._attention(self._input_norm(x), rotation, cache, batch))
         x += self._reduce(self._mlp(self._post_norm(x)))
@@ -191,8 +161,8 @@ class Decoder:
             self._norm = root.norm("model.norm", config.hidden_size)
             self._head = make_head(weights.tied_head(table), device, kernels) if ties else root.head()
 
-    def forward(self, batch: Batch, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 logits [rows of batch.logits_rows, vocab_size]; of a part, those of its own tokens.
+    def forward(self, batch: Steps, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
+        """float32 logits [rows that are wanted, vocab_size]; of a part, those of its own tokens.
 
         A stage takes x [n, hidden_size] of the one before, and returns it for the next, in the compute dtype.
         """
@@ -202,4 +172,4 @@ class Decoder:
         rotation = self._rope.at(batch.positions)
         for layer in self._layers:
             x = layer(x, rotation, cache, batch)
-        return self._head(self._norm(x[batch.logits_rows])).float() if self._is_last else x
+        return self._head(self._norm(batch.wanted(x))).float() if self._is_last else x

@@ -117,19 +117,28 @@ def step_bytes(config: ModelConfig, options: EngineOptions) -> int:
 
 
 def count_blocks(
-    config: ModelConfig, context_length: int, block_size: int, format: KVFormat, budget: int, beside: int = 0
+    config: ModelConfig,
+    context_length: int,
+    block_size: int,
+    format: KVFormat,
+    budget: int,
+    beside: int = 0,
+    ranks: int = 1,
 ) -> int:
     """Blocks that `budget` bytes hold, each with so many bytes `beside` it elsewhere.
 
-    Raises EngineError if one sequence of `context_length` tokens does not fit.
+    Raises EngineError if one sequence of `context_length` tokens does not fit into as many blocks of each of `ranks`.
     """
     size = block_bytes(config, block_size, format) + beside
-    needed = -(-context_length // block_size)
+    needed = -(-context_length // (block_size * ranks))
     if budget // size < needed:
+        where = f"the KV cache of {budget / GIB:.2f} GiB"
+        if ranks > 1:
+            where = f"the KV caches of {ranks} sequence ranks, {budget / GIB:.2f} GiB each,"
         raise EngineError(
-            f"the KV cache of {budget / GIB:.2f} GiB holds {budget // size * block_size} tokens, but one sequence may "
+            f"{where} hold{'s' * (ranks == 1)} {budget // size * ranks * block_size} tokens, but one sequence may "
             f"have {context_length}: give the job more memory, set --kv-cache-gib to {_round_up(needed * size)} "
-            "or more, or lower context_length"
+            "or more, raise sequence_parallel, or lower context_length"
         )
     return budget // size
 

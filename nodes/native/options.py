@@ -70,6 +70,7 @@ class ParallelOptions:
     """Which of the processes that compute the model together this is. Raises UsageError."""
 
     tensor_parallel: int = 1
+    sequence_parallel: int = 1
     pipeline_parallel: int = 1
     nodes: int = 1
     node_rank: int = 0
@@ -77,7 +78,7 @@ class ParallelOptions:
     rendezvous: str | None = None  # HOST:PORT, where rank 0 listens
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "pipeline_parallel", "nodes"):
+        for name in ("tensor_parallel", "sequence_parallel", "pipeline_parallel", "nodes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: expected at least 1")
         if self.ranks % self.nodes:
@@ -92,7 +93,12 @@ class ParallelOptions:
 
     @property
     def ranks(self) -> int:
-        return self.tensor_parallel * self.pipeline_parallel
+        return self.stage_ranks * self.pipeline_parallel
+
+    @property
+    def stage_ranks(self) -> int:
+        """Of one stage."""
+        return self.tensor_parallel * self.sequence_parallel
 
     @property
     def ranks_here(self) -> int:
@@ -101,7 +107,20 @@ class ParallelOptions:
 
     @property
     def rank(self) -> int:
+        """(stage * sequence_parallel + sequence rank) * tensor_parallel + tensor rank"""
         return self.node_rank * self.ranks_here + self.local_rank
+
+    @property
+    def stage(self) -> int:
+        return self.rank // self.stage_ranks
+
+    @property
+    def sequence_rank(self) -> int:
+        return self.rank // self.tensor_parallel % self.sequence_parallel
+
+    @property
+    def tensor_rank(self) -> int:
+        return self.rank % self.tensor_parallel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,16 @@ class PagedGroup:
     mask: torch.Tensor | None  # [sequences, 1, length], added to the scores
 
 
+@dataclass(frozen=True, slots=True)
+class BlockGroup:
+    """Decode tokens of sequences of any length, attended to together where their blocks lie."""
+
+    rows: slice
+    tables: torch.Tensor  # int32 [sequences, blocks], rows of any stride; what a sequence has not got is never read
+    lengths: torch.Tensor  # int32 [sequences]: tokens in the cache, the newest included; 0: nobody's row
+    window: int | None
+
+
 def supports(format: KVFormat, device: torch.device) -> bool:
     return device.type == "cpu" and format.parts[0][1] == torch.float32
 

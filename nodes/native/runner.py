@@ -23,6 +23,8 @@ from .linears.choice import choose_kernels
 from .options import Device, Dtype, EngineOptions
 from .paged import supports
 from .parallel.part import Part
+from .parallel.sequence import SequenceGroup
+from .parallel.sequence_batch import make_sequence_batch
 from .step import Chunk, Model, OneAtATime
 from .tokenizer import check_same_tokens
 
@@ -75,9 +77,13 @@ class PlainDecoder:
     decoder: Decoder
     cache: KVCache
     config: ModelConfig
+    sequence: SequenceGroup | None = None
 
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
         """See `Decodes.forward`."""
+        if self.sequence is not None:
+            shared = make_sequence_batch(chunks, self.cache, set(self.config.windows), self.sequence)
+            return self.decoder.forward(shared, self.cache, x)
         paged_heads = self.config.num_heads if supports(self.cache.format, self.cache.device) else None
         batch = make_batch(chunks, self.cache, set(self.config.windows), paged_heads)
         return self.decoder.forward(batch, self.cache, x)
@@ -134,14 +140,15 @@ def _load(
             coming = [path for path in (options.model if later else None, options.draft_model) if path is not None]
             reserved = step_bytes(config, options) + sum(map(stored_bytes, coming))
             budget = budget_bytes(options.kv_cache_gib, device, reserved, part.ranks_here)
-            beside = _draft_bytes(options, dtype, device)
-            num_blocks = part.least(count_blocks(config, context_length, options.block_size, format, budget, beside))
+            ranks, size = part.sequence_ranks, options.block_size
+            beside = _draft_bytes(options, dtype, device) * ranks  # the draft's cache is whole
+            num_blocks = part.least(count_blocks(config, context_length, size, format, budget, beside, ranks))
         cache = KVCache(config, num_blocks, options.block_size, format, device)
         if fused is not None:
             fused.attach(cache)
             return Runner(config, fused, cache, context_length)
         assert plain is not None
-        decoder = _graphed(PlainDecoder(plain, cache, config), context_length, options, part)
+        decoder = _graphed(PlainDecoder(plain, cache, config, part.sequence), context_length, options, part)
     runner = Runner(config, decoder, cache, context_length)
     if later:
         upgrade.start(runner)
@@ -159,7 +166,9 @@ def _load_plain(
 def _graphed(plain: PlainDecoder, context_length: int, options: EngineOptions, part: Part) -> Decodes:
     """With decode steps recorded, where there is a GPU and its kernels read the KV cache."""
     cache = plain.cache
-    if not (options.cuda_graphs == "on" and cache.device.type == "cuda" and reads_cache(cache.format, cache.device)):
+    is_whole = part.sequence is None  # else what a rank attends to depends on the step
+    reads = cache.device.type == "cuda" and reads_cache(cache.format, cache.device)
+    if not (options.cuda_graphs == "on" and is_whole and reads):
         return plain
     from .cuda.graphs import GraphedDecoder
 

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 
 from ..checkpoint.config import ModelConfig
 from ..numerics import native_dtype
-from ..rope import rotate
+from ..rope import Rotation, rotate
 
 Tensors = Mapping[str, torch.Tensor]
 Observe = Callable[[str, torch.Tensor], None]
-Rotation = tuple[torch.Tensor, torch.Tensor]
 
 # What goes into linear layers, and the layers that it goes into.
 INPUTS: Mapping[str, tuple[str, ...]] = {

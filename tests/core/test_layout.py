@@ -13,10 +13,11 @@ from slurminfer.core.layout import Layout, check_layout
 from slurminfer.core.spec import parse_spec
 
 
-def layout(engine="native", tp=1, pp=1, nodes=1, gpus=0, cpus=1) -> Layout:
+def layout(engine="native", tp=1, pp=1, nodes=1, gpus=0, cpus=1, sp=1) -> Layout:
     return Layout(
-        engine=engine, tensor_parallel=tp, pipeline_parallel=pp, gpus_per_node=gpus, cpus_per_task=cpus, nodes=nodes
-    )
+        engine=engine, tensor_parallel=tp, sequence_parallel=sp, pipeline_parallel=pp, gpus_per_node=gpus,
+        cpus_per_task=cpus, nodes=nodes,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,8 @@ def layout(engine="native", tp=1, pp=1, nodes=1, gpus=0, cpus=1) -> Layout:
         (layout(tp=2, nodes=2), 2, 1),
         (layout(pp=2, nodes=2), 2, 1),
         (layout(tp=2, pp=2, nodes=2, cpus=2), 4, 2),
+        (layout(tp=2, sp=3, pp=2, nodes=2, cpus=6), 12, 6),
+        (layout(sp=4, nodes=2, gpus=2), 4, 2),
         (layout(tp=2, pp=3, nodes=2, cpus=3), 6, 3),  # the second stage is on both nodes
         (layout("sglang", tp=8, pp=2, nodes=2, gpus=8), 16, 8),
         (layout("vllm", tp=16, nodes=2, gpus=8), 16, 8),
@@ -46,8 +49,8 @@ def test_layouts_that_work(works, ranks, per_node):
         (
             layout(tp=8, nodes=2, gpus=3),
             "tensor_parallel",
-            "spec: pool[0].tensor_parallel = 8: ranks = tensor_parallel x pipeline_parallel = 8, but "
-            "nodes x gpus_per_node = 6; nearest: tensor_parallel = 6, or gpus_per_node = 4",
+            "spec: pool[0].tensor_parallel = 8: ranks = tensor_parallel x sequence_parallel x pipeline_parallel = 8, "
+            "but nodes x gpus_per_node = 6; nearest: tensor_parallel = 6, or gpus_per_node = 4",
         ),
         (layout("sglang", gpus=4), "tensor_parallel", "nearest: tensor_parallel = 4, or pipeline_parallel = 4"),
         (layout(gpus=2), "tensor_parallel", "gpus_per_node = 1"),  # a GPU of it would idle
@@ -57,6 +60,9 @@ def test_layouts_that_work(works, ranks, per_node):
         (layout(tp=3, nodes=2, cpus=8), "nodes", "tensor_parallel = 4, or nodes = 3, or pipeline_parallel = 2"),
         (layout(tp=4, cpus=2), "cpus_per_task", "for each of the 4 ranks of a node; nearest: tensor_parallel = 2, or "),
         (layout(tp=2), "cpus_per_task", "tensor_parallel = 1, or cpus_per_task = 2, or nodes = 2"),
+        (layout(sp=3, nodes=2, cpus=8), "nodes", "sequence_parallel = 4, or "),
+        (layout("vllm", sp=2, gpus=2), "sequence_parallel", "only engine native has it; flags of vllm's own go into "),
+        (layout("sglang", sp=2), "sequence_parallel", "extra_args; nearest: sequence_parallel = 1"),
         (layout("sglang", tp=3, pp=2, nodes=3, gpus=2), "pipeline_parallel", "SGLang needs whole stages"),
     ],
 )  # fmt: skip
@@ -71,9 +77,9 @@ def test_what_is_refused_is_named_with_the_nearest_that_works(refused, key, said
 counts = st.integers(1, 24)
 
 
-@given(st.sampled_from(["native", "sglang", "vllm"]), counts, counts, counts, st.integers(0, 8), counts)
-def test_every_layout_works_or_is_refused_with_some_that_work(engine, tp, pp, nodes, gpus, cpus):
-    given = layout(engine, tp, pp, nodes, gpus, cpus)
+@given(st.sampled_from(["native", "sglang", "vllm"]), counts, counts, counts, st.integers(0, 8), counts, counts)
+def test_every_layout_works_or_is_refused_with_some_that_work(engine, tp, pp, nodes, gpus, cpus, sp):
+    given = layout(engine, tp, pp, nodes, gpus, cpus, sp)
     try:
         check_layout("pool[0]", given)
     except SpecError as error:

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slurminfer.nodes.native.batch import BlockGroup
 from slurminfer.nodes.native.cuda import uses_triton
 from slurminfer.nodes.native.kv_cache import KVCache
+from slurminfer.nodes.native.paged import BlockGroup
 from slurminfer.quant.kv import Plain
 from slurminfer.quant.rope import rotate
 

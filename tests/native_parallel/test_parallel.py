@@ -21,10 +21,11 @@ from ..native_model.test_fused import STORE
 from ..native_model.test_linears import relative_error, to_act_order, to_awq
 
 PROGRAM = Path(__file__).with_name("program.py")
+Steps = list[list[tuple[list[int], int, list[int], int]]]
 # Chunks as (tokens, start, blocks, number of logits), in blocks of 8: prompts in whole and in pieces, tokens one by
 # one, and several at once that are to be checked.
 WORDS = random.Random(0).choices(range(199), k=200)
-STEPS = [
+STEPS: Steps = [
     [(WORDS[:33], 0, [5, 3, 8, 1, 0, 9], 1)],
     [(WORDS[33:34], 33, [5, 3, 8, 1, 0, 9], 1), (WORDS[50:100], 0, [2, 4, 6, 7, 10, 11, 12, 13], 0)],
     [(WORDS[100:104], 50, [2, 4, 6, 7, 10, 11, 12, 13], 4), (WORDS[34:35], 34, [5, 3, 8, 1, 0, 9], 1)],
@@ -32,19 +33,22 @@ STEPS = [
 OPTIONS: dict[str, Any] = {"device": "cpu", "kv_cache_gib": 0.05, "block_size": 8, "threads": 1}
 
 
-def alone(model: Path, **options: Any) -> list[torch.Tensor]:
+def alone(model: Path, steps: Steps = STEPS, **options: Any) -> list[torch.Tensor]:
     runner = load_model(EngineOptions(model=model, **(OPTIONS | options)))
-    return [runner.forward([Chunk(*chunk) for chunk in step]).clone() for step in STEPS]
+    return [runner.forward([Chunk(*chunk) for chunk in step]).clone() for step in steps]
 
 
-def together(model: Path, tensor: int, pipeline: int, out: Path, **options: Any) -> dict[str, Any]:
+def together(
+    model: Path, tensor: int, pipeline: int, out: Path, sequence: int = 1, steps: Steps = STEPS, **options: Any
+) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
     ranks = []
-    for rank in range(tensor * pipeline):
-        place = {"local_rank": rank, "tensor_parallel": tensor, "pipeline_parallel": pipeline}
-        words = [json.dumps(x) for x in (OPTIONS | options, STEPS, place | {"rendezvous": rendezvous})]
+    layout = {"tensor_parallel": tensor, "sequence_parallel": sequence, "pipeline_parallel": pipeline}
+    for rank in range(tensor * sequence * pipeline):
+        place = {"local_rank": rank, "rendezvous": rendezvous, **layout}
+        words = [json.dumps(x) for x in (OPTIONS | options, steps, place)]
         argv = [sys.executable, str(PROGRAM), str(model), *words, str(out / "logits.pt")]
         ranks.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))
     said = [rank.communicate(timeout=120)[1] for rank in ranks]
@@ -78,7 +82,7 @@ def test_logits_are_those_of_one_process(tmp_path, variant, tensor, pipeline):
 def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipeline):
     make_model(tmp_path, "llama")
     STORE[kind](tmp_path)
-    options = {"dtype": "bfloat16", "kernels": "compiled"}
+    options: dict[str, Any] = {"dtype": "bfloat16", "kernels": "compiled"}
     found = together(tmp_path, tensor, pipeline, tmp_path, **options)
     assert found["compiled"]
     for one, other in zip(found["logits"], alone(tmp_path, **options), strict=True):
@@ -89,7 +93,7 @@ def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipelin
 def test_a_quantized_cache_and_exact_weights(tmp_path):
     make_model(tmp_path, "llama")
     to_awq(tmp_path)
-    options = {"dtype": "float32", "kernels": "exact", "kv_cache_dtype": "int8"}
+    options: dict[str, Any] = {"dtype": "float32", "kernels": "exact", "kv_cache_dtype": "int8"}
     found = together(tmp_path, 2, 1, tmp_path, **options)["logits"]
     for one, other in zip(found, alone(tmp_path, **options), strict=True):
         assert relative_error(one, other.double()) < 0.01 if len(one) else True  # a code of the cache may differ

@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from slurminfer.core.cpus import allowed_cpus
+
 PROMPTS = ["The quick brown fox", "Blocks of keys and values", "hi", "a b c a b c a b c a b"]
 
 
@@ -53,6 +55,8 @@ def wait_for(server, wait_until) -> None:
     "layout",
     [
         ("--tensor-parallel", "2"),
+        ("--sequence-parallel", "2"),
+        ("--sequence-parallel", "2", "--tensor-parallel", "2", "--speculative", "ngram"),
         ("--tensor-parallel", "2", "--pipeline-parallel", "2", "--speculative", "ngram"),
     ],
 )
@@ -71,9 +75,11 @@ def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, wait_unt
         wait_until(lambda: not any(map(is_there, others)), "the other ranks' end")
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, busy):
-    with ready("--tensor-parallel", "2") as server:
+@pytest.mark.parametrize(
+    ("kind", "busy"), [("--tensor-parallel", False), ("--tensor-parallel", True), ("--sequence-parallel", True)]
+)
+def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, kind, busy):
+    with ready(kind, "2") as server:
         wait_for(server, wait_until)
         [other] = children(server.process.pid)
         if busy:
@@ -150,6 +156,16 @@ def test_strangers_at_all_of_its_ports_change_nothing(ready, wait_until):
                 with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
                     caller.sendall(said)
         assert complete(server.url, "hi") == expected
+
+
+@pytest.mark.skipif(allowed_cpus().cores < 2, reason="needs two cores")
+def test_ranks_of_a_node_have_cores_of_their_own(ready, wait_until):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        [other] = children(server.process.pid)
+        first, second = os.sched_getaffinity(server.process.pid), os.sched_getaffinity(other)
+        assert first and second and not first & second
+        assert first | second == os.sched_getaffinity(0)
 
 
 def test_when_rank_0_is_killed_the_others_end(ready, wait_until):

@@ -56,15 +56,15 @@ def test_native(tmp_path):
 @pytest.mark.parametrize(
     ("pool", "node_rank"),
     [
-        (PoolSpec(nodes=2, tensor_parallel=4, pipeline_parallel=2, cpus_per_task=8), 1),
-        (PoolSpec(nodes=1, tensor_parallel=4, pipeline_parallel=2, cpus_per_task=8), 0),
+        (PoolSpec(nodes=2, tensor_parallel=4, sequence_parallel=3, pipeline_parallel=2, cpus_per_task=12), 1),
+        (PoolSpec(nodes=1, tensor_parallel=4, sequence_parallel=3, pipeline_parallel=2, cpus_per_task=24), 0),
     ],
 )
 def test_native_with_several_ranks_is_told_where_they_meet_on_one_node_too(tmp_path, pool, node_rank):
     plain = pairs(ADAPTERS["native"].argv(launch(tmp_path)))
     given = ADAPTERS["native"].argv(launch(tmp_path, pool=pool, node_rank=node_rank, rendezvous="10.0.0.1:5000"))
     assert pairs(given) == plain | {
-        "--tensor-parallel": "4", "--pipeline-parallel": "2", "--nodes": str(pool.nodes),
+        "--tensor-parallel": "4", "--sequence-parallel": "3", "--pipeline-parallel": "2", "--nodes": str(pool.nodes),
         "--node-rank": str(node_rank), "--rendezvous": "10.0.0.1:5000",
     }  # fmt: skip
 

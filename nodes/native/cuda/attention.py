@@ -9,8 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ..batch import BlockGroup
 from ..kv_cache import KVCache
+from ..paged import BlockGroup
 
 _TOKENS = 64  # attended to at once
 _FEWEST_QUERIES = 16  # the least that tl.dot multiplies: heads that share a key-value head are padded to it

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..batch import AttentionPlan, Batch, BlockGroup
+from ..batch import AttentionPlan, Batch
 from ..kv_cache import KVCache
+from ..paged import BlockGroup
 from ..step import Chunk
 
 if TYPE_CHECKING:

@@ -18,12 +18,14 @@ from ....quant.kv import Int4, Int8, KVFormat
 from ....quant.rope import Rope
 from ..decoder import Reduce
 from ..kv_cache import KVCache
+from ..parallel.sequence import SequenceGroup
 from ..step import Chunk
 from . import library
 from .buffers import Buffers, Room
 from .layout import Layout
 from .pack import GROUPS
 from .parts import Parts
+from .sequence import SharedStep
 
 _VECTOR = 16  # numbers that the library computes at once
 _WIDEST_HEAD = 256
@@ -33,13 +35,21 @@ class FusedDecoder:
     """A model on a CPU, or a part of one. The KV cache comes later: see `attach`."""
 
     def __init__(
-        self, path: Path, config: ModelConfig, parts: Parts, context_length: int, reduce: Reduce | None = None
+        self,
+        path: Path,
+        config: ModelConfig,
+        parts: Parts,
+        context_length: int,
+        reduce: Reduce | None = None,
+        sequence: SequenceGroup | None = None,
     ) -> None:
-        """Computes `parts` with the library at `path`; `reduce`: there are other ranks, which have other heads.
+        """Computes `parts` with the library at `path`.
+
+        There are other ranks which have other heads, with `reduce`, or other tokens, in `sequence`.
 
         Raises OSError (the library does not load).
         """
-        self._reduce = reduce
+        self._reduce, self._sequence = reduce, sequence
         self._library, self._config, self._parts = library.load(path), config, parts
         self._layers = (library.Layer * config.num_layers)()
         for index, layer in enumerate(parts.layers):
@@ -72,19 +82,34 @@ class FusedDecoder:
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
         """See `Decodes.forward`; the result is valid until the next call."""
         layout = Layout(chunks, self._cache.block_size)
+        if self._sequence is not None:
+            return self._forward_shared(layout, self._sequence, x)
         shares = self._reduce is not None
         room = self._buffers.take(len(layout.tokens), layout.pieces, len(layout.logits_rows), shares)
-        if x is None:
-            assert self._parts.embedding is not None, "a later stage takes what the one before has computed"
-            x = F.embedding(layout.tokens, self._parts.embedding)
-        room.x.copy_(x)
+        room.x.copy_(self._embed(layout.tokens) if x is None else x)
         step = library.Step(
             len(layout.tokens), layout.single, len(layout.block_rows), torch.get_num_threads(), layout.tables.shape[1],
             layout.positions.data_ptr(), layout.sequence.data_ptr(), layout.tables.data_ptr(),
             layout.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
         )  # fmt: skip
         self._run_layers(step, room)
-        return room.x if self._head is None else self._run_head(step, room, layout)
+        return room.x if self._head is None else self._run_head(step, room, room.x[layout.logits_rows])
+
+    def _forward_shared(self, layout: Layout, group: SequenceGroup, x: torch.Tensor | None) -> torch.Tensor:
+        """`forward` of a rank that computes a share of the rows; logits are the first rank's, others have none."""
+        step, threads = SharedStep(layout, group, self._config, self._cache.block_size), torch.get_num_threads()
+        room = self._buffers.take(step.count, step.pieces, len(layout.logits_rows), self._reduce is not None)
+        own = self._embed(layout.tokens[step.share]) if x is None else x
+        room.x[: len(own)].copy_(own)
+        found = step.run(self._library, self._model, room, threads, self._reduce)
+        if self._head is None:
+            return found
+        rows = group.bring(found, layout.logits_rows, step.count)
+        return self._run_head(step.step_of_share(room, threads), room, rows)
+
+    def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        assert self._parts.embedding is not None, "a later stage takes what the one before has computed"
+        return F.embedding(tokens, self._parts.embedding)
 
     def _run_layers(self, step: library.Step, room: Room) -> None:
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
@@ -96,12 +121,12 @@ class FusedDecoder:
                 self._library.run_part(model, at, layer, is_mlp, room.share.data_ptr())
                 room.x.add_(self._reduce(room.share))
 
-    def _run_head(self, step: library.Step, room: Room, layout: Layout) -> torch.Tensor:
+    def _run_head(self, step: library.Step, room: Room, rows: torch.Tensor) -> torch.Tensor:
         assert self._head is not None and self._parts.head is not None and self._parts.norm is not None
-        rows, head, norm = room.x[layout.logits_rows], ctypes.addressof(self._head), self._parts.norm.data_ptr()
+        head, norm = ctypes.addressof(self._head), self._parts.norm.data_ptr()
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
         self._library.run_head(model, at, head, norm, len(rows), rows.data_ptr(), room.logits.data_ptr())
-        return room.logits[:, : self._parts.head.outputs]
+        return room.logits[: len(rows), : self._parts.head.outputs]
 
 
 def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> bool:

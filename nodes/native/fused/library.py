@@ -67,12 +67,16 @@ class Step(ctypes.Structure):
         ("split_start", Pointer), ("block_rows", Pointer),
         ("x", Pointer), ("qkv", Pointer), ("attention", Pointer), ("partial", Pointer), ("inner", Pointer),
         ("codes", Pointer), ("scales", Pointer),
+        ("seen", Pointer), ("slots", Pointer), ("log_sums", Pointer),
     ]  # fmt: skip
 
 
 _FUNCTIONS: dict[str, Sequence[type]] = {
     "run_layers": (Pointer, Pointer, _Int),
     "run_part": (Pointer, Pointer, _Int, _Int, Pointer),
+    "run_qkv": (Pointer, Pointer, _Int),
+    "run_attention": (Pointer, Pointer, _Int),
+    "run_output": (Pointer, Pointer, _Int, Pointer),
     "run_head": (Pointer, Pointer, Pointer, Pointer, _Int, Pointer, Pointer),
     "run_linear": (Pointer, Pointer, Pointer, Pointer),
 }
@@ -96,7 +100,7 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
     if found is None:
         raise CompileError("there is no g++")
     beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-    object = beside.with_suffix(".o")
+    object = beside.with_name(f"{beside.name}.o")  # several ranks may compile at once
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _run(found, *flags, "-c", str(SOURCES / "kernels.cpp"), "-o", str(object))

@@ -19,6 +19,7 @@ from .lifeline import Lifeline
 from .message import decode, encode
 from .part import Part
 from .ranks import Expected, Ranks
+from .sequence import SequenceGroup
 from .shard import Shard, make_shard
 from .warden import Warden
 from .words import Deaths
@@ -36,19 +37,27 @@ class _Team:
     ranks: Ranks
     config: ModelConfig  # of the whole model
     shard: Shard
-    vocab: Sequence[int]  # rows of lm_head of each rank of a stage
+    sequence: SequenceGroup | None
+    vocab: Sequence[int]  # rows of lm_head of each tensor rank of a stage
 
     def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
         """This rank's part of a step; logits if that is all at rank 0. Raises RuntimeError where a rank is gone."""
         x = None
         if not self.shard.is_first:
-            rows = sum(len(chunk.tokens) for chunk in chunks)
-            x = self.ranks.take_over(rows, self.config.hidden_size, self.runner.hidden_dtype)
+            x = self.ranks.take_over(self._rows(chunks), self.config.hidden_size, self.runner.hidden_dtype)
         y = self.runner.forward(chunks, x)
         if self.shard.is_last:
             return self.ranks.deliver(y, self.vocab)
         self.ranks.hand_on(y)
         return None
+
+    def _rows(self, chunks: Sequence[Chunk]) -> int:
+        """Of a step, those that this rank computes."""
+        count = sum(len(chunk.tokens) for chunk in chunks)
+        if self.sequence is None:
+            return count
+        share = self.sequence.share(count)
+        return int(share.stop - share.start)
 
 
 class ParallelModel:
@@ -58,7 +67,8 @@ class ParallelModel:
         self._team, self._warden = team, warden
         runner = team.runner
         self.vocab_size, self.context_length = team.config.vocab_size, runner.context_length
-        self.block_size, self.num_blocks = runner.block_size, runner.num_blocks
+        self.block_size = runner.block_size
+        self.num_blocks = runner.num_blocks * team.ranks.place.sequence_parallel
         self.depth = team.ranks.place.pipeline_parallel
         self._begun: deque[torch.Tensor | Expected] = deque()
 
@@ -159,15 +169,18 @@ def _meet(options: EngineOptions, place: ParallelOptions) -> tuple[ModelConfig, 
 
 def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:
     place = ranks.place
-    shards = [make_shard(config, place.tensor_parallel, place.pipeline_parallel, rank) for rank in range(place.ranks)]
-    shard = shards[place.rank]
+    tensor, first = place.tensor_parallel, place.stage * place.tensor_parallel
+    shards = [make_shard(config, tensor, place.pipeline_parallel, first + rank) for rank in range(tensor)]
+    shard, sequence = shards[place.tensor_rank], None
+    if place.sequence_parallel > 1:
+        sequence = SequenceGroup(place.sequence_rank, place.sequence_parallel, ranks.exchange)
     part = Part(
-        whole=config, shard=shard, reduce=ranks.reduce if place.tensor_parallel > 1 else None, least=ranks.least,
+        whole=config, shard=shard, reduce=ranks.reduce if tensor > 1 else None, sequence=sequence, least=ranks.least,
         ranks_here=place.ranks_here,
     )  # fmt: skip
     runner = load_part(options, part)
     heads = f"{len(shard.heads)} heads over {len(shard.kv_heads)}, {len(shard.inner)} neurons"
     layers = f"layers {shard.layers.start} to {shard.layers.stop - 1}"
-    print(f"rank {place.rank}: {layers}, {heads}", file=sys.stderr, flush=True)
-    vocab = [len(each.vocab) for each in shards[: place.tensor_parallel]]
-    return _Team(runner, ranks, config, shard, vocab)
+    tokens = "" if sequence is None else f", part {sequence.rank + 1} of {sequence.size} of the tokens"
+    print(f"rank {place.rank}: {layers}, {heads}{tokens}", file=sys.stderr, flush=True)
+    return _Team(runner, ranks, config, shard, sequence, [len(each.vocab) for each in shards])

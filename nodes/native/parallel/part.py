@@ -8,16 +8,18 @@ import torch
 
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.checkpoint.weights import Reads, Weights
+from .sequence import SequenceGroup
 from .shard import Shard
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One rank's. Where one process has it all, `shard` and `reduce` are None."""
+    """One rank's. Where one process has it all, `shard`, `reduce` and `sequence` are None."""
 
     whole: ModelConfig
     shard: Shard | None = None
-    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None  # sums over the ranks of a stage; None: one rank
+    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None  # sums over tensor ranks; None: there is one
+    sequence: SequenceGroup | None = None  # the ranks that share tokens; None: there is one
     least: Callable[[int], int] = lambda value: value  # of all ranks
     ranks_here: int = 1  # on this node, which share its memory
 
@@ -25,6 +27,10 @@ class Part:
     def config(self) -> ModelConfig:
         """The shape of the part."""
         return self.whole if self.shard is None else self.shard.config(self.whole)
+
+    @property
+    def sequence_ranks(self) -> int:
+        return 1 if self.sequence is None else self.sequence.size
 
     @property
     def name(self) -> str:

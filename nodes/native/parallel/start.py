@@ -43,13 +43,14 @@ def run(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions,
 
 
 def _take_part(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, server: ServerOptions) -> None:
+    allowed = os.sched_getaffinity(0)
     options = _settled(options, parallel)
     if parallel.rank:
-        _follow(words, options, parallel)
+        _follow(words, options, parallel, allowed)
         return
 
     def begin(on_loss: _OnLoss) -> "Callable[[], EngineCore]":
-        deaths = _start_others(words, parallel, on_loss)
+        deaths = _start_others(words, parallel, allowed, on_loss)
         return lambda: _load(options, parallel, deaths, on_loss)
 
     serve(options, server, begin)
@@ -61,7 +62,7 @@ def _load(options: EngineOptions, parallel: ParallelOptions, deaths: Deaths, on_
     return core_of(lead(options, parallel, deaths, on_loss), options)
 
 
-def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions) -> None:
+def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, allowed: set[int]) -> None:
     """Rank 0 is the one to be told to end: it has requests to finish, and sends the others home."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -69,7 +70,7 @@ def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOpti
     if parallel.local_rank:
         die_with_parent()
     else:
-        deaths = _start_others(words, parallel, _end)
+        deaths = _start_others(words, parallel, allowed, _end)
     from .model import follow
 
     follow(options, parallel, deaths)
@@ -84,13 +85,19 @@ def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions
     return replace(options, threads=threads)
 
 
-def _start_others(words: Sequence[str], parallel: ParallelOptions, on_loss: _OnLoss) -> Deaths:
-    """This node's other ranks, and where it is told when one ends in failure; `on_loss` is called a little later."""
+def _start_others(words: Sequence[str], parallel: ParallelOptions, allowed: set[int], on_loss: _OnLoss) -> Deaths:
+    """This node's other ranks, to divide the `allowed` CPUs, and where it is told when one ends in failure.
+
+    `on_loss` is called a little later.
+    """
     deaths: Deaths = queue.SimpleQueue()
+    children, mine = [], os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed)  # which children inherit, from this thread
     for local_rank in range(1, parallel.ranks_here):
         own = ["--local-rank", str(local_rank), "--rendezvous", str(parallel.rendezvous)]
-        child = subprocess.Popen([sys.executable, "-m", "slurminfer.nodes.native", *words, *own])
-        rank = parallel.rank + local_rank
+        children.append(subprocess.Popen([sys.executable, "-m", "slurminfer.nodes.native", *words, *own]))
+    os.sched_setaffinity(0, mine)
+    for rank, child in enumerate(children, parallel.rank + 1):
         threading.Thread(target=_watch, args=(child, rank, deaths, on_loss), name=f"rank {rank}", daemon=True).start()
     return deaths
 

@@ -147,13 +147,14 @@ using SpanOf = FloatSpan<T>;
 // The queries of rows that follow one another in a sequence, over a key-value head.
 struct Block {
     int row, heads, head;  // query q is of row + q / heads and of head + q % heads
-    int64_t start;         // position of the first row
-    int64_t window;
+    Seen sees[kQueries];   // what each row sees
     float most[kQueries], total[kQueries];
 
-    int64_t position(int q) const { return start + q / heads; }
-    int64_t first(int q) const { return window && position(q) + 1 > window ? position(q) + 1 - window : 0; }
-    int before(int64_t token) const { return token > start ? (int)(token - start) * heads : 0; }  // queries
+    int before(int64_t token) const {  // queries
+        int rows = 0;
+        while (sees[rows].to <= token) rows++;
+        return rows * heads;
+    }
     int64_t place(int q, int all) const { return (int64_t)(row + q / heads) * all + head + q % heads; }
 };
 
@@ -163,7 +164,8 @@ inline float weigh(const Model& m, Span& span, Block& b, int q, int64_t begin, F
     constexpr int V = kSpan / 16;
     const F16 factor = splat(1.0f / sqrtf((float)m.head_dim));
     const I16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const int32_t last = b.position(q) - begin, seen = b.first(q) - begin;
+    const Seen sees = b.sees[q / b.heads];
+    const int32_t last = sees.to - 1 - begin, seen = sees.from - begin;
     F16 all = splat(-INFINITY), sums = {};
     for (int v = 0; v < V; v++) {
         const I16 at = places + v * 16, hidden = (at > last) | (at < seen);
@@ -276,14 +278,15 @@ void attend_block(const Model& m, const Layer& layer, const Step& s, int row, in
     const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
     static thread_local SpanOf<T> span;
     alignas(64) T room[kTile * kWidestHead];
-    Block b{row, heads, head, s.positions[row], layer.window, {}, {}};
-    const int64_t stop = b.start + rows;
+    Block b{row, heads, head, {}, {}, {}};
+    for (int i = 0; i < rows; i++) b.sees[i] = seen(layer, s, row + i);
+    const int64_t stop = b.sees[rows - 1].to;
     for (int q = 0; q < queries; q++) {
         b.most[q] = -INFINITY;
         span.take_query(q, s.qkv + b.place(q, m.heads + 2 * m.kv_heads) * size, size);
         memset(s.attention + b.place(q, m.heads) * size, 0, size * sizeof(float));
     }
-    for (int64_t begin = b.first(0) / kSpan * kSpan; begin < stop; begin += kSpan) {
+    for (int64_t begin = b.sees[0].from / kSpan * kSpan; begin < stop; begin += kSpan) {
         const int tokens = stop - begin < kSpan ? stop - begin : kSpan;
         int64_t keys[kSpan];
         uint32_t block = begin / m.block_size, offset = begin % m.block_size;
@@ -303,7 +306,8 @@ void attend_block(const Model& m, const Layer& layer, const Step& s, int row, in
     }
     for (int q = 0; q < queries; q++) {
         float* out = s.attention + b.place(q, m.heads) * size;
-        for (int d = 0; d < size; d += 16) store(out + d, load<F16>(out + d) / splat(b.total[q]));
+        if (s.log_sums) s.log_sums[b.place(q, m.heads)] = b.most[q] + logf(b.total[q]);
+        for (int d = 0; d < size && b.total[q] > 0; d += 16) store(out + d, load<F16>(out + d) / splat(b.total[q]));
     }
 }
 

@@ -124,9 +124,8 @@ template <class Cache>
 void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, int kv_head, int piece) {
     using T = typename Cache::Number;
     const int size = m.head_dim, group = m.heads / m.kv_heads, head = kv_head * group;
-    const int64_t position = s.positions[row], begin = (int64_t)piece * kSplit;
-    const int64_t first = layer.window && position + 1 > layer.window ? position + 1 - layer.window : 0;
-    const int64_t end = position + 1 < begin + kSplit ? position + 1 : begin + kSplit;
+    const auto [first, stop] = seen(layer, s, row);
+    const int64_t begin = (int64_t)piece * kSplit, end = stop < begin + kSplit ? stop : begin + kSplit;
     const int64_t to_value = (int64_t)m.kv_heads * m.block_size;  // vectors from a key to its value
     const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
     const float* q = s.qkv + ((int64_t)row * (m.heads + 2 * m.kv_heads) + head) * size;
@@ -137,7 +136,7 @@ void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, in
         out[g * (size + 2) + size] = -INFINITY;
     }
     for (int64_t tile = begin; tile < end; tile += kTile) {
-        if (tile + kTile <= first) continue;
+        if (tile + kTile <= first || end <= first) continue;
         const int count = end - tile < kTile ? end - tile : kTile, skipped = first > tile ? first - tile : 0;
         const T *keys[kTile], *values[kTile];
         uint32_t block = tile / m.block_size, offset = tile % m.block_size;
@@ -189,14 +188,15 @@ void attend(const Model& m, const Layer& layer, const Step& s) {
         for (int i = 0; i < count; i++) most = from[i * stride + size] > most ? from[i * stride + size] : most;
         float* to = s.attention + (int64_t)item * size;
         memset(to, 0, size * sizeof(float));
-        for (int i = 0; i < count; i++) {
+        for (int i = 0; i < count && most > -INFINITY; i++) {
             const float* piece = from + i * stride;
             const float factor = expf(piece[size] - most);
             total = fma(factor, piece[size + 1], total);
             for (int d = 0; d < size; d += 16)
                 store(to + d, fma(splat(factor), load<F16>(piece + d), load<F16>(to + d)));
         }
-        for (int d = 0; d < size; d += 16) store(to + d, load<F16>(to + d) / splat(total));
+        if (s.log_sums) s.log_sums[item] = most + logf(total);
+        for (int d = 0; d < size && total > 0; d += 16) store(to + d, load<F16>(to + d) / splat(total));
     }
 }
 

@@ -175,6 +175,53 @@ struct Int4 {
     }
 };
 
+// Keys that a row sees, as places in its line of `tables`: from the first up to the second.
+struct Seen {
+    int64_t from, to;
+};
+
+inline Seen seen(const Layer& layer, const Step& s, int row) {
+    if (s.seen) return {s.seen[2 * row], s.seen[2 * row + 1]};
+    const int64_t to = s.positions[row] + 1;
+    return {layer.window && to > layer.window ? to - layer.window : 0, to};
+}
+
+// A query or key as attention takes it.
+template <class Cache>
+inline void rotate_head(const Model& m, const Layer& layer, int64_t position, int head, float* x) {
+    const int size = m.head_dim;
+    const float* weight = head < m.heads ? layer.q_norm : layer.k_norm;
+    if (weight) norm_head(x, size, weight, m.eps);
+    rotate(x, size, m.cos + position * size, m.sin + position * size);
+    if (Cache::kSpreads) hadamard(x, size);
+}
+
+// Rotates queries and keys of all rows in place.
+template <class Cache>
+void rotate_rows(const Model& m, const Layer& layer, const Step& s) {
+    const int all = m.heads + m.kv_heads;
+#pragma omp for schedule(static)
+    for (int item = 0; item < s.rows * all; item++) {
+        const int row = item / all, head = item % all;
+        float* x = s.qkv + ((int64_t)row * (all + m.kv_heads) + head) * m.head_dim;
+        rotate_head<Cache>(m, layer, s.positions[row], head, x);
+    }
+}
+
+// Stores those keys, rotated already, and values that are to lie here.
+template <class Cache>
+void store_rows(const Model& m, const Layer& layer, const Step& s) {
+    const int all = 2 * m.kv_heads;
+#pragma omp for schedule(static)
+    for (int item = 0; item < s.rows * all; item++) {
+        const int row = item / all, head = item % all;
+        const int64_t slot = s.slots[row];
+        if (slot < 0) continue;
+        const float* x = s.qkv + ((int64_t)row * (m.heads + all) + m.heads + head) * m.head_dim;
+        Cache::write(m, layer, vectors(m, slot / m.block_size, head) + slot % m.block_size, x);
+    }
+}
+
 // Rotates queries and keys of all rows in place and stores keys and values.
 template <class Cache>
 void rotate_store(const Model& m, const Layer& layer, const Step& s) {
@@ -184,12 +231,7 @@ void rotate_store(const Model& m, const Layer& layer, const Step& s) {
         const int row = item / all, head = item % all;
         const int64_t position = s.positions[row];
         float* x = s.qkv + (int64_t)item * size;
-        if (head < m.heads + m.kv_heads) {
-            const float* weight = head < m.heads ? layer.q_norm : layer.k_norm;
-            if (weight) norm_head(x, size, weight, m.eps);
-            rotate(x, size, m.cos + position * size, m.sin + position * size);
-            if (Cache::kSpreads) hadamard(x, size);
-        }
+        if (head < m.heads + m.kv_heads) rotate_head<Cache>(m, layer, position, head, x);
         if (head < m.heads) continue;
         const int64_t found = s.tables[(int64_t)s.sequence[row] * s.table_width + position / m.block_size];
         Cache::write(m, layer, vectors(m, found, head - m.heads) + position % m.block_size, x);

@@ -20,31 +20,46 @@
 
 namespace {
 
-template <class Cache>
-void attention(const Model& m, const Layer& layer, const Step& s) {
-    rotate_store<Cache>(m, layer, s);
-    attend<Cache>(m, layer, s);
-    attend_blocks<Cache>(m, layer, s);
+// Calls `work` with the kind of cache that the model has.
+template <class Work>
+void with_cache(const Model& m, Work work) {
+    switch (m.cache_kind) {
+        case kFloat32: return work(Plain<float>{});
+        case kBFloat16: return work(Plain<uint16_t>{});
+        case kInt8: return work(Int8{});
+        case kInt4: return work(Int4{});
+    }
 }
 
 void attention(const Model& m, const Layer& layer, const Step& s) {
-    switch (m.cache_kind) {
-        case kFloat32: return attention<Plain<float>>(m, layer, s);
-        case kBFloat16: return attention<Plain<uint16_t>>(m, layer, s);
-        case kInt8: return attention<Int8>(m, layer, s);
-        case kInt4: return attention<Int4>(m, layer, s);
-    }
+    with_cache(m, [&](auto kind) {
+        using Cache = decltype(kind);
+        if (s.slots)
+            store_rows<Cache>(m, layer, s);
+        else
+            rotate_store<Cache>(m, layer, s);
+        attend<Cache>(m, layer, s);
+        attend_blocks<Cache>(m, layer, s);
+    });
+}
+
+void qkv_part(const Model& m, const Layer& layer, const Step& s) {
+    norm_round(s.x, s.rows, layer.input_norm, m.eps, layer.qkv, s);
+    multiply(layer.qkv, s.rows, s, s.qkv, layer.qkv.outputs, false);
+#pragma omp barrier
+}
+
+void output_part(const Model& m, const Layer& layer, const Step& s, float* y) {
+    round_rows(s.attention, s.rows, layer.o, s);
+    multiply(layer.o, s.rows, s, y, m.hidden, y == s.x);
+#pragma omp barrier
 }
 
 // What attention adds to x, into y [rows, hidden]: onto what is there if that is x itself.
 void attention_part(const Model& m, const Layer& layer, const Step& s, float* y) {
-    norm_round(s.x, s.rows, layer.input_norm, m.eps, layer.qkv, s);
-    multiply(layer.qkv, s.rows, s, s.qkv, layer.qkv.outputs, false);
-#pragma omp barrier
+    qkv_part(m, layer, s);
     attention(m, layer, s);
-    round_rows(s.attention, s.rows, m.heads * m.head_dim, layer.o, s);
-    multiply(layer.o, s.rows, s, y, m.hidden, y == s.x);
-#pragma omp barrier
+    output_part(m, layer, s, y);
 }
 
 // The same of the MLP.
@@ -79,6 +94,34 @@ void run_part(const Model* m, const Step* s, int32_t layer, int32_t is_mlp, floa
 #pragma omp parallel num_threads(s->threads)
     {
         (is_mlp ? mlp_part : attention_part)(*m, m->layers[layer], *s, y);
+        release_tiles();
+    }
+}
+
+// Attention of ranks that share the tokens, in three: queries, keys and values of this rank's rows, rotated ...
+void run_qkv(const Model* m, const Step* s, int32_t layer) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        qkv_part(*m, m->layers[layer], *s);
+        with_cache(*m, [&](auto kind) { rotate_rows<decltype(kind)>(*m, m->layers[layer], *s); });
+        release_tiles();
+    }
+}
+
+// ... of the rows of all ranks, what those keys give that lie here ...
+void run_attention(const Model* m, const Step* s, int32_t layer) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        attention(*m, m->layers[layer], *s);
+        release_tiles();
+    }
+}
+
+// ... and of this rank's rows, what attention adds to x, as in run_part.
+void run_output(const Model* m, const Step* s, int32_t layer, float* y) {
+#pragma omp parallel num_threads(s->threads)
+    {
+        output_part(*m, m->layers[layer], *s, y);
         release_tiles();
     }
 }

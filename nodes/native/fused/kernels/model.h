@@ -51,6 +51,10 @@ struct Step {
     float* inner;               // [rows, 2 inner]
     int8_t* codes;              // [rows, inputs of a linear layer]; or bfloat16
     float* scales;              // [rows, inputs / group, 2]: of the codes, and times the sum of the codes
+    // Where other ranks hold some of the keys; else null. Places are in a row's line of `tables`, which has those here.
+    const int64_t* seen;   // [rows, 2]: a row sees keys from the first place up to the second
+    const int64_t* slots;  // [rows]: where to store a row's key and value, block * block_size + place; -1: not here
+    float* log_sums;       // [rows, heads]: logarithms of the sums that `attention` was divided by; -inf: saw no key
 };
 
 }  // extern "C"
