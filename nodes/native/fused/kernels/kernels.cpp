@@ -50,7 +50,7 @@ void qkv_part(const Model& m, const Layer& layer, const Step& s) {
 }
 
 void output_part(const Model& m, const Layer& layer, const Step& s, float* y) {
-    round_rows(s.attention, s.rows, layer.o, s);
+    round_rows(s.attention, s.rows, m.heads * m.head_dim, layer.o, s);
     multiply(layer.o, s.rows, s, y, m.hidden, y == s.x);
 #pragma omp barrier
 }
