@@ -1,7 +1,6 @@
 """The layers of one of several sequence ranks: linear layers of its share of the rows, attention of all to its keys."""
 
 import ctypes
-from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -9,12 +8,11 @@ import torch
 
 from ....quant.checkpoint.config import ModelConfig
 from ..batch import cumulative
-from ..parallel.sequence import HeldKeys, SequenceGroup
+from ..decoder import Reduce
+from ..parallel.sequence import SequenceGroup
 from . import library
 from .buffers import Room
 from .layout import PIECE, Layout, padded
-
-Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 
 class SharedStep:
@@ -32,11 +30,14 @@ class SharedStep:
             for held, (start, stop) in zip(keys, pairwise(ends), strict=True)
         ]
         self.slots = torch.from_numpy(np.concatenate([held.slots(place) for held, place in lines]))
-        last = np.concatenate([held.before(place + 1) for held, place in lines])
         self.tables = padded([held.blocks for held in keys])
-        self.split_start = torch.tensor([0, *cumulative((-(-last[: layout.single] // PIECE)).tolist())]).int()
+        self.seen = {}  # by window: int64 [rows, 2], see `Step` of kernels/model.h
+        for window in set(config.windows):
+            seen = [np.stack(held.seen(place, window), 1) for held, place in lines]
+            self.seen[window] = torch.from_numpy(np.concatenate(seen))
+        last = self.seen[config.windows[0]][: layout.single, 1]
+        self.split_start = torch.tensor([0, *cumulative([-(-count // PIECE) for count in last.tolist()])]).int()
         self.pieces = int(self.split_start[-1])
-        self.seen = {window: _seen(lines, last, window) for window in set(config.windows)}
 
     def run(
         self, kernels: ctypes.CDLL, model: library.Model, room: Room, threads: int, reduce: Reduce | None
@@ -51,6 +52,12 @@ class SharedStep:
         at, of_mine, of_every = ctypes.addressof(model), ctypes.addressof(mine), ctypes.addressof(every)
         whole = attention.view(self.count, self._config.num_heads, self._config.head_dim)
         parts = attention.new_empty(self.count, self._config.num_heads, self._config.head_dim + 1)
+        target = x if reduce is None else share
+
+        def add() -> None:
+            if reduce is not None:
+                x.add_(reduce(share))
+
         for layer, window in enumerate(self._config.windows):
             kernels.run_qkv(at, of_mine, layer)
             qkv = self._group.gather(room.qkv[:own], self.count)
@@ -58,13 +65,10 @@ class SharedStep:
             kernels.run_attention(at, of_every, layer)
             found = self._group.merge(torch.cat((whole, sums.unsqueeze(-1)), -1, out=parts))
             mine.attention = found.data_ptr()
-            target = x if reduce is None else share
             kernels.run_output(at, of_mine, layer, target.data_ptr())
-            if reduce is not None:
-                x.add_(reduce(share))
+            add()
             kernels.run_part(at, of_mine, layer, 1, target.data_ptr())
-            if reduce is not None:
-                x.add_(reduce(share))
+            add()
         return x
 
     def step_of_share(self, room: Room, threads: int) -> library.Step:
@@ -80,9 +84,3 @@ class SharedStep:
             self.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
             slots=self.slots.data_ptr(),
         )  # fmt: skip
-
-
-def _seen(lines: Sequence[tuple[HeldKeys, np.ndarray]], last: np.ndarray, window: int | None) -> torch.Tensor:
-    """int64 [rows, 2]: see `Step.seen` of kernels/model.h."""
-    first = [held.before(np.maximum(place + 1 - (window or place + 1), 0)) for held, place in lines]
-    return torch.from_numpy(np.stack((np.concatenate(first), last), 1))

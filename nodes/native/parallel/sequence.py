@@ -38,6 +38,11 @@ class HeldKeys:
         found: np.ndarray = self._before[block] + self._held[block] * offset
         return found
 
+    def seen(self, positions: np.ndarray, window: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Of the held keys, queries at `positions` see those from the first numbers up to the second."""
+        first = np.zeros_like(positions) if window is None else self.before(np.maximum(positions + 1 - window, 0))
+        return first, self.before(positions + 1)
+
     def slots(self, positions: np.ndarray) -> np.ndarray:
         """Where the keys at `positions` lie: block * block size + offset; -1 where another rank holds them."""
         block, offset = np.divmod(positions, self._size)

@@ -109,7 +109,7 @@ class _Planner:
         self._cache = cache
 
     def plan(self, window: int | None) -> list[Piece]:
-        seen = [self._seen(*line, window) for line in self._lines]
+        seen = [_Seen(chunk, keys.blocks, *keys.seen(place, window)) for chunk, place, keys in self._lines]
         size, decodes = self._cache.block_size, self._decodes
         lengths = [int(each.last[-1]) - each.start(size) for each in seen[:decodes]]
         descending = [*accumulate(reversed(lengths), max)][::-1]  # positions are, what is held nearly so
@@ -118,10 +118,6 @@ class _Planner:
         rows = (slice(*pair) for pair in pairwise(self._ends[decodes:]))
         pieces += [self._piece([each], where) for each, where in zip(seen[decodes:], rows, strict=True)]
         return [piece for piece in pieces if piece is not None]
-
-    def _seen(self, chunk: Chunk, place: np.ndarray, keys: HeldKeys, window: int | None) -> _Seen:
-        first = np.zeros_like(place) if window is None else np.maximum(place + 1 - window, 0)
-        return _Seen(chunk, keys.blocks, keys.before(first), keys.before(place + 1))
 
     def _piece(self, seen: Sequence[_Seen], rows: slice) -> Piece | None:
         """None: no row sees any key."""
