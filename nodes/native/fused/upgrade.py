@@ -59,7 +59,8 @@ class Upgrade:
         try:
             if not self._path.exists():
                 library.compile_to(self._path)
-            return FusedDecoder(self._path, self._part.config, self._parts(), self._context_length, self._part.reduce)
+            part = self._part
+            return FusedDecoder(self._path, part.config, self._parts(), self._context_length, part.reduce, part.memory)
         except DoesNotFitError as error:
             self._go_without(str(error), error)
             return None

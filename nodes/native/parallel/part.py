@@ -9,6 +9,7 @@ import torch
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.checkpoint.weights import Reads, Weights
 from .shard import Shard
+from .shared_memory import SharedMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Part:
     whole: ModelConfig
     shard: Shard | None = None
     reduce: Callable[[torch.Tensor], torch.Tensor] | None = None  # sums over the ranks of a stage; None: one rank
+    memory: SharedMemory | None = None  # of all ranks of a stage, where they are on one node
     least: Callable[[int], int] = lambda value: value  # of all ranks
     ranks_here: int = 1  # on this node, which share its memory
 
