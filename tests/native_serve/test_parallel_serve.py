@@ -8,6 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from slurminfer.nodes.native.fused import library
+
+needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROMPTS = ["The quick brown fox", "Blocks of keys and values", "hi", "a b c a b c a b c a b"]
 
 
@@ -61,9 +64,16 @@ def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, wait_unt
         wait_until(lambda: not any(map(is_there, others)), "the other ranks' end")
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, busy):
-    with ready("--tensor-parallel", "2") as server:
+@pytest.mark.parametrize(
+    ("busy", "options"),
+    [
+        (False, ()),
+        (True, ()),
+        pytest.param(True, ("--dtype", "bfloat16", "--kernels", "compiled"), marks=needs_compiler),
+    ],
+)
+def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, busy, options):
+    with ready("--tensor-parallel", "2", *options) as server:
         wait_for(server, wait_until)
         [other] = children(server.process.pid)
         if busy:
@@ -76,6 +86,7 @@ def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_un
                 began = time.monotonic()
                 rest = [line for line in lines if line]
             assert "the engine has failed" in rest[-1]
+            assert time.monotonic() - began < 3
         else:
             os.kill(other, signal.SIGKILL)
             began = time.monotonic()
