@@ -5,8 +5,8 @@
 SmolLM2-135M on this machine, as `slurminfer serve --local` runs it: two ranks that share each layer, two stages, and
 both. Greedy answers to 40 questions in float32, where they must be the same; in bfloat16 and 4 bits, where rounding may
 turn a choice and they go on from there. Then the time of single steps, from the engine's own counters, and tokens by
-the clock. With --slurm the same again as workers over two nodes of the Slurm that this machine can submit to: they talk
-over gloo. Prints tables and writes benchmarks/results/parallel.json.
+the clock. With --slurm the same again, with 8 questions, as workers over two nodes of the Slurm that this machine can
+submit to; between nodes they talk over gloo. Prints tables and writes benchmarks/results/parallel.json.
 """
 
 import argparse
@@ -126,13 +126,14 @@ def main() -> None:
     prompts = [json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines()]
     state, cores, console = machine(), allowed_cpus().cores, Console()
     speeds = {threads: bandwidth(threads) for threads in {readers(layout, cores) for layout in LAYOUTS.values()}}
-    ways: dict[str, tuple[Started, Machine]] = {"here": (here, Machine(cores, speeds, *shared_memory()))}
+    within = shared_memory()
+    ways: dict[str, tuple[Started, int, Machine]] = {"here": (here, 40, Machine(cores, speeds, within, None))}
     if with_slurm:
-        ways["two nodes"] = (over_nodes, Machine(cores, speeds, *gloo("--nodes=2")))
+        ways["two nodes"] = (over_nodes, 8, Machine(cores, speeds, within, gloo("--nodes=2")))
     found: dict[str, dict[str, dict[str, Found]]] = {}
-    for way, (started, rests_on) in ways.items():
+    for way, (started, questions, rests_on) in ways.items():
         for kind in kinds():
-            of_kind = measure(kind, started, prompts, rests_on)
+            of_kind = measure(kind, started, prompts[:questions], rests_on)
             found.setdefault(way, {})[kind.name] = of_kind
             console.print(table(f"{kind.name}, {way}", of_kind))
     ratios = {f"{name}_tokens_equal": found["here"]["float32"][name].tokens_equal for name in LAYOUTS if name != "1"}
@@ -142,7 +143,7 @@ def main() -> None:
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": state,
-        "formula_rests_on": {way: rests_on for way, (_, rests_on) in ways.items()},
+        "formula_rests_on": {way: rests_on for way, (_, _, rests_on) in ways.items()},
         "ratios": ratios,
         "runs": found,
     }

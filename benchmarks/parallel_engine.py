@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def over_nodes(model: Path, dtype: str, layout: Layout) -> Iterator[Engine]:
             yield Engine(url, run.key_path.read_text().strip(), model.name)
         finally:
             _slurminfer("stop", name)
+            shutil.rmtree(RunDirectory.named(name).path)
 
 
 def _slurminfer(*words: str) -> None:

@@ -1,4 +1,4 @@
-"""How fast this machine reads memory, and how its ranks communicate: what predictions rest on.
+"""How fast this machine reads memory, and how two ranks communicate: what predictions rest on.
 
 Run as a program it is one of two ranks, over gloo or the memory that they share:
 
@@ -15,13 +15,14 @@ from statistics import median
 import msgspec
 import torch
 
-from slurminfer.core.site import CommFit, CommPoint, CommProfile
+from slurminfer.core.site import CommPoint, CommProfile
 from slurminfer.jobs.bench_comm_fit import fit
 from slurminfer.nodes.native.options import ParallelOptions
 from slurminfer.nodes.native.parallel.ranks import Ranks
 from slurminfer.nodes.place import hold_port
 
 from . import GIVEN
+from .parallel_prediction import Way
 
 _LOOPBACK = "127.0.0.1"
 _SIZES = [1 << power for power in range(10, 20)]  # bytes
@@ -42,20 +43,20 @@ def bandwidth(threads: int) -> float:
     return best
 
 
-def shared_memory() -> tuple[CommFit, CommFit]:
+def shared_memory() -> Way:
     """All-reduce and message of two ranks of this machine, each with CPUs of its own."""
     sums = [CommPoint(size, seconds) for size, seconds in _measured("sums")]
     messages = [CommPoint(size, seconds) for size, seconds in _measured("messages")]
-    return fit("all_reduce", 2, sums), fit("send_recv", 2, messages)
+    return Way(fit("all_reduce", 2, sums), fit("send_recv", 2, messages))
 
 
-def gloo(*where: str) -> tuple[CommFit, CommFit]:
+def gloo(*where: str) -> Way:
     """The same of two ranks over gloo, by `slurminfer bench comm`, which keeps it in the site profile."""
     argv = [sys.executable, "-m", "slurminfer", "bench", "comm", *where, "--backend=gloo", "--seconds=2", "--json"]
     sizes = ",".join(map(str, _SIZES))
     said = subprocess.run([*argv, "--sizes", sizes], env=GIVEN, check=True, stdout=subprocess.PIPE).stdout
     fits = {found.operation: found for found in msgspec.json.decode(said, type=CommProfile).operations}
-    return fits["all_reduce"], fits["send_recv"]
+    return Way(fits["all_reduce"], fits["send_recv"])
 
 
 def _measured(what: str) -> list[tuple[int, float]]:

@@ -17,13 +17,21 @@ _ITEM = 4  # bytes of what ranks tell each other, float32
 
 
 @dataclass(frozen=True)
+class Way:
+    """How two ranks talk."""
+
+    all_reduce: CommFit
+    message: CommFit  # from one to the other
+
+
+@dataclass(frozen=True)
 class Machine:
     """What a prediction rests on; all of it is measured in the same run."""
 
     cpus: int
     bandwidth: Mapping[int, float]  # threads that read -> bytes a second
-    all_reduce: CommFit  # of two ranks
-    message: CommFit  # from one rank to another
+    within: Way  # a node
+    between: Way | None  # nodes; None: there is one
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,16 @@ def predict(layout: Layout, weights: int, model: ModelConfig, batch: int, machin
     """Of steps that read `weights` bytes in all and decode `batch` sequences."""
     stages, in_flight = layout.pipeline, min(layout.pipeline, batch)
     rows = batch / in_flight
+    alone = machine.between is None or layout.ranks == 1  # on a node; else every node has half of the ranks
+    sums = machine.within if alone or layout.tensor <= layout.ranks // 2 else machine.between
+    messages = machine.within if alone else machine.between
+    assert sums is not None and messages is not None
     communication = 0.0
     if layout.tensor > 1:
-        communication += 2 * model.num_layers * machine.all_reduce.seconds(rows * model.hidden_size * _ITEM)
-        communication += machine.message.seconds(rows * model.vocab_size * _ITEM / layout.tensor)
-    elif stages > 1:
-        communication += machine.message.seconds(rows * model.vocab_size * _ITEM)
-    communication += (stages - 1) * machine.message.seconds(rows * model.hidden_size * _ITEM)
+        communication += 2 * model.num_layers * sums.all_reduce.seconds(rows * model.hidden_size * _ITEM)
+    if layout.ranks > 1:
+        communication += messages.message.seconds(rows * model.vocab_size * _ITEM / layout.tensor)
+    communication += (stages - 1) * messages.message.seconds(rows * model.hidden_size * _ITEM)
     step = weights / machine.bandwidth[readers(layout, machine.cpus)] + communication
     together = (in_flight + stages - 1) * step / stages
     return Predicted(1000 * step, 1000 * communication, batch / together, (stages - 1) / (in_flight + stages - 1))

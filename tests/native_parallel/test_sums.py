@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,32 @@ SLOT = 1 << 16
 SIZES = [1, 15, 16, 17, 576, 4095, 4096, 4097, 1, SLOT, SLOT + 1, 3 * SLOT + 5, 2]
 
 
-def start(layout: dict[str, int], *words: str, cpus: Sequence[int] = ()) -> "list[subprocess.Popen[str]]":
-    """All ranks of a layout, on these CPUs only if some are given."""
+def start(
+    layout: dict[str, int], *words: str, cpus: Sequence[int] = (), env: Mapping[str, str] | None = None
+) -> "list[subprocess.Popen[str]]":
+    """All ranks of a layout, on these CPUs only if some are given, with `env` beside what there is."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
     here = layout["tensor_parallel"] * layout.get("pipeline_parallel", 1) // layout.get("nodes", 1)
     places = [{"node_rank": node, "local_rank": rank} for node in range(layout.get("nodes", 1)) for rank in range(here)]
     keep = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
-    ranks = []
+    ranks, pipe = [], subprocess.PIPE
     for place in places:
         said = json.dumps(layout | place | {"rendezvous": rendezvous})
         argv = [*keep, sys.executable, str(PROGRAM), said, *words]
-        ranks.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        ranks.append(
+            subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **(env or {})})
+        )
     return ranks
 
 
 def sums(out: Path, dtype: str = "float32", cpus: Sequence[int] = (), **layout: int) -> list[list[torch.Tensor]]:
     """What each rank has found, of all SIZES."""
     ranks = start(layout, json.dumps(SIZES), dtype, str(out), cpus=cpus)
-    for rank in ranks:
-        rank.communicate(timeout=120)
-    assert [rank.returncode for rank in ranks] == [0] * len(ranks)
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+    assert not any("slower" in words for words in said), said
     return [torch.load(out / f"{rank}.pt") for rank in range(len(ranks))]
 
 
@@ -87,6 +91,16 @@ def test_a_stage_that_spans_nodes_sums_on_each_and_then_between_them(tmp_path, l
             expected = parts[0] + parts[1] if len(parts) > 1 else parts[0]
             for rank in (rank for node in stage for rank in node):
                 assert torch.equal(found[rank][index], expected), (rank, size)
+
+
+def test_without_a_compiler_they_sum_over_gloo_and_say_so(tmp_path):
+    layout, nothing = {"tensor_parallel": 2}, {"PATH": str(tmp_path), "CXX": "g++"}
+    ranks = start(layout, json.dumps([576]), "float32", str(tmp_path), env=nothing)
+    for process in ranks:
+        assert "slower without shared memory" in process.communicate(timeout=120)[1]
+    for rank in range(2):
+        [found] = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(found, in_order(range(2), 576, torch.float32))
 
 
 def test_who_waits_for_a_rank_that_is_gone_is_let_go():
