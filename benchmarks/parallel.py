@@ -136,18 +136,22 @@ def main() -> None:
             of_kind = measure(kind, started, prompts[:questions], rests_on)
             found.setdefault(way, {})[kind.name] = of_kind
             console.print(table(f"{kind.name}, {way}", of_kind))
-    ratios = {f"{name}_tokens_equal": found["here"]["float32"][name].tokens_equal for name in LAYOUTS if name != "1"}
-    tp2 = found["here"]["4 bits"]["tp2"].measured[1]
-    ratios["tp2_comm_share"] = tp2.communication_ms / tp2.step_ms
-    console.print({name: round(value, 4) for name, value in ratios.items()})
-    record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": state,
-        "formula_rests_on": {way: rests_on for way, (_, _, rests_on) in ways.items()},
-        "ratios": ratios,
-        "runs": found,
-    }
-    write_atomic(RESULTS, msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+        record = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": state,
+            "formula_rests_on": {way: rests_on for way, (_, _, rests_on) in ways.items()},
+            "ratios": ratios(found["here"]),
+            "runs": found,
+        }
+        write_atomic(RESULTS, msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+    console.print({name: round(value, 4) for name, value in ratios(found["here"]).items()})
+
+
+def ratios(found: Mapping[str, Mapping[str, Found]]) -> dict[str, float]:
+    """Which must be 1, and what a step spends on the other rank."""
+    equal = {f"{name}_tokens_equal": found["float32"][name].tokens_equal for name in LAYOUTS if name != "1"}
+    tp2 = found["4 bits"]["tp2"].measured[1]
+    return {**equal, "tp2_comm_share": tp2.communication_ms / tp2.step_ms}
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Engine:
 
     async def _answers(self, prompts: Sequence[str], tokens: int, at_once: int) -> list[list[str]]:
         room = asyncio.Semaphore(at_once)
-        headers = {"Authorization": f"Bearer {self.key}"}
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=600, trust_env=False) as client:
 
             async def answer(prompt: str) -> list[str]:
