@@ -93,7 +93,7 @@ def measure(kind: Kind, started: Started, prompts: Sequence[str], machine: Machi
     found, weights, config = {}, kind.weight_bytes(), read_config(kind.path)
     for name, layout in LAYOUTS.items():
         with started(kind.path, kind.dtype, layout) as engine:
-            answers = engine.answers(prompts, _ANSWER, at_once=4)
+            answers = engine.answers(prompts, _ANSWER, at_once=8)
             expected = expected or answers
             measured = {batch: engine.timed(prompts, batch) for batch in BATCHES}
         predicted = {batch: predict(layout, weights, config, batch, machine) for batch in BATCHES}
