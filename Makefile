@@ -8,7 +8,7 @@ help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
-	@echo "make bench-parallel the native engine over several processes against one; writes benchmarks/results/parallel.json"
+	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
 	@echo "make bench-engine   native engine against vLLM, llama.cpp and transformers; writes benchmarks/results/engine.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
@@ -66,8 +66,9 @@ test: lint sandbox-packages
 bench-engine: .venv/.installed-dev .venv-vllm/.installed .venv-llama/.installed
 	$(BIN)/python -m benchmarks.engine --vllm .venv-vllm/bin/python --llama-cpp .venv-llama/bin/python
 
+# Over two nodes too where SLURM_CONF names a Slurm, as `slurminfer sandbox start` says it.
 bench-parallel: .venv/.installed-dev
-	$(BIN)/python -m benchmarks.parallel
+	$(BIN)/python -m benchmarks.parallel $(if $(SLURM_CONF),--slurm)
 
 bench-quant: .venv/.installed-dev legacy
 	$(BIN)/python -m benchmarks.quant

@@ -24,14 +24,14 @@ from slurminfer.core.files import write_atomic
 from slurminfer.quant.models import resolve
 
 from .engine import machine
-from .parallel import started
+from .parallel_engine import Layout, here
 
 RESULTS = Path(__file__).parent / "results" / "long_prompt.json"
-LAYOUTS: Mapping[str, tuple[str, ...]] = {
-    "one process, 1 core": ("--threads=1",),
-    "one process, 2 cores": ("--threads=2",),
-    "tensor_parallel = 2": ("--tensor-parallel=2",),
-    "sequence_parallel = 2": ("--sequence-parallel=2",),
+LAYOUTS: Mapping[str, tuple[Layout, int]] = {  # with threads of a rank
+    "one process, 1 core": (Layout(), 1),
+    "one process, 2 cores": (Layout(), 2),
+    "tensor_parallel = 2": (Layout(tensor=2), 1),
+    "sequence_parallel = 2": (Layout(sequence=2), 1),
 }
 LENGTHS = (4096, 8000)
 _REPEATS = 2
@@ -53,11 +53,11 @@ async def answer(url: str, prompt: Sequence[int]) -> tuple[float, float]:
     return times[0] - began, (times[-1] - times[0]) / (_AFTER - 1)
 
 
-def measured(model: Path, layout: Sequence[str]) -> dict[int, dict[str, float]]:
+def measured(model: Path, layout: Layout, threads: int) -> dict[int, dict[str, float]]:
     """By the length of the prompt, medians."""
     choose = random.Random(0)
     found = {}
-    with started(model, "bfloat16", (*layout, "--context-length=8192")) as engine:
+    with here(model, "bfloat16", layout, f"--threads={threads}", "--context-length=8192") as engine:
         asyncio.run(answer(engine.url, choose.choices(_OF_TEXT, k=600)))
         for length in LENGTHS:
             runs = [asyncio.run(answer(engine.url, choose.choices(_OF_TEXT, k=length))) for _ in range(_REPEATS)]
@@ -72,8 +72,8 @@ def main() -> None:
     model, state = resolve("demo"), machine()
     found: dict[str, dict[int, dict[str, float]]] = {}
     table = Table("bfloat16", *(f"{length} tokens: s to the first, ms a token after" for length in LENGTHS))
-    for name, layout in LAYOUTS.items():
-        found[name] = measured(model, layout)
+    for name, (layout, threads) in LAYOUTS.items():
+        found[name] = measured(model, layout, threads)
         cells = (f"{each['first_token_s']:.2f}, {each['next_token_ms']:.1f}" for each in found[name].values())
         table.add_row(name, *cells)
     Console().print(table)

@@ -1,96 +1,81 @@
-"""The native engine over several processes against one: the same tokens, and what a step spends on the others.
+"""The native engine over several processes against one: the same tokens, what a step takes, what arithmetic says of it.
 
-    python -m benchmarks.parallel
+    python -m benchmarks.parallel [--slurm]
 
-SmolLM2-135M over gloo on this machine, as `slurminfer serve --local` runs it: two ranks that share each layer, two
-stages, and both. Greedy answers to 40 questions in float32, where they must be the same; in bfloat16 and 4 bits, where
-rounding may turn a choice and they go on from there. Then the time of single steps, from the engine's own counters.
-Prints tables and writes benchmarks/results/parallel.json.
+SmolLM2-135M on this machine, as `slurminfer serve --local` runs it: two ranks that share each layer, two stages, and
+both. Greedy answers to 40 questions in float32, where they must be the same; in bfloat16 and 4 bits, where rounding may
+turn a choice and they go on from there. Then the time of single steps, from the engine's own counters, and tokens by
+the clock. With --slurm the same again, with 8 questions, as workers over two nodes of the Slurm that this machine can
+submit to; between nodes they talk over gloo. Prints tables and writes benchmarks/results/parallel.json.
 """
 
-import asyncio
+import argparse
 import json
-import re
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import msgspec
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from slurminfer.core.cpus import allowed_cpus
 from slurminfer.core.files import write_atomic
+from slurminfer.nodes.native.fused.decoder import FusedDecoder
+from slurminfer.nodes.native.options import Dtype, EngineOptions
+from slurminfer.nodes.native.runner import load_model
+from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.models import resolve
+from slurminfer.slurm.submit import available
 
-from . import GIVEN
 from .engine import QUESTIONS, machine, quantized
+from .parallel_engine import Engine, Layout, Timed, here, over_nodes
+from .parallel_machine import bandwidth, gloo, shared_memory
+from .parallel_prediction import Machine, Predicted, predict, readers
 
 RESULTS = Path(__file__).parent / "results" / "parallel.json"
-LAYOUTS: Mapping[str, tuple[str, ...]] = {
-    "1": (),
-    "tp2": ("--tensor-parallel=2",),
-    "pp2": ("--pipeline-parallel=2",),
-    "tp2pp2": ("--tensor-parallel=2", "--pipeline-parallel=2"),
-}
-KINDS = ("float32", "bfloat16", "4 bits")
+LAYOUTS: Mapping[str, Layout] = {"1": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "tp2pp2": Layout(2, 2)}
 BATCHES = (1, 8)
-_ANSWER, _TIMED = 32, 64  # tokens
-_COUNTERS = ("steps", "step_seconds", "communication_seconds")
+_ANSWER = 32  # tokens
+
+Started = Callable[[Path, str, Layout], AbstractContextManager[Engine]]
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A running engine."""
+class Kind:
+    """A model in one kind of numbers."""
 
-    url: str
+    name: str
+    path: Path
+    dtype: Dtype
 
-    def answers(self, prompts: Sequence[str], tokens: int, at_once: int) -> list[list[str]]:
-        """Greedy answers, token by token."""
-        return asyncio.run(self._answers(prompts, tokens, at_once))
-
-    async def _answers(self, prompts: Sequence[str], tokens: int, at_once: int) -> list[list[str]]:
-        room = asyncio.Semaphore(at_once)
-        async with httpx.AsyncClient(base_url=self.url, timeout=600) as client:
-
-            async def answer(prompt: str) -> list[str]:
-                body = {"model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
-                        "logprobs": 0}  # fmt: skip
-                async with room:
-                    said = await client.post("/v1/completions", json=body)
-                said.raise_for_status()
-                found: list[str] = said.json()["choices"][0]["logprobs"]["tokens"]
-                return found
-
-            return await asyncio.gather(*map(answer, prompts))
-
-    def counters(self) -> dict[str, float]:
-        text = httpx.get(f"{self.url}/metrics").text
-        found = {name: re.search(rf"^slurminfer_engine_{name}_total (.*)$", text, re.MULTILINE) for name in _COUNTERS}
-        return {name: float(match[1]) for name, match in found.items() if match}
+    def weight_bytes(self) -> int:
+        """What a step reads, beside keys and values."""
+        options = EngineOptions(model=self.path, dtype=self.dtype, kv_cache_gib=0.1, context_length=1024)
+        decoder, model = load_model(options).decoder, read_config(self.path)
+        if isinstance(decoder, FusedDecoder):
+            return decoder.weight_bytes
+        attention = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim
+        rows = model.num_layers * (attention + 3 * model.intermediate_size) + model.vocab_size
+        return rows * model.hidden_size * torch.float32.itemsize
 
 
-@contextmanager
-def started(model: Path, kind: str, layout: Sequence[str]) -> Iterator[Engine]:
-    """An engine that answers; ended afterwards."""
-    dtype = "float32" if kind == "float32" else "bfloat16"
-    argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(model), "--served-model-name=m", "--port=0",
-            f"--dtype={dtype}", "--kv-cache-gib=0.5", "--context-length=1024", *layout]  # fmt: skip
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=GIVEN)
-    try:
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        url = next(found[0] for line in lines if (found := re.search(r"http://\S+:\d+", line)))
-        if not any(line.startswith("ready") for line in lines):
-            raise SystemExit(f"{' '.join(argv)}: exit status {process.wait()}")
-        yield Engine(url)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+@dataclass(frozen=True)
+class Found:
+    """Of one layout; by batch."""
+
+    tokens_equal: float
+    measured: dict[int, Timed]
+    predicted: dict[int, Predicted]
+
+
+def kinds() -> list[Kind]:
+    model = resolve("demo")
+    small = quantized(model, "smollm2", "--group-size=64")
+    return [Kind("float32", model, "float32"), Kind("bfloat16", model, "bfloat16"), Kind("4 bits", small, "bfloat16")]
 
 
 def equal_share(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> float:
@@ -102,49 +87,71 @@ def equal_share(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) ->
     return same / total
 
 
-def timed(engine: Engine, prompts: Sequence[str], batch: int) -> dict[str, float]:
-    """Milliseconds of a step that decodes `batch` sequences, and of communication in it."""
-    engine.answers(prompts[:batch], 4, batch)  # their prompts are in the prefix cache then
-    before = engine.counters()
-    engine.answers(prompts[:batch], _TIMED, batch)
-    steps, seconds, communication = (engine.counters()[name] - before[name] for name in _COUNTERS)
-    return {"step_ms": 1000 * seconds / steps, "communication_ms": 1000 * communication / steps}
+def measure(kind: Kind, started: Started, prompts: Sequence[str], machine: Machine) -> dict[str, Found]:
+    """All layouts."""
+    expected: list[list[str]] = []
+    found, weights, config = {}, kind.weight_bytes(), read_config(kind.path)
+    for name, layout in LAYOUTS.items():
+        with started(kind.path, kind.dtype, layout) as engine:
+            answers = engine.answers(prompts, _ANSWER, at_once=8)
+            expected = expected or answers
+            measured = {batch: engine.timed(prompts, batch) for batch in BATCHES}
+        predicted = {batch: predict(layout, weights, config, batch, machine) for batch in BATCHES}
+        found[name] = Found(equal_share(expected, answers), measured, predicted)
+    return found
+
+
+def table(title: str, found: Mapping[str, Found]) -> Table:
+    """Measured (of it with others), by the formula, and what is measured over that."""
+    columns = ("ms a step, 1 at once", "formula", "ratio", "tokens/s, 8 at once", "formula", "ratio")
+    shown = Table(title, "tokens as of one process", *columns)
+    for name, one in found.items():
+        alone, many = (one.measured[batch] for batch in BATCHES)
+        said, said_many = (one.predicted[batch] for batch in BATCHES)
+        shown.add_row(
+            name, f"{one.tokens_equal:.4f}",
+            f"{alone.step_ms:.2f} ({alone.communication_ms:.2f})", f"{said.step_ms:.2f} ({said.communication_ms:.2f})",
+            f"{alone.step_ms / said.step_ms:.2f}",
+            f"{many.tokens_s:.0f}", f"{said_many.tokens_s:.0f}", f"{many.tokens_s / said_many.tokens_s:.2f}",
+        )  # fmt: skip
+    return shown
 
 
 def main() -> None:
-    model = resolve("demo")
-    models = {"float32": model, "bfloat16": model, "4 bits": quantized(model, "smollm2", "--group-size=64")}
-    lines = QUESTIONS.read_text().splitlines()
-    prompts = [json.loads(line)["messages"][0]["content"] for line in lines]
-    state = machine()
-    found: dict[str, dict[str, dict[str, object]]] = {}
-    console = Console()
-    for kind in KINDS:
-        expected: list[list[str]] = []
-        table = Table(
-            kind, "tokens as of one process", *(f"ms a step, batch {batch} (with others)" for batch in BATCHES)
-        )
-        for name, layout in LAYOUTS.items():
-            with started(models[kind], kind, layout) as engine:
-                answers = engine.answers(prompts, _ANSWER, at_once=4)
-                expected = expected or answers
-                steps = {batch: timed(engine, prompts, batch) for batch in BATCHES}
-            share = equal_share(expected, answers)
-            found.setdefault(kind, {})[name] = {"tokens_equal": share, "steps": steps}
-            cells = (f"{steps[batch]['step_ms']:.1f} ({steps[batch]['communication_ms']:.1f})" for batch in BATCHES)
-            table.add_row(name, f"{share:.4f}", *cells)
-        console.print(table)
-    ratios = {f"{name}_tokens_equal": found["float32"][name]["tokens_equal"] for name in LAYOUTS if name != "1"}
-    tp2 = found["4 bits"]["tp2"]["steps"][1]  # type: ignore[index]
-    ratios["tp2_comm_share"] = tp2["communication_ms"] / tp2["step_ms"]
-    console.print({name: round(value, 4) for name, value in ratios.items()})  # type: ignore[call-overload]
-    record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": state,
-        "ratios": ratios,
-        "runs": found,
-    }
-    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slurm", action="store_true", help="also as workers over two nodes")
+    with_slurm = parser.parse_args().slurm
+    if with_slurm and not available():
+        raise SystemExit("--slurm: no Slurm answers here; try `slurminfer sandbox start`, and export SLURM_CONF")
+    prompts = [json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines()]
+    state, cores, console = machine(), allowed_cpus().cores, Console()
+    speeds = {threads: bandwidth(threads) for threads in {readers(layout, cores) for layout in LAYOUTS.values()}}
+    within = shared_memory()
+    ways: dict[str, tuple[Started, int, Machine]] = {"here": (here, 40, Machine(cores, speeds, within, None))}
+    if with_slurm:
+        ways["two nodes"] = (over_nodes, 8, Machine(cores, speeds, within, gloo("--nodes=2")))
+    found: dict[str, dict[str, dict[str, Found]]] = {}
+    for way, (started, questions, rests_on) in ways.items():
+        for kind in kinds():
+            of_kind = measure(kind, started, prompts[:questions], rests_on)
+            found.setdefault(way, {})[kind.name] = of_kind
+            console.print(table(f"{kind.name}, {way}", of_kind))
+        record = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": state,
+            "formula_rests_on": {way: rests_on for way, (_, _, rests_on) in ways.items()},
+            "ratios": ratios(found["here"]),
+            "runs": found,
+        }
+        write_atomic(RESULTS, msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+    console.print({name: round(value, 4) for name, value in ratios(found["here"]).items()})
+
+
+def ratios(found: Mapping[str, Mapping[str, Found]]) -> dict[str, float]:
+    """Which must be 1, and what a step spends on the other rank."""
+    equal = {f"{name}_tokens_equal": found["float32"][name].tokens_equal for name in LAYOUTS if name != "1"}
+    tp2 = found["4 bits"]["tp2"].measured[1]
+    return {**equal, "tp2_comm_share": tp2.communication_ms / tp2.step_ms}
 
 
 if __name__ == "__main__":

@@ -115,6 +115,17 @@ class ParallelOptions:
         return self.rank // self.stage_ranks
 
     @property
+    def tensor_groups(self) -> list[range]:
+        """Those that share each layer, of all stages and sequence ranks."""
+        size = self.tensor_parallel
+        return [range(first, first + size) for first in range(0, self.ranks, size)]
+
+    @property
+    def last_ranks(self) -> range:
+        """Those that have a step's logits: the tensor ranks of the last stage's first sequence rank."""
+        return self.tensor_groups[-self.sequence_parallel]
+
+    @property
     def sequence_rank(self) -> int:
         return self.rank // self.tensor_parallel % self.sequence_parallel
 

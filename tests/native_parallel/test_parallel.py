@@ -2,9 +2,11 @@
 
 import json
 import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ..native_model.conftest import make_model
 from ..native_model.test_fused import STORE
 from ..native_model.test_linears import relative_error, to_act_order, to_awq
 
+needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROGRAM = Path(__file__).with_name("program.py")
 Steps = list[list[tuple[list[int], int, list[int], int]]]
 # Chunks as (tokens, start, blocks, number of logits), in blocks of 8: prompts in whole and in pieces, tokens one by
@@ -38,9 +41,9 @@ def alone(model: Path, steps: Steps = STEPS, **options: Any) -> list[torch.Tenso
     return [runner.forward([Chunk(*chunk) for chunk in step]).clone() for step in steps]
 
 
-def together(
+def start(
     model: Path, tensor: int, pipeline: int, out: Path, sequence: int = 1, steps: Steps = STEPS, **options: Any
-) -> dict[str, Any]:
+) -> "list[subprocess.Popen[str]]":
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -51,6 +54,13 @@ def together(
         words = [json.dumps(x) for x in (OPTIONS | options, steps, place)]
         argv = [sys.executable, str(PROGRAM), str(model), *words, str(out / "logits.pt")]
         ranks.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))
+    return ranks
+
+
+def together(
+    model: Path, tensor: int, pipeline: int, out: Path, sequence: int = 1, steps: Steps = STEPS, **options: Any
+) -> dict[str, Any]:
+    ranks = start(model, tensor, pipeline, out, sequence, steps, **options)
     said = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * len(ranks), "\n".join(said)
     found: dict[str, Any] = torch.load(out / "logits.pt")
@@ -74,7 +84,7 @@ def test_logits_are_those_of_one_process(tmp_path, variant, tensor, pipeline):
         assert relative_error(one, other.double()) < 1e-5 if len(one) else True
 
 
-@pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+@needs_compiler
 @pytest.mark.parametrize(
     ("kind", "tensor", "pipeline"),
     [("awq", 2, 1), ("awq", 2, 2), ("dense", 2, 1), ("act-order", 2, 1), ("act-order", 2, 2)],
@@ -88,6 +98,24 @@ def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipelin
     for one, other in zip(found["logits"], alone(tmp_path, **options), strict=True):
         # Sums in another order, and one input of a later layer may round to the next code.
         assert relative_error(one, other.double()) < 0.05 if len(one) else True
+
+
+@pytest.mark.parametrize(("kernels", "tensor"), [("torch", 3), pytest.param("compiled", 2, marks=needs_compiler)])
+def test_a_step_that_waits_for_a_killed_rank_ends_with_its_name(tmp_path, kernels, tensor):
+    make_model(tmp_path, "llama")
+    ranks = start(tmp_path, tensor, 1, tmp_path, steps=STEPS[:1] * 300, dtype="bfloat16", kernels=kernels)
+    assert ranks[0].stderr is not None
+    assert any(line.startswith("rank 0: layers") for line in ranks[0].stderr)  # the first step is about to begin
+    ranks[1].send_signal(signal.SIGSTOP)  # so that one of them waits
+    time.sleep(1)
+    ranks[1].kill()
+    began = time.monotonic()
+    said = ranks[0].communicate(timeout=30)[1]
+    assert time.monotonic() - began < 3
+    assert "EngineError: rank 1 on " in said
+    for rank in ranks[1:]:
+        rank.communicate(timeout=10)
+    assert [rank.returncode for rank in ranks] == [1, -signal.SIGKILL, 1][:tensor]
 
 
 def test_a_quantized_cache_and_exact_weights(tmp_path):

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from slurminfer.core.cpus import allowed_cpus
+from slurminfer.nodes.native.fused import library
 
+needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROMPTS = ["The quick brown fox", "Blocks of keys and values", "hi", "a b c a b c a b c a b"]
 
 
@@ -76,10 +78,18 @@ def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, wait_unt
 
 
 @pytest.mark.parametrize(
-    ("kind", "busy"), [("--tensor-parallel", False), ("--tensor-parallel", True), ("--sequence-parallel", True)]
+    ("busy", "options"),
+    [
+        (False, ("--tensor-parallel", "2")),
+        (True, ("--tensor-parallel", "2")),
+        (True, ("--sequence-parallel", "2")),
+        pytest.param(
+            True, ("--tensor-parallel", "2", "--dtype", "bfloat16", "--kernels", "compiled"), marks=needs_compiler
+        ),
+    ],
 )
-def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, kind, busy):
-    with ready(kind, "2") as server:
+def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, busy, options):
+    with ready(*options) as server:
         wait_for(server, wait_until)
         [other] = children(server.process.pid)
         if busy:
@@ -92,6 +102,7 @@ def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_un
                 began = time.monotonic()
                 rest = [line for line in lines if line]
             assert "the engine has failed" in rest[-1]
+            assert time.monotonic() - began < 3
         else:
             os.kill(other, signal.SIGKILL)
             began = time.monotonic()

@@ -9,6 +9,7 @@ whether a token came in a chunk of more than 16, which attends in blocks.
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ from .pack import GROUPS
 from .parts import Parts
 from .sequence import SharedStep
 
+if TYPE_CHECKING:
+    from ..parallel.shared_memory import SharedMemory
+
 _VECTOR = 16  # numbers that the library computes at once
 _WIDEST_HEAD = 256
 
@@ -42,14 +46,15 @@ class FusedDecoder:
         context_length: int,
         reduce: Reduce | None = None,
         sequence: SequenceGroup | None = None,
+        memory: "SharedMemory | None" = None,
     ) -> None:
         """Computes `parts` with the library at `path`.
 
         There are other ranks which have other heads, with `reduce`, or other tokens, in `sequence`.
 
-        Raises OSError (the library does not load).
+        With the `memory` of all of these, the library sums by itself. Raises OSError (the library does not load).
         """
-        self._reduce, self._sequence = reduce, sequence
+        self._reduce, self._sequence, self._memory = reduce, sequence, memory
         self._library, self._config, self._parts = library.load(path), config, parts
         self._layers = (library.Layer * config.num_layers)()
         for index, layer in enumerate(parts.layers):
@@ -113,12 +118,17 @@ class FusedDecoder:
 
     def _run_layers(self, step: library.Step, room: Room) -> None:
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
+        layers, share = self._config.num_layers, room.share.data_ptr()
         if self._reduce is None:
-            self._library.run_layers(model, at, self._config.num_layers)
+            self._library.run_layers(model, at, layers, None, None)
             return
-        for layer in range(self._config.num_layers):
+        if self._memory is not None:
+            self._library.run_layers(model, at, layers, self._memory.sum_address, share)
+            self._memory.check()
+            return
+        for layer in range(layers):
             for is_mlp in (0, 1):
-                self._library.run_part(model, at, layer, is_mlp, room.share.data_ptr())
+                self._library.run_part(model, at, layer, is_mlp, share)
                 room.x.add_(self._reduce(room.share))
 
     def _run_head(self, step: library.Step, room: Room, rows: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-f
 _TIMEOUT_S = 120
 
 Pointer = ctypes.c_void_p
-_Int = ctypes.c_int32
+_Int, _Long = ctypes.c_int32, ctypes.c_int64
 
 
 class Matrix(ctypes.Structure):
@@ -71,14 +71,37 @@ class Step(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Waits(ctypes.Structure):
+    """See kernels/shared_memory.h, as for those that follow."""
+
+    _fields_ = [("ended", Pointer), ("spin_ns", _Long), ("seconds", ctypes.c_double), ("lost", _Int)]
+
+
+class Sum(ctypes.Structure):
+    _fields_ = [
+        ("waits", ctypes.POINTER(Waits)), ("arrived", Pointer), ("slots", Pointer), ("slot", _Long),
+        ("rank", _Int), ("ranks", _Int), ("meetings", ctypes.c_uint32), ("pieces", ctypes.c_uint32),
+    ]  # fmt: skip
+
+
+class Link(ctypes.Structure):
+    _fields_ = [
+        ("waits", ctypes.POINTER(Waits)), ("filled", Pointer), ("emptied", Pointer), ("slots", Pointer),
+        ("slot", _Long), ("depth", ctypes.c_uint32), ("messages", ctypes.c_uint32),
+    ]  # fmt: skip
+
+
 _FUNCTIONS: dict[str, Sequence[type]] = {
-    "run_layers": (Pointer, Pointer, _Int),
+    "run_layers": (Pointer, Pointer, _Int, Pointer, Pointer),
     "run_part": (Pointer, Pointer, _Int, _Int, Pointer),
     "run_qkv": (Pointer, Pointer, _Int),
     "run_attention": (Pointer, Pointer, _Int),
     "run_output": (Pointer, Pointer, _Int, Pointer),
     "run_head": (Pointer, Pointer, Pointer, Pointer, _Int, Pointer, Pointer),
     "run_linear": (Pointer, Pointer, Pointer, Pointer),
+    "sum_over": (Pointer, Pointer, _Long, _Int, _Int),
+    "post": (Pointer, Pointer, _Long),
+    "fetch": (Pointer, Pointer, _Long),
 }
 
 

@@ -59,8 +59,10 @@ class Upgrade:
         try:
             if not self._path.exists():
                 library.compile_to(self._path)
-            part, parts = self._part, self._parts()
-            return FusedDecoder(self._path, part.config, parts, self._context_length, part.reduce, part.sequence)
+            part = self._part
+            return FusedDecoder(
+                self._path, part.config, self._parts(), self._context_length, part.reduce, part.sequence, part.memory
+            )
         except DoesNotFitError as error:
             self._go_without(str(error), error)
             return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ....core.cpus import allowed_cpus
 from ....core.errors import EngineError, SlurminferError
 from ....quant.checkpoint.config import ModelConfig, read_config
 from ..options import API_KEY_VARIABLE, EngineOptions, ParallelOptions
@@ -92,7 +93,7 @@ class ParallelModel:
                 self._begun.append(logits)
             else:
                 rows = sum(chunk.num_logits for chunk in chunks)
-                self._begun.append(self._team.ranks.expect(rows, self.vocab_size))
+                self._begun.append(self._team.ranks.expect(rows, self._team.vocab))
 
     @torch.inference_mode()
     def finish(self) -> torch.Tensor:
@@ -127,7 +128,12 @@ def lead(
     cut so.
     """
     config, ranks = _meet(options, place)
-    warden = Warden(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, _key(), deaths, on_loss)
+
+    def lose(error: EngineError) -> None:
+        ranks.abandon()
+        on_loss(error)
+
+    warden = Warden(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, _key(), deaths, lose)
     ranks.store.set(_LIFELINE, warden.invitation)
     try:
         team = _load(options, config, ranks)
@@ -164,7 +170,7 @@ def _meet(options: EngineOptions, place: ParallelOptions) -> tuple[ModelConfig, 
     """A model that cannot be cut so is refused before anybody waits for anybody."""
     config = read_config(options.model)
     make_shard(config, place.tensor_parallel, place.pipeline_parallel, 0)
-    return config, Ranks(place, device_of(options.device))
+    return config, Ranks(place, device_of(options.device), options.threads or allowed_cpus().cores)
 
 
 def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:
@@ -176,7 +182,7 @@ def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:
         sequence = SequenceGroup(place.sequence_rank, place.sequence_parallel, ranks.exchange)
     part = Part(
         whole=config, shard=shard, reduce=ranks.reduce if tensor > 1 else None, sequence=sequence, least=ranks.least,
-        ranks_here=place.ranks_here,
+        memory=ranks.reduce.memory, ranks_here=place.ranks_here,
     )  # fmt: skip
     runner = load_part(options, part)
     heads = f"{len(shard.heads)} heads over {len(shard.kv_heads)}, {len(shard.inner)} neurons"

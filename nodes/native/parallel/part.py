@@ -10,6 +10,7 @@ from ....quant.checkpoint.config import ModelConfig
 from ....quant.checkpoint.weights import Reads, Weights
 from .sequence import SequenceGroup
 from .shard import Shard
+from .shared_memory import SharedMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Part:
     whole: ModelConfig
     shard: Shard | None = None
     reduce: Callable[[torch.Tensor], torch.Tensor] | None = None  # sums over tensor ranks; None: there is one
+    memory: SharedMemory | None = None  # of all tensor ranks, where they are on one node
     sequence: SequenceGroup | None = None  # the ranks that share tokens; None: there is one
     least: Callable[[int], int] = lambda value: value  # of all ranks
     ranks_here: int = 1  # on this node, which share its memory

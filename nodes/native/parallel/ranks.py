@@ -4,6 +4,9 @@ Within a stage every layer's two shares are summed over its tensor ranks (all-re
 other rows (all-to-all); between stages what they have computed is sent on, and logits come to rank 0. Ranks of a stage
 follow one another: rank = (stage * sequence_parallel + sequence rank) * tensor_parallel + tensor rank.
 
+Ranks of one node sum and send through memory that they share, see shared_memory.py. Where tensor ranks span nodes,
+shares are summed on each node, then between one rank of each.
+
 Nobody waits for a rank that is to receive: what is sent lies in memory of its own until it has gone, and rank 0 has
 asked for a step's logits before it begins the next. So each stage can compute a step of its own.
 """
@@ -20,25 +23,26 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ....core.errors import EngineError
 from ..options import ParallelOptions
+from .shared_memory import SharedMemory, share_memory
+from .tensor_sum import PATIENCE, TensorSum, make_tensor_sum
 
 _MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job may start one after the other
-# Longer than any step. Whether a rank is alive is for the lifeline to say, not for a collective's patience.
-_PATIENCE = timedelta(days=365)
 
 
 @dataclass(frozen=True)
 class Expected:
     """Logits on their way to rank 0."""
 
-    logits: torch.Tensor
-    work: "dist.Work | None"  # None: there are none
+    rows: int
+    widths: Sequence[int]  # of each rank of the last stage
+    coming: "tuple[torch.Tensor, dist.Work] | None"  # None: through shared memory, or there are none
 
 
 class Ranks:
     """This process's view of the others."""
 
-    def __init__(self, place: ParallelOptions, device: torch.device) -> None:
-        """Meet the others. Raises EngineError if they do not come."""
+    def __init__(self, place: ParallelOptions, device: torch.device, threads: int) -> None:
+        """Meet the others; this one computes with `threads`. Raises EngineError if they do not come."""
         self.place, self._device = place, device
         if device.type == "cuda":
             torch.cuda.set_device(place.local_rank)
@@ -46,32 +50,38 @@ class Ranks:
         host, _, port = place.rendezvous.rpartition(":")
         try:
             store = TCPStore(host, int(port), place.ranks, place.rank == 0, timeout=_MEETING)
-            dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.ranks, timeout=_PATIENCE)
+            dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.ranks, timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"rank {place.rank} of {place.ranks} at {place.rendezvous}: {_brief(error)}") from error
         self.store = store
         backend = "nccl" if device.type == "cuda" else "gloo"
         tensor, stage = place.tensor_parallel, place.stage_ranks
-        alike = [range(first, first + tensor) for first in range(0, place.ranks, tensor)]
-        groups = [dist.new_group(list(ranks), timeout=_PATIENCE, backend=backend) for ranks in alike]
+        groups = [dist.new_group(list(ranks), timeout=PATIENCE, backend=backend) for ranks in place.tensor_groups]
         self._tensor_group = groups[place.rank // tensor]
         self._sequence_group = None
         if place.sequence_parallel > 1:
             firsts = [first for first in range(place.ranks) if first % stage < tensor]
             found = [list(range(first, first + stage, tensor)) for first in firsts]
-            others = [dist.new_group(ranks, timeout=_PATIENCE, backend=backend) for ranks in found]
+            others = [dist.new_group(ranks, timeout=PATIENCE, backend=backend) for ranks in found]
             self._sequence_group = others[place.stage * tensor + place.tensor_rank]
-        self._data_group = dist.new_group(timeout=_PATIENCE, backend=backend) if backend == "nccl" else None
+        self._data_group = dist.new_group(timeout=PATIENCE, backend=backend) if backend == "nccl" else None
         # Of their own on GPUs: what one waits for must not hold up what another sends.
-        self._logits_group = dist.new_group(timeout=_PATIENCE, backend=backend) if backend == "nccl" else None
+        self._logits_group = dist.new_group(timeout=PATIENCE, backend=backend) if backend == "nccl" else None
         self._leaving: list[tuple[dist.Work, torch.Tensor]] = []
-        self.seconds = 0.0  # spent with others, waiting for them included; of what a GPU still does, only the call
+        self._seconds = 0.0
+        self._memory, shares = self._share_memory(threads)
+        # The sum over the tensor ranks of this stage, in place.
+        self.reduce = make_tensor_sum(place, self._memory) if shares else TensorSum(None, True, self._tensor_group)
 
-    def reduce(self, x: torch.Tensor) -> torch.Tensor:
-        """The sum of x over the tensor ranks of this stage, in place."""
-        with self._counted():
-            dist.all_reduce(x, group=self._tensor_group)
-        return x
+    @property
+    def seconds(self) -> float:
+        """Spent with others, waiting for them included; of what a GPU still does, only the call."""
+        return self._seconds + self.reduce.seconds + (self._memory.seconds if self._memory else 0.0)
+
+    def abandon(self) -> None:
+        """A rank is gone: who waits for it in this node's memory fails, as gloo does by itself."""
+        if self._memory:
+            self._memory.abandon()
 
     def exchange(self, x: torch.Tensor, out: torch.Tensor, sent: Sequence[int], received: Sequence[int]) -> None:
         """Rows of x to each sequence rank of this stage, as many as `sent` says, and theirs into `out`."""
@@ -86,13 +96,20 @@ class Ranks:
 
     def hand_on(self, x: torch.Tensor) -> None:
         """Send what this stage has computed to the next."""
-        self._send(x, self.place.rank + self.place.stage_ranks, self._data_group)
+        to = self.place.rank + self.place.stage_ranks
+        if self._memory and self._memory.carries(x.nbytes, self.place.rank, to):
+            self._memory.post(x, to)
+        else:
+            self._send(x, to, self._data_group)
 
     def take_over(self, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         """[rows, width] of the stage before."""
         x = torch.empty(rows, width, dtype=dtype, device=self._device)
+        source = self.place.rank - self.place.stage_ranks
+        if self._memory and self._memory.carries(x.nbytes, source, self.place.rank):
+            return self._memory.fetch(x, source)
         with self._counted():
-            dist.recv(x, self.place.rank - self.place.stage_ranks, group=self._data_group)
+            dist.recv(x, source, group=self._data_group)
         return x
 
     def deliver(self, logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor | None:
@@ -102,27 +119,61 @@ class Ranks:
         """
         if self.place.sequence_rank > 0:
             return None
-        head = self.place.ranks - self.place.stage_ranks  # the last stage's first rank
+        head, rows = self.place.last_ranks.start, len(logits)
+        if self._memory and self._carries_logits(rows, widths):
+            if self.place.rank == 0:
+                return self._fetch_logits(rows, widths, [logits])
+            if rows:
+                self._memory.post(logits, 0)
+            return None
         if self.place.tensor_parallel > 1:
             logits = self._join(logits, widths, head)
         if head == 0:
             return logits if self.place.rank == 0 else None
-        if self.place.rank == head and len(logits):
+        if self.place.rank == head and rows:
             self._send(logits, 0, self._logits_group)
         return None
 
-    def expect(self, rows: int, width: int) -> "Expected":
-        """Rank 0: ask for the logits [rows, width] of a step whose last stage is elsewhere."""
-        logits = torch.empty(rows, width, device=self._device)
-        head = self.place.ranks - self.place.stage_ranks
-        return Expected(logits, dist.irecv(logits, head, group=self._logits_group) if rows else None)
+    def expect(self, rows: int, widths: Sequence[int]) -> "Expected":
+        """Rank 0: ask for the logits [rows, sum of widths] of a step whose last stage is elsewhere."""
+        if rows == 0 or self._carries_logits(rows, widths):
+            return Expected(rows, widths, None)
+        logits = torch.empty(rows, sum(widths), device=self._device)
+        work = dist.irecv(logits, self.place.last_ranks.start, group=self._logits_group)
+        assert work is not None
+        return Expected(rows, widths, (logits, work))
 
     def receive(self, expected: "Expected") -> torch.Tensor:
         """Rank 0: what was asked for, once it is there."""
+        if expected.coming is None:
+            return self._fetch_logits(expected.rows, expected.widths, [])
+        logits, work = expected.coming
         with self._counted():
-            if expected.work is not None:
-                expected.work.wait()
-        return expected.logits
+            work.wait()
+        return logits
+
+    def _carries_logits(self, rows: int, widths: Sequence[int]) -> bool:
+        """Whether shared memory does, from every rank of the last stage to rank 0."""
+        size = rows * max(widths) * torch.float32.itemsize
+        return self._memory is not None and all(self._memory.carries(size, rank, 0) for rank in self.place.last_ranks)
+
+    def _fetch_logits(self, rows: int, widths: Sequence[int], parts: list[torch.Tensor]) -> torch.Tensor:
+        """Those of the last stage's ranks side by side, of which `parts` are here."""
+        if rows == 0:
+            return torch.empty(0, sum(widths))
+        assert self._memory is not None, "see _carries_logits"
+        for place in range(len(parts), len(widths)):
+            part = torch.empty(rows, widths[place])
+            parts.append(self._memory.fetch(part, self.place.last_ranks[place]))
+        return torch.cat(parts, 1)
+
+    def _share_memory(self, threads: int) -> tuple[SharedMemory | None, bool]:
+        """This node's, and whether the ranks of all nodes share theirs: else none does."""
+        memory, on_cpus = None, self._device.type == "cpu"
+        if self.place.ranks_here > 1 and on_cpus:
+            memory = share_memory(self.place, self.store, threads)
+        able = on_cpus and (memory is not None or self.place.ranks_here == 1)
+        return (memory, True) if self.least(able) else (None, False)
 
     def _send(self, x: torch.Tensor, to: int, group: dist.ProcessGroup | None) -> None:
         self._leaving = [(work, sent) for work, sent in self._leaving if not work.is_completed()]
@@ -135,7 +186,7 @@ class Ranks:
     def _counted(self) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.seconds += time.perf_counter() - began
+        self._seconds += time.perf_counter() - began
 
     def _join(self, logits: torch.Tensor, widths: Sequence[int], head: int) -> torch.Tensor:
         """Side by side, at rank `head`; shares are padded to one width, which collectives want."""

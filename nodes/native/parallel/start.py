@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ....core.cpus import divide_cpus
+from ....core.cpus import allowed_cpus, divide_cpus
 from ....core.errors import EngineError
 from ....core.process import describe_exit, die_with_parent
 from ...place import hold_port, interface_env
@@ -77,12 +77,15 @@ def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOpti
 
 
 def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions:
-    """Keep this rank, and all threads that it will have, to its share of the node's cores."""
+    """Keep this rank, and all threads that it will have, to its share of the node's cores.
+
+    With fewer cores than ranks they share all of them, and have one thread each.
+    """
     mine = divide_cpus(parallel.ranks_here)
     if mine is not None:
         os.sched_setaffinity(0, mine[parallel.local_rank])
-    threads = max(options.threads // parallel.ranks_here, 1) if options.threads else None
-    return replace(options, threads=threads)
+    threads = options.threads or (allowed_cpus().cores if mine is None else None)
+    return replace(options, threads=max(threads // parallel.ranks_here, 1) if threads else None)
 
 
 def _start_others(words: Sequence[str], parallel: ParallelOptions, allowed: set[int], on_loss: _OnLoss) -> Deaths:

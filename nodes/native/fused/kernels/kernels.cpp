@@ -17,6 +17,7 @@
 #include "attention_rows.h"
 #include "inputs.h"
 #include "linear.h"
+#include "shared_memory.h"
 
 namespace {
 
@@ -76,20 +77,22 @@ void mlp_part(const Model& m, const Layer& layer, const Step& s, float* y) {
 
 extern "C" {
 
-// All layers, from x to x.
-void run_layers(const Model* m, const Step* s, int32_t layers) {
+// All layers, from x to x. With `sum`, other ranks of this node compute other heads and neurons: each part's share goes
+// to `share` [rows, hidden], and the sum of all is added to x. Ends early where a rank is lost.
+void run_layers(const Model* m, const Step* s, int32_t layers, Sum* sum, float* share) {
+    float* y = sum ? share : s->x;
 #pragma omp parallel num_threads(s->threads)
     {
-        for (int i = 0; i < layers; i++) {
-            attention_part(*m, m->layers[i], *s, s->x);
-            mlp_part(*m, m->layers[i], *s, s->x);
+        for (int i = 0; i < 2 * layers && !(sum && sum->waits->lost); i++) {
+            (i % 2 ? mlp_part : attention_part)(*m, m->layers[i / 2], *s, y);
+            if (sum) sum_shares<true>(*sum, share, s->x, (int64_t)s->rows * m->hidden, sum->ranks);
         }
         release_tiles();
     }
 }
 
-// One part of a layer, attention or MLP, of which other ranks compute other heads or neurons: its share of what is to be
-// added to x, into y [rows, hidden].
+// One part of a layer, attention or MLP, of which ranks elsewhere compute other heads or neurons: its share of what is to
+// be added to x, into y [rows, hidden].
 void run_part(const Model* m, const Step* s, int32_t layer, int32_t is_mlp, float* y) {
 #pragma omp parallel num_threads(s->threads)
     {
