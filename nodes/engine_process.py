@@ -45,7 +45,7 @@ class EngineProcess:
         """How it ended and why, in one line."""
         code = self._process.returncode
         how = "still runs" if code is None else describe_exit(code)
-        why = root_cause(tail(self.log))
+        why = "" if code == -signal.SIGKILL else root_cause(tail(self.log))  # who is killed has no time to say why
         return f"{who} {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 
     def stop(self, grace_s: float = 5.0) -> None:
