@@ -125,6 +125,12 @@ class ParallelOptions:
         """Those that have a step's logits: the tensor ranks of the last stage's first sequence rank."""
         return self.tensor_groups[-self.sequence_parallel]
 
+    def sequence_ranks(self, rank: int) -> list[int]:
+        """Those that share the tokens with `rank`, itself included."""
+        size, tensor = self.stage_ranks, self.tensor_parallel
+        first = rank // size * size + rank % tensor
+        return list(range(first, first + size, tensor))
+
     @property
     def sequence_rank(self) -> int:
         return self.rank // self.tensor_parallel % self.sequence_parallel

@@ -1,6 +1,7 @@
 """Sums over ranks in processes of their own, through shared memory: the same bits for all, whoever is late."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -31,7 +32,8 @@ def start(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
-    here = layout["tensor_parallel"] * layout.get("pipeline_parallel", 1) // layout.get("nodes", 1)
+    names = ("tensor_parallel", "sequence_parallel", "pipeline_parallel")
+    here = math.prod(layout.get(name, 1) for name in names) // layout.get("nodes", 1)
     places = [{"node_rank": node, "local_rank": rank} for node in range(layout.get("nodes", 1)) for rank in range(here)]
     keep = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
     ranks, pipe = [], subprocess.PIPE
@@ -153,3 +155,16 @@ def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ticks: Any = os.sysconf("SC_CLK_TCK")
     return (int(fields[11]) + int(fields[12])) / float(ticks)
+
+
+# A row is 36 bytes: the many are more than one message holds.
+@pytest.mark.parametrize(("rows", "nodes"), [([[2, 3, 0], [1, 0, 4], [1_000_000, 2, 1]], 1), ([[1, 2], [3, 4]], 2)])
+def test_ranks_exchange_rows(tmp_path, rows, nodes):
+    layout = {"tensor_parallel": 1, "sequence_parallel": len(rows), "nodes": nodes}
+    ranks = start(layout, "rows", json.dumps(rows), str(tmp_path))
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+    for rank in range(len(rows)):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        expected = [torch.full((line[rank], 9), 10.0 * source + rank) for source, line in enumerate(rows)]
+        assert torch.equal(found, torch.cat(expected))

@@ -61,7 +61,7 @@ class Ranks:
         self._sequence_group = None
         if place.sequence_parallel > 1:
             firsts = [first for first in range(place.ranks) if first % stage < tensor]
-            found = [list(range(first, first + stage, tensor)) for first in firsts]
+            found = [place.sequence_ranks(first) for first in firsts]
             others = [dist.new_group(ranks, timeout=PATIENCE, backend=backend) for ranks in found]
             self._sequence_group = others[place.stage * tensor + place.tensor_rank]
         self._data_group = dist.new_group(timeout=PATIENCE, backend=backend) if backend == "nccl" else None
@@ -85,6 +85,10 @@ class Ranks:
 
     def exchange(self, x: torch.Tensor, out: torch.Tensor, sent: Sequence[int], received: Sequence[int]) -> None:
         """Rows of x to each sequence rank of this stage, as many as `sent` says, and theirs into `out`."""
+        ranks = self.place.sequence_ranks(self.place.rank)
+        if self._memory and self._memory.has(ranks):
+            self._memory.exchange(torch.split(x, list(sent)), torch.split(out, list(received)), ranks)
+            return
         with self._counted():
             dist.all_to_all_single(out, x, list(received), list(sent), group=self._sequence_group)
 

@@ -9,6 +9,7 @@ import mmap
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -68,8 +69,12 @@ class SharedMemory:
 
     def carries(self, size: int, source: int, to: int) -> bool:
         """Whether messages of `size` bytes go this way, from a rank to one of the next stage or to rank 0."""
+        return size <= _LINK_SLOT and self.has((source, to))
+
+    def has(self, ranks: Sequence[int]) -> bool:
+        """Whether all of them are on this node."""
         here = _here(self._place)
-        return size <= _LINK_SLOT and source in here and to in here
+        return all(rank in here for rank in ranks)
 
     def post(self, x: torch.Tensor, to: int) -> None:
         """Send x, which may be written again at once."""
@@ -84,6 +89,21 @@ class SharedMemory:
         self._library.fetch(ctypes.addressof(link), x.data_ptr(), x.nbytes)
         self.check()
         return x
+
+    def exchange(self, parts: Sequence[torch.Tensor], found: Sequence[torch.Tensor], ranks: Sequence[int]) -> None:
+        """Send each of `ranks`, all on this node, one of `parts`, and take theirs into `found`; all of them call it."""
+        own = ranks.index(self._place.rank)
+        found[own].copy_(parts[own])
+        others = [place for place in range(len(ranks)) if place != own]
+        leaving, coming = ({i: _pieces(tensors[i]) for i in others} for tensors in (parts, found))
+        # Piece by piece: who is sent more than a slot holds must fetch meanwhile.
+        for turn in range(max(map(len, (*leaving.values(), *coming.values())))):
+            for i in others:
+                if turn < len(leaving[i]):
+                    self.post(leaving[i][turn], ranks[i])
+            for i in others:
+                if turn < len(coming[i]):
+                    self.fetch(coming[i][turn], ranks[i])
 
     def abandon(self) -> None:
         """A rank is gone: whoever waits on this node, in another thread or process, waits no longer."""
@@ -132,13 +152,19 @@ class _Areas:
         ]
         next_stage = {(rank, rank + stage) for rank in here if rank + stage in here}
         logits = {(rank, 0) for rank in place.last_ranks if rank in here and 0 in here and rank > 0}
-        pairs = sorted(next_stage | logits)
+        rows = {(one, other) for one in here for other in place.sequence_ranks(one) if other in here and one != other}
+        pairs = sorted(next_stage | logits | rows)
         self.links = {pair: self._take(2 * _LINE, place.pipeline_parallel * _LINK_SLOT) for pair in pairs}
 
     def _take(self, words: int, slots: int) -> int:
         at = self.size
         self.size += _pages(words) + _pages(slots)
         return at
+
+
+def _pieces(x: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Its bytes, as messages; none of nothing."""
+    return torch.split(x.view(-1).view(torch.uint8), _LINK_SLOT) if x.numel() else ()
 
 
 def _here(place: ParallelOptions) -> range:
