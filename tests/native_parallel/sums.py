@@ -36,14 +36,14 @@ def main() -> None:
         while True:
             ranks.reduce(torch.ones(1000))
     elif what == "rows":
-        sent, out = json.loads(rest[0]), Path(rest[1])
+        sent, folder = json.loads(rest[0]), Path(rest[1])
         own, size = where.sequence_rank, 9  # numbers of a row
         x = torch.cat([torch.full((count, size), 10.0 * own + to) for to, count in enumerate(sent[own])])
         received = [line[own] for line in sent]
         found = torch.empty(sum(received), size)
         for _ in range(3):
             ranks.exchange(x, found, sent[own], received)
-        torch.save(found, out / f"{where.rank}.pt")
+        torch.save(found, folder / f"{where.rank}.pt")
         ranks.least(0)
         os._exit(0)
     else:
