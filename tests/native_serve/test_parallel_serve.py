@@ -54,22 +54,23 @@ def wait_for(server, wait_until) -> None:
 
 
 @pytest.mark.parametrize(
-    "layout",
+    ("layout", "ranks"),
     [
-        ("--tensor-parallel", "2"),
-        ("--sequence-parallel", "2"),
-        ("--sequence-parallel", "2", "--tensor-parallel", "2", "--speculative", "ngram"),
-        ("--tensor-parallel", "2", "--pipeline-parallel", "2", "--speculative", "ngram"),
+        ("--tensor-parallel 2", 2),
+        ("--sequence-parallel 2", 2),
+        ("--sequence-parallel 2 --speculative draft --draft-model MODEL", 2),
+        ("--sequence-parallel 2 --tensor-parallel 2 --speculative ngram", 4),
+        ("--tensor-parallel 2 --pipeline-parallel 2 --speculative ngram", 4),
     ],
 )
-def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, wait_until, layout):
+def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, model_directory, wait_until, layout, ranks):
     with ready() as one:
         wait_for(one, wait_until)
         expected = [complete(one.url, prompt) for prompt in PROMPTS]
-    with ready(*layout) as several:
+    with ready(*layout.replace("MODEL", str(model_directory)).split()) as several:
         wait_for(several, wait_until)
         others = children(several.process.pid)
-        assert len(others) == {2: 1, 6: 3}[len(layout)]
+        assert len(others) == ranks - 1
         assert [complete(several.url, prompt) for prompt in PROMPTS] == expected
         assert [complete(several.url, prompt) for prompt in PROMPTS] == expected  # out of the prefix cache
         several.process.send_signal(signal.SIGTERM)
