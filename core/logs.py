@@ -9,6 +9,9 @@ _RAISED = re.compile(r"^(?:\S+ )?(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|
 _COMPLAINT = re.compile(
     r"\b(?:error|fatal|killed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
 )
+# As vLLM logs: "(EngineCore pid=645) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'x'".
+_LEVEL = re.compile(r"^(?:\([^)]*pid=\d+\) )?(DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ")
+_HARMLESS = ("DEBUG", "INFO", "WARNING")
 
 # Such as "srun: error: n2: task 1: Killed" and "srun: error: n[1-2]: tasks 0-1: Exited with exit code 1".
 _LOST_TASKS = re.compile(r"^srun: error: (\S+): tasks? (\d\S*): (.+)$", re.MULTILINE)
@@ -31,11 +34,20 @@ def root_cause(text: str) -> str:
     The first, because whatever follows it in the log of a distributed program is usually its echo.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    complaints = [_complaint(line) for line in lines]
     for pattern in (_RAISED, _COMPLAINT):
-        for line in lines:
+        for line in complaints:
             if pattern.search(line):
                 return line
     return lines[-1] if lines else ""
+
+
+def _complaint(line: str) -> str:
+    """A line without its logger's prefix; empty for one of a level at which nothing has failed."""
+    found = _LEVEL.match(line)
+    if found is None:
+        return line
+    return "" if found[1] in _HARMLESS else line[found.end() :].strip()
 
 
 @dataclass(frozen=True)

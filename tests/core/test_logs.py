@@ -18,6 +18,16 @@ def test_the_first_exception_counts_not_its_echo():
     assert root_cause(TWO_RANKS).startswith("torch.OutOfMemoryError: CUDA out of memory")
 
 
+def test_a_loggers_prefix_hides_no_exception_and_its_level_tells_what_is_none():
+    log = """
+(APIServer pid=6) WARNING 11-25 18:36:04 [system_utils.py:255] failed to increase with error current limit exceeds
+(EngineCore pid=64) ERROR 11-25 18:36:26 [core.py:1512] EngineCore encountered a fatal error.
+(EngineCore pid=64) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'cmpl-bf'
+"""
+    assert root_cause(log) == "KeyError: 'cmpl-bf'"
+    assert root_cause("INFO 11-25 18:36:04 [a.py:2] no error\nINFO 11-25 18:36:05 [a.py:3] bye").endswith("bye")
+
+
 def test_without_an_exception_the_first_complaint():
     assert root_cause("loading\nerror: no such model\nbye") == "error: no such model"
 
