@@ -165,7 +165,7 @@ def main() -> None:
             record: dict[str, Any] = {
                 "command": " ".join(sys.argv[1:]),
                 "ready_s": round(ready_s, 1),
-                "workers": [asdict_of(worker) for worker in deployment.workers()],
+                "workers": [{"id": w.id, "engine": w.engine, "load_s": w.load_s} for w in deployment.workers()],
             }
             warm = Load(min(64, max(map(int, given.batches.split(",")))), 1, _PROMPT, 64, 5)
             for endpoint in (deployment.straight(), deployment.routed()):
@@ -180,11 +180,6 @@ def main() -> None:
     print(text)
     if given.out:
         given.out.write_text(text + "\n")
-
-
-def asdict_of(worker: WorkerRecord) -> dict[str, Any]:
-    """What of a worker's record says how it started."""
-    return {"id": worker.id, "engine": worker.engine, "load_s": worker.load_s}
 
 
 if __name__ == "__main__":

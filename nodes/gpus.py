@@ -8,13 +8,14 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from ..core.errors import EngineError
+from ..core.gpus import DEVICES, device_files
 from ..core.spec import DeploymentSpec
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def settle(
-    spec: DeploymentSpec, worker_id: str, environ: MutableMapping[str, str] = os.environ, devices: Path = Path("/dev")
+    spec: DeploymentSpec, worker_id: str, environ: MutableMapping[str, str] = os.environ, devices: Path = DEVICES
 ) -> None:
     """Show this process, and what it starts, the GPUs that are the worker's. Raises EngineError if there are too few.
 
@@ -39,5 +40,4 @@ def visible(environ: MutableMapping[str, str], devices: Path) -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if _VISIBLE in environ:
         return [name for name in environ[_VISIBLE].split(",") if name]
-    numbers = (path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*"))
-    return [str(number) for number in sorted(int(number) for number in numbers if number.isdigit())]
+    return [path.name.removeprefix("nvidia") for path in device_files(devices)]

@@ -125,6 +125,12 @@ class ParallelOptions:
         """Those that have a step's logits: the tensor ranks of the last stage's first sequence rank."""
         return self.tensor_groups[-self.sequence_parallel]
 
+    @property
+    def sequence_groups(self) -> list[list[int]]:
+        """Those that share the tokens, of all stages and tensor ranks."""
+        size = self.stage_ranks
+        return [self.sequence_ranks(rank) for rank in range(self.ranks) if rank % size < self.tensor_parallel]
+
     def sequence_ranks(self, rank: int) -> list[int]:
         """Those that share the tokens with `rank`, itself included."""
         size, tensor = self.stage_ranks, self.tensor_parallel

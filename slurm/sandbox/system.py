@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ...core import process
 from ...core.errors import SlurmError
+from ...core.gpus import DEVICES, device_files
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "mariadb-server", "munge")
 INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _COMMANDS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "mariadbd", "munged", "unshare", "setpriv")
-_DEVICES = Path("/dev")
+_DEVICES = DEVICES
 _POLICY = Path("/usr/sbin/policy-rc.d")  # invoke-rc.d(8): exit code 101 forbids a service to start
 
 
@@ -47,7 +48,7 @@ def install() -> None:
 
 def gpus() -> list[str]:
     """The device files of this machine's GPUs. Raises SlurmError if it has none."""
-    found = sorted(_DEVICES.glob("nvidia[0-9]*"), key=lambda path: int(path.name.removeprefix("nvidia")))
+    found = device_files(_DEVICES)
     if not found:
         raise SlurmError(f"this machine has no GPUs: expected {_DEVICES}/nvidia0")
     return list(map(str, found))

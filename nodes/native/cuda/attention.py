@@ -5,6 +5,8 @@ softmax (arXiv 2205.14135), and a second kernel puts the splits together. Length
 and the number of splits follows from the number of sequences alone: a recorded launch serves any lengths.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -20,17 +22,17 @@ _PROGRAMS, _MOST_SPLITS = 528, 64  # four programs for each multiprocessor of an
 def attend_blocks(q: torch.Tensor, layer: int, cache: KVCache, group: BlockGroup) -> torch.Tensor:
     """[sequences, heads * head_dim] of queries [sequences, heads, head_dim] over an unquantized cache."""
     count, heads, head_dim = q.shape
-    splits = max(1, min(_MOST_SPLITS, _PROGRAMS // max(1, count * cache.kv_heads)))
+    if not count:
+        return q.new_empty(0, heads * head_dim)
+    splits = max(1, min(_MOST_SPLITS, _PROGRAMS // (count * cache.kv_heads)))
     parts = torch.empty(
         count, heads, splits, head_dim, dtype=q.dtype if splits == 1 else torch.float32, device=q.device
     )
     sums = torch.empty(count, heads, splits, dtype=torch.float32, device=q.device)
-    if not count:
-        return q.new_empty(0, heads * head_dim)
     queries = heads // cache.kv_heads
     _attend[(count, cache.kv_heads, splits)](
         q.contiguous(), cache.tokens(layer), group.tables, group.lengths, parts, sums,
-        group.tables.stride(0), splits, head_dim**-0.5 * 1.4426950408889634, group.window or 0,
+        group.tables.stride(0), splits, head_dim**-0.5 * math.log2(math.e), group.window or 0,
         QUERIES=queries, KV_HEADS=cache.kv_heads, HEAD_DIM=head_dim, WIDTH=triton.next_power_of_2(head_dim),
         BLOCK=cache.block_size, TOKENS=_TOKENS, ROWS=max(_FEWEST_QUERIES, triton.next_power_of_2(queries)),
         num_warps=4, num_stages=3,

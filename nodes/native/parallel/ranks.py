@@ -55,15 +55,10 @@ class Ranks:
             raise EngineError(f"rank {place.rank} of {place.ranks} at {place.rendezvous}: {_brief(error)}") from error
         self.store = store
         backend = "nccl" if device.type == "cuda" else "gloo"
-        tensor, stage = place.tensor_parallel, place.stage_ranks
-        groups = [dist.new_group(list(ranks), timeout=PATIENCE, backend=backend) for ranks in place.tensor_groups]
-        self._tensor_group = groups[place.rank // tensor]
-        self._sequence_group = None
+        self._tensor_group = self._own_group([list(ranks) for ranks in place.tensor_groups], backend)
+        self._sequence_ranks = place.sequence_ranks(place.rank)
         if place.sequence_parallel > 1:
-            firsts = [first for first in range(place.ranks) if first % stage < tensor]
-            found = [place.sequence_ranks(first) for first in firsts]
-            others = [dist.new_group(ranks, timeout=PATIENCE, backend=backend) for ranks in found]
-            self._sequence_group = others[place.stage * tensor + place.tensor_rank]
+            self._sequence_group = self._own_group(place.sequence_groups, backend)
         self._data_group = dist.new_group(timeout=PATIENCE, backend=backend) if backend == "nccl" else None
         # Of their own on GPUs: what one waits for must not hold up what another sends.
         self._logits_group = dist.new_group(timeout=PATIENCE, backend=backend) if backend == "nccl" else None
@@ -85,9 +80,9 @@ class Ranks:
 
     def exchange(self, x: torch.Tensor, out: torch.Tensor, sent: Sequence[int], received: Sequence[int]) -> None:
         """Rows of x to each sequence rank of this stage, as many as `sent` says, and theirs into `out`."""
-        ranks = self.place.sequence_ranks(self.place.rank)
-        if self._memory and self._memory.has(ranks):
-            self._memory.exchange(torch.split(x, list(sent)), torch.split(out, list(received)), ranks)
+        if self._memory and self._memory.has(self._sequence_ranks):
+            parts, found = torch.split(x, list(sent)), torch.split(out, list(received))
+            self._memory.exchange(parts, found, self._sequence_ranks)
             return
         with self._counted():
             dist.all_to_all_single(out, x, list(received), list(sent), group=self._sequence_group)
@@ -155,6 +150,12 @@ class Ranks:
         with self._counted():
             work.wait()
         return logits
+
+    def _own_group(self, groups: Sequence[list[int]], backend: str) -> dist.ProcessGroup:
+        """That of this rank; all ranks must make all groups, in the same order."""
+        made: list[dist.ProcessGroup] = [dist.new_group(ranks, timeout=PATIENCE, backend=backend) for ranks in groups]
+        own = next(index for index, ranks in enumerate(groups) if self.place.rank in ranks)
+        return made[own]
 
     def _carries_logits(self, rows: int, widths: Sequence[int]) -> bool:
         """Whether shared memory does, from every rank of the last stage to rank 0."""
