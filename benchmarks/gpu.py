@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu MODEL --engine sglang [--tensor-parallel 2] [--workers 2 --kill] [-- ENGINE'S ARGUMENTS]
 
-Local mode: `slurminfer serve --local` on a machine with GPUs, one or more of them for each worker. Streams of random
-prompts of their own ask for tokens greedily, straight and through the router in turns. With --kill, the engine of the
-first worker is killed (SIGKILL) under load. Prints the record that it writes to --out.
+`slurminfer serve --local` on a machine with GPUs, one or more of them for each worker; with --slurm, jobs of the Slurm
+that SLURM_CONF names. Streams of random prompts of their own ask for tokens greedily, straight and through the router
+in turns. With --kill, the engine of the first worker is killed (SIGKILL) under load. Prints the record that it writes
+to --out.
 """
 
 import argparse
@@ -32,13 +33,16 @@ _SPEC = """
 name = "{name}"
 [model]
 path = "{model}"
-context_length = 8192
+context_length = {context}
 {model_lines}
 [[pool]]
 engine = "{engine}"
 workers = {workers}
-tensor_parallel = {tensor_parallel}
-gpus_per_node = {tensor_parallel}
+nodes = {nodes}
+tensor_parallel = {tensor}
+sequence_parallel = {sequence}
+pipeline_parallel = {pipeline}
+gpus_per_node = {gpus}
 cpus_per_task = {cpus}
 max_running_requests = 256
 extra_args = {extra}
@@ -53,14 +57,16 @@ class Deployment:
     def __init__(self, given: argparse.Namespace, folder: Path) -> None:
         self.name = f"gpu-{given.engine}-{os.getpid()}"
         spec = folder / "spec.toml"
-        cpus = max(1, len(os.sched_getaffinity(0)) // given.workers)
+        cpus = max(1, len(os.sched_getaffinity(0)) // (given.workers * given.nodes))
         lines = f'quantization = "{given.quantization}"' if given.quantization else ""
+        tensor, sequence, pipeline = given.tensor_parallel, given.sequence_parallel, given.pipeline_parallel
         spec.write_text(_SPEC.format(
-            name=self.name, model=given.model.resolve(), engine=given.engine, workers=given.workers,
-            tensor_parallel=given.tensor_parallel, cpus=cpus, extra=json.dumps(given.extra), model_lines=lines,
+            name=self.name, model=given.model.resolve(), engine=given.engine, workers=given.workers, nodes=given.nodes,
+            tensor=tensor, sequence=sequence, pipeline=pipeline, gpus=tensor * sequence * pipeline // given.nodes,
+            cpus=cpus, extra=json.dumps(given.extra), model_lines=lines, context=given.context,
         ))  # fmt: skip
         self.run = RunDirectory.named(self.name)
-        self._serve = ("serve", str(spec), "--local", "--wait")
+        self._serve = ("serve", str(spec), "--wait", *(() if given.slurm else ("--local",)))
         self._asked = given.workers
 
     def start(self) -> float:
@@ -95,14 +101,14 @@ class Deployment:
             raise SystemExit(f"slurminfer {' '.join(words)}: exit status {done.returncode}")
 
 
-def compare(deployment: Deployment, batch: int, rounds: int, tokens: int) -> dict[str, Any]:
+def compare(deployment: Deployment, batch: int, given: argparse.Namespace) -> dict[str, Any]:
     """Straight and routed in turns, the order changing: tokens per second, and time to first token."""
     found: dict[str, list[float]] = {"straight": [], "routed": []}
     first: dict[str, list[float]] = {"straight": [], "routed": []}
-    for number in range(2 * rounds):
+    for number in range(2 * given.rounds):
         way = ("straight", "routed")[(number + number // 2) % 2]
         endpoint = deployment.straight() if way == "straight" else deployment.routed()
-        load = Load(batch, 2, _PROMPT, tokens, seed=1000 * batch + number)
+        load = Load(batch, 2, given.prompt, given.tokens, seed=1000 * batch + number)
         answers = run(endpoint, load, min(batch, _PROCESSES))
         failed = [answer.error for answer in answers if answer.error]
         if failed:
@@ -148,16 +154,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--engine", choices=("native", "sglang", "vllm"), default="sglang")
-    parser.add_argument("--tensor-parallel", type=int, default=1)
+    for layout in ("--tensor-parallel", "--sequence-parallel", "--pipeline-parallel"):
+        parser.add_argument(layout, type=int, default=1)
+    parser.add_argument("--slurm", action="store_true", help="workers are jobs")
+    parser.add_argument("--nodes", type=int, default=1, help="of each worker; the GPUs are shared out among them")
     parser.add_argument("--quantization", help="as in [model] of a spec")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--batches", default="1,64,256")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=_TOKENS)
+    parser.add_argument("--prompt", type=int, default=_PROMPT, help="tokens of each")
+    parser.add_argument("--tokens", type=int, default=_TOKENS, help="of each answer")
+    parser.add_argument("--context", type=int, default=8192, help="the model's context_length")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--out", type=Path)
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = parser.parse_args(sys.argv[1:at], argparse.Namespace(extra=sys.argv[at + 1 :]))
+    if given.nodes > 1 and not given.slurm:
+        parser.error("--nodes: a worker of several nodes is a job; add --slurm")
+    if given.kill and given.slurm:
+        parser.error("--kill: only local workers have their process on this machine")
     with tempfile.TemporaryDirectory() as folder:
         deployment = Deployment(given, Path(folder))
         try:
@@ -167,11 +182,11 @@ def main() -> None:
                 "ready_s": round(ready_s, 1),
                 "workers": [{"id": w.id, "engine": w.engine, "load_s": w.load_s} for w in deployment.workers()],
             }
-            warm = Load(min(64, max(map(int, given.batches.split(",")))), 1, _PROMPT, 64, 5)
+            warm = Load(min(64, max(map(int, given.batches.split(",")))), 1, given.prompt, 64, 5)
             for endpoint in (deployment.straight(), deployment.routed()):
                 run(endpoint, warm, _PROCESSES)
             batches = map(int, given.batches.split(","))
-            record["speeds"] = [compare(deployment, batch, given.rounds, given.tokens) for batch in batches]
+            record["speeds"] = [compare(deployment, batch, given) for batch in batches]
             if given.kill:
                 record["kill"] = kill(deployment, 64, 30.0)
         finally:

@@ -12,26 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import User
-from .test_two_nodes import PROMPTS, reason_of_failure
+from .over_nodes import PROMPTS, answers, reason_of_failure
 
 PYTHON = os.environ.get("SLURMINFER_TEST_VLLM")
-SPEC = """
-name = "{name}"
-[model]
-path = "demo"
-dtype = "float32"
-context_length = 512
-[[pool]]
-name = "cpu"
+_POOL = """
 engine = "vllm"
 nodes = {nodes}
 tensor_parallel = {nodes}
 python = "{python}"
 extra_args = ["--enforce-eager"]
 env = {{ PYTHONPATH = "{metadata}", VLLM_CPU_KVCACHE_SPACE = "1", VLLM_CPU_OMP_THREADS_BIND = "nobind" }}
-[router]
-port = 0
 """
 
 pytestmark = [
@@ -55,20 +45,14 @@ def metadata(shared) -> Path:
     return shared / "metadata"
 
 
-def answers(user: User, shared: Path, metadata: Path, name: str, nodes: int) -> list[str]:
-    spec = shared / f"{name}.toml"
-    spec.write_text(SPEC.format(name=name, nodes=nodes, python=PYTHON, metadata=metadata))
-    user.ok("serve", spec, "--wait", timeout_s=400)
-    client = user.client(name)
-    create = client.completions.create
-    said = [create(model="SmolLM2-135M-Instruct", prompt=p, max_tokens=12, temperature=0) for p in PROMPTS[:3]]
-    return [each.choices[0].text for each in said]
-
-
 def test_three_nodes_say_what_one_says_and_a_killed_engine_ends_the_job_by_name(cluster_user, shared, metadata):
-    alone = answers(cluster_user, shared, metadata, "alone", 1)
+    def said(name: str, nodes: int) -> list[str]:
+        pool = _POOL.format(nodes=nodes, python=PYTHON, metadata=metadata)
+        return answers(cluster_user, shared, name, pool, prompts=PROMPTS[:3], tokens=12, start_s=400)
+
+    alone = said("alone", 1)
     cluster_user.ok("stop", "alone")
-    assert answers(cluster_user, shared, metadata, "three", 3) == alone
+    assert said("three", 3) == alone
     [other] = [p for p in psutil.process_iter() if is_headless(p, "2", str(cluster_user.home))]
     other.kill()
     assert re.match(r"node rank 2 on n\d: engine killed by SIGKILL", reason_of_failure(cluster_user, "three"))

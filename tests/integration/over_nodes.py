@@ -1,0 +1,101 @@
+"""One model over several nodes of a real Slurm: what a user asks of it, and what he is told when it breaks."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from .conftest import User
+
+MODEL = "SmolLM2-135M-Instruct"
+PROMPTS = ["The capital of France is", "One, two, three,", "def fibonacci(n):", "A rose is a rose. " * 60]
+_LAYOUTS = {  # and GiB of each rank's KV cache: 0.013 hold 303 tokens, less than the last prompt has
+    "tensor_parallel = 2": 0.3,
+    "sequence_parallel = 2": 0.013,
+    "pipeline_parallel = 2": 0.3,
+}
+_SPEC = """
+name = "{name}"
+[model]
+path = "demo"
+dtype = "{dtype}"
+context_length = 512
+[[pool]]
+name = "w"
+{pool}
+[router]
+port = 0
+"""
+
+
+def answers(
+    user: User,
+    shared: Path,
+    name: str,
+    pool: str,
+    *,
+    dtype: str = "float32",
+    prompts: list[str] = PROMPTS,
+    tokens: int = 24,
+    start_s: float = 120,
+) -> list[str]:
+    """Greedy ones of the deployment `name`, which is started with these lines of its pool, and goes on."""
+    spec = shared / f"{name}.toml"
+    spec.write_text(_SPEC.format(name=name, dtype=dtype, pool=pool))
+    user.ok("serve", spec, "--wait", timeout_s=start_s)
+    create = user.client(name).completions.create
+    said = [
+        create(model=MODEL, prompt=prompt, max_tokens=tokens, temperature=0, extra_body={"ignore_eos": True})
+        for prompt in prompts
+    ]
+    return [each.choices[0].text for each in said]
+
+
+def check_native(user: User, shared: Path, pool: Callable[[int, str, float], str]) -> None:
+    """Two nodes must say what one says, and a killed rank end the job with its name.
+
+    `pool` makes a pool's lines of the number of nodes, the layout, and the GiB of a rank's KV cache.
+    """
+    alone = answers(user, shared, "alone", pool(1, "", 0.3))
+    user.ok("stop", "alone")
+    for layout, kv_cache_gib in _LAYOUTS.items():
+        assert answers(user, shared, "two", pool(2, layout, kv_cache_gib)) == alone
+        found = ranks(user.home)
+        assert len(found) == 2
+        if layout != "pipeline_parallel = 2":
+            user.ok("stop", "two")
+            assert ranks(user.home) == []
+    next(process for process in found if value(process, "--node-rank") == "1").kill()
+    assert "rank 1 on n" in reason_of_failure(user, "two")
+    assert ranks(user.home) == []
+
+
+def reason_of_failure(user: User, name: str) -> str:
+    """What is said of the one worker, whose job must fail soon."""
+    deadline = time.monotonic() + 30
+    while (worker := user.status(name)["workers"][0])["scheduler"] in ("RUNNING", "COMPLETING"):
+        assert time.monotonic() < deadline, worker
+        time.sleep(0.2)
+    assert worker["scheduler"] == "FAILED"
+    reason: str = worker["reason"]
+    return reason
+
+
+def ranks(home: Path) -> list[psutil.Process]:
+    """The native engine's, of all nodes: those of the sandbox are on this machine."""
+    return [process for process in psutil.process_iter() if _is_rank(process, str(home))]
+
+
+def value(process: psutil.Process, flag: str) -> str:
+    """Of a command line's flag; empty if it is not there."""
+    words = process.cmdline()
+    return words[words.index(flag) + 1] if flag in words else ""
+
+
+def _is_rank(process: psutil.Process, home: str) -> bool:
+    try:
+        words = process.cmdline()
+        return {"slurminfer.nodes.native", "--node-rank"} <= set(words) and process.environ()["SLURMINFER_HOME"] == home
+    except (psutil.Error, KeyError):
+        return False
