@@ -46,8 +46,16 @@ lint: .venv/.installed-dev
 sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
-test: lint sandbox-packages
+test: lint sandbox-packages .triton/.installed
 	$(BIN)/python -m pytest
+	TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/python -m pytest $(INTERPRETED)
+
+# The kernels for GPUs, interpreted on a CPU. Triton lies beside the environment, as its interpreter wants an older NumPy.
+INTERPRETED := tests/native_model/test_cuda_kernels.py tests/native_parallel/test_sequence_batch.py
+
+.triton/.installed: requirements/triton.txt | .venv/.installed
+	$(BIN)/pip install --quiet --upgrade --target .triton -r requirements/triton.txt
+	touch $@
 
 # The engines that ours is compared with, each in an environment of its own: see requirements/. Where there is no apt,
 # vLLM goes without tcmalloc.
@@ -74,4 +82,4 @@ bench-quant: .venv/.installed-dev legacy
 	$(BIN)/python -m benchmarks.quant
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama build demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .triton build demo .mypy_cache .ruff_cache .pytest_cache

@@ -82,7 +82,8 @@ class PlainDecoder:
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
         """See `Decodes.forward`."""
         if self.sequence is not None:
-            shared = make_sequence_batch(chunks, self.cache, set(self.config.windows), self.sequence)
+            windows, heads = set(self.config.windows), self.config.num_heads
+            shared = make_sequence_batch(chunks, self.cache, windows, self.sequence, heads)
             return self.decoder.forward(shared, self.cache, x)
         paged_heads = self.config.num_heads if supports(self.cache.format, self.cache.device) else None
         batch = make_batch(chunks, self.cache, set(self.config.windows), paged_heads)

@@ -8,7 +8,6 @@ import psutil
 
 from .conftest import User
 
-MODEL = "SmolLM2-135M-Instruct"
 PROMPTS = ["The capital of France is", "One, two, three,", "def fibonacci(n):", "A rose is a rose. " * 60]
 _LAYOUTS = {  # and GiB of each rank's KV cache: 0.013 hold 303 tokens, less than the last prompt has
     "tensor_parallel = 2": 0.3,
@@ -18,7 +17,8 @@ _LAYOUTS = {  # and GiB of each rank's KV cache: 0.013 hold 303 tokens, less tha
 _SPEC = """
 name = "{name}"
 [model]
-path = "demo"
+path = "{model}"
+name = "m"
 dtype = "{dtype}"
 context_length = 512
 [[pool]]
@@ -35,6 +35,7 @@ def answers(
     name: str,
     pool: str,
     *,
+    model: str | Path = "demo",
     dtype: str = "float32",
     prompts: list[str] = PROMPTS,
     tokens: int = 24,
@@ -42,11 +43,11 @@ def answers(
 ) -> list[str]:
     """Greedy ones of the deployment `name`, which is started with these lines of its pool, and goes on."""
     spec = shared / f"{name}.toml"
-    spec.write_text(_SPEC.format(name=name, dtype=dtype, pool=pool))
+    spec.write_text(_SPEC.format(name=name, model=model, dtype=dtype, pool=pool))
     user.ok("serve", spec, "--wait", timeout_s=start_s)
     create = user.client(name).completions.create
     said = [
-        create(model=MODEL, prompt=prompt, max_tokens=tokens, temperature=0, extra_body={"ignore_eos": True})
+        create(model="m", prompt=prompt, max_tokens=tokens, temperature=0, extra_body={"ignore_eos": True})
         for prompt in prompts
     ]
     return [each.choices[0].text for each in said]

@@ -3,11 +3,14 @@
 SLURMINFER_TEST_SGLANG names a Python that has SGLang for CUDA; without it, that case is skipped.
 """
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from slurminfer.core.gpus import device_files
 from slurminfer.slurm.sandbox import Sandbox
@@ -60,12 +63,26 @@ def test_two_nodes_say_what_one_says_and_a_killed_rank_ends_the_job_by_name(clus
     check_native(cluster_user, shared, pool)
 
 
+@pytest.fixture
+def untied(demo_model: Path, shared: Path) -> Path:
+    """The demo model with a head of its own: the last of SGLang's stages has none that is tied to the embeddings."""
+    copy = shared / "untied"
+    shutil.copytree(demo_model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    weights = load_file(copy / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    return copy
+
+
 @pytest.mark.skipif(SGLANG is None, reason="SLURMINFER_TEST_SGLANG names no Python that has SGLang")
-def test_sglang_over_two_nodes_says_what_it_says_on_one(cluster_user, shared):
+def test_sglang_over_two_nodes_says_what_it_says_on_one(cluster_user, shared, untied):
     def said(name: str, nodes: int) -> list[str]:
         pool = _SGLANG.format(nodes=nodes, python=SGLANG)
         # Its kernels know no float32.
-        return answers(cluster_user, shared, name, pool, dtype="bfloat16", prompts=PROMPTS[:3], start_s=400)
+        prompts = PROMPTS[:3]
+        return answers(cluster_user, shared, name, pool, model=untied, dtype="bfloat16", prompts=prompts, start_s=400)
 
     alone = said("alone", 1)
     cluster_user.ok("stop", "alone")

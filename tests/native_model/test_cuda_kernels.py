@@ -1,7 +1,15 @@
 """The Triton kernels against PyTorch's operations: on a GPU, or interpreted on a CPU with TRITON_INTERPRET=1."""
 
+import importlib.util
+import json
 import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +17,7 @@ import torch.nn.functional as F
 from slurminfer.nodes.native.cuda import uses_triton
 from slurminfer.nodes.native.kv_cache import KVCache
 from slurminfer.nodes.native.paged import BlockGroup
+from slurminfer.nodes.native.parallel.ranges import make_ranges
 from slurminfer.quant.kv import Plain
 from slurminfer.quant.rope import rotate
 
@@ -28,6 +37,15 @@ class Shape:
 
     def __init__(self, head_dim: int) -> None:
         self.head_dim = head_dim
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of a sequence's keys, see `Seen` of ranges.py."""
+
+    blocks: list[int]
+    first: np.ndarray
+    last: np.ndarray
 
 
 def make_cache(head_dim: int, num_blocks: int = 40, block_size: int = 4) -> KVCache:
@@ -65,6 +83,45 @@ def test_attention(head_dim, heads, window, lengths):
         torch.testing.assert_close(out[row], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("height", "head_dim", "heads"), [(1, 32, 2), (5, 24, 6)])
+@pytest.mark.parametrize("few_programs", [True, False])
+def test_attention_to_ranges_of_keys(height, head_dim, heads, few_programs, monkeypatch):
+    from slurminfer.nodes.native.cuda import attention
+    from slurminfer.nodes.native.cuda.ranges import attend_ranges
+
+    if few_programs:  # no tile is split
+        monkeypatch.setattr(attention, "_PROGRAMS", 1)
+    cache = make_cache(head_dim)
+    random = torch.Generator().manual_seed(0)
+    seen = [
+        # Rows that see more and more, some that see nothing, and windows.
+        Held(torch.randperm(40, generator=random)[:20].tolist(), np.zeros(11, int), np.arange(70, 81)),
+        Held([], np.zeros(2, int), np.zeros(2, int)),
+        Held([3, 1], np.array([0, 0, 5, 7]), np.array([0, 5, 6, 7])),
+        Held([7], np.array([1]), np.array([3])),
+    ]
+    before = 2  # rows of others
+    ranges = make_ranges(seen, before, height, device)
+    count = ranges.rows.stop
+    every = torch.randn(count, heads + 3, head_dim, generator=random).to(device)
+    q, parts = every[:, :heads], torch.full((count, heads, head_dim + 1), 7.0, device=device)
+    attend_ranges(q[ranges.rows], 0, cache, ranges, parts[ranges.rows])
+    assert (parts[:before] == 7).all()
+    row = before
+    for each in seen:
+        keys, values = (
+            x[0].repeat_interleave(heads // 2, 0)
+            for x in cache.gather(0, cache.rows(torch.tensor([each.blocks or [0]], device=device)), 1)
+        )
+        for first, last in zip(each.first, each.last, strict=True):
+            scores = (keys[:, first:last] @ q[row, :, :, None])[..., 0] * head_dim**-0.5
+            means = (scores.softmax(-1)[:, None] @ values[:, first:last])[:, 0]
+            torch.testing.assert_close(parts[row, :, :-1], means, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(parts[row, :, -1], scores.logsumexp(-1), rtol=1e-5, atol=1e-5)
+            row += 1
+    assert row == count
+
+
 @pytest.mark.parametrize(("head_dim", "heads"), [(32, 2), (24, 19)])
 def test_rotating_and_storing(head_dim, heads):
     from slurminfer.nodes.native.cuda.operations import rotate_and_store
@@ -91,3 +148,12 @@ def test_silu(inner):
     gate_up = torch.randn(3, 2 * inner, device=device, generator=torch.Generator(device).manual_seed(3))
     gate, up = gate_up.chunk(2, -1)
     torch.testing.assert_close(silu_multiply(gate_up), F.silu(gate) * up)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_every_program_for_ranges_of_keys_fits_a_hopper_gpu():
+    program = Path(__file__).with_name("compile_kernels.py")
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    found = json.loads(subprocess.run([sys.executable, program], env=env, check=True, capture_output=True).stdout)
+    assert len(found) == 4
+    assert max(found.values()) <= 227 << 10, found

@@ -15,7 +15,7 @@ from ..kv_cache import KVCache
 from ..paged import BlockGroup
 
 _TOKENS = 64  # attended to at once
-_FEWEST_QUERIES = 16  # the least that tl.dot multiplies: heads that share a key-value head are padded to it
+FEWEST_QUERIES = 16  # the least that tl.dot multiplies: heads that share a key-value head are padded to it
 _PROGRAMS, _MOST_SPLITS = 528, 64  # four programs for each multiprocessor of an H100
 
 
@@ -24,7 +24,7 @@ def attend_blocks(q: torch.Tensor, layer: int, cache: KVCache, group: BlockGroup
     count, heads, head_dim = q.shape
     if not count:
         return q.new_empty(0, heads * head_dim)
-    splits = max(1, min(_MOST_SPLITS, _PROGRAMS // (count * cache.kv_heads)))
+    splits = splits_of(count * cache.kv_heads)
     parts = torch.empty(
         count, heads, splits, head_dim, dtype=q.dtype if splits == 1 else torch.float32, device=q.device
     )
@@ -34,17 +34,32 @@ def attend_blocks(q: torch.Tensor, layer: int, cache: KVCache, group: BlockGroup
         q.contiguous(), cache.tokens(layer), group.tables, group.lengths, parts, sums,
         group.tables.stride(0), splits, head_dim**-0.5 * math.log2(math.e), group.window or 0,
         QUERIES=queries, KV_HEADS=cache.kv_heads, HEAD_DIM=head_dim, WIDTH=triton.next_power_of_2(head_dim),
-        BLOCK=cache.block_size, TOKENS=_TOKENS, ROWS=max(_FEWEST_QUERIES, triton.next_power_of_2(queries)),
+        BLOCK=cache.block_size, TOKENS=_TOKENS, ROWS=max(FEWEST_QUERIES, triton.next_power_of_2(queries)),
         num_warps=4, num_stages=3,
     )  # fmt: skip
     if splits > 1:
         whole = torch.empty_like(q)
-        _join[(count * heads,)](
-            parts, sums, whole, splits,
-            HEAD_DIM=head_dim, WIDTH=triton.next_power_of_2(head_dim), SPLITS=triton.next_power_of_2(splits),
-        )  # fmt: skip
+        join_splits(parts, sums, whole)
         parts = whole
     return parts.view(count, heads * head_dim)
+
+
+def splits_of(programs: int) -> int:
+    """Into how many splits the keys of each of so many programs are cut, for a GPU to have enough of them."""
+    return max(1, min(_MOST_SPLITS, _PROGRAMS // programs))
+
+
+def join_splits(parts: torch.Tensor, sums: torch.Tensor, whole: torch.Tensor) -> None:
+    """Of means [n, heads, splits, head_dim] and log2 of sums [n, heads, splits], float32: all of them together.
+
+    `whole` [n, heads, head_dim] gets the means; where it is [n, heads, head_dim + 1], with the natural logarithms of
+    the sums behind them.
+    """
+    count, heads, splits, head_dim = parts.shape
+    _join[(count * heads,)](
+        parts, sums, whole, splits, HEAD_DIM=head_dim, WIDTH=triton.next_power_of_2(head_dim),
+        SPLITS=triton.next_power_of_2(splits), STRIDE=whole.shape[-1],
+    )  # fmt: skip
 
 
 def _attend_split(
@@ -121,8 +136,9 @@ def _join_splits(
     HEAD_DIM: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
+    STRIDE: tl.constexpr,
 ) -> None:
-    """One head of one sequence: the mean of its splits' means, weighted by their sums."""
+    """One head of one row: the mean of its splits' means, weighted by their sums."""
     head = tl.program_id(0).to(tl.int64)
     split, channel = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
     is_split, is_channel = split < splits, channel < HEAD_DIM
@@ -133,7 +149,9 @@ def _join_splits(
     means = tl.load(parts + (head * splits + split)[:, None] * HEAD_DIM + channel[None, :], mask=mask, other=0.0)
     total = tl.sum(weights, 0)
     out = tl.sum(means * weights[:, None], 0) / tl.where(total > 0, total, 1.0)
-    tl.store(whole + head * HEAD_DIM + channel, out, mask=is_channel)
+    tl.store(whole + head * STRIDE + channel, out, mask=is_channel)
+    if STRIDE > HEAD_DIM:
+        tl.store(whole + head * STRIDE + HEAD_DIM, (best + tl.log2(total)) * 0.6931471805599453)  # ln(2)
 
 
 _join = triton.jit(_join_splits)

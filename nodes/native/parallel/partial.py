@@ -21,23 +21,20 @@ class Piece:
     mask: torch.Tensor  # [sequences, rows of one, length], added to the scores
     blind: torch.Tensor | None  # rows of the piece that see none of the keys
 
-
-def attend_partly(
-    q: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, piece: Piece
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention [n, heads, head_dim] of q of that shape, and the logarithms [n, heads] of the sums it was divided by.
-
-    `pairs` are the step's own keys and values. See `merged` of sequence.py.
-    """
-    out, sums = _attend(q, pairs, layer, cache, piece)
-    if piece.blind is not None:
-        out[piece.blind], sums[piece.blind] = 0, -torch.inf
-    return out, sums
+    def attend(
+        self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
+    ) -> None:
+        """See `Attends`."""
+        out, sums = _attend(queries[self.rows], pairs, layer, cache, self)
+        if self.blind is not None:
+            out[self.blind], sums[self.blind] = 0, -torch.inf
+        parts[self.rows, :, :-1], parts[self.rows, :, -1] = out, sums
 
 
 def _attend(
     q: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, piece: Piece
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention [n, heads, head_dim] of q of that shape, and the logarithms [n, heads] of the sums."""
     count, heads, head_dim = q.shape
     group = heads // cache.kv_heads
     if piece.cache_rows is not None:

@@ -1,0 +1,140 @@
+"""Attention of rows that each see a range of some blocks' keys, and the logarithms of its sums, in Triton.
+
+As in FlashAttention (arXiv 2205.14135), a program takes a tile of rows of one sequence, with all heads that share a
+key-value head, over the keys that any of them sees. Where tiles are few, the keys of each are split over programs too,
+and the splits put together as in attention.py.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from ..kv_cache import KVCache
+from .attention import FEWEST_QUERIES, join_splits, splits_of
+
+if TYPE_CHECKING:
+    from ..parallel.ranges import Ranges
+
+_TOKENS = 64  # attended to at once
+_MANY_QUERIES = 128  # of a program with twice as many warps
+_SHARED_MEMORY = 192 << 10  # of a multiprocessor; an H100 has 227 KiB
+
+
+def attend_ranges(q: torch.Tensor, layer: int, cache: KVCache, ranges: "Ranges", parts: torch.Tensor) -> None:
+    """Write to `parts`, float32 [n, heads, head_dim + 1] without gaps, what `merged` of parallel/sequence.py wants.
+
+    Of queries [n, heads, head_dim], whose rows may be any stride apart, over an unquantized cache.
+    """
+    count, heads, head_dim = q.shape
+    queries = heads // cache.kv_heads
+    splits = splits_of(len(ranges.tiles) * cache.kv_heads)
+    if splits == 1:
+        means, sums, stride, unit = parts, parts.view(-1)[head_dim:], head_dim + 1, math.log(2)
+    else:
+        means = torch.empty(count, heads, splits, head_dim, dtype=torch.float32, device=q.device)
+        sums, stride, unit = torch.empty(count, heads, splits, dtype=torch.float32, device=q.device), head_dim, 1.0
+    _attend[(len(ranges.tiles), cache.kv_heads, splits)](
+        q, cache.tokens(layer), ranges.tables, ranges.tiles, ranges.bounds, means, sums, q.stride(0),
+        ranges.tables.stride(0), ranges.bounds.stride(0), splits, head_dim**-0.5 * math.log2(math.e), unit,
+        QUERIES=queries, KV_HEADS=cache.kv_heads, HEAD_DIM=head_dim, BLOCK=cache.block_size, MEAN_STRIDE=stride,
+        SUM_STRIDE=stride if splits == 1 else 1, **program(ranges.height * queries, head_dim, q.element_size()),
+    )  # fmt: skip
+    if splits > 1:
+        join_splits(means, sums, parts)
+
+
+def program(queries: int, head_dim: int, size: int) -> dict[str, int]:
+    """What a program is compiled for and with, whose tile has so many queries of numbers of `size` bytes.
+
+    Three loads of keys and values are under way at once, unless shared memory is too small for them.
+    """
+    members, width = max(FEWEST_QUERIES, triton.next_power_of_2(queries)), triton.next_power_of_2(head_dim)
+    loads = (_SHARED_MEMORY - members * width * size) // (2 * _TOKENS * width * size)
+    return {
+        "MEMBERS": members,
+        "WIDTH": width,
+        "TOKENS": _TOKENS,
+        "num_warps": 8 if members >= _MANY_QUERIES else 4,
+        "num_stages": max(1, min(3, loads)),
+    }
+
+
+def _attend_tile(
+    q: tl.tensor,
+    tokens: tl.tensor,
+    tables: tl.tensor,
+    tiles: tl.tensor,
+    bounds: tl.tensor,
+    means: tl.tensor,
+    sums: tl.tensor,
+    row_stride: int,
+    table_stride: int,
+    bound_stride: int,
+    splits: int,
+    scale: float,  # times log2(e): exponentials are of base 2
+    unit: float,  # of the logarithms: what one of base 2 is multiplied by
+    QUERIES: tl.constexpr,  # that share a key-value head
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    WIDTH: tl.constexpr,  # head_dim, padded
+    BLOCK: tl.constexpr,  # tokens of a block of the cache
+    TOKENS: tl.constexpr,
+    MEMBERS: tl.constexpr,  # rows of a tile times QUERIES, padded
+    MEAN_STRIDE: tl.constexpr,
+    SUM_STRIDE: tl.constexpr,
+) -> None:
+    """One split of one tile, for the heads of one key-value head: mean of values, logarithm of the sum of weights."""
+    tile, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    start, rows, sequence = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    member, channel = tl.arange(0, MEMBERS), tl.arange(0, WIDTH)
+    is_query, is_channel = member // QUERIES < rows, channel < HEAD_DIM
+    row = (start + member // QUERIES).to(tl.int64)
+    first = tl.load(bounds + row, mask=is_query, other=0)
+    last = tl.load(bounds + bound_stride + row, mask=is_query, other=0)
+    sees = first < last
+    seen_from = tl.min(tl.where(sees, first, 2**31 - 1), 0)
+    seen_to = tl.max(tl.where(sees, last, 0), 0)
+    span = tl.cdiv(tl.cdiv(tl.maximum(seen_to - seen_from, 0), splits), TOKENS) * TOKENS
+    begin = seen_from + split * span
+    end = tl.minimum(begin + span, seen_to)
+    head = kv_head * QUERIES + member % QUERIES
+    is_part = is_query[:, None] & is_channel[None, :]
+    place_of_q = (row * row_stride + head * HEAD_DIM)[:, None] + channel[None, :]
+    queries = tl.load(q + place_of_q, mask=is_part, other=0.0)
+    best = tl.full((MEMBERS,), -float("inf"), dtype=tl.float32)
+    total = tl.zeros((MEMBERS,), dtype=tl.float32)
+    out = tl.zeros((MEMBERS, WIDTH), dtype=tl.float32)
+    for at in range(begin, end, TOKENS):
+        place = at + tl.arange(0, TOKENS)
+        is_there = place < end
+        block = tl.load(tables + sequence * table_stride + place // BLOCK, mask=is_there, other=0).to(tl.int64)
+        line = (block * (2 * KV_HEADS) + kv_head) * BLOCK + place % BLOCK
+        keys = tl.load(
+            tokens + line[None, :] * HEAD_DIM + channel[:, None],
+            mask=is_there[None, :] & is_channel[:, None],
+            other=0.0,
+        )
+        values = tl.load(
+            tokens + (line + KV_HEADS * BLOCK)[:, None] * HEAD_DIM + channel[None, :],
+            mask=is_there[:, None] & is_channel[None, :],
+            other=0.0,
+        )
+        is_seen = (place[None, :] >= first[:, None]) & (place[None, :] < tl.minimum(last, end)[:, None])
+        scores = tl.where(is_seen, tl.dot(queries, keys, input_precision="ieee") * scale, -float("inf"))
+        higher = tl.maximum(best, tl.max(scores, 1))
+        base = tl.where(higher > -float("inf"), higher, 0.0)  # of a row that has seen nothing yet
+        shrink = tl.exp2(best - base)
+        weights = tl.exp2(scores - base[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        out = out * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+        best = higher
+    out = out / tl.where(total > 0, total, 1.0)[:, None]
+    part = (row * (KV_HEADS * QUERIES) + head) * splits + split
+    tl.store(means + part[:, None] * MEAN_STRIDE + channel[None, :], out, mask=is_part)
+    tl.store(sums + part * SUM_STRIDE, (best + tl.log2(total)) * unit, mask=is_query)
+
+
+_attend = triton.jit(_attend_tile)

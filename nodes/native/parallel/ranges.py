@@ -1,0 +1,74 @@
+"""Rows that attend to the keys that a rank holds where these lie in the KV cache, by a kernel for GPUs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..kv_cache import KVCache
+
+_TILE_BYTES, _MOST_QUERIES = 32 << 10, 128  # of a tile's queries
+
+
+class Seen(Protocol):
+    """Of the keys of a sequence that this rank holds, each row sees those from `first` up to `last`."""
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        """Where they lie."""
+
+    @property
+    def first(self) -> np.ndarray: ...
+
+    @property
+    def last(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Each of some rows sees a range of the keys in its sequence's blocks."""
+
+    rows: slice  # of the step's
+    tiles: torch.Tensor  # int32 [tiles, 3]: the first of its rows, how many there are, whose blocks
+    height: int  # rows of a tile at most
+    tables: torch.Tensor  # int32 [sequences, blocks]
+    bounds: torch.Tensor  # int32 [2, rows]: the first key that is seen, and the one behind the last
+
+    def attend(
+        self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
+    ) -> None:
+        """See `Attends`; the step's own keys are read from the cache too."""
+        from ..cuda.ranges import attend_ranges
+
+        attend_ranges(queries[self.rows], layer, cache, self, parts[self.rows])
+
+
+def tile_height(queries: int, head_dim: int, dtype: torch.dtype) -> int:
+    """Rows that a program attends with, where so many queries of each share a key-value head."""
+    width = 1 << (head_dim - 1).bit_length()
+    return max(min(_TILE_BYTES // (width * dtype.itemsize), _MOST_QUERIES) // queries, 1)
+
+
+def make_ranges(seen: Sequence[Seen], start: int, height: int, device: torch.device) -> Ranges:
+    """Of sequences whose rows follow one another from row `start` of the step on."""
+    counts = [len(each.first) for each in seen]
+    ends = np.cumsum(counts)
+    tiles = [
+        (row, min(height, end - row), index)
+        for index, (count, end) in enumerate(zip(counts, ends.tolist(), strict=True))
+        for row in range(end - count, end, height)
+    ]
+    width = max(1, *(len(each.blocks) for each in seen))
+    tables = np.zeros((len(seen), width), dtype=np.int32)
+    for table, each in zip(tables, seen, strict=True):
+        table[: len(each.blocks)] = each.blocks
+    bounds = np.stack([np.concatenate([getattr(each, name) for each in seen]) for name in ("first", "last")])
+    return Ranges(
+        rows=slice(start, start + int(ends[-1])),
+        tiles=torch.tensor(tiles, dtype=torch.int32, device=device),
+        height=height,
+        tables=torch.from_numpy(tables).to(device),
+        bounds=torch.from_numpy(bounds.astype(np.int32)).to(device),
+    )
