@@ -63,9 +63,16 @@ class ModelSpec(Section, frozen=True, kw_only=True):
 class SpeculativeSpec(Section, frozen=True, kw_only=True):
     """`[speculative]`: tokens are guessed and several checked in one step. The answer stays what it is."""
 
-    method: Literal["ngram", "draft"] = "ngram"  # looked up in the text so far, or by a smaller model
-    draft_model: str | None = None  # as `path` of [model]; it needs the same tokenizer
+    # Looked up in the text so far, by a smaller model with the same tokenizer, or by a head that was trained to go on
+    # from what the model has computed (EAGLE, arXiv 2401.15077; EAGLE-3, arXiv 2503.01840), which native has not.
+    method: Literal["ngram", "draft", "eagle", "eagle3"] = "ngram"
+    draft_model: str | None = None  # the smaller model or the head, as `path` of [model]
     draft_tokens: Positive = 8  # guessed in a step for each sequence; native: at most
+
+    @property
+    def is_head(self) -> bool:
+        """Whether what guesses is part of a model, without a tokenizer of its own."""
+        return self.method in ("eagle", "eagle3")
 
 
 class JobSection(Section, frozen=True, kw_only=True):
@@ -257,10 +264,14 @@ def _check_time(key: str, value: str) -> None:
 
 
 def _check_speculative(key: str, speculative: SpeculativeSpec, pool: PoolSpec) -> None:
-    if speculative.method == "draft" and speculative.draft_model is None:
-        raise SpecError("speculative.draft_model", None, "expected the smaller model that method 'draft' guesses with")
-    if speculative.method != "draft" and speculative.draft_model is not None:
-        raise SpecError("speculative.draft_model", speculative.draft_model, "expected with method 'draft' only")
+    method, draft = speculative.method, speculative.draft_model
+    if method != "ngram" and draft is None:
+        what = "smaller model" if method == "draft" else "head"
+        raise SpecError("speculative.draft_model", None, f"expected the {what} that method '{method}' guesses with")
+    if method == "ngram" and draft is not None:
+        raise SpecError("speculative.draft_model", draft, "expected no model with method 'ngram'")
+    if pool.engine == "native" and speculative.is_head:
+        raise SpecError("speculative.method", method, f"expected ngram or draft (engine native of {key})")
     if pool.engine == "native" and speculative.draft_tokens > NATIVE_DRAFT_TOKENS:
         most = f"expected at most {NATIVE_DRAFT_TOKENS} (engine native of {key})"
         raise SpecError("speculative.draft_tokens", speculative.draft_tokens, most)

@@ -15,7 +15,7 @@ from ..core.records import DeploymentRecord, JobRecord
 from ..core.rundir import RunDirectory
 from ..core.spec import DeploymentSpec, PoolSpec, dump_spec, load_spec, parse_spec
 from ..nodes.agent import WorkerEntry
-from ..quant.models import resolve
+from ..quant.models import resolve, resolve_head
 from ..quant.progress import Progress, silent
 from .entries import RouterEntry
 from .launchers import launcher_named
@@ -56,7 +56,8 @@ def with_model_found(spec: DeploymentSpec, progress: Progress = silent) -> Deplo
     model = msgspec.structs.replace(spec.model, path=str(directory), name=name)
     speculative = spec.speculative
     if speculative is not None and speculative.draft_model is not None:
-        draft = resolve(speculative.draft_model, progress)
+        find = resolve_head if speculative.is_head else resolve
+        draft = find(speculative.draft_model, progress)
         speculative = msgspec.structs.replace(speculative, draft_model=str(draft))
     return msgspec.structs.replace(spec, model=model, speculative=speculative)
 

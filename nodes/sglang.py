@@ -55,7 +55,7 @@ class SGLangAdapter:
         if guesses.method == "ngram":
             return flags(speculative_algorithm="NGRAM", speculative_num_draft_tokens=guesses.draft_tokens)
         return flags(  # one chain of guesses: a step for each, and the token behind them is counted too
-            speculative_algorithm="STANDALONE",
+            speculative_algorithm={"draft": "STANDALONE"}.get(guesses.method, guesses.method.upper()),
             speculative_draft_model_path=guesses.draft_model,
             speculative_num_steps=guesses.draft_tokens,
             speculative_eagle_topk=1,

@@ -46,9 +46,10 @@ class VLLMAdapter:
         guesses = launch.speculative
         if guesses is None:
             return []
-        config = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}
-        if guesses.method == "draft":
-            config = {"method": "draft_model", "model": guesses.draft_model}
+        config: dict[str, object] = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+        if guesses.method != "ngram":
+            method = {"draft": "draft_model"}.get(guesses.method, guesses.method)
+            config = {"method": method, "model": guesses.draft_model}
         return flags(speculative_config=json.dumps(config | {"num_speculative_tokens": guesses.draft_tokens}))
 
     def _multi_node(self, launch: EngineLaunch) -> list[str]:

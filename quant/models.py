@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,8 @@ KNOWN = {
 GGUF = "gguf"  # quantization of a model whose linear layers keep a GGUF file's blocks
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = f"a model directory, a .gguf file, a hub id such as org/name, or {', '.join(KNOWN)}"
-_REQUIRED = ("config.json", "tokenizer.json", "*.safetensors")
+_OF_HEAD = ("config.json", "*.safetensors")
+_OF_MODEL = ("tokenizer.json", *_OF_HEAD)
 
 
 def resolve(path: str, progress: Progress = silent, quantization: str | None = None) -> Path:
@@ -50,6 +52,14 @@ def resolve(path: str, progress: Progress = silent, quantization: str | None = N
     return directory
 
 
+def resolve_head(path: str, progress: Progress = silent) -> Path:
+    """The absolute directory of a head that guesses for a model: config.json and *.safetensors, no tokenizer.
+
+    Raises as `resolve`.
+    """
+    return check_directory(_find(path, progress, False), _OF_HEAD)
+
+
 def fetch(name: str, progress: Progress = silent, keep_quantized: bool = False) -> Path:
     """The directory of the model that is known by `name`; downloads and converts it the first time."""
     if name not in KNOWN:
@@ -59,9 +69,9 @@ def fetch(name: str, progress: Progress = silent, keep_quantized: bool = False) 
     return check_directory(cache.make_once(_cache_name(model.name, keep_quantized), make, progress))
 
 
-def check_directory(directory: Path) -> Path:
-    """`directory`, if it has what a model needs. Raises CorruptModelError that lists what is missing."""
-    missing = [pattern for pattern in _REQUIRED if not any(directory.glob(pattern))]
+def check_directory(directory: Path, required: Sequence[str] = _OF_MODEL) -> Path:
+    """`directory`, if it has what is required of a model. Raises CorruptModelError that lists what is missing."""
+    missing = [pattern for pattern in required if not any(directory.glob(pattern))]
     if missing:
         raise CorruptModelError(f"model directory {directory} lacks {', '.join(missing)}")
     return directory

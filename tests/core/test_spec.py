@@ -191,9 +191,11 @@ def test_guesses_are_looked_up_unless_a_draft_is_named():
 @pytest.mark.parametrize(
     ("lines", "key", "said"),
     [
-        ('method = "eagle"', "speculative.method", "ngram"),
+        ('method = "medusa"', "speculative.method", "ngram"),
+        ('method = "eagle"\ndraft_model = "org/head"', "speculative.method", "expected ngram or draft"),
+        ('method = "eagle3"', "speculative.draft_model", "expected the head that method 'eagle3'"),
         ('method = "draft"', "speculative.draft_model", "expected the smaller model"),
-        ('draft_model = "org/small"', "speculative.draft_model", "with method 'draft' only"),
+        ('draft_model = "org/small"', "speculative.draft_model", "expected no model with method 'ngram'"),
         ("draft_tokens = 16", "speculative.draft_tokens", "expected at most 15"),
         ("draft_tokens = 0", "speculative.draft_tokens", "1"),
         ("tokens = 3", "speculative.tokens", "draft_tokens"),
@@ -207,3 +209,8 @@ def test_guesses_that_cannot_be_are_refused(lines, key, said):
 
 def test_other_engines_may_guess_more():
     assert speculative("draft_tokens = 16", "sglang").speculative is not None
+
+
+def test_other_engines_have_heads_that_guess():
+    spec = speculative('method = "eagle3"\ndraft_model = "org/head"', "sglang").speculative
+    assert spec is not None and spec.is_head

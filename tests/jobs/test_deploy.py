@@ -28,3 +28,13 @@ def test_without_a_draft_there_is_none_to_find(tmp_path):
     model = directory(tmp_path / "large")
     spec = with_model_found(parse_spec(f"name = 'x'\n[model]\npath = '{model}'\n[[pool]]\n[speculative]\n"))
     assert spec.speculative is not None and spec.speculative.draft_model is None
+
+
+def test_a_head_that_guesses_has_no_tokenizer(tmp_path):
+    model, head = directory(tmp_path / "large"), directory(tmp_path / "head")
+    (head / "tokenizer.json").unlink()
+    guesses = f"[speculative]\nmethod = 'eagle3'\ndraft_model = '{head}'\n"
+    spec = with_model_found(
+        parse_spec(f"name = 'x'\n[model]\npath = '{model}'\n[[pool]]\nengine = 'sglang'\n{guesses}")
+    )
+    assert spec.speculative is not None and spec.speculative.draft_model == str(head)

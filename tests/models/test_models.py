@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from slurminfer.core.errors import CorruptModelError, ModelError, ModelNotFoundError
-from slurminfer.quant.models import fetch, resolve
+from slurminfer.quant.models import fetch, resolve, resolve_head
 
 # Resolves a model; says when it converts, and then stays there until a file "go" is there.
 RESOLVER = """
@@ -47,6 +47,14 @@ def test_a_directory_is_itself(directory, monkeypatch):
 def test_a_directory_in_the_users_home(directory, monkeypatch):
     monkeypatch.setenv("HOME", str(directory.parent))
     assert resolve("~/model") == directory
+
+
+def test_a_head_needs_no_tokenizer_of_its_own(directory):
+    (directory / "tokenizer.json").unlink()
+    assert resolve_head(str(directory)) == directory
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(CorruptModelError, match=re.escape(f"{directory} lacks *.safetensors")):
+        resolve_head(str(directory))
 
 
 def test_a_directory_that_lacks_files_says_which(directory):

@@ -84,6 +84,7 @@ def test_every_engine_is_told_the_dtype_of_its_kv_cache(engine, dtype, tmp_path)
 
 NGRAM = SpeculativeSpec(draft_tokens=5)
 DRAFT = SpeculativeSpec(method="draft", draft_model="/models/small", draft_tokens=4)
+EAGLE3 = SpeculativeSpec(method="eagle3", draft_model="/models/head", draft_tokens=3)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,21 @@ DRAFT = SpeculativeSpec(method="draft", draft_model="/models/small", draft_token
             {
                 "--speculative-algorithm": "STANDALONE", "--speculative-draft-model-path": "/models/small",
                 "--speculative-num-steps": "4", "--speculative-eagle-topk": "1", "--speculative-num-draft-tokens": "5",
+            },
+        ),
+        (
+            "sglang",
+            EAGLE3,
+            {
+                "--speculative-algorithm": "EAGLE3", "--speculative-draft-model-path": "/models/head",
+                "--speculative-num-steps": "3", "--speculative-eagle-topk": "1", "--speculative-num-draft-tokens": "4",
+            },
+        ),
+        (
+            "vllm",
+            EAGLE3,
+            {
+                "--speculative-config": '{"method": "eagle3", "model": "/models/head", "num_speculative_tokens": 3}'
             },
         ),
         (
