@@ -62,6 +62,55 @@ def join_splits(parts: torch.Tensor, sums: torch.Tensor, whole: torch.Tensor) ->
     )  # fmt: skip
 
 
+def _attend_tokens(
+    queries: tl.tensor,
+    tokens: tl.tensor,
+    table: tl.tensor,
+    at: int,
+    end: int,
+    firsts: tl.tensor,
+    lasts: tl.tensor,
+    kv_head: int,
+    scale: float,  # times log2(e): exponentials are of base 2
+    best: tl.tensor,
+    total: tl.tensor,
+    out: tl.tensor,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    WIDTH: tl.constexpr,  # head_dim, padded
+    BLOCK: tl.constexpr,  # tokens of a block of the cache
+    TOKENS: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """`best`, `total` and `out` of queries [n, WIDTH] after up to TOKENS more tokens of a block table, from `at` on.
+
+    Each query sees the tokens from its own of `firsts` [n] up to that of `lasts` [n], none of them behind `end`. `best`
+    [n] are the highest scores, `total` [n] and `out` [n, WIDTH] sums of weights and of weighted values.
+    """
+    place, channel = at + tl.arange(0, TOKENS), tl.arange(0, WIDTH)
+    is_there, is_channel = place < end, channel < HEAD_DIM
+    block = tl.load(table + place // BLOCK, mask=is_there, other=0).to(tl.int64)
+    line = (block * (2 * KV_HEADS) + kv_head) * BLOCK + place % BLOCK
+    keys = tl.load(
+        tokens + line[None, :] * HEAD_DIM + channel[:, None], mask=is_there[None, :] & is_channel[:, None], other=0.0
+    )
+    values = tl.load(
+        tokens + (line + KV_HEADS * BLOCK)[:, None] * HEAD_DIM + channel[None, :],
+        mask=is_there[:, None] & is_channel[None, :],
+        other=0.0,
+    )
+    is_seen = (place[None, :] >= firsts[:, None]) & (place[None, :] < lasts[:, None])
+    scores = tl.where(is_seen, tl.dot(queries, keys, input_precision="ieee") * scale, -float("inf"))
+    higher = tl.maximum(best, tl.max(scores, 1))
+    base = tl.where(higher > -float("inf"), higher, 0.0)  # of a query that has seen nothing yet
+    shrink = tl.exp2(best - base)
+    weights = tl.exp2(scores - base[:, None])
+    out = out * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+    return higher, total * shrink + tl.sum(weights, 1), out
+
+
+attend_tokens = triton.jit(_attend_tokens)
+
+
 def _attend_split(
     q: tl.tensor,
     tokens: tl.tensor,
@@ -96,29 +145,13 @@ def _attend_split(
     best = tl.full((ROWS,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
     out = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
+    table = tables + sequence * table_stride
+    firsts, lasts = tl.full((ROWS,), begin, dtype=tl.int32), tl.full((ROWS,), end, dtype=tl.int32)
     for at in range(begin, end, TOKENS):
-        place = at + tl.arange(0, TOKENS)
-        is_there = place < end
-        block = tl.load(tables + sequence * table_stride + place // BLOCK, mask=is_there, other=0).to(tl.int64)
-        row = (block * (2 * KV_HEADS) + kv_head) * BLOCK + place % BLOCK
-        keys = tl.load(
-            tokens + row[None, :] * HEAD_DIM + channel[:, None],
-            mask=is_there[None, :] & is_channel[:, None],
-            other=0.0,
-        )
-        values = tl.load(
-            tokens + (row + KV_HEADS * BLOCK)[:, None] * HEAD_DIM + channel[None, :],
-            mask=is_there[:, None] & is_channel[None, :],
-            other=0.0,
-        )
-        scores = tl.dot(queries, keys, input_precision="ieee") * scale
-        scores = tl.where(is_there[None, :], scores, -float("inf"))
-        higher = tl.maximum(best, tl.max(scores, 1))
-        shrink = tl.exp2(best - higher)
-        weights = tl.exp2(scores - higher[:, None])
-        total = total * shrink + tl.sum(weights, 1)
-        out = out * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
-        best = higher
+        best, total, out = attend_tokens(
+            queries, tokens, table, at, end, firsts, lasts, kv_head, scale, best, total, out,
+            KV_HEADS, HEAD_DIM, WIDTH, BLOCK, TOKENS,
+        )  # fmt: skip
     out = out / tl.where(total > 0, total, 1.0)[:, None]
     place = head * splits + split
     tl.store(parts + place[:, None] * HEAD_DIM + channel[None, :], out, mask=is_part)

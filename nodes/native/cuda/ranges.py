@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from ..kv_cache import KVCache
-from .attention import FEWEST_QUERIES, join_splits, splits_of
+from .attention import FEWEST_QUERIES, attend_tokens, join_splits, splits_of
 
 if TYPE_CHECKING:
     from ..parallel.ranges import Ranges
@@ -107,30 +107,12 @@ def _attend_tile(
     best = tl.full((MEMBERS,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((MEMBERS,), dtype=tl.float32)
     out = tl.zeros((MEMBERS, WIDTH), dtype=tl.float32)
+    table, lasts = tables + sequence * table_stride, tl.minimum(last, end)
     for at in range(begin, end, TOKENS):
-        place = at + tl.arange(0, TOKENS)
-        is_there = place < end
-        block = tl.load(tables + sequence * table_stride + place // BLOCK, mask=is_there, other=0).to(tl.int64)
-        line = (block * (2 * KV_HEADS) + kv_head) * BLOCK + place % BLOCK
-        keys = tl.load(
-            tokens + line[None, :] * HEAD_DIM + channel[:, None],
-            mask=is_there[None, :] & is_channel[:, None],
-            other=0.0,
-        )
-        values = tl.load(
-            tokens + (line + KV_HEADS * BLOCK)[:, None] * HEAD_DIM + channel[None, :],
-            mask=is_there[:, None] & is_channel[None, :],
-            other=0.0,
-        )
-        is_seen = (place[None, :] >= first[:, None]) & (place[None, :] < tl.minimum(last, end)[:, None])
-        scores = tl.where(is_seen, tl.dot(queries, keys, input_precision="ieee") * scale, -float("inf"))
-        higher = tl.maximum(best, tl.max(scores, 1))
-        base = tl.where(higher > -float("inf"), higher, 0.0)  # of a row that has seen nothing yet
-        shrink = tl.exp2(best - base)
-        weights = tl.exp2(scores - base[:, None])
-        total = total * shrink + tl.sum(weights, 1)
-        out = out * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
-        best = higher
+        best, total, out = attend_tokens(
+            queries, tokens, table, at, end, first, lasts, kv_head, scale, best, total, out,
+            KV_HEADS, HEAD_DIM, WIDTH, BLOCK, TOKENS,
+        )  # fmt: skip
     out = out / tl.where(total > 0, total, 1.0)[:, None]
     part = (row * (KV_HEADS * QUERIES) + head) * splits + split
     tl.store(means + part[:, None] * MEAN_STRIDE + channel[None, :], out, mask=is_part)
