@@ -11,9 +11,7 @@ import asyncio
 import json
 import re
 import socket
-import sys
 import time
-from collections.abc import Sequence
 from typing import cast
 
 import uvloop
@@ -85,9 +83,8 @@ class Upstream(asyncio.Protocol):
         if path.startswith(b"/steps/"):
             self._engine.steps_per_s = float(path.removeprefix(b"/steps/"))
         said = json.dumps({"streams": len(self._engine.streams)}).encode()
-        self.transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
-        )
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(said)
+        self.transport.write(head + said)
 
 
 class Client(asyncio.Protocol):
@@ -97,10 +94,13 @@ class Client(asyncio.Protocol):
         self._request, self._tail = request, b""
         self.events = 0
         self.late_s: list[float] | None = None  # for each event from its making, where asked for
-        self.first: asyncio.Future[float] = asyncio.get_running_loop().create_future()  # seconds
+        self.first: asyncio.Future[float] = asyncio.get_running_loop().create_future()  # seconds until it came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport, self._began = cast(asyncio.Transport, transport), time.monotonic()
+        self.transport = cast(asyncio.Transport, transport)
+
+    def ask(self) -> None:
+        self._began = time.monotonic()
         self.transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -121,22 +121,19 @@ class Client(asyncio.Protocol):
 
 
 async def open_streams(url: str, key: str, count: int) -> list[Client]:
-    """So many streams that have all begun."""
+    """So many streams, asked for at once, that have all begun."""
     host, port = url.removeprefix("http://").split(":")
     body = json.dumps({"model": "streams", "prompt": "Count.", "max_tokens": 10**6, "stream": True})
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
     request = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     loop = asyncio.get_running_loop()
     clients = [(await loop.create_connection(lambda: Client(request), host, int(port)))[1] for _ in range(count)]
+    await asyncio.sleep(0.1)
+    for client in clients:
+        client.ask()
     async with asyncio.timeout(60):
         await asyncio.gather(*(client.first for client in clients))
     return clients
-
-
-async def close(clients: Sequence[Client]) -> None:
-    for client in clients:
-        client.transport.abort()
-    await asyncio.sleep(0)
 
 
 async def main() -> None:
@@ -149,4 +146,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main()))
+    uvloop.run(main())

@@ -65,7 +65,7 @@ class Answer:
             chunk = await _read(self.worker, self._response)
 
     async def pour(self, write: Callable[[bytes], bool]) -> None:
-        """Between two of `chunks`: give the body to `write` as it comes, as long as that is cheap and `write` says True."""
+        """Give the body to `write` as it comes, while that says True; then `chunks` go on. May return at any time."""
         await self._response.splice.pour(write)
 
     def close(self) -> None:

@@ -1,9 +1,10 @@
 """Events from a worker's socket to whoever passes them on, without a task waking up for each.
 
-aiohttp's client hands a body over through a queue and a sleeping task, which costs more than all else that is done with
-an event. A splice stands between a worker's connection and aiohttp for one answer. It gives aiohttp the head. If that
-announces events in chunks, it takes the chunks apart itself, and gives aiohttp the end of the body again, or whatever
-it does not know. So requests, heads, trailers, errors and the reuse of connections stay aiohttp's.
+aiohttp's client hands a body over through a queue to a sleeping task, which takes longer than everything else that is
+done with an event. A splice stands between a worker's connection and aiohttp, for one answer. If the head announces
+events in chunks, aiohttp gets the head and the last chunk, and the splice takes apart what is between them; of any
+other answer aiohttp gets everything. So requests, heads, trailers and the reuse of connections stay aiohttp's, and a
+body that breaks off is an error of its `content`.
 """
 
 import asyncio
@@ -15,44 +16,46 @@ import aiohttp
 
 _MOST_HELD = 64 * 1024  # bytes that wait to be read
 _MOST_HEAD = 64 * 1024
-_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
-_INVALID = b"?\r\n"  # what no parser takes for a chunk's size
+_LINE, _LONGEST_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n"), 1024
 
 
 class Chunks:
-    """A chunked body (RFC 9112, 7.1) as bytes. Stops before the last chunk and before anything unusual."""
+    """A chunked body (RFC 9112, 7.1) without its framing, up to the last chunk."""
 
     def __init__(self) -> None:
-        self._short = b""  # too little to understand
-        self._left = 0  # bytes missing of the chunk that has begun
-        self.rest: bytes | None = None  # what stopped it, for another parser at the beginning of a chunk
+        self._line = b""  # the beginning of a chunk's first line
+        self._left, self._end = 0, b""  # what is missing of a chunk: bytes of content, and its line's end
+        self.rest: bytes | None = None  # from the last chunk on
+        self.broken = False  # no chunks; nothing that follows makes sense
 
     def feed(self, data: bytes) -> bytes:
-        """The content of `data`."""
-        data, at, parts = self._short + data, 0, []
-        self._short = b""
+        """The content that `data` has. Not to be called again once there is a `rest` or it is `broken`."""
+        if self._line:
+            data, self._line = self._line + data, b""
+        at, parts = 0, []
         while at < len(data):
-            if not self._left:
-                line = _SIZE.match(data, at)
-                if line is None and len(data) - at < 10 and b"\n" not in data[at:]:
-                    self._short = data[at:]
+            if not self._end:
+                line = _LINE.match(data, at)
+                if line is None:
+                    self._line = data[at:]
+                    self.broken = b"\n" in self._line or len(self._line) > _LONGEST_LINE
                     break
-                if line is None or not (size := int(line[1], 16)):
+                self._left, self._end = int(line[1], 16), b"\r\n"
+                if not self._left:
                     self.rest = data[at:]
                     break
-                self._left, at = size, line.end()
-            end = at + self._left
-            if data.startswith(b"\r\n", end):
-                parts.append(data[at:end])
-                self._left, at = 0, end + 2
-            elif len(data) >= end + 2:
-                self.rest = _INVALID
-                break
-            else:  # its last byte stays, so that what is missing is never only the line's end
-                until = min(len(data), end - 1)
-                parts.append(data[at:until])
-                self._left, self._short = end - until, data[until:]
-                break
+                at = line.end()
+            content = data[at : at + self._left]
+            parts.append(content)
+            self._left -= len(content)
+            at += len(content)
+            if not self._left:
+                end = data[at : at + len(self._end)]
+                if not self._end.startswith(end):
+                    self.broken = True
+                    break
+                self._end = self._end[len(end) :]
+                at += len(end)
         return b"".join(parts)
 
 
@@ -65,13 +68,14 @@ class Splice(asyncio.Protocol):
         self._take: Callable[[bytes], None] = self._take_head
         self._chunks = Chunks()
         self._held = b""  # the beginning of a head, then content that nobody has read
+        self._rest: bytes | None = None  # what aiohttp is to get after that
         self._write: Callable[[bytes], bool] | None = None
         self._paused = self._over = False
         self._waiter: asyncio.Future[None] | None = None
         self._transport.set_protocol(self)
 
     async def read(self) -> bytes:
-        """Content as it comes. Nothing: there is no more here, aiohttp's `content` has the rest, or says what is wrong."""
+        """Content as it comes; none where aiohttp's `content` has what follows, or says what is wrong."""
         while not self._held and not self._over:
             await self._wait()
         data, self._held = self._held, b""
@@ -102,7 +106,6 @@ class Splice(asyncio.Protocol):
         self._aiohttp.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._give_back()
         self._aiohttp.connection_lost(error)
         self._end()
 
@@ -115,38 +118,37 @@ class Splice(asyncio.Protocol):
         if _announces_events(head):
             self._aiohttp.data_received(head)
             self._take = self._take_body
-            if body:
-                self._take_body(body)
+            self._take_body(body)
         else:
+            self._rest = head + body
             self._end()
-            self._chunks.rest = head + body
             self._give_back()
 
     def _take_body(self, data: bytes) -> None:
         content = self._chunks.feed(data)
         if self._chunks.rest is not None:
-            self._take = self._take_rest
-            self._pause()
+            self._rest = self._chunks.rest
+            self._pause()  # a worker that closes its connection now is to be heard after the rest
             self._end()
-        if self._write is None:
+        elif self._chunks.broken:
+            self._transport.abort()  # to aiohttp, that is a body without an end
+        if not content:
+            return
+        if self._write is not None:
+            if self._write(content):
+                return
+            self._write = None
+            self._pause()
+        else:
             self._held += content
             if len(self._held) > _MOST_HELD:
                 self._pause()
-        elif not content or self._write(content):
-            return
-        else:
-            self._write = None
-            self._pause()
         self._wake()
-
-    def _take_rest(self, data: bytes) -> None:
-        assert self._chunks.rest is not None
-        self._chunks.rest += data
 
     def _give_back(self) -> None:
         """aiohttp is its connection's protocol again."""
-        if self._chunks.rest is not None:
-            rest, self._chunks.rest = self._chunks.rest, None
+        if self._rest is not None:
+            rest, self._rest = self._rest, None
             self._transport.set_protocol(self._aiohttp)
             self._resume()
             self._aiohttp.data_received(rest)
