@@ -132,17 +132,13 @@ class Splice(asyncio.Protocol):
             self._end()
         elif self._chunks.broken:
             self._transport.abort()  # to aiohttp, that is a body without an end
-        if not content:
+        if not content or (self._write is not None and self._write(content)):
             return
-        if self._write is not None:
-            if self._write(content):
-                return
-            self._write = None
-            self._pause()
-        else:
+        if self._write is None:
             self._held += content
             if len(self._held) > _MOST_HELD:
                 self._pause()
+        self._write = None
         self._wake()
 
     def _give_back(self) -> None:
@@ -203,5 +199,4 @@ def _announces_events(head: bytes) -> bool:
         head.startswith(b"http/1.1 200 ")
         and b"\r\ncontent-type: text/event-stream" in head
         and b"\r\ntransfer-encoding: chunked\r\n" in head
-        and head.count(b"\r\ntransfer-encoding:") == 1
     )

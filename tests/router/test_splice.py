@@ -81,7 +81,7 @@ def worker():
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def routed(request, tmp_path, worker):
+def routed(request, tmp_path, worker, caplog):
     """A router before `worker`, on either event loop."""
     loop = Loop(uvloop.new_event_loop() if request.param == "uvloop" else asyncio.new_event_loop())
     deployment = Deployment(loop, tmp_path / "run")
@@ -93,6 +93,7 @@ def routed(request, tmp_path, worker):
     yield deployment
     deployment.close()
     loop.close()
+    assert not [record for record in caplog.get_records("call") if record.levelname == "ERROR"]
 
 
 as_shipped = pytest.mark.parametrize("routed", ["uvloop"], indirect=True)
@@ -165,6 +166,48 @@ def test_content_comes_by_the_splice_and_its_end_by_aiohttp(worker):
     assert asyncio.run(ask()) == ([ONE, b""], b"")
 
 
+def test_a_worker_may_close_its_connection_before_the_end_was_read(worker):
+    async def ask():
+        async with make_client("key") as client, client.post(worker.url, data=b"{}") as response:
+            assert isinstance(response, SplicedResponse)
+            await asyncio.sleep(0.1)
+            return await response.splice.read(), await response.splice.read(), await response.content.readany()
+
+    worker.says(STREAM, stays=False)
+    for run in (asyncio.run, uvloop.run):
+        assert run(ask()) == (ONE + TWO, b"", b"")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_what_is_poured_keeps_its_order(worker, run):
+    async def ask():
+        async with make_client("key") as client, client.post(worker.url, data=b"{}") as response:
+            assert isinstance(response, SplicedResponse)
+            splice, poured = response.splice, []
+
+            def write(data):
+                poured.append(data)
+                asyncio.get_running_loop().call_soon(splice.data_received, chunk(TWO))  # before the task goes on
+                return False
+
+            await asyncio.sleep(0.1)
+            await splice.pour(write)
+            assert not poured, "what has come before is to be read"
+            assert await splice.read() == ONE
+            await splice.pour(write)
+            assert poured == [ONE], "it said that this was enough"
+            return await splice.read()
+
+    def say(connection):
+        connection.sendall(HEAD + chunk(ONE))
+        time.sleep(0.3)
+        connection.sendall(chunk(ONE))
+        time.sleep(0.3)
+
+    worker.say = say
+    assert run(ask()) == TWO
+
+
 def test_a_stream_may_be_cut_anywhere(routed, worker):
     for cut in range(1, len(STREAM)):
         worker.says(STREAM[:cut], STREAM[cut:])
@@ -206,17 +249,34 @@ def test_connections_are_used_again_after_streams_with_trailers_and_other_answer
     assert len(set(worker.asked)) <= 2, "one, and another while a probe had it"
 
 
+def test_an_answer_that_has_no_body_is_not_waited_for(routed, worker):
+    worker.says(HEAD.replace(b"200 OK", b"204 No Content"))
+    assert routed.chat(stream=True).status_code == 204
+
+
+def test_a_head_without_an_end_is_not_waited_for(routed, worker):
+    worker.says(HEAD[:-2] + b"X-Long: " + b"x" * 100_000)
+    assert routed.chat(stream=True).status_code == 503
+
+
+def test_a_body_larger_than_sockets_hold_arrives(routed, worker):
+    worker.says(STREAM)
+    assert routed.chat(stream=True, prompt="x" * 40_000_000).content == ONE + TWO
+
+
 def test_unusual_chunks_pass(routed, worker):
     worker.says(HEAD, chunk(ONE), b"%X;name=value\r\n%b\r\n" % (len(TWO), TWO), chunk(ONE), LAST)
     assert routed.chat(stream=True).content == ONE + TWO + ONE
 
 
+DEATHS = [b"", b"f", b"f\r\n", chunk(TWO)[:9], chunk(TWO)[:-1], b"0\r\n"]
+NO_CHUNKS = [b"f\r\n" + TWO + b"??", b"?\r\n"]
+
+
 @as_shipped
-@pytest.mark.parametrize(
-    "end", [b"", b"f", b"f\r\n", chunk(TWO)[:9], chunk(TWO)[:-1], b"0\r\n", b"f\r\n" + TWO + b"?? ", b"?\r\n"]
-)
-def test_a_stream_that_dies_anywhere_ends_with_an_error_event(routed, worker, end):
-    worker.says(HEAD, chunk(ONE), end, stays=False)
+@pytest.mark.parametrize(("end", "stays"), [(end, False) for end in DEATHS] + [(end, True) for end in NO_CHUNKS])
+def test_a_stream_that_breaks_off_anywhere_ends_with_an_error_event(routed, worker, end, stays):
+    worker.says(HEAD, chunk(ONE), end, stays=stays)
     *events, error = routed.chat(stream=True).content.removesuffix(b"\n\n").split(b"\n\n")
     assert [event + b"\n\n" for event in events] in ([ONE], [ONE, TWO])
     assert "broke off" in json.loads(error.removeprefix(b"data: "))["error"]["message"]
@@ -233,21 +293,23 @@ def test_a_client_of_http_1_0_gets_events_without_chunks(routed, worker):
 class Flood:
     """Says many events, and counts them."""
 
-    EVENT, EVENTS = b"data: %b\n\n" % (b"x" * 9992), 6400  # 64 MB, far more than sockets hold
-
-    def __init__(self):
+    def __init__(self, events=6400, size=10_000):  # far more than sockets hold
+        self.events, self.size = events, size
         self.said, self.error = 0, None
 
     def __call__(self, connection):
         connection.sendall(HEAD)
         try:
-            while self.said < self.EVENTS:
-                connection.sendall(chunk(self.EVENT))
+            while self.said < self.events:
+                connection.sendall(chunk(self.event(self.said)))
                 self.said += 1
             connection.sendall(LAST)
         except OSError as error:
             self.error = error
         return False
+
+    def event(self, number):
+        return b"data: %0*d\n\n" % (self.size, number)
 
     def stands_still(self):
         before = self.said
@@ -257,14 +319,15 @@ class Flood:
 
 def test_a_client_that_does_not_read_stops_its_worker_and_then_gets_everything(routed, worker, eventually):
     worker.say = flood = Flood()
-    with asked_by_hand(routed) as client:
+    with routed.http.stream("POST", "/v1/completions", json={"model": "stub-model"}) as answer:
         eventually(flood.stands_still)
-        assert flood.said < flood.EVENTS / 2
+        assert flood.said < flood.events / 2
         assert routed.http.get("/health").status_code == 200, "others do not wait for it"
         found = bytearray()
-        while not found.endswith(LAST):
-            found += client.recv(1 << 20)
-    assert flood.said == flood.EVENTS and found.count(flood.EVENT) == flood.EVENTS
+        for data in answer.iter_raw():
+            found += data
+            time.sleep(0.0002)  # so that there is more to wait for
+    assert found == b"".join(map(flood.event, range(flood.events)))
 
 
 def test_a_client_that_hangs_up_without_having_read_stops_its_worker(routed, worker, eventually):
@@ -274,3 +337,12 @@ def test_a_client_that_hangs_up_without_having_read_stops_its_worker(routed, wor
     eventually(lambda: flood.error)
     eventually(lambda: routed.workers()["raw"]["in_flight"] == 0)
     assert routed.workers()["raw"]["healthy"]
+
+
+def test_clients_that_hang_up_while_events_come(routed, worker, eventually):
+    for _ in range(20):
+        worker.say = flood = Flood(events=10**9, size=10)
+        with asked_by_hand(routed) as client:
+            for _ in range(20):
+                assert client.recv(1 << 16)
+        eventually(lambda flood=flood: flood.error)
