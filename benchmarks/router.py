@@ -44,7 +44,7 @@ from . import GIVEN
 from .router_streams import Client, open_streams
 
 PACES = {1: 200, 64: 180, 256: 45}  # steps/s by streams
-SECONDS, CALM = 3.0, 20
+SECONDS, CALM = 2.0, 20
 RESULT = Path(__file__).parent / "results/router.json"
 
 
@@ -151,7 +151,7 @@ async def measure(way: Way, worker: Way, streams: int) -> dict[str, float]:
     for client in clients:
         client.late_s = None
     found["late_s"] = statistics.median(late)
-    found["late_p99_s"] = statistics.quantiles(late, n=100)[98]
+    found["late_p99_s"] = statistics.quantiles(late, n=100, method="inclusive")[98]
     for name, pace in (("pace", PACES[streams]), ("flood", 0)):
         ask(worker, f"/steps/{pace}")
         await asyncio.sleep(0.5)
@@ -204,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sglang-router", type=Path, metavar="PYTHON", help="an interpreter that has it")
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="measure the router of another checkout too")
-    parser.add_argument("--streams", default="1,64,256")
+    parser.add_argument("--streams", type=int, nargs="+", choices=PACES, default=list(PACES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
@@ -217,9 +217,7 @@ def main() -> None:
             ways["slurminfer before"] = stack.enter_context(ours(worker, folder / "before", before))
         if given.sglang_router:
             ways["sglang-router"] = stack.enter_context(sglang_router(worker, given.sglang_router.absolute()))
-        results = {
-            streams: compare(ways, worker, streams, given.rounds) for streams in map(int, given.streams.split(","))
-        }
+        results = {streams: compare(ways, worker, streams, given.rounds) for streams in given.streams}
     show(results)
     given.out.write_text(json.dumps({"cpus": os.cpu_count(), "results": results}, indent=1) + "\n")
 

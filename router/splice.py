@@ -1,10 +1,10 @@
 """Events from a worker's socket to whoever passes them on, without a task waking up for each.
 
-aiohttp's client hands a body over through a queue to a sleeping task, which takes longer than everything else that is
-done with an event. A splice stands between a worker's connection and aiohttp, for one answer. If the head announces
-events in chunks, aiohttp gets the head and the last chunk, and the splice takes apart what is between them; of any
-other answer aiohttp gets everything. So requests, heads, trailers and the reuse of connections stay aiohttp's, and a
-body that breaks off is an error of its `content`.
+aiohttp's client hands a body over through a queue to a sleeping task. That, and its writing of a chunk, took more than
+half of the CPU time that the router spent on an event outside the kernel. A splice stands between a worker's connection
+and aiohttp, for one answer. If the head announces events in chunks, aiohttp gets the head and the last chunk, and the
+splice takes apart what is between them; of any other answer aiohttp gets everything. So requests, heads, trailers and
+the reuse of connections stay aiohttp's, and a body that breaks off is an error of its `content`.
 """
 
 import asyncio
@@ -14,8 +14,7 @@ from typing import cast
 
 import aiohttp
 
-_MOST_HELD = 64 * 1024  # bytes that wait to be read
-_MOST_HEAD = 64 * 1024
+_MOST_HELD = _MOST_HEAD = 64 * 1024  # bytes; a longer head is left to aiohttp, which refuses it
 _LINE, _LONGEST_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n"), 1024
 
 
@@ -84,7 +83,7 @@ class Splice(asyncio.Protocol):
         return data
 
     async def pour(self, write: Callable[[bytes], bool]) -> None:
-        """Content to `write` as it comes, until that says False. It goes on with `read`."""
+        """Content to `write` as it comes, until that says False, or nothing more comes here; then `read`."""
         if self._held or self._over:
             return
         self._write = write
