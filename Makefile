@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint sandbox-packages bench-engine bench-parallel bench-quant legacy clean
+.PHONY: help install demo test lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
@@ -10,6 +10,7 @@ help:
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
 	@echo "make bench-engine   native engine against vLLM, llama.cpp and transformers; writes benchmarks/results/engine.json"
+	@echo "make bench-router   the router against sglang-router, and none; writes benchmarks/results/router.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
 install: .venv/.installed
@@ -57,8 +58,8 @@ INTERPRETED := tests/native_model/test_cuda_kernels.py tests/native_parallel/tes
 	$(BIN)/pip install --quiet --upgrade --target .triton -r requirements/triton.txt
 	touch $@
 
-# The engines that ours is compared with, each in an environment of its own: see requirements/. Where there is no apt,
-# vLLM goes without tcmalloc.
+# What ours is compared with, each in an environment of its own: see requirements/. Where there is no apt, vLLM goes
+# without tcmalloc.
 .venv-vllm/.installed: requirements/vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet -r requirements/vllm.txt
@@ -71,6 +72,11 @@ INTERPRETED := tests/native_model/test_cuda_kernels.py tests/native_parallel/tes
 	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF" .venv-llama/bin/pip install --quiet -r requirements/llama.txt
 	touch $@
 
+.venv-sglang-router/.installed: requirements/sglang-router.txt
+	$(PYTHON) -m venv .venv-sglang-router
+	.venv-sglang-router/bin/pip install --quiet -r requirements/sglang-router.txt
+	touch $@
+
 bench-engine: .venv/.installed-dev .venv-vllm/.installed .venv-llama/.installed
 	$(BIN)/python -m benchmarks.engine --vllm .venv-vllm/bin/python --llama-cpp .venv-llama/bin/python
 
@@ -81,5 +87,8 @@ bench-parallel: .venv/.installed-dev
 bench-quant: .venv/.installed-dev legacy
 	$(BIN)/python -m benchmarks.quant
 
+bench-router: .venv/.installed-dev .venv-sglang-router/.installed
+	$(BIN)/python -m benchmarks.router --sglang-router .venv-sglang-router/bin/python
+
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .triton build demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build demo .mypy_cache .ruff_cache .pytest_cache

@@ -17,6 +17,9 @@ class EventGate:
     def feed(self, chunk: bytes) -> bytes:
         """The whole events that are there after `chunk`; possibly none."""
         data = self._held + chunk if self._held else chunk
+        if data.endswith(b"\n\n"):
+            self._held = b""
+            return data
         end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
         if end < 4:  # neither was found
             end = 0

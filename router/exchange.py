@@ -1,7 +1,8 @@
 """One request at one worker: sent as it came, answered as it comes."""
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import aiohttp
 from aiohttp import web
@@ -10,6 +11,7 @@ from yarl import URL
 
 from .registry import TRANSPORT_ERRORS, describe
 from .sockets import watchful_socket
+from .splice import SplicedRequest, SplicedResponse
 from .worker import Worker
 
 CONNECT_TIMEOUT_S = 3.0
@@ -35,7 +37,7 @@ class WorkerLostError(Exception):
 class Answer:
     """A worker's answer whose body has begun; `close` it, which aborts what is still being computed."""
 
-    def __init__(self, worker: Worker, response: aiohttp.ClientResponse, first: bytes) -> None:
+    def __init__(self, worker: Worker, response: SplicedResponse, first: bytes) -> None:
         self.worker = worker
         self._response, self._first = response, first
 
@@ -62,6 +64,10 @@ class Answer:
             yield chunk
             chunk = await _read(self.worker, self._response)
 
+    async def pour(self, write: Callable[[bytes], bool]) -> None:
+        """Give the body to `write` as it comes, while that says True; then `chunks` go on. May return at any time."""
+        await self._response.splice.pour(write)
+
     def close(self) -> None:
         self._response.close()
 
@@ -74,6 +80,8 @@ def make_client(key: str) -> aiohttp.ClientSession:
         headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
+        request_class=SplicedRequest,
+        response_class=SplicedResponse,
     )
 
 
@@ -87,25 +95,24 @@ async def ask(client: aiohttp.ClientSession, worker: Worker, request: web.Reques
         raise
 
 
-async def _send(
-    client: aiohttp.ClientSession, worker: Worker, request: web.Request, body: bytes
-) -> aiohttp.ClientResponse:
+async def _send(client: aiohttp.ClientSession, worker: Worker, request: web.Request, body: bytes) -> SplicedResponse:
     url = URL(f"{worker.record.url}{request.rel_url.raw_path_qs}", encoded=True)
     # aiohttp warns about large bodies given as bytes: it would write them in one go.
     data = io.BytesIO(body)
     try:
-        return await client.request(
+        response = await client.request(
             request.method, url, data=data, headers=forwardable(request.headers), allow_redirects=False
         )
+        return cast(SplicedResponse, response)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise WorkerLostError(worker, error, sent=False) from error
     except TRANSPORT_ERRORS as error:
         raise WorkerLostError(worker, error, sent=True) from error
 
 
-async def _read(worker: Worker, response: aiohttp.ClientResponse) -> bytes:
+async def _read(worker: Worker, response: SplicedResponse) -> bytes:
     try:
-        return await response.content.readany()
+        return await response.splice.read() or await response.content.readany()
     except TRANSPORT_ERRORS as error:
         raise WorkerLostError(worker, error, sent=True) from error
 

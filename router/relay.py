@@ -6,10 +6,11 @@ After it there is no second try: a stream ends with an error event, anything els
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ..core.openai import error_body
 from .answers import failure, no_worker
@@ -65,7 +66,7 @@ class Relay:
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
         await response.prepare(request)
         if answer.is_events:
-            await self._events(response, answer)
+            await self._events(request, response, answer)
         else:
             await self._bytes(request, response, answer)
         return response
@@ -79,12 +80,16 @@ class Relay:
             return failure(502, f"the answer broke off: {error}", code="worker_lost")
         return web.Response(body=body, status=answer.status, headers=answer.headers)
 
-    async def _events(self, response: web.StreamResponse, answer: Answer) -> None:
+    async def _events(self, request: web.Request, response: web.StreamResponse, answer: Answer) -> None:
         gate = EventGate()
+        write = _chunk_writer(request, gate)
         try:
             async for chunk in answer.chunks():
                 if whole := gate.feed(chunk):
-                    await response.write(whole)
+                    await response.write(whole)  # with the head, if it is the first
+                    if write is not None:
+                        await answer.pour(write)
+                        await request.writer.drain()
         except WorkerLostError as error:
             self._report(error, "stream")
             body = error_body(502, f"the stream broke off: {error}", code="worker_lost")
@@ -101,3 +106,22 @@ class Relay:
             self._report(error, "stream")
             if request.transport is not None:
                 request.transport.abort()  # the only way left to say that this is not the whole
+
+
+def _chunk_writer(request: web.Request, gate: EventGate) -> Callable[[bytes], bool] | None:
+    """Writes what passes `gate` to the client; False: wait until the client has read. None where it reads no chunks.
+
+    The same bytes as by `StreamResponse.write`, without what that does for other kinds of answers.
+    """
+    transport, protocol = request.transport, request.protocol
+    if transport is None or request.version != HttpVersion11:
+        return None
+
+    def write(data: bytes) -> bool:
+        if transport.is_closing():
+            return False
+        if whole := gate.feed(data):
+            transport.write(b"%x\r\n%b\r\n" % (len(whole), whole))
+        return not protocol.writing_paused
+
+    return write

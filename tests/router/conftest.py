@@ -24,8 +24,8 @@ WORDS = ["Hello", " from", " the", " stub"]
 class Loop:
     """An event loop in a thread: what runs there answers while the test waits."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
