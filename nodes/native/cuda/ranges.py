@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from ..parallel.ranges import Ranges
 
 _TOKENS = 64  # attended to at once
-_MANY_QUERIES = 128  # of a program with twice as many warps
-_SHARED_MEMORY = 192 << 10  # of a multiprocessor; an H100 has 227 KiB
+_LARGE_TILE = 16 << 10  # bytes; such, and float32, take eight warps to stay in registers
 
 
 def attend_ranges(q: torch.Tensor, layer: int, cache: KVCache, ranges: "Ranges", parts: torch.Tensor) -> None:
@@ -47,19 +46,11 @@ def attend_ranges(q: torch.Tensor, layer: int, cache: KVCache, ranges: "Ranges",
 
 
 def program(queries: int, head_dim: int, size: int) -> dict[str, int]:
-    """What a program is compiled for and with, whose tile has so many queries of numbers of `size` bytes.
-
-    Three loads of keys and values are under way at once, unless shared memory is too small for them.
-    """
+    """What a program is compiled for and with, whose tile has so many queries of numbers of `size` bytes."""
     members, width = max(FEWEST_QUERIES, triton.next_power_of_2(queries)), triton.next_power_of_2(head_dim)
-    loads = (_SHARED_MEMORY - members * width * size) // (2 * _TOKENS * width * size)
-    return {
-        "MEMBERS": members,
-        "WIDTH": width,
-        "TOKENS": _TOKENS,
-        "num_warps": 8 if members >= _MANY_QUERIES else 4,
-        "num_stages": max(1, min(3, loads)),
-    }
+    is_large = size > 2 or members * width * size >= _LARGE_TILE
+    constants = {"MEMBERS": members, "WIDTH": width, "TOKENS": _TOKENS}
+    return {**constants, "num_warps": 8 if is_large else 4, "num_stages": 3}
 
 
 def _attend_tile(

@@ -9,7 +9,8 @@ import torch
 
 from ..kv_cache import KVCache
 
-_TILE_BYTES, _MOST_QUERIES = 32 << 10, 128  # of a tile's queries
+# Numbers of a tile's queries, and how many queries it has at most, by bytes of a number: more leave the registers.
+_TILES = {2: (1 << 14, 128), 4: (1 << 12, 32)}
 
 
 class Seen(Protocol):
@@ -47,8 +48,9 @@ class Ranges:
 
 def tile_height(queries: int, head_dim: int, dtype: torch.dtype) -> int:
     """Rows that a program attends with, where so many queries of each share a key-value head."""
+    numbers, most = _TILES[dtype.itemsize]
     width = 1 << (head_dim - 1).bit_length()
-    return max(min(_TILE_BYTES // (width * dtype.itemsize), _MOST_QUERIES) // queries, 1)
+    return max(min(numbers // width, most) // queries, 1)
 
 
 def make_ranges(seen: Sequence[Seen], start: int, height: int, device: torch.device) -> Ranges:
