@@ -10,6 +10,7 @@ from pathlib import Path
 from ..core.errors import EngineError
 from ..core.logs import root_cause, tail
 from ..core.process import describe_exit, die_with_parent
+from .signals import WALLTIME_SIGNAL
 
 
 class EngineProcess:
@@ -28,7 +29,7 @@ class EngineProcess:
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=die_with_parent,
+                    preexec_fn=_before_exec,
                 )
             except OSError as error:
                 raise EngineError(f"cannot start the engine {argv[0]}: {error.strerror}") from error
@@ -59,3 +60,9 @@ class EngineProcess:
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+def _before_exec() -> None:
+    """Slurm sends the walltime's signal to every process of a task; the engine must live on, to finish what it has."""
+    signal.signal(WALLTIME_SIGNAL, signal.SIG_IGN)
+    die_with_parent()

@@ -7,7 +7,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-_WALLTIME_SIGNAL = signal.SIGUSR2
+WALLTIME_SIGNAL = signal.SIGUSR2
 
 
 class Signals:
@@ -22,7 +22,7 @@ class Signals:
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, _WALLTIME_SIGNAL):
+        for number in (signal.SIGTERM, signal.SIGINT, WALLTIME_SIGNAL):
             self._previous[number] = signal.signal(number, self._receive)
         self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._wake)
 
@@ -32,7 +32,7 @@ class Signals:
 
     def hand_back(self) -> None:
         """Give the walltime signal, if there was one, to whom it belonged: submitit's handler requeues the job."""
-        handler = self._previous.get(_WALLTIME_SIGNAL)
+        handler = self._previous.get(WALLTIME_SIGNAL)
         if self._walltime_call is not None and callable(handler):
             handler(*self._walltime_call)
 
@@ -42,7 +42,7 @@ class Signals:
             os.read(self._woken, 4096)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == _WALLTIME_SIGNAL:
+        if number == WALLTIME_SIGNAL:
             self._walltime_call = (number, frame)
             self.reason = self.reason or "walltime or preemption: the job goes back to the queue"
         else:
