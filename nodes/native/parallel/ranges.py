@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..batch import cumulative
 from ..kv_cache import KVCache
 
 # Numbers of a tile's queries, and how many queries it has at most, by bytes of a number: more leave the registers.
@@ -56,10 +57,10 @@ def tile_height(queries: int, head_dim: int, dtype: torch.dtype) -> int:
 def make_ranges(seen: Sequence[Seen], start: int, height: int, device: torch.device) -> Ranges:
     """Of sequences whose rows follow one another from row `start` of the step on."""
     counts = [len(each.first) for each in seen]
-    ends = np.cumsum(counts)
+    ends = cumulative(counts)
     tiles = [
         (row, min(height, end - row), index)
-        for index, (count, end) in enumerate(zip(counts, ends.tolist(), strict=True))
+        for index, (count, end) in enumerate(zip(counts, ends, strict=True))
         for row in range(end - count, end, height)
     ]
     width = max(1, *(len(each.blocks) for each in seen))
@@ -68,7 +69,7 @@ def make_ranges(seen: Sequence[Seen], start: int, height: int, device: torch.dev
         table[: len(each.blocks)] = each.blocks
     bounds = np.stack([np.concatenate([getattr(each, name) for each in seen]) for name in ("first", "last")])
     return Ranges(
-        rows=slice(start, start + int(ends[-1])),
+        rows=slice(start, start + ends[-1]),
         tiles=torch.tensor(tiles, dtype=torch.int32, device=device),
         height=height,
         tables=torch.from_numpy(tables).to(device),
