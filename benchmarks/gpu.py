@@ -4,11 +4,12 @@
 
 `slurminfer serve --local` on a machine with GPUs, one or more of them for each worker; with --slurm, jobs of the Slurm
 that SLURM_CONF names. Streams of random prompts of their own ask for tokens greedily, straight and through the router
-in turns. With --kill, the engine of the first worker is killed (SIGKILL) under load. Prints the record that it writes
-to --out.
+in turns. --batches, --requests and --spread may list several: each is measured with each. With --kill, the engine of
+the first worker is killed (SIGKILL) under load. Prints the record that it writes to --out.
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -18,16 +19,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from slurminfer.core.records import WorkerRecord
 from slurminfer.core.rundir import RunDirectory
 
 from . import GIVEN
-from .gpu_load import Endpoint, Load, run, speed
+from .gpu_load import Endpoint, Load, duration, run, speed
 
-_PROMPT, _TOKENS = 128, 256
 _PROCESSES = 8
 _SPEC = """
 name = "{name}"
@@ -92,6 +95,14 @@ class Deployment:
         assert record is not None and record.url is not None
         return Endpoint(record.url, self.run.key(), self.workers()[0].model)
 
+    def router_cpu_s(self) -> float:
+        """CPU time that the router has taken so far; 0 where it is not on this machine."""
+        record = self.run.read_router()
+        try:
+            return sum(psutil.Process(record.pid).cpu_times()[:2]) if record else 0.0
+        except psutil.NoSuchProcess:
+            return 0.0
+
     def stop(self) -> None:
         self._call("stop", self.name)
 
@@ -101,36 +112,45 @@ class Deployment:
             raise SystemExit(f"slurminfer {' '.join(words)}: exit status {done.returncode}")
 
 
-def compare(deployment: Deployment, batch: int, given: argparse.Namespace) -> dict[str, Any]:
+def compare(
+    deployment: Deployment, batch: int, requests: int, spread_s: float, given: argparse.Namespace
+) -> dict[str, Any]:
     """Straight and routed in turns, the order changing: tokens per second, and time to first token."""
     found: dict[str, list[float]] = {"straight": [], "routed": []}
     first: dict[str, list[float]] = {"straight": [], "routed": []}
+    busy = []
     for number in range(2 * given.rounds):
         way = ("straight", "routed")[(number + number // 2) % 2]
         endpoint = deployment.straight() if way == "straight" else deployment.routed()
-        load = Load(batch, 2, given.prompt, given.tokens, seed=1000 * batch + number)
+        load = Load(batch, requests, given.prompt, given.tokens, seed=1000 * batch + number, spread_s=spread_s)
+        before = deployment.router_cpu_s()
         answers = run(endpoint, load, min(batch, _PROCESSES))
         failed = [answer.error for answer in answers if answer.error]
         if failed:
             raise SystemExit(f"{len(failed)} of {len(answers)} requests failed: {failed[0]}")
         found[way].append(speed(answers))
         first[way].append(statistics.median(a.first - a.began for a in answers if a.first is not None))
+        if way == "routed":
+            busy.append((deployment.router_cpu_s() - before) / duration(answers))
     medians = {way: statistics.median(values) for way, values in found.items()}
     return {
         "batch": batch,
+        "requests": requests,
+        "spread_s": spread_s,
         "tokens_per_s": medians,
         "runs": found,
         "first_token_s": {way: statistics.median(values) for way, values in first.items()},
+        "router_busy": statistics.median(busy),  # of one core
         "routed_vs_straight": medians["routed"] / medians["straight"],
     }
 
 
-def kill(deployment: Deployment, batch: int, seconds: float) -> dict[str, Any]:
+def kill(deployment: Deployment, batch: int, seconds: float, given: argparse.Namespace) -> dict[str, Any]:
     """SIGKILL to the first worker's engine in the middle of a load through the router."""
     victim = deployment.workers()[0]
     until, at = time.time() + seconds, time.time() + seconds / 3
     threading.Timer(at - time.time(), os.kill, (victim.pid, signal.SIGKILL)).start()
-    answers = run(deployment.routed(), Load(batch, 10**6, _PROMPT, _TOKENS, 7, until), _PROCESSES)
+    answers = run(deployment.routed(), Load(batch, 10**6, given.prompt, given.tokens, 7, until), _PROCESSES)
     died = [record for record in deployment.run.read_workers() if record.id == victim.id]
     before = [a for a in answers if a.ended < at]
     after = [a for a in answers if a.began > at and a.ended <= until]
@@ -150,6 +170,11 @@ def kill(deployment: Deployment, batch: int, seconds: float) -> dict[str, Any]:
     }
 
 
+def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Takes a list with commas."""
+    return lambda text: [kind(word) for word in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -160,10 +185,12 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, help="of each worker; the GPUs are shared out among them")
     parser.add_argument("--quantization", help="as in [model] of a spec")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--batches", default="1,64,256")
+    parser.add_argument("--batches", type=_several(int), default=[1, 64, 256], help="streams at the same time")
+    parser.add_argument("--requests", type=_several(int), default=[2], help="of each stream, one after the other")
+    parser.add_argument("--spread", type=_several(float), default=[0.0], help="seconds over which streams begin")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--prompt", type=int, default=_PROMPT, help="tokens of each")
-    parser.add_argument("--tokens", type=int, default=_TOKENS, help="of each answer")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of each")
+    parser.add_argument("--tokens", type=int, default=256, help="of each answer")
     parser.add_argument("--context", type=int, default=8192, help="the model's context_length")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--out", type=Path)
@@ -182,13 +209,13 @@ def main() -> None:
                 "ready_s": round(ready_s, 1),
                 "workers": [{"id": w.id, "engine": w.engine, "load_s": w.load_s} for w in deployment.workers()],
             }
-            warm = Load(min(64, max(map(int, given.batches.split(",")))), 1, given.prompt, 64, 5)
+            warm = Load(min(64, max(given.batches)), 1, given.prompt, 64, 5)
             for endpoint in (deployment.straight(), deployment.routed()):
                 run(endpoint, warm, _PROCESSES)
-            batches = map(int, given.batches.split(","))
-            record["speeds"] = [compare(deployment, batch, given) for batch in batches]
+            loads = itertools.product(given.batches, given.requests, given.spread)
+            record["speeds"] = [compare(deployment, *load, given) for load in loads]
             if given.kill:
-                record["kill"] = kill(deployment, 64, 30.0)
+                record["kill"] = kill(deployment, 64, 30.0, given)
         finally:
             deployment.stop()
     text = json.dumps(record, indent=1)

@@ -45,6 +45,7 @@ class Load:
     tokens: int
     seed: int
     until: float | None = None  # no request begins later
+    spread_s: float = 0.0  # streams begin one after the other within so many seconds
 
 
 def run(endpoint: Endpoint, load: Load, processes: int) -> list[Answered]:
@@ -57,10 +58,14 @@ def run(endpoint: Endpoint, load: Load, processes: int) -> list[Answered]:
         return [answer for part in parts for answer in part.result()]
 
 
+def duration(answers: Sequence[Answered]) -> float:
+    """Seconds from the first that began to the last that ended."""
+    return max(a.ended for a in answers) - min(a.began for a in answers)
+
+
 def speed(answers: Sequence[Answered]) -> float:
     """Tokens per second over all of them."""
-    began, ended = min(a.began for a in answers), max(a.ended for a in answers)
-    return sum(a.tokens for a in answers) / (ended - began)
+    return sum(a.tokens for a in answers) / duration(answers)
 
 
 def _ready(_: int) -> None:
@@ -80,6 +85,7 @@ async def _streams(endpoint: Endpoint, load: Load, streams: int, index: int) -> 
         async def stream(number: int) -> list[Answered]:
             drawn = random.Random(f"{load.seed} {index} {number}")
             found = []
+            await asyncio.sleep(load.spread_s * (number / streams))
             for _ in range(load.requests):
                 if load.until is not None and time.time() > load.until:
                     break

@@ -40,11 +40,15 @@ def answers(
     prompts: list[str] = PROMPTS,
     tokens: int = 24,
     start_s: float = 120,
+    how: tuple[str, ...] = (),
 ) -> list[str]:
-    """Greedy ones of the deployment `name`, which is started with these lines of its pool, and goes on."""
+    """Greedy ones of the deployment `name`, which is started with these lines of its pool, and goes on.
+
+    `how` are further words for `slurminfer serve`.
+    """
     spec = shared / f"{name}.toml"
     spec.write_text(_SPEC.format(name=name, model=model, dtype=dtype, pool=pool))
-    user.ok("serve", spec, "--wait", timeout_s=start_s)
+    user.ok("serve", spec, "--wait", *how, timeout_s=start_s)
     create = user.client(name).completions.create
     said = [
         create(model="m", prompt=prompt, max_tokens=tokens, temperature=0, extra_body={"ignore_eos": True})
