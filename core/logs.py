@@ -7,11 +7,14 @@ from pathlib import Path
 _TAIL_BYTES = 256 * 1024
 _RAISED = re.compile(r"^(?:\S+ )?(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b)(?::.*)?$")
 _COMPLAINT = re.compile(
-    r"\b(?:error|fatal|killed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
+    r"\b(?:error|fatal|killed|crashed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
 )
 # As vLLM logs: "(EngineCore pid=645) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'x'".
 _LEVEL = re.compile(r"^(?:\([^)]*pid=\d+\) )?(DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ")
 _HARMLESS = ("DEBUG", "INFO", "WARNING")
+
+# SGLang kills all of itself when one of its processes has failed: "... It usually means the child failed."
+_ENDS_ITSELF = re.compile(r"It usually means (?:the|one) child failed")
 
 # Such as "srun: error: n2: task 1: Killed" and "srun: error: n[1-2]: tasks 0-1: Exited with exit code 1".
 _LOST_TASKS = re.compile(r"^srun: error: (\S+): tasks? (\d\S*): (.+)$", re.MULTILINE)
@@ -40,6 +43,11 @@ def root_cause(text: str) -> str:
             if pattern.search(line):
                 return line
     return lines[-1] if lines else ""
+
+
+def ends_itself(text: str) -> bool:
+    """Whether a program says in its log that it ends itself, which from outside looks as if somebody had killed it."""
+    return _ENDS_ITSELF.search(text) is not None
 
 
 def _complaint(line: str) -> str:

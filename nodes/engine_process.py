@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import EngineError
-from ..core.logs import root_cause, tail
+from ..core.logs import ends_itself, root_cause, tail
 from ..core.process import describe_exit, die_with_parent
 from .signals import WALLTIME_SIGNAL
 
@@ -44,9 +44,11 @@ class EngineProcess:
 
     def epitaph(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
-        code = self._process.returncode
-        how = "still runs" if code is None else describe_exit(code)
-        why = "" if code == -signal.SIGKILL else root_cause(tail(self.log))  # who is killed has no time to say why
+        code, said = self._process.returncode, tail(self.log)
+        how, why = "still runs" if code is None else describe_exit(code), root_cause(said)
+        if code == -signal.SIGKILL:
+            # Whom another kills has no time to say why.
+            how, why = ("ended itself", why) if ends_itself(said) else (how, "")
         return f"{who} {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 
     def stop(self, grace_s: float = 5.0) -> None:

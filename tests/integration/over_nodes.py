@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from openai.types import CompletionChoice
 
 from .conftest import User
 
@@ -40,21 +41,41 @@ def answers(
     prompts: list[str] = PROMPTS,
     tokens: int = 24,
     start_s: float = 120,
-    how: tuple[str, ...] = (),
 ) -> list[str]:
-    """Greedy ones of the deployment `name`, which is started with these lines of its pool, and goes on.
+    """Greedy ones of the deployment `name`, which is started with these lines of its pool, and goes on."""
+    serve(user, shared, name, pool, model=model, dtype=dtype, start_s=start_s)
+    return [each.text for each in complete(user, name, prompts, tokens)]
 
-    `how` are further words for `slurminfer serve`.
-    """
+
+def serve(
+    user: User,
+    shared: Path,
+    name: str,
+    pool: str,
+    *words: str,
+    model: str | Path = "demo",
+    dtype: str = "float32",
+    start_s: float = 120,
+) -> None:
+    """Start the deployment `name` with these lines of its pool, and further words for the command; wait for it."""
     spec = shared / f"{name}.toml"
     spec.write_text(_SPEC.format(name=name, model=model, dtype=dtype, pool=pool))
-    user.ok("serve", spec, "--wait", *how, timeout_s=start_s)
+    user.ok("serve", spec, "--wait", *words, timeout_s=start_s)
+
+
+def complete(
+    user: User, name: str, prompts: list[str], tokens: int, logprobs: int | None = None
+) -> list[CompletionChoice]:
+    """What the deployment says to prompts, one after the other, greedily."""
     create = user.client(name).completions.create
     said = [
-        create(model="m", prompt=prompt, max_tokens=tokens, temperature=0, extra_body={"ignore_eos": True})
+        create(
+            model="m", prompt=prompt, max_tokens=tokens, temperature=0, logprobs=logprobs,
+            extra_body={"ignore_eos": True},
+        )
         for prompt in prompts
-    ]
-    return [each.choices[0].text for each in said]
+    ]  # fmt: skip
+    return [each.choices[0] for each in said]
 
 
 def check_native(user: User, shared: Path, pool: Callable[[int, str, float], str]) -> None:

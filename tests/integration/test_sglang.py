@@ -6,17 +6,24 @@ Opt-in: SLURMINFER_TEST_SGLANG names a Python that has SGLang for CUDA.
 import json
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from slurminfer.core.gpus import device_files
+from slurminfer.core.records import WorkerState
+from slurminfer.core.rundir import RunDirectory
 
 from .conftest import User
-from .over_nodes import answers
+from .over_nodes import PROMPTS, complete, serve
+from .rounding import agrees
 
+_TOKENS = 48
 SGLANG = os.environ.get("SLURMINFER_TEST_SGLANG")
 _POOL = """
 engine = "sglang"
@@ -70,19 +77,46 @@ def head(demo_model: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def test_guesses_change_nothing_that_is_said(user: User, tmp_path: Path, head: Path) -> None:
-    def said(name: str, guesses: str) -> list[str]:
-        pool = _POOL.format(python=SGLANG) + guesses
-        # Its kernels know no float32. The last prompt repeats itself.
-        return answers(user, tmp_path, name, pool, dtype="bfloat16", tokens=48, start_s=400, how=("--local",))
+@pytest.fixture
+def start(user: User, tmp_path: Path) -> Callable[[str, str], None]:
+    """Takes a name, and lines of a [speculative] section."""
 
-    alone = said("alone", "")
-    user.ok("stop", "alone")
-    assert said("ngram", _NGRAM) == alone
-    assert max(tokens_of_steps(user, "ngram")) > 2
-    user.ok("stop", "ngram")
-    assert said("eagle", _EAGLE.format(head=head)) == alone
-    assert tokens_of_steps(user, "eagle")
+    def start(name: str, guesses: str) -> None:
+        # Its kernels know no float32.
+        serve(user, tmp_path, name, _POOL.format(python=SGLANG) + guesses, "--local", dtype="float16", start_s=400)
+
+    return start
+
+
+def test_guesses_change_nothing_that_is_said(start, user: User, head: Path) -> None:
+    start("none", "")
+    expected = complete(user, "none", PROMPTS, _TOKENS, logprobs=2)
+    user.ok("stop", "none")
+    for name, guesses in (("ngram", _NGRAM), ("eagle", _EAGLE.format(head=head))):
+        start(name, guesses)
+        said = complete(user, name, PROMPTS, _TOKENS)
+        assert all(agrees(one.text, other) for one, other in zip(said, expected, strict=True)), (said, expected)
+        assert tokens_of_steps(user, name)
+        user.ok("stop", name)
+    assert max(tokens_of_steps(user, "ngram")) > 2  # of the prompt that repeats itself
+
+
+def test_of_a_killed_rank_the_worker_says_that(start, user: User) -> None:
+    """SGLang then kills all that is left of itself, with SIGKILL."""
+    start("killed", "")
+    run = RunDirectory(user.home / "runs" / "killed")
+    [worker] = run.read_workers()
+    [rank] = [process for process in psutil.Process(worker.pid).children(recursive=True) if is_rank(process)]
+    rank.kill()
+    deadline = time.monotonic() + 60
+    while (record := run.read_worker(worker.id)) and record.state == WorkerState.READY:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert record is not None and "engine ended itself" in record.reason and "crashed" in record.reason, record
+
+
+def is_rank(process: psutil.Process) -> bool:
+    return "sglang::scheduler" in " ".join(process.cmdline())
 
 
 def tokens_of_steps(user: User, name: str) -> list[float]:

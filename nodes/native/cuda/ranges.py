@@ -86,9 +86,9 @@ def _attend_tile(
     first = tl.load(bounds + row, mask=is_query, other=0)
     last = tl.load(bounds + bound_stride + row, mask=is_query, other=0)
     sees = first < last
-    seen_from = tl.min(tl.where(sees, first, 2**31 - 1), 0)
     seen_to = tl.max(tl.where(sees, last, 0), 0)
-    span = tl.cdiv(tl.cdiv(tl.maximum(seen_to - seen_from, 0), splits), TOKENS) * TOKENS
+    seen_from = tl.min(tl.where(sees, first, seen_to), 0)  # not beyond: loads are pipelined, and look far ahead
+    span = tl.cdiv(tl.cdiv(seen_to - seen_from, splits), TOKENS) * TOKENS
     begin = seen_from + split * span
     end = tl.minimum(begin + span, seen_to)
     head = kv_head * QUERIES + member % QUERIES
