@@ -64,7 +64,8 @@ def head(demo_model: Path, tmp_path: Path) -> Path:
     directory.mkdir()
     config = json.loads((demo_model / "config.json").read_text())
     last, hidden = f"model.layers.{config['num_hidden_layers'] - 1}.", config["hidden_size"]
-    config |= {"architectures": ["LlamaForCausalLMEagle"], "num_hidden_layers": 1}
+    # SGLang gives it the model's embeddings and head, and knows no one matrix for both there.
+    config |= {"architectures": ["LlamaForCausalLMEagle"], "num_hidden_layers": 1, "tie_word_embeddings": False}
     (directory / "config.json").write_text(json.dumps(config))
     weights = {
         name.replace(last, "layers.0."): values
