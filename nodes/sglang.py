@@ -52,14 +52,15 @@ class SGLangAdapter:
         guesses = launch.speculative
         if guesses is None:
             return []
+        counted = guesses.draft_tokens + 1  # the token before the guesses, which is known, is one more to compute
         if guesses.method == "ngram":
-            return flags(speculative_algorithm="NGRAM", speculative_num_draft_tokens=guesses.draft_tokens)
-        return flags(  # one chain of guesses: a step for each, and the token behind them is counted too
+            return flags(speculative_algorithm="NGRAM", speculative_num_draft_tokens=counted)
+        return flags(  # one chain of guesses, each a step
             speculative_algorithm={"draft": "STANDALONE"}.get(guesses.method, guesses.method.upper()),
             speculative_draft_model_path=guesses.draft_model,
             speculative_num_steps=guesses.draft_tokens,
             speculative_eagle_topk=1,
-            speculative_num_draft_tokens=guesses.draft_tokens + 1,
+            speculative_num_draft_tokens=counted,
         )
 
     def _multi_node(self, launch: EngineLaunch) -> list[str]:

@@ -11,9 +11,10 @@ REFERENCE = CompletionChoice.model_validate(
         "index": 0,
         "text": " one two three",
         "logprobs": {
-            "tokens": [" one", " two", " three"],
+            "tokens": [" one", "<end>", " two", " three"],
             "top_logprobs": [
                 {" one": -0.1, " a": -3.0},
+                {"<end>": -0.1, " a": -3.0},
                 {" two": -0.70, " more": -0.71},
                 {" three": -0.5, " four": -1.1},
             ],

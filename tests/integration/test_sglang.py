@@ -33,7 +33,7 @@ max_running_requests = 8
 python = "{python}"
 extra_args = [
     "--attention-backend", "triton", "--sampling-backend", "pytorch", "--mem-fraction-static", "0.3",
-    "--decode-log-interval", "1",
+    "--disable-prefill-cuda-graph", "--decode-log-interval", "1",
 ]
 """
 _NGRAM = """

@@ -92,7 +92,7 @@ EAGLE3 = SpeculativeSpec(method="eagle3", draft_model="/models/head", draft_toke
     [
         ("native", NGRAM, {"--speculative": "ngram", "--draft-tokens": "5"}),
         ("native", DRAFT, {"--speculative": "draft", "--draft-model": "/models/small", "--draft-tokens": "4"}),
-        ("sglang", NGRAM, {"--speculative-algorithm": "NGRAM", "--speculative-num-draft-tokens": "5"}),
+        ("sglang", NGRAM, {"--speculative-algorithm": "NGRAM", "--speculative-num-draft-tokens": "6"}),
         (
             "sglang",
             DRAFT,
