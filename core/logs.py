@@ -7,8 +7,12 @@ from pathlib import Path
 _TAIL_BYTES = 256 * 1024
 _RAISED = re.compile(r"^(?:\S+ )?(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b)(?::.*)?$")
 _COMPLAINT = re.compile(
-    r"\b(?:error|fatal|killed|crashed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
+    r"\b(?:error|fatal|killed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
 )
+# As SGLang says of a process of its own: "Subprocess scheduler_0 (pid=1809) crashed with exit code -9."
+_CRASHED = re.compile(r"\bcrashed with exit code\b")
+# As SGLang logs: "[2026-11-28 19:30:37 TP0] Load weight begin."
+_TIME = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\] ")
 # As vLLM logs: "(EngineCore pid=645) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'x'".
 _LEVEL = re.compile(r"^(?:\([^)]*pid=\d+\) )?(DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ")
 _HARMLESS = ("DEBUG", "INFO", "WARNING")
@@ -32,13 +36,13 @@ def tail(path: Path) -> str:
 
 
 def root_cause(text: str) -> str:
-    """The line that says why: the first exception raised, else the first complaint, else the last line; or ''.
+    """The line that says why: the first exception raised, else crash, else complaint, else the last line; or ''.
 
     The first, because whatever follows it in the log of a distributed program is usually its echo.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     complaints = [_complaint(line) for line in lines]
-    for pattern in (_RAISED, _COMPLAINT):
+    for pattern in (_RAISED, _CRASHED, _COMPLAINT):
         for line in complaints:
             if pattern.search(line):
                 return line
@@ -54,7 +58,7 @@ def _complaint(line: str) -> str:
     """A line without its logger's prefix; empty for one of a level at which nothing has failed."""
     found = _LEVEL.match(line)
     if found is None:
-        return line
+        return _TIME.sub("", line)
     return "" if found[1] in _HARMLESS else line[found.end() :].strip()
 
 

@@ -1,6 +1,6 @@
 """The root cause out of logs as programs write them."""
 
-from slurminfer.core.logs import lost_task, root_cause, tail
+from slurminfer.core.logs import ends_itself, lost_task, root_cause, tail
 
 TWO_RANKS = """
 INFO loading weights
@@ -26,6 +26,16 @@ def test_a_loggers_prefix_hides_no_exception_and_its_level_tells_what_is_none():
 """
     assert root_cause(log) == "KeyError: 'cmpl-bf'"
     assert root_cause("INFO 11-25 18:36:04 [a.py:2] no error\nINFO 11-25 18:36:05 [a.py:3] bye").endswith("bye")
+
+
+def test_of_sglang_a_crash_counts_not_what_it_has_ignored_before():
+    log = """
+[2026-11-28 19:30:38] Ignore import error when loading sglang.srt.models.inkling: No module named 'helion'
+[2026-11-28 19:32:12] Subprocess scheduler_0 (pid=1809) crashed with exit code -9. Triggering SIGQUIT for cleanup...
+[2026-11-28 19:32:12] SIGQUIT received. signum=None, frame=None. It usually means one child failed.
+"""
+    assert ends_itself(log)
+    assert root_cause(log).startswith("Subprocess scheduler_0 (pid=1809) crashed with exit code -9.")
 
 
 def test_without_an_exception_the_first_complaint():
