@@ -54,10 +54,10 @@ def _cgroup_bytes(root: Path) -> Iterator[int]:
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            mount, limit, usage, cached = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+            mount, limit, usage, total = root / "sys/fs/cgroup", "memory.max", "memory.current", ""
         elif "memory" in controllers.split(","):
             mount, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cached = "total_inactive_file"
+            total = "total_"
         else:
             continue
         # In a container the path may lead outside of what is mounted: then the mount itself is ours.
@@ -67,8 +67,10 @@ def _cgroup_bytes(root: Path) -> Iterator[int]:
                 break
             most, used = _number(folder / limit), _number(folder / usage)
             if most is not None and used is not None:
-                # Files that were read count as used until somebody needs the room.
-                yield min(max(most - used + _field(folder / "memory.stat", cached), 0), most)
+                # Files that were read count as used until somebody needs the room; those read twice too, as in the
+                # kernel's own MemAvailable: with a node's first job these are the model's weights.
+                files = sum(_field(folder / "memory.stat", f"{total}{kind}_file") for kind in ("active", "inactive"))
+                yield min(max(most - used + files, 0), most)
 
 
 def _field(path: Path, name: str) -> int:

@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,23 @@ from slurminfer.slurm.sandbox.system import require_packages, require_root
 
 prepare()  # as for an engine, before PyTorch is imported
 SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
+
+
+@pytest.fixture(scope="session")
+def lend_library() -> Callable[[Path], None]:
+    """Gives a home of slurminfer's the native engine's library, which its first engine would compile for seconds."""
+    from slurminfer.nodes.native.fused import library
+
+    path = library.place()
+    if path is not None and not path.exists():
+        library.compile_to(path)
+
+    def lend(home: Path) -> None:
+        if path is not None:
+            (home / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, home / path.parent.name / path.name)
+
+    return lend
 
 
 @pytest.fixture(scope="session")

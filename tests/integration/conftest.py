@@ -51,9 +51,10 @@ def demo_model() -> Path:
 
 
 @pytest.fixture
-def user(tmp_path: Path, demo_model: Path) -> Iterator[User]:
+def user(tmp_path: Path, demo_model: Path, lend_library: Callable[[Path], None]) -> Iterator[User]:
     """Whoever runs the tests, on this machine, without Slurm."""
     home = tmp_path / "home"
+    lend_library(home)
     (home / "models").mkdir(parents=True)
     (home / "models" / demo_model.name).symlink_to(demo_model)
 
@@ -67,9 +68,12 @@ def user(tmp_path: Path, demo_model: Path) -> Iterator[User]:
 
 
 @pytest.fixture
-def cluster_user(sandbox: Sandbox, ordinary_user: str, shared: Path, demo_model: Path) -> Iterator[User]:
+def cluster_user(
+    sandbox: Sandbox, ordinary_user: str, shared: Path, demo_model: Path, lend_library: Callable[[Path], None]
+) -> Iterator[User]:
     """An ordinary user on the head node of the sandbox, with the demo model fetched already."""
     home = shared / "home"
+    lend_library(home)
     shutil.copytree(demo_model, home / "models" / demo_model.name)
     account = sandbox.ensure_user(ordinary_user)
     for path in (home, *home.rglob("*")):

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
+def home(tmp_path, monkeypatch, lend_library) -> Path:
     """A user's directory whose packed weights are kept, however small the model is."""
+    lend_library(tmp_path / "home")
     monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(upgrade, "_WORTH_KEEPING_S", 0.0)
     return tmp_path / "home"
