@@ -54,10 +54,11 @@ def _cgroup_bytes(root: Path) -> Iterator[int]:
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            mount, limit, usage, total = root / "sys/fs/cgroup", "memory.max", "memory.current", ""
+            mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
+            files, mapped = ("active_file", "inactive_file"), "file_mapped"
         elif "memory" in controllers.split(","):
             mount, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            total = "total_"
+            files, mapped = ("total_active_file", "total_inactive_file"), "total_mapped_file"
         else:
             continue
         # In a container the path may lead outside of what is mounted: then the mount itself is ours.
@@ -67,19 +68,20 @@ def _cgroup_bytes(root: Path) -> Iterator[int]:
                 break
             most, used = _number(folder / limit), _number(folder / usage)
             if most is not None and used is not None:
-                # Files that were read count as used until somebody needs the room; those read twice too, as in the
-                # kernel's own MemAvailable: with a node's first job these are the model's weights.
-                files = sum(_field(folder / "memory.stat", f"{total}{kind}_file") for kind in ("active", "inactive"))
-                yield min(max(most - used + files, 0), most)
+                # Files that were read count as used until somebody needs the room, read twice ("active") or once, but
+                # for those that are mapped: programs, and weights in use.
+                stat = _fields(folder / "memory.stat")
+                cached = max(sum(stat.get(name, 0) for name in files) - stat.get(mapped, 0), 0)
+                yield min(max(most - used + cached, 0), most)
 
 
-def _field(path: Path, name: str) -> int:
-    """The number behind `name` in a file of such lines; 0 without."""
+def _fields(path: Path) -> dict[str, int]:
+    """A file of lines with a name and a number each; empty without."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
+        return {}
+    return {name: int(number) for name, number in map(str.split, lines)}
 
 
 def _number(path: Path) -> int | None:

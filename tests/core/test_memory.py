@@ -72,13 +72,15 @@ def test_files_that_were_read_are_no_loss(machine):
     write("proc/self/cgroup", "0::/job\n")
     write("sys/fs/cgroup/job/memory.max", 6 * GIB)
     write("sys/fs/cgroup/job/memory.current", 5 * GIB)
-    write("sys/fs/cgroup/job/memory.stat", f"anon 7\nactive_file {GIB}\ninactive_file {2 * GIB}\n")
-    assert available(root) == 4 * GIB
+    write("sys/fs/cgroup/job/memory.stat", f"anon 7\nactive_file {2 * GIB}\ninactive_file {GIB}\nfile_mapped {GIB}\n")
+    assert available(root) == 3 * GIB
     write("proc/self/cgroup", "4:memory:/job\n")
     write("sys/fs/cgroup/memory/job/memory.limit_in_bytes", 3 * GIB)
     write("sys/fs/cgroup/memory/job/memory.usage_in_bytes", 3 * GIB)
     write("sys/fs/cgroup/memory/job/memory.stat", f"active_file 9\ntotal_active_file {GIB}\ntotal_inactive_file 5\n")
     assert available(root) == GIB + 5
+    write("sys/fs/cgroup/memory/job/memory.stat", "total_active_file 3\ntotal_mapped_file 9\n")
+    assert available(root) == 0
 
 
 def test_memory_is_its_own_where_a_limit_is_below_what_the_machine_has(machine):
