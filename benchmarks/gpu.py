@@ -96,12 +96,10 @@ class Deployment:
         return Endpoint(record.url, self.run.key(), self.workers()[0].model)
 
     def router_cpu_s(self) -> float:
-        """CPU time that the router has taken so far; 0 where it is not on this machine."""
+        """CPU time that the router, a process of this machine, has taken so far."""
         record = self.run.read_router()
-        try:
-            return sum(psutil.Process(record.pid).cpu_times()[:2]) if record else 0.0
-        except psutil.NoSuchProcess:
-            return 0.0
+        assert record is not None
+        return sum(psutil.Process(record.pid).cpu_times()[:2])
 
     def stop(self) -> None:
         self._call("stop", self.name)
@@ -118,19 +116,19 @@ def compare(
     """Straight and routed in turns, the order changing: tokens per second, and time to first token."""
     found: dict[str, list[float]] = {"straight": [], "routed": []}
     first: dict[str, list[float]] = {"straight": [], "routed": []}
-    busy = []
+    busy = []  # of one core, where the router is on this machine
     for number in range(2 * given.rounds):
         way = ("straight", "routed")[(number + number // 2) % 2]
         endpoint = deployment.straight() if way == "straight" else deployment.routed()
         load = Load(batch, requests, given.prompt, given.tokens, seed=1000 * batch + number, spread_s=spread_s)
-        before = deployment.router_cpu_s()
+        before = 0.0 if given.slurm else deployment.router_cpu_s()
         answers = run(endpoint, load, min(batch, _PROCESSES))
         failed = [answer.error for answer in answers if answer.error]
         if failed:
             raise SystemExit(f"{len(failed)} of {len(answers)} requests failed: {failed[0]}")
         found[way].append(speed(answers))
         first[way].append(statistics.median(a.first - a.began for a in answers if a.first is not None))
-        if way == "routed":
+        if way == "routed" and not given.slurm:
             busy.append((deployment.router_cpu_s() - before) / duration(answers))
     medians = {way: statistics.median(values) for way, values in found.items()}
     return {
@@ -140,7 +138,7 @@ def compare(
         "tokens_per_s": medians,
         "runs": found,
         "first_token_s": {way: statistics.median(values) for way, values in first.items()},
-        "router_busy": statistics.median(busy),  # of one core
+        "router_busy": statistics.median(busy) if busy else None,
         "routed_vs_straight": medians["routed"] / medians["straight"],
     }
 

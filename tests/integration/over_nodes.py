@@ -5,77 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from openai.types import CompletionChoice
 
 from .conftest import User
+from .deployments import complete, serve, texts
 
-PROMPTS = ["The capital of France is", "One, two, three,", "def fibonacci(n):", "A rose is a rose. " * 60]
 _LAYOUTS = {  # and GiB of each rank's KV cache: 0.013 hold 303 tokens, less than the last prompt has
     "tensor_parallel = 2": 0.3,
     "sequence_parallel = 2": 0.013,
     "pipeline_parallel = 2": 0.3,
 }
-_SPEC = """
-name = "{name}"
-[model]
-path = "{model}"
-name = "m"
-dtype = "{dtype}"
-context_length = 512
-[[pool]]
-name = "w"
-{pool}
-[router]
-port = 0
-"""
-
-
-def answers(
-    user: User,
-    shared: Path,
-    name: str,
-    pool: str,
-    *,
-    model: str | Path = "demo",
-    dtype: str = "float32",
-    prompts: list[str] = PROMPTS,
-    tokens: int = 24,
-    start_s: float = 120,
-) -> list[str]:
-    """Greedy ones of the deployment `name`, which is started with these lines of its pool, and goes on."""
-    serve(user, shared, name, pool, model=model, dtype=dtype, start_s=start_s)
-    return [each.text for each in complete(user, name, prompts, tokens)]
-
-
-def serve(
-    user: User,
-    shared: Path,
-    name: str,
-    pool: str,
-    *words: str,
-    model: str | Path = "demo",
-    dtype: str = "float32",
-    start_s: float = 120,
-) -> None:
-    """Start the deployment `name` with these lines of its pool, and further words for the command; wait for it."""
-    spec = shared / f"{name}.toml"
-    spec.write_text(_SPEC.format(name=name, model=model, dtype=dtype, pool=pool))
-    user.ok("serve", spec, "--wait", *words, timeout_s=start_s)
-
-
-def complete(
-    user: User, name: str, prompts: list[str], tokens: int, logprobs: int | None = None
-) -> list[CompletionChoice]:
-    """What the deployment says to prompts, one after the other, greedily."""
-    create = user.client(name).completions.create
-    said = [
-        create(
-            model="m", prompt=prompt, max_tokens=tokens, temperature=0, logprobs=logprobs,
-            extra_body={"ignore_eos": True},
-        )
-        for prompt in prompts
-    ]  # fmt: skip
-    return [each.choices[0] for each in said]
 
 
 def check_native(user: User, shared: Path, pool: Callable[[int, str, float], str]) -> None:
@@ -83,10 +21,12 @@ def check_native(user: User, shared: Path, pool: Callable[[int, str, float], str
 
     `pool` makes a pool's lines of the number of nodes, the layout, and the GiB of a rank's KV cache.
     """
-    alone = answers(user, shared, "alone", pool(1, "", 0.3))
+    serve(user, shared, "alone", pool(1, "", 0.3))
+    alone = texts(complete(user, "alone"))
     user.ok("stop", "alone")
     for layout, kv_cache_gib in _LAYOUTS.items():
-        assert answers(user, shared, "two", pool(2, layout, kv_cache_gib)) == alone
+        serve(user, shared, "two", pool(2, layout, kv_cache_gib))
+        assert texts(complete(user, "two")) == alone
         found = ranks(user.home)
         assert len(found) == 2
         if layout != "pipeline_parallel = 2":

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from slurminfer.core.gpus import device_files
 from slurminfer.slurm.sandbox import Sandbox
 
-from .over_nodes import PROMPTS, check_native, complete, serve
+from .deployments import complete, serve
+from .over_nodes import check_native
 from .rounding import agrees
 
 SGLANG = os.environ.get("SLURMINFER_TEST_SGLANG")
@@ -86,8 +87,8 @@ def test_sglang_over_two_nodes_says_what_it_says_on_one(cluster_user, shared, un
         serve(cluster_user, shared, name, pool, model=untied, dtype="float16", start_s=400)
 
     start("alone", 1)
-    alone = complete(cluster_user, "alone", PROMPTS, 24, logprobs=2)
+    alone = complete(cluster_user, "alone", logprobs=2)
     cluster_user.ok("stop", "alone")
     start("two", 2)
-    two = complete(cluster_user, "two", PROMPTS, 24)
+    two = complete(cluster_user, "two")
     assert all(agrees(said.text, expected) for said, expected in zip(two, alone, strict=True)), (two, alone)

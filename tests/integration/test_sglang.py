@@ -20,7 +20,7 @@ from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
 
 from .conftest import User
-from .over_nodes import PROMPTS, complete, serve
+from .deployments import complete, serve
 from .rounding import agrees
 
 _TOKENS = 48
@@ -91,11 +91,11 @@ def start(user: User, tmp_path: Path) -> Callable[[str, str], None]:
 
 def test_guesses_change_nothing_that_is_said(start, user: User, head: Path) -> None:
     start("none", "")
-    expected = complete(user, "none", PROMPTS, _TOKENS, logprobs=2)
+    expected = complete(user, "none", tokens=_TOKENS, logprobs=2)
     user.ok("stop", "none")
     for name, guesses in (("ngram", _NGRAM), ("eagle", _EAGLE.format(head=head))):
         start(name, guesses)
-        said = complete(user, name, PROMPTS, _TOKENS)
+        said = complete(user, name, tokens=_TOKENS)
         assert all(agrees(one.text, other) for one, other in zip(said, expected, strict=True)), (said, expected)
         assert tokens_of_steps(user, name)
         user.ok("stop", name)

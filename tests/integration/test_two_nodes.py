@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from .over_nodes import answers, check_native, ranks, reason_of_failure, value
+from .deployments import serve
+from .over_nodes import check_native, ranks, reason_of_failure, value
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(300)]
 
@@ -25,7 +26,7 @@ def test_two_nodes_say_what_one_says_and_a_killed_rank_ends_the_job_by_name(clus
 
 
 def test_a_killed_child_of_another_node_is_the_reason_with_its_signal(cluster_user, shared):
-    answers(cluster_user, shared, "four", pool(2, "tensor_parallel = 2\npipeline_parallel = 2", 0.3))
+    serve(cluster_user, shared, "four", pool(2, "tensor_parallel = 2\npipeline_parallel = 2", 0.3))
     [child] = [
         process
         for process in ranks(cluster_user.home)

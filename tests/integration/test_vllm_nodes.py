@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .over_nodes import PROMPTS, answers, reason_of_failure
+from .deployments import PROMPTS, complete, serve, texts
+from .over_nodes import reason_of_failure
 
 PYTHON = os.environ.get("SLURMINFER_TEST_VLLM")
 _POOL = """
@@ -48,7 +49,8 @@ def metadata(shared) -> Path:
 def test_three_nodes_say_what_one_says_and_a_killed_engine_ends_the_job_by_name(cluster_user, shared, metadata):
     def said(name: str, nodes: int) -> list[str]:
         pool = _POOL.format(nodes=nodes, python=PYTHON, metadata=metadata)
-        return answers(cluster_user, shared, name, pool, prompts=PROMPTS[:3], tokens=12, start_s=400)
+        serve(cluster_user, shared, name, pool, start_s=400)
+        return texts(complete(cluster_user, name, PROMPTS[:3], tokens=12))
 
     alone = said("alone", 1)
     cluster_user.ok("stop", "alone")

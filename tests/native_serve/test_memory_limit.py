@@ -43,7 +43,7 @@ def test_no_mix_of_requests_takes_more_than_the_job_has(cgroup, serving):
     place, version = cgroup
     enter = ["sh", "-c", f'echo $$ > {place}/cgroup.procs && exec "$@"', "sh"]
     chosen, model = random.Random(0), str(resolve("demo"))
-    prompts = [chosen.choices(range(1000, 40000), k=chosen.choice((3, 300, 1500))) for _ in range(24)]
+    prompts = [chosen.choices(range(1000, 40000), k=chosen.choice((3, 300, 1500))) for _ in range(40)]
 
     def ask(prompt: list[int]) -> int:
         client, more = server.client().with_options(timeout=300), {"ignore_eos": True}
