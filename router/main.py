@@ -16,13 +16,13 @@ from ..core.address import node_address
 from ..core.errors import RouterError
 from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
-from .api import Api
-from .exchange import make_client
+from ..core.sockets import allow_many_sockets
+from .api.app import Api
+from .fleet.registry import Registry
 from .metrics import Metrics
-from .policy import POLICIES
-from .registry import Registry
-from .relay import Relay
-from .sockets import allow_many_sockets
+from .policies.policy import POLICIES
+from .relay.failover import Relay
+from .relay.upstream import make_client
 
 DRAIN_S = 20.0
 _BACKLOG = 1024

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from .registry import Registry
+from .fleet.registry import Registry
 
 # name: (what it says, labels)
 REQUESTS = "slurminfer_router_requests_total", "Requests answered, by endpoint and HTTP status", ("path", "status")

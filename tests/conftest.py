@@ -21,7 +21,7 @@ SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are clos
 @pytest.fixture(scope="session")
 def lend_library() -> Callable[[Path], None]:
     """Gives a home of slurminfer's the native engine's library, which its first engine would compile for seconds."""
-    from slurminfer.nodes.native.fused import library
+    from slurminfer.nodes.native.model.fused import library
 
     path = library.place()
     if path is not None and not path.exists():

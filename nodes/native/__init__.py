@@ -1,1 +1,1 @@
-"""The native engine: decoders in plain PyTorch behind an OpenAI-compatible server. Start reading at engine.py."""
+"""The native engine: decoders in plain PyTorch behind an OpenAI-compatible server. Start reading at service.py."""

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .service import serve  # not before --help had its chance: it takes a moment to import
 
         if parallel.ranks > 1:
-            from .parallel.start import run
+            from .model.parallel.start import run
 
             run(words, options, parallel, server)
         else:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ...core.errors import EngineError
-from .step import Chunk, Model
+from .model.step import Chunk, Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,15 @@ import uvloop
 from aiohttp import web
 
 from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
-from .chat import ChatTemplate
-from .engine import Engine
+from .api.chat import ChatTemplate
+from .api.server import Server
+from .engine.thread import Engine
 from .options import EngineOptions, ServerOptions
-from .server import Server
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from .engine_core import EngineCore
-    from .step import Model
+    from .engine.core import EngineCore
+    from .model.step import Model
 
 _GRACE_S = 5.0  # for requests in flight when told to end
 _STOP_S = 5.0  # for the engine's last step
@@ -58,15 +58,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 def load(options: EngineOptions) -> "EngineCore":
     """Import PyTorch and read the model: seconds."""
-    from .runner import load_model
+    from .model.runner import load_model
 
     return core_of(load_model(options, at_once=True), options)
 
 
 def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
     """With the draft that the options name. Raises as `load_draft`."""
-    from .engine_core import EngineCore
-    from .runner import load_draft
+    from .engine.core import EngineCore
+    from .model.runner import load_draft
 
     core = EngineCore(model, options, load_draft(options, model) if options.speculative == "draft" else None)
     gc.freeze()  # what is there stays: looking through it again and again would stall steps

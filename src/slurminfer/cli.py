@@ -37,7 +37,8 @@ def serve(
     name: Annotated[str | None, typer.Option(help="another name than the spec's")] = None,
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
-    from .jobs import console, deploy
+    from .jobs.serve import console
+    from .jobs.serve import deployment as deploy
 
     spec = deploy.read_spec(spec_path, name)
     launcher = deploy.launcher(local)
@@ -59,8 +60,8 @@ def status(
 ) -> None:
     """Show what is true of a deployment now."""
     from .core.rundir import RunDirectory, known_names
-    from .jobs import console
-    from .jobs.status import look
+    from .jobs.serve import console
+    from .jobs.serve.status import look
 
     names = [name] if name else known_names()
     console.print_views([look(RunDirectory.existing(each)) for each in names], as_json)
@@ -74,7 +75,7 @@ def logs(
 ) -> None:
     """Show the logs of a deployment's jobs."""
     from .core.rundir import RunDirectory
-    from .jobs.logs import last_lines, log_files
+    from .jobs.serve.logs import last_lines, log_files
 
     for path in log_files(RunDirectory.existing(name), role):
         typer.secho(f"==> {path} <==", bold=True)
@@ -86,7 +87,7 @@ def logs(
 def stop(name: Name) -> None:
     """End all jobs of a deployment."""
     from .core.rundir import RunDirectory
-    from .jobs import wait
+    from .jobs.serve import wait
 
     count = wait.stop(RunDirectory.existing(name))
     typer.echo(f"'{name}' stopped: {count} jobs ended" if count else f"'{name}' was stopped already")
@@ -107,7 +108,7 @@ def batch(
     concurrency: Annotated[int | None, typer.Option(min=1, help="requests at once; by default fitted")] = None,
 ) -> None:
     """Generate for every line of INPUT, each exactly once. Started again, it goes on where it was."""
-    from .jobs import batch_command
+    from .jobs.batch import command as batch_command
 
     where = batch_command.Where(spec=spec_path, run=run_name, endpoint=endpoint, key=api_key, local=local)
     failed = batch_command.run(
@@ -136,7 +137,7 @@ def quantize(
     text: Annotated[str, typer.Option(help="to evaluate on: wiki, c4, tiny, or a file")] = "wiki",
 ) -> None:
     """Quantize MODEL to 4 bits with AWQ. Interrupted or killed, the same command goes on where it was."""
-    from .jobs import quantize_command
+    from .jobs.quantize import command as quantize_command
 
     options = {
         "group_size": group_size,
@@ -159,8 +160,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a quantized model beside its original: perplexity, speed, memory. Writes QUANTIZED/evaluation.png."""
-    from .jobs import console, evaluation_table
-    from .jobs import evaluate as job
+    from .jobs.evaluate import evaluate as job
+    from .jobs.evaluate import table as evaluation_table
+    from .jobs.serve import console
     from .quant.models import resolve
 
     with console.model_progress() as progress:
@@ -189,8 +191,8 @@ def bench_engine(
     as_json: AsJson = False,
 ) -> None:
     """Measure the native engine: decode and prefill, latency under load, memory, share of the memory bandwidth."""
-    from .jobs import bench_engine as job
-    from .jobs import console
+    from .jobs.bench.engine import job
+    from .jobs.serve import console
     from .quant.models import resolve
 
     with console.model_progress() as progress:
@@ -235,8 +237,10 @@ def bench_comm(
     Inside an allocation (salloc, sbatch) between its nodes; with --nodes as a job of its own.
     """
     from .core.site import encode_comm, write_comm
-    from .jobs import bench_comm as job
-    from .jobs import bench_comm_table, bench_comm_where, console
+    from .jobs.bench.comm import job
+    from .jobs.bench.comm import table as bench_comm_table
+    from .jobs.bench.comm import where as bench_comm_where
+    from .jobs.serve import console
 
     where = bench_comm_where.choose(
         bench_comm_where.Asked(
@@ -262,7 +266,7 @@ def models_fetch(
     ] = False,
 ) -> None:
     """Fetch (and convert) a model into the cache, so that jobs find it there."""
-    from .jobs import console
+    from .jobs.serve import console
     from .quant.models import resolve
 
     with console.model_progress() as progress:

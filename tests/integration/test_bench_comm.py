@@ -97,7 +97,7 @@ def test_the_job_ends_with_its_command(interruptible, sandbox, ordinary_user, en
 
 def is_rank(process, folders):
     words = process.info["cmdline"] or []
-    return "slurminfer.jobs.bench_comm_worker" in words and any(word.startswith(folders) for word in words[3:4])
+    return "slurminfer.jobs.bench.comm.worker" in words and any(word.startswith(folders) for word in words[3:4])
 
 
 def rank_of(process):

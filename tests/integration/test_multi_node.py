@@ -37,7 +37,7 @@ def serve(cluster_user: User, shared: Path):
 
     def serve(hangs: bool = False) -> dict:
         python, spec = shared / "python", shared / "spec.toml"
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} {HOUSE}/tests/nodes/fake_engine.py "$@"\n')
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} {HOUSE}/tests/nodes/agent/fake_engine.py "$@"\n')
         python.chmod(0o755)
         spec.write_text(SPEC.format(python=python, hangs=int(hangs)))
         cluster_user.ok("serve", spec, "--wait")

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ..awq.conftest import make_model
+from ..quant.awq.conftest import make_model
 from .conftest import HOUSE
 from .test_cluster import eventually
 

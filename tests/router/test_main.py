@@ -11,7 +11,7 @@ import pytest
 
 from slurminfer.core.address import node_address
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.router.sockets import watchful_socket
+from slurminfer.core.sockets import watchful_socket
 
 
 @pytest.fixture

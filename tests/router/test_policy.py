@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.core.records import WorkerRecord, WorkerState
-from slurminfer.router.events import EventGate
-from slurminfer.router.policy import LeastLoaded
-from slurminfer.router.registry import merge
-from slurminfer.router.worker import Worker
+from slurminfer.router.fleet.registry import merge
+from slurminfer.router.fleet.worker import Worker
+from slurminfer.router.policies.policy import LeastLoaded
+from slurminfer.router.relay.events import EventGate
 
 
 def record(worker_id="w", **fields):

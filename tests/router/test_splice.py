@@ -11,8 +11,8 @@ import pytest
 import uvloop
 
 from slurminfer.core.records import WorkerRecord, WorkerState
-from slurminfer.router.exchange import make_client
-from slurminfer.router.splice import Chunks, SplicedResponse
+from slurminfer.router.relay.splice import Chunks, SplicedResponse
+from slurminfer.router.relay.upstream import make_client
 
 from .conftest import Deployment, Loop
 

@@ -1,0 +1,1 @@
+"""The native engine against vLLM, llama.cpp and transformers."""

@@ -1,0 +1,1 @@
+"""Engines on GPUs, straight and behind the router."""

@@ -1,0 +1,226 @@
+"""An engine on GPUs, started by our agent, behind our router against straight to it; and a worker killed under load.
+
+    python -m benchmarks.gpu MODEL --engine sglang [--tensor-parallel 2] [--workers 2 --kill] [-- ENGINE'S ARGUMENTS]
+
+`slurminfer serve --local` on a machine with GPUs, one or more of them for each worker; with --slurm, jobs of the Slurm
+that SLURM_CONF names. Streams of random prompts of their own ask for tokens greedily, straight and through the router
+in turns. --batches, --requests and --spread may list several: each is measured with each. With --kill, the engine of
+the first worker is killed (SIGKILL) under load. Prints the record that it writes to --out.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from slurminfer.core.records import WorkerRecord
+from slurminfer.core.rundir import RunDirectory
+
+from .. import GIVEN
+from .load import Endpoint, Load, duration, run, speed
+
+_PROCESSES = 8
+_SPEC = """
+name = "{name}"
+[model]
+path = "{model}"
+context_length = {context}
+{model_lines}
+[[pool]]
+engine = "{engine}"
+workers = {workers}
+nodes = {nodes}
+tensor_parallel = {tensor}
+sequence_parallel = {sequence}
+pipeline_parallel = {pipeline}
+gpus_per_node = {gpus}
+cpus_per_task = {cpus}
+max_running_requests = 256
+extra_args = {extra}
+[router]
+port = 0
+"""
+
+
+class Deployment:
+    """What `slurminfer serve --local --wait` has started."""
+
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
+        self.name = f"gpu-{given.engine}-{os.getpid()}"
+        spec = folder / "spec.toml"
+        cpus = max(1, len(os.sched_getaffinity(0)) // (given.workers * given.nodes))
+        lines = f'quantization = "{given.quantization}"' if given.quantization else ""
+        tensor, sequence, pipeline = given.tensor_parallel, given.sequence_parallel, given.pipeline_parallel
+        spec.write_text(_SPEC.format(
+            name=self.name, model=given.model.resolve(), engine=given.engine, workers=given.workers, nodes=given.nodes,
+            tensor=tensor, sequence=sequence, pipeline=pipeline, gpus=tensor * sequence * pipeline // given.nodes,
+            cpus=cpus, extra=json.dumps(given.extra), model_lines=lines, context=given.context,
+        ))  # fmt: skip
+        self.run = RunDirectory.named(self.name)
+        self._serve = ("serve", str(spec), "--wait", *(() if given.slurm else ("--local",)))
+        self._asked = given.workers
+
+    def start(self) -> float:
+        """Seconds until all workers are ready."""
+        began = time.monotonic()
+        self._call(*self._serve)
+        while len(self.workers()) < self._asked:  # --wait returns with the first
+            time.sleep(0.5)
+        return time.monotonic() - began
+
+    def workers(self) -> list[WorkerRecord]:
+        """Those that are ready."""
+        return [record for record in self.run.read_workers() if record.state == "ready"]
+
+    def straight(self) -> Endpoint:
+        """The first worker's engine."""
+        url = self.workers()[0].url
+        assert url is not None
+        return Endpoint(url, self.run.key(), self.workers()[0].model)
+
+    def routed(self) -> Endpoint:
+        record = self.run.read_router()
+        assert record is not None and record.url is not None
+        return Endpoint(record.url, self.run.key(), self.workers()[0].model)
+
+    def router_cpu_s(self) -> float:
+        """CPU time that the router, a process of this machine, has taken so far."""
+        record = self.run.read_router()
+        assert record is not None
+        return sum(psutil.Process(record.pid).cpu_times()[:2])
+
+    def stop(self) -> None:
+        self._call("stop", self.name)
+
+    def _call(self, *words: str) -> None:
+        done = subprocess.run([sys.executable, "-m", "slurminfer", *words], env=GIVEN, check=False)
+        if done.returncode:
+            raise SystemExit(f"slurminfer {' '.join(words)}: exit status {done.returncode}")
+
+
+def compare(
+    deployment: Deployment, batch: int, requests: int, spread_s: float, given: argparse.Namespace
+) -> dict[str, Any]:
+    """Straight and routed in turns, the order changing: tokens per second, and time to first token."""
+    found: dict[str, list[float]] = {"straight": [], "routed": []}
+    first: dict[str, list[float]] = {"straight": [], "routed": []}
+    busy = []  # of one core, where the router is on this machine
+    for number in range(2 * given.rounds):
+        way = ("straight", "routed")[(number + number // 2) % 2]
+        endpoint = deployment.straight() if way == "straight" else deployment.routed()
+        load = Load(batch, requests, given.prompt, given.tokens, seed=1000 * batch + number, spread_s=spread_s)
+        before = 0.0 if given.slurm else deployment.router_cpu_s()
+        answers = run(endpoint, load, min(batch, _PROCESSES))
+        failed = [answer.error for answer in answers if answer.error]
+        if failed:
+            raise SystemExit(f"{len(failed)} of {len(answers)} requests failed: {failed[0]}")
+        found[way].append(speed(answers))
+        first[way].append(statistics.median(a.first - a.began for a in answers if a.first is not None))
+        if way == "routed" and not given.slurm:
+            busy.append((deployment.router_cpu_s() - before) / duration(answers))
+    medians = {way: statistics.median(values) for way, values in found.items()}
+    return {
+        "batch": batch,
+        "requests": requests,
+        "spread_s": spread_s,
+        "tokens_per_s": medians,
+        "runs": found,
+        "first_token_s": {way: statistics.median(values) for way, values in first.items()},
+        "router_busy": statistics.median(busy) if busy else None,
+        "routed_vs_straight": medians["routed"] / medians["straight"],
+    }
+
+
+def kill(deployment: Deployment, batch: int, seconds: float, given: argparse.Namespace) -> dict[str, Any]:
+    """SIGKILL to the first worker's engine in the middle of a load through the router."""
+    victim = deployment.workers()[0]
+    until, at = time.time() + seconds, time.time() + seconds / 3
+    threading.Timer(at - time.time(), os.kill, (victim.pid, signal.SIGKILL)).start()
+    answers = run(deployment.routed(), Load(batch, 10**6, given.prompt, given.tokens, 7, until), _PROCESSES)
+    died = [record for record in deployment.run.read_workers() if record.id == victim.id]
+    before = [a for a in answers if a.ended < at]
+    after = [a for a in answers if a.began > at and a.ended <= until]
+    return {
+        "streams": batch,
+        "killed": victim.id,
+        "record_afterwards": f"{died[0].state}: {died[0].reason}" if died else "none",
+        "requests": len(answers),
+        "answered_whole": sum(not a.error for a in answers),
+        "broken_streams": sum(bool(a.error) and a.first is not None for a in answers),
+        "refused": sum(bool(a.error) and a.first is None for a in answers),
+        "errors": sorted({a.error for a in answers if a.error})[:3],
+        "begun_after_the_kill": sum(a.began > at for a in answers),
+        "of_these_failed": sum(a.began > at and bool(a.error) for a in answers),
+        "tokens_per_s_before": speed(before) if before else None,
+        "tokens_per_s_after": speed(after) if after else None,
+    }
+
+
+def _several(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Takes a list with commas."""
+    return lambda text: [kind(word) for word in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--engine", choices=("native", "sglang", "vllm"), default="sglang")
+    for layout in ("--tensor-parallel", "--sequence-parallel", "--pipeline-parallel"):
+        parser.add_argument(layout, type=int, default=1)
+    parser.add_argument("--slurm", action="store_true", help="workers are jobs")
+    parser.add_argument("--nodes", type=int, default=1, help="of each worker; the GPUs are shared out among them")
+    parser.add_argument("--quantization", help="as in [model] of a spec")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--batches", type=_several(int), default=[1, 64, 256], help="streams at the same time")
+    parser.add_argument("--requests", type=_several(int), default=[2], help="of each stream, one after the other")
+    parser.add_argument("--spread", type=_several(float), default=[0.0], help="seconds over which streams begin")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of each")
+    parser.add_argument("--tokens", type=int, default=256, help="of each answer")
+    parser.add_argument("--context", type=int, default=8192, help="the model's context_length")
+    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--out", type=Path)
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:at], argparse.Namespace(extra=sys.argv[at + 1 :]))
+    if given.nodes > 1 and not given.slurm:
+        parser.error("--nodes: a worker of several nodes is a job; add --slurm")
+    if given.kill and given.slurm:
+        parser.error("--kill: only local workers have their process on this machine")
+    with tempfile.TemporaryDirectory() as folder:
+        deployment = Deployment(given, Path(folder))
+        try:
+            ready_s = deployment.start()
+            record: dict[str, Any] = {
+                "command": " ".join(sys.argv[1:]),
+                "ready_s": round(ready_s, 1),
+                "workers": [{"id": w.id, "engine": w.engine, "load_s": w.load_s} for w in deployment.workers()],
+            }
+            warm = Load(min(64, max(given.batches)), 1, given.prompt, 64, 5)
+            for endpoint in (deployment.straight(), deployment.routed()):
+                run(endpoint, warm, _PROCESSES)
+            loads = itertools.product(given.batches, given.requests, given.spread)
+            record["speeds"] = [compare(deployment, *load, given) for load in loads]
+            if given.kill:
+                record["kill"] = kill(deployment, 64, 30.0, given)
+        finally:
+            deployment.stop()
+    text = json.dumps(record, indent=1)
+    print(text)
+    if given.out:
+        given.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

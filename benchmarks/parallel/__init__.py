@@ -1,0 +1,1 @@
+"""The native engine over several processes and nodes."""

@@ -1,0 +1,117 @@
+"""How fast this machine reads memory, and how two ranks communicate: what predictions rest on.
+
+Run as a program it is one of two ranks, over gloo or the memory that they share:
+
+    python -m benchmarks.parallel_machine RENDEZVOUS sums|messages RANK
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from statistics import median
+
+import msgspec
+import torch
+
+from slurminfer.core.site import CommPoint, CommProfile
+from slurminfer.jobs.bench.comm.fit import fit
+from slurminfer.nodes.agent.place import hold_port
+from slurminfer.nodes.native.model.parallel.ranks import Ranks
+from slurminfer.nodes.native.options import ParallelOptions
+
+from .. import GIVEN
+from .prediction import Way
+
+_LOOPBACK = "127.0.0.1"
+_SIZES = [1 << power for power in range(10, 20)]  # bytes
+_CALLS, _BLOCKS = 50, 15
+_READ = 1 << 29  # bytes, far more than caches hold
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second that so many threads read: the best of some rounds."""
+    before, best = torch.get_num_threads(), 0.0
+    torch.set_num_threads(threads)
+    numbers = torch.ones(_READ // 4)
+    for _ in range(8):
+        began = time.perf_counter()
+        numbers.sum()
+        best = max(best, _READ / (time.perf_counter() - began))
+    torch.set_num_threads(before)
+    return best
+
+
+def shared_memory() -> Way:
+    """All-reduce and message of two ranks of this machine, each with CPUs of its own."""
+    sums = [CommPoint(size, seconds) for size, seconds in _measured("sums")]
+    messages = [CommPoint(size, seconds) for size, seconds in _measured("messages")]
+    return Way(fit("all_reduce", 2, sums), fit("send_recv", 2, messages))
+
+
+def gloo(*where: str) -> Way:
+    """The same of two ranks over gloo, by `slurminfer bench comm`, which keeps it in the site profile."""
+    argv = [sys.executable, "-m", "slurminfer", "bench", "comm", *where, "--backend=gloo", "--seconds=2", "--json"]
+    sizes = ",".join(map(str, _SIZES))
+    said = subprocess.run([*argv, "--sizes", sizes], env=GIVEN, check=True, stdout=subprocess.PIPE).stdout
+    fits = {found.operation: found for found in msgspec.json.decode(said, type=CommProfile).operations}
+    return Way(fits["all_reduce"], fits["send_recv"])
+
+
+def _measured(what: str) -> list[tuple[int, float]]:
+    """Bytes and seconds, as rank 0 has found them."""
+    with hold_port(_LOOPBACK) as held:
+        rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
+        argv = [sys.executable, "-m", "benchmarks.parallel_machine", rendezvous, what]
+        env = GIVEN | {"GLOO_SOCKET_IFNAME": "lo"}
+        first, second = (subprocess.Popen([*argv, f"{n}"], env=env, stdout=subprocess.PIPE, text=True) for n in (0, 1))
+        said = first.communicate()[0]
+        if second.wait() or first.returncode:
+            raise SystemExit(f"the ranks that measure {what} have failed")
+    found: list[tuple[int, float]] = json.loads(said)
+    return found
+
+
+def main(rendezvous: str, what: str, rank: int) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[rank % len(cpus)]})
+    torch.set_num_threads(1)
+    kind = {"tensor_parallel": 2} if what == "sums" else {"pipeline_parallel": 2}
+    ranks = Ranks(ParallelOptions(**kind, local_rank=rank, rendezvous=rendezvous), torch.device("cpu"), 1)
+    timed = _sum if what == "sums" else _message
+    found = [(size, timed(ranks, torch.zeros(1, size // 4))) for size in _SIZES]
+    ranks.least(0)
+    if rank == 0:
+        print(json.dumps(found), flush=True)
+    os._exit(0)  # gloo's threads may not end well
+
+
+def _sum(ranks: Ranks, x: torch.Tensor) -> float:
+    """Seconds of one, as the engine's counter has them."""
+    found = []
+    for _ in range(_BLOCKS):
+        before = ranks.seconds
+        for _ in range(_CALLS):
+            ranks.reduce(x)
+        found.append((ranks.seconds - before) / _CALLS)
+    return median(found)
+
+
+def _message(ranks: Ranks, x: torch.Tensor) -> float:
+    """Seconds one way, of messages that go there and back."""
+    found, (rows, width) = [], x.shape
+    for _ in range(_BLOCKS):
+        began = time.perf_counter()
+        for _ in range(_CALLS):
+            if ranks.place.rank == 0:
+                ranks.hand_on(x)
+                ranks.receive(ranks.expect(rows, [width]))
+            else:
+                ranks.deliver(ranks.take_over(rows, width, x.dtype), [width])
+        found.append((time.perf_counter() - began) / _CALLS / 2)
+    return median(found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,1 @@
+"""AWQ against AutoAWQ."""

@@ -1,0 +1,1 @@
+"""`slurminfer batch`: generation for every record of a file. Start reading at command.py."""

@@ -1,0 +1,117 @@
+"""`slurminfer batch`: where the endpoint comes from, and what a person sees of the batch."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from ...core.errors import UsageError
+from ...core.rundir import RunDirectory
+from ..serve import console, wait
+from ..serve import deployment as deploy
+from .driver import BatchOptions, BatchSummary, run_batch
+from .progress import batch_progress
+
+_out = Console(highlight=False, soft_wrap=True)
+_TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """The endpoint to use: exactly one of a spec to serve meanwhile, a running deployment, and a URL."""
+
+    spec: Path | None
+    run: str | None
+    endpoint: str | None
+    key: str | None
+    local: bool
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        given = [name for name in ("spec", "run", "endpoint") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise UsageError(f"expected one of --spec, --run and --endpoint; got {', '.join(given) or 'none'}")
+        if self.local and self.spec is None:
+            raise UsageError("--local says how --spec is served; it means nothing with --run or --endpoint")
+
+
+def run(source: Path, output: Path, where: Where, **settings: Any) -> int:
+    """Do the batch; how many lines failed. Settings: model, concurrency, and defaults for lines that do not say.
+
+    Raises UsageError, BatchError, and what serving a spec raises.
+    """
+    where.check()
+    options = {"model": settings.pop("model"), "concurrency": settings.pop("concurrency")}
+    defaults = {name: value for name, value in settings.items() if value is not None}
+    with _terminated_as_exit(), _endpoint(where) as endpoint, batch_progress() as progress:
+        summary = run_batch(
+            BatchOptions(input=source, output=output, defaults=defaults, **options, **endpoint), progress
+        )
+    _print(summary)
+    return summary.failed
+
+
+@contextmanager
+def _endpoint(where: Where) -> Iterator[dict[str, Any]]:
+    """The endpoint's part of the batch's options, for as long as the batch takes."""
+    if where.endpoint is not None:
+        yield {"endpoint": where.endpoint, "key": where.key}
+    elif where.run is not None:
+        yield _of(RunDirectory.existing(where.run))
+    elif where.spec is not None:
+        with _served(where.spec, where.local) as run:
+            yield _of(run)
+
+
+@contextmanager
+def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
+    """The spec as a deployment that is ready, and stopped at the end whatever happens."""
+    launcher = deploy.launcher(local)
+    with console.model_progress() as progress:
+        spec = deploy.with_model_found(deploy.read_spec(spec_path), progress)
+    run = deploy.submit(spec, launcher)
+    try:
+        console.print_submitted(run)
+        console.wait_until_ready(run)
+        yield run
+    finally:
+        wait.stop(run)
+
+
+def _of(run: RunDirectory) -> dict[str, Any]:
+    def locate() -> str | None:
+        router = run.read_router()
+        return router.url if router else None
+
+    endpoint = locate()
+    if endpoint is None:
+        raise UsageError(f"deployment '{run.path.name}' has no endpoint now; see 'slurminfer status {run.path.name}'")
+    return {"endpoint": endpoint, "key": run.key(), "locate": locate}
+
+
+@contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """SIGTERM, as scancel and preemption send it, ends the batch in order: results are flushed, jobs are stopped."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _print(summary: BatchSummary) -> None:
+    rate = summary.tokens / summary.elapsed_s if summary.elapsed_s else 0.0
+    earlier = f" ({summary.skipped} of them by an earlier run)" if summary.skipped else ""
+    _out.print(f"{summary.done} of {summary.total} lines done{earlier}: {summary.output}")
+    _out.print(f"{summary.tokens} tokens in {summary.elapsed_s:.1f} s, {rate:.1f} tokens/s")
+    if summary.failed:
+        _out.print(f"[red]{summary.failed} lines failed[/red]: {summary.errors}")

@@ -1,0 +1,1 @@
+"""What a batch reads: one file per format."""

@@ -1,0 +1,1 @@
+"""`slurminfer bench engine` and `slurminfer bench comm`."""

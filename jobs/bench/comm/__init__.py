@@ -1,0 +1,1 @@
+"""`slurminfer bench comm`: how nodes communicate. Start reading at job.py."""

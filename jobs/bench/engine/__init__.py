@@ -1,0 +1,1 @@
+"""`slurminfer bench engine`: the native engine on this machine. Start reading at job.py."""

@@ -1,0 +1,1 @@
+"""`slurminfer quantize`. Start reading at command.py."""

@@ -1,0 +1,160 @@
+"""`slurminfer quantize`: in this process, as one task of a job step, or as a Slurm job that is followed."""
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ...core.files import read_json, write_atomic
+from ...core.job import JobPhase, JobRequest, JobStatus, Launcher
+from ...core.paths import jobs_root
+from ...core.spec import JobSpec
+from ...quant.awq.options import AwqOptions
+from ...quant.awq.workspace import Part, Workspace
+from ...quant.checkpoint.config import read_config
+from ...quant.progress import Progress
+from ..launch.follow import LIVING, no_result, until_ended
+
+Backend = Literal["native", "autoawq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeEntry:
+    """One quantization. As a Slurm job it runs once per node, and the nodes share the layers."""
+
+    model: Path  # a model directory
+    out: Path
+    options: AwqOptions
+    backend: Backend = "native"
+    evaluate_on: str | None = None  # a text to evaluate the result with, by the first task
+
+    def __call__(self) -> None:
+        """Raises ModelError, EngineError, CommandError."""
+        from ..serve import console
+
+        with console.model_progress() as progress:
+            run(self, part_here(), progress)
+
+    def checkpoint(self, *_: Any, **__: Any) -> Any:
+        """submitit asks this after the walltime signal: the same again, which goes on behind the last layer."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def argv(self) -> Sequence[str]:
+        """The same as a command line."""
+        argv = [
+            sys.executable,
+            "-m",
+            "slurminfer",
+            "quantize",
+            str(self.model),
+            str(self.out),
+            f"--backend={self.backend}",
+        ]
+        given = ((option.name, getattr(self.options, option.name)) for option in fields(self.options))
+        argv += [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
+        return argv if self.evaluate_on is None else [*argv, "--evaluate", f"--text={self.evaluate_on}"]
+
+
+def part_here(environ: Mapping[str, str] = os.environ) -> Part:
+    """The share of this process: that of its task in a job step of several tasks, else all."""
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if not environ.get("SLURM_STEP_ID", "").isdigit() or not tasks.isdigit():
+        return Part()
+    return Part(int(environ.get("SLURM_PROCID", "0")), int(tasks))
+
+
+def run(entry: QuantizeEntry, part: Part, progress: Progress) -> None:
+    """Quantize here. A finished output is left as it is: a job may be sent back to the queue when all is done."""
+    if entry.out.is_dir():
+        if part.index == 0:
+            Workspace(entry.out).remove()
+    elif entry.backend == "native":
+        from ...quant.awq.quantize import quantize
+
+        quantize(entry.model, entry.out, entry.options, progress, part)
+    elif part.index == 0:
+        _quantize_with_autoawq(entry, progress)
+    if entry.evaluate_on is not None and part.index == 0:
+        from ..evaluate.evaluate import evaluate
+
+        evaluate(entry.model, entry.out, text=entry.evaluate_on, progress=progress)
+
+
+def request(entry: QuantizeEntry, spec: JobSpec) -> JobRequest:
+    """The job that does it. Pure."""
+    return JobRequest(
+        name=f"quantize-{_word(entry.out.name)}",
+        role="quantize",
+        entry=entry,
+        log_folder=_folder(entry.out),
+        nodes=spec.nodes,
+        cpus_per_task=spec.cpus_per_task,
+        gpus_per_node=spec.gpus_per_node,
+        mem=spec.mem,
+        time_s=spec.time_s,
+        signal_s=min(60, spec.time_s // 2),
+        partition=spec.partition,
+        account=spec.account,
+        setup=spec.setup,
+        slurm=spec.slurm,
+    )
+
+
+def submit(entry: QuantizeEntry, spec: JobSpec, launcher: Launcher) -> str:
+    """The id of the job that works on this output: one that lives already, else a new one. Raises SlurmError."""
+    record = _folder(entry.out) / "job.json"
+    known = read_json(record)
+    if known is not None and launcher.observe([known["id"]])[known["id"]].phase in LIVING:
+        return str(known["id"])
+    job_id = launcher.submit(request(entry, spec))
+    write_atomic(record, msgspec.json.encode({"id": job_id, "out": str(entry.out)}).decode())
+    return job_id
+
+
+def follow(job_id: str, entry: QuantizeEntry, launcher: Launcher, progress: Progress) -> None:
+    """Wait until the job has ended; `progress` hears of it. Raises SlurmError that says why it failed."""
+    workspace, layers = Workspace(entry.out), read_config(entry.model).num_layers
+    status = until_ended(job_id, launcher, lambda seen: _show(seen, workspace, layers, progress))
+    if not entry.out.is_dir():
+        raise no_result(status, _folder(entry.out))
+    progress("quantize", layers, layers)
+
+
+def _show(status: JobStatus, workspace: Workspace, layers: int, progress: Progress) -> None:
+    if status.phase is not JobPhase.RUNNING:
+        progress(f"job {status.state.lower()}" + (f" ({status.reason})" if status.reason else ""), 0, 0)
+    elif workspace.out.is_dir():
+        progress("evaluate", 0, 0)
+    else:
+        progress("quantize", workspace.layers_done(), layers)
+
+
+def _quantize_with_autoawq(entry: QuantizeEntry, progress: Progress) -> None:
+    from ...quant.awq.calibration import calibration_tokens
+    from ...quant.awq.options import choose_group_size
+    from ...quant.legacy import autoawq
+
+    options = entry.options
+    group_size = choose_group_size(read_config(entry.model), options.group_size)
+    samples = calibration_tokens(
+        entry.model, options.calibration, options.samples, options.sample_length, progress
+    ).tolist()
+    autoawq.quantize(entry.model, entry.out, samples, group_size, progress)
+
+
+def _folder(out: Path) -> Path:
+    """Where the job keeps its logs; the output's own directory must not exist before it is whole."""
+    absolute = str(out.absolute())
+    return jobs_root() / f"quantize-{_word(out.name)}-{hashlib.sha256(absolute.encode()).hexdigest()[:8]}"
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)

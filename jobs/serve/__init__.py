@@ -1,0 +1,1 @@
+"""`slurminfer serve`, `status`, `logs` and `stop`: deployments and what a person sees of them."""

@@ -1,0 +1,23 @@
+"""`slurminfer logs`: what the jobs of a deployment have written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...core.errors import RunNotFoundError
+from ...core.logs import tail
+from ...core.rundir import RunDirectory
+
+
+def log_files(run: RunDirectory, role: str | None) -> list[Path]:
+    """Log files of one role ("router" or a worker's id) or of all, oldest first. Raises RunNotFoundError."""
+    roles = sorted(path.name for path in (run.path / "logs").glob("*") if path.is_dir())
+    if role is not None and role not in roles:
+        raise RunNotFoundError(f"no logs of '{role}' in {run.path / 'logs'}; there are: {', '.join(roles) or 'none'}")
+    wanted = [role] if role is not None else roles
+    found = [path for name in wanted for kind in ("*.log", "*.out", "*.err") for path in run.logs_of(name).glob(kind)]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
+def last_lines(path: Path, count: int) -> Iterator[str]:
+    """The last `count` lines of a log."""
+    yield from tail(path).splitlines()[-count:]

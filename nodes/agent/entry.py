@@ -1,0 +1,82 @@
+"""The agent: lives the life of one worker on its node. docs/life-of-a-worker.md tells the story.
+
+On the worker's first node it is the head (head.py), which owns the worker's record; on further nodes it is a follower
+(follower.py), which only keeps the engine's process there running, and ends when the head has ended.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import SlurminferError
+from ...core.rundir import RunDirectory
+from . import threads as numa
+from .follower import Follower
+from .head import Head
+from .task import Task
+
+
+@dataclass(frozen=True)
+class WorkerEntry:
+    """What a worker's job runs. submitit pickles it; `checkpoint` makes the job requeueable."""
+
+    run_path: Path
+    worker_id: str
+
+    def __call__(self) -> None:
+        """Live until the engine ends or a signal comes. Raises EngineError where the engine fails."""
+        Agent(RunDirectory(self.run_path), self.worker_id).run()
+
+    def checkpoint(self, *_: Any, **__: Any) -> Any:
+        """submitit asks this after the walltime signal: the same again. It is called in no other program."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def argv(self) -> Sequence[str]:
+        """The same as a command line, for a machine without Slurm."""
+        return [sys.executable, "-m", "slurminfer.nodes.agent", str(self.run_path), self.worker_id]
+
+
+class Agent:
+    """One task of a worker's job."""
+
+    def __init__(self, run: RunDirectory, worker_id: str) -> None:
+        self._task = Task(run, worker_id)
+
+    def run(self) -> None:
+        """The whole life. Raises EngineError where the engine fails; requeues where the walltime ends it."""
+        task = self._task
+        task.signals.listen()
+        if task.place.local:
+            numa.settle(task.spec, task.worker_id)
+        private = Path(tempfile.mkdtemp(prefix="slurminfer-"))
+        role = Head if task.place.node_rank == 0 else Follower
+        try:
+            role(task, private).run()
+        finally:
+            task.signals.restore()
+            shutil.rmtree(private, ignore_errors=True)
+        task.signals.hand_back()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m slurminfer.nodes.agent", description="Run one worker here.")
+    parser.add_argument("run", type=Path, help="run directory of the deployment")
+    parser.add_argument("worker", help="id of the worker")
+    given = parser.parse_args()
+    try:
+        WorkerEntry(given.run, given.worker)()
+    except SlurminferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

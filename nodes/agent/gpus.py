@@ -1,0 +1,43 @@
+"""Which GPUs are whose, where workers are local: Slurm gives each of its jobs some, a machine alone shows all to all.
+
+Every local worker takes the same computation's share, as with NUMA nodes.
+"""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from ...core.errors import EngineError
+from ...core.gpus import DEVICES, device_files
+from ...core.spec import DeploymentSpec
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def settle(
+    spec: DeploymentSpec, worker_id: str, environ: MutableMapping[str, str] = os.environ, devices: Path = DEVICES
+) -> None:
+    """Show this process, and what it starts, the GPUs that are the worker's. Raises EngineError if there are too few.
+
+    A worker that asks for none sees none where others ask for some; where nobody asks, all see what they see now.
+    """
+    workers = dict(spec.workers())
+    wanted = [pool.gpus_per_node for pool in workers.values()]
+    if not any(wanted):
+        return
+    found = visible(environ, devices)
+    index = list(workers).index(worker_id)
+    first = sum(wanted[:index])
+    if first + wanted[index] > len(found):
+        raise EngineError(
+            f"gpus_per_node = {wanted[index]}: the local workers want {sum(wanted)} GPUs in all, and {len(found)} are "
+            "here"
+        )
+    environ[_VISIBLE] = ",".join(found[first : first + wanted[index]])
+
+
+def visible(environ: MutableMapping[str, str], devices: Path) -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if _VISIBLE in environ:
+        return [name for name in environ[_VISIBLE].split(",") if name]
+    return [path.name.removeprefix("nvidia") for path in device_files(devices)]

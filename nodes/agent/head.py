@@ -1,0 +1,176 @@
+"""The agent of a worker's first node: it decides, serves HTTP through its engine, and owns the worker's record.
+
+starting -> ready -> draining -> gone.
+"""
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...core.errors import EngineError, SlurminferError
+from ...core.logs import lost_task, tail
+from ...core.records import WorkerRecord, WorkerState
+from ..engines.launch import EngineLaunch
+from . import gpus
+from .group import EngineGroup
+from .place import hold_port, is_port_free
+from .probe import EngineProbe
+from .task import Task
+
+_TICK_S = 0.5
+_PORT_ATTEMPTS = 3
+_PORT_RELEASE_S = 1.0  # so long a killed process may take to give its ports back
+_TOKENS_TO_TRUST = 2  # one could be an accident of a half-started engine
+_HEALTH_MISSES_TO_CONDEMN = 60
+# The router looks every second: only after two looks can nothing new arrive.
+_ROUTER_NOTICES_S = 2.5
+_TERMINATE_GRACE_S = 20.0
+
+
+class Head:
+    """Node rank 0."""
+
+    def __init__(self, task: Task, private: Path) -> None:
+        self._task, self._private = task, private
+        self._pool, self._place, self._signals = task.pool, task.place, task.signals
+        self._record = self._first_record()
+
+    def run(self) -> None:
+        """Until a signal comes. Raises EngineError where the engine fails, here or on another node of the worker."""
+        self._note(WorkerState.STARTING)
+        try:
+            group = self._start()
+        except SlurminferError as error:
+            self._note(WorkerState.GONE, reason=str(error))
+            raise
+        probe = self._probe(group.launch)
+        try:
+            self._watch(group, probe)
+            self._drain(group, probe)
+        except SlurminferError as error:
+            self._note(WorkerState.GONE, reason=str(error))
+            raise
+        finally:
+            probe.close()
+            group.process.stop()
+        self._note(WorkerState.GONE, reason=self._why_ended())
+
+    def _why_ended(self) -> str:
+        """The signal; and whom Slurm has lost, where it sent SIGTERM because of that."""
+        log = self._task.run.logs_of(self._task.worker_id) / f"{self._place.job}_0_log.out"
+        # The log of a job that was requeued goes on: this run's part of it begins where this agent has spoken.
+        lost = lost_task(tail(log).rpartition(f"starting on {self._place.host}")[2])
+        is_due = lost and self._signals.terminated and self._pool.nodes > 1
+        return f"{self._signals.reason}: {lost}" if is_due else self._signals.reason
+
+    def _start(self) -> EngineGroup:
+        """Start the engine and wait for real tokens; with other ports where somebody was quicker to bind one."""
+        if self._place.local:
+            gpus.settle(self._task.spec, self._task.worker_id)
+        for _ in range(_PORT_ATTEMPTS):
+            with ExitStack() as held:
+                group = self._launch(held)
+                started = time.monotonic()
+                try:
+                    self._await_tokens(group)
+                except EngineError:
+                    has_exited = group.process.exit_code() is not None
+                    group.process.stop()
+                    if not has_exited or self._gets_ports_back(group.launch):
+                        raise
+                    continue
+                if not self._signals.reason:
+                    self._note(WorkerState.READY, load_s=round(time.monotonic() - started, 2))
+                return group
+        raise EngineError(f"no port could be bound on {self._place.host} in {_PORT_ATTEMPTS} attempts")
+
+    def _launch(self, held: ExitStack) -> EngineGroup:
+        """Start the own process, and call the other nodes' to it. The ports are kept from others by `held`."""
+        address = self._place.address
+        rendezvous = None
+        port = held.enter_context(hold_port(address)).getsockname()[1]
+        if self._pool.layout.ranks > 1:
+            rendezvous = f"{address}:{held.enter_context(hold_port(address)).getsockname()[1]}"
+        if self._pool.nodes > 1 and rendezvous is not None:
+            self._task.run.write_rendezvous(self._task.worker_id, self._place.epoch, rendezvous)
+        launch = self._task.launch(self._private, port, rendezvous)
+        process = self._task.spawn(launch)
+        self._note(WorkerState.STARTING, pid=process.pid, url=launch.url)
+        return EngineGroup(self._task, launch, process)
+
+    def _gets_ports_back(self, launch: EngineLaunch) -> bool:
+        """Whether the ports of an engine that has been ended are free again; else they are somebody else's."""
+        ports = [launch.port, *([int(launch.rendezvous.rpartition(":")[2])] if launch.rendezvous else [])]
+        deadline = time.monotonic() + _PORT_RELEASE_S
+        while not (are_free := all(is_port_free(launch.address, port) for port in ports)):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_TICK_S / 10)
+        return are_free
+
+    def _await_tokens(self, group: EngineGroup) -> None:
+        probe = self._probe(group.launch)
+        deadline = time.monotonic() + self._pool.start_timeout_s
+        tokens = 0
+        try:
+            while tokens < _TOKENS_TO_TRUST and not self._signals.reason:
+                group.check()
+                if time.monotonic() > deadline:
+                    key = f"start_timeout = {self._pool.start_timeout!r}"
+                    raise EngineError(f"no token within {key} of pool '{self._pool.name}' (log: {group.process.log})")
+                tokens = tokens + 1 if probe.answers_health() and probe.generates() else 0
+                if tokens == 0:
+                    self._signals.wait(_TICK_S)
+        finally:
+            probe.close()
+
+    def _watch(self, group: EngineGroup, probe: EngineProbe) -> None:
+        """Until a signal says stop. Raises EngineError where a process of the engine dies, or it stays silent."""
+        misses = 0
+        while not self._signals.reason:
+            group.check()
+            misses = 0 if probe.answers_health() else misses + 1
+            if misses == _HEALTH_MISSES_TO_CONDEMN:
+                log = group.process.log
+                raise EngineError(f"engine has not answered /health {misses} times in a row (log: {log})")
+            self._signals.wait(_TICK_S)
+
+    def _drain(self, group: EngineGroup, probe: EngineProbe) -> None:
+        """Announce it, then let what is in flight finish, as long as there is time."""
+        self._note(WorkerState.DRAINING, reason=self._signals.reason)
+        now = time.monotonic()
+        grace = _TERMINATE_GRACE_S if self._signals.terminated else self._pool.drain_seconds * 0.8
+        deadline, earliest = now + grace, now + _ROUTER_NOTICES_S
+        while time.monotonic() < deadline and not group.has_died():
+            if time.monotonic() > earliest and probe.in_flight() == 0:
+                return
+            self._signals.wait(_TICK_S)
+
+    def _probe(self, launch: EngineLaunch) -> EngineProbe:
+        return EngineProbe(launch.url, launch.key, launch.model.served_name, self._task.adapter.in_flight_metrics)
+
+    def _first_record(self) -> WorkerRecord:
+        return WorkerRecord(
+            id=self._task.worker_id,
+            pool=self._pool.name,
+            engine=self._pool.engine,
+            model=self._task.spec.model.served_name,
+            state=WorkerState.STARTING,
+            host=self._place.host,
+            job=self._place.job,
+            epoch=self._place.epoch,
+            pid=os.getpid(),
+            updated_at=time.time(),
+            capacity=self._pool.max_running_requests or self._task.adapter.default_capacity,
+            ends_at=self._place.ends_at,
+        )
+
+    def _note(self, state: WorkerState, **changes: Any) -> None:
+        if state is not self._record.state:
+            print(f"{time.strftime('%H:%M:%S')} {state} {changes.get('reason', '')}".rstrip(), flush=True)
+        self._record = msgspec.structs.replace(self._record, state=state, updated_at=time.time(), **changes)
+        self._task.run.write_worker(self._record)

@@ -1,0 +1,69 @@
+"""Starting SGLang. Flags as of 0.5.16: docs.sglang.io, "Server Arguments" and "Multi-node"."""
+
+from ...core.files import write_atomic
+from .launch import EngineLaunch, flags
+
+
+class SGLangAdapter:
+    """`python -m sglang.launch_server`, one per node; the head's serves HTTP."""
+
+    default_capacity = 256
+    in_flight_metrics = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+
+    def argv(self, launch: EngineLaunch) -> list[str]:
+        return [
+            launch.python, "-m", "sglang.launch_server",
+            *flags(
+                config=self._key_file(launch),
+                model_path=launch.model.path,
+                served_model_name=launch.model.served_name,
+                host=launch.address,
+                port=launch.port,
+                dtype=launch.model.dtype,
+                kv_cache_dtype=launch.model.kv_cache_dtype,
+                context_length=launch.model.context_length,
+                quantization=launch.model.quantization,
+                max_running_requests=launch.pool.max_running_requests,
+                tp_size=launch.pool.tensor_parallel,
+                pp_size=launch.pool.pipeline_parallel,
+            ),
+            "--enable-metrics",
+            *self._device(launch),
+            *self._multi_node(launch),
+            *self._speculative(launch),
+            *launch.pool.extra_args,
+        ]  # fmt: skip
+
+    def env(self, launch: EngineLaunch) -> dict[str, str]:
+        of_cpus = {} if launch.pool.gpus_per_node else {"SGLANG_USE_CPU_ENGINE": "1"}
+        # Where its ranks exchange messages besides tensors; by default at the address of the route to the internet.
+        return of_cpus if launch.pool.nodes == 1 else {"SGLANG_HOST_IP": launch.address, **of_cpus}
+
+    def _key_file(self, launch: EngineLaunch) -> str:
+        # SGLang takes its key by flag or config file only; a flag could be read in the process list.
+        path = launch.private / "sglang.yaml"
+        write_atomic(path, f"api-key: {launch.key}\n", mode=0o600)
+        return str(path)
+
+    def _device(self, launch: EngineLaunch) -> list[str]:
+        return [] if launch.pool.gpus_per_node else ["--device", "cpu"]
+
+    def _speculative(self, launch: EngineLaunch) -> list[str]:
+        guesses = launch.speculative
+        if guesses is None:
+            return []
+        counted = guesses.draft_tokens + 1  # the token before the guesses, which is known, is one more to compute
+        if guesses.method == "ngram":
+            return flags(speculative_algorithm="NGRAM", speculative_num_draft_tokens=counted)
+        return flags(  # one chain of guesses, each a step
+            speculative_algorithm={"draft": "STANDALONE"}.get(guesses.method, guesses.method.upper()),
+            speculative_draft_model_path=guesses.draft_model,
+            speculative_num_steps=guesses.draft_tokens,
+            speculative_eagle_topk=1,
+            speculative_num_draft_tokens=counted,
+        )
+
+    def _multi_node(self, launch: EngineLaunch) -> list[str]:
+        if launch.pool.nodes == 1:
+            return []
+        return flags(nnodes=launch.pool.nodes, node_rank=launch.node_rank, dist_init_addr=launch.rendezvous)

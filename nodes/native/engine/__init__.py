@@ -1,0 +1,1 @@
+"""What schedules: requests, the step loop, sampling, the prefix cache. Start reading at core.py."""

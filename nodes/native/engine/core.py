@@ -1,0 +1,170 @@
+"""The loop's one step: schedule, compute, sample, hand out. No threads, no clients; see thread.py for these."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..api.metrics import EngineStats
+from ..model.batch import cumulative
+from ..model.process import describe
+from ..model.step import Chunk, Model
+from ..options import EngineOptions
+from .block_manager import BlockManager
+from .request import FinishReason, Limits, Request, Sample
+from .sampler import sample
+from .scheduler import Scheduler, Slice
+from .speculative.speculation import Speculation
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A step that the model is computing."""
+
+    slices: list[Slice]
+    sampled: list[Request]  # those whose next token it gives
+    guesses: dict[str, list[int]]
+    at: float  # time.perf_counter()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One new token of a request, the last one if `finish` says why."""
+
+    request: Request
+    sample: Sample
+    finish: FinishReason | None
+
+
+class EngineCore:
+    """A model and the requests that it is computing."""
+
+    def __init__(self, model: Model, options: EngineOptions, draft: Model | None = None) -> None:
+        """`draft` is the model of `draft_model`, in the same number of blocks."""
+        self._model = model
+        self._blocks = BlockManager(model.num_blocks, model.block_size)
+        self._scheduler = Scheduler(
+            self._blocks,
+            max_running_requests=options.max_running_requests,
+            max_batch_tokens=options.max_batch_tokens,
+            age_weight=options.age_weight,
+        )
+        self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)
+        self._speculation = None
+        if options.speculative != "none":
+            self._speculation = Speculation(options, self._scheduler, self.limits, draft)
+        self._process = describe()
+        self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
+        self._step_s = 0.0
+        self._begun: deque[_Begun] = deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._scheduler.num_running or self._scheduler.num_waiting or self._begun)
+
+    def add(self, request: Request) -> None:
+        """Take a request. Raises RequestTooLongError, for it would wait forever."""
+        self.limits.check(request.prompt_length, request.params.max_tokens)
+        self._scheduler.add(request)
+
+    def abort(self, id: str) -> None:
+        """Forget a request and free its blocks; nothing happens if it is over."""
+        self._scheduler.remove(id)
+        if self._speculation:
+            self._speculation.forget(id)
+
+    def step(self) -> list[Output]:
+        """Begin as many steps as the model computes at once, finish one; its tokens, those of a request in order."""
+        while len(self._begun) < self._model.depth and self._begin():
+            pass
+        return self._finish(self._begun.popleft()) if self._begun else []
+
+    def _begin(self) -> bool:
+        """Whether there was anything to begin with."""
+        slices = self._scheduler.schedule(self._model.depth)
+        sampled = [slice.request for slice in slices if slice.reaches_end]
+        for request in sampled:
+            if not request.generated:
+                self._prompt_tokens += request.prompt_length
+                self._hit_tokens += request.cached or 0
+        guesses = self._speculation.guess(slices) if self._speculation else {}
+        if slices:
+            self._begun.append(_Begun(slices, sampled, guesses, time.perf_counter()))
+            self._model.begin([self._chunk(slice, guesses.get(slice.request.id, [])) for slice in slices])
+        return bool(slices)
+
+    def _finish(self, step: _Begun) -> list[Output]:
+        logits = self._model.finish()
+        seconds = time.perf_counter() - step.at
+        self._steps += 1
+        self._step_s += seconds
+        self._scheduler.complete(step.slices)
+        outputs = self._sample(logits, step.sampled, step.guesses)
+        if self._speculation:
+            self._speculation.learn(step.slices, step.guesses, outputs, seconds)
+        return outputs
+
+    def _chunk(self, slice: Slice, guesses: list[int]) -> Chunk:
+        request = slice.request
+        tokens = request.tokens[request.computed : request.computed + slice.count]
+        return Chunk(tokens + guesses, request.computed, request.blocks, slice.reaches_end + len(guesses))
+
+    def _sample(
+        self, logits: torch.Tensor, requests: Sequence[Request], guesses: Mapping[str, list[int]]
+    ) -> list[Output]:
+        """Draw each request's next token, and the ones behind it for as long as they are what was guessed."""
+        if not requests:
+            return []
+        if not guesses:
+            return [self._extend(*pair) for pair in zip(requests, sample(logits, requests), strict=True)]
+        outputs: list[Output] = []
+        starts = cumulative([0] + [1 + len(guesses.get(request.id, [])) for request in requests])
+        going, place = list(zip(requests, starts, strict=False)), 0
+        while going:
+            rows = logits[[start + place for _, start in going]]
+            drawn = [
+                self._extend(request, one)
+                for (request, _), one in zip(going, sample(rows, [request for request, _ in going]), strict=True)
+            ]
+            outputs.extend(drawn)
+            going = [
+                (request, start)
+                for (request, start), output in zip(going, drawn, strict=True)
+                if output.finish is None and guesses.get(request.id, [])[place : place + 1] == [output.sample.token]
+            ]
+            for request, _ in going:
+                self._scheduler.advance(request, 1)
+            place += 1
+        return outputs
+
+    def close(self) -> None:
+        """No step follows."""
+        self._model.close()
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running_requests=self._scheduler.num_running,
+            waiting_requests=self._scheduler.num_waiting,
+            kv_blocks_used=self._blocks.num_used,
+            kv_blocks_total=self._blocks.num_blocks,
+            prefix_cache_hit_tokens=self._hit_tokens,
+            prompt_tokens=self._prompt_tokens,
+            generation_tokens=self._generation_tokens,
+            preemptions=self._scheduler.preemptions,
+            speculative_draft_tokens=self._speculation.guessed if self._speculation else 0,
+            speculative_accepted_tokens=self._speculation.accepted if self._speculation else 0,
+            steps=self._steps,
+            step_seconds=self._step_s,
+            communication_seconds=self._model.communication_s,
+            compiled_kernels=self._model.compiled,
+            process=self._process,
+        )
+
+    def _extend(self, request: Request, sample: Sample) -> Output:
+        self._generation_tokens += 1
+        finish = request.extend(sample.token)
+        if finish:
+            self._scheduler.remove(request.id)
+        return Output(request, sample, finish)

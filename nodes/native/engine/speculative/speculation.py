@@ -1,0 +1,72 @@
+"""Guesses for the requests of a step, as many as pay and as there is room for."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ...options import EngineOptions
+from ..request import Limits
+from ..scheduler import Scheduler, Slice
+from .budget import Budget
+from .draft import DraftProposer
+from .ngram import NgramProposer
+from .proposer import Proposer
+
+if TYPE_CHECKING:
+    from ...model.step import Model
+    from ..core import Output
+
+
+class Speculation:
+    """Of one engine."""
+
+    def __init__(
+        self, options: EngineOptions, scheduler: Scheduler, limits: Limits, draft: "Model | None" = None
+    ) -> None:
+        """`draft` computes the guesses of the method of that name."""
+        self._scheduler, self._limits, self._max_tokens = scheduler, limits, options.max_batch_tokens
+        self._budget = Budget(options.draft_tokens)
+        self._proposer: Proposer = NgramProposer()
+        if draft is not None:
+            self._proposer = DraftProposer(draft, self._budget, limits.vocab_size)
+        self.guessed = self.accepted = 0
+
+    def guess(self, slices: Sequence[Slice]) -> dict[str, list[int]]:
+        """Guesses by request id, never none, for those whose newest token is computed in this step."""
+        requests = [slice.request for slice in slices if self._decodes(slice)]
+        left = self._max_tokens - sum(slice.count for slice in slices)
+        wanted = []
+        for request, count in zip(requests, self._budget.share([r.id for r in requests], left), strict=True):
+            # The last token that a request may have is never guessed: nothing would come behind it.
+            room = self._limits.sequence_tokens - len(request.tokens)
+            most = min(request.params.max_tokens - request.generated, room) - 1
+            count = min(count, max(most, 0))
+            wanted.append((request, self._scheduler.reserve(request, count) if count else 0))
+        found = self._proposer.propose([(request, count) for request, count in wanted if count])
+        named = zip((request.id for request, count in wanted if count), found, strict=True)
+        return {id: guesses for id, guesses in named if guesses}
+
+    def learn(
+        self, slices: Sequence[Slice], guesses: Mapping[str, list[int]], outputs: "Sequence[Output]", seconds: float
+    ) -> None:
+        """What a step of so many seconds has shown: `outputs` are its tokens."""
+        if all(slice.count == 1 for slice in slices):
+            self._budget.cost.observe(len(slices) + sum(map(len, guesses.values())), seconds)
+        drawn = Counter(output.request.id for output in outputs)
+        for request in (slice.request for slice in slices if slice.request.id in guesses):
+            guessed, accepted = len(guesses[request.id]), drawn[request.id] - 1
+            request.guessed, request.accepted = request.guessed + guessed, request.accepted + accepted
+            self.guessed, self.accepted = self.guessed + guessed, self.accepted + accepted
+            self._budget.learn(request.id, guessed, accepted)
+        for output in outputs:
+            if output.finish:
+                self.forget(output.request.id)
+
+    def forget(self, id: str) -> None:
+        """A request is over."""
+        self._proposer.forget(id)
+        self._budget.forget(id)
+
+    @staticmethod
+    def _decodes(slice: Slice) -> bool:
+        return slice.count == 1 and slice.reaches_end and slice.request.generated > 0

@@ -1,0 +1,125 @@
+"""The engine: a thread that computes, and the asyncio side that asks it to and hears from it.
+
+The two meet twice only: an inbox of commands, emptied between two steps, and `call_soon_threadsafe`, once a step.
+Whatever ends the thread ends every request with an error, and then the process: see `Engine.ended`.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVarTuple
+
+from ....core.errors import EngineError
+from ..api.metrics import EngineStats
+from .request import Limits, Request
+
+_Args = TypeVarTuple("_Args")
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds: the thread does that while HTTP answers already
+    from .core import EngineCore, Output
+
+    Sink = asyncio.Queue[Output | EngineError]
+    Command = Callable[[EngineCore], None]
+
+
+class Engine:
+    """The asyncio side; all of its methods are called on the event loop that `start` was called on."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()  # None: stop
+        self._sinks: dict[str, Sink] = {}
+        self.limits: Limits | None = None  # None while the model is loading
+        self.stats = EngineStats()
+
+    def start(self, load: "Callable[[], EngineCore]") -> None:
+        """Begin to load the model."""
+        self._loop = asyncio.get_running_loop()
+        self.ready = asyncio.Event()
+        self.ended: asyncio.Future[None] = self._loop.create_future()  # an exception if the engine broke
+        threading.Thread(target=self._run, args=(load,), name="engine", daemon=True).start()
+
+    def submit(self, request: Request, sink: "Sink") -> None:
+        """Compute `request`; its outputs go into `sink`, an EngineError at last if the engine ends before it does.
+
+        Raises EngineError if the model is not loaded or the engine has ended, RequestTooLongError.
+        """
+        if self.limits is None or self.ended.done():
+            raise EngineError("the engine is not running")
+        self.limits.check(request.prompt_length, request.params.max_tokens)
+        self._sinks[request.id] = sink
+        self._inbox.put(lambda core: core.add(request))
+
+    def abort(self, id: str) -> None:
+        """Stop computing a request and free its blocks before the next step; nothing happens if it is over."""
+        if self._sinks.pop(id, None) is not None:
+            self._inbox.put(lambda core: core.abort(id))
+
+    async def stop(self, timeout_s: float) -> bool:
+        """End the thread after its present step; False if it does not end in time."""
+        self._inbox.put(None)
+        await asyncio.wait([self.ended], timeout=timeout_s)
+        return self.ended.done()
+
+    def fail(self, error: EngineError) -> None:
+        """End the engine for what the thread may not know of yet. May be called in any thread."""
+        self._tell(self._on_end, error)
+
+    # From here on, methods with _on_ run on the event loop, the others in the thread.
+
+    def _run(self, load: "Callable[[], EngineCore]") -> None:
+        try:
+            core = load()
+            self._tell(self._on_ready, core.limits, core.stats())
+            self._compute(core)
+            core.close()
+        except BaseException as error:  # not to carry on: the server hears of it and ends the process
+            self._tell(self._on_end, error)
+        else:
+            self._tell(self._on_end, None)
+
+    def _compute(self, core: "EngineCore") -> None:
+        while True:
+            for command in self._commands(wait=not core.busy):
+                if command is None:
+                    return
+                command(core)
+            outputs = core.step() if core.busy else []
+            self._tell(self._on_step, outputs, core.stats())
+
+    def _commands(self, *, wait: bool) -> "Iterator[Command | None]":
+        """All that have come; at least one if the engine has nothing else to do."""
+        try:
+            yield self._inbox.get(block=wait)
+            while True:
+                yield self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _tell(self, listener: Callable[[*_Args], None], *args: *_Args) -> None:
+        with suppress(RuntimeError):  # the loop is closed: whoever has failed the engine has not waited for the thread
+            self._loop.call_soon_threadsafe(listener, *args)
+
+    def _on_ready(self, limits: Limits, stats: EngineStats) -> None:
+        self.limits, self.stats = limits, stats
+        self.ready.set()
+
+    def _on_step(self, outputs: "Sequence[Output]", stats: EngineStats) -> None:
+        self.stats = stats
+        for output in outputs:
+            id = output.request.id
+            sink = self._sinks.pop(id, None) if output.finish else self._sinks.get(id)
+            if sink is not None:  # else it was aborted meanwhile
+                sink.put_nowait(output)
+
+    def _on_end(self, error: BaseException | None) -> None:
+        if self.ended.done():  # what has ended it breaks the thread's step too
+            return
+        sinks, self._sinks = self._sinks, {}
+        for sink in sinks.values():
+            sink.put_nowait(EngineError("the engine has failed" if error else "the engine is shutting down"))
+        if error is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(error)

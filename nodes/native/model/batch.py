@@ -1,0 +1,228 @@
+"""One step's chunks as index tensors, built once and shared by all layers.
+
+Rows are the step's tokens: first the decode tokens, longest sequence first, then the prefill chunks.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+import torch
+
+from ....quant.rope import Rotation
+from .attention import attend, rotate_and_store
+from .cuda import reads_cache
+from .kv_cache import KVCache
+from .paged import BlockGroup, PagedGroup, make_group
+from .step import Chunk
+
+# Computing a group of its own costs as much as attending to about this many tokens of padding.
+_GROUP_TOKENS = 256
+# More cached tokens than this are not attended to at once, so that a gathered copy stays small. What a CPU gathers
+# should still be in its cache when it is read: 4096 tokens were 10 to 25% faster than 16384, with 1024 slower again.
+_GROUP_MOST, _GATHER_MOST = 16384, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeGroup:
+    """Decode tokens of sequences of about one length, attended to together."""
+
+    rows: slice
+    cache_rows: torch.Tensor  # for KVCache.gather
+    length: int  # tokens to keep of what was gathered
+    mask: torch.Tensor | None  # [sequences, 1, 1, length], added to the scores
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """A prompt's chunk. Without `cache_rows` it attends to itself only, causally."""
+
+    rows: slice
+    cache_rows: torch.Tensor | None = None
+    length: int = 0  # tokens to keep of what was gathered
+    mask: torch.Tensor | None = None  # [tokens, length], added to the scores
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """What the layers of one window attend to; all rows in order."""
+
+    decodes: tuple[DecodeGroup | PagedGroup | BlockGroup, ...]
+    prefills: tuple[Prefill, ...]
+
+
+class Steps(Protocol):
+    """A step's input, as a decoder takes it: rows that it computes, all or some of the step's."""
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """int64 [n]"""
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 [n]"""
+
+    def attend(
+        self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
+    ) -> torch.Tensor:
+        """What the queries of qkv [n, heads + 2 * kv_heads, head_dim] find, [n, heads * head_dim].
+
+        Queries and keys are rotated by what `Rope.at` returned, keys and values written.
+        """
+
+    def wanted(self, x: torch.Tensor) -> torch.Tensor:
+        """Of x [n, hidden_size], the rows whose logits are wanted, in the chunks' and their tokens' order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """All of a step."""
+
+    tokens: torch.Tensor  # int64 [n]
+    positions: torch.Tensor  # int64 [n]
+    slots: torch.Tensor  # for KVCache.write
+    plans: dict[int | None, AttentionPlan]  # by window
+    logits_rows: torch.Tensor  # int64: see `wanted`
+
+    def attend(
+        self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
+    ) -> torch.Tensor:
+        """See `Steps.attend`."""
+        q, kv = rotate_and_store(qkv, rotation, layer, cache, self.slots)
+        return attend(q, kv, layer, cache, self.plans[window])
+
+    def wanted(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Steps.wanted`."""
+        return x[self.logits_rows]
+
+
+def make_batch(
+    chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None], paged_heads: int | None
+) -> Batch:
+    """Lay the chunks out.
+
+    Args:
+        windows: those that the model's layers have.
+        paged_heads: the number of query heads where decode tokens are attended to in place, None where by gathering.
+    """
+    device = cache.device
+    order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > 1, -chunks[i].start))
+    ordered = [chunks[i] for i in order]
+    ends = cumulative([len(chunk.tokens) for chunk in ordered])
+    end_of = dict(zip(order, ends, strict=True))
+    size = cache.block_size
+    places = [position for chunk in ordered for position in range(chunk.start, chunk.start + len(chunk.tokens))]
+    blocks = [c.blocks[p // size] for c in ordered for p in range(c.start, c.start + len(c.tokens))]
+    positions = torch.tensor(places, device=device)
+    wanted = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]  # may be none
+    planner = _Planner(ordered, ends, cache, paged_heads)
+    return Batch(
+        tokens=torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)), device=device),
+        positions=positions,
+        slots=cache.slots(torch.tensor(blocks, device=device), positions % size),
+        plans={window: planner.plan(window) for window in windows},
+        logits_rows=torch.tensor(wanted, dtype=torch.int64, device=device),
+    )
+
+
+def group_lengths(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Cut descending `lengths` into groups [start, stop) with little padding, few groups and at most `most` tokens."""
+    groups, start, padding = [], 0, 0
+    for index, length in enumerate(lengths):
+        padding += lengths[start] - length
+        if padding > _GROUP_TOKENS or lengths[start] * (index + 1 - start) > max(most, lengths[start]):
+            groups.append((start, index))
+            start, padding = index, 0
+    return [*groups, (start, len(lengths))] if lengths else []
+
+
+class _Planner:
+    """Makes the AttentionPlan of one window after the other."""
+
+    def __init__(self, ordered: Sequence[Chunk], ends: Sequence[int], cache: KVCache, paged_heads: int | None) -> None:
+        self._decodes = [chunk for chunk in ordered if len(chunk.tokens) == 1]
+        self._prefills = ordered[len(self._decodes) :]
+        self._prefill_ends = ends[len(self._decodes) :]
+        self._cache, self._paged_heads = cache, paged_heads
+
+    def plan(self, window: int | None) -> AttentionPlan:
+        prefills = zip(self._prefills, self._prefill_ends, strict=True)
+        planned = tuple(plan_prefill(chunk, end, window, self._cache) for chunk, end in prefills)
+        decodes = self._decodes
+        if reads_cache(self._cache.format, self._cache.device):
+            return AttentionPlan((self._blocks(window),) if decodes else (), planned)
+        gathers = self._paged_heads is None and self._cache.device.type == "cpu"
+        lengths = [chunk.start + 1 - _first(chunk, window, self._cache) for chunk in decodes]
+        groups = group_lengths(lengths, _GATHER_MOST if gathers else _GROUP_MOST)
+        return AttentionPlan(tuple(self._decode(decodes[start:stop], start, window) for start, stop in groups), planned)
+
+    def _blocks(self, window: int | None) -> BlockGroup:
+        width = max(len(chunk.blocks) for chunk in self._decodes)
+        tables = [[*chunk.blocks, *[0] * (width - len(chunk.blocks))] for chunk in self._decodes]
+        lengths = [chunk.start + 1 for chunk in self._decodes]
+        device = self._cache.device
+        return BlockGroup(
+            slice(0, len(lengths)),
+            torch.tensor(tables, dtype=torch.int32, device=device),
+            torch.tensor(lengths, dtype=torch.int32, device=device),
+            window,
+        )
+
+    def _decode(self, chunks: Sequence[Chunk], start: int, window: int | None) -> DecodeGroup | PagedGroup:
+        size = self._cache.block_size
+        firsts = [_first(chunk, window, self._cache) for chunk in chunks]
+        length = max(chunk.start + 1 - first for chunk, first in zip(chunks, firsts, strict=True))
+        width = -(-length // size)
+        tables = [list(c.blocks[first // size : c.start // size + 1]) for c, first in zip(chunks, firsts, strict=True)]
+        # Padding repeats a block of the same sequence: masked, and of no other's values.
+        tables = [table + table[-1:] * (width - len(table)) for table in tables]
+        queries = torch.tensor([[c.start - first] for c, first in zip(chunks, firsts, strict=True)])
+        mask = _mask(queries, length, window, self._cache.format.read_dtype, self._cache.device)
+        mask = None if mask is None else mask.unsqueeze(1)
+        rows, blocks = slice(start, start + len(chunks)), torch.tensor(tables, device=self._cache.device)
+        if self._paged_heads is not None:
+            return make_group(rows, blocks, length, mask, self._paged_heads, self._cache)
+        return DecodeGroup(rows, self._cache.rows(blocks), length, None if mask is None else mask.unsqueeze(1))
+
+
+def plan_prefill(chunk: Chunk, end: int, window: int | None, cache: KVCache) -> Prefill:
+    """What a prompt's chunk attends to, whose rows end at `end`."""
+    count, size = len(chunk.tokens), cache.block_size
+    rows = slice(end - count, end)
+    if chunk.start == 0 and (window is None or count <= window):
+        return Prefill(rows)
+    first = _first(chunk, window, cache)
+    stop = chunk.start + count
+    table = torch.tensor([list(chunk.blocks[first // size : -(-stop // size)])], device=cache.device)
+    queries = torch.arange(chunk.start - first, stop - first).unsqueeze(1)
+    mask = _mask(queries, stop - first, window, cache.format.dtype, cache.device)
+    return Prefill(rows, cache.rows(table), stop - first, mask)
+
+
+def _first(chunk: Chunk, window: int | None, cache: KVCache) -> int:
+    """The first position that is gathered: the first that the chunk sees, or before it in its block."""
+    seen = 0 if window is None else max(chunk.start + 1 - window, 0)
+    return seen - seen % cache.block_size
+
+
+def _mask(
+    queries: torch.Tensor, length: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor | None:
+    """[n, length]: 0 where the query at place `queries` [n, 1] sees, -inf elsewhere. None: all see all."""
+    keys = torch.arange(length)
+    hidden = keys > queries
+    if window is not None:
+        hidden |= keys <= queries - window
+    if not hidden.any():
+        return None
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)
+
+
+def cumulative(counts: Sequence[int]) -> list[int]:
+    """The sums of the first one, two, and so on."""
+    ends, total = [], 0
+    for count in counts:
+        total += count
+        ends.append(total)
+    return ends

@@ -1,0 +1,108 @@
+"""From PyTorch's operations to the compiled library: at load where it is there, else as soon as it is."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .....core.errors import EngineError, SlurminferError
+from .....core.memory import available_bytes
+from .....quant.checkpoint.config import stored_bytes
+from .....quant.kv import KVFormat
+from ...options import EngineOptions
+from ..parallel.part import Part
+from . import library, store
+from .decoder import FusedDecoder, can_fuse
+from .parts import DoesNotFitError, Parts, pack_model
+
+if TYPE_CHECKING:
+    from ..runner import Runner
+
+_NEEDS = "needs weights of 4 or 8 bits, or dtype bfloat16; lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
+_WORTH_KEEPING_S = 1.0  # of packing; what is quicker need not lie on a disk
+_SPARE = 2  # times the size of the weights: they are packed layer by layer, and the KV cache still grows
+
+
+class Upgrade:
+    """What the library can do for one model."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        part: Part,
+        context_length: int,
+        dtype: torch.dtype,
+        format: KVFormat,
+        device: torch.device,
+    ) -> None:
+        """Raises EngineError where the options want the library and it cannot compute this model here."""
+        self._options, self._part, self._context_length, self._dtype = options, part, context_length, dtype
+        self._path: Path | None = None
+        if options.kernels == "compiled" or (options.kernels == "auto" and options.dtype != "float32"):
+            fits = can_fuse(part.config, format, device) and options.lm_head == "auto"
+            self._path = library.place() if fits else None
+        if self._path is None:
+            self._go_without(_NEEDS)
+
+    @property
+    def must_compile(self) -> bool:
+        """Whether `load` would begin by compiling, which takes seconds."""
+        return self._path is not None and not self._path.exists()
+
+    def load(self) -> FusedDecoder | None:
+        """The decoder; None where there can be none, which standard error hears of if it is no matter of the model."""
+        if self._path is None:
+            return None
+        try:
+            if not self._path.exists():
+                library.compile_to(self._path)
+            part = self._part
+            return FusedDecoder(
+                self._path, part.config, self._parts(), self._context_length, part.reduce, part.sequence, part.memory
+            )
+        except DoesNotFitError as error:
+            self._go_without(str(error), error)
+            return None
+        except (library.CompileError, OSError) as error:
+            self._go_without(str(error), error)
+            print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
+            return None
+
+    def _go_without(self, why: str, cause: Exception | None = None) -> None:
+        """Raises EngineError where the options want the library."""
+        if self._options.kernels == "compiled":
+            raise EngineError(f"kernels = 'compiled': {why}") from cause
+
+    def _parts(self) -> Parts:
+        """From the file of the last time, else from the checkpoint. Raises CorruptModelError, DoesNotFitError."""
+        config = self._part.config
+        place = store.place_of(self._options.model, self._dtype, self._part.name)
+        parts = store.read(place, config)
+        if parts is not None:
+            return parts
+        began = time.monotonic()
+        parts = pack_model(config, self._part.weights(self._options.model, self._dtype), self._part.shard)
+        if time.monotonic() - began > _WORTH_KEEPING_S:
+            store.write_later(place, parts)
+        return parts
+
+    def start(self, runner: "Runner") -> None:
+        """Let `runner` compute with the library once that is there, from one step to the next."""
+        threading.Thread(target=self._replace, args=(runner,), name="upgrade", daemon=True).start()
+
+    def _replace(self, runner: "Runner") -> None:
+        if available_bytes() < _SPARE * stored_bytes(self._options.model):  # for a while, both decoders are there
+            print("slower without compiled kernels: too little memory to change over; start again", file=sys.stderr)
+            return
+        try:
+            with torch.inference_mode():
+                fused = self.load()
+        except SlurminferError as error:  # the plain decoder has read the same files: they have changed meanwhile
+            print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
+            return
+        if fused is not None:
+            fused.attach(runner.cache)
+            runner.decoder = fused

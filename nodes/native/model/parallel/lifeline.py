@@ -1,0 +1,93 @@
+"""A rank's connection to rank 0, which tells at once when the rank is gone, and why.
+
+Each rank but 0 keeps one and says every second that it lives; a last word says why it ends. A process that dies closes
+its connection; one that is stopped, or whose node is gone, falls silent. Collectives alone would tell of it only in the
+next step, and never which rank it was. Rank 0's side is warden.py.
+
+The other way goes what rank 0 wants computed. A collective would have all ranks meet for it, and so wait for the one
+that is still busy with the step before; here it lies ready for whoever has time.
+"""
+
+import os
+import queue
+import socket
+import sys
+import threading
+from contextlib import suppress
+
+from .....core.errors import EngineError
+from .words import LONGEST, WELCOME, Deaths, Gone, Hello, Loaded, line, prove
+
+_BEAT_S = 1.0
+_CONNECT_S = 60.0
+_UNHEARD_MS = 10_000  # in which rank 0's node has acknowledged nothing that this rank has said: it has vanished
+LENGTH_BYTES = 8  # of a message to the ranks, before it; one of no bytes is a goodbye
+_LAST_WORDS = 2000  # characters
+
+
+class Lifeline:
+    """When rank 0 has ended, or its node, so does this process."""
+
+    def __init__(self, invitation: str, rank: int, key: str, deaths: Deaths) -> None:
+        """Take a `Warden.invitation`; rank 0 is told of the `deaths`. Raises EngineError."""
+        address, _, nonce = invitation.partition(" ")
+        host, _, port = address.rpartition(":")
+        self._rank, self._host, self._deaths = rank, socket.gethostname(), deaths
+        try:
+            self._connection = socket.create_connection((host, int(port)), timeout=_CONNECT_S)
+            self._connection.sendall(line(Hello(rank, self._host, prove(key, nonce, rank))))
+            self._stream = self._connection.makefile("rb")
+            answer = self._stream.readline(LONGEST)
+        except OSError as error:
+            raise EngineError(f"rank {rank}: no lifeline to rank 0 at {address}: {error}") from error
+        if answer != WELCOME:
+            why = answer.decode(errors="replace").strip() or "it has hung up"
+            raise EngineError(f"rank {rank}: rank 0 at {address} does not take it: {why}")
+        self._connection.settimeout(None)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_MS)
+        self._sending = threading.Lock()
+        self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        for work in (self._beat, self._listen):
+            threading.Thread(target=work, name="lifeline", daemon=True).start()
+
+    def hear(self) -> bytes:
+        """The next message of rank 0."""
+        return self._messages.get()
+
+    def loaded(self) -> None:
+        """Say that silence of a few seconds is no loading any more."""
+        self._say(line(Loaded()))
+
+    def last_words(self, reason: str) -> None:
+        """Say why this rank ends."""
+        self._say(line(Gone(self._rank, self._host, " ".join(reason.split())[:_LAST_WORDS])))
+
+    def _say(self, said: bytes) -> None:
+        with self._sending, suppress(OSError):  # nobody hears it: standard error has it
+            self._connection.sendall(said)
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                said = line(self._deaths.get(timeout=_BEAT_S))
+            except queue.Empty:
+                said = b"\n"
+            self._say(said)
+
+    def _listen(self) -> None:
+        why = "rank 0 has ended"
+        try:
+            while head := self._stream.read(LENGTH_BYTES):
+                length = int.from_bytes(head, "little")
+                if length == 0:
+                    os._exit(0)  # the main thread is somewhere in a collective
+                message = self._stream.read(length)
+                if len(message) == length:
+                    self._messages.put(message)
+        except ConnectionError:  # reset
+            pass
+        except OSError as error:
+            why = f"rank 0's node has not answered for {_UNHEARD_MS / 1000:.0f} s: {error.strerror}"
+        print(f"error: {why}", file=sys.stderr, flush=True)
+        os._exit(1)

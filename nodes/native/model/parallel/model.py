@@ -1,0 +1,192 @@
+"""A model whose parts several processes compute: rank 0 as a `Model`, the others as those who follow it."""
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from .....core.cpus import allowed_cpus
+from .....core.errors import EngineError, SlurminferError
+from .....quant.checkpoint.config import ModelConfig, read_config
+from ...options import API_KEY_VARIABLE, EngineOptions, ParallelOptions
+from ..runner import Runner, device_of, load_part
+from ..step import Chunk
+from .lifeline import Lifeline
+from .message import decode, encode
+from .part import Part
+from .ranks import Expected, Ranks
+from .sequence import SequenceGroup
+from .shard import Shard, make_shard
+from .warden import Warden
+from .words import Deaths
+
+_LIFELINE = "lifeline"
+_MEETING_S = 60.0
+_NEWS_S = 3.0  # within which whoever has lost a rank hears which one it was
+
+
+@dataclass(frozen=True)
+class _Team:
+    """This rank's part of the model, and the way to the others."""
+
+    runner: Runner
+    ranks: Ranks
+    config: ModelConfig  # of the whole model
+    shard: Shard
+    sequence: SequenceGroup | None
+    vocab: Sequence[int]  # rows of lm_head of each tensor rank of a stage
+
+    def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
+        """This rank's part of a step; logits if that is all at rank 0. Raises RuntimeError where a rank is gone."""
+        x = None
+        if not self.shard.is_first:
+            x = self.ranks.take_over(self._rows(chunks), self.config.hidden_size, self.runner.hidden_dtype)
+        y = self.runner.forward(chunks, x)
+        if self.shard.is_last:
+            return self.ranks.deliver(y, self.vocab)
+        self.ranks.hand_on(y)
+        return None
+
+    def _rows(self, chunks: Sequence[Chunk]) -> int:
+        """Of a step, those that this rank computes."""
+        count = sum(len(chunk.tokens) for chunk in chunks)
+        if self.sequence is None:
+            return count
+        share = self.sequence.share(count)
+        return int(share.stop - share.start)
+
+
+class ParallelModel:
+    """The `Model` of step.py, at rank 0."""
+
+    def __init__(self, team: _Team, warden: Warden) -> None:
+        self._team, self._warden = team, warden
+        runner = team.runner
+        self.vocab_size, self.context_length = team.config.vocab_size, runner.context_length
+        self.block_size = runner.block_size
+        self.num_blocks = runner.num_blocks * team.ranks.place.sequence_parallel
+        self.depth = team.ranks.place.pipeline_parallel
+        self._begun: deque[torch.Tensor | Expected] = deque()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether steps are computed by the compiled library."""
+        return self._team.runner.compiled
+
+    @property
+    def communication_s(self) -> float:
+        """See `Model.communication_s`."""
+        return self._team.ranks.seconds
+
+    @torch.inference_mode()
+    def begin(self, chunks: Sequence[Chunk]) -> None:
+        """See `Model.begin`. Raises EngineError where a rank is gone."""
+        with self._losses():
+            self._warden.tell(encode(chunks))
+            logits = self._team.compute(chunks)
+            if logits is not None:
+                self._begun.append(logits)
+            else:
+                rows = sum(chunk.num_logits for chunk in chunks)
+                self._begun.append(self._team.ranks.expect(rows, self._team.vocab))
+
+    @torch.inference_mode()
+    def finish(self) -> torch.Tensor:
+        """See `Model.finish`. Raises EngineError where a rank is gone."""
+        begun = self._begun.popleft()
+        with self._losses():
+            return begun if isinstance(begun, torch.Tensor) else self._team.ranks.receive(begun)
+
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """See `Model.forward`. Raises EngineError where a rank is gone."""
+        self.begin(chunks)
+        return self.finish()
+
+    @contextmanager
+    def _losses(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._warden.why(_NEWS_S) or error from error
+
+    def close(self) -> None:
+        """Send the other ranks home."""
+        self._warden.close()
+
+
+def lead(
+    options: EngineOptions, place: ParallelOptions, deaths: Deaths, on_loss: Callable[[EngineError], None]
+) -> ParallelModel:
+    """Rank 0: meet the others and load a part. `on_loss` is called in a thread of its own when a rank is gone.
+
+    `deaths` are those of this process's children. Raises as `load_model`, and EngineError for a model that cannot be
+    cut so.
+    """
+    config, ranks = _meet(options, place)
+
+    def lose(error: EngineError) -> None:
+        ranks.abandon()
+        on_loss(error)
+
+    warden = Warden(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, _key(), deaths, lose)
+    ranks.store.set(_LIFELINE, warden.invitation)
+    try:
+        team = _load(options, config, ranks)
+        warden.wait(_MEETING_S)
+        return ParallelModel(team, warden)
+    except RuntimeError as error:
+        raise warden.why(_NEWS_S) or error from error
+
+
+def follow(options: EngineOptions, place: ParallelOptions, deaths: Deaths) -> None:
+    """Any other rank: load a part and compute what rank 0 says. Ends with the process, see `Lifeline`."""
+    config, ranks = _meet(options, place)
+    lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank, _key(), deaths)
+    try:
+        team = _load(options, config, ranks)
+        lifeline.loaded()
+        with torch.inference_mode():
+            while True:
+                team.compute(decode(lifeline.hear()))
+    except SlurminferError as error:
+        lifeline.last_words(str(error))
+        raise
+    except Exception as error:
+        time.sleep(_NEWS_S)  # if another rank was the first to go, rank 0 ends this process meanwhile
+        lifeline.last_words(repr(error))
+        raise
+
+
+def _key() -> str:
+    return os.environ.get(API_KEY_VARIABLE, "")
+
+
+def _meet(options: EngineOptions, place: ParallelOptions) -> tuple[ModelConfig, Ranks]:
+    """A model that cannot be cut so is refused before anybody waits for anybody."""
+    config = read_config(options.model)
+    make_shard(config, place.tensor_parallel, place.pipeline_parallel, 0)
+    return config, Ranks(place, device_of(options.device), options.threads or allowed_cpus().cores)
+
+
+def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:
+    place = ranks.place
+    tensor, first = place.tensor_parallel, place.stage * place.tensor_parallel
+    shards = [make_shard(config, tensor, place.pipeline_parallel, first + rank) for rank in range(tensor)]
+    shard, sequence = shards[place.tensor_rank], None
+    if place.sequence_parallel > 1:
+        sequence = SequenceGroup(place.sequence_rank, place.sequence_parallel, ranks.exchange)
+    part = Part(
+        whole=config, shard=shard, reduce=ranks.reduce if tensor > 1 else None, sequence=sequence, least=ranks.least,
+        memory=ranks.reduce.memory, ranks_here=place.ranks_here,
+    )  # fmt: skip
+    runner = load_part(options, part)
+    heads = f"{len(shard.heads)} heads over {len(shard.kv_heads)}, {len(shard.inner)} neurons"
+    layers = f"layers {shard.layers.start} to {shard.layers.stop - 1}"
+    tokens = "" if sequence is None else f", part {sequence.rank + 1} of {sequence.size} of the tokens"
+    print(f"rank {place.rank}: {layers}, {heads}{tokens}", file=sys.stderr, flush=True)
+    return _Team(runner, ranks, config, shard, sequence, [len(each.vocab) for each in shards])

@@ -1,0 +1,48 @@
+"""What loading a model needs to know of a rank's part of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .....quant.checkpoint.config import ModelConfig
+from .....quant.checkpoint.weights import Reads, Weights
+from .sequence import SequenceGroup
+from .shard import Shard
+from .shared_memory import SharedMemory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One rank's. Where one process has it all, `shard`, `reduce` and `sequence` are None."""
+
+    whole: ModelConfig
+    shard: Shard | None = None
+    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None  # sums over tensor ranks; None: there is one
+    memory: SharedMemory | None = None  # of all tensor ranks, where they are on one node
+    sequence: SequenceGroup | None = None  # the ranks that share tokens; None: there is one
+    least: Callable[[int], int] = lambda value: value  # of all ranks
+    ranks_here: int = 1  # on this node, which share its memory
+
+    @property
+    def config(self) -> ModelConfig:
+        """The shape of the part."""
+        return self.whole if self.shard is None else self.shard.config(self.whole)
+
+    @property
+    def sequence_ranks(self) -> int:
+        return 1 if self.sequence is None else self.sequence.size
+
+    @property
+    def name(self) -> str:
+        """Tells it from other parts of the model; empty for the whole."""
+        return "" if self.shard is None else self.shard.name
+
+    def weights(self, model: Path, dtype: torch.dtype) -> Reads:
+        """Raises ModelNotFoundError, CorruptModelError."""
+        if self.shard is None:
+            return Weights(model, dtype, self.whole.quantization)
+        from .weights import ShardWeights
+
+        return ShardWeights(model, dtype, self.whole, self.shard)

@@ -1,0 +1,226 @@
+"""Memory that the ranks of one node share: they sum and send through it in microseconds, where sockets take hundreds.
+
+It has no name. The node's first rank makes it, the others open it among that one's files, and when the last of them
+has ended it is gone, whatever it was that ended them.
+"""
+
+import ctypes
+import mmap
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from ...options import ParallelOptions
+from ..fused import library
+
+_LINE = 64  # bytes, of a cache line
+_PAGE = 4096
+_SUM_SLOT = 1 << 16  # numbers: what all ranks of a node have in two of them stays in their cores' caches
+_LINK_SLOT = 1 << 25  # bytes; memory is taken only where something was written
+_SPIN_NS = 100_000  # of a rank with CPUs of its own: other ranks are some heads and neurons behind
+_ALONE = 1 << 16  # numbers that one thread sums before others have woken up
+_TOKEN = slice(_LINE, _LINE + 16)  # bytes that tell it from any other memory
+
+
+class SharedMemory:
+    """One rank's view of it. What it does raises RuntimeError where another rank is gone, see `abandon`."""
+
+    def __init__(self, place: ParallelOptions, store: TCPStore, threads: int) -> None:
+        """Meet the other ranks of this node. Raises OSError, library.CompileError where there can be no such memory."""
+        self._place, here = place, _here(place)
+        spins = _have_cpus_of_their_own(here, place.rank, store, threads)
+        areas = _Areas(place)
+        self._memory, path = _meet(here, place.rank, store, areas.size)
+        self._library = library.load(path)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._waits = library.Waits(base, _SPIN_NS if spins else 0, 0.0, 0)
+        self._links = {pair: self._link(base + at) for pair, at in areas.links.items() if place.rank in pair}
+        self._sum = next((self._part(base + at, ranks) for ranks, at in areas.sums if place.rank in ranks), None)
+
+    @property
+    def seconds(self) -> float:
+        """Spent here, waiting for others included."""
+        return float(self._waits.seconds)
+
+    @property
+    def sums(self) -> bool:
+        """Whether other tensor ranks of this stage are on this node."""
+        return self._sum is not None
+
+    @property
+    def sum_address(self) -> int:
+        """Of the library.Sum of this stage's tensor ranks here, with which the library sums by itself; then `check`."""
+        assert self._sum is not None, "no other tensor rank of this stage is on this node"
+        return ctypes.addressof(self._sum)
+
+    def sum(self, x: torch.Tensor) -> None:
+        """x [n], float32, becomes its sum over this stage's tensor ranks here: of the same bits on all of them."""
+        assert self._sum is not None, "there are others"
+        self._sum_over(x, self._sum.ranks)
+
+    def hand_round(self, x: torch.Tensor) -> None:
+        """x, float32, becomes that of this stage's first tensor rank on this node."""
+        self._sum_over(x, 1)
+
+    def carries(self, size: int, source: int, to: int) -> bool:
+        """Whether messages of `size` bytes go this way, from a rank to one of the next stage or to rank 0."""
+        return size <= _LINK_SLOT and self.has((source, to))
+
+    def has(self, ranks: Sequence[int]) -> bool:
+        """Whether all of them are on this node."""
+        here = _here(self._place)
+        return all(rank in here for rank in ranks)
+
+    def post(self, x: torch.Tensor, to: int) -> None:
+        """Send x, which may be written again at once."""
+        link = self._links[self._place.rank, to]
+        x = x.contiguous()
+        self._library.post(ctypes.addressof(link), x.data_ptr(), x.nbytes)
+        self.check()
+
+    def fetch(self, x: torch.Tensor, source: int) -> torch.Tensor:
+        """The next message of `source`, in x."""
+        link = self._links[source, self._place.rank]
+        self._library.fetch(ctypes.addressof(link), x.data_ptr(), x.nbytes)
+        self.check()
+        return x
+
+    def exchange(self, parts: Sequence[torch.Tensor], found: Sequence[torch.Tensor], ranks: Sequence[int]) -> None:
+        """Send each of `ranks`, all on this node, one of `parts`, and take theirs into `found`; all of them call it."""
+        own = ranks.index(self._place.rank)
+        found[own].copy_(parts[own])
+        others = [place for place in range(len(ranks)) if place != own]
+        leaving, coming = ({i: _pieces(tensors[i]) for i in others} for tensors in (parts, found))
+        # Piece by piece: who is sent more than a slot holds must fetch meanwhile.
+        for turn in range(max(map(len, (*leaving.values(), *coming.values())))):
+            for i in others:
+                if turn < len(leaving[i]):
+                    self.post(leaving[i][turn], ranks[i])
+            for i in others:
+                if turn < len(coming[i]):
+                    self.fetch(coming[i][turn], ranks[i])
+
+    def abandon(self) -> None:
+        """A rank is gone: whoever waits on this node, in another thread or process, waits no longer."""
+        self._memory[0] = 1
+
+    def check(self) -> None:
+        """Raises RuntimeError where a wait has been given up."""
+        if self._waits.lost:
+            raise RuntimeError("another rank of this node is gone")
+
+    def _sum_over(self, x: torch.Tensor, ranks: int) -> None:
+        threads = torch.get_num_threads() if x.numel() > _ALONE else 1
+        self._library.sum_over(self.sum_address, x.data_ptr(), x.numel(), ranks, threads)
+        self.check()
+
+    def _part(self, at: int, ranks: range) -> library.Sum:
+        slots = at + _pages(len(ranks) * _LINE)
+        own = ranks.index(self._place.rank)
+        return library.Sum(ctypes.pointer(self._waits), at, slots, _SUM_SLOT, own, len(ranks), 0, 0)
+
+    def _link(self, at: int) -> library.Link:
+        depth = self._place.pipeline_parallel
+        return library.Link(ctypes.pointer(self._waits), at, at + _LINE, at + _PAGE, _LINK_SLOT, depth, 0)
+
+
+def share_memory(place: ParallelOptions, store: TCPStore, threads: int) -> SharedMemory | None:
+    """With this node's other ranks, each with so many threads. None where that cannot be: standard error has why."""
+    try:
+        return SharedMemory(place, store, threads)
+    except (OSError, library.CompileError) as error:
+        print(f"slower without shared memory: {error}", file=sys.stderr, flush=True)
+        return None
+
+
+class _Areas:
+    """Where what lies, after a page that says whether a rank is gone and whose memory it is."""
+
+    def __init__(self, place: ParallelOptions) -> None:
+        here, stage = _here(place), place.stage_ranks
+        self.size = _PAGE
+        together = [range(max(r.start, here.start), min(r.stop, here.stop)) for r in place.tensor_groups]
+        self.sums = [
+            (ranks, self._take(len(ranks) * _LINE, 2 * len(ranks) * _SUM_SLOT * torch.float32.itemsize))
+            for ranks in together
+            if len(ranks) > 1
+        ]
+        next_stage = {(rank, rank + stage) for rank in here if rank + stage in here}
+        logits = {(rank, 0) for rank in place.last_ranks if rank in here and 0 in here and rank > 0}
+        rows = {(one, other) for one in here for other in place.sequence_ranks(one) if other in here and one != other}
+        pairs = sorted(next_stage | logits | rows)
+        self.links = {pair: self._take(2 * _LINE, place.pipeline_parallel * _LINK_SLOT) for pair in pairs}
+
+    def _take(self, words: int, slots: int) -> int:
+        at = self.size
+        self.size += _pages(words) + _pages(slots)
+        return at
+
+
+def _pieces(x: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Its bytes, as messages; none of nothing."""
+    return torch.split(x.view(-1).view(torch.uint8), _LINK_SLOT) if x.numel() else ()
+
+
+def _here(place: ParallelOptions) -> range:
+    """The ranks of this node."""
+    first = place.node_rank * place.ranks_here
+    return range(first, first + place.ranks_here)
+
+
+def _meet(here: range, rank: int, store: TCPStore, size: int) -> tuple[mmap.mmap, Path]:
+    """The same memory for all ranks of this node, and the library. Raises OSError, library.CompileError."""
+    key = f"memory/{here.start}"
+    if rank == here.start:
+        try:
+            path, file, memory = _compiled(), *_make(size)
+        except (OSError, library.CompileError):
+            store.set(key, "")
+            raise
+        store.set(key, f"{memory[_TOKEN].hex()} /proc/{os.getpid()}/fd/{file} {path}")
+        return memory, path
+    said = store.get(key).decode()
+    if not said:
+        raise OSError("the node's first rank has none")
+    token, shared, compiled = said.split(maxsplit=2)
+    with Path(shared).open("r+b") as opened:
+        memory = mmap.mmap(opened.fileno(), size)
+    if memory[_TOKEN].hex() != token:
+        raise OSError(f"{shared} is not what the node's first rank shares")
+    return memory, Path(compiled)
+
+
+def _compiled() -> Path:
+    path = library.place()
+    if path is None:
+        raise OSError("no g++, or a CPU without AVX2")
+    if not path.exists():
+        library.compile_to(path)
+    return path
+
+
+def _make(size: int) -> tuple[int, mmap.mmap]:
+    """Its file, which stays open for the others, and the memory."""
+    file = os.memfd_create("slurminfer")
+    os.ftruncate(file, size)
+    memory = mmap.mmap(file, size)
+    memory[_TOKEN] = secrets.token_bytes(_TOKEN.stop - _TOKEN.start)
+    return file, memory
+
+
+def _have_cpus_of_their_own(here: range, rank: int, store: TCPStore, threads: int) -> bool:
+    """Whether each thread of this node's ranks has a CPU: who waits then keeps nobody from computing."""
+    cpus = " ".join(map(str, os.sched_getaffinity(0)))
+    store.set(f"cpus/{rank}", f"{threads} {cpus}")
+    told = [store.get(f"cpus/{other}").decode().split() for other in here]
+    return sum(int(count) for count, *_ in told) <= len({cpu for _, *own in told for cpu in own})
+
+
+def _pages(size: int) -> int:
+    """Bytes of the pages that hold `size` bytes."""
+    return -(-size // _PAGE) * _PAGE

@@ -1,0 +1,119 @@
+"""The engine of several processes: one for each rank, of which a node's first starts the others as children."""
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .....core.cpus import allowed_cpus, divide_cpus
+from .....core.errors import EngineError
+from .....core.process import describe_exit, die_with_parent
+from ....agent.place import hold_port, interface_env
+from ...options import EngineOptions, ParallelOptions, ServerOptions
+from ...service import core_of, serve
+from .words import Deaths, Gone
+
+if TYPE_CHECKING:
+    from ...engine.core import EngineCore
+
+_OnLoss = Callable[[EngineError], None]
+_LOOPBACK = "127.0.0.1"
+_NEWS_S = 2.0  # in which rank 0 ends this process, if it has a lifeline to hear of a child's death by
+
+
+def run(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, server: ServerOptions) -> None:
+    """Be one rank of several until the engine ends; `words` are this process's command line.
+
+    Raises SlurminferErrors, at rank 0 those of another rank too.
+    """
+    if parallel.rendezvous is not None:
+        _take_part(words, options, parallel, server)
+        return
+    os.environ.update(interface_env(_LOOPBACK))  # a node's name may resolve to an address that it does not have
+    with hold_port(_LOOPBACK) as held:
+        rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
+        _take_part(words, options, replace(parallel, rendezvous=rendezvous), server)
+
+
+def _take_part(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, server: ServerOptions) -> None:
+    allowed = os.sched_getaffinity(0)
+    options = _settled(options, parallel)
+    if parallel.rank:
+        _follow(words, options, parallel, allowed)
+        return
+
+    def begin(on_loss: _OnLoss) -> "Callable[[], EngineCore]":
+        deaths = _start_others(words, parallel, allowed, on_loss)
+        return lambda: _load(options, parallel, deaths, on_loss)
+
+    serve(options, server, begin)
+
+
+def _load(options: EngineOptions, parallel: ParallelOptions, deaths: Deaths, on_loss: _OnLoss) -> "EngineCore":
+    from .model import lead
+
+    return core_of(lead(options, parallel, deaths, on_loss), options)
+
+
+def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, allowed: set[int]) -> None:
+    """Rank 0 is the one to be told to end: it has requests to finish, and sends the others home."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    deaths: Deaths = queue.SimpleQueue()
+    if parallel.local_rank:
+        die_with_parent()
+    else:
+        deaths = _start_others(words, parallel, allowed, _end)
+    from .model import follow
+
+    follow(options, parallel, deaths)
+
+
+def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions:
+    """Keep this rank, and all threads that it will have, to its share of the node's cores.
+
+    With fewer cores than ranks they share all of them, and have one thread each.
+    """
+    mine = divide_cpus(parallel.ranks_here)
+    if mine is not None:
+        os.sched_setaffinity(0, mine[parallel.local_rank])
+    threads = options.threads or (allowed_cpus().cores if mine is None else None)
+    return replace(options, threads=max(threads // parallel.ranks_here, 1) if threads else None)
+
+
+def _start_others(words: Sequence[str], parallel: ParallelOptions, allowed: set[int], on_loss: _OnLoss) -> Deaths:
+    """This node's other ranks, to divide the `allowed` CPUs, and where it is told when one ends in failure.
+
+    `on_loss` is called a little later.
+    """
+    deaths: Deaths = queue.SimpleQueue()
+    children, mine = [], os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed)  # which children inherit, from this thread
+    for local_rank in range(1, parallel.ranks_here):
+        own = ["--local-rank", str(local_rank), "--rendezvous", str(parallel.rendezvous)]
+        children.append(subprocess.Popen([sys.executable, "-m", "slurminfer.nodes.native", *words, *own]))
+    os.sched_setaffinity(0, mine)
+    for rank, child in enumerate(children, parallel.rank + 1):
+        threading.Thread(target=_watch, args=(child, rank, deaths, on_loss), name=f"rank {rank}", daemon=True).start()
+    return deaths
+
+
+def _watch(child: "subprocess.Popen[bytes]", rank: int, deaths: Deaths, on_loss: _OnLoss) -> None:
+    status = child.wait()
+    if status:
+        gone = Gone(rank, socket.gethostname(), describe_exit(status))
+        deaths.put(gone)
+        time.sleep(_NEWS_S)
+        on_loss(EngineError(str(gone)))
+
+
+def _end(error: EngineError) -> None:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(1)

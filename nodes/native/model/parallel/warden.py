@@ -1,0 +1,222 @@
+"""Rank 0's side of the lifelines: who has come, who is gone, and why.
+
+Whoever else connects, a port scanner say, takes no rank's place and is no loss: it has a few seconds to prove that it
+knows the deployment's key. One thread hears all, so that callers cost no more than a bounded number of sockets.
+"""
+
+import hmac
+import queue
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from .....core.errors import EngineError
+from .lifeline import LENGTH_BYTES
+from .losses import Losses
+from .words import LONGEST, WELCOME, Deaths, Gone, Hello, Loaded, hello_of, prove, word_of
+
+_HELLO_S = 5.0  # for a caller to say who it is
+_MOST_STRANGERS = 64  # who have not yet; then the first of them goes
+_LOADING_S = 30.0  # of silence, from a rank that loads: PyTorch may hold Python's lock for seconds
+_LOADED_S = 5.0
+_SEND_S = 30.0  # for a message to fit into a connection's buffers
+_TICK_S, _SHORT_TICK_S = 1.0, 0.05
+_READ_BYTES = 1 << 16
+
+
+@dataclass(eq=False)
+class _Caller:
+    """A connection, and who speaks on it: nobody until it has said Hello."""
+
+    connection: socket.socket
+    rank: int | None = None
+    host: str = ""
+    patience_s: float = _HELLO_S
+    silent_s: float = 0.0
+    unread: bytes = b""
+
+
+class Warden:
+    """Hears all the other ranks, and calls `on_loss` with an EngineError when one is gone."""
+
+    def __init__(
+        self, address: str, others: int, key: str, deaths: Deaths, on_loss: Callable[[EngineError], None]
+    ) -> None:
+        """`deaths` are those of this process's children."""
+        self._others, self._key, self._deaths, self._on_loss = others, key, deaths, on_loss
+        self._nonce = secrets.token_hex(16)
+        self._listener = socket.create_server((address, 0))
+        self._listener.setblocking(False)
+        self.invitation = f"{address}:{self._listener.getsockname()[1]} {self._nonce}"
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._callers: list[_Caller] = []
+        self._ranks: dict[int, socket.socket] = {}
+        self._losses = Losses()
+        self._lock, self._complete, self._ending = threading.Lock(), threading.Event(), False
+        self.loss: EngineError | None = None
+        threading.Thread(target=self._run, name="warden", daemon=True).start()
+
+    def close(self) -> None:
+        """Tell all ranks that this is the end, which is no failure."""
+        with self._lock:
+            self._ending = True
+        self.tell(b"")
+        for connection in self._ranks.values():
+            with suppress(OSError):  # it is gone already
+                connection.close()
+
+    def tell(self, message: bytes) -> None:
+        """Send a message to all ranks. Whoever is gone will be noticed elsewhere."""
+        framed = len(message).to_bytes(LENGTH_BYTES, "little") + message
+        for connection in list(self._ranks.values()):
+            with suppress(OSError):
+                connection.sendall(framed)
+
+    def wait(self, timeout_s: float) -> None:
+        """Until all ranks are connected. Raises EngineError."""
+        if not self._complete.wait(timeout_s):
+            missing = ", ".join(str(rank) for rank in range(1, self._others + 1) if rank not in self._ranks)
+            raise self.loss or EngineError(f"no lifeline within {timeout_s:.0f} s from rank {missing}")
+
+    def why(self, timeout_s: float) -> EngineError | None:
+        """The loss of a rank, for whom a collective has failed: the news may take a moment longer."""
+        deadline = time.monotonic() + timeout_s
+        while self.loss is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.loss
+
+    def _run(self) -> None:
+        with self._selector:
+            while self.loss is None and not self._ending:
+                began = time.monotonic()
+                for key, _ in self._selector.select(_SHORT_TICK_S if self._losses else _TICK_S):
+                    if key.data is None:
+                        self._accept()
+                    elif key.data in self._callers:  # not dropped in this very tick
+                        self._read(key.data)
+                self._hear_of_children()
+                # A process that was stopped for a while, as Slurm suspends jobs, has heard nothing then: no more than
+                # one tick counts.
+                self._count_silence(min(time.monotonic() - began, _TICK_S))
+                self._decide()
+            self._close_door()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has hung up; or this process has too many open files
+            time.sleep(_SHORT_TICK_S)
+            return
+        connection.setblocking(False)
+        caller = _Caller(connection)
+        self._selector.register(connection, selectors.EVENT_READ, caller)
+        self._callers.append(caller)
+        strangers = [caller for caller in self._callers if caller.rank is None]
+        if len(strangers) > _MOST_STRANGERS:
+            self._drop(strangers[0])
+
+    def _read(self, caller: _Caller) -> None:
+        try:
+            data = caller.connection.recv(_READ_BYTES)
+        except OSError:
+            data = b""
+        *lines, caller.unread = (caller.unread + data).split(b"\n")
+        for said in lines:
+            if caller.rank is not None:
+                self._hear(caller, caller.rank, said)
+            elif not self._greet(caller, said):
+                return
+        if not data or len(caller.unread) > LONGEST:
+            self._drop(caller)
+
+    def _greet(self, caller: _Caller, said: bytes) -> bool:
+        """Whether it is a rank from now on; else it is dropped."""
+        hello = hello_of(said) if len(said) <= LONGEST else None
+        objection = self._objection(hello) if hello else ""
+        if hello and not objection:
+            self._admit(caller, hello)
+            return True
+        with suppress(OSError):  # it has hung up
+            caller.connection.send(f"{objection}\n".encode())
+        self._drop(caller)
+        return False
+
+    def _admit(self, caller: _Caller, hello: Hello) -> None:
+        caller.connection.settimeout(_SEND_S)
+        with suppress(OSError):  # the next reading will tell
+            caller.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            caller.connection.sendall(WELCOME)
+        caller.rank, caller.host, caller.patience_s, caller.silent_s = hello.rank, hello.host, _LOADING_S, 0.0
+        self._ranks[hello.rank] = caller.connection
+        if len(self._ranks) == self._others:
+            self._close_door()
+            self._complete.set()
+
+    def _objection(self, hello: Hello) -> str:
+        """Why whoever says so is no rank of this meeting; empty if it is."""
+        if not hmac.compare_digest(hello.proof.encode(), prove(self._key, self._nonce, hello.rank).encode()):
+            return "its API key is another"
+        if not 1 <= hello.rank <= self._others:
+            return f"expected rank 1 to {self._others}"
+        return f"rank {hello.rank} is there already" if hello.rank in self._ranks else ""
+
+    def _close_door(self) -> None:
+        """Nobody else is heard."""
+        self._stop_hearing(self._listener)
+        for caller in [caller for caller in self._callers if caller.rank is None]:
+            self._drop(caller)
+
+    def _hear(self, caller: _Caller, rank: int, said: bytes) -> None:
+        caller.silent_s = 0.0
+        if not said:
+            return
+        word = word_of(said) or Gone(rank, caller.host, f"it says what nobody understands: {said!r}")
+        if isinstance(word, Loaded):
+            caller.patience_s = _LOADED_S
+        else:
+            self._note(word, is_own=word.rank == rank)
+
+    def _hear_of_children(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._note(self._deaths.get_nowait())
+
+    def _count_silence(self, elapsed_s: float) -> None:
+        for caller in list(self._callers):
+            caller.silent_s += elapsed_s
+            if caller.silent_s < caller.patience_s:
+                continue
+            if caller.rank is not None:
+                self._note(Gone(caller.rank, caller.host, f"it has been silent for {caller.patience_s:.0f} s"))
+            self._drop(caller)
+
+    def _drop(self, caller: _Caller) -> None:
+        """Of a rank, that is its loss."""
+        self._callers.remove(caller)
+        self._stop_hearing(caller.connection)
+        if caller.rank is not None:
+            self._note(Gone(caller.rank, caller.host, ""))
+
+    def _stop_hearing(self, connection: socket.socket) -> None:
+        with suppress(OSError, KeyError, ValueError):  # `close` has been quicker
+            self._selector.unregister(connection)
+        connection.close()
+
+    def _note(self, gone: Gone, is_own: bool = False) -> None:
+        self._losses.note(gone, time.monotonic(), is_own)
+
+    def _decide(self) -> None:
+        gone = self._losses.first(time.monotonic())
+        if gone is None:
+            return
+        with self._lock:
+            if self._ending:
+                return
+            self.loss = EngineError(str(gone))
+        self._on_loss(self.loss)

@@ -1,0 +1,78 @@
+"""One worker as the router sees it: its record, whether it answers, and what it is doing for us."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ...core.records import WorkerRecord, WorkerState
+
+# Stands in for the capacity that an agent could not learn; only ratios between workers matter.
+ASSUMED_CAPACITY = 32
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One life of a worker: a requeued one is a new Worker, so that old requests end on the old count."""
+
+    record: WorkerRecord
+    trouble: str = "not probed yet"  # why it is not trusted; empty after a good probe
+    in_flight: int = 0
+    turn: int = 0  # ordinal of the last request it was chosen for: lower is longer ago
+    suspected_at: float = 0.0  # monotonic
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def healthy(self) -> bool:
+        return not self.trouble
+
+    @property
+    def probeable(self) -> bool:
+        return self.record.state is WorkerState.READY and self.record.url is not None
+
+    @property
+    def choosable(self) -> bool:
+        return self.probeable and self.healthy
+
+    @property
+    def capacity(self) -> int:
+        return self.record.capacity or ASSUMED_CAPACITY
+
+    @property
+    def load(self) -> float:
+        """Requests in flight relative to what it computes at once."""
+        return self.in_flight / self.capacity
+
+    @property
+    def reason(self) -> str:
+        """Why it is not chosen; empty if it may be."""
+        if self.record.state is not WorkerState.READY:
+            return self.record.reason or self.record.state.value
+        return self.trouble if self.record.url else "ready without a url"
+
+    def lives_as(self, record: WorkerRecord) -> bool:
+        """Whether `record` tells of this life and not of a later one."""
+        mine = self.record
+        return (mine.job, mine.epoch, mine.pid) == (record.job, record.epoch, record.pid)
+
+    def probed(self, began: float, trouble: str) -> None:
+        """Take the result of a probe. One that began before a request failed says nothing about the time after."""
+        if trouble or began > self.suspected_at:
+            self.trouble = trouble
+
+    def suspect(self, trouble: str) -> None:
+        """A request could not reach it: not chosen again until the next good probe."""
+        self.trouble, self.suspected_at = trouble, time.monotonic()
+
+    @contextmanager
+    def occupied(self, turn: int) -> Iterator[None]:
+        """Count one request in flight."""
+        self.turn = turn
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1

@@ -1,0 +1,1 @@
+"""Which worker gets a request. One file per policy."""

@@ -1,0 +1,122 @@
+"""One request at one worker: sent as it came, answered as it comes."""
+
+import io
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from ...core.sockets import watchful_socket
+from ..fleet.registry import TRANSPORT_ERRORS, describe
+from ..fleet.worker import Worker
+from .splice import SplicedRequest, SplicedResponse
+
+CONNECT_TIMEOUT_S = 3.0
+# Engines (uvicorn) close idle connections after 5 s: letting go earlier avoids sending into one that just closed.
+KEEPALIVE_S = 2.0
+
+# What belongs to one connection (RFC 9110, 7.6.1), what aiohttp sets itself, and the client's own credentials.
+_NOT_FORWARDED = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade", "host", "content-length", "content-encoding", "accept-encoding", "expect"}
+    | {"authorization"}
+)
+
+
+class WorkerLostError(Exception):
+    """A worker could not be reached, or its connection broke. `sent`: it may have begun to work on the request."""
+
+    def __init__(self, worker: Worker, error: BaseException, *, sent: bool) -> None:
+        self.worker, self.sent = worker, sent
+        super().__init__(f"worker {worker.id}: {describe(error)}")
+
+
+class Answer:
+    """A worker's answer whose body has begun; `close` it, which aborts what is still being computed."""
+
+    def __init__(self, worker: Worker, response: SplicedResponse, first: bytes) -> None:
+        self.worker = worker
+        self._response, self._first = response, first
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        return forwardable(self._response.headers)
+
+    @property
+    def is_events(self) -> bool:
+        return self._response.content_type == "text/event-stream"
+
+    @property
+    def is_json(self) -> bool:
+        return self._response.content_type == "application/json"
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises WorkerLostError where it breaks off."""
+        chunk = self._first
+        while chunk:
+            yield chunk
+            chunk = await _read(self.worker, self._response)
+
+    async def pour(self, write: Callable[[bytes], bool]) -> None:
+        """Give the body to `write` as it comes, while that says True; then `chunks` go on. May return at any time."""
+        await self._response.splice.pour(write)
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def make_client(key: str) -> aiohttp.ClientSession:
+    """The one client for all workers, whose API key is the deployment's. Generation has no time limit."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, socket_factory=watchful_socket),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        request_class=SplicedRequest,
+        response_class=SplicedResponse,
+    )
+
+
+async def ask(client: aiohttp.ClientSession, worker: Worker, request: web.Request, body: bytes) -> Answer:
+    """Send `request` to `worker` and wait for the first bytes of the answer's body. Raises WorkerLostError."""
+    response = await _send(client, worker, request, body)
+    try:
+        return Answer(worker, response, await _read(worker, response))
+    except BaseException:
+        response.close()
+        raise
+
+
+async def _send(client: aiohttp.ClientSession, worker: Worker, request: web.Request, body: bytes) -> SplicedResponse:
+    url = URL(f"{worker.record.url}{request.rel_url.raw_path_qs}", encoded=True)
+    # aiohttp warns about large bodies given as bytes: it would write them in one go.
+    data = io.BytesIO(body)
+    try:
+        response = await client.request(
+            request.method, url, data=data, headers=forwardable(request.headers), allow_redirects=False
+        )
+        return cast(SplicedResponse, response)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise WorkerLostError(worker, error, sent=False) from error
+    except TRANSPORT_ERRORS as error:
+        raise WorkerLostError(worker, error, sent=True) from error
+
+
+async def _read(worker: Worker, response: SplicedResponse) -> bytes:
+    try:
+        return await response.splice.read() or await response.content.readany()
+    except TRANSPORT_ERRORS as error:
+        raise WorkerLostError(worker, error, sent=True) from error
+
+
+def forwardable(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """The headers that go from one connection to the next."""
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _NOT_FORWARDED)

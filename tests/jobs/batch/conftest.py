@@ -1,0 +1,193 @@
+"""A stub of an OpenAI endpoint (a real HTTP server that computes nothing) with faults that the test orders."""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from slurminfer.jobs.batch import retry as batch_retry
+from slurminfer.jobs.batch.driver import BatchOptions, BatchSummary, run_batch
+
+KEY = "secret"
+
+
+class Loop:
+    """An event loop in a thread: what runs there answers while the test waits."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Endpoint:
+    """`faults[prompt]` are taken one by one before that prompt gets its answer: a status, "cut", "drop" or "mush"."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.models = ["stub"]
+        self.workers: list[dict[str, Any]] | None = None
+        self.faults: dict[str, list[int | str]] = {}
+        self.retry_after: str | None = None
+        self.delay_s = 0.0
+        self.answered: Counter[str] = Counter()
+        self.bodies: list[tuple[str, dict[str, Any]]] = []
+        self.under_way = self.most_under_way = 0
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self._loop.run(self._start())
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+
+    def stop(self) -> None:
+        self._loop.run(self._runner.cleanup())
+
+    async def _start(self) -> None:
+        app = web.Application(middlewares=[self._authenticate])
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/workers", self._workers)
+        app.router.add_post("/v1/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    @web.middleware
+    async def _authenticate(self, request, handler):
+        if request.headers.get("Authorization") != f"Bearer {KEY}":
+            return web.json_response({"error": {"message": "wrong API key"}}, status=401)
+        return await handler(request)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": name} for name in self.models]})
+
+    async def _workers(self, request: web.Request) -> web.Response:
+        if self.workers is None:
+            raise web.HTTPNotFound
+        return web.json_response({"workers": self.workers})
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append((request.path, body))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await asyncio.sleep(self.delay_s)
+            return await self._fault_or_answer(request, body)
+        finally:
+            self.under_way -= 1
+
+    async def _fault_or_answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        prompt = body["prompt"] if "prompt" in body else body.get("messages", [{"content": ""}])[-1]["content"]
+        faults = self.faults.get(prompt)
+        fault = faults.pop(0) if faults else None
+        if isinstance(fault, int):
+            headers = {"Retry-After": self.retry_after} if self.retry_after else {}
+            return web.json_response({"error": {"message": f"stub says {fault}"}}, status=fault, headers=headers)
+        if fault == "mush":
+            return web.Response(text="<html>not what you asked for</html>")
+        assert request.transport is not None
+        if fault == "drop":
+            request.transport.abort()
+        if fault == "cut":
+            response = web.StreamResponse(headers={"Content-Length": "500"})
+            await response.prepare(request)
+            await response.write(b'{"id": "x", "choices": ')
+            request.transport.abort()
+            return response
+        self.answered[prompt] += 1
+        return web.json_response(_completion(request.path, prompt), headers={"X-Request-Id": f"req-{prompt}"})
+
+
+def _completion(path: str, prompt: str) -> dict[str, Any]:
+    text = f"echo {prompt}"
+    said = {"message": {"role": "assistant", "content": text}} if "chat" in path else {"text": text}
+    usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6}
+    choice = {"index": 0, "finish_reason": "stop", **said}
+    return {"id": "cmpl-1", "object": "x", "model": "stub", "choices": [choice], "usage": usage}
+
+
+class Batch:
+    """Input, output and how to run them."""
+
+    def __init__(self, endpoint: Endpoint, folder: Path) -> None:
+        self.endpoint, self.folder = endpoint, folder
+        self.input, self.output = folder / "in.jsonl", folder / "out.jsonl"
+        self.errors_path = folder / "out.errors.jsonl"
+
+    def lines(self, *lines: object) -> None:
+        """What is not bytes already is written as JSON."""
+        raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+        self.input.write_bytes(b"".join(line + b"\n" for line in raw))
+
+    def prompts(self, count: int) -> None:
+        self.lines(*({"id": f"p{index}", "prompt": f"p{index}"} for index in range(count)))
+
+    def options(self, **changed: Any) -> BatchOptions:
+        basic = {"input": self.input, "output": self.output, "endpoint": self.endpoint.url, "key": KEY}
+        return BatchOptions(**{**basic, **changed})
+
+    def run(self, **changed: Any) -> BatchSummary:
+        return run_batch(self.options(**changed), lambda state: None)
+
+    def results(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+    def ids(self) -> list[Any]:
+        return sorted((result["id"] for result in self.results()), key=str)
+
+    def errors(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.errors_path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def endpoint(loop: Loop) -> Iterator[Endpoint]:
+    endpoint = Endpoint(loop)
+    yield endpoint
+    endpoint.stop()
+
+
+@pytest.fixture
+def batch(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
+    """A batch that does not wait long between attempts."""
+    monkeypatch.setattr(batch_retry, "FIRST_DELAY_S", 0.01)
+    return Batch(endpoint, tmp_path)
+
+
+@pytest.fixture
+def new_batch(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Batch]]:
+    """Makes batches in folders of their own, for tests that need many."""
+    monkeypatch.setattr(batch_retry, "FIRST_DELAY_S", 0.01)
+    made: list[Batch] = []
+
+    def make() -> Batch:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Batch(Endpoint(loop), folder))
+        return made[-1]
+
+    yield make
+    for batch in made:
+        batch.endpoint.stop()

@@ -1,0 +1,93 @@
+"""`slurminfer bench engine`, on a small part of what it measures by default."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from slurminfer.cli import app
+from slurminfer.core.errors import EngineError, UsageError
+from slurminfer.jobs.bench.engine.job import EngineBench, bench, numbers, quantile, report
+from slurminfer.jobs.bench.engine.worker import Decode, Load, Measured, Prefill
+from slurminfer.quant.models import resolve
+
+
+@pytest.fixture(scope="module")
+def demo() -> Path:
+    return resolve("demo")
+
+
+def test_a_model_is_measured(demo, tmp_path, capsys):
+    found = bench(
+        demo, {"threads": 1, "dtype": "float32"}, batches=(1, 3), contexts=(16,), prefills=(40,), requests=4,
+        prompt=12, answer=3, rate=50.0,
+    )  # fmt: skip
+    seen = found.measured
+    assert [(point.batch, point.context) for point in seen.decode] == [(1, 16), (3, 16)]
+    assert all(point.tokens_per_s > 1 for point in seen.decode)
+    assert [one.tokens for one in seen.prefill] == [40]
+    assert not seen.compiled and seen.dtype == "float32"
+    assert len(seen.load.ttft_s) == 4 and len(seen.load.itl_s) == 4 * 2
+    assert all(seconds > 0 for seconds in seen.load.ttft_s)
+    assert seen.peak_bytes > 4 * 134e6  # the weights in float32
+    assert seen.kv_bytes_per_token == 30 * 2 * 3 * 64 * 4
+    report(found, False, tmp_path / "page.png", tmp_path / "found.json")
+    said = capsys.readouterr().out
+    assert "decode, batch 3, context 16" in said and "4 requests at 50.00 a second" in said
+    assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
+    assert msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=EngineBench) == found
+    report(found, True, None, None)
+    assert json.loads(capsys.readouterr().out)["model"] == demo.name
+
+
+def test_what_the_cache_has_no_room_for_is_left_out(demo):
+    options = {"threads": 1, "dtype": "float32", "kv_cache_gib": 3 * 160 * 30 * 2 * 3 * 64 * 4 / 2**30}
+    few = partial(bench, demo, options, contexts=(64,), prefills=(16,), requests=2, prompt=12, answer=3, rate=50.0)
+    found = few(batches=(1, 8))
+    assert [point.batch for point in found.measured.decode] == [1]
+    with pytest.raises(EngineError, match="no room for any of the batches"):
+        few(batches=(8,))
+
+
+def test_the_share_of_the_bandwidth_counts_weights_and_cache():
+    point = Decode(batch=2, context=10, step_s=0.5, step_tokens=3.0)
+    seen = Measured(
+        dtype="bfloat16", compiled=True, load_s=1.0, decode=(point,), prefill=(Prefill(tokens=4, seconds=2.0),),
+        load=Load(rate=1.0, tokens_per_s=1.0, ttft_s=(), itl_s=()), peak_bytes=1, weight_bytes=960,
+        kv_bytes_per_token=2, bandwidth=4000.0,
+    )  # fmt: skip
+    found = EngineBench(date="", model="m", cpu="c", cpus=1, options={}, measured=seen)
+    assert found.roofline(point) == pytest.approx((960 + 2 * 10 * 2) / 0.5 / 4000)
+    assert point.tokens_per_s == 6 and seen.prefill[0].tokens_per_s == 2
+
+
+def test_quantiles_are_values_that_were_seen():
+    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert quantile([3.0, 1.0, 2.0], 0.95) == 3.0
+    assert quantile([], 0.5) == 0.0
+
+
+@pytest.mark.parametrize("text", ["", "1,", "0", "a", "1.5", "-1"])
+def test_numbers_that_are_none_are_refused(text):
+    with pytest.raises(UsageError, match=r"--batches .*expected numbers of 1 or more"):
+        numbers("--batches", text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"prefills": (100_000,)}, {}, "100001 tokens: the model has max_position_embeddings"),
+        ({"rate": 0.0}, {}, "--rate 0.0: expected more than 0"),
+        ({}, {"kernels": "quick"}, "--kernels 'quick': expected one of auto, compiled, torch, exact"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(demo, changes, options, said):
+    with pytest.raises(UsageError, match=said):
+        bench(demo, options, **changes)
+
+
+def test_the_command_knows_its_options():
+    assert "share of the memory bandwidth" in CliRunner().invoke(app, ["bench", "engine", "--help"]).output

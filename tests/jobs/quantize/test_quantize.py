@@ -1,0 +1,158 @@
+"""`slurminfer quantize` as a command: what it refuses, what it submits, which share of the work a task has."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from slurminfer.core.errors import SlurmError
+from slurminfer.core.job import JobPhase, JobRequest, JobStatus
+from slurminfer.core.spec import load_job
+from slurminfer.jobs.launch import follow as following
+from slurminfer.jobs.quantize import job as module
+from slurminfer.jobs.quantize.job import QuantizeEntry, follow, part_here, request, submit
+from slurminfer.quant.awq.options import AwqOptions
+from slurminfer.quant.awq.workspace import Part, Workspace
+from slurminfer.quant.progress import silent
+
+EXAMPLE = Path(__file__).parents[3] / "examples/quantize.toml"
+
+
+def command(*words):
+    argv = [sys.executable, "-m", "slurminfer", "quantize", *map(str, words)]
+    return subprocess.run(argv, capture_output=True, text=True)
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
+    return QuantizeEntry(model=tmp_path / "model", out=tmp_path / "out", options=AwqOptions(group_size=64))
+
+
+class Launcher:
+    """Jobs that are in the states that the test says, one look after the other."""
+
+    name = "slurm"
+
+    def __init__(self, *phases: JobPhase) -> None:
+        self.phases, self.submitted = list(phases), list[JobRequest]()
+
+    def submit(self, request: JobRequest) -> str:
+        request.log_folder.mkdir(parents=True, exist_ok=True)
+        self.submitted.append(request)
+        return str(len(self.submitted))
+
+    def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+        phase = self.phases.pop(0) if len(self.phases) > 1 else self.phases[0]
+        return {job: JobStatus(id=job, phase=phase, state=phase.value.upper(), reason="because") for job in ids}
+
+    def render(self, request: JobRequest) -> str:
+        raise NotImplementedError
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--group-size", "48"], "group_size = 48: expected one of 32, 64, 128"),
+        (["--device", "tpu"], "device = 'tpu': expected one of auto, cpu, cuda"),
+        (["--backend", "gptq"], "backend = 'gptq': expected one of native, autoawq"),
+        (["--samples", "0"], "samples = 0: expected at least 1"),
+        (["--dry-run"], "--dry-run prints a job: name its file with --spec"),
+    ],
+)
+def test_wrong_usage_is_named_and_exits_with_2(tmp_path, words, complaint):
+    done = command("demo", tmp_path / "out", *words)
+    assert (done.returncode, done.stderr) == (2, f"error: {complaint}\n")
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    done = command(tmp_path / "nothing", tmp_path / "out")
+    assert done.returncode == 1
+    assert "is not there; expected a model directory" in done.stderr
+
+
+def test_an_output_that_is_there(tmp_path):
+    done = command("demo", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: {tmp_path} exists already: remove it, or choose another name\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "part"),
+    [
+        ({}, Part(0, 1)),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, Part(0, 1)),  # sbatch's own shell
+        ({"SLURM_STEP_ID": "4294967291", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, Part(0, 1)),
+        ({"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, Part(3, 4)),
+    ],
+)
+def test_the_tasks_of_a_step_share_the_work(environ, part):
+    assert part_here(environ) == part
+
+
+def test_a_job_that_comes_back_when_all_is_done_ends_well(entry):
+    entry.out.mkdir()
+    Workspace(entry.out).path.mkdir()
+    entry()
+    assert list(entry.out.iterdir()) == [] and not Workspace(entry.out).path.exists()
+
+
+def test_the_job_is_what_the_spec_says(entry):
+    job = request(entry, load_job(EXAMPLE))
+    assert (job.name, job.nodes, job.cpus_per_task, job.partition, job.mem) == ("quantize-out", 2, 1, "cpu", "4G")
+    assert job.time_s == 3600 and job.signal_s == 60
+    assert not job.log_folder.is_relative_to(entry.out)
+
+
+def test_a_command_line_says_the_same_as_the_entry(entry):
+    words = entry.argv()
+    assert words[1:6] == ["-m", "slurminfer", "quantize", str(entry.model), str(entry.out)]
+    assert {"--group-size=64", "--calibration=c4", "--samples=128", "--backend=native"} <= set(words)
+
+
+def test_a_living_job_is_followed_instead_of_submitting_another(entry):
+    spec = load_job(EXAMPLE)
+    assert submit(entry, spec, Launcher(JobPhase.PENDING)) == "1"
+    again = Launcher(JobPhase.RUNNING)
+    assert submit(entry, spec, again) == "1" and again.submitted == []
+    ended = Launcher(JobPhase.FAILED)
+    assert submit(entry, spec, ended) == "1" and len(ended.submitted) == 1
+
+
+@pytest.fixture
+def model(entry, monkeypatch):
+    class Config:
+        num_layers = 4
+
+    monkeypatch.setattr(module, "read_config", lambda path: Config)
+    monkeypatch.setattr(following, "_POLL_S", 0.0)
+    monkeypatch.setattr(following, "_PATIENCE_S", 0.0)
+
+
+def test_a_failed_job_says_why_and_where_its_logs_are(entry, model):
+    launcher = Launcher(JobPhase.PENDING, JobPhase.RUNNING, JobPhase.FAILED)
+    job = submit(entry, load_job(EXAMPLE), launcher)
+    (launcher.submitted[0].log_folder / f"{job}_1_log.out").write_text(
+        "quantize 1/4\nslurminfer.core.errors.ModelError: no space left for out\nsrun: error: node n1\n"
+    )
+    with pytest.raises(SlurmError, match=r"ended as FAILED \(because\) without a result: .*no space left.*; logs in "):
+        follow(job, entry, launcher, silent)
+
+
+def test_a_job_that_nobody_remembers_is_not_waited_for_for_ever(entry, model):
+    with pytest.raises(SlurmError, match="ended as UNKNOWN"):
+        follow("7", entry, Launcher(JobPhase.UNKNOWN), silent)
+
+
+def test_a_finished_job_is_one_whose_output_is_there(entry, model):
+    seen = []
+    entry.out.mkdir()
+    follow("7", entry, Launcher(JobPhase.RUNNING, JobPhase.DONE), lambda *state: seen.append(state))
+    assert seen[-1] == ("quantize", 4, 4)

@@ -1,0 +1,56 @@
+"""What is said of workers that have ended."""
+
+import pytest
+
+from slurminfer.core.records import DeploymentRecord, JobRecord, NodeRecord, WorkerRecord, WorkerState
+from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.spec import parse_spec
+from slurminfer.jobs.serve.status import look
+
+ENDED = "999999@1.00"  # a process that is not there
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunDirectory:
+    """A worker of two nodes that was ready by its own word, and whose job has ended since."""
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+    directory = RunDirectory.named("wide")
+    directory.create()
+    directory.write_spec(
+        parse_spec("name = 'wide'\n[model]\npath = 'x'\n[[pool]]\nname = 'cpu'\nnodes = 2\ntensor_parallel = 2")
+    )
+    jobs = tuple(JobRecord(id=ENDED, role=role) for role in ("router", "cpu-0"))
+    directory.write_deployment(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))
+    directory.write_worker(
+        WorkerRecord(
+            id="cpu-0",
+            pool="cpu",
+            engine="native",
+            model="x",
+            state=WorkerState.READY,
+            host="n1",
+            job="7",
+            epoch=1,
+            pid=1,
+            updated_at=0.0,
+        )
+    )
+    return directory
+
+
+def write_node(run: RunDirectory, epoch: int, reason: str) -> None:
+    node = NodeRecord(node_rank=1, host="n2", pid=2, rendezvous="n1:1", updated_at=0.0, exit_code=-9, reason=reason)
+    run.write_node("cpu-0", epoch, node)
+
+
+def test_where_the_head_could_say_nothing_the_other_nodes_word_counts(run):
+    write_node(run, 0, "of an earlier run")
+    write_node(run, 1, "engine killed by SIGKILL")
+    worker = look(run).workers[0]
+    assert worker.state == "gone"
+    assert worker.reason == "node rank 1 on n2: engine killed by SIGKILL"
+
+
+def test_a_node_that_runs_is_no_reason(run):
+    write_node(run, 1, "")
+    assert look(run).workers[0].reason == "ENDED"

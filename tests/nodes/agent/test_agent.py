@@ -1,0 +1,160 @@
+"""The life of a worker, with the native engine and a real model, and what kills it."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from slurminfer.core.records import WorkerRecord, WorkerState
+from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.spec import parse_spec
+from slurminfer.quant.models import resolve
+
+pytestmark = pytest.mark.network
+
+SPEC = """
+name = "life"
+[model]
+path = "{model}"
+dtype = "float32"
+[[pool]]
+name = "cpu"
+{pool}
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    return resolve("demo")
+
+
+@pytest.fixture
+def make_run(tmp_path, monkeypatch, model) -> Callable[..., RunDirectory]:
+    def make(pool: str = "", path: Path = model) -> RunDirectory:
+        monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+        run = RunDirectory.named("life")
+        run.create()
+        run.write_spec(parse_spec(SPEC.format(model=path, pool=pool)))
+        return run
+
+    return make
+
+
+@pytest.fixture
+def start_agent(tmp_path, agent_process) -> Callable[..., subprocess.Popen]:
+    def start(run: RunDirectory, before: str = "pass") -> subprocess.Popen:
+        return agent_process(run, before, tmp_path / "agent.log", {**os.environ, "SLURMINFER_LOCAL": "1"})
+
+    return start
+
+
+def record_when(run: RunDirectory, state: WorkerState, timeout_s: float = 60) -> WorkerRecord:
+    """The worker's record, once it is in `state`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        record = run.read_worker("cpu-0")
+        if record is not None and record.state is state:
+            return record
+        time.sleep(0.1)
+    raise AssertionError(f"not {state} within {timeout_s} s: {record}")
+
+
+def has_ended(pid: int) -> bool:
+    for _ in range(50):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def complete(run: RunDirectory, url: str | None, **body) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {run.key()}"}
+    body = {"model": run.read_spec().model.served_name, "prompt": "One, two,", **body}
+    return httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=60)
+
+
+def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start_agent):
+    run = make_run("max_running_requests = 3")
+    agent = start_agent(run)
+    record = record_when(run, WorkerState.READY)
+    assert record.load_s is not None
+    assert record.capacity == 3
+    assert complete(run, record.url, max_tokens=2).status_code == 200
+    assert httpx.get(f"{record.url}/v1/models").status_code == 401
+    agent.terminate()
+    assert agent.wait(30) == 0
+    gone = record_when(run, WorkerState.GONE)
+    assert "SIGTERM" in gone.reason
+    assert has_ended(record.pid)
+
+
+def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
+    run = make_run()
+    agent = start_agent(run)
+    record = record_when(run, WorkerState.READY)
+    answers: list[httpx.Response] = []
+    body = {"max_tokens": 100, "ignore_eos": True}
+    client = threading.Thread(target=lambda: answers.append(complete(run, record.url, **body)))
+    client.start()
+    time.sleep(0.5)
+    agent.terminate()
+    client.join()
+    assert answers[0].json()["usage"]["completion_tokens"] == 100
+    assert agent.wait(30) == 0
+
+
+def test_a_killed_engine_makes_the_worker_gone_with_the_reason(make_run, start_agent):
+    run = make_run()
+    agent = start_agent(run)
+    os.kill(record_when(run, WorkerState.READY).pid, signal.SIGKILL)
+    assert "killed by SIGKILL" in record_when(run, WorkerState.GONE).reason
+    assert agent.wait(10) == 1
+
+
+def test_a_killed_agent_takes_its_engine_along(make_run, start_agent):
+    run = make_run()
+    agent = start_agent(run)
+    engine = record_when(run, WorkerState.READY).pid
+    agent.kill()
+    assert has_ended(engine)
+
+
+def test_an_engine_that_cannot_start_says_why(make_run, start_agent, tmp_path):
+    run = make_run('extra_args = ["--no-such-flag"]')
+    agent = start_agent(run)
+    assert "--no-such-flag" in record_when(run, WorkerState.GONE).reason
+    assert agent.wait(10) == 1
+    said = (tmp_path / "agent.log").read_text()
+    assert "error: engine exited with 2" in said
+    assert "Traceback" not in said
+
+
+def test_an_interpreter_that_is_not_there_is_named(make_run, start_agent):
+    run = make_run('python = "/no/such/python"')
+    start_agent(run)
+    assert "/no/such/python" in record_when(run, WorkerState.GONE).reason
+
+
+def test_a_port_lost_to_somebody_else_is_replaced(make_run, start_agent):
+    # The first port is that of a socket that listens, as if another job had been quicker.
+    before = (
+        "import socket; from slurminfer.nodes.agent import head; real = head.hold_port; "
+        "answers = iter([socket.create_server(('127.0.0.1', 0))]); "
+        "head.hold_port = lambda a: next(answers, None) or real(a)"
+    )
+    run = make_run()
+    start_agent(run, before)
+    assert record_when(run, WorkerState.READY).url is not None
+
+
+def test_an_engine_that_gives_no_token_in_time_is_given_up(make_run, start_agent):
+    run = make_run('start_timeout = "00:00:01"\nextra_args = []\n')
+    start_agent(run)
+    assert "start_timeout = '00:00:01'" in record_when(run, WorkerState.GONE).reason

@@ -1,0 +1,48 @@
+"""The engine as a child process."""
+
+import signal
+import sys
+import time
+
+from slurminfer.nodes.agent.process import EngineProcess
+
+
+def test_the_walltime_s_signal_is_not_the_engine_s(tmp_path):
+    engine = EngineProcess(
+        [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"], {}, tmp_path / "log"
+    )
+    try:
+        while "up" not in (tmp_path / "log").read_text():
+            time.sleep(0.02)
+        engine._process.send_signal(signal.SIGUSR2)
+        time.sleep(0.3)
+        assert engine.exit_code() is None
+    finally:
+        engine.stop()
+    assert engine.exit_code() == -signal.SIGTERM
+
+
+def epitaph_of(log: str, tmp_path) -> str:
+    """Of an engine that has said this, and was then killed."""
+    program = f"import os; print({log!r}, flush=True); os.kill(os.getpid(), 9)"
+    engine = EngineProcess([sys.executable, "-c", program], {}, tmp_path / "log")
+    while engine.exit_code() is None:
+        time.sleep(0.02)
+    return engine.epitaph()
+
+
+def test_who_is_killed_did_not_say_why(tmp_path):
+    said = epitaph_of("ImportError: this was long ago", tmp_path)
+    assert said == f"engine killed by SIGKILL (out of memory?) (log: {tmp_path / 'log'})"
+
+
+def test_sglang_says_why_it_kills_itself(tmp_path):
+    """Lines of SGLang 0.5.16 whose weights could not be read."""
+    said = epitaph_of(
+        "[2026-11-28 19:18:44] Scheduler hit an exception: Traceback (most recent call last):\n"
+        '  File "loader.py", line 1, in load\n'
+        "PermissionError: [Errno 13] Permission denied: 'model.safetensors'\n\n"
+        "[2026-11-28 19:18:44] Received sigquit from a child process. It usually means the child failed.",
+        tmp_path,
+    )
+    assert said.startswith("engine ended itself: PermissionError: [Errno 13] Permission denied: 'model.safetensors'")

@@ -1,0 +1,73 @@
+"""Where local workers run, and what is said to those who ask for too much in one process."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from slurminfer.core.cpus import Cpus, allowed_cpus
+from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec
+from slurminfer.nodes.agent import threads as numa
+
+
+@pytest.fixture
+def own():
+    """The CPUs of this process, which has them back afterwards."""
+    before = os.sched_getaffinity(0)
+    yield sorted(before)
+    os.sched_setaffinity(0, before)
+
+
+def machine(path: Path, *nodes: list[int]) -> Path:
+    for index, cpus in enumerate(nodes):
+        (path / f"node/node{index}").mkdir(parents=True)
+        (path / f"node/node{index}/cpulist").write_text(",".join(map(str, cpus)) + "\n")
+    return path
+
+
+def spec(**pool) -> DeploymentSpec:
+    return DeploymentSpec(name="x", model=ModelSpec(path="demo"), pool=(PoolSpec(name="cpu", **pool),))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_workers_that_need_two_numa_nodes_settle_on_one_each(own, tmp_path):
+    half = len(own) // 2
+    system, wanted = machine(tmp_path, own[:half], own[half:]), spec(workers=2, cpus_per_task=half)
+    numa.settle(wanted, "cpu-1", system)
+    assert os.sched_getaffinity(0) == set(own[half:])
+    assert allowed_cpus(system=system).numa_nodes == 1
+    numa.settle(wanted, "cpu-1", system)  # once more changes nothing
+    assert os.sched_getaffinity(0) == set(own[half:])
+
+
+@pytest.mark.parametrize("pool", [{"workers": 1}, {"engine": "vllm"}, {"gpus_per_node": 1}])
+def test_others_run_everywhere(own, tmp_path, pool):
+    half = max(len(own) // 2, 1)
+    wanted = spec(**{"workers": 2, "cpus_per_task": half} | pool)
+    numa.settle(wanted, "cpu-0", machine(tmp_path, own[:half], own[half:]))
+    assert os.sched_getaffinity(0) == set(own)
+
+
+def test_on_this_machine_nothing_changes_without_a_second_node(own, tmp_path):
+    numa.settle(spec(workers=2, cpus_per_task=len(own)), "cpu-0", machine(tmp_path, own))
+    assert os.sched_getaffinity(0) == set(own)
+
+
+def test_an_engine_over_two_numa_nodes_hears_of_a_better_spec():
+    pool = PoolSpec(name="cpu", workers=3, cpus_per_task=128)
+    said = numa.advice(pool, 64, Cpus(cpus=128, cores=64, numa_nodes=2))
+    assert said is not None and "workers = 6, cpus_per_task = 64 (pool 'cpu')" in said
+
+
+@pytest.mark.parametrize(
+    ("pool", "threads", "found"),
+    [
+        (PoolSpec(cpus_per_task=32), 32, Cpus(cpus=32, cores=32, numa_nodes=1)),
+        (PoolSpec(cpus_per_task=32), 32, Cpus(cpus=64, cores=64, numa_nodes=2)),  # it may run anywhere, and fits in one
+        (PoolSpec(cpus_per_task=64, engine="vllm"), 64, Cpus(cpus=64, cores=64, numa_nodes=2)),
+        (PoolSpec(cpus_per_task=64, tensor_parallel=2), 64, Cpus(cpus=64, cores=64, numa_nodes=2)),
+        (PoolSpec(cpus_per_task=64, gpus_per_node=1), 64, Cpus(cpus=64, cores=64, numa_nodes=2)),
+    ],
+)
+def test_where_nothing_is_to_gain_nothing_is_said(pool, threads, found):
+    assert numa.advice(pool, threads, found) is None

@@ -1,0 +1,204 @@
+"""Small random models written by transformers, and a driver that schedules chunks by hand."""
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from slurminfer.nodes.native.model.fused import library
+from slurminfer.nodes.native.model.runner import Runner, load_model
+from slurminfer.nodes.native.model.step import Chunk
+from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.quant.models import resolve
+
+# Where the native engine computes: SLURMINFER_TEST_DEVICE=cuda checks the same against transformers on the CPU.
+DEVICE = os.environ.get("SLURMINFER_TEST_DEVICE", "cpu")
+SMALL: dict[str, Any] = {
+    "vocab_size": 199,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+# What to make a model of: transformers' model type, and what differs from SMALL.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama tied, biases": ("llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+    "llama multi-head, head_dim": ("llama", {"num_key_value_heads": 4, "head_dim": 24}),
+    "llama rope llama3": ("llama", {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 64}}),
+    "llama rope linear": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}),
+    "llama rope dynamic": ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral window": ("mistral", {"sliding_window": 9}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2 window in part": ("qwen2", {"use_sliding_window": True, "sliding_window": 19, "max_window_layers": 1}),
+    "qwen2 rope yarn": (
+        "qwen2",
+        {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
+    ),
+    "qwen3": ("qwen3", {"head_dim": 32, "attention_bias": True}),
+}
+
+# What the compiled library computes, which wants heads of a multiple of 16.
+FUSABLE = [name for name in VARIANTS if "head_dim" not in name or name == "qwen3"]
+# CPUs without what newer ones have, as flags of the compiler.
+OLDER = {
+    "this CPU": (),
+    "AVX512 without VNNI": (
+        "-mno-avx512vnni", "-mno-avxvnni", "-mno-avx512bf16", "-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16",
+    ),
+    "AVX2": ("-march=x86-64-v3",),
+}  # fmt: skip
+
+
+def make_model(path: Path, variant: str, shape: Mapping[str, int] | None = None, **save: Any) -> PreTrainedModel:
+    """Write a random model to `path`, of another `shape` than SMALL's if it is given; returns it in float32."""
+    model_type, changes = VARIANTS[variant]
+    config = AutoConfig.for_model(model_type, **(SMALL | changes | dict(shape or {})))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval().float()
+    for name, parameter in model.named_parameters():
+        if name.endswith((".bias", "norm.weight")):  # initialised to 0 and 1, which would hide a mistake
+            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
+    model.save_pretrained(path, **save)
+    return model
+
+
+@pytest.fixture(scope="session", params=list(VARIANTS))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedModel]:
+    """A small model's directory and the model as transformers computes it, for every variant."""
+    path = tmp_path_factory.mktemp("model")
+    return path, make_model(path, request.param)
+
+
+@pytest.fixture(scope="module", params=list(OLDER))
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled library, as for this CPU and for older ones."""
+    path = tmp_path_factory.mktemp("library") / "kernels.so"
+    library.compile_to(path, (*library.FLAGS, *OLDER[request.param]))
+    return path
+
+
+@pytest.fixture
+def make() -> Callable[..., PreTrainedModel]:
+    return make_model
+
+
+@pytest.fixture
+def load() -> Callable[..., Runner]:
+    def load(path: Path, **options: Any) -> Runner:
+        defaults: dict[str, Any] = {"dtype": "float32", "device": DEVICE, "kv_cache_gib": 0.05, "block_size": 8}
+        defaults |= {"threads": 1}  # small models gain nothing from more, and other processes may want them
+        return load_model(EngineOptions(model=path, **(defaults | options)))
+
+    return load
+
+
+@dataclass
+class Sequence_:
+    """One sequence: its tokens, its blocks, how much is computed, and the logits behind every new token."""
+
+    prompt: list[int]
+    blocks: list[int]
+    computed: int = 0
+    generated: list[int] = field(default_factory=list)
+    logits: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.prompt + self.generated
+
+
+class Driver:
+    """Decodes greedily, with chunks as the test says, over blocks in random order."""
+
+    def __init__(self, model: Runner, seed: int = 0) -> None:
+        self.model = model
+        self._free = list(range(model.num_blocks))
+        random.Random(seed).shuffle(self._free)
+
+    def add(self, prompt: Sequence[int], shared: Sequence_ | None = None) -> Sequence_:
+        """A new sequence; with `shared` it takes over the full blocks of their common prefix."""
+        size, blocks = self.model.block_size, []
+        if shared is not None:
+            same = next((i for i, (a, b) in enumerate(zip(prompt, shared.prompt)) if a != b), len(prompt) - 1)  # noqa: B905
+            blocks = shared.blocks[: same // size]
+        return Sequence_(list(prompt), list(blocks), computed=len(blocks) * size)
+
+    def step(self, *work: tuple[Sequence_, int]) -> None:
+        """Compute the next n tokens of each sequence; one whose tokens are all computed gets a new one."""
+        chunks = [self._chunk(sequence, count) for sequence, count in work]
+        logits = iter(self.model.forward(chunks))
+        for (sequence, count), chunk in zip(work, chunks, strict=True):
+            sequence.computed += count
+            if chunk.num_logits:
+                row = next(logits).cpu().clone()
+                sequence.logits.append(row)
+                sequence.generated.append(int(row.argmax()))
+
+    def finish(self, sequence: Sequence_, generated: int) -> list[int]:
+        """Go on alone until so many tokens are generated."""
+        while len(sequence.generated) < generated:
+            self.step((sequence, len(sequence.tokens) - sequence.computed))
+        return sequence.generated
+
+    def _chunk(self, sequence: Sequence_, count: int) -> Chunk:
+        end = sequence.computed + count
+        assert end <= len(sequence.tokens)
+        while len(sequence.blocks) * self.model.block_size < end:
+            sequence.blocks.append(self._free.pop())
+        tokens = sequence.tokens[sequence.computed : end]
+        return Chunk(tokens, sequence.computed, sequence.blocks, num_logits=int(end == len(sequence.tokens)))
+
+
+@pytest.fixture
+def drive() -> type[Driver]:
+    return Driver
+
+
+@pytest.fixture
+def expected() -> Callable[[PreTrainedModel, Sequence[int], int], tuple[list[int], torch.Tensor]]:
+    """What transformers generates greedily: the tokens, and the logits [tokens, vocab_size] that chose them."""
+
+    @torch.inference_mode()
+    def expected(model: PreTrainedModel, prompt: Sequence[int], count: int) -> tuple[list[int], torch.Tensor]:
+        out = model.generate(  # type: ignore[operator]  # transformers takes it from a mixin that mypy cannot see
+            torch.tensor([list(prompt)]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=count,
+            min_new_tokens=count,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=0,
+        )
+        return out.sequences[0, len(prompt) :].tolist(), torch.cat(out.logits).float()
+
+    return expected
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """One thread in transformers too; load_model sets the process's threads, other tests get theirs back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    return resolve("demo")

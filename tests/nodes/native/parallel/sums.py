@@ -1,0 +1,71 @@
+"""One rank that sums or exchanges what it is told to, over and over if need be: leaves what it has found.
+
+python sums.py PLACE(json) SIZES(json) DTYPE OUT          sums, as tensors
+python sums.py PLACE(json) rows ROWS(json) OUT            rows that it has got, of ROWS[from][to] to each
+python sums.py PLACE(json) lost                           says "waiting", and the error that ends its wait
+python sums.py PLACE(json) forever                        says "summing"
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+from slurminfer.nodes.native.model.parallel.ranks import Ranks
+from slurminfer.nodes.native.options import ParallelOptions
+
+
+def share_of(rank: int, size: int) -> torch.Tensor:
+    """What a rank adds: sums of these depend on their order."""
+    numbers = torch.randn(size, generator=torch.Generator().manual_seed(1000 * rank + size))
+    return numbers * 10 ** (rank % 3)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    place, what, *rest = json.loads(sys.argv[1]), *sys.argv[2:]
+    where = ParallelOptions(**place)
+    ranks = Ranks(where, torch.device("cpu"), 1)
+    if what == "lost":
+        lose(ranks, where.rank)
+    elif what == "forever":
+        print("summing", flush=True)
+        while True:
+            ranks.reduce(torch.ones(1000))
+    elif what == "rows":
+        sent, folder = json.loads(rest[0]), Path(rest[1])
+        own, size = where.sequence_rank, 9  # numbers of a row
+        x = torch.cat([torch.full((count, size), 10.0 * own + to) for to, count in enumerate(sent[own])])
+        received = [line[own] for line in sent]
+        found = torch.empty(sum(received), size)
+        for _ in range(3):
+            ranks.exchange(x, found, sent[own], received)
+        torch.save(found, folder / f"{where.rank}.pt")
+        ranks.least(0)
+        os._exit(0)
+    else:
+        dtype, out = rest
+        shares = [share_of(where.rank, size).to(getattr(torch, dtype)) for size in json.loads(what)]
+        torch.save([ranks.reduce(share) for share in shares], Path(out) / f"{where.rank}.pt")
+        ranks.least(0)  # rank 0 has what the others meet at
+        os._exit(0)  # gloo's threads may not end well
+
+
+def lose(ranks: Ranks, rank: int) -> None:
+    """Rank 1 never comes to the second sum."""
+    ranks.reduce(torch.ones(1))
+    if rank == 1:
+        sys.stdin.read()
+    print("waiting", flush=True)
+    threading.Timer(0.5, ranks.abandon).start()
+    try:
+        ranks.reduce(torch.ones(1))
+    except RuntimeError as error:
+        print(error, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,377 @@
+"""Who is taken for a rank, who is not, and what rank 0 says of one that is gone."""
+
+import os
+import queue
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from slurminfer.core.errors import EngineError
+from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
+from slurminfer.nodes.native.model.parallel.warden import Warden
+from slurminfer.nodes.native.model.parallel.words import Gone, Hello, Loaded, line, prove
+
+KEY = "a deployment's key"
+RANK = """
+import queue, sys, time
+from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
+from slurminfer.nodes.native.model.parallel.words import Gone
+invitation, rank, key, *words = sys.argv[1:]
+deaths = queue.SimpleQueue()
+lifeline = Lifeline(invitation, int(rank), key, deaths)
+if "loaded" in words:
+    lifeline.loaded()
+print("here", flush=True)
+for line in sys.stdin:
+    if line.startswith("child"):
+        deaths.put(Gone(3, "n2", "killed by SIGKILL"))
+    else:
+        lifeline.last_words(line)
+time.sleep(60)
+"""
+RANK_0 = """
+import queue, sys
+from slurminfer.nodes.native.model.parallel.warden import Warden
+losses = queue.SimpleQueue()
+warden = Warden(sys.argv[1], 1, "", queue.SimpleQueue(), losses.put)
+print(warden.invitation, flush=True)
+print(losses.get(), flush=True)
+"""
+
+
+class Meeting:
+    """Rank 0, here, and others in processes of their own."""
+
+    def __init__(self, others: int = 1, key: str = KEY) -> None:
+        self.losses: queue.SimpleQueue[EngineError] = queue.SimpleQueue()
+        self.deaths: queue.SimpleQueue[Gone] = queue.SimpleQueue()
+        self.warden = Warden("127.0.0.1", others, key, self.deaths, self.losses.put)
+        self.processes: list[subprocess.Popen[str]] = []
+        self.callers: list[socket.socket] = []
+        address, _, self.nonce = self.warden.invitation.partition(" ")
+        self.port = int(address.rpartition(":")[2])
+
+    def add(self, rank: int, *words: str, key: str = KEY) -> "subprocess.Popen[str]":
+        argv = [sys.executable, "-c", RANK, self.warden.invitation, str(rank), key, *words]
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.processes.append(process)
+        return process
+
+    def join(self, rank: int, *words: str) -> "subprocess.Popen[str]":
+        process = self.add(rank, *words)
+        assert process.stdout is not None and process.stdout.readline() == "here\n"
+        return process
+
+    def call(self, said: bytes = b"") -> socket.socket:
+        caller = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        self.callers.append(caller)
+        caller.sendall(said)
+        return caller
+
+    def hello(self, rank: int, key: str = KEY) -> bytes:
+        return line(Hello(rank, "n9", prove(key, self.nonce, rank)))
+
+    def loss(self, timeout_s: float = 10) -> str:
+        return str(self.losses.get(timeout=timeout_s))
+
+    def end(self) -> None:
+        self.warden.close()
+        for caller in self.callers:
+            caller.close()
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def meeting():
+    made: list[Meeting] = []
+
+    def make(others: int = 1, key: str = KEY) -> Meeting:
+        made.append(Meeting(others, key))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def say(process: "subprocess.Popen[str]", text: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(text + "\n")
+    process.stdin.flush()
+
+
+def is_hung_up(caller: socket.socket) -> bool:
+    """What is left of the answer is thrown away; a reset counts as well."""
+    with suppress(ConnectionError):
+        while caller.recv(4096):
+            pass
+    return True
+
+
+NOISE = random.Random(0)
+STRANGE = {
+    "curl": b"GET / HTTP/1.1\r\nHost: n1\r\n\r\n",
+    "noise": NOISE.randbytes(3000) + b"\n",
+    "empty line": b"\n",
+    "nested": b'{"type":"hello","rank":' + b"[" * 4000 + b"\n",
+    "an unknown field": b'{"type":"hello","more":' + b"[" * 4000 + b"\n",
+    "a word before hello": line(Gone(1, "n9", "says a stranger")),
+    "another word": line(Loaded()),
+    "no object": b"[1]\n",
+    "a rank that is a word": b'{"type":"hello","rank":"one","host":"","proof":""}\n',
+    "not UTF-8": b'{"type":"hello","rank":1,"host":"\xff","proof":""}\n',
+    "no proof": line(Hello(1, "n9", "")),
+    "a proof that is no ASCII": line(Hello(1, "n9", "\N{PILE OF POO}")),
+    "half a character": b'{"type":"hello","rank":1,"host":"","proof":"\\ud800"}\n',
+    "a rank of 50,000 digits": b'{"type":"hello","rank":' + b"9" * 50_000 + b',"host":"","proof":""}\n',
+    "a large rank": b'{"type":"hello","rank":' + b"9" * 300 + b',"host":"","proof":""}\n',
+}
+
+
+@pytest.mark.parametrize("said", STRANGE.values(), ids=STRANGE)
+def test_strangers_are_dropped_and_take_nobodys_place(meeting, said):
+    room = meeting()
+    assert is_hung_up(room.call(said))
+    room.call(said).close()
+    process = room.join(1)
+    room.warden.wait(5)
+    assert room.losses.empty()
+    say(process, "words of rank 1")
+    assert room.loss() == f"rank 1 on {socket.gethostname()} is gone: words of rank 1"
+
+
+def test_ten_megabytes_without_a_line_are_not_kept(meeting):
+    room = meeting()
+    caller = room.call()
+    with pytest.raises(ConnectionError):
+        for _ in range(1000):
+            caller.sendall(b"x" * 10_000)
+    room.join(1)
+    room.warden.wait(5)
+
+
+def test_silence_and_half_a_hello_are_dropped_after_seconds(meeting):
+    room = meeting()
+    callers = [room.call(), room.call(room.hello(1)[:-5])]
+    began = time.monotonic()
+    assert all(map(is_hung_up, callers))
+    assert 4 < time.monotonic() - began < 8
+    room.join(1)
+    room.warden.wait(5)
+    assert room.losses.empty()
+
+
+def test_many_strangers_take_few_files_and_no_threads(meeting):
+    room = meeting()
+    threads = threading.active_count()
+    callers = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(400):
+            callers.append(room.call())
+        time.sleep(0.5)
+        assert len(os.listdir("/proc/self/fd")) - before - len(callers) <= 64
+        assert threading.active_count() <= threads  # those of other tests may end meanwhile
+        room.join(1)
+        room.warden.wait(5)
+        assert all(map(is_hung_up, callers))
+    finally:
+        for caller in callers:
+            caller.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert room.losses.empty()
+
+
+def test_nobody_is_heard_once_all_have_come(meeting):
+    room = meeting()
+    room.join(1)
+    room.warden.wait(5)
+    with pytest.raises(ConnectionRefusedError):
+        room.call()
+
+
+@pytest.mark.parametrize(
+    ("rank", "key", "why"),
+    [(1, "another", "its API key is another"), (1, "", "its API key is another"), (3, KEY, "expected rank 1 to 2")],
+)
+def test_a_rank_that_is_refused_is_told_why(meeting, rank, key, why):
+    room = meeting(2)
+    said = room.add(rank, key=key).communicate(timeout=20)[1]
+    assert f"EngineError: rank {rank}: rank 0 at 127.0.0.1:{room.port} does not take it: {why}" in said
+    with pytest.raises(EngineError, match=r"no lifeline within 0 s from rank 1, 2"):
+        room.warden.wait(0.1)
+    assert room.losses.empty()
+
+
+def test_the_same_rank_twice_is_refused_and_the_first_stays(meeting):
+    room = meeting(2)
+    first = room.join(1)
+    assert "rank 1 is there already" in room.add(1).communicate(timeout=20)[1]
+    room.join(2)
+    room.warden.wait(5)
+    assert room.losses.empty()
+    say(first, "words of the first")
+    assert room.loss().endswith("words of the first")
+
+
+def test_one_ranks_proof_is_no_others_and_not_of_another_meeting(meeting):
+    room, other = meeting(2), meeting(2)
+    for hello in (Hello(2, "n9", prove(KEY, room.nonce, 1)), Hello(1, "n9", prove(KEY, other.nonce, 1))):
+        assert room.call(line(hello)).recv(100) == b"its API key is another\n"
+
+
+def test_without_a_key_ranks_meet_all_the_same(meeting):
+    room = meeting(key="")
+    room.add(1, key="")
+    room.warden.wait(20)
+
+
+def test_a_rank_that_ends_without_a_word(meeting):
+    room = meeting()
+    room.join(1).kill()
+    assert room.loss().endswith("is gone: it has ended without a word")
+
+
+def test_its_parent_knows_better_wherever_it_is(meeting):
+    """Rank 3 is a child of rank 2; its connection is closed before anybody says why."""
+    room = meeting(3)
+    room.join(1)
+    parent, child = room.join(2), room.join(3)
+    room.warden.wait(5)
+    child.kill()
+    time.sleep(0.3)
+    assert room.losses.empty()
+    say(parent, "child")
+    assert room.loss() == "rank 3 on n2 is gone: killed by SIGKILL"
+
+
+def test_rank_0s_own_children_too(meeting):
+    room = meeting()
+    room.join(1).kill()
+    time.sleep(0.3)
+    room.deaths.put(Gone(1, "n1", "killed by SIGSEGV"))
+    assert room.loss(2) == "rank 1 on n1 is gone: killed by SIGSEGV"
+
+
+def test_a_child_that_never_came(meeting):
+    room = meeting()
+    room.deaths.put(Gone(1, "n1", "exited with 3"))
+    assert room.loss(3) == "rank 1 on n1 is gone: exited with 3"
+
+
+def test_what_a_rank_says_of_itself_counts_more_than_its_exit_status(meeting):
+    room = meeting()
+    caller = room.call(room.hello(1))
+    room.warden.wait(5)
+    room.deaths.put(Gone(1, "n9", "exited with 1"))
+    caller.sendall(line(Gone(1, "n9", "no memory for it")))
+    assert room.loss().endswith("no memory for it")
+
+
+def test_silence_is_told_of_by_rank_soon_if_it_has_loaded(meeting):
+    room = meeting(2)
+    loading, loaded = room.join(1), room.join(2, "loaded")
+    room.warden.wait(5)
+    loading.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    loaded.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert room.loss(10).startswith(f"rank 2 on {socket.gethostname()} is gone: it has been silent for 5 s")
+    assert 3.5 < time.monotonic() - began < 7
+
+
+def test_what_a_rank_says_in_pieces_is_one_word(meeting):
+    room = meeting()
+    caller = room.call()
+    said = room.hello(1) + line(Loaded()) + b"\n" + line(Gone(1, "n9", "in pieces"))
+    for byte in said:
+        caller.sendall(bytes([byte]))
+    assert room.loss() == "rank 1 on n9 is gone: in pieces"
+
+
+def test_a_rank_that_says_what_nobody_understands_is_lost(meeting):
+    room = meeting()
+    room.call(room.hello(1) + b"nonsense\n")
+    assert "it says what nobody understands" in room.loss()
+
+
+def test_messages_come_in_order_and_a_goodbye_is_no_failure(meeting):
+    room = meeting()
+    heard = "for _ in range(3): print(lifeline.hear(), flush=True)\nlifeline.hear()"
+    argv = [sys.executable, "-c", RANK.replace("for line in sys.stdin:", f"{heard}\nfor line in sys.stdin:")]
+    process = subprocess.Popen([*argv, room.warden.invitation, "1", KEY], stdout=subprocess.PIPE, text=True)
+    room.processes.append(process)
+    room.warden.wait(20)
+    for message in (b"one", b"two" * 100_000, b"3"):
+        room.warden.tell(message)
+    assert process.stdout is not None
+    found = [process.stdout.readline() for _ in range(4)]
+    assert [len(each) for each in found[1:]] == [len(str(x)) + 1 for x in (b"one", b"two" * 100_000, b"3")]
+    room.warden.close()
+    assert process.wait(10) == 0
+    assert room.losses.empty()
+
+
+def test_no_rank_0_is_said_so():
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    with pytest.raises(EngineError, match=f"rank 1: no lifeline to rank 0 at 127.0.0.1:{port}: .*refused"):
+        Lifeline(f"127.0.0.1:{port} nonce", 1, KEY, queue.SimpleQueue())
+
+
+@pytest.fixture
+def nodes():
+    """Two network namespaces with a cable between them: name -> address. The cable is pulled by `ip -n`."""
+    names = {f"lifeline-{os.getpid()}-{i}": f"10.213.7.{i}" for i in (1, 2)}
+    first, second = names
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and iproute2")
+    if subprocess.run(["ip", "netns", "add", first], capture_output=True).returncode:
+        pytest.skip("network namespaces cannot be made here")
+    try:
+        subprocess.run(["ip", "netns", "add", second], check=True)
+        cable = ["type", "veth", "peer", "name", "cable", "netns", second]
+        subprocess.run(["ip", "-n", first, "link", "add", "cable", *cable], check=True)
+        for name, address in names.items():
+            subprocess.run(["ip", "-n", name, "address", "add", f"{address}/24", "dev", "cable"], check=True)
+            subprocess.run(["ip", "-n", name, "link", "set", "cable", "up"], check=True)
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def test_a_node_that_vanishes_is_missed_on_both_sides(nodes):
+    def run(name: str, *words: str) -> "subprocess.Popen[str]":
+        argv = ["ip", "netns", "exec", name, sys.executable, "-c", *words]
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    (first, address), (second, _) = nodes.items()
+    with run(first, RANK_0, address) as head:
+        assert head.stdout is not None
+        invitation = head.stdout.readline().strip()
+        with run(second, RANK, invitation, "1", "", "loaded") as rank:
+            assert rank.stdout is not None and rank.stdout.readline() == "here\n"
+            time.sleep(1.5)
+            subprocess.run(["ip", "-n", first, "link", "set", "cable", "down"], check=True)
+            began = time.monotonic()
+            assert "it has been silent for 5 s" in head.stdout.readline()
+            assert time.monotonic() - began < 7
+            assert rank.stderr is not None and "rank 0's node has not answered for 10 s" in rank.stderr.read()
+            assert rank.wait(5) == 1
+            assert time.monotonic() - began < 20

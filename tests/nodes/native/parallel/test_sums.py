@@ -1,0 +1,170 @@
+"""Sums over ranks in processes of their own, through shared memory: the same bits for all, whoever is late."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from slurminfer.nodes.native.model.fused import library
+
+from .sums import share_of
+
+pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+PROGRAM = Path(__file__).with_name("sums.py")
+SLOT = 1 << 16
+SIZES = [1, 15, 16, 17, 576, 4095, 4096, 4097, 1, SLOT, SLOT + 1, 3 * SLOT + 5, 2]
+
+
+def start(
+    layout: dict[str, int], *words: str, cpus: Sequence[int] = (), env: Mapping[str, str] | None = None
+) -> "list[subprocess.Popen[str]]":
+    """All ranks of a layout, on these CPUs only if some are given, with `env` beside what there is."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
+    names = ("tensor_parallel", "sequence_parallel", "pipeline_parallel")
+    here = math.prod(layout.get(name, 1) for name in names) // layout.get("nodes", 1)
+    places = [{"node_rank": node, "local_rank": rank} for node in range(layout.get("nodes", 1)) for rank in range(here)]
+    keep = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
+    ranks, pipe = [], subprocess.PIPE
+    for place in places:
+        said = json.dumps(layout | place | {"rendezvous": rendezvous})
+        argv = [*keep, sys.executable, str(PROGRAM), said, *words]
+        ranks.append(
+            subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **(env or {})})
+        )
+    return ranks
+
+
+def sums(out: Path, dtype: str = "float32", cpus: Sequence[int] = (), **layout: int) -> list[list[torch.Tensor]]:
+    """What each rank has found, of all SIZES."""
+    ranks = start(layout, json.dumps(SIZES), dtype, str(out), cpus=cpus)
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+    assert not any("slower" in words for words in said), said
+    return [torch.load(out / f"{rank}.pt") for rank in range(len(ranks))]
+
+
+def in_order(ranks: Sequence[int], size: int, dtype: torch.dtype) -> torch.Tensor:
+    """Of some ranks' shares: in float32, one after the other, rounded once."""
+    total = share_of(ranks[0], size).to(dtype).float()
+    for rank in ranks[1:]:
+        total += share_of(rank, size).to(dtype).float()
+    return total.to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "dtype", "cpus"),
+    [(2, "float32", ()), (3, "float32", ()), (4, "float32", (0,)), (3, "bfloat16", ()), (2, "float16", (0,))],
+)
+def test_all_ranks_have_the_sum_in_the_order_of_ranks(tmp_path, ranks, dtype, cpus):
+    found = sums(tmp_path, dtype, cpus, tensor_parallel=ranks)
+    for index, size in enumerate(SIZES):
+        expected = in_order(range(ranks), size, getattr(torch, dtype))
+        for rank in range(ranks):
+            assert torch.equal(found[rank][index], expected), (rank, size)
+
+
+@pytest.mark.parametrize(
+    ("layout", "stages"),
+    [
+        ({"tensor_parallel": 4, "nodes": 2}, [[[0, 1], [2, 3]]]),
+        ({"tensor_parallel": 3, "pipeline_parallel": 2, "nodes": 3}, [[[0, 1], [2]], [[3], [4, 5]]]),
+        ({"tensor_parallel": 2, "nodes": 2}, [[[0], [1]]]),
+        ({"tensor_parallel": 2, "pipeline_parallel": 2, "nodes": 2}, [[[0, 1]], [[2, 3]]]),
+    ],
+)
+def test_a_stage_that_spans_nodes_sums_on_each_and_then_between_them(tmp_path, layout, stages):
+    """All on this machine; nodes are what the layout says."""
+    found = sums(tmp_path, **layout)
+    for stage in stages:
+        for index, size in enumerate(SIZES):
+            parts = [in_order(node, size, torch.float32) for node in stage]
+            expected = parts[0] + parts[1] if len(parts) > 1 else parts[0]
+            for rank in (rank for node in stage for rank in node):
+                assert torch.equal(found[rank][index], expected), (rank, size)
+
+
+def test_without_a_compiler_they_sum_over_gloo_and_say_so(tmp_path):
+    layout, nothing = {"tensor_parallel": 2}, {"PATH": str(tmp_path), "CXX": "g++"}
+    ranks = start(layout, json.dumps([576]), "float32", str(tmp_path), env=nothing)
+    for process in ranks:
+        assert "slower without shared memory" in process.communicate(timeout=120)[1]
+    for rank in range(2):
+        [found] = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(found, in_order(range(2), 576, torch.float32))
+
+
+def test_who_waits_for_a_rank_that_is_gone_is_let_go():
+    ranks = start({"tensor_parallel": 2}, "lost")
+    said = [line_of(ranks[0]), line_of(ranks[0])]
+    assert said == ["waiting", "another rank of this node is gone"]
+    end(ranks)
+
+
+def test_nothing_is_left_of_ranks_that_are_killed():
+    before = left()
+    ranks = start({"tensor_parallel": 3}, "forever")
+    assert [line_of(rank) for rank in ranks] == ["summing"] * 3
+    assert any("slurminfer" in str(file.readlink()) for file in Path(f"/proc/{ranks[0].pid}/fd").iterdir())
+    end(ranks)
+    assert left() == before
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_who_waits_long_does_not_keep_a_cpu_busy(apart):
+    """One rank is stopped; the others fall asleep, be it on CPUs of their own or on one."""
+    ranks = start({"tensor_parallel": 2}, "forever", cpus=() if apart else (0,))
+    assert [line_of(rank) for rank in ranks] == ["summing"] * 2
+    ranks[1].send_signal(signal.SIGSTOP)
+    time.sleep(0.3)
+    before = cpu_seconds(ranks[0].pid)
+    time.sleep(1)
+    assert cpu_seconds(ranks[0].pid) - before < 0.2
+    ranks[1].send_signal(signal.SIGCONT)
+    end(ranks)
+
+
+def line_of(rank: "subprocess.Popen[str]") -> str:
+    assert rank.stdout is not None
+    return rank.stdout.readline().strip()
+
+
+def end(ranks: "list[subprocess.Popen[str]]") -> None:
+    for rank in ranks:
+        rank.kill()
+    for rank in ranks:
+        rank.communicate()
+
+
+def left() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks: Any = os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / float(ticks)
+
+
+# A row is 36 bytes: the many are more than one message holds.
+@pytest.mark.parametrize(("rows", "nodes"), [([[2, 3, 0], [1, 0, 4], [1_000_000, 2, 1]], 1), ([[1, 2], [3, 4]], 2)])
+def test_ranks_exchange_rows(tmp_path, rows, nodes):
+    layout = {"tensor_parallel": 1, "sequence_parallel": len(rows), "nodes": nodes}
+    ranks = start(layout, "rows", json.dumps(rows), str(tmp_path))
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+    for rank in range(len(rows)):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        expected = [torch.full((line[rank], 9), 10.0 * source + rank) for source, line in enumerate(rows)]
+        assert torch.equal(found, torch.cat(expected))

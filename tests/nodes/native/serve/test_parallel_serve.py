@@ -1,0 +1,199 @@
+"""An engine of several processes: it answers as one does, and ends as a whole."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from slurminfer.core.cpus import allowed_cpus
+from slurminfer.nodes.native.model.fused import library
+
+needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+PROMPTS = ["The quick brown fox", "Blocks of keys and values", "hi", "a b c a b c a b c a b"]
+
+
+def complete(url: str, prompt: str, **options) -> str:
+    body = {"model": "tiny", "prompt": prompt, "max_tokens": 24, "temperature": 0, "ignore_eos": True, **options}
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["text"]
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_there(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+@pytest.fixture
+def ready(starting, model_directory, wait_until):
+    def ready(*arguments):
+        server = starting("--model", str(model_directory), "--dtype", "float32", *arguments)
+        return server
+
+    return ready
+
+
+def ports_of(*pids: int) -> set[int]:
+    """At which these processes listen."""
+    connections = [connection for pid in pids for connection in psutil.Process(pid).net_connections("tcp")]
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+def wait_for(server, wait_until) -> None:
+    wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200, "health")
+
+
+@pytest.mark.parametrize(
+    ("layout", "ranks"),
+    [
+        ("--tensor-parallel 2", 2),
+        ("--sequence-parallel 2", 2),
+        ("--sequence-parallel 2 --speculative draft --draft-model MODEL", 2),
+        ("--sequence-parallel 2 --tensor-parallel 2 --speculative ngram", 4),
+        ("--tensor-parallel 2 --pipeline-parallel 2 --speculative ngram", 4),
+    ],
+)
+def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, model_directory, wait_until, layout, ranks):
+    with ready() as one:
+        wait_for(one, wait_until)
+        expected = [complete(one.url, prompt) for prompt in PROMPTS]
+    with ready(*layout.replace("MODEL", str(model_directory)).split()) as several:
+        wait_for(several, wait_until)
+        others = children(several.process.pid)
+        assert len(others) == ranks - 1
+        assert [complete(several.url, prompt) for prompt in PROMPTS] == expected
+        assert [complete(several.url, prompt) for prompt in PROMPTS] == expected  # out of the prefix cache
+        several.process.send_signal(signal.SIGTERM)
+        assert several.process.wait(10) == 0
+        wait_until(lambda: not any(map(is_there, others)), "the other ranks' end")
+
+
+@pytest.mark.parametrize(
+    ("busy", "options"),
+    [
+        (False, ("--tensor-parallel", "2")),
+        (True, ("--tensor-parallel", "2")),
+        (True, ("--sequence-parallel", "2")),
+        pytest.param(
+            True, ("--tensor-parallel", "2", "--dtype", "bfloat16", "--kernels", "compiled"), marks=needs_compiler
+        ),
+    ],
+)
+def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_until, capfd, busy, options):
+    with ready(*options) as server:
+        wait_for(server, wait_until)
+        [other] = children(server.process.pid)
+        if busy:
+            body = {"model": "tiny", "prompt": "hi", "max_tokens": 3000, "ignore_eos": True, "stream": True}
+            with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=30) as answer:
+                lines = answer.iter_lines()
+                for _ in range(4):
+                    next(lines)
+                os.kill(other, signal.SIGKILL)
+                began = time.monotonic()
+                rest = [line for line in lines if line]
+            assert "the engine has failed" in rest[-1]
+            assert time.monotonic() - began < 3
+        else:
+            os.kill(other, signal.SIGKILL)
+            began = time.monotonic()
+        assert server.process.wait(15) == 1
+        assert time.monotonic() - began < 10
+    why = f"rank 1 on {socket.gethostname()} is gone: killed by SIGKILL (out of memory?)"
+    assert f"error: {why}" in capfd.readouterr().err
+
+
+def test_another_nodes_child_that_is_killed_is_named(ready, wait_until, command, model_directory, capfd):
+    """Two nodes of two ranks, on this machine: rank 3 is a child of rank 2."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
+    layout = ("--tensor-parallel", "2", "--pipeline-parallel", "2", "--nodes", "2", "--rendezvous", rendezvous)
+    with ready(*layout) as head:
+        words = ("--model", str(model_directory), "--dtype", "float32", "--threads", "1", *layout, "--node-rank", "1")
+        with subprocess.Popen([*command, *words]) as follower:
+            wait_for(head, wait_until)
+            [child] = children(follower.pid)
+            began = time.monotonic()
+            os.kill(child, signal.SIGSEGV)
+            assert head.process.wait(15) == 1
+            assert time.monotonic() - began < 10
+            follower.wait(15)
+    assert f"error: rank 3 on {socket.gethostname()} is gone: killed by SIGSEGV\n" in capfd.readouterr().err
+
+
+def test_a_rank_that_is_stopped_is_named_within_seconds(ready, wait_until, capfd):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        [other] = children(server.process.pid)
+        began = time.monotonic()
+        os.kill(other, signal.SIGSTOP)
+        assert server.process.wait(15) == 1
+        assert 3.5 < time.monotonic() - began < 8
+        wait_until(lambda: not is_there(other), "the other rank's end")
+    assert f"rank 1 on {socket.gethostname()} is gone: it has been silent for 5 s" in capfd.readouterr().err
+
+
+def test_a_job_that_slurm_suspends_goes_on(ready, wait_until):
+    """Slurm stops all of its processes, and later continues them, one after the other."""
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        pids = [server.process.pid, *children(server.process.pid)]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in pids:
+                os.kill(pid, number)
+                time.sleep(0.2)
+            time.sleep(7)
+        assert len(complete(server.url, "hi")) > 0
+
+
+def test_strangers_at_all_of_its_ports_change_nothing(ready, wait_until):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        expected = complete(server.url, "hi")
+        ports = ports_of(server.process.pid) | ports_of(*children(server.process.pid))
+        assert len(ports) > 2
+        for port in ports - {int(server.url.rpartition(":")[2])}:
+            for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000):
+                with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+                    caller.sendall(said)
+        assert complete(server.url, "hi") == expected
+
+
+@pytest.mark.skipif(allowed_cpus().cores < 2, reason="needs two cores")
+def test_ranks_of_a_node_have_cores_of_their_own(ready, wait_until):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        [other] = children(server.process.pid)
+        first, second = os.sched_getaffinity(server.process.pid), os.sched_getaffinity(other)
+        assert first and second and not first & second
+        assert first | second == os.sched_getaffinity(0)
+
+
+def test_when_rank_0_is_killed_the_others_end(ready, wait_until):
+    with ready("--tensor-parallel", "2") as server:
+        wait_for(server, wait_until)
+        others = children(server.process.pid)
+        server.process.kill()
+        wait_until(lambda: not any(map(is_there, others)), "the other ranks' end", 10)
+
+
+def test_a_rank_that_cannot_load_ends_them_all(starting, model_directory, wait_until, tmp_path):
+    """Its part of the weights is there, but no memory for it."""
+    with starting("--model", str(model_directory), "--tensor-parallel", "2", "--kv-cache-gib", "0.0001") as server:
+        assert server.process.wait(60) == 1
+
+
+def test_layouts_that_cannot_be_are_refused_in_one_line(starting, model_directory):
+    with starting("--model", str(model_directory), "--tensor-parallel", "5") as server:
+        assert server.process.wait(60) == 1

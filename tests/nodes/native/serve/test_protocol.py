@@ -1,0 +1,164 @@
+"""Requests that cannot be answered are refused with the field, its value and what is valid."""
+
+import json
+
+import pytest
+
+from slurminfer.nodes.native.api.protocol import ApiError, ChatRequest, CompletionRequest, parse
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def _parse(kind, **fields):
+    base = CHAT if kind is ChatRequest else {"model": "m", "prompt": "hi"}
+    return parse(kind, json.dumps({**base, **fields}).encode())
+
+
+@pytest.mark.parametrize("kind", [ChatRequest, CompletionRequest])
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("max_tokens", -1, "`int` >= 1"),
+        ("max_tokens", 0, "`int` >= 1"),
+        ("max_tokens", "many", "expected `int | null`"),
+        ("max_tokens", 1.5, "expected `int | null`"),
+        ("temperature", -0.1, ">= 0"),
+        ("temperature", 2.1, "<= 2"),
+        ("temperature", True, "expected `float | null`"),
+        ("top_p", 1.1, "<= 1"),
+        ("top_k", -2, ">= -1"),
+        ("min_p", -1, ">= 0"),
+        ("n", 0, ">= 1"),
+        ("n", 129, "<= 128"),
+        ("presence_penalty", 3, "<= 2"),
+        ("frequency_penalty", -3, ">= -2"),
+        ("repetition_penalty", 0, "> 0"),
+        ("seed", "x", "expected `int | null`"),
+        ("stream", "yes", "expected `bool | null`"),
+        ("stop", 5, "expected `str | array | null`"),
+        ("stop", [""], "not empty"),
+        ("stop[1]", 5, "expected `str`"),
+        ("stream_options", {"include_usage": True}, "only allowed with stream = true"),
+        ("logit_bias", {"5": 100}, "not supported"),
+        ("guided_json", {"type": "object"}, "not supported"),
+        ("best_of", 5, "expected n = 1"),
+    ],
+)
+def test_an_invalid_value_is_refused_with_field_value_and_what_is_valid(kind, field, value, expected):
+    name, _, index = field.partition("[")
+    with pytest.raises(ApiError) as refused:
+        _parse(kind, **{name: ["a", value] if index else value})
+    assert refused.value.status == 400
+    assert refused.value.param == field
+    assert expected in refused.value.message
+    assert refused.value.message.startswith(field)
+    if field != "stream_options":
+        assert json.dumps(value)[:20].replace(" ", "") in refused.value.message.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("top_logprobs", 3),
+        ("logprobs", 3),
+        ("messages", []),
+        ("messages", "hi"),
+        ("max_completion_tokens", 0),
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
+        ("response_format", {"type": "json_object"}),
+        ("modalities", ["audio"]),
+    ],
+)
+def test_chat_refuses_what_only_chat_has(field, value):
+    with pytest.raises(ApiError) as refused:
+        _parse(ChatRequest, **{field: value})
+    assert (refused.value.status, refused.value.param) == (400, field)
+
+
+@pytest.mark.parametrize(("field", "value"), [("logprobs", 21), ("logprobs", True), ("echo", True), ("suffix", "x")])
+def test_completions_refuse_what_only_completions_have(field, value):
+    with pytest.raises(ApiError) as refused:
+        _parse(CompletionRequest, **{field: value})
+    assert (refused.value.status, refused.value.param) == (400, field)
+
+
+@pytest.mark.parametrize("prompt", [[], ["a", 1], [[1], "a"], 5, None, [1.5], [[True]]])
+def test_a_prompt_of_no_valid_form_is_refused(prompt):
+    with pytest.raises(ApiError) as refused:
+        _ = _parse(CompletionRequest, prompt=prompt).prompts
+    assert refused.value.param is not None
+    assert refused.value.param.startswith("prompt")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1, 2], [3]], [[1, 2], [3]])],
+)
+def test_all_forms_of_prompts_are_understood(prompt, prompts):
+    assert _parse(CompletionRequest, prompt=prompt).prompts == prompts
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"content": "x"}, "messages[0].role"),
+        ({"role": "robot", "content": "x"}, "messages[0].role"),
+        ({"role": "user"}, "messages[0].content"),
+        ({"role": "user", "content": 5}, "messages[0].content"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "messages[0].content[0]"),
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}, "messages[0].content[1]"),
+    ],
+)
+def test_a_message_of_no_valid_form_is_refused(message, param):
+    with pytest.raises(ApiError) as refused:
+        _ = _parse(ChatRequest, messages=[message]).turns
+    assert refused.value.param == param
+
+
+def test_text_parts_are_joined_and_the_rest_of_a_message_is_kept():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    [turn] = _parse(ChatRequest, messages=[{"role": "user", "content": parts, "name": "Ann"}]).turns
+    assert turn == {"role": "user", "content": "ab", "name": "Ann"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"), [(b"{", "not valid JSON"), (b"\xff", "not valid JSON"), (b"[]", "JSON object")]
+)
+def test_a_body_that_is_no_json_object_is_refused(body, said):
+    with pytest.raises(ApiError, match=said):
+        parse(ChatRequest, body)
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(ApiError) as refused:
+        parse(ChatRequest, b'{"model": "m"}')
+    assert refused.value.param == "messages"
+
+
+def test_null_and_fields_that_ask_for_nothing_are_the_same_as_absent():
+    nothing = {"tools": None, "tool_choice": "auto", "response_format": {"type": "text"}, "logit_bias": {}}
+    unknown = {"user": "ann", "metadata": {"a": "b"}, "something_new": 1}
+    request = _parse(ChatRequest, temperature=None, n=None, stop=None, **nothing, **unknown)
+    params = request.sampling(0, max_tokens=5, end_ids=frozenset([7]))
+    assert (params.temperature, params.top_p, params.top_k, params.seed) == (1.0, 1.0, 0, None)
+    assert params.stop_token_ids == {7}
+
+
+def test_tools_are_fine_where_the_client_forbids_their_use():
+    assert _parse(ChatRequest, tools=[{"type": "function"}], tool_choice="none").choices == 1
+
+
+def test_zero_is_not_mistaken_for_absent():
+    params = _parse(ChatRequest, temperature=0, top_p=0, seed=0).sampling(2, max_tokens=5, end_ids=frozenset([7]))
+    assert (params.temperature, params.top_p, params.seed) == (0, 0, 2)
+
+
+def test_end_tokens_can_be_ignored_and_others_added():
+    request = _parse(ChatRequest, ignore_eos=True, stop_token_ids=[9])
+    assert request.sampling(0, max_tokens=5, end_ids=frozenset([7])).stop_token_ids == {9}
+
+
+def test_the_new_name_of_max_tokens_wins():
+    assert _parse(ChatRequest, max_tokens=5, max_completion_tokens=6).limit == 6
+    assert _parse(ChatRequest, max_tokens=5).limit == 5
