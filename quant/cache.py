@@ -5,18 +5,18 @@
     .lock-NAME             held (flock) by the process that makes NAME, so that others wait instead of doing it twice
 
 Where the filesystem has no locks, two processes may do the work twice; the rename still lets exactly one of them win.
+What killed processes left is not swept there, as it might be a living one's.
 """
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from ..core.errors import ModelError
+from ..core.locks import Lock, try_lock, wait_lock
 from ..core.paths import models_root
 from .progress import Progress
 
@@ -84,34 +84,18 @@ def _sweep() -> None:
     for leftover in models_root().glob(f"{_TEMPORARY}*"):
         name = leftover.name.removeprefix(_TEMPORARY).rpartition("@")[0]
         with _lock_path(name).open("a") as file:
-            if _try_lock(file):
+            if try_lock(file) is Lock.HELD:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
 def _locked(name: str, progress: Progress) -> Iterator[None]:
     with _lock_path(name).open("a") as file:
-        if not _try_lock(file):
+        if try_lock(file) is Lock.BUSY:
             progress("wait for another process", 0, 0)
-            _lock(file)
+            wait_lock(file)
         yield
 
 
 def _lock_path(name: str) -> Path:
     return models_root() / f"{_LOCK}{name}"
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _lock(file: IO[str]) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise

@@ -1,7 +1,5 @@
 """A batch's output file, which is its own ledger: what stands in it is done, and nothing else is."""
 
-import errno
-import fcntl
 import logging
 import os
 from pathlib import Path
@@ -11,11 +9,9 @@ from typing import Self
 import msgspec
 
 from ...core.errors import BatchError
+from ...core.locks import Lock, try_lock
 from .inputs.jsonl import Id
 from .results import RESULT_START, id_of
-
-# What filesystems without flock answer (Lustre mounted without it, some NFS servers).
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +66,12 @@ class Ledger:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BatchError(f"another batch is writing {self._path}; wait for it or choose another output") from error
+            lock = try_lock(self._file)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise BatchError(f"cannot lock {self._path}: {error.strerror}") from error
+            raise BatchError(f"cannot lock {self._path}: {error.strerror}") from error
+        if lock is Lock.BUSY:
+            raise BatchError(f"another batch is writing {self._path}; wait for it or choose another output")
+        if lock is Lock.UNSUPPORTED:
             _log.warning("no locks on the filesystem of %s: see to it that no second batch writes there", self._path)
 
     def _read(self) -> tuple[set[Id], int]:

@@ -11,7 +11,6 @@
 Each file gets its name when it is whole. Layers do not depend on how the work is divided.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from safetensors.torch import save_file
 
 from ...core.errors import CorruptModelError, ModelError
 from ...core.files import read_json, write_atomic
+from ...core.locks import Lock, try_lock
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,12 @@ class Workspace:
 
     @contextmanager
     def locked(self, part: Part) -> Iterator[None]:
-        """Raises ModelError if another process works on this part."""
+        """Hold the lock of `part`. Raises ModelError if another process works on it.
+
+        Where the filesystem has no locks this is not noticed.
+        """
         with (self.path / f"part-{part.index}.lock").open("a+") as file:
-            if not _try_lock(file):
+            if try_lock(file) is Lock.BUSY:
                 file.seek(0)
                 raise ModelError(f"another process ({file.read().strip()}) is quantizing into {self.out}")
             file.truncate(0)
@@ -182,14 +185,3 @@ def commit(beside: Path, path: Path) -> None:
         finally:
             os.close(descriptor)
     os.replace(beside, path)
-
-
-def _try_lock(file: IO[str]) -> bool:
-    """Whether nobody else holds it. Where the filesystem has no locks, nobody is asked."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
