@@ -9,47 +9,29 @@ A weight [out, in] in groups of g inputs is stored as
 Bits 4i to 4i + 3 of word c belong to output 8c + ORDER[i].
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import torch
 
-from ...core.errors import CorruptModelError, UnsupportedModelError
+from .format import StoredTensors
 from .quantized import GroupQuantized
-
-if TYPE_CHECKING:
-    from .weights import Weights
+from .schemes.awq import BITS, AwqScheme
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-BITS = 4
 PER_WORD = 32 // BITS
 
 
-@dataclass(frozen=True)
 class AwqFormat:
-    """`quantization_config` with quant_method "awq"."""
+    """Reads layers of an AWQ checkpoint."""
 
-    group_size: int  # -1: one group for all inputs
+    def __init__(self, scheme: AwqScheme) -> None:
+        self._group_size = scheme.group_size
 
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any], source: str) -> "AwqFormat":
-        """Raises UnsupportedModelError, CorruptModelError."""
-        bits, version = raw.get("bits", raw.get("w_bit", BITS)), str(raw.get("version", "gemm")).lower()
-        if bits != BITS or version != "gemm":
-            raise UnsupportedModelError(f"{source}: AWQ with {bits} bits, version {version!r}; supported: 4 bits, gemm")
-        group_size = raw.get("group_size", raw.get("q_group_size", 128))
-        if not isinstance(group_size, int) or group_size == 0 or group_size < -1:
-            raise CorruptModelError(f"{source}: AWQ group_size = {group_size!r}: expected a positive integer or -1")
-        return cls(group_size)
-
-    def holds(self, weights: "Weights", prefix: str) -> bool:
+    def holds(self, weights: StoredTensors, prefix: str) -> bool:
         """Whether the layer `prefix` is quantized; lm_head, for one, usually is not."""
         return f"{prefix}.qweight" in weights
 
-    def read(self, weights: "Weights", prefix: str, outputs: int, inputs: int) -> GroupQuantized:
-        """The layer `prefix`. Raises CorruptModelError."""
-        groups = 1 if self.group_size == -1 else inputs // self.group_size
+    def read(self, weights: StoredTensors, prefix: str, outputs: int, inputs: int) -> GroupQuantized:
+        """The weight [outputs, inputs] of the layer `prefix`. Raises CorruptModelError."""
+        groups = 1 if self._group_size == -1 else inputs // self._group_size
         codes = weights.stored(f"{prefix}.qweight", inputs, outputs // PER_WORD)
         zeros = weights.stored(f"{prefix}.qzeros", groups, outputs // PER_WORD)
         scales = weights.stored(f"{prefix}.scales", groups, outputs).float().t().contiguous()

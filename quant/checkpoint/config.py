@@ -1,4 +1,4 @@
-"""What a decoder is made of, read from a Hugging Face `config.json`."""
+"""What a decoder is made of, read from a Hugging Face `config.json`; torch is not needed for it."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
-from .quantization import Format, parse_format
+from .quantization import Scheme, parse_scheme
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
@@ -55,7 +55,7 @@ class ModelConfig:
     rope: RopeConfig
     windows: tuple[int | None, ...]  # per layer: a token sees that many, itself included; None: all before it
     eos_token_ids: tuple[int, ...]
-    quantization: Format | None = None  # of the linear layers
+    quantization: Scheme | None = None  # of the linear layers
 
 
 def read_config(model: Path) -> ModelConfig:
@@ -73,7 +73,7 @@ def read_config(model: Path) -> ModelConfig:
 
 
 def stored_bytes(model: Path) -> int:
-    """What the tensors of a model directory take on the disk."""
+    """Bytes that the tensors (*.safetensors) of a model directory take on the disk."""
     return sum(path.stat().st_size for path in model.glob("*.safetensors"))
 
 
@@ -103,7 +103,7 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: 
         rope=_rope(raw, keys.positive("max_position_embeddings"), source),
         windows=_windows(raw, architecture, keys),
         eos_token_ids=_eos_token_ids(raw, generation),
-        quantization=parse_format(raw, source),
+        quantization=parse_scheme(raw, source),
     )
     if config.num_heads % config.num_kv_heads or config.head_dim % 2:
         raise CorruptModelError(

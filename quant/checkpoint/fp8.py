@@ -11,54 +11,33 @@ activation_scheme) and of the KV cache (k_scale, v_scale) is ignored: those stay
 in, which is closer to the original model than 8 bits.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import torch
 
-from ...core.errors import CorruptModelError, UnsupportedModelError
+from ...core.errors import CorruptModelError
+from .format import StoredTensors
+from .schemes.fp8 import Block, Fp8Scheme
 
-if TYPE_CHECKING:
-    from .weights import Weights
-
-Block = tuple[int, int]  # outputs and inputs that share a scale
 _SCALES = ("weight_scale_inv", "weight_scale")
 
 
-@dataclass(frozen=True)
 class Fp8Format:
-    """`quantization_config` with quant_method "fp8"."""
+    """Reads layers of an FP8 checkpoint."""
 
-    block: Block | None
+    def __init__(self, scheme: Fp8Scheme) -> None:
+        self._block = scheme.block
 
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any], source: str) -> "Fp8Format":
-        """Raises UnsupportedModelError, CorruptModelError."""
-        if raw.get("fmt", "e4m3") != "e4m3":
-            raise UnsupportedModelError(f"{source}: FP8 with fmt = {raw['fmt']!r}; supported: 'e4m3'")
-        block = raw.get("weight_block_size")
-        return cls(None if block is None else parse_block(block, f"{source}: FP8 weight_block_size"))
-
-    def holds(self, weights: "Weights", prefix: str) -> bool:
+    def holds(self, weights: StoredTensors, prefix: str) -> bool:
         """Whether the layer `prefix` is quantized."""
         return any(f"{prefix}.{scale}" in weights for scale in _SCALES)
 
-    def read(self, weights: "Weights", prefix: str, outputs: int, inputs: int) -> torch.Tensor:
+    def read(self, weights: StoredTensors, prefix: str, outputs: int, inputs: int) -> torch.Tensor:
         """float32 [outputs, inputs]. Raises CorruptModelError."""
         scale = next(name for name in _SCALES if f"{prefix}.{name}" in weights)
-        return read_scaled(weights, prefix, scale, outputs, inputs, self.block)
-
-
-def parse_block(value: object, key: str) -> Block:
-    """[outputs, inputs] of config.json. Raises CorruptModelError that names `key`."""
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(n, int) and n > 0 for n in value):
-        raise CorruptModelError(f"{key} = {value!r}: expected two positive integers")
-    return value[0], value[1]
+        return read_scaled(weights, prefix, scale, outputs, inputs, self._block)
 
 
 def read_scaled(
-    weights: "Weights", prefix: str, scale_name: str, outputs: int, inputs: int, block: Block | None
+    weights: StoredTensors, prefix: str, scale_name: str, outputs: int, inputs: int, block: Block | None
 ) -> torch.Tensor:
     """float32 [outputs, inputs]: the float8 weight of layer `prefix` times its scales. Raises CorruptModelError."""
     values = weights.stored(f"{prefix}.weight", outputs, inputs, dtype=torch.float8_e4m3fn).float()
@@ -70,7 +49,7 @@ def read_scaled(
     return values.mul_(rows.repeat_interleave(block[1], 1)[:, :inputs])
 
 
-def _output_scales(weights: "Weights", name: str, outputs: int) -> torch.Tensor:
+def _output_scales(weights: StoredTensors, name: str, outputs: int) -> torch.Tensor:
     """float32 [1, 1] or [outputs, 1]."""
     shape = weights.shape(name)
     if shape not in ((), (1,), (1, 1), (outputs,), (outputs, 1)):

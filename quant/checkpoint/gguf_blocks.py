@@ -5,46 +5,28 @@
 config.json: `"quantization_config": {"quant_method": "gguf", "types": {"model.layers.0.mlp.up_proj": "Q4_1", ...}}`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import torch
 
-from ...core.errors import CorruptModelError, UnsupportedModelError
+from ...core.errors import CorruptModelError
 from ..gguf.layouts import BLOCK, LAYOUTS
+from .format import StoredTensors
 from .quantized import GroupQuantized
-
-if TYPE_CHECKING:
-    from .weights import Weights
+from .schemes.gguf import GgufScheme
 
 
-@dataclass(frozen=True)
 class GgufFormat:
-    """`quantization_config` with quant_method "gguf"."""
+    """Reads layers that are stored in a GGUF file's blocks."""
 
-    types: Mapping[str, str]  # GGUF type by layer
+    def __init__(self, scheme: GgufScheme) -> None:
+        self._types = scheme.types
 
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any], source: str) -> "GgufFormat":
-        """Raises UnsupportedModelError, CorruptModelError."""
-        types = raw.get("types")
-        if not isinstance(types, dict):
-            raise CorruptModelError(f"{source}: GGUF types = {types!r}: expected a type for every quantized layer")
-        unknown = sorted({str(type) for type in types.values()} - set(LAYOUTS))
-        if unknown:
-            raise UnsupportedModelError(
-                f"{source}: GGUF blocks of type {', '.join(unknown)}; supported: {', '.join(LAYOUTS)}"
-            )
-        return cls(types)
-
-    def holds(self, weights: "Weights", prefix: str) -> bool:
+    def holds(self, weights: StoredTensors, prefix: str) -> bool:
         """Whether the layer `prefix` is stored in blocks."""
-        return prefix in self.types
+        return prefix in self._types
 
-    def read(self, weights: "Weights", prefix: str, outputs: int, inputs: int) -> GroupQuantized:
-        """The layer `prefix`. Raises CorruptModelError."""
-        layout = LAYOUTS[self.types[prefix]]
+    def read(self, weights: StoredTensors, prefix: str, outputs: int, inputs: int) -> GroupQuantized:
+        """The weight [outputs, inputs] of the layer `prefix`. Raises CorruptModelError."""
+        layout = LAYOUTS[self._types[prefix]]
         if inputs % BLOCK:
             raise CorruptModelError(f"layer {prefix} has {inputs} inputs: no multiple of the {BLOCK} in a block")
         groups = inputs // BLOCK

@@ -1,44 +1,33 @@
-"""Which quantized format a model directory is in: the table of `quant_method`s that the native engine reads."""
+"""Which quantized format a model directory is in: the table of `quant_method`s that the native engine reads.
+
+What config.json says is parsed here into a scheme, without torch, so that a plan or a command line can ask for it.
+How the tensors are laid out and read stands in the formats' modules, see `formats`.
+"""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
-
-import torch
+from typing import Any
 
 from ...core.errors import UnsupportedModelError
-from .awq import AwqFormat
-from .compressed_tensors import CompressedTensorsFormat
-from .fp8 import Fp8Format
-from .gguf_blocks import GgufFormat
-from .gptq import GptqFormat
-from .quantized import GroupQuantized
+from .schemes.awq import AwqScheme
+from .schemes.compressed_tensors import CompressedTensorsScheme
+from .schemes.fp8 import Fp8Scheme
+from .schemes.gguf import GgufScheme
+from .schemes.gptq import GptqScheme
 
-if TYPE_CHECKING:
-    from .weights import Weights
-
-
-class Format(Protocol):
-    """How one kind of quantized checkpoint stores linear layers."""
-
-    def holds(self, weights: "Weights", prefix: str) -> bool:
-        """Whether the layer `prefix`, such as "model.layers.0.mlp.up_proj", is stored quantized."""
-
-    def read(self, weights: "Weights", prefix: str, outputs: int, inputs: int) -> GroupQuantized | torch.Tensor:
-        """The layer's weight, dense (float) where its format has no integers. Raises CorruptModelError."""
-
+Scheme = AwqScheme | GptqScheme | Fp8Scheme | CompressedTensorsScheme | GgufScheme
 
 # The keys are those of core.spec.NativeQuantization.
-FORMATS: Mapping[str, Callable[[Mapping[str, Any], str], Format]] = {
-    "awq": AwqFormat.parse,
-    "gptq": GptqFormat.parse,
-    "fp8": Fp8Format.parse,
-    "compressed-tensors": CompressedTensorsFormat.parse,
-    "gguf": GgufFormat.parse,
+SCHEMES: Mapping[str, Callable[[Mapping[str, Any], str], Scheme]] = {
+    "awq": AwqScheme.parse,
+    "gptq": GptqScheme.parse,
+    "fp8": Fp8Scheme.parse,
+    "compressed-tensors": CompressedTensorsScheme.parse,
+    "gguf": GgufScheme.parse,
 }
 
 
-def parse_format(config: Mapping[str, Any], source: str) -> Format | None:
-    """The format that config.json's `quantization_config` describes; None where there is none.
+def parse_scheme(config: Mapping[str, Any], source: str) -> Scheme | None:
+    """The scheme that config.json's `quantization_config` describes; None where there is none.
 
     Raises UnsupportedModelError, CorruptModelError; `source` names the file in them.
     """
@@ -46,9 +35,9 @@ def parse_format(config: Mapping[str, Any], source: str) -> Format | None:
     if not raw:
         return None
     method = str(raw.get("quant_method")) if isinstance(raw, dict) else str(raw)
-    if not isinstance(raw, dict) or method not in FORMATS:
+    if not isinstance(raw, dict) or method not in SCHEMES:
         raise UnsupportedModelError(
-            f"{source}: weights quantized with {method}; supported are {', '.join(FORMATS)}, and unquantized weights "
+            f"{source}: weights quantized with {method}; supported are {', '.join(SCHEMES)}, and unquantized weights "
             "in bfloat16, float16 or float32"
         )
-    return FORMATS[method](raw, source)
+    return SCHEMES[method](raw, source)

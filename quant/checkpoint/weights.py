@@ -10,7 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...core.errors import CorruptModelError, ModelNotFoundError
-from .quantization import Format
+from .formats import make_format
+from .quantization import Scheme
 from .quantized import GroupQuantized
 
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -39,9 +40,9 @@ class Weights:
     A file is mapped only while one of its tensors is read: mapped pages count as memory of the process.
     """
 
-    def __init__(self, model: Path, dtype: torch.dtype, format: Format | None = None) -> None:
-        """`format` is that of quantized linear layers. Raises ModelNotFoundError, CorruptModelError."""
-        self.dtype, self._format = dtype, format
+    def __init__(self, model: Path, dtype: torch.dtype, scheme: Scheme | None = None) -> None:
+        """`scheme` says how linear layers are quantized, if they are. Raises ModelNotFoundError, CorruptModelError."""
+        self.dtype, self._format = dtype, None if scheme is None else make_format(scheme)
         self._files = _locate(model)
         self._model = model
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.core.errors import CorruptModelError, UnsupportedModelError
-from slurminfer.quant.checkpoint.awq import AwqFormat, pack, unpack
-from slurminfer.quant.checkpoint.quantization import parse_format
+from slurminfer.quant.checkpoint.awq import pack, unpack
+from slurminfer.quant.checkpoint.quantization import parse_scheme
+from slurminfer.quant.checkpoint.schemes.awq import AwqScheme
 
 # Which output the i-th nibble of a word belongs to, written out from the format's description.
 OUTPUT_OF_NIBBLE = {0: 0, 1: 2, 2: 4, 3: 6, 4: 1, 5: 3, 6: 5, 7: 7}
@@ -34,18 +35,18 @@ def test_an_example_by_hand():
 
 
 def test_config_keys_of_both_generations():
-    assert AwqFormat.parse({"bits": 4, "group_size": 64, "version": "gemm"}, "x") == AwqFormat(64)
-    assert AwqFormat.parse({"w_bit": 4, "q_group_size": 32, "version": "GEMM"}, "x") == AwqFormat(32)
-    assert parse_format({"quantization_config": {"quant_method": "awq", "bits": 4}}, "x") == AwqFormat(128)
+    assert AwqScheme.parse({"bits": 4, "group_size": 64, "version": "gemm"}, "x") == AwqScheme(64)
+    assert AwqScheme.parse({"w_bit": 4, "q_group_size": 32, "version": "GEMM"}, "x") == AwqScheme(32)
+    assert parse_scheme({"quantization_config": {"quant_method": "awq", "bits": 4}}, "x") == AwqScheme(128)
 
 
 @pytest.mark.parametrize("change", [{"bits": 3}, {"version": "gemv"}])
 def test_other_kinds_of_awq_are_refused(change):
     with pytest.raises(UnsupportedModelError, match="supported: 4 bits, gemm"):
-        AwqFormat.parse({"bits": 4, "group_size": 64, "version": "gemm"} | change, "config.json")
+        AwqScheme.parse({"bits": 4, "group_size": 64, "version": "gemm"} | change, "config.json")
 
 
 @pytest.mark.parametrize("size", [0, -2, "64", None])
 def test_a_senseless_group_size_is_refused(size):
     with pytest.raises(CorruptModelError, match="group_size"):
-        AwqFormat.parse({"bits": 4, "group_size": size}, "config.json")
+        AwqScheme.parse({"bits": 4, "group_size": size}, "config.json")

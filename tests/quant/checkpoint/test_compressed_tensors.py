@@ -13,8 +13,8 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from transformers import PreTrainedModel
 
 from slurminfer.core.errors import CorruptModelError, UnsupportedModelError
-from slurminfer.quant.checkpoint.compressed_tensors import CompressedTensorsFormat
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
+from slurminfer.quant.checkpoint.schemes.compressed_tensors import CompressedTensorsScheme
 from slurminfer.quant.checkpoint.weights import Weights
 
 LAYER = "model.layers.1.mlp.up_proj"
@@ -122,7 +122,7 @@ def test_the_act_order_of_older_checkpoints(compress: Compress, logits, edit, re
 
     edit(path, reverse_groups)
     torch.testing.assert_close(logits(path), plain, rtol=1e-4, atol=1e-4)
-    weight = Weights(path, torch.float32, CompressedTensorsFormat.parse(config, "")).linear(LAYER, 96, 64)
+    weight = Weights(path, torch.float32, CompressedTensorsScheme.parse(config, "")).linear(LAYER, 96, 64)
     assert isinstance(weight, GroupQuantized) and weight.order is not None
     assert weight.order.tolist() == [*range(32, 64), *range(32)]
 
@@ -149,7 +149,7 @@ def described(format: str = "pack-quantized", **changes: Any) -> dict[str, Any]:
 )
 def test_what_is_not_read_is_named_with_what_is(config, said):
     with pytest.raises(UnsupportedModelError, match=rf"config\.json: compressed-tensors.*{said}"):
-        CompressedTensorsFormat.parse(config, "config.json")
+        CompressedTensorsScheme.parse(config, "config.json")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_is_not_read_is_named_with_what_is(config, said):
 )
 def test_senseless_values_are_named(config, said):
     with pytest.raises(CorruptModelError, match=said):
-        CompressedTensorsFormat.parse(config, "config.json")
+        CompressedTensorsScheme.parse(config, "config.json")
 
 
 @pytest.mark.parametrize(

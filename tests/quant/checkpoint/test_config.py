@@ -1,11 +1,16 @@
 """config.json is read in both of its spellings, and what cannot be computed is refused by name."""
 
 import json
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 
 from slurminfer.core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
 from slurminfer.quant.checkpoint.config import parse_config, read_config
+from slurminfer.quant.checkpoint.formats import make_format
+from slurminfer.quant.checkpoint.quantization import SCHEMES
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -121,3 +126,44 @@ def test_both_files_are_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 5}')
     assert read_config(tmp_path).eos_token_ids == (5,)
+
+
+QUANTIZED: dict[str, dict[str, Any]] = {
+    "awq": {"bits": 4, "group_size": 64},
+    "gptq": {"bits": 4, "group_size": 64},
+    "fp8": {},
+    "compressed-tensors": {
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 64, "strategy": "group"}}},
+    },
+    "gguf": {"types": {"x": "Q4_0"}},
+}
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from slurminfer.quant.checkpoint.config import read_config, stored_bytes
+for model in map(Path, sys.argv[1:]):
+    print(type(read_config(model).quantization).__name__, stored_bytes(model))
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+
+
+def test_a_config_is_read_without_torch(tmp_path):
+    for method, described in QUANTIZED.items():
+        (tmp_path / method).mkdir()
+        config = LLAMA | {"quantization_config": described | {"quant_method": method}}
+        (tmp_path / method / "config.json").write_text(json.dumps(config))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "plain/model.safetensors").write_bytes(b"12345")
+    argv = [sys.executable, "-c", WITHOUT_TORCH, *(tmp_path / name for name in ("plain", *QUANTIZED))]
+    read = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert read == ["NoneType 5", "AwqScheme 0", "GptqScheme 0", "Fp8Scheme 0", "CompressedTensorsScheme 0",
+                    "GgufScheme 0"]  # fmt: skip
+
+
+def test_every_scheme_that_is_parsed_has_a_format_that_reads_it():
+    assert set(QUANTIZED) == set(SCHEMES)
+    for method, described in QUANTIZED.items():
+        scheme = SCHEMES[method](described, "config.json")
+        assert type(make_format(scheme)).__name__ == type(scheme).__name__.replace("Scheme", "Format")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from slurminfer.core.errors import CorruptModelError, UnsupportedModelError
-from slurminfer.quant.checkpoint.fp8 import Fp8Format
+from slurminfer.quant.checkpoint.schemes.fp8 import Fp8Scheme
 from slurminfer.quant.checkpoint.weights import Weights
 
 LAYER = "model.layers.1.mlp.up_proj"
@@ -63,20 +63,20 @@ def test_an_example_by_hand(tmp_path):
     save_file(
         {"x.weight": values.to(torch.float8_e4m3fn), "x.weight_scale_inv": scales}, tmp_path / "model.safetensors"
     )
-    weight = Weights(tmp_path, torch.float32, Fp8Format((128, 2))).linear("x", 2, 3)
+    weight = Weights(tmp_path, torch.float32, Fp8Scheme((128, 2))).linear("x", 2, 3)
     assert isinstance(weight, torch.Tensor)
     assert weight.tolist() == [[2.0, -4.0, 112.0], [1.0, 0.0, -4.0]]
 
 
 def test_another_float_format_is_named():
     with pytest.raises(UnsupportedModelError, match=r"config\.json: FP8 with fmt = 'e5m2'; supported: 'e4m3'"):
-        Fp8Format.parse(DYNAMIC | {"fmt": "e5m2"}, "config.json")
+        Fp8Scheme.parse(DYNAMIC | {"fmt": "e5m2"}, "config.json")
 
 
 @pytest.mark.parametrize("block", [128, [128], [128, 0], ["a", "b"]])
 def test_a_senseless_block_is_named(block):
     with pytest.raises(CorruptModelError, match=r"config\.json: FP8 weight_block_size = .*two positive integers"):
-        Fp8Format.parse(DYNAMIC | {"weight_block_size": block}, "config.json")
+        Fp8Scheme.parse(DYNAMIC | {"weight_block_size": block}, "config.json")
 
 
 @pytest.mark.parametrize(
@@ -111,4 +111,4 @@ def test_weights_of_8_bits_that_config_json_says_nothing_of_are_refused(store, l
 
 def test_parsing_takes_both_spellings() -> None:
     configs: list[dict[str, Any]] = [DYNAMIC, STATIC, DYNAMIC | {"weight_block_size": [128, 64]}]
-    assert [Fp8Format.parse(config, "").block for config in configs] == [None, None, (128, 64)]
+    assert [Fp8Scheme.parse(config, "").block for config in configs] == [None, None, (128, 64)]

@@ -10,8 +10,8 @@ from gguf.quants import dequantize, quantize
 from safetensors.torch import save_file
 
 from slurminfer.core.errors import CorruptModelError, UnsupportedModelError
-from slurminfer.quant.checkpoint.gguf_blocks import GgufFormat
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
+from slurminfer.quant.checkpoint.schemes.gguf import GgufScheme
 from slurminfer.quant.checkpoint.weights import Weights
 
 
@@ -21,7 +21,7 @@ def read(tmp_path):
 
     def read(blocks: torch.Tensor, type: str, outputs: int, inputs: int) -> GroupQuantized:
         save_file({"x.blocks": blocks}, tmp_path / "model.safetensors")
-        weight = Weights(tmp_path, torch.float32, GgufFormat.parse({"types": {"x": type}}, "")).linear(
+        weight = Weights(tmp_path, torch.float32, GgufScheme.parse({"types": {"x": type}}, "")).linear(
             "x", outputs, inputs
         )
         assert isinstance(weight, GroupQuantized)
@@ -69,10 +69,10 @@ def test_other_types_are_named_with_the_supported():
     with pytest.raises(
         UnsupportedModelError, match=r"config\.json: GGUF blocks of type IQ2_XXS; supported: Q4_0, Q4_1"
     ):
-        GgufFormat.parse({"types": {"x": "IQ2_XXS", "y": "Q4_0"}}, "config.json")
+        GgufScheme.parse({"types": {"x": "IQ2_XXS", "y": "Q4_0"}}, "config.json")
 
 
 @pytest.mark.parametrize("types", [None, "Q4_0"])
 def test_missing_types_are_named(types):
     with pytest.raises(CorruptModelError, match=r"config\.json: GGUF types = "):
-        GgufFormat.parse({"types": types}, "config.json")
+        GgufScheme.parse({"types": types}, "config.json")

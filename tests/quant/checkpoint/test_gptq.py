@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from slurminfer.core.errors import CorruptModelError, UnsupportedModelError
-from slurminfer.quant.checkpoint.gptq import GptqFormat
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
+from slurminfer.quant.checkpoint.schemes.gptq import GptqScheme
 from slurminfer.quant.checkpoint.weights import Weights
 
 LAYER = "model.layers.1.mlp.up_proj"
@@ -98,7 +98,7 @@ def test_a_model_in_two_files_with_a_quantized_head_and_without_g_idx(store, log
 def test_integers_stay_integers_and_act_order_becomes_an_order(store):
     described = config(desc_act=True)
     path, _ = store(packer(described, shuffled(32)), described)
-    weight = Weights(path, torch.float32, GptqFormat.parse(described, "")).linear(LAYER, 96, 64)
+    weight = Weights(path, torch.float32, GptqScheme.parse(described, "")).linear(LAYER, 96, 64)
     assert isinstance(weight, GroupQuantized) and (weight.bits, weight.group_size) == (4, 32)
     assert weight.order is not None
     assert torch.equal(shuffled(32)(64)[weight.order], torch.arange(64) // 32)
@@ -115,7 +115,7 @@ def test_an_example_by_hand(tmp_path):
         },
         tmp_path / "model.safetensors",
     )
-    weight = Weights(tmp_path, torch.float32, GptqFormat.parse(config(group_size=4), "")).linear("x", 8, 8)
+    weight = Weights(tmp_path, torch.float32, GptqScheme.parse(config(group_size=4), "")).linear("x", 8, 8)
     assert isinstance(weight, GroupQuantized)
     assert weight.dequantize()[:2].tolist() == [
         [-4.0, -3.5, -3.0, -2.5, 6.0, 8.0, 10.0, 12.0],
@@ -136,17 +136,17 @@ def test_an_example_by_hand(tmp_path):
 )
 def test_what_is_not_read_is_named(changes, said):
     with pytest.raises(UnsupportedModelError, match=said):
-        GptqFormat.parse(config(**changes), "config.json")
+        GptqScheme.parse(config(**changes), "config.json")
 
 
 @pytest.mark.parametrize("size", [0, -2, "128", None, True])
 def test_a_senseless_group_size_is_named(size):
     with pytest.raises(CorruptModelError, match=r"config\.json: GPTQ group_size = "):
-        GptqFormat.parse(config(group_size=size), "config.json")
+        GptqScheme.parse(config(group_size=size), "config.json")
 
 
 def test_rules_that_leave_layers_out_are_read():
-    assert GptqFormat.parse(config(dynamic={"-:lm_head": {}, "+:.*": {"bits": 4}}), "").bits == 4
+    assert GptqScheme.parse(config(dynamic={"-:lm_head": {}, "+:.*": {"bits": 4}}), "").bits == 4
 
 
 @pytest.mark.parametrize(

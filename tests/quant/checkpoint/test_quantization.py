@@ -7,7 +7,7 @@ import torch
 
 from slurminfer.core.errors import CorruptModelError, ModelError, UnsupportedModelError
 from slurminfer.core.spec import NativeQuantization
-from slurminfer.quant.checkpoint.quantization import FORMATS, parse_format
+from slurminfer.quant.checkpoint.quantization import SCHEMES, parse_scheme
 from slurminfer.quant.models import check_quantization
 
 FP8 = {"quant_method": "fp8"}
@@ -19,14 +19,14 @@ def as_fp8(name: str, weight: torch.Tensor) -> tuple[dict[str, torch.Tensor], to
 
 
 def test_a_spec_may_ask_for_every_format_that_is_read():
-    assert set(get_args(NativeQuantization)) == set(FORMATS)
+    assert set(get_args(NativeQuantization)) == set(SCHEMES)
 
 
 def test_an_unknown_method_is_named_with_the_known():
     with pytest.raises(
         UnsupportedModelError, match=r"quantized with exl3; supported are awq, gptq, fp8, .*unquantized"
     ):
-        parse_format({"quantization_config": {"quant_method": "exl3"}}, "config.json")
+        parse_scheme({"quantization_config": {"quant_method": "exl3"}}, "config.json")
 
 
 def test_the_engine_takes_what_was_asked_for_and_names_what_was_not(store, logits):
