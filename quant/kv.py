@@ -16,12 +16,13 @@ add to the perplexity, as much as a scale for every 32 channels of a key does.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
-from ..core.errors import EngineError
-from ..core.spec import NativeKVCacheDtype
+from ..core.sizes import kv_vector_bytes
+
+KVCacheDtype = Literal["auto", "int8", "int4"]  # auto: as computed
 
 # The smallest scale that divides: of a vector of nothing but zeros, or nearly.
 _TINY = 2.0**-24
@@ -48,8 +49,11 @@ class KVFormat(Protocol):
         """Queries [..., head_dim] as the keys that are read want them."""
 
 
-def make_format(kind: NativeKVCacheDtype, head_dim: int, dtype: torch.dtype, device: torch.device) -> KVFormat:
-    """The format of that name for what is computed in `dtype`. Raises EngineError for a head that does not fit."""
+def make_format(kind: KVCacheDtype, head_dim: int, dtype: torch.dtype, device: torch.device) -> KVFormat:
+    """The format named `kind` for keys and values that are computed in `dtype`, in heads of `head_dim` channels.
+
+    Raises EngineError for int4 where head_dim is no multiple of 4.
+    """
     if kind == "int8":
         return Int8(head_dim, dtype, device)
     if kind == "int4":
@@ -58,7 +62,7 @@ def make_format(kind: NativeKVCacheDtype, head_dim: int, dtype: torch.dtype, dev
 
 
 def vector_bytes(format: KVFormat) -> int:
-    """Bytes of one stored vector, its scale included."""
+    """Bytes of one stored vector, its scale included: what core.sizes.kv_vector_bytes says without torch."""
     return sum(count * dtype.itemsize for count, dtype in format.parts)
 
 
@@ -119,12 +123,10 @@ class Int4:
     """
 
     def __init__(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Raises EngineError."""
-        if head_dim % 4:
-            raise EngineError(f"kv_cache_dtype = 'int4': the model's heads have {head_dim} channels, no multiple of 4")
+        """Raises EngineError where head_dim is no multiple of 4."""
+        self._record = kv_vector_bytes(head_dim, "int4")
         self.dtype, self.read_dtype = dtype, _read_dtype(dtype, device)
         self.by_vector = device.type == "cpu"
-        self._record = head_dim // 2 + 4
         self.parts: tuple[tuple[int, torch.dtype], ...] = ((self._record, torch.uint8),)
         self._rotation = hadamard(head_dim).to(device)
         self._records, self._starts = _Space(), torch.empty(0, dtype=torch.int64, device=device)

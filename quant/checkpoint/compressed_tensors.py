@@ -39,7 +39,7 @@ class CompressedTensorsFormat:
         return f"{prefix}.weight_packed" in weights or f"{prefix}.weight_scale" in weights
 
     def read(self, weights: StoredTensors, prefix: str, outputs: int, inputs: int) -> GroupQuantized | torch.Tensor:
-        """The weight [outputs, inputs] of the layer `prefix`, dense float32 if of floats or if its groups differ in size.
+        """The weight [outputs, inputs] of the layer `prefix`, dense float32 if of floats or if groups differ in size.
 
         Raises CorruptModelError.
         """
