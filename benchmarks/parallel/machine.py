@@ -16,8 +16,8 @@ import msgspec
 import torch
 
 from slurminfer.core.site import CommPoint, CommProfile
+from slurminfer.core.sockets import hold_port
 from slurminfer.jobs.bench.comm.fit import fit
-from slurminfer.nodes.agent.place import hold_port
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
 from slurminfer.nodes.native.options import ParallelOptions
 

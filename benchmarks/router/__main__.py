@@ -37,8 +37,8 @@ from rich.table import Table
 
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.sockets import hold_port
 from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
-from slurminfer.nodes.agent.place import hold_port
 
 from .. import GIVEN
 from .streams import Client, open_streams

@@ -37,17 +37,20 @@ def serve(
     name: Annotated[str | None, typer.Option(help="another name than the spec's")] = None,
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
+    from .jobs.launch.launchers import launcher_here
     from .jobs.serve import console
-    from .jobs.serve import deployment as deploy
+    from .jobs.serve.deployment import submit
+    from .jobs.serve.requests import dry_run as shown
+    from .jobs.serve.spec import read_spec, with_models_found
 
-    spec = deploy.read_spec(spec_path, name)
-    launcher = deploy.launcher(local)
+    spec = read_spec(spec_path, name)
+    launcher = launcher_here(local)
     if dry_run:
-        typer.echo(deploy.dry_run(spec, launcher), nl=False)
+        typer.echo(shown(spec, launcher), nl=False)
         return
     with console.model_progress() as progress:
-        spec = deploy.with_model_found(spec, progress)
-    run = deploy.submit(spec, launcher)
+        spec = with_models_found(spec, progress)
+    run = submit(spec, launcher)
     console.print_submitted(run)
     if wait:
         console.wait_until_ready(run)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from ....core.address import node_address
+from ....core.address import interface_env, node_address
 from ....core.errors import CommunicationError
 from ....core.files import read_text, write_atomic
 from ....core.site import Backend, Operation
-from ....nodes.agent.place import interface_env
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
     import torch

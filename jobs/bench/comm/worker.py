@@ -4,7 +4,6 @@ FOLDER holds `task.json`, and all ranks see it. Without a rank it is the task of
 measured how often, and writes `result.json`.
 """
 
-import os
 import socket
 import sys
 import time
@@ -19,6 +18,7 @@ import msgspec
 from ....core.errors import SlurminferError
 from ....core.files import read_text, write_atomic
 from ....core.site import CommPoint, CommProfile, Operation, encode_comm
+from ....core.slurm_env import is_local, local_task_rank, partition, task_rank
 from .fit import fit
 from .group import Call, CommTask, Group
 
@@ -35,7 +35,7 @@ _LONGEST_MESSAGE = 500
 def main(words: Sequence[str]) -> int:
     """Take part; the exit status: 0, 1 for what this rank can tell, LOST for what another one knows better."""
     folder = Path(words[0])
-    rank, local_rank = map(int, words[1:] or (os.environ["SLURM_PROCID"], os.environ["SLURM_LOCALID"]))
+    rank, local_rank = map(int, words[1:] or (task_rank(), local_task_rank()))
     try:
         task = msgspec.json.decode(read_text(folder / TASK) or "", type=CommTask)
         profile = measure(task, Group(task, folder, rank, local_rank))
@@ -59,10 +59,9 @@ def measure(task: CommTask, group: Group) -> CommProfile | None:
     group.leave()
     if group.rank:
         return None
-    local = os.environ.get("SLURMINFER_LOCAL") == "1"
     return CommProfile(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        partition=None if local else os.environ.get("SLURM_JOB_PARTITION"),
+        partition=None if is_local() else partition(),
         hosts=group.hosts,
         gpu=group.gpu,
         ranks=group.ranks,

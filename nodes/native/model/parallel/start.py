@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .....core.address import interface_env
 from .....core.cpus import allowed_cpus, divide_cpus
 from .....core.errors import EngineError
 from .....core.process import describe_exit, die_with_parent
-from ....agent.place import hold_port, interface_env
+from .....core.sockets import hold_port
 from ...options import EngineOptions, ParallelOptions, ServerOptions
 from ...service import core_of, serve
 from .words import Deaths, Gone
