@@ -2,7 +2,7 @@
 
 Each rank but 0 keeps one and says every second that it lives; a last word says why it ends. A process that dies closes
 its connection; one that is stopped, or whose node is gone, falls silent. Collectives alone would tell of it only in the
-next step, and never which rank it was. Rank 0's side is warden.py.
+next step, and never which rank it was. Rank 0's side is failure_detector.py.
 
 The other way goes what rank 0 wants computed. A collective would have all ranks meet for it, and so wait for the one
 that is still busy with the step before; here it lies ready for whoever has time.
@@ -16,28 +16,28 @@ import threading
 from contextlib import suppress
 
 from .....core.errors import EngineError
-from .words import LONGEST, WELCOME, Deaths, Gone, Hello, Loaded, line, prove
+from .messages import MAX_LINE_BYTES, WELCOME, ChildExits, Gone, Hello, Loaded, encode_line, make_proof
 
 _BEAT_S = 1.0
 _CONNECT_S = 60.0
 _UNHEARD_MS = 10_000  # in which rank 0's node has acknowledged nothing that this rank has said: it has vanished
 LENGTH_BYTES = 8  # of a message to the ranks, before it; one of no bytes is a goodbye
-_LAST_WORDS = 2000  # characters
+_MAX_REASON = 2000  # characters
 
 
 class Lifeline:
     """When rank 0 has ended, or its node, so does this process."""
 
-    def __init__(self, invitation: str, rank: int, key: str, deaths: Deaths) -> None:
-        """Take a `Warden.invitation`; rank 0 is told of the `deaths`. Raises EngineError."""
-        address, _, nonce = invitation.partition(" ")
+    def __init__(self, address_and_nonce: str, rank: int, key: str, child_exits: ChildExits) -> None:
+        """Take a `FailureDetector.address_and_nonce`; rank 0 is told of the `child_exits`. Raises EngineError."""
+        address, _, nonce = address_and_nonce.partition(" ")
         host, _, port = address.rpartition(":")
-        self._rank, self._host, self._deaths = rank, socket.gethostname(), deaths
+        self._rank, self._host, self._child_exits = rank, socket.gethostname(), child_exits
         try:
             self._connection = socket.create_connection((host, int(port)), timeout=_CONNECT_S)
-            self._connection.sendall(line(Hello(rank, self._host, prove(key, nonce, rank))))
+            self._connection.sendall(encode_line(Hello(rank, self._host, make_proof(key, nonce, rank))))
             self._stream = self._connection.makefile("rb")
-            answer = self._stream.readline(LONGEST)
+            answer = self._stream.readline(MAX_LINE_BYTES)
         except OSError as error:
             raise EngineError(f"rank {rank}: no lifeline to rank 0 at {address}: {error}") from error
         if answer != WELCOME:
@@ -51,17 +51,17 @@ class Lifeline:
         for work in (self._beat, self._listen):
             threading.Thread(target=work, name="lifeline", daemon=True).start()
 
-    def hear(self) -> bytes:
+    def recv(self) -> bytes:
         """The next message of rank 0."""
         return self._messages.get()
 
     def loaded(self) -> None:
         """Say that silence of a few seconds is no loading any more."""
-        self._say(line(Loaded()))
+        self._say(encode_line(Loaded()))
 
-    def last_words(self, reason: str) -> None:
+    def report_failure(self, reason: str) -> None:
         """Say why this rank ends."""
-        self._say(line(Gone(self._rank, self._host, " ".join(reason.split())[:_LAST_WORDS])))
+        self._say(encode_line(Gone(self._rank, self._host, " ".join(reason.split())[:_MAX_REASON])))
 
     def _say(self, said: bytes) -> None:
         with self._sending, suppress(OSError):  # nobody hears it: standard error has it
@@ -70,7 +70,7 @@ class Lifeline:
     def _beat(self) -> None:
         while True:
             try:
-                said = line(self._deaths.get(timeout=_BEAT_S))
+                said = encode_line(self._child_exits.get(timeout=_BEAT_S))
             except queue.Empty:
                 said = b"\n"
             self._say(said)

@@ -17,7 +17,7 @@ import torch
 
 _FEW = 16  # rows that every rank computes
 
-Exchange = Callable[[torch.Tensor, torch.Tensor, Sequence[int], Sequence[int]], None]  # see Ranks.exchange
+Exchange = Callable[[torch.Tensor, torch.Tensor, Sequence[int], Sequence[int]], None]  # see Ranks.all_to_all
 
 
 class HeldKeys:
@@ -79,7 +79,7 @@ class SequenceGroup:
     def merge(self, parts: torch.Tensor) -> torch.Tensor:
         """Attention [rows of the share, heads, head_dim] to all keys.
 
-        Of `parts`, float32 [all rows, heads, head_dim + 1], what this rank's keys give: see `merged`.
+        Of `parts`, float32 [all rows, heads, head_dim + 1], what this rank's keys give: see `merge_partial`.
         """
         count = len(parts)
         if self._is_few(count):
@@ -89,9 +89,9 @@ class SequenceGroup:
         own = sent[self.rank]
         out = self._space("merged", parts, own * self.size)
         self._exchange(parts, out, sent, [own] * self.size)
-        return merged(out.view(self.size, own, *parts.shape[1:]))
+        return merge_partial(out.view(self.size, own, *parts.shape[1:]))
 
-    def bring(self, x: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    def gather_at_first(self, x: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
         """Those `rows` of all `count` whose shares are x, in their order, at the first rank; none elsewhere."""
         if self._is_few(count) or not len(rows):
             return x[rows] if self.rank == 0 else x[:0]
@@ -127,7 +127,7 @@ class SequenceGroup:
         return self._memory[key][:needed].view(rows, *like.shape[1:])
 
 
-def merged(parts: torch.Tensor) -> torch.Tensor:
+def merge_partial(parts: torch.Tensor) -> torch.Tensor:
     """Attention [rows, heads, head_dim] of parts [ranks, rows, heads, head_dim + 1].
 
     A part is the attention to some of the keys, and the logarithm of the sum of the exponentials of their scores: -inf

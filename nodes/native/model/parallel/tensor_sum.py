@@ -35,11 +35,11 @@ class TensorSum:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The sum of x over the ranks, in place."""
         if self._memory is not None:
-            _in_float32(x, self._memory.sum)
+            _in_float32(x, self._memory.all_reduce)
         if self._spans_nodes:
             self._between_nodes(x)
             if self._memory is not None:
-                _in_float32(x, self._memory.hand_round)
+                _in_float32(x, self._memory.broadcast)
         return x
 
     def _between_nodes(self, x: torch.Tensor) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     elif what == "forever":
         print("summing", flush=True)
         while True:
-            ranks.reduce(torch.ones(1000))
+            ranks.all_reduce(torch.ones(1000))
     elif what == "rows":
         sent, folder = json.loads(rest[0]), Path(rest[1])
         own, size = where.sequence_rank, 9  # numbers of a row
@@ -42,27 +42,27 @@ def main() -> None:
         received = [line[own] for line in sent]
         found = torch.empty(sum(received), size)
         for _ in range(3):
-            ranks.exchange(x, found, sent[own], received)
+            ranks.all_to_all(x, found, sent[own], received)
         torch.save(found, folder / f"{where.rank}.pt")
-        ranks.least(0)
+        ranks.all_reduce_min(0)
         os._exit(0)
     else:
         dtype, out = rest
         shares = [share_of(where.rank, size).to(getattr(torch, dtype)) for size in json.loads(what)]
-        torch.save([ranks.reduce(share) for share in shares], Path(out) / f"{where.rank}.pt")
-        ranks.least(0)  # rank 0 has what the others meet at
+        torch.save([ranks.all_reduce(share) for share in shares], Path(out) / f"{where.rank}.pt")
+        ranks.all_reduce_min(0)  # rank 0 has what the others meet at
         os._exit(0)  # gloo's threads may not end well
 
 
 def lose(ranks: Ranks, rank: int) -> None:
     """Rank 1 never comes to the second sum."""
-    ranks.reduce(torch.ones(1))
+    ranks.all_reduce(torch.ones(1))
     if rank == 1:
         sys.stdin.read()
     print("waiting", flush=True)
-    threading.Timer(0.5, ranks.abandon).start()
+    threading.Timer(0.5, ranks.abort).start()
     try:
-        ranks.reduce(torch.ones(1))
+        ranks.all_reduce(torch.ones(1))
     except RuntimeError as error:
         print(error, flush=True)
 

@@ -14,7 +14,7 @@ from .shared_memory import SharedMemory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ModelPart:
     """One rank's. Where one process has it all, `shard`, `reduce` and `sequence` are None."""
 
     whole: ModelConfig
@@ -22,7 +22,7 @@ class Part:
     reduce: Callable[[torch.Tensor], torch.Tensor] | None = None  # sums over tensor ranks; None: there is one
     memory: SharedMemory | None = None  # of all tensor ranks, where they are on one node
     sequence: SequenceGroup | None = None  # the ranks that share tokens; None: there is one
-    least: Callable[[int], int] = lambda value: value  # of all ranks
+    all_reduce_min: Callable[[int], int] = lambda value: value  # of all ranks
     ranks_here: int = 1  # on this node, which share its memory
 
     @property

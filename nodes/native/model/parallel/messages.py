@@ -1,4 +1,4 @@
-"""What ranks say on their lifelines, a line each, and how they prove that they are ranks."""
+"""What ranks say on their lifelines, a line each, and how they make_proof that they are ranks."""
 
 import hmac
 import queue
@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-LONGEST = 4096  # bytes of a line
+MAX_LINE_BYTES = 4096  # bytes of a line
 WELCOME = b"welcome\n"  # rank 0's answer to a Hello; any other says why not
 
 
@@ -33,17 +33,17 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
         return f"rank {self.rank} on {self.host} is gone: {self.reason or 'it has ended without a word'}"
 
 
-Deaths: TypeAlias = "queue.SimpleQueue[Gone]"  # of this process's children
+ChildExits: TypeAlias = "queue.SimpleQueue[Gone]"  # of this process's children
 _hello: msgspec.json.Decoder[Hello] = msgspec.json.Decoder(Hello)
 _word: msgspec.json.Decoder[Loaded | Gone] = msgspec.json.Decoder(Loaded | Gone)
 
 
-def line(word: Hello | Loaded | Gone) -> bytes:
+def encode_line(word: Hello | Loaded | Gone) -> bytes:
     """A word as it is sent."""
     return msgspec.json.encode(word) + b"\n"
 
 
-def hello_of(said: bytes) -> Hello | None:
+def decode_hello(said: bytes) -> Hello | None:
     """None: it is something else."""
     try:
         return _hello.decode(said)
@@ -51,7 +51,7 @@ def hello_of(said: bytes) -> Hello | None:
         return None
 
 
-def word_of(said: bytes) -> Loaded | Gone | None:
+def decode_message(said: bytes) -> Loaded | Gone | None:
     """None: it is something else."""
     try:
         return _word.decode(said)
@@ -59,6 +59,6 @@ def word_of(said: bytes) -> Loaded | Gone | None:
         return None
 
 
-def prove(key: str, nonce: str, rank: int) -> str:
+def make_proof(key: str, nonce: str, rank: int) -> str:
     """What nobody can say who does not know the deployment's key, for one rank of one meeting."""
     return hmac.new(key.encode(), f"{nonce} {rank}".encode(), "sha256").hexdigest()

@@ -1,11 +1,11 @@
 """Which rank is gone, and why: the first that was missed, by the best word of it. Pure."""
 
-from .words import Gone
+from .messages import Gone
 
 _WORD_S = 1.0  # within which somebody may know why a rank is gone
 
 
-class Losses:
+class Failures:
     """A closed connection is often noticed before the word of the process that has started the rank.
 
     That one knows the signal; so whoever is missed without a reason waits for one for a moment. Times are those of one

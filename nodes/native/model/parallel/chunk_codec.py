@@ -7,7 +7,7 @@ import msgspec
 from ..step import Chunk
 
 
-class _Piece(msgspec.Struct, array_like=True, frozen=True):
+class _WireChunk(msgspec.Struct, array_like=True, frozen=True):
     """A `Chunk` on its way."""
 
     tokens: list[int]
@@ -18,10 +18,10 @@ class _Piece(msgspec.Struct, array_like=True, frozen=True):
 
 def encode(chunks: Sequence[Chunk]) -> bytes:
     """For `decode`, in another process."""
-    return msgspec.msgpack.encode([_Piece(list(c.tokens), c.start, list(c.blocks), c.num_logits) for c in chunks])
+    return msgspec.msgpack.encode([_WireChunk(list(c.tokens), c.start, list(c.blocks), c.num_logits) for c in chunks])
 
 
 def decode(message: bytes) -> list[Chunk]:
     """What was encoded."""
-    pieces = msgspec.msgpack.decode(message, type=list[_Piece])
-    return [Chunk(piece.tokens, piece.start, piece.blocks, piece.num_logits) for piece in pieces]
+    found = msgspec.msgpack.decode(message, type=list[_WireChunk])
+    return [Chunk(each.tokens, each.start, each.blocks, each.num_logits) for each in found]

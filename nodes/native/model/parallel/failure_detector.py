@@ -1,6 +1,6 @@
 """Rank 0's side of the lifelines: who has come, who is gone, and why.
 
-Whoever else connects, a port scanner say, takes no rank's place and is no loss: it has a few seconds to prove that it
+Whoever else connects, a port scanner say, takes no rank's place and is no loss: it has a few seconds to make_proof that it
 knows the deployment's key. One thread hears all, so that callers cost no more than a bounded number of sockets.
 """
 
@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .....core.errors import EngineError
+from .failures import Failures
 from .lifeline import LENGTH_BYTES
-from .losses import Losses
-from .words import LONGEST, WELCOME, Deaths, Gone, Hello, Loaded, hello_of, prove, word_of
+from .messages import MAX_LINE_BYTES, WELCOME, ChildExits, Gone, Hello, Loaded, decode_hello, decode_message, make_proof
 
 _HELLO_S = 5.0  # for a caller to say who it is
 _MOST_STRANGERS = 64  # who have not yet; then the first of them goes
@@ -41,61 +41,61 @@ class _Caller:
     unread: bytes = b""
 
 
-class Warden:
-    """Hears all the other ranks, and calls `on_loss` with an EngineError when one is gone."""
+class FailureDetector:
+    """Hears all the other ranks, and calls `on_failure` with an EngineError when one is gone."""
 
     def __init__(
-        self, address: str, others: int, key: str, deaths: Deaths, on_loss: Callable[[EngineError], None]
+        self, address: str, others: int, key: str, child_exits: ChildExits, on_failure: Callable[[EngineError], None]
     ) -> None:
-        """`deaths` are those of this process's children."""
-        self._others, self._key, self._deaths, self._on_loss = others, key, deaths, on_loss
+        """`child_exits` are those of this process's children."""
+        self._others, self._key, self._child_exits, self._on_failure = others, key, child_exits, on_failure
         self._nonce = secrets.token_hex(16)
         self._listener = socket.create_server((address, 0))
         self._listener.setblocking(False)
-        self.invitation = f"{address}:{self._listener.getsockname()[1]} {self._nonce}"
+        self.address_and_nonce = f"{address}:{self._listener.getsockname()[1]} {self._nonce}"
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._callers: list[_Caller] = []
         self._ranks: dict[int, socket.socket] = {}
-        self._losses = Losses()
+        self._failures = Failures()
         self._lock, self._complete, self._ending = threading.Lock(), threading.Event(), False
-        self.loss: EngineError | None = None
-        threading.Thread(target=self._run, name="warden", daemon=True).start()
+        self.failure: EngineError | None = None
+        threading.Thread(target=self._run, name="detector", daemon=True).start()
 
     def close(self) -> None:
         """Tell all ranks that this is the end, which is no failure."""
         with self._lock:
             self._ending = True
-        self.tell(b"")
+        self.broadcast(b"")
         for connection in self._ranks.values():
             with suppress(OSError):  # it is gone already
                 connection.close()
 
-    def tell(self, message: bytes) -> None:
+    def broadcast(self, message: bytes) -> None:
         """Send a message to all ranks. Whoever is gone will be noticed elsewhere."""
         framed = len(message).to_bytes(LENGTH_BYTES, "little") + message
         for connection in list(self._ranks.values()):
             with suppress(OSError):
                 connection.sendall(framed)
 
-    def wait(self, timeout_s: float) -> None:
+    def wait_for_ranks(self, timeout_s: float) -> None:
         """Until all ranks are connected. Raises EngineError."""
         if not self._complete.wait(timeout_s):
             missing = ", ".join(str(rank) for rank in range(1, self._others + 1) if rank not in self._ranks)
-            raise self.loss or EngineError(f"no lifeline within {timeout_s:.0f} s from rank {missing}")
+            raise self.failure or EngineError(f"no lifeline within {timeout_s:.0f} s from rank {missing}")
 
-    def why(self, timeout_s: float) -> EngineError | None:
+    def wait_for_failure(self, timeout_s: float) -> EngineError | None:
         """The loss of a rank, for whom a collective has failed: the news may take a moment longer."""
         deadline = time.monotonic() + timeout_s
-        while self.loss is None and time.monotonic() < deadline:
+        while self.failure is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        return self.loss
+        return self.failure
 
     def _run(self) -> None:
         with self._selector:
-            while self.loss is None and not self._ending:
+            while self.failure is None and not self._ending:
                 began = time.monotonic()
-                for key, _ in self._selector.select(_SHORT_TICK_S if self._losses else _TICK_S):
+                for key, _ in self._selector.select(_SHORT_TICK_S if self._failures else _TICK_S):
                     if key.data is None:
                         self._accept()
                     elif key.data in self._callers:  # not dropped in this very tick
@@ -132,12 +132,12 @@ class Warden:
                 self._hear(caller, caller.rank, said)
             elif not self._greet(caller, said):
                 return
-        if not data or len(caller.unread) > LONGEST:
+        if not data or len(caller.unread) > MAX_LINE_BYTES:
             self._drop(caller)
 
     def _greet(self, caller: _Caller, said: bytes) -> bool:
         """Whether it is a rank from now on; else it is dropped."""
-        hello = hello_of(said) if len(said) <= LONGEST else None
+        hello = decode_hello(said) if len(said) <= MAX_LINE_BYTES else None
         objection = self._objection(hello) if hello else ""
         if hello and not objection:
             self._admit(caller, hello)
@@ -160,7 +160,7 @@ class Warden:
 
     def _objection(self, hello: Hello) -> str:
         """Why whoever says so is no rank of this meeting; empty if it is."""
-        if not hmac.compare_digest(hello.proof.encode(), prove(self._key, self._nonce, hello.rank).encode()):
+        if not hmac.compare_digest(hello.proof.encode(), make_proof(self._key, self._nonce, hello.rank).encode()):
             return "its API key is another"
         if not 1 <= hello.rank <= self._others:
             return f"expected rank 1 to {self._others}"
@@ -176,7 +176,7 @@ class Warden:
         caller.silent_s = 0.0
         if not said:
             return
-        word = word_of(said) or Gone(rank, caller.host, f"it says what nobody understands: {said!r}")
+        word = decode_message(said) or Gone(rank, caller.host, f"it says what nobody understands: {said!r}")
         if isinstance(word, Loaded):
             caller.patience_s = _LOADED_S
         else:
@@ -185,7 +185,7 @@ class Warden:
     def _hear_of_children(self) -> None:
         with suppress(queue.Empty):
             while True:
-                self._note(self._deaths.get_nowait())
+                self._note(self._child_exits.get_nowait())
 
     def _count_silence(self, elapsed_s: float) -> None:
         for caller in list(self._callers):
@@ -209,14 +209,14 @@ class Warden:
         connection.close()
 
     def _note(self, gone: Gone, is_own: bool = False) -> None:
-        self._losses.note(gone, time.monotonic(), is_own)
+        self._failures.note(gone, time.monotonic(), is_own)
 
     def _decide(self) -> None:
-        gone = self._losses.first(time.monotonic())
+        gone = self._failures.first(time.monotonic())
         if gone is None:
             return
         with self._lock:
             if self._ending:
                 return
-            self.loss = EngineError(str(gone))
-        self._on_loss(self.loss)
+            self.failure = EngineError(str(gone))
+        self._on_failure(self.failure)
