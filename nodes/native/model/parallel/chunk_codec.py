@@ -1,4 +1,4 @@
-"""A step's chunks as bytes, from rank 0 to the others."""
+"""Serialize a step's chunks, which rank 0 broadcasts to the other ranks (msgpack)."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from ..step import Chunk
 
 
 class _WireChunk(msgspec.Struct, array_like=True, frozen=True):
-    """A `Chunk` on its way."""
+    """The fields of a `Chunk` as they are encoded."""
 
     tokens: list[int]
     start: int
@@ -17,11 +17,11 @@ class _WireChunk(msgspec.Struct, array_like=True, frozen=True):
 
 
 def encode(chunks: Sequence[Chunk]) -> bytes:
-    """For `decode`, in another process."""
+    """Serialize the chunks of a step to msgpack."""
     return msgspec.msgpack.encode([_WireChunk(list(c.tokens), c.start, list(c.blocks), c.num_logits) for c in chunks])
 
 
 def decode(message: bytes) -> list[Chunk]:
-    """What was encoded."""
+    """Deserialize what `encode` returned. Raises msgspec.DecodeError for anything else."""
     found = msgspec.msgpack.decode(message, type=list[_WireChunk])
     return [Chunk(each.tokens, each.start, each.blocks, each.num_logits) for each in found]

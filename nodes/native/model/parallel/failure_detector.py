@@ -1,7 +1,7 @@
-"""Rank 0's side of the lifelines: who has come, who is gone, and why.
+"""Rank 0's side of the lifelines: which ranks are connected, which have failed, and why.
 
-Whoever else connects, a port scanner say, takes no rank's place and is no loss: it has a few seconds to make_proof that it
-knows the deployment's key. One thread hears all, so that callers cost no more than a bounded number of sockets.
+Whoever else connects, a port scanner say, takes no rank's place and is no failure: it has a few seconds to prove that
+it knows the deployment's key. One thread hears all, so that callers cost no more than a bounded number of sockets.
 """
 
 import hmac
@@ -30,7 +30,7 @@ _READ_BYTES = 1 << 16
 
 
 @dataclass(eq=False)
-class _Caller:
+class _Connection:
     """A connection, and who speaks on it: nobody until it has said Hello."""
 
     connection: socket.socket
@@ -42,7 +42,7 @@ class _Caller:
 
 
 class FailureDetector:
-    """Hears all the other ranks, and calls `on_failure` with an EngineError when one is gone."""
+    """Accepts the lifelines of all other ranks, and calls `on_failure` with an EngineError when one is gone."""
 
     def __init__(
         self, address: str, others: int, key: str, child_exits: ChildExits, on_failure: Callable[[EngineError], None]
@@ -55,7 +55,7 @@ class FailureDetector:
         self.address_and_nonce = f"{address}:{self._listener.getsockname()[1]} {self._nonce}"
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._callers: list[_Caller] = []
+        self._callers: list[_Connection] = []
         self._ranks: dict[int, socket.socket] = {}
         self._failures = Failures()
         self._lock, self._complete, self._ending = threading.Lock(), threading.Event(), False
@@ -63,7 +63,7 @@ class FailureDetector:
         threading.Thread(target=self._run, name="detector", daemon=True).start()
 
     def close(self) -> None:
-        """Tell all ranks that this is the end, which is no failure."""
+        """Tell all ranks to end, without failure."""
         with self._lock:
             self._ending = True
         self.broadcast(b"")
@@ -79,13 +79,13 @@ class FailureDetector:
                 connection.sendall(framed)
 
     def wait_for_ranks(self, timeout_s: float) -> None:
-        """Until all ranks are connected. Raises EngineError."""
+        """Wait until all ranks are connected. Raises EngineError where one has failed or is missing by then."""
         if not self._complete.wait(timeout_s):
             missing = ", ".join(str(rank) for rank in range(1, self._others + 1) if rank not in self._ranks)
             raise self.failure or EngineError(f"no lifeline within {timeout_s:.0f} s from rank {missing}")
 
     def wait_for_failure(self, timeout_s: float) -> EngineError | None:
-        """The loss of a rank, for whom a collective has failed: the news may take a moment longer."""
+        """Return the failure of a rank that made a collective fail: noticing it may take a moment longer."""
         deadline = time.monotonic() + timeout_s
         while self.failure is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -100,12 +100,12 @@ class FailureDetector:
                         self._accept()
                     elif key.data in self._callers:  # not dropped in this very tick
                         self._read(key.data)
-                self._hear_of_children()
+                self._record_child_exits()
                 # A process that was stopped for a while, as Slurm suspends jobs, has heard nothing then: no more than
                 # one tick counts.
                 self._count_silence(min(time.monotonic() - began, _TICK_S))
                 self._decide()
-            self._close_door()
+            self._stop_accepting()
 
     def _accept(self) -> None:
         try:
@@ -114,14 +114,14 @@ class FailureDetector:
             time.sleep(_SHORT_TICK_S)
             return
         connection.setblocking(False)
-        caller = _Caller(connection)
+        caller = _Connection(connection)
         self._selector.register(connection, selectors.EVENT_READ, caller)
         self._callers.append(caller)
         strangers = [caller for caller in self._callers if caller.rank is None]
         if len(strangers) > _MOST_STRANGERS:
             self._drop(strangers[0])
 
-    def _read(self, caller: _Caller) -> None:
+    def _read(self, caller: _Connection) -> None:
         try:
             data = caller.connection.recv(_READ_BYTES)
         except OSError:
@@ -129,25 +129,25 @@ class FailureDetector:
         *lines, caller.unread = (caller.unread + data).split(b"\n")
         for said in lines:
             if caller.rank is not None:
-                self._hear(caller, caller.rank, said)
-            elif not self._greet(caller, said):
+                self._handle(caller, caller.rank, said)
+            elif not self._handle_hello(caller, said):
                 return
         if not data or len(caller.unread) > MAX_LINE_BYTES:
             self._drop(caller)
 
-    def _greet(self, caller: _Caller, said: bytes) -> bool:
-        """Whether it is a rank from now on; else it is dropped."""
+    def _handle_hello(self, caller: _Connection, said: bytes) -> bool:
+        """Admit a rank, or refuse and close the connection; returns whether it is a rank now."""
         hello = decode_hello(said) if len(said) <= MAX_LINE_BYTES else None
-        objection = self._objection(hello) if hello else ""
-        if hello and not objection:
+        refusal = self._refusal(hello) if hello else ""
+        if hello and not refusal:
             self._admit(caller, hello)
             return True
         with suppress(OSError):  # it has hung up
-            caller.connection.send(f"{objection}\n".encode())
+            caller.connection.send(f"{refusal}\n".encode())
         self._drop(caller)
         return False
 
-    def _admit(self, caller: _Caller, hello: Hello) -> None:
+    def _admit(self, caller: _Connection, hello: Hello) -> None:
         caller.connection.settimeout(_SEND_S)
         with suppress(OSError):  # the next reading will tell
             caller.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -155,24 +155,24 @@ class FailureDetector:
         caller.rank, caller.host, caller.patience_s, caller.silent_s = hello.rank, hello.host, _LOADING_S, 0.0
         self._ranks[hello.rank] = caller.connection
         if len(self._ranks) == self._others:
-            self._close_door()
+            self._stop_accepting()
             self._complete.set()
 
-    def _objection(self, hello: Hello) -> str:
-        """Why whoever says so is no rank of this meeting; empty if it is."""
+    def _refusal(self, hello: Hello) -> str:
+        """Return why a Hello is refused; empty if it is accepted."""
         if not hmac.compare_digest(hello.proof.encode(), make_proof(self._key, self._nonce, hello.rank).encode()):
             return "its API key is another"
         if not 1 <= hello.rank <= self._others:
             return f"expected rank 1 to {self._others}"
         return f"rank {hello.rank} is there already" if hello.rank in self._ranks else ""
 
-    def _close_door(self) -> None:
-        """Nobody else is heard."""
-        self._stop_hearing(self._listener)
+    def _stop_accepting(self) -> None:
+        """Stop accepting, and close connections that have not said Hello."""
+        self._unregister(self._listener)
         for caller in [caller for caller in self._callers if caller.rank is None]:
             self._drop(caller)
 
-    def _hear(self, caller: _Caller, rank: int, said: bytes) -> None:
+    def _handle(self, caller: _Connection, rank: int, said: bytes) -> None:
         caller.silent_s = 0.0
         if not said:
             return
@@ -180,12 +180,12 @@ class FailureDetector:
         if isinstance(word, Loaded):
             caller.patience_s = _LOADED_S
         else:
-            self._note(word, is_own=word.rank == rank)
+            self._record(word, is_own=word.rank == rank)
 
-    def _hear_of_children(self) -> None:
+    def _record_child_exits(self) -> None:
         with suppress(queue.Empty):
             while True:
-                self._note(self._child_exits.get_nowait())
+                self._record(self._child_exits.get_nowait())
 
     def _count_silence(self, elapsed_s: float) -> None:
         for caller in list(self._callers):
@@ -193,23 +193,23 @@ class FailureDetector:
             if caller.silent_s < caller.patience_s:
                 continue
             if caller.rank is not None:
-                self._note(Gone(caller.rank, caller.host, f"it has been silent for {caller.patience_s:.0f} s"))
+                self._record(Gone(caller.rank, caller.host, f"it has been silent for {caller.patience_s:.0f} s"))
             self._drop(caller)
 
-    def _drop(self, caller: _Caller) -> None:
-        """Of a rank, that is its loss."""
+    def _drop(self, caller: _Connection) -> None:
+        """Close a connection; if it was a rank's, the rank has failed."""
         self._callers.remove(caller)
-        self._stop_hearing(caller.connection)
+        self._unregister(caller.connection)
         if caller.rank is not None:
-            self._note(Gone(caller.rank, caller.host, ""))
+            self._record(Gone(caller.rank, caller.host, ""))
 
-    def _stop_hearing(self, connection: socket.socket) -> None:
+    def _unregister(self, connection: socket.socket) -> None:
         with suppress(OSError, KeyError, ValueError):  # `close` has been quicker
             self._selector.unregister(connection)
         connection.close()
 
-    def _note(self, gone: Gone, is_own: bool = False) -> None:
-        self._failures.note(gone, time.monotonic(), is_own)
+    def _record(self, gone: Gone, is_own: bool = False) -> None:
+        self._failures.record(gone, time.monotonic(), is_own)
 
     def _decide(self) -> None:
         gone = self._failures.first(time.monotonic())

@@ -1,4 +1,4 @@
-"""Which rank is gone, and why: the first that was missed, by the best word of it. Pure."""
+"""Decide which rank failed first, and for which reason. Pure."""
 
 from .messages import Gone
 
@@ -6,10 +6,10 @@ _WORD_S = 1.0  # within which somebody may know why a rank is gone
 
 
 class Failures:
-    """A closed connection is often noticed before the word of the process that has started the rank.
+    """The ranks that have failed, in the order in which it was noticed.
 
-    That one knows the signal; so whoever is missed without a reason waits for one for a moment. Times are those of one
-    clock, in seconds.
+    A closed connection is often noticed before the parent process reports the child's signal, so a failure without a
+    reason waits a moment for one. Times are seconds of one monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -19,8 +19,8 @@ class Failures:
     def __bool__(self) -> bool:
         return bool(self._gone)
 
-    def note(self, gone: Gone, now: float, is_own: bool = False) -> None:
-        """What a rank says of itself counts most (`is_own`), then whoever gives a reason first."""
+    def record(self, gone: Gone, now: float, is_own: bool = False) -> None:
+        """Add a failure. The reason of the rank itself (`is_own`) wins, then the first that anybody gives."""
         if not self._gone:
             self._decide_at = now + _WORD_S
         known = self._gone.get(gone.rank)
@@ -28,6 +28,6 @@ class Failures:
             self._gone[gone.rank] = gone
 
     def first(self, now: float) -> Gone | None:
-        """The loss; None while there is none, or its reason may still come."""
+        """Return the first failure; None while there is none, or while its reason may still come."""
         first = next(iter(self._gone.values()), None)
         return first if first and (first.reason or now >= self._decide_at) else None

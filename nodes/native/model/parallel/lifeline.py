@@ -18,18 +18,21 @@ from contextlib import suppress
 from .....core.errors import EngineError
 from .messages import MAX_LINE_BYTES, WELCOME, ChildExits, Gone, Hello, Loaded, encode_line, make_proof
 
-_BEAT_S = 1.0
+_HEARTBEAT_S = 1.0
 _CONNECT_S = 60.0
-_UNHEARD_MS = 10_000  # in which rank 0's node has acknowledged nothing that this rank has said: it has vanished
+_UNACKNOWLEDGED_MS = 10_000  # in which rank 0's node has acknowledged nothing that this rank has said: it has vanished
 LENGTH_BYTES = 8  # of a message to the ranks, before it; one of no bytes is a goodbye
 _MAX_REASON = 2000  # characters
 
 
 class Lifeline:
-    """When rank 0 has ended, or its node, so does this process."""
+    """Connection of a rank to rank 0: sends heartbeats, receives steps, and ends the process when rank 0 is gone."""
 
     def __init__(self, address_and_nonce: str, rank: int, key: str, child_exits: ChildExits) -> None:
-        """Take a `FailureDetector.address_and_nonce`; rank 0 is told of the `child_exits`. Raises EngineError."""
+        """Connect to rank 0 by its `FailureDetector.address_and_nonce`, and report to it the `child_exits`.
+
+        Raises EngineError where rank 0 cannot be reached or refuses this rank.
+        """
         address, _, nonce = address_and_nonce.partition(" ")
         host, _, port = address.rpartition(":")
         self._rank, self._host, self._child_exits = rank, socket.gethostname(), child_exits
@@ -45,37 +48,37 @@ class Lifeline:
             raise EngineError(f"rank {rank}: rank 0 at {address} does not take it: {why}")
         self._connection.settimeout(None)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_MS)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
         self._sending = threading.Lock()
         self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        for work in (self._beat, self._listen):
+        for work in (self._send_heartbeats, self._receive):
             threading.Thread(target=work, name="lifeline", daemon=True).start()
 
     def recv(self) -> bytes:
-        """The next message of rank 0."""
+        """Wait for the next message that rank 0 has broadcast."""
         return self._messages.get()
 
-    def loaded(self) -> None:
-        """Say that silence of a few seconds is no loading any more."""
-        self._say(encode_line(Loaded()))
+    def report_loaded(self) -> None:
+        """Tell rank 0 that weights are loaded: from now on a few seconds of silence are a failure."""
+        self._send(encode_line(Loaded()))
 
     def report_failure(self, reason: str) -> None:
-        """Say why this rank ends."""
-        self._say(encode_line(Gone(self._rank, self._host, " ".join(reason.split())[:_MAX_REASON])))
+        """Tell rank 0 why this rank fails; at most 2,000 characters are sent."""
+        self._send(encode_line(Gone(self._rank, self._host, " ".join(reason.split())[:_MAX_REASON])))
 
-    def _say(self, said: bytes) -> None:
+    def _send(self, said: bytes) -> None:
         with self._sending, suppress(OSError):  # nobody hears it: standard error has it
             self._connection.sendall(said)
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while True:
             try:
-                said = encode_line(self._child_exits.get(timeout=_BEAT_S))
+                said = encode_line(self._child_exits.get(timeout=_HEARTBEAT_S))
             except queue.Empty:
                 said = b"\n"
-            self._say(said)
+            self._send(said)
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         why = "rank 0 has ended"
         try:
             while head := self._stream.read(LENGTH_BYTES):
@@ -88,6 +91,6 @@ class Lifeline:
         except ConnectionError:  # reset
             pass
         except OSError as error:
-            why = f"rank 0's node has not answered for {_UNHEARD_MS / 1000:.0f} s: {error.strerror}"
+            why = f"rank 0's node has not answered for {_UNACKNOWLEDGED_MS / 1000:.0f} s: {error.strerror}"
         print(f"error: {why}", file=sys.stderr, flush=True)
         os._exit(1)

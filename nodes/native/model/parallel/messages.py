@@ -1,4 +1,4 @@
-"""What ranks say on their lifelines, a line each, and how they make_proof that they are ranks."""
+"""Messages of ranks to rank 0, one JSON object a line, and the proof that a caller is a rank."""
 
 import hmac
 import queue
@@ -11,7 +11,7 @@ WELCOME = b"welcome\n"  # rank 0's answer to a Hello; any other says why not
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True):
-    """Who calls. Nothing else is heard before it."""
+    """The first message of a connection: which rank it is, and the proof that it knows the deployment's key."""
 
     rank: int
     host: str
@@ -19,11 +19,11 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
-    """From now on, nothing holds Python's lock for seconds."""
+    """The rank has loaded its weights: from now on nothing holds the GIL for seconds."""
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
-    """A rank ends or has ended, as it says itself or as the process says that has started it."""
+    """A rank has failed, as it reports itself, or as its parent process does."""
 
     rank: int
     host: str
@@ -39,12 +39,12 @@ _word: msgspec.json.Decoder[Loaded | Gone] = msgspec.json.Decoder(Loaded | Gone)
 
 
 def encode_line(word: Hello | Loaded | Gone) -> bytes:
-    """A word as it is sent."""
+    """Encode a message as one line of JSON."""
     return msgspec.json.encode(word) + b"\n"
 
 
 def decode_hello(said: bytes) -> Hello | None:
-    """None: it is something else."""
+    """Decode a Hello; None for anything else."""
     try:
         return _hello.decode(said)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -52,7 +52,7 @@ def decode_hello(said: bytes) -> Hello | None:
 
 
 def decode_message(said: bytes) -> Loaded | Gone | None:
-    """None: it is something else."""
+    """Decode a Loaded or Gone; None for anything else."""
     try:
         return _word.decode(said)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -60,5 +60,5 @@ def decode_message(said: bytes) -> Loaded | Gone | None:
 
 
 def make_proof(key: str, nonce: str, rank: int) -> str:
-    """What nobody can say who does not know the deployment's key, for one rank of one meeting."""
+    """Return the hex HMAC-SHA256, by the deployment's key, of one rank and the nonce that rank 0 has drawn."""
     return hmac.new(key.encode(), f"{nonce} {rank}".encode(), "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A model whose parts several processes compute: rank 0 as a `Model`, the others as those who follow it."""
+"""A model whose parts several processes compute: rank 0 is a `Model`, the other ranks compute what it broadcasts."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ _NEWS_S = 3.0  # within which whoever has lost a rank hears which one it was
 
 @dataclass(frozen=True)
 class _Team:
-    """This rank's part of the model, and the way to the others."""
+    """This rank's part of the model, and its communication with the other ranks."""
 
     runner: Runner
     ranks: Ranks
@@ -42,7 +42,11 @@ class _Team:
     vocab: Sequence[int]  # rows of lm_head of each tensor rank of a stage
 
     def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
-        """This rank's part of a step; logits if that is all at rank 0. Raises RuntimeError where a rank is gone."""
+        """Compute this rank's part of a step.
+
+        Returns float32 logits [rows, vocab_size] at rank 0 if it is in the last stage, else None.
+        Raises RuntimeError where a rank is gone.
+        """
         x = None
         if not self.shard.is_first:
             x = self.ranks.recv_from_previous_stage(
@@ -55,7 +59,7 @@ class _Team:
         return None
 
     def _rows(self, chunks: Sequence[Chunk]) -> int:
-        """Of a step, those that this rank computes."""
+        """Return how many rows of a step this rank computes."""
         count = sum(len(chunk.tokens) for chunk in chunks)
         if self.sequence is None:
             return count
@@ -64,7 +68,7 @@ class _Team:
 
 
 class ParallelModel:
-    """The `Model` of step.py, at rank 0."""
+    """The `Model` of step.py at rank 0, which broadcasts each step to the other ranks."""
 
     def __init__(self, team: _Team, detector: FailureDetector) -> None:
         self._team, self._detector = team, detector
@@ -82,12 +86,12 @@ class ParallelModel:
 
     @property
     def communication_s(self) -> float:
-        """See `Model.communication_s`."""
+        """Seconds that rank 0 spent in communication, waiting for other ranks included."""
         return self._team.ranks.seconds
 
     @torch.inference_mode()
     def begin(self, chunks: Sequence[Chunk]) -> None:
-        """See `Model.begin`. Raises EngineError where a rank is gone."""
+        """Broadcast a step and begin to compute it, as `Model.begin`. Raises EngineError where a rank is gone."""
         with self._named_failures():
             self._detector.broadcast(encode(chunks))
             logits = self._team.compute(chunks)
@@ -99,13 +103,13 @@ class ParallelModel:
 
     @torch.inference_mode()
     def finish(self) -> torch.Tensor:
-        """See `Model.finish`. Raises EngineError where a rank is gone."""
+        """Return logits of the oldest step, as `Model.finish`. Raises EngineError where a rank is gone."""
         begun = self._begun.popleft()
         with self._named_failures():
             return begun if isinstance(begun, torch.Tensor) else self._team.ranks.wait_logits(begun)
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """See `Model.forward`. Raises EngineError where a rank is gone."""
+        """Compute one step, as `Model.forward`. Raises EngineError where a rank is gone."""
         self.begin(chunks)
         return self.finish()
 
@@ -117,17 +121,17 @@ class ParallelModel:
             raise self._detector.wait_for_failure(_NEWS_S) or error from error
 
     def close(self) -> None:
-        """Send the other ranks home."""
+        """End the other ranks."""
         self._detector.close()
 
 
 def load_leader(
     options: EngineOptions, place: ParallelOptions, child_exits: ChildExits, on_failure: Callable[[EngineError], None]
 ) -> ParallelModel:
-    """Rank 0: meet the others and load a part. `on_failure` is called in a thread of its own when a rank is gone.
+    """Load rank 0's part of the model and wait until all other ranks are connected.
 
-    `child_exits` are those of this process's children. Raises as `load_model`, and EngineError for a model that cannot be
-    cut so.
+    `on_failure` is called in a thread of its own when a rank is gone; `child_exits` are those of this process's
+    children. Raises as `load_model`, and EngineError for a model that cannot be cut so.
     """
     config, ranks = _meet(options, place)
 
@@ -146,12 +150,12 @@ def load_leader(
 
 
 def run_follower(options: EngineOptions, place: ParallelOptions, child_exits: ChildExits) -> None:
-    """Any other rank: load a part and compute what rank 0 says. Ends with the process, see `Lifeline`."""
+    """Load the part of a rank other than 0, and compute what rank 0 broadcasts until it ends this process."""
     config, ranks = _meet(options, place)
     lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank, _key(), child_exits)
     try:
         team = _load(options, config, ranks)
-        lifeline.loaded()
+        lifeline.report_loaded()
         with torch.inference_mode():
             while True:
                 team.compute(decode(lifeline.recv()))
@@ -183,8 +187,8 @@ def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:
     if place.sequence_parallel > 1:
         sequence = SequenceGroup(place.sequence_rank, place.sequence_parallel, ranks.all_to_all)
     part = ModelPart(
-        whole=config, shard=shard, reduce=ranks.all_reduce if tensor > 1 else None, sequence=sequence, all_reduce_min=ranks.all_reduce_min,
-        memory=ranks.all_reduce.memory, ranks_here=place.ranks_here,
+        whole=config, shard=shard, reduce=ranks.all_reduce if tensor > 1 else None, sequence=sequence,
+        all_reduce_min=ranks.all_reduce_min, memory=ranks.all_reduce.memory, ranks_here=place.ranks_here,
     )  # fmt: skip
     runner = load_part(options, part)
     heads = f"{len(shard.heads)} heads over {len(shard.kv_heads)}, {len(shard.inner)} neurons"

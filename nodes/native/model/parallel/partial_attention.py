@@ -24,7 +24,7 @@ class PartialAttention:
     def attend(
         self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
     ) -> None:
-        """See `Attends`."""
+        """Write attention [rows, heads, head_dim] and the logarithms of its sums to `parts`, as `Attends.attend`."""
         out, sums = _attend(queries[self.rows], pairs, layer, cache, self)
         if self.blind is not None:
             out[self.blind], sums[self.blind] = 0, -torch.inf
@@ -66,7 +66,11 @@ def _kernel(
 def attend_in_slices(
     q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in float32, with about `most` scores at once."""
+    """Compute attention and the logarithms of its sums in float32, with about `most` scores in memory at once.
+
+    q is [b, heads, n, head_dim], keys and values [b, heads, length, head_dim], the mask is added to the scores.
+    Returns [b, heads, n, head_dim] and [b, heads, n]; a row that sees no key gives zeros and -inf.
+    """
     rows = max(most // (q.shape[0] * q.shape[1] * keys.shape[2]), 1)
     masks = mask.expand(-1, -1, q.shape[2], -1)
     pieces = zip(torch.split(q, rows, 2), torch.split(masks, rows, 2), strict=True)

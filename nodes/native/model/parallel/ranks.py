@@ -39,7 +39,7 @@ class PendingLogits:
 
 
 class Ranks:
-    """This process's view of the others."""
+    """Communication of this rank with all other ranks of the model."""
 
     def __init__(self, place: ParallelOptions, device: torch.device, threads: int) -> None:
         """Meet the others; this one computes with `threads`. Raises EngineError if they do not come."""
@@ -70,16 +70,19 @@ class Ranks:
 
     @property
     def seconds(self) -> float:
-        """Spent with others, waiting for them included; of what a GPU still does, only the call."""
+        """Seconds spent in communication, waiting included; of what a GPU still does, only the call."""
         return self._seconds + self.all_reduce.seconds + (self._memory.seconds if self._memory else 0.0)
 
     def abort(self) -> None:
-        """A rank is gone: who waits for it in this node's memory fails, as gloo does by itself."""
+        """Fail all waits in this node's shared memory, because a rank is gone; gloo's fail by themselves."""
         if self._memory:
             self._memory.abort()
 
     def all_to_all(self, x: torch.Tensor, out: torch.Tensor, sent: Sequence[int], received: Sequence[int]) -> None:
-        """Rows of x to each sequence rank of this stage, as many as `sent` says, and theirs into `out`."""
+        """Send rows of x to each sequence rank of this stage, as many as `sent` says, and receive theirs into `out`.
+
+        `received` says how many rows come from each. Raises RuntimeError where a rank is gone.
+        """
         if self._memory and self._memory.has(self._sequence_ranks):
             parts, found = torch.split(x, list(sent)), torch.split(out, list(received))
             self._memory.all_to_all(parts, found, self._sequence_ranks)
@@ -88,13 +91,13 @@ class Ranks:
             dist.all_to_all_single(out, x, list(received), list(sent), group=self._sequence_group)
 
     def all_reduce_min(self, value: int) -> int:
-        """The smallest `value` of all ranks."""
+        """Return the smallest `value` of all ranks, which must all call it."""
         found = torch.tensor(value)
         dist.all_reduce(found, op=dist.ReduceOp.MIN)
         return int(found)
 
     def send_to_next_stage(self, x: torch.Tensor) -> None:
-        """Send what this stage has computed to the next."""
+        """Send activations x [rows, hidden_size] to the next stage; x may be written again at once."""
         to = self.place.rank + self.place.stage_ranks
         if self._memory and self._memory.carries(x.nbytes, self.place.rank, to):
             self._memory.send(x, to)
@@ -102,7 +105,7 @@ class Ranks:
             self._send(x, to, self._data_group)
 
     def recv_from_previous_stage(self, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-        """[rows, width] of the stage before."""
+        """Receive activations [rows, width] of the previous stage. Raises RuntimeError where a rank is gone."""
         x = torch.empty(rows, width, dtype=dtype, device=self._device)
         source = self.place.rank - self.place.stage_ranks
         if self._memory and self._memory.carries(x.nbytes, source, self.place.rank):
@@ -112,9 +115,9 @@ class Ranks:
         return x
 
     def gather_logits(self, logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor | None:
-        """The last stage's logits [rows, own width], to rank 0; all [rows, sum of widths] of them where this is it.
+        """Gather the last stage's logits [rows, own width] at rank 0: there [rows, sum of widths], elsewhere None.
 
-        Only its first sequence rank has them.
+        Only the first sequence rank of the stage has logits.
         """
         if self.place.sequence_rank > 0:
             return None
@@ -134,7 +137,7 @@ class Ranks:
         return None
 
     def irecv_logits(self, rows: int, widths: Sequence[int]) -> "PendingLogits":
-        """Rank 0: ask for the logits [rows, sum of widths] of a step whose last stage is elsewhere."""
+        """Begin to receive, at rank 0, the logits [rows, sum of widths] of a step whose last stage is elsewhere."""
         if rows == 0 or self._carries_logits(rows, widths):
             return PendingLogits(rows, widths, None)
         logits = torch.empty(rows, sum(widths), device=self._device)
@@ -143,7 +146,7 @@ class Ranks:
         return PendingLogits(rows, widths, (logits, work))
 
     def wait_logits(self, expected: "PendingLogits") -> torch.Tensor:
-        """Rank 0: what was asked for, once it is there."""
+        """Wait, at rank 0, for logits float32 [rows, sum of widths]. Raises RuntimeError where a rank is gone."""
         if expected.coming is None:
             return self._recv_logits(expected.rows, expected.widths, [])
         logits, work = expected.coming
@@ -152,7 +155,7 @@ class Ranks:
         return logits
 
     def _own_group(self, groups: Sequence[list[int]], backend: str) -> dist.ProcessGroup:
-        """That of this rank; all ranks must make all groups, in the same order."""
+        """Return the process group of this rank; all ranks must make all groups, in the same order."""
         made: list[dist.ProcessGroup] = [dist.new_group(ranks, timeout=PATIENCE, backend=backend) for ranks in groups]
         own = next(index for index, ranks in enumerate(groups) if self.place.rank in ranks)
         return made[own]
@@ -163,7 +166,7 @@ class Ranks:
         return self._memory is not None and all(self._memory.carries(size, rank, 0) for rank in self.place.last_ranks)
 
     def _recv_logits(self, rows: int, widths: Sequence[int], parts: list[torch.Tensor]) -> torch.Tensor:
-        """Those of the last stage's ranks side by side, of which `parts` are here."""
+        """Concatenate logits of the last stage's ranks, of which `parts` are here, and receive the others."""
         if rows == 0:
             return torch.empty(0, sum(widths))
         assert self._memory is not None, "see _carries_logits"

@@ -27,10 +27,10 @@ class Attends(Protocol):
     def attend(
         self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
     ) -> None:
-        """Write to the rows' places in `parts` what `merge_partial` of sequence.py wants.
+        """Write to the rows' places in `parts`, float32 [n, heads, head_dim + 1], what `merge_partial` takes.
 
-        Of all rows' queries [n, heads, head_dim] and keys and values [n, 2, kv_heads, head_dim]; what this rank holds
-        of these is in the cache already.
+        `queries` [n, heads, head_dim] and `pairs` (keys and values) [n, 2, kv_heads, head_dim] are those of all rows;
+        those that this rank holds are in the cache already.
         """
 
 
@@ -51,7 +51,7 @@ class SequenceBatch:
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """See `Steps.attend`."""
+        """Return attention [own rows, heads * head_dim] to all ranks' keys, as `Steps.attend`; writes the cache."""
         if self.own_slots is not None:
             queries, pairs = rotate_and_store(qkv, rotation, layer, cache, self.own_slots)
         else:
@@ -66,11 +66,11 @@ class SequenceBatch:
         return self.group.merge(parts).to(qkv.dtype).flatten(1)
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Steps.wanted`; the first rank has them, the others have none."""
+        """Return the rows of x whose logits are wanted, at the first rank; none at the others."""
         return self.group.gather_at_first(x, self.logits_rows, self.count)
 
     def _gathered(self, q: torch.Tensor, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of all rows, the queries, and the keys and values, of those of this rank's share."""
+        """Gather queries, and keys and values, of all rows from each rank's share."""
         heads, head_dim = q.shape[1:]
         qkv = self.group.gather(torch.cat((q, kv.flatten(1, 2)), 1), self.count)
         return qkv[:, :heads], qkv[:, heads:].view(self.count, 2, -1, head_dim)
@@ -113,7 +113,7 @@ def make_sequence_batch(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Of the keys of a sequence that this rank holds, each row sees those from `first` up to `last`."""
+    """Which of the keys of a sequence that this rank holds each row sees: those from `first` up to `last`."""
 
     chunk: Chunk
     blocks: Sequence[int]
@@ -184,7 +184,7 @@ class _Planner:
         return PartialAttention(rows, len(seen), found, None, length, mask, dark)
 
     def _fresh(self, seen: _Seen, rows: slice) -> torch.Tensor:
-        """Of the step's rows, those of a first chunk whose keys this rank holds."""
+        """Return the step's rows of a first chunk whose keys this rank holds, int64."""
         held = np.diff(seen.last, prepend=0) > 0
         return torch.from_numpy(rows.start + held.nonzero()[0]).to(self._cache.device)
 

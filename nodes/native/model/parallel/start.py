@@ -93,7 +93,7 @@ def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions
 def _start_others(
     words: Sequence[str], parallel: ParallelOptions, allowed: set[int], on_failure: _OnFailure
 ) -> ChildExits:
-    """This node's other ranks, to divide the `allowed` CPUs, and where it is told when one ends in failure.
+    """Start this node's other ranks on the `allowed` CPUs; the returned queue gets each that ends in failure.
 
     `on_failure` is called a little later.
     """

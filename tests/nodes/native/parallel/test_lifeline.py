@@ -29,7 +29,7 @@ address_and_nonce, rank, key, *words = sys.argv[1:]
 child_exits = queue.SimpleQueue()
 lifeline = Lifeline(address_and_nonce, int(rank), key, child_exits)
 if "loaded" in words:
-    lifeline.loaded()
+    lifeline.report_loaded()
 print("here", flush=True)
 for line in sys.stdin:
     if line.startswith("child"):
