@@ -19,13 +19,11 @@ from .....core.errors import EngineError
 from .failures import Failures
 from .lifeline import LENGTH_BYTES
 from .messages import MAX_LINE_BYTES, WELCOME, ChildExits, Gone, Hello, Loaded, decode_hello, decode_message, make_proof
+from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 
-_HELLO_S = 5.0  # for a caller to say who it is
 _MOST_STRANGERS = 64  # who have not yet; then the first of them goes
-_LOADING_S = 30.0  # of silence, from a rank that loads: PyTorch may hold Python's lock for seconds
-_LOADED_S = 5.0
 _SEND_S = 30.0  # for a message to fit into a connection's buffers
-_TICK_S, _SHORT_TICK_S = 1.0, 0.05
+_SHORT_TICK_S = 0.05
 _READ_BYTES = 1 << 16
 
 
@@ -34,9 +32,9 @@ class _Connection:
     """A connection, and who speaks on it: nobody until it has said Hello."""
 
     connection: socket.socket
+    patience_s: float
     rank: int | None = None
     host: str = ""
-    patience_s: float = _HELLO_S
     silent_s: float = 0.0
     unread: bytes = b""
 
@@ -45,10 +43,17 @@ class FailureDetector:
     """Accepts the lifelines of all other ranks, and calls `on_failure` with an EngineError when one is gone."""
 
     def __init__(
-        self, address: str, others: int, key: str, child_exits: ChildExits, on_failure: Callable[[EngineError], None]
+        self,
+        address: str,
+        others: int,
+        key: str,
+        child_exits: ChildExits,
+        on_failure: Callable[[EngineError], None],
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
     ) -> None:
-        """`child_exits` are those of this process's children."""
+        """Listen at `address` for so many other ranks; `child_exits` are those of this process's children."""
         self._others, self._key, self._child_exits, self._on_failure = others, key, child_exits, on_failure
+        self._timeouts = timeouts
         self._nonce = secrets.token_hex(16)
         self._listener = socket.create_server((address, 0))
         self._listener.setblocking(False)
@@ -95,7 +100,7 @@ class FailureDetector:
         with self._selector:
             while self.failure is None and not self._ending:
                 began = time.monotonic()
-                for key, _ in self._selector.select(_SHORT_TICK_S if self._failures else _TICK_S):
+                for key, _ in self._selector.select(_SHORT_TICK_S if self._failures else self._timeouts.tick_s):
                     if key.data is None:
                         self._accept()
                     elif key.data in self._callers:  # not dropped in this very tick
@@ -103,7 +108,7 @@ class FailureDetector:
                 self._record_child_exits()
                 # A process that was stopped for a while, as Slurm suspends jobs, has heard nothing then: no more than
                 # one tick counts.
-                self._count_silence(min(time.monotonic() - began, _TICK_S))
+                self._count_silence(min(time.monotonic() - began, self._timeouts.tick_s))
                 self._decide()
             self._stop_accepting()
 
@@ -114,7 +119,7 @@ class FailureDetector:
             time.sleep(_SHORT_TICK_S)
             return
         connection.setblocking(False)
-        caller = _Connection(connection)
+        caller = _Connection(connection, self._timeouts.hello_s)
         self._selector.register(connection, selectors.EVENT_READ, caller)
         self._callers.append(caller)
         strangers = [caller for caller in self._callers if caller.rank is None]
@@ -152,7 +157,8 @@ class FailureDetector:
         with suppress(OSError):  # the next reading will tell
             caller.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             caller.connection.sendall(WELCOME)
-        caller.rank, caller.host, caller.patience_s, caller.silent_s = hello.rank, hello.host, _LOADING_S, 0.0
+        caller.rank, caller.host = hello.rank, hello.host
+        caller.patience_s, caller.silent_s = self._timeouts.loading_s, 0.0
         self._ranks[hello.rank] = caller.connection
         if len(self._ranks) == self._others:
             self._stop_accepting()
@@ -178,7 +184,7 @@ class FailureDetector:
             return
         word = decode_message(said) or Gone(rank, caller.host, f"it says what nobody understands: {said!r}")
         if isinstance(word, Loaded):
-            caller.patience_s = _LOADED_S
+            caller.patience_s = self._timeouts.loaded_s
         else:
             self._record(word, is_own=word.rank == rank)
 

@@ -17,10 +17,9 @@ from contextlib import suppress
 
 from .....core.errors import EngineError
 from .messages import MAX_LINE_BYTES, WELCOME, ChildExits, Gone, Hello, Loaded, encode_line, make_proof
+from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 
-_HEARTBEAT_S = 1.0
 _CONNECT_S = 60.0
-_UNACKNOWLEDGED_MS = 10_000  # in which rank 0's node has acknowledged nothing that this rank has said: it has vanished
 LENGTH_BYTES = 8  # of a message to the ranks, before it; one of no bytes is a goodbye
 _MAX_REASON = 2000  # characters
 
@@ -28,12 +27,20 @@ _MAX_REASON = 2000  # characters
 class Lifeline:
     """Connection of a rank to rank 0: sends heartbeats, receives steps, and ends the process when rank 0 is gone."""
 
-    def __init__(self, address_and_nonce: str, rank: int, key: str, child_exits: ChildExits) -> None:
+    def __init__(
+        self,
+        address_and_nonce: str,
+        rank: int,
+        key: str,
+        child_exits: ChildExits,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    ) -> None:
         """Connect to rank 0 by its `FailureDetector.address_and_nonce`, and report to it the `child_exits`.
 
         Raises EngineError where rank 0 cannot be reached or refuses this rank.
         """
         address, _, nonce = address_and_nonce.partition(" ")
+        self._timeouts = timeouts
         host, _, port = address.rpartition(":")
         self._rank, self._host, self._child_exits = rank, socket.gethostname(), child_exits
         try:
@@ -48,7 +55,9 @@ class Lifeline:
             raise EngineError(f"rank {rank}: rank 0 at {address} does not take it: {why}")
         self._connection.settimeout(None)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+        self._connection.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * timeouts.unacknowledged_s)
+        )
         self._sending = threading.Lock()
         self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         for work in (self._send_heartbeats, self._receive):
@@ -73,7 +82,7 @@ class Lifeline:
     def _send_heartbeats(self) -> None:
         while True:
             try:
-                said = encode_line(self._child_exits.get(timeout=_HEARTBEAT_S))
+                said = encode_line(self._child_exits.get(timeout=self._timeouts.heartbeat_s))
             except queue.Empty:
                 said = b"\n"
             self._send(said)
@@ -91,6 +100,6 @@ class Lifeline:
         except ConnectionError:  # reset
             pass
         except OSError as error:
-            why = f"rank 0's node has not answered for {_UNACKNOWLEDGED_MS / 1000:.0f} s: {error.strerror}"
+            why = f"rank 0's node has not answered for {self._timeouts.unacknowledged_s:.0f} s: {error.strerror}"
         print(f"error: {why}", file=sys.stderr, flush=True)
         os._exit(1)
