@@ -6,6 +6,7 @@ python program.py MODEL OPTIONS(json) STEPS(json) PLACE(json) OUT
 import json
 import queue
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,8 +16,8 @@ from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions, ParallelOptions
 
 
-def main() -> None:
-    model, given, steps, place, out = sys.argv[1:]
+def main(argv: Sequence[str]) -> None:
+    model, given, steps, place, out = argv
     options, where = EngineOptions(model=Path(model), **json.loads(given)), ParallelOptions(**json.loads(place))
     if where.rank:
         run_follower(options, where, queue.SimpleQueue())
@@ -27,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """One rank that sums or exchanges what it is told to, over and over if need be: leaves what it has found.
 
-python sums.py PLACE(json) SIZES(json) DTYPE OUT          sums, as tensors
+python sums.py PLACE(json) SIZES(json) DTYPES OUT         sums, as tensors by dtype
 python sums.py PLACE(json) rows ROWS(json) OUT            rows that it has got, of ROWS[from][to] to each
 python sums.py PLACE(json) lost                           says "waiting", and the error that ends its wait
 python sums.py PLACE(json) forever                        says "summing"
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,9 +25,9 @@ def share_of(rank: int, size: int) -> torch.Tensor:
     return numbers * 10 ** (rank % 3)
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    place, what, *rest = json.loads(sys.argv[1]), *sys.argv[2:]
+    place, what, *rest = json.loads(argv[0]), *argv[1:]
     where = ParallelOptions(**place)
     ranks = Ranks(where, torch.device("cpu"), 1)
     if what == "lost":
@@ -47,9 +48,12 @@ def main() -> None:
         ranks.all_reduce_min(0)
         os._exit(0)
     else:
-        dtype, out = rest
-        shares = [share_of(where.rank, size).to(getattr(torch, dtype)) for size in json.loads(what)]
-        torch.save([ranks.all_reduce(share) for share in shares], Path(out) / f"{where.rank}.pt")
+        dtypes, out = rest
+        by_dtype = {}
+        for dtype in dtypes.split(","):
+            shares = [share_of(where.rank, size).to(getattr(torch, dtype)) for size in json.loads(what)]
+            by_dtype[dtype] = [ranks.all_reduce(share) for share in shares]
+        torch.save(by_dtype, Path(out) / f"{where.rank}.pt")
         ranks.all_reduce_min(0)  # rank 0 has what the others meet at
         os._exit(0)  # gloo's threads may not end well
 
@@ -68,4 +72,4 @@ def lose(ranks: Ranks, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
