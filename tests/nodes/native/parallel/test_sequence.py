@@ -14,8 +14,8 @@ from slurminfer.nodes.native.model.parallel.partial_attention import attend_in_s
 from slurminfer.nodes.native.model.parallel.sequence import HeldKeys, merge_partial
 
 from ..model.conftest import make_model
-from ..model.test_linears import relative_error, to_awq
-from .test_parallel import OPTIONS, Steps, alone, together
+from ..model.test_linears import to_awq
+from .test_parallel import OPTIONS, Steps, alone, compare, together
 
 BLOCK = OPTIONS["block_size"]
 LONGEST = 200
@@ -45,13 +45,6 @@ def random_steps(seed: int, steps: int = 10) -> Steps:
                 done[line] += count
         found.append(step or [(words[0][:1], 0, [free[0]], 1)])
     return found
-
-
-def compare(found: list[torch.Tensor], expected: list[torch.Tensor], most: float) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        assert relative_error(one, other.double()) < most if len(one) else True
 
 
 @pytest.mark.parametrize(
