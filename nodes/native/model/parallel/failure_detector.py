@@ -182,11 +182,11 @@ class FailureDetector:
         caller.silent_s = 0.0
         if not said:
             return
-        word = decode_message(said) or Gone(rank, caller.host, f"it says what nobody understands: {said!r}")
-        if isinstance(word, Loaded):
+        message = decode_message(said) or Gone(rank, caller.host, f"it says what nobody understands: {said!r}")
+        if isinstance(message, Loaded):
             caller.patience_s = self._timeouts.loaded_s
         else:
-            self._record(word, is_own=word.rank == rank)
+            self._record(message, is_own=message.rank == rank)
 
     def _record_child_exits(self) -> None:
         with suppress(queue.Empty):

@@ -2,7 +2,7 @@
 
 from .messages import Gone
 
-_WORD_S = 1.0  # within which somebody may know why a rank is gone
+_REASON_S = 1.0  # within which somebody may know why a rank is gone
 
 
 class Failures:
@@ -22,7 +22,7 @@ class Failures:
     def record(self, gone: Gone, now: float, is_own: bool = False) -> None:
         """Add a failure. The reason of the rank itself (`is_own`) wins, then the first that anybody gives."""
         if not self._gone:
-            self._decide_at = now + _WORD_S
+            self._decide_at = now + _REASON_S
         known = self._gone.get(gone.rank)
         if known is None or not known.reason or is_own:
             self._gone[gone.rank] = gone

@@ -1,6 +1,6 @@
 """A rank's connection to rank 0, which tells at once when the rank is gone, and why.
 
-Each rank but 0 keeps one and says every second that it lives; a last word says why it ends. A process that dies closes
+Each rank but 0 keeps one and sends a heartbeat every second, and its reason if it fails. A process that dies closes
 its connection; one that is stopped, or whose node is gone, falls silent. Collectives alone would tell of it only in the
 next step, and never which rank it was. Rank 0's side is failure_detector.py.
 

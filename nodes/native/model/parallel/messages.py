@@ -35,12 +35,12 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
 
 ChildExits: TypeAlias = "queue.SimpleQueue[Gone]"  # of this process's children
 _hello: msgspec.json.Decoder[Hello] = msgspec.json.Decoder(Hello)
-_word: msgspec.json.Decoder[Loaded | Gone] = msgspec.json.Decoder(Loaded | Gone)
+_message: msgspec.json.Decoder[Loaded | Gone] = msgspec.json.Decoder(Loaded | Gone)
 
 
-def encode_line(word: Hello | Loaded | Gone) -> bytes:
+def encode_line(message: Hello | Loaded | Gone) -> bytes:
     """Encode a message as one line of JSON."""
-    return msgspec.json.encode(word) + b"\n"
+    return msgspec.json.encode(message) + b"\n"
 
 
 def decode_hello(said: bytes) -> Hello | None:
@@ -54,7 +54,7 @@ def decode_hello(said: bytes) -> Hello | None:
 def decode_message(said: bytes) -> Loaded | Gone | None:
     """Decode a Loaded or Gone; None for anything else."""
     try:
-        return _word.decode(said)
+        return _message.decode(said)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
