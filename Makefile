@@ -52,7 +52,7 @@ test: lint sandbox-packages .triton/.installed
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/python -m pytest $(INTERPRETED)
 
 # The kernels for GPUs, interpreted on a CPU. Triton lies beside the environment, as its interpreter wants an older NumPy.
-INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/model/parallel/test_sequence_batch.py
+INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/parallel/test_sequence_batch.py
 
 .triton/.installed: requirements/triton.txt | .venv/.installed
 	$(BIN)/pip install --quiet --upgrade --target .triton -r requirements/triton.txt

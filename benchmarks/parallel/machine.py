@@ -81,7 +81,7 @@ def main(rendezvous: str, what: str, rank: int) -> None:
     ranks = Ranks(ParallelOptions(**kind, local_rank=rank, rendezvous=rendezvous), torch.device("cpu"), 1)
     timed = _sum if what == "sums" else _message
     found = [(size, timed(ranks, torch.zeros(1, size // 4))) for size in _SIZES]
-    ranks.least(0)
+    ranks.all_reduce_min(0)
     if rank == 0:
         print(json.dumps(found), flush=True)
     os._exit(0)  # gloo's threads may not end well
@@ -93,7 +93,7 @@ def _sum(ranks: Ranks, x: torch.Tensor) -> float:
     for _ in range(_BLOCKS):
         before = ranks.seconds
         for _ in range(_CALLS):
-            ranks.reduce(x)
+            ranks.all_reduce(x)
         found.append((ranks.seconds - before) / _CALLS)
     return median(found)
 
@@ -105,10 +105,10 @@ def _message(ranks: Ranks, x: torch.Tensor) -> float:
         began = time.perf_counter()
         for _ in range(_CALLS):
             if ranks.place.rank == 0:
-                ranks.hand_on(x)
-                ranks.receive(ranks.expect(rows, [width]))
+                ranks.send_to_next_stage(x)
+                ranks.wait_logits(ranks.irecv_logits(rows, [width]))
             else:
-                ranks.deliver(ranks.take_over(rows, width, x.dtype), [width])
+                ranks.gather_logits(ranks.recv_from_previous_stage(rows, width, x.dtype), [width])
         found.append((time.perf_counter() - began) / _CALLS / 2)
     return median(found)
 
