@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from slurminfer.core.files import write_atomic
 from slurminfer.jobs.evaluate.evaluate import evaluate
-from slurminfer.jobs.evaluate.worker import Result, Task
+from slurminfer.jobs.evaluate.task import EngineResult, EvaluateTask
 from slurminfer.nodes.native.perplexity import Perplexity
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.awq.calibration import calibration_tokens
@@ -45,7 +45,7 @@ from slurminfer.quant.models import resolve
 from slurminfer.quant.progress import silent
 from slurminfer.quant.texts import read_text
 
-from ..engine.compare import MIB, machine
+from ..machine import MIB, machine
 from ..npm_models import stories15m, tinyllama
 
 RESULTS = Path(__file__).parents[1] / "results" / "quant.json"
@@ -103,7 +103,7 @@ def perplexity(
     tokenizer = Tokenizer(model)
     begins = tokenizer.encode("a", add_special_tokens=True)[:1] == [tokenizer.bos_id]
     tokens = tokenizer.encode(read_text(text), add_special_tokens=False)[skip:][: windows * (WINDOW - begins)]
-    task = Task(
+    task = EvaluateTask(
         model=str(model),
         options={"dtype": dtype},
         tokens=tuple(tokens),
@@ -114,7 +114,7 @@ def perplexity(
     )
     argv = [sys.executable, "-m", "slurminfer.jobs.evaluate.worker"]
     done = subprocess.run(argv, input=msgspec.json.encode(task), stdout=subprocess.PIPE, check=True)
-    return Perplexity(msgspec.json.decode(done.stdout, type=Result).losses)
+    return Perplexity(msgspec.json.decode(done.stdout, type=EngineResult).losses)
 
 
 def round_to_nearest(model: Path, out: Path, group_size: int) -> None:
