@@ -32,7 +32,7 @@ def resident_bytes(status: Path = _STATUS) -> int:
 
 
 def device_files(devices: Path = DEVICES) -> list[Path]:
-    """The device files of NVIDIA's GPUs in the order of their numbers; asking CUDA would take memory on each of them."""
+    """The device files of NVIDIA's GPUs in the order of their numbers. Asking CUDA would take memory on each."""
     numbers = (path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*"))
     return [devices / f"nvidia{number}" for number in sorted(int(number) for number in numbers if number.isdigit())]
 

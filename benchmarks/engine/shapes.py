@@ -51,6 +51,7 @@ def random_qwen() -> Path:
 def measure(
     model: Path, small: Path, gguf: Path | None, peers: Mapping[str, str], rounds: int
 ) -> Sequence[Mapping[str, Any]]:
+    """Runs of all engines but transformers, in turns."""
     compared = [entry for entry in entries(model, small, gguf, peers) if entry.engine != "transformers"]
     return compare(compared, questions(model), rounds, CONTEXT)
 

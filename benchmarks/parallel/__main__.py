@@ -80,13 +80,14 @@ class Found:
 
 
 def kinds() -> list[Kind]:
+    """SmolLM2-135M in float32, bfloat16 and 4 bits."""
     model = resolve("demo")
     small = quantized(model, "smollm2", "--group-size=64")
     return [Kind("float32", model, "float32"), Kind("bfloat16", model, "bfloat16"), Kind("4 bits", small, "bfloat16")]
 
 
 def equal_share(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> float:
-    """Of all tokens, those before an answer first differs from the other's."""
+    """The share of all tokens that come before an answer first differs from the other's."""
     same = total = 0
     for left, right in zip(one, other, strict=True):
         total += len(left)

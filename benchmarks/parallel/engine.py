@@ -50,10 +50,12 @@ class RankLayout:
 
     @property
     def ranks(self) -> int:
+        """Processes in all."""
         return self.tensor * self.pipeline * self.sequence
 
     @property
     def flags(self) -> tuple[str, ...]:
+        """The engine's options for it."""
         if self.ranks == 1:
             return ()
         each = {"tensor": self.tensor, "pipeline": self.pipeline, "sequence": self.sequence}

@@ -37,7 +37,7 @@ def shared_memory() -> Way:
 
 
 def gloo(*where: str) -> Way:
-    """The same of two ranks over gloo, by `slurminfer bench comm`, which keeps it in the site profile."""
+    """All-reduce and message of two ranks over gloo, by `slurminfer bench comm`, which keeps it in the site profile."""
     argv = [sys.executable, "-m", "slurminfer", "bench", "comm", *where, "--backend=gloo", "--seconds=2", "--json"]
     sizes = ",".join(map(str, _SIZES))
     said = subprocess.run([*argv, "--sizes", sizes], env=GIVEN, check=True, stdout=subprocess.PIPE).stdout
@@ -60,6 +60,7 @@ def _measured(what: str) -> list[tuple[int, float]]:
 
 
 def main(rendezvous: str, what: str, rank: int) -> None:
+    """Be one of the two ranks; rank 0 prints bytes and seconds as JSON."""
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[rank % len(cpus)]})
     torch.set_num_threads(1)

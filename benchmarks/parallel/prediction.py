@@ -50,7 +50,7 @@ def readers(layout: RankLayout, cpus: int) -> int:
 
 
 def predict(layout: RankLayout, weights: int, model: ModelConfig, batch: int, machine: Machine) -> Predicted:
-    """Of steps that read `weights` bytes in all and decode `batch` sequences."""
+    """Predict steps that read `weights` bytes in all and decode `batch` sequences."""
     stages, in_flight = layout.pipeline, min(layout.pipeline, batch)
     rows = batch / in_flight
     alone = machine.between is None or layout.ranks == 1  # on a node; else every node has half of the ranks

@@ -66,7 +66,7 @@ def ours(model: Path, out: Path, samples: int, length: int, group_size: int, tex
 
 
 def theirs(model: Path, out: Path, samples: Sequence[Sequence[int]], group_size: int, layers: int) -> dict[str, Any]:
-    """The same with AutoAWQ; all layers if `layers` is 0, else its first ones and no checkpoint."""
+    """Quantize with AutoAWQ; all layers if `layers` is 0, else its first ones and no checkpoint."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(samples, file)
         file.flush()
@@ -221,6 +221,7 @@ def main() -> None:
 
 
 def ratios(record: dict[str, Any]) -> dict[str, float]:
+    """What is compared, by name; AutoAWQ's perplexity only where it quantized all layers."""
     seconds, stories = record["against_autoawq"]["seconds"], record["stories15M"]["perplexity"]
     found = {
         "awq_time_vs_autoawq": seconds["ours"] / seconds["autoawq"],
@@ -234,6 +235,7 @@ def ratios(record: dict[str, Any]) -> dict[str, float]:
 
 
 def report(record: dict[str, Any]) -> None:
+    """Print the ratios as a table, and the figures behind them."""
     goals = {"awq_time_vs_autoawq": "at most 0.1", "ppl_vs_autoawq": "at most 1.005", "ppl_vs_fp32": "below RTN's"}
     table = Table("ratio", "found", "goal")
     for name, value in record["ratios"].items():

@@ -32,7 +32,7 @@ def event() -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-class Engine:
+class StreamSource:
     """What writes to all streams at once."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Engine:
 class Upstream(asyncio.Protocol):
     """One connection to the engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: StreamSource) -> None:
         self._engine, self._got, self.paused = engine, b"", False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,7 +137,7 @@ async def open_streams(url: str, key: str, count: int) -> list[Client]:
 
 
 async def main() -> None:
-    engine = Engine()
+    engine = StreamSource()
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
         server = await asyncio.get_running_loop().create_server(lambda: Upstream(engine), sock=sock)
         print(sock.getsockname()[1], flush=True)

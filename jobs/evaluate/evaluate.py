@@ -35,8 +35,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure all VARIANTS on `windows` pieces of a text (see texts.read_text).
 
-    Writes evaluation.json and, with matplotlib, evaluation.png into `quantized`. Raises UsageError where the two cannot be compared,
-    ModelError for what is wrong with one of them or with the text, EngineError where an engine fails.
+    Writes evaluation.json and, with matplotlib, evaluation.png into `quantized`. Raises UsageError where the two cannot
+    be compared, ModelError for what is wrong with one of them or with the text, EngineError where an engine fails.
     """
     if not os.access(quantized, os.W_OK):
         raise UsageError(f"cannot write evaluation.json and evaluation.png into {quantized}: copy the model first")

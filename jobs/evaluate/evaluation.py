@@ -15,7 +15,10 @@ BATCHES = (1, 16)  # sequences that are decoded together
 
 
 class LinearError(msgspec.Struct, frozen=True, kw_only=True):
-    """The errors of one linear layer: ||X dW^T||^2 / ||X W^T||^2 on the calibration inputs X, for dW by two ways of rounding."""
+    """The errors of one linear layer on the calibration inputs X, by two ways of rounding that change W by dW.
+
+    ||X dW^T||^2 / ||X W^T||^2.
+    """
 
     error: float  # as it was quantized
     rtn_error: float  # round to nearest

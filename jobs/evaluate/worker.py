@@ -1,4 +1,4 @@
-"""`python -m slurminfer.jobs.evaluate.worker`: one measured engine. An `EvaluateTask` as JSON in, an `EngineResult` out.
+"""`python -m slurminfer.jobs.evaluate.worker`: one engine is measured. An `EvaluateTask` in, an `EngineResult` out.
 
 Every engine is a process of its own, so that peak memory is that engine's and nothing of one stays for the next.
 """

@@ -26,7 +26,7 @@ class Asked:
     time: str | None = None
 
     def given(self, *names: str) -> list[str]:
-        """Of these options, those that were given, as they are written."""
+        """Those of the named options that were given, as they are written, such as "--nodes"."""
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
 
@@ -46,6 +46,7 @@ class Step:
 
     @property
     def ranks(self) -> int:
+        """How many there are on all nodes."""
         return self.nodes * self.ranks_per_node
 
 
@@ -58,6 +59,7 @@ class Job:
 
     @property
     def ranks(self) -> int:
+        """How many there are on all nodes."""
         return self.spec.nodes * self.ranks_per_node
 
 

@@ -13,7 +13,8 @@ def make_original(directory: Path, *, bos: bool = False, context: int = 96) -> N
 
     config = LlamaConfig(
         vocab_size=257, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=context, bos_token_id=256, eos_token_id=None, initializer_range=0.2,
+        num_key_value_heads=2, max_position_embeddings=context, bos_token_id=256, eos_token_id=None,
+        initializer_range=0.2,
     )  # fmt: skip
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(directory)
