@@ -112,8 +112,8 @@ class Group:
         tensor = self._zeros(elements)
         return tensor.nbytes, self._ping_pong(tensor) if operation == "send_recv" else lambda: dist.all_reduce(tensor)
 
-    def leave(self) -> None:
-        """Rank 0 goes last: the others meet at it."""
+    def shutdown(self) -> None:
+        """End the group when all ranks have called it. Rank 0 goes last: it holds the store."""
         import torch.distributed as dist
 
         self.barrier()

@@ -56,7 +56,7 @@ def measure(task: CommTask, group: Group) -> CommProfile | None:
     import torch
 
     measured = {operation: _points(operation, group, task) for operation in get_args(Operation)}
-    group.leave()
+    group.shutdown()
     if group.rank:
         return None
     local = os.environ.get("SLURMINFER_LOCAL") == "1"
