@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .machine import resident_bytes
 from .slurm_env import is_local, memory_limits
 
 
@@ -24,7 +25,7 @@ def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> in
 
 
 def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:
-    used = _resident_bytes(root / "proc/self/status")
+    used = resident_bytes(root / "proc/self/status")
     return [*_cgroup_bytes(root), *(max(limit - used, 0) for limit in memory_limits(env))]
 
 
@@ -32,11 +33,6 @@ def _machine_bytes(meminfo: Path) -> int:
     """MemAvailable: free memory and what the kernel can reclaim."""
     lines = meminfo.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
-
-
-def _resident_bytes(status: Path) -> int:
-    lines = status.read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
 
 
 def _cgroup_bytes(root: Path) -> Iterator[int]:

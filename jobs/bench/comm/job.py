@@ -100,7 +100,7 @@ def request(where: Job, folder: Path) -> JobRequest:
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """Bytes of "1K,64K,1M". Raises UsageError."""
+    """The bytes that a list such as "1K,64K,1M" names, rising. Raises UsageError."""
     found = [_SIZE.fullmatch(part.strip()) for part in text.split(",")]
     numbers = {int(match[1]) * _UNITS[match[2]] for match in found if match}
     if not all(found) or len(numbers) < 2 or min(numbers) < _SMALLEST:

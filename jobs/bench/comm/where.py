@@ -27,7 +27,7 @@ class Asked:
     time: str | None = None
 
     def given(self, *names: str) -> list[str]:
-        """Of these options, those that were given, as they are written."""
+        """Those of the named options that were given, as they are written, such as "--nodes"."""
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
 
@@ -47,6 +47,7 @@ class Step:
 
     @property
     def ranks(self) -> int:
+        """How many there are on all nodes."""
         return self.nodes * self.ranks_per_node
 
 
@@ -59,6 +60,7 @@ class Job:
 
     @property
     def ranks(self) -> int:
+        """How many there are on all nodes."""
         return self.spec.nodes * self.ranks_per_node
 
 

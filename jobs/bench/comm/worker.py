@@ -56,7 +56,7 @@ def measure(task: CommTask, group: Group) -> CommProfile | None:
     import torch
 
     measured = {operation: _points(operation, group, task) for operation in get_args(Operation)}
-    group.leave()
+    group.shutdown()
     if group.rank:
         return None
     return CommProfile(
@@ -81,10 +81,10 @@ def _points(operation: Operation, group: Group, task: CommTask) -> list[CommPoin
     began, share = time.monotonic(), task.seconds / 2 / len(task.sizes)
     for size in task.sizes:
         count, call = group.prepare(operation, size)
-        group.line_up()
+        group.barrier()
         first = group.time(call, 1)
         left = task.seconds - (time.monotonic() - began)
-        if not group.agree(len(points) < _FEWEST_SIZES or first * _FEWEST_CALLS < left):
+        if not group.broadcast(len(points) < _FEWEST_SIZES or first * _FEWEST_CALLS < left):
             break
         seconds = _time(group, call, share)
         points.append(CommPoint(count, seconds / 2 if operation == "send_recv" else seconds))
@@ -95,10 +95,10 @@ def _time(group: Group, call: Call, budget_s: float) -> float:
     """Median over blocks of calls of the seconds that one takes."""
     group.time(call, _WARM_UP)
     once = group.time(call, _TRIAL)
-    calls = group.agree(min(max(round(_BLOCK_S / once), 1), _MOST_CALLS))
+    calls = group.broadcast(min(max(round(_BLOCK_S / once), 1), _MOST_CALLS))
     began, times = time.monotonic(), list[float]()
-    while group.agree(not times or (len(times) < _MOST_BLOCKS and time.monotonic() - began < budget_s)):
-        group.line_up()
+    while group.broadcast(not times or (len(times) < _MOST_BLOCKS and time.monotonic() - began < budget_s)):
+        group.barrier()
         times += [group.time(call, calls) for _ in range(_FEWEST_BLOCKS)]
     return median(times)
 
