@@ -2,10 +2,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
+.PHONY: help install demo test check lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
+	@echo "make check          check style and types, run the tests that need no process and no Slurm (while working)"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
@@ -47,9 +48,17 @@ lint: .venv/.installed-dev
 sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
+# Tests wait more than they compute, so there are more workers than cores. Each has a Slurm sandbox of its own.
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 10
+
 test: lint sandbox-packages .triton/.installed
-	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/python -m pytest $(INTERPRETED)
+	$(PYTEST)
+	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED)
+
+# What to run while working: style, types, and the tests that start no process and no Slurm.
+check: lint
+	$(PYTEST) -m "not process and not slurm"
 
 # The kernels for GPUs, interpreted on a CPU. Triton lies beside the environment, as its interpreter wants an older NumPy.
 INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/parallel/test_sequence_batch.py

@@ -15,7 +15,7 @@ from statistics import median
 import msgspec
 import torch
 
-from slurminfer.core.site import CommPoint, CommProfile
+from slurminfer.core.site.communication import CommPoint, CommProfile
 from slurminfer.core.sockets import hold_port
 from slurminfer.jobs.bench.comm.fit import fit
 from slurminfer.nodes.native.model.parallel.ranks import Ranks

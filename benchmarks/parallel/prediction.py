@@ -8,7 +8,7 @@ stages         (p-1) messages and one of logits; of m steps in flight, all take 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slurminfer.core.site import CommFit
+from slurminfer.core.site.communication import CommFit
 from slurminfer.quant.checkpoint.config import ModelConfig
 
 from .engine import RankLayout

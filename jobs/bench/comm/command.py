@@ -6,7 +6,7 @@ ranks (ranks.py), which meet (group.py) and measure (worker.py); lines through t
 
 import sys
 
-from ....core.site import encode_comm, write_comm
+from ....core.site.store import encode_comm, write_comm
 from ...serve import console
 from . import job
 from .table import print_comm

@@ -13,7 +13,7 @@ import msgspec
 from ....core.address import interface_env, node_address
 from ....core.errors import CommunicationError
 from ....core.files import read_text, write_atomic
-from ....core.site import Backend, Operation
+from ....core.site.communication import Backend, Operation
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
     import torch

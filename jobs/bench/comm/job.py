@@ -20,7 +20,8 @@ from ....core.errors import CommunicationError, UsageError
 from ....core.files import claim, make_directory, read_text, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
 from ....core.paths import jobs_root
-from ....core.site import CommProfile, read_comm
+from ....core.site.communication import CommProfile
+from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank
 from ....quant.progress import Progress
 from ...launch.follow import no_result, until_ended

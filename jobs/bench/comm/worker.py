@@ -17,7 +17,8 @@ import msgspec
 
 from ....core.errors import SlurminferError
 from ....core.files import read_text, write_atomic
-from ....core.site import CommPoint, CommProfile, Operation, encode_comm
+from ....core.site.communication import CommPoint, CommProfile, Operation
+from ....core.site.store import encode_comm
 from ....core.slurm_env import is_local, local_task_rank, partition, task_rank
 from .fit import fit
 from .group import Call, CommTask, Group

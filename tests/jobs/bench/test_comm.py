@@ -17,7 +17,8 @@ import pytest
 
 from slurminfer.core.errors import CommunicationError, SlurmError, SpecError, UsageError
 from slurminfer.core.job import JobPhase, JobRequest, JobStatus
-from slurminfer.core.site import CommPoint, CommProfile, read_comms
+from slurminfer.core.site.communication import CommPoint, CommProfile
+from slurminfer.core.site.store import read_comms
 from slurminfer.core.spec import JobSpec
 from slurminfer.jobs.bench.comm.fit import fit
 from slurminfer.jobs.bench.comm.group import CommTask
