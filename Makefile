@@ -50,7 +50,7 @@ sandbox-packages: install
 
 # Tests wait more than they compute, so there are more workers than cores. Each has a Slurm sandbox of its own.
 WORKERS ?= 4
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 10
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 10
 
 test: lint sandbox-packages .triton/.installed
 	$(PYTEST)
