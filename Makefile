@@ -48,17 +48,21 @@ lint: .venv/.installed-dev
 sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
-# Tests wait more than they compute, so there are more workers than cores. Each has a Slurm sandbox of its own.
-WORKERS ?= 4
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 10
+# Tests wait more than they compute, so there are more workers than cores. Those of a Slurm sandbox run one after the
+# other, beside the rest; what they print comes last.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+SLURM_LOG := .slurm-tests.log
 
 test: lint sandbox-packages .triton/.installed
-	$(PYTEST)
+	@$(BIN)/python -m pytest -m sandbox --durations 10 > $(SLURM_LOG) 2>&1 & sandbox=$$!; \
+	$(PYTEST) -m "not sandbox"; others=$$?; \
+	wait $$sandbox; sandbox=$$?; cat $(SLURM_LOG); exit $$((sandbox | others))
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED)
 
 # What to run while working: style, types, and the tests that start no process and no Slurm.
 check: lint
-	$(PYTEST) -m "not process and not slurm"
+	$(PYTEST) -m "not process and not slurm and not sandbox"
 
 # The kernels for GPUs, interpreted on a CPU. Triton lies beside the environment, as its interpreter wants an older NumPy.
 INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/parallel/test_sequence_batch.py
@@ -100,4 +104,4 @@ bench-router: .venv/.installed-dev .venv-sglang-router/.installed
 	$(BIN)/python -m benchmarks.router --sglang-router .venv-sglang-router/bin/python
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build demo .mypy_cache .ruff_cache .pytest_cache .slurm-tests.log

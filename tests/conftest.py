@@ -21,29 +21,17 @@ PROCESSES = (
     "nodes/native/speculative", "jobs/bench", "jobs/evaluate", "jobs/quantize", "jobs/launch", "quant/legacy",
     "quant/awq/test_quantize.py", "router/test_main.py", "slurm/test_sandbox.py",
 )  # fmt: skip
-# Files that take longest come first, so that no worker is left alone with one of them at the end.
-LONGEST = ("serve/test_parallel_serve", "serve/test_memory_limit", "integration/test_local", "bench/test_engine")
 SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what each test needs; keep those of a Slurm sandbox, and those of a file, on one worker of pytest-xdist."""
+    """Mark each test with what it needs, as far as its place and its fixtures tell."""
     tests = Path(__file__).parent
     for item in items:
-        path = item.path.relative_to(tests).as_posix()
-        if path.startswith(PROCESSES):
+        if item.path.relative_to(tests).as_posix().startswith(PROCESSES):
             item.add_marker(pytest.mark.process)
-        in_slurm = "sandbox" in getattr(item, "fixturenames", ()) or item.get_closest_marker("slurm")
-        item.add_marker(pytest.mark.xdist_group("slurm" if in_slurm else path))
-
-    def rank(item: pytest.Item) -> int:
-        group = item.get_closest_marker("xdist_group")
-        assert group is not None
-        name: str = group.args[0]
-        return 0 if name == "slurm" else next((1 for long in LONGEST if long in name), 2)
-
-    items.sort(key=rank)
+        if {"sandbox", "sandbox_directory"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.sandbox)
 
 
 @pytest.fixture(scope="session")
