@@ -2,10 +2,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
+.PHONY: help install demo test check lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
+	@echo "make check          check style and types, run the tests that need no process and no Slurm (while working)"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
@@ -47,12 +48,24 @@ lint: .venv/.installed-dev
 sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
+# Tests wait more than they compute, so there are more workers than cores. Those of a Slurm sandbox run one after the
+# other, beside the rest; what they print comes last.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+SLURM_LOG := .slurm-tests.log
+
 test: lint sandbox-packages .triton/.installed
-	$(BIN)/python -m pytest
-	TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/python -m pytest $(INTERPRETED)
+	@$(BIN)/python -m pytest -m sandbox --durations 10 > $(SLURM_LOG) 2>&1 & sandbox=$$!; \
+	$(PYTEST) -m "not sandbox"; others=$$?; \
+	wait $$sandbox; sandbox=$$?; cat $(SLURM_LOG); exit $$((sandbox | others))
+	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED)
+
+# What to run while working: style, types, and the tests that start no process and no Slurm.
+check: lint
+	$(PYTEST) -m "not process and not slurm and not sandbox"
 
 # The kernels for GPUs, interpreted on a CPU. Triton lies beside the environment, as its interpreter wants an older NumPy.
-INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/model/parallel/test_sequence_batch.py
+INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/parallel/test_sequence_batch.py
 
 .triton/.installed: requirements/triton.txt | .venv/.installed
 	$(BIN)/pip install --quiet --upgrade --target .triton -r requirements/triton.txt
@@ -91,4 +104,4 @@ bench-router: .venv/.installed-dev .venv-sglang-router/.installed
 	$(BIN)/python -m benchmarks.router --sglang-router .venv-sglang-router/bin/python
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build demo .mypy_cache .ruff_cache .pytest_cache .slurm-tests.log

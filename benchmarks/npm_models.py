@@ -44,7 +44,7 @@ def stories15m() -> Path:
 
 
 def tinyllama() -> Path:
-    """The same of TinyLlama-1.1B-Chat, 322 MB to download."""
+    """The directory of TinyLlama-1.1B-Chat, fetched (322 MB) and converted the first time."""
     return resolve(str(tinyllama_gguf()))
 
 

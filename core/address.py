@@ -1,12 +1,14 @@
-"""Where the programs of one node listen."""
+"""Where the programs of one node listen, and which network interface they use."""
 
 import os
 import socket
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 import psutil
 
 from .errors import SpecError
+from .slurm_env import is_local
 
 INTERFACE = "SLURMINFER_INTERFACE"  # a user's word for which network to use
 
@@ -16,7 +18,7 @@ _ANYWHERE = ("192.0.2.1", 9)  # RFC 5737: documentation only; no packet is sent
 
 
 def node_address() -> str:
-    """The IPv4 address of this node that the other nodes use; loopback if SLURMINFER_LOCAL=1.
+    """The IPv4 address of this node that the other nodes use; loopback for local workers.
 
     By default it is what the own hostname resolves to. SLURMINFER_INTERFACE=ib0 takes that interface's: for clusters
     whose hostnames belong to a slow management network. Raises SpecError if that has none.
@@ -24,7 +26,7 @@ def node_address() -> str:
     One address, not 0.0.0.0: compute nodes often have a public or management interface as well, and the key travels
     unencrypted. It serves the node itself too, so 127.0.0.1 besides would only be a second port to lose.
     """
-    if os.environ.get("SLURMINFER_LOCAL") == "1":
+    if is_local():
         return "127.0.0.1"
     chosen = os.environ.get(INTERFACE)
     if chosen:
@@ -43,6 +45,18 @@ def interface_of(address: str) -> str | None:
     if exact is None and ip_address(address).is_loopback:  # which has one address, and answers to 127.0.0.0/8
         return next((name for name, own in addresses.items() if any(ip_address(one).is_loopback for one in own)), None)
     return exact
+
+
+def interface_env(address: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What keeps NCCL and Gloo to the network of `address`; by themselves they may choose another, or loopback.
+
+    What the user has set stays.
+    """
+    interface = interface_of(address)
+    if interface is None:
+        return {}
+    wanted = {"NCCL_SOCKET_IFNAME": f"={interface}", "GLOO_SOCKET_IFNAME": interface}  # NCCL: without =, a prefix
+    return {name: value for name, value in wanted.items() if name not in environ}
 
 
 def _address_of(interface: str) -> str:

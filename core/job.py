@@ -1,6 +1,7 @@
 """A job as every launcher understands it, and what can be seen of one. Slurm and local mode both speak this."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,11 +10,26 @@ import msgspec
 
 
 class Entry(Protocol):
-    """What a job does: picklable, callable, and sayable as a command line."""
+    """What a job does: it can be pickled, called, and written as a command line."""
 
     def __call__(self) -> Any: ...
 
     def argv(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class RequeueableEntry:
+    """Base of entries whose job may go back to the queue. submitit pickles the entry."""
+
+    def checkpoint(self, *_: Any, **__: Any) -> Any:
+        """What submitit runs after a requeue: the same entry again. submitit calls it after the walltime signal."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def __call__(self) -> Any:
+        """Do what the job is for."""
+        raise NotImplementedError
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +61,11 @@ class JobPhase(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"  # nobody remembers the job
 
+    @property
+    def is_living(self) -> bool:
+        """Whether the job waits or runs."""
+        return self in (JobPhase.PENDING, JobPhase.RUNNING)
+
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One look at one job."""
@@ -72,3 +93,6 @@ class Launcher(Protocol):
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Ask the jobs to end; those that have ended are no error."""
+
+    def kill(self, ids: Sequence[str]) -> None:
+        """End at once the jobs that have not ended some time after `cancel`; those that have ended are no error."""

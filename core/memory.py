@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-_MIB = 1 << 20
+from .machine import resident_bytes
+from .slurm_env import is_local, memory_limits
 
 
 def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int:
@@ -17,36 +18,21 @@ def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> in
 
     Workers without Slurm share a machine, or the job that they are started in, with each other.
     """
-    if env.get("SLURMINFER_LOCAL") == "1":
+    if is_local(env):
         return None
     least = min(_job_bytes(root, env), default=None)
     return least if least is not None and least <= _machine_bytes(root / "proc/meminfo") else None
 
 
 def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:
-    used = _resident_bytes(root / "proc/self/status")
-    return [*_cgroup_bytes(root), *(max(limit - used, 0) for limit in _slurm_bytes(env))]
-
-
-def _slurm_bytes(env: Mapping[str, str]) -> Iterator[int]:
-    """What the job asked for on this node, in --mem or --mem-per-cpu (MiB in both; 0 is all of the node)."""
-    per_node, per_cpu = (env.get(f"SLURM_MEM_PER_{unit}", "") for unit in ("NODE", "CPU"))
-    if per_node.isdigit() and int(per_node):
-        yield int(per_node) * _MIB
-    cpus = env.get("SLURM_CPUS_ON_NODE", "")
-    if per_cpu.isdigit() and cpus.isdigit() and int(per_cpu):
-        yield int(per_cpu) * int(cpus) * _MIB
+    used = resident_bytes(root / "proc/self/status")
+    return [*_cgroup_bytes(root), *(max(limit - used, 0) for limit in memory_limits(env))]
 
 
 def _machine_bytes(meminfo: Path) -> int:
     """MemAvailable: free memory and what the kernel can reclaim."""
     lines = meminfo.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
-
-
-def _resident_bytes(status: Path) -> int:
-    lines = status.read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
 
 
 def _cgroup_bytes(root: Path) -> Iterator[int]:

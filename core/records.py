@@ -20,14 +20,14 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`workers/ID.json`, owned by the worker's agent. Times are Unix seconds."""
 
     version: int = VERSION
-    id: str
+    id: str  # POOL-SERIAL
     pool: str
     engine: str
     model: str
     state: WorkerState
     host: str
     job: str  # Slurm job id, or pid of the agent in local mode
-    epoch: int  # SLURM_RESTART_COUNT: rises with every requeue
+    epoch: int  # rises with every requeue of the job
     pid: int
     updated_at: float
     url: str | None = None  # http://ADDRESS:PORT, set before READY

@@ -84,6 +84,24 @@ class RunDirectory:
     def write_spec(self, spec: DeploymentSpec) -> None:
         files.write_atomic(self.spec_path, dump_spec(spec))
 
+    def read_serials(self) -> dict[str, int]:
+        """By pool the first serial that no worker has had; pools that never had a worker are missing."""
+        serials = files.read_json(self._serials_path) or {}
+        try:
+            return msgspec.convert(serials, dict[str, int])
+        except msgspec.ValidationError as error:
+            raise RunDirectoryError(f"{self._serials_path} is not a table of serials: {error}") from error
+
+    def take_serial(self, worker_id: str) -> None:
+        """Note that POOL-SERIAL has been given to a worker: no later worker gets it, whatever is stopped meanwhile.
+
+        For the process that holds the deployment's claim.
+        """
+        pool, _, serial = worker_id.rpartition("-")
+        serials = self.read_serials()
+        serials[pool] = max(serials.get(pool, 0), int(serial) + 1)
+        files.write_atomic(self._serials_path, msgspec.json.encode(serials).decode() + "\n")
+
     def read_router(self) -> RouterRecord | None:
         return _read(self.router_path, RouterRecord)
 
@@ -139,6 +157,10 @@ class RunDirectory:
                 (folder / name).unlink(missing_ok=True)
         self.router_path.unlink(missing_ok=True)
         self.deployment_path.unlink(missing_ok=True)
+
+    @property
+    def _serials_path(self) -> Path:
+        return self.path / "serials.json"
 
     def _worker_path(self, worker_id: str) -> Path:
         return self.workers_path / f"{worker_id}.json"

@@ -1,4 +1,4 @@
-"""What the data path asks of the kernel: enough sockets, and to hear of a node that died without a word."""
+"""Sockets: enough of them, ports that are kept for somebody, and connections that notice when a node has died."""
 
 import resource
 import socket
@@ -27,3 +27,27 @@ def allow_many_sockets() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def hold_port(address: str) -> socket.socket:
+    """A socket that is bound to a free port of `address`, and never listens: the port is `getsockname()[1]`.
+
+    While it is open, the kernel gives the port to no one else who asks for any, such as the other jobs of the node. An
+    engine that asks for just this one gets it, if it sets SO_REUSEADDR as servers do. So does anybody else who asks for
+    it: whoever listens first has it, and the caller tries another.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((address, 0))
+    return held
+
+
+def is_port_free(address: str, port: int) -> bool:
+    """Whether nobody listens on `port` now; whoever only holds it does not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True

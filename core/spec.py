@@ -4,7 +4,6 @@ Unknown keys and invalid values are SpecErrors that name the key, the value and 
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -116,6 +115,7 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     python: str | None = None  # interpreter of the environment that holds the engine; by default slurminfer's own
     extra_args: tuple[str, ...] = ()  # to the engine, as they are
     env: dict[str, str] = field(default_factory=dict)
+    model: ModelSpec | None = None  # by default that of [model]
 
     @property
     def time_s(self) -> int:
@@ -150,7 +150,7 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
     """A whole spec file."""
 
     name: str
-    model: ModelSpec
+    model: ModelSpec | None = None  # of the pools that have none of their own
     pool: tuple[PoolSpec, ...]
     router: RouterSpec = RouterSpec()
     speculative: SpeculativeSpec | None = None
@@ -161,18 +161,24 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
             return parse_time(self.router.time)
         return max(pool.time_s for pool in self.pool)
 
-    def workers(self) -> Iterator[tuple[str, PoolSpec]]:
-        """Every worker's id and pool; ids are unique within the deployment."""
-        for pool in self.pool:
-            for index in range(pool.workers):
-                yield f"{pool.name}-{index}", pool
+    def slots(self) -> list[PoolSpec]:
+        """The pool of every worker that the spec asks for, pool after pool. A slot is an index into this list."""
+        return [pool for pool in self.pool for _ in range(pool.workers)]
 
     def pool_of(self, worker_id: str) -> PoolSpec:
-        """The pool that `worker_id` belongs to. Raises SpecError for an id that the spec does not have."""
-        for known, pool in self.workers():
-            if known == worker_id:
+        """The pool of the worker POOL-SERIAL. Raises SpecError for an id that no worker of this spec can have."""
+        name, _, serial = worker_id.rpartition("-")
+        for pool in self.pool:
+            if pool.name == name and serial.isdecimal():
                 return pool
-        raise SpecError("pool", worker_id, "no worker of that id in this spec")
+        expected = f"expected POOL-SERIAL; pools: {', '.join(pool.name for pool in self.pool)}"
+        raise SpecError("worker", worker_id, expected)
+
+    def model_of(self, pool: PoolSpec) -> ModelSpec:
+        """The model that a pool's workers serve: its own, else that of [model]."""
+        model = pool.model or self.model
+        assert model is not None, "checked when the spec was read"
+        return model
 
 
 def load_spec(path: Path) -> DeploymentSpec:
@@ -231,7 +237,9 @@ def _check(spec: DeploymentSpec) -> None:
         _check_time(f"{key}.start_timeout", pool.start_timeout)
         if pool.drain_seconds >= pool.time_s:
             raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
-        _check_engine(key, spec.model, pool)
+        if pool.model is None and spec.model is None:
+            raise SpecError("model", None, f"missing; expected [model], or {key}.model")
+        _check_engine(key, spec, pool)
         check_layout(key, pool.layout)
         if spec.speculative is not None:
             _check_speculative(key, spec.speculative, pool)
@@ -277,15 +285,16 @@ def _check_speculative(key: str, speculative: SpeculativeSpec, pool: PoolSpec) -
         raise SpecError("speculative.draft_tokens", speculative.draft_tokens, most)
 
 
-def _check_engine(key: str, model: ModelSpec, pool: PoolSpec) -> None:
+def _check_engine(key: str, spec: DeploymentSpec, pool: PoolSpec) -> None:
+    model, where = spec.model_of(pool), "model" if pool.model is None else f"{key}.model"
     known_dtypes = _KV_CACHE_DTYPES[pool.engine]
     if model.kv_cache_dtype not in known_dtypes:
         expected = f"expected one of: {', '.join(known_dtypes)} (engine {pool.engine} of {key})"
-        raise SpecError("model.kv_cache_dtype", model.kv_cache_dtype, expected)
+        raise SpecError(f"{where}.kv_cache_dtype", model.kv_cache_dtype, expected)
     if pool.engine == "native":
         if model.quantization not in (None, *get_args(NativeQuantization)):
             known = f"engine native reads {', '.join(get_args(NativeQuantization))}; leave it out for what the model is"
-            raise SpecError("model.quantization", model.quantization, known)
+            raise SpecError(f"{where}.quantization", model.quantization, known)
     elif model.quantization == "gguf":
         cannot = f"engine {pool.engine} cannot read the blocks of a GGUF file; leave it out to have them converted"
-        raise SpecError("model.quantization", model.quantization, cannot)
+        raise SpecError(f"{where}.quantization", model.quantization, cannot)

@@ -16,11 +16,12 @@ from ..core.address import node_address
 from ..core.errors import RouterError
 from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
+from ..core.slurm_env import job_id, restart_count
 from ..core.sockets import allow_many_sockets
 from .api.app import Api
 from .fleet.registry import Registry
 from .metrics import Metrics
-from .policies.policy import POLICIES
+from .policies.table import POLICIES
 from .relay.failover import Relay
 from .relay.upstream import make_client
 
@@ -108,9 +109,9 @@ def _record(*, url: str | None, reason: str = "") -> RouterRecord:
     return RouterRecord(
         url=url,
         host=socket.gethostname(),
-        job=os.environ.get("SLURM_JOB_ID") or str(os.getpid()),
+        job=job_id() or str(os.getpid()),
         pid=os.getpid(),
-        epoch=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+        epoch=restart_count(),
         started_at=time.time(),
         reason=reason,
     )

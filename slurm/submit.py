@@ -64,6 +64,9 @@ class SlurmLauncher:
             if not all("Invalid job id" in text or "already complet" in text for text in complaints):
                 raise
 
+    def kill(self, ids: Sequence[str]) -> None:
+        """Nothing to do: Slurm itself kills what has not ended KillWait seconds (slurm.conf) after `cancel`."""
+
 
 def available() -> bool:
     """Whether jobs can be submitted from here: sbatch is on PATH and a slurmctld answers."""

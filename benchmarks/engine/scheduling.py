@@ -18,7 +18,7 @@ from itertools import accumulate
 from rich.console import Console
 from rich.table import Table
 
-from slurminfer.jobs.bench.engine.job import quantile
+from slurminfer.jobs.bench.engine.results import quantile
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.model.runner import load_model

@@ -20,8 +20,9 @@ from slurminfer.core.files import write_atomic
 from slurminfer.core.paths import models_root
 from slurminfer.quant.models import resolve
 
+from ..machine import machine
 from ..npm_models import tinyllama, tinyllama_gguf
-from .compare import arguments, compare, entries, machine, medians, peers_of, print_medians, quantized, questions
+from .compare import arguments, compare, entries, medians, peers_of, print_medians, quantized, questions
 
 CONTEXT = 2048  # all that TinyLlama has
 RESULTS = Path(__file__).parents[1] / "results" / "shapes.json"
@@ -50,6 +51,7 @@ def random_qwen() -> Path:
 def measure(
     model: Path, small: Path, gguf: Path | None, peers: Mapping[str, str], rounds: int
 ) -> Sequence[Mapping[str, Any]]:
+    """Runs of all engines but transformers, in turns."""
     compared = [entry for entry in entries(model, small, gguf, peers) if entry.engine != "transformers"]
     return compare(compared, questions(model), rounds, CONTEXT)
 

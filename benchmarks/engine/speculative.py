@@ -88,6 +88,7 @@ class Pair:
 
 
 def copy_prompts(count: int = 6) -> list[str]:
+    """Prompts that ask for their own text back."""
     text = read_text("wiki")
     pieces = [text[start : start + 700] for start in range(0, 700 * count, 700)]
     return [
@@ -97,11 +98,13 @@ def copy_prompts(count: int = 6) -> list[str]:
 
 
 def chat_prompts(questions: Path, count: int = 6) -> list[str]:
+    """The first questions of a file of OpenAI batch lines."""
     asked = [json.loads(line)["messages"][0]["content"] for line in questions.read_text().splitlines()[:count]]
     return [f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" for question in asked]
 
 
 def story_prompts(count: int = 6) -> list[str]:
+    """Beginnings of stories."""
     stories = read_text("tiny").split("Once upon a time")[1:]
     return ["Once upon a time" + story[:300] for story in stories[:count]]
 

@@ -1,8 +1,8 @@
-"""One measured process: `engine_worker.py ENGINE MODEL TEXT [--dtype D] [--speculative M]`, JSON on standard output.
+"""One measured process: `worker.py ENGINE MODEL TOKENS [--dtype D] [--context N]`, JSON on standard output.
 
 All engines get the same token ids, in batches of prompts of one length. A decode step is what n + 1 tokens take longer
-than the first, over n. Runs with the interpreter of the engine's own environment: nothing of slurminfer is imported for
-others than its own engine.
+than the first, over n. Runs with the interpreter of the engine's own environment, where slurminfer is missing but for
+its own engine: hence a timer and a memory reader that all engines can share, and not those of the package.
 """
 
 import argparse

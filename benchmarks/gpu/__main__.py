@@ -91,6 +91,7 @@ class Deployment:
         return Endpoint(url, self.run.key(), self.workers()[0].model)
 
     def routed(self) -> Endpoint:
+        """The router."""
         record = self.run.read_router()
         assert record is not None and record.url is not None
         return Endpoint(record.url, self.run.key(), self.workers()[0].model)
@@ -102,6 +103,7 @@ class Deployment:
         return sum(psutil.Process(record.pid).cpu_times()[:2])
 
     def stop(self) -> None:
+        """End all its jobs."""
         self._call("stop", self.name)
 
     def _call(self, *words: str) -> None:

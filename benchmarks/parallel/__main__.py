@@ -27,21 +27,28 @@ from slurminfer.core.files import write_atomic
 from slurminfer.nodes.native.model.fused.decoder import FusedDecoder
 from slurminfer.nodes.native.model.runner import load_model
 from slurminfer.nodes.native.options import Dtype, EngineOptions
+from slurminfer.nodes.native.timing import memory_bandwidth
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.models import resolve
 from slurminfer.slurm.submit import available
 
-from ..engine.compare import QUESTIONS, machine, quantized
-from .engine import Engine, Layout, Timed, here, over_nodes
-from .machine import bandwidth, gloo, shared_memory
+from ..engine.compare import QUESTIONS, quantized
+from ..machine import machine
+from .engine import RankLayout, ServedEngine, Timed, here, over_nodes
+from .links import gloo, shared_memory
 from .prediction import Machine, Predicted, predict, readers
 
 RESULTS = Path(__file__).parents[1] / "results" / "parallel.json"
-LAYOUTS: Mapping[str, Layout] = {"1": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "tp2pp2": Layout(2, 2)}
+LAYOUTS: Mapping[str, RankLayout] = {
+    "1": RankLayout(),
+    "tp2": RankLayout(2),
+    "pp2": RankLayout(1, 2),
+    "tp2pp2": RankLayout(2, 2),
+}
 BATCHES = (1, 8)
 _ANSWER = 32  # tokens
 
-Started = Callable[[Path, str, Layout], AbstractContextManager[Engine]]
+Started = Callable[[Path, str, RankLayout], AbstractContextManager[ServedEngine]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Found:
-    """Of one layout; by batch."""
+    """What was found of one layout, by batch."""
 
     tokens_equal: float
     measured: dict[int, Timed]
@@ -73,13 +80,14 @@ class Found:
 
 
 def kinds() -> list[Kind]:
+    """SmolLM2-135M in float32, bfloat16 and 4 bits."""
     model = resolve("demo")
     small = quantized(model, "smollm2", "--group-size=64")
     return [Kind("float32", model, "float32"), Kind("bfloat16", model, "bfloat16"), Kind("4 bits", small, "bfloat16")]
 
 
 def equal_share(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> float:
-    """Of all tokens, those before an answer first differs from the other's."""
+    """The share of all tokens that come before an answer first differs from the other's."""
     same = total = 0
     for left, right in zip(one, other, strict=True):
         total += len(left)
@@ -125,7 +133,7 @@ def main() -> None:
         raise SystemExit("--slurm: no Slurm answers here; try `slurminfer sandbox start`, and export SLURM_CONF")
     prompts = [json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines()]
     state, cores, console = machine(), allowed_cpus().cores, Console()
-    speeds = {threads: bandwidth(threads) for threads in {readers(layout, cores) for layout in LAYOUTS.values()}}
+    speeds = {threads: memory_bandwidth(threads) for threads in {readers(layout, cores) for layout in LAYOUTS.values()}}
     within = shared_memory()
     ways: dict[str, tuple[Started, int, Machine]] = {"here": (here, 40, Machine(cores, speeds, within, None))}
     if with_slurm:

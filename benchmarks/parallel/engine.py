@@ -41,7 +41,7 @@ port = 0
 
 
 @dataclass(frozen=True)
-class Layout:
+class RankLayout:
     """How many ranks there are, and what for."""
 
     tensor: int = 1
@@ -50,10 +50,12 @@ class Layout:
 
     @property
     def ranks(self) -> int:
+        """Processes in all."""
         return self.tensor * self.pipeline * self.sequence
 
     @property
     def flags(self) -> tuple[str, ...]:
+        """The engine's options for it."""
         if self.ranks == 1:
             return ()
         each = {"tensor": self.tensor, "pipeline": self.pipeline, "sequence": self.sequence}
@@ -70,7 +72,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Engine:
+class ServedEngine:
     """A running engine."""
 
     url: str
@@ -116,7 +118,7 @@ class Engine:
 
 
 @contextmanager
-def here(model: Path, dtype: str, layout: Layout, *options: str) -> Iterator[Engine]:
+def here(model: Path, dtype: str, layout: RankLayout, *options: str) -> Iterator[ServedEngine]:
     """Processes of this machine, as `slurminfer serve --local` starts them; ended afterwards. `options`: more flags."""
     argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(model), "--served-model-name=m", "--port=0",
             f"--dtype={dtype}", "--kv-cache-gib=0.5", "--context-length=1024", *layout.flags, *options]  # fmt: skip
@@ -127,14 +129,14 @@ def here(model: Path, dtype: str, layout: Layout, *options: str) -> Iterator[Eng
         url = next(found[0] for line in lines if (found := re.search(r"http://\S+:\d+", line)))
         if not any(line.startswith("ready") for line in lines):
             raise SystemExit(f"{' '.join(argv)}: exit status {process.wait()}")
-        yield Engine(url)
+        yield ServedEngine(url)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
 
 
 @contextmanager
-def over_nodes(model: Path, dtype: str, layout: Layout) -> Iterator[Engine]:
+def over_nodes(model: Path, dtype: str, layout: RankLayout) -> Iterator[ServedEngine]:
     """A worker of two nodes, or of one if it is one process; stopped afterwards."""
     name = f"bench-parallel-{layout.tensor}x{layout.pipeline}"
     nodes = min(layout.ranks, 2)
@@ -151,7 +153,7 @@ def over_nodes(model: Path, dtype: str, layout: Layout) -> Iterator[Engine]:
             run = RunDirectory.existing(name)
             url = run.read_workers()[0].url
             assert url is not None, "a worker that is ready has one"
-            yield Engine(url, run.key_path.read_text().strip(), model.name)
+            yield ServedEngine(url, run.key_path.read_text().strip(), model.name)
         finally:
             _slurminfer("stop", name)
             shutil.rmtree(RunDirectory.named(name).path)

@@ -8,10 +8,10 @@ stages         (p-1) messages and one of logits; of m steps in flight, all take 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slurminfer.core.site import CommFit
+from slurminfer.core.site.communication import CommFit
 from slurminfer.quant.checkpoint.config import ModelConfig
 
-from .engine import Layout
+from .engine import RankLayout
 
 _ITEM = 4  # bytes of what ranks tell each other, float32
 
@@ -44,13 +44,13 @@ class Predicted:
     bubble: float  # of a stage's time, what it waits for others: (p-1)/(m+p-1)
 
 
-def readers(layout: Layout, cpus: int) -> int:
+def readers(layout: RankLayout, cpus: int) -> int:
     """Threads that read weights at once: those of one stage's ranks."""
     return min(layout.tensor * max(cpus // layout.ranks, 1), cpus)
 
 
-def predict(layout: Layout, weights: int, model: ModelConfig, batch: int, machine: Machine) -> Predicted:
-    """Of steps that read `weights` bytes in all and decode `batch` sequences."""
+def predict(layout: RankLayout, weights: int, model: ModelConfig, batch: int, machine: Machine) -> Predicted:
+    """Predict steps that read `weights` bytes in all and decode `batch` sequences."""
     stages, in_flight = layout.pipeline, min(layout.pipeline, batch)
     rows = batch / in_flight
     alone = machine.between is None or layout.ranks == 1  # on a node; else every node has half of the ranks

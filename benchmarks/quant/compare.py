@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from slurminfer.core.files import write_atomic
 from slurminfer.jobs.evaluate.evaluate import evaluate
-from slurminfer.jobs.evaluate.worker import Result, Task
+from slurminfer.jobs.evaluate.task import EngineResult, EvaluateTask
 from slurminfer.nodes.native.perplexity import Perplexity
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.awq.calibration import calibration_tokens
@@ -45,7 +45,7 @@ from slurminfer.quant.models import resolve
 from slurminfer.quant.progress import silent
 from slurminfer.quant.texts import read_text
 
-from ..engine.compare import MIB, machine
+from ..machine import MIB, machine
 from ..npm_models import stories15m, tinyllama
 
 RESULTS = Path(__file__).parents[1] / "results" / "quant.json"
@@ -66,7 +66,7 @@ def ours(model: Path, out: Path, samples: int, length: int, group_size: int, tex
 
 
 def theirs(model: Path, out: Path, samples: Sequence[Sequence[int]], group_size: int, layers: int) -> dict[str, Any]:
-    """The same with AutoAWQ; all layers if `layers` is 0, else its first ones and no checkpoint."""
+    """Quantize with AutoAWQ; all layers if `layers` is 0, else its first ones and no checkpoint."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(samples, file)
         file.flush()
@@ -103,7 +103,7 @@ def perplexity(
     tokenizer = Tokenizer(model)
     begins = tokenizer.encode("a", add_special_tokens=True)[:1] == [tokenizer.bos_id]
     tokens = tokenizer.encode(read_text(text), add_special_tokens=False)[skip:][: windows * (WINDOW - begins)]
-    task = Task(
+    task = EvaluateTask(
         model=str(model),
         options={"dtype": dtype},
         tokens=tuple(tokens),
@@ -114,7 +114,7 @@ def perplexity(
     )
     argv = [sys.executable, "-m", "slurminfer.jobs.evaluate.worker"]
     done = subprocess.run(argv, input=msgspec.json.encode(task), stdout=subprocess.PIPE, check=True)
-    return Perplexity(msgspec.json.decode(done.stdout, type=Result).losses)
+    return Perplexity(msgspec.json.decode(done.stdout, type=EngineResult).losses)
 
 
 def round_to_nearest(model: Path, out: Path, group_size: int) -> None:
@@ -221,6 +221,7 @@ def main() -> None:
 
 
 def ratios(record: dict[str, Any]) -> dict[str, float]:
+    """What is compared, by name; AutoAWQ's perplexity only where it quantized all layers."""
     seconds, stories = record["against_autoawq"]["seconds"], record["stories15M"]["perplexity"]
     found = {
         "awq_time_vs_autoawq": seconds["ours"] / seconds["autoawq"],
@@ -234,6 +235,7 @@ def ratios(record: dict[str, Any]) -> dict[str, float]:
 
 
 def report(record: dict[str, Any]) -> None:
+    """Print the ratios as a table, and the figures behind them."""
     goals = {"awq_time_vs_autoawq": "at most 0.1", "ppl_vs_autoawq": "at most 1.005", "ppl_vs_fp32": "below RTN's"}
     table = Table("ratio", "found", "goal")
     for name, value in record["ratios"].items():

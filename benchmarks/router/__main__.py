@@ -37,8 +37,8 @@ from rich.table import Table
 
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.sockets import hold_port
 from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
-from slurminfer.nodes.agent.place import hold_port
 
 from .. import GIVEN
 from .streams import Client, open_streams
@@ -64,6 +64,7 @@ class Way:
 
 @contextmanager
 def running(argv: list[str], **more: Any) -> Iterator["subprocess.Popen[str]"]:
+    """A process that is terminated afterwards."""
     with subprocess.Popen(argv, text=True, **more) as process:
         try:
             yield process
@@ -73,6 +74,7 @@ def running(argv: list[str], **more: Any) -> Iterator["subprocess.Popen[str]"]:
 
 @contextmanager
 def upstream() -> Iterator[Way]:
+    """The load generator of streams.py, as a process of its own."""
     with running([sys.executable, "-m", "benchmarks.router.streams"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield Way(f"http://127.0.0.1:{int(process.stdout.readline())}")
@@ -101,6 +103,7 @@ def ours(worker: Way, folder: Path, code: Path | None = None) -> Iterator[Way]:
 
 @contextmanager
 def sglang_router(worker: Way, python: Path) -> Iterator[Way]:
+    """sglang-router before the worker, by the interpreter of its own environment."""
     with hold_port("127.0.0.1") as port, hold_port("127.0.0.1") as metrics:
         ports = [str(held.getsockname()[1]) for held in (port, metrics)]
     argv = [
@@ -120,6 +123,7 @@ def sglang_router(worker: Way, python: Path) -> Iterator[Way]:
 
 
 def wait_for_health(url: str) -> None:
+    """Return when the router answers. Raises OSError after a minute."""
     until = time.monotonic() + 60
     while True:
         try:
@@ -132,6 +136,7 @@ def wait_for_health(url: str) -> None:
 
 
 def ask(worker: Way, path: str) -> dict[str, Any]:
+    """The JSON that the load generator answers a GET with."""
     with urllib.request.urlopen(worker.url + path) as answer:
         said: dict[str, Any] = json.load(answer)
     return said
@@ -188,6 +193,7 @@ def compare(ways: dict[str, Way], worker: Way, streams: int, rounds: int) -> dic
 
 
 def show(results: dict[int, dict[str, dict[str, Any]]]) -> None:
+    """Print medians as a table, latencies beside those without a router."""
     table = Table("streams", "way", "CPU µs/event", "got through", "added ms", "p99", "first ms", "all ms", "flood/s")
     for streams, ways in results.items():
         straight = ways["straight"]["median"]

@@ -32,7 +32,7 @@ def event() -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-class Engine:
+class StreamSource:
     """What writes to all streams at once."""
 
     def __init__(self) -> None:
@@ -40,6 +40,7 @@ class Engine:
         self.steps_per_s = 0.0
 
     async def run(self) -> None:
+        """Write an event to each stream at every step, without end."""
         due = time.monotonic()
         while True:
             chunk = event()
@@ -51,16 +52,16 @@ class Engine:
 
 
 class Upstream(asyncio.Protocol):
-    """One connection to the engine."""
+    """One connection to the source."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine, self._got, self.paused = engine, b"", False
+    def __init__(self, source: StreamSource) -> None:
+        self._source, self._got, self.paused = source, b"", False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._engine.streams.discard(self)
+        self._source.streams.discard(self)
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -78,11 +79,11 @@ class Upstream(asyncio.Protocol):
         method, path = head.split(b" ", 2)[:2]
         if method == b"POST":
             self.transport.write(_HEAD + event())
-            self._engine.streams.add(self)
+            self._source.streams.add(self)
             return
         if path.startswith(b"/steps/"):
-            self._engine.steps_per_s = float(path.removeprefix(b"/steps/"))
-        said = json.dumps({"streams": len(self._engine.streams)}).encode()
+            self._source.steps_per_s = float(path.removeprefix(b"/steps/"))
+        said = json.dumps({"streams": len(self._source.streams)}).encode()
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(said)
         self.transport.write(head + said)
 
@@ -100,6 +101,7 @@ class Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def ask(self) -> None:
+        """Send the request."""
         self._began = time.monotonic()
         self.transport.write(self._request)
 
@@ -137,12 +139,12 @@ async def open_streams(url: str, key: str, count: int) -> list[Client]:
 
 
 async def main() -> None:
-    engine = Engine()
+    source = StreamSource()
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
-        server = await asyncio.get_running_loop().create_server(lambda: Upstream(engine), sock=sock)
+        server = await asyncio.get_running_loop().create_server(lambda: Upstream(source), sock=sock)
         print(sock.getsockname()[1], flush=True)
         async with server:
-            await engine.run()
+            await source.run()
 
 
 if __name__ == "__main__":

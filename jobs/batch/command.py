@@ -12,8 +12,9 @@ from rich.console import Console
 
 from ...core.errors import UsageError
 from ...core.rundir import RunDirectory
-from ..serve import console, wait
-from ..serve import deployment as deploy
+from ..launch.launchers import launcher_here
+from ..serve import console, deployment, wait
+from ..serve.spec import read_spec, with_models_found
 from .driver import BatchOptions, BatchSummary, run_batch
 from .progress import batch_progress
 
@@ -71,10 +72,10 @@ def _endpoint(where: Where) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
     """The spec as a deployment that is ready, and stopped at the end whatever happens."""
-    launcher = deploy.launcher(local)
+    launcher = launcher_here(local)
     with console.model_progress() as progress:
-        spec = deploy.with_model_found(deploy.read_spec(spec_path), progress)
-    run = deploy.submit(spec, launcher)
+        spec = with_models_found(read_spec(spec_path), progress)
+    run = deployment.submit(spec, launcher)
     try:
         console.print_submitted(run)
         console.wait_until_ready(run)

@@ -1,1 +1,1 @@
-"""`slurminfer evaluate`: a quantized model beside its original. Start reading at evaluate.py."""
+"""`slurminfer evaluate`: a quantized model beside its original. Start reading at command.py."""

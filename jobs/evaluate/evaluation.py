@@ -10,18 +10,22 @@ from ...core.files import read_text
 
 ORIGINAL, EXACT_ORIGINAL = "original", "original-float32"
 QUANTIZED, EXACT_QUANTIZED = "quantized", "quantized-float32"
+PAGE = "evaluation.png"  # beside evaluation.json, where it was drawn
 BATCHES = (1, 16)  # sequences that are decoded together
 
 
 class LinearError(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one linear layer: ||X dW^T||^2 / ||X W^T||^2 on the calibration inputs X, for dW by two ways of rounding."""
+    """The errors of one linear layer on the calibration inputs X, by two ways of rounding that change W by dW.
+
+    ||X dW^T||^2 / ||X W^T||^2.
+    """
 
     error: float  # as it was quantized
     rtn_error: float  # round to nearest
 
 
 class LayerErrors(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one decoder layer, by the linear's name, such as "self_attn.q_proj"."""
+    """The errors of one decoder layer, by the linear's name, such as "self_attn.q_proj"."""
 
     index: int
     linears: dict[str, LinearError]
@@ -81,6 +85,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     quantization: Quantization | None  # None: the checkpoint came without quantization.json
 
     def variant(self, name: str) -> Figures:
+        """The figures of the variant with this name."""
         return next(figures for figures in self.variants if figures.name == name)
 
     @property

@@ -1,11 +1,12 @@
 """An evaluation on one page: `evaluation.png`, 1600 x 1000 pixels."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .. import plots
+from ..plots import GREY, RULE
 from .evaluation import (
     BATCHES,
     EXACT_ORIGINAL,
@@ -23,25 +24,8 @@ if TYPE_CHECKING:  # it takes a second to import, and only this page needs it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH, _HEIGHT, _DPI = 16.0, 10.0, 100  # inches
-_INK, _GREY, _RULE = "#1d2530", "#66707d", "#d5dae0"
+_WIDTH, _HEIGHT = 1600, 1000  # pixels
 _ORIGINAL_COLOUR, _QUANTIZED_COLOUR, _ROUNDED_COLOUR = "#8b97a5", "#1b62c4", "#d9731a"
-STYLE: Any = {
-    "font.size": 12,
-    "text.color": _INK,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 14,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 14,
-    "xtick.color": _GREY,
-    "ytick.color": _INK,
-    "xtick.labelsize": 11,
-    "ytick.left": False,
-}
 _LEFT, _MIDDLE, _RIGHT = 0.04, 0.50, 0.97  # of the page's width
 _NAMES = 0.125  # what rows' names take of it
 _UPPER, _LOWER = (0.415, 0.28), (0.08, 0.195)  # panels: bottom and height, of the page's height
@@ -51,12 +35,7 @@ _MB = 10**6
 
 def draw(evaluation: Evaluation, path: Path) -> None:
     """Write the page to `path`, a .png."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    beside = path.with_name(f".{path.name}")
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, facecolor="white")
+    with plots.page(path, _WIDTH, _HEIGHT) as figure:
         _title(figure, evaluation)
         _headline(figure, evaluation)
         _perplexities(figure, evaluation)
@@ -64,8 +43,6 @@ def draw(evaluation: Evaluation, path: Path) -> None:
             _layer_errors(figure, evaluation.quantization)
         _speeds(figure, evaluation)
         _capacities(figure, evaluation)
-        figure.savefig(beside, format="png")
-    os.replace(beside, path)
 
 
 def _title(figure: "Figure", evaluation: Evaluation) -> None:
@@ -78,7 +55,7 @@ def _title(figure: "Figure", evaluation: Evaluation) -> None:
         f"perplexity on {Path(evaluation.text).name}: {evaluation.windows} windows of {evaluation.window} tokens",
         f"{evaluation.cpu}, {evaluation.cpus} CPU{'s' if evaluation.cpus > 1 else ''}, {evaluation.date[:10]}",
     )
-    figure.text(_RIGHT, 0.945, "\n".join(measured), size=11, color=_GREY, ha="right", va="center", linespacing=1.6)
+    figure.text(_RIGHT, 0.945, "\n".join(measured), size=11, color=GREY, ha="right", va="center", linespacing=1.6)
 
 
 def _headline(figure: "Figure", evaluation: Evaluation) -> None:
@@ -97,14 +74,14 @@ def _headline(figure: "Figure", evaluation: Evaluation) -> None:
         left = _LEFT + place * (_RIGHT - _LEFT) / len(numbers)
         figure.text(left, 0.818, number, size=38, weight="bold")
         figure.text(left, 0.789, what, size=13)
-        figure.text(left, 0.763, detail, size=12, color=_GREY)
+        figure.text(left, 0.763, detail, size=12, color=GREY)
 
 
 def _perplexities(figure: "Figure", evaluation: Evaluation) -> None:
     left, right = _LEFT + _NAMES, _MIDDLE - 0.08 if evaluation.quantization else _RIGHT
     axes = figure.add_axes((left, _UPPER[0], right - left, _UPPER[1]), title="Perplexity")
     reference = evaluation.variant(EXACT_ORIGINAL).perplexity
-    axes.axvline(reference, color=_RULE, zorder=0)
+    axes.axvline(reference, color=RULE, zorder=0)
     for row, figures in enumerate(evaluation.variants):
         colour = _colour(figures)
         error = figures.perplexity_ratio_error * reference
@@ -142,7 +119,7 @@ def _layer_errors(figure: "Figure", quantization: Quantization) -> None:
         axes.annotate(label, (indices[-1], means[-1]), place, textcoords="offset points", va="center", color=colour)
     axes.set(xlim=(indices[0] - 0.5, indices[-1] + 0.5), ylim=(0, None), ylabel="squared, relative")
     axes.tick_params(labelbottom=False, length=0)
-    axes.grid(axis="y", color=_RULE, lw=0.7)
+    axes.grid(axis="y", color=RULE, lw=0.7)
     _gains(figure, quantization)
 
 

@@ -6,7 +6,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from .evaluation import BATCHES, EXACT_ORIGINAL, QUANTIZED, Evaluation, Figures
+from ..plots import INSTALL, can_draw
+from .evaluation import BATCHES, EXACT_ORIGINAL, PAGE, QUANTIZED, Evaluation, Figures
 
 _out = Console(highlight=False, soft_wrap=True)
 _MIB = 1 << 20
@@ -17,6 +18,8 @@ def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
     """As a table and three lines, or as JSON."""
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(evaluation), indent=2).decode())
+        if not can_draw():
+            Console(stderr=True, soft_wrap=True).print(_page(evaluation), markup=False, highlight=False)
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in _COLUMNS:
@@ -36,7 +39,12 @@ def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
         f"[bold]{percent(evaluation.perplexity_change)}[/bold], decodes [bold]{evaluation.speedup(1):.2f} x[/bold] as "
         f"fast at batch 1 and {evaluation.speedup(16):.2f} x at batch 16"
     )
-    _out.print(f"{evaluation.quantized.path}/evaluation.png", markup=False)
+    _out.print(_page(evaluation), markup=False)
+
+
+def _page(evaluation: Evaluation) -> str:
+    page = Path(evaluation.quantized.path) / PAGE
+    return str(page) if page.exists() else f"no {PAGE}: {INSTALL} draws the page"
 
 
 def percent(change: float) -> str:

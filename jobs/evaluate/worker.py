@@ -1,18 +1,18 @@
-"""`python -m slurminfer.jobs.evaluate.worker`: one measured engine. A `Task` as JSON in, its `Result` out.
+"""`python -m slurminfer.jobs.evaluate.worker`: one engine is measured. An `EvaluateTask` in, an `EngineResult` out.
 
 Every engine is a process of its own, so that peak memory is that engine's and nothing of one stays for the next.
 """
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
+from ...core.machine import peak_bytes, resident_bytes
+from ...nodes.native.timing import LONGEST, measure_speed
+from ..measuring import work
+from .task import EngineResult, EvaluateTask
 
-from ...core.errors import SlurminferError
-from ...nodes.native.timing import LONGEST, StepTimes, measure_speed
-
-if TYPE_CHECKING:  # what imports torch stays out of `evaluate`, which takes Task and Result from here
+if TYPE_CHECKING:  # imported with the engine, whose memory is measured
     import torch
 
     from ...nodes.native.model.runner import Runner
@@ -22,41 +22,7 @@ _GIB = 1 << 30
 _KV_CACHE_GIB = 1
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What to load and what to measure."""
-
-    model: str
-    options: dict[str, Any]  # further ones of EngineOptions
-    tokens: tuple[int, ...]
-    bos_id: int | None
-    window: int
-    chunk: int | None  # tokens in a step of the perplexity; None: leave perplexity out
-    batches: tuple[int, ...]
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen."""
-
-    dtype: str  # computed in
-    losses: tuple[float, ...]  # see Perplexity; empty without it
-    times: StepTimes
-    weights_bytes: int  # memory that loading took
-    peak_bytes: int
-    kv_bytes_per_token: int
-
-
-def main() -> int:
-    """Measure what standard input describes; the exit status."""
-    try:
-        result = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=Task))
-    except SlurminferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    sys.stdout.buffer.write(msgspec.json.encode(result))
-    return 0
-
-
-def measure(task: Task) -> Result:
+def measure(task: EvaluateTask) -> EngineResult:
     """Load the engine, then perplexity and speed. Raises what load_model and perplexity raise."""
     from ...nodes.native.engine.core import EngineCore
     from ...nodes.native.model.runner import load_model
@@ -72,7 +38,7 @@ def measure(task: Task) -> Result:
     losses: tuple[float, ...] = ()
     if task.chunk:
         losses = perplexity(runner, task.tokens, window=task.window, chunk=task.chunk, bos_id=task.bos_id).losses
-    return Result(
+    return EngineResult(
         dtype=str(_dtype(options)).removeprefix("torch."),
         losses=losses,
         times=measure_speed(EngineCore(runner, options), task.tokens, task.batches),
@@ -83,7 +49,7 @@ def measure(task: Task) -> Result:
 
 
 class _Memory:
-    """Of a GPU, or of this process where there is none. To be made before the model is loaded."""
+    """Memory of the GPU, or of this process where there is none. To be made before the model is loaded."""
 
     def __init__(self) -> None:
         import torch
@@ -96,20 +62,15 @@ class _Memory:
         return self._used() - self._before - (_KV_CACHE_GIB * _GIB if self._cuda else 0)
 
     def peak_bytes(self) -> int:
-        # VmHWM, not ru_maxrss: that also counts the process that forked this one.
-        return self._cuda.max_memory_allocated() if self._cuda else _process_bytes("VmHWM")
+        """The most that was taken at once."""
+        return self._cuda.max_memory_allocated() if self._cuda else peak_bytes()
 
     def _used(self) -> int:
-        return self._cuda.memory_allocated() if self._cuda else _process_bytes("VmRSS")
-
-
-def _process_bytes(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
+        return self._cuda.memory_allocated() if self._cuda else resident_bytes()
 
 
 def _kv_bytes(runner: "Runner", options: "EngineOptions") -> int:
-    """Of one token, over all layers."""
+    """Bytes that one token takes, over all layers."""
     from ...nodes.native.model.kv_cache import block_bytes
     from ...quant.kv import make_format
 
@@ -135,4 +96,4 @@ def _device() -> "torch.device":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(work(measure, EvaluateTask))

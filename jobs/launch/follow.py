@@ -8,7 +8,6 @@ from ...core.errors import SlurmError
 from ...core.job import JobPhase, JobStatus, Launcher
 from ...core.logs import root_cause, tail
 
-LIVING = (JobPhase.PENDING, JobPhase.RUNNING)
 _POLL_S = 2.0
 # Slurm forgets a job for a moment when it goes back to the queue, and NFS shows a new file late.
 _PATIENCE_S = 60.0

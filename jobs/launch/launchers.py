@@ -11,3 +11,8 @@ def launcher_named(name: str) -> Launcher:
     from ...slurm.submit import SlurmLauncher
 
     return SlurmLauncher()
+
+
+def launcher_here(local: bool) -> Launcher:
+    """This machine's own processes where `local`, else Slurm. Raises SlurmError where there is no Slurm."""
+    return launcher_named(LocalLauncher.name if local else "slurm")

@@ -10,6 +10,7 @@ import psutil
 
 from ...core.errors import SlurminferError, SpecError
 from ...core.job import JobPhase, JobRequest, JobStatus
+from ...core.slurm_env import LOCAL
 
 _LOG = "process.log"
 # Start times are compared after a round trip through text, to the precision of the kernel's clock tick.
@@ -24,7 +25,7 @@ class LocalLauncher:
     def submit(self, request: JobRequest) -> str:
         _refuse_what_needs_slurm(request)
         request.log_folder.mkdir(parents=True, exist_ok=True)
-        return _spawn(_argv(request), {**os.environ, **request.env, "SLURMINFER_LOCAL": "1"}, request.log_folder / _LOG)
+        return _spawn(_argv(request), {**os.environ, **request.env, **LOCAL}, request.log_folder / _LOG)
 
     def render(self, request: JobRequest) -> str:
         _refuse_what_needs_slurm(request)

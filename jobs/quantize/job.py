@@ -7,25 +7,27 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from ...core.files import read_json, write_atomic
-from ...core.job import JobPhase, JobRequest, JobStatus, Launcher
+from ...core.job import JobPhase, JobRequest, JobStatus, Launcher, RequeueableEntry
 from ...core.paths import jobs_root
+from ...core.slurm_env import task_count, task_rank
 from ...core.spec import JobSpec
 from ...quant.awq.options import AwqOptions
 from ...quant.awq.workspace import Part, Workspace
 from ...quant.checkpoint.config import read_config
 from ...quant.progress import Progress
-from ..launch.follow import LIVING, no_result, until_ended
+from ..launch.follow import no_result, until_ended
+from ..launch.request import request_of
 
 Backend = Literal["native", "autoawq"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeEntry:
+class QuantizeEntry(RequeueableEntry):
     """One quantization. As a Slurm job it runs once per node, and the nodes share the layers."""
 
     model: Path  # a model directory
@@ -40,12 +42,6 @@ class QuantizeEntry:
 
         with console.model_progress() as progress:
             run(self, part_here(), progress)
-
-    def checkpoint(self, *_: Any, **__: Any) -> Any:
-        """submitit asks this after the walltime signal: the same again, which goes on behind the last layer."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
 
     def argv(self) -> Sequence[str]:
         """The same as a command line."""
@@ -65,10 +61,8 @@ class QuantizeEntry:
 
 def part_here(environ: Mapping[str, str] = os.environ) -> Part:
     """The share of this process: that of its task in a job step of several tasks, else all."""
-    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if not environ.get("SLURM_STEP_ID", "").isdigit() or not tasks.isdigit():
-        return Part()
-    return Part(int(environ.get("SLURM_PROCID", "0")), int(tasks))
+    tasks = task_count(environ)
+    return Part(task_rank(environ), tasks) if tasks > 1 else Part()
 
 
 def run(entry: QuantizeEntry, part: Part, progress: Progress) -> None:
@@ -90,21 +84,16 @@ def run(entry: QuantizeEntry, part: Part, progress: Progress) -> None:
 
 def request(entry: QuantizeEntry, spec: JobSpec) -> JobRequest:
     """The job that does it. Pure."""
-    return JobRequest(
+    return request_of(
+        spec,
         name=f"quantize-{_word(entry.out.name)}",
         role="quantize",
         entry=entry,
         log_folder=_folder(entry.out),
-        nodes=spec.nodes,
-        cpus_per_task=spec.cpus_per_task,
-        gpus_per_node=spec.gpus_per_node,
-        mem=spec.mem,
         time_s=spec.time_s,
+        nodes=spec.nodes,
+        gpus_per_node=spec.gpus_per_node,
         signal_s=min(60, spec.time_s // 2),
-        partition=spec.partition,
-        account=spec.account,
-        setup=spec.setup,
-        slurm=spec.slurm,
     )
 
 
@@ -112,7 +101,7 @@ def submit(entry: QuantizeEntry, spec: JobSpec, launcher: Launcher) -> str:
     """The id of the job that works on this output: one that lives already, else a new one. Raises SlurmError."""
     record = _folder(entry.out) / "job.json"
     known = read_json(record)
-    if known is not None and launcher.observe([known["id"]])[known["id"]].phase in LIVING:
+    if known is not None and launcher.observe([known["id"]])[known["id"]].phase.is_living:
         return str(known["id"])
     job_id = launcher.submit(request(entry, spec))
     write_atomic(record, msgspec.json.encode({"id": job_id, "out": str(entry.out)}).decode())

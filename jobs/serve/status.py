@@ -85,7 +85,7 @@ def _deployment_view(
     if view.state != "failed":
         return view
     reason = router.reason if router and router.reason else _why(run, job, status)
-    if status.phase in (JobPhase.PENDING, JobPhase.RUNNING):
+    if status.phase.is_living:
         reason = workers[0].reason  # all are gone: one cause is enough to begin with
     return msgspec.structs.replace(view, reason=reason)
 
@@ -96,7 +96,7 @@ def _deployment_state(
     live: dict[str, dict[str, object]] | None,
     workers: tuple[WorkerView, ...],
 ) -> str:
-    if status.phase not in (JobPhase.PENDING, JobPhase.RUNNING):
+    if not status.phase.is_living:
         return "failed"
     if workers and all(worker.state == WorkerState.GONE for worker in workers):
         return "failed"

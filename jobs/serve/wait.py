@@ -4,16 +4,14 @@ import time
 from collections.abc import Callable
 
 from ...core.errors import EngineError, SlurminferError
-from ...core.job import JobPhase
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_named
-from ..launch.local import LocalLauncher
 from .status import DeploymentView, look
 
 _LOOK_EVERY_S = 1.0
 _STOP_PATIENCE_S = 60.0
 # An agent lets requests in flight finish for 20 s after SIGTERM, then gives its engine 5 s.
-_LOCAL_GRACE_S = 30.0
+_GRACE_S = 30.0
 
 
 def until_ready(run: RunDirectory, on_look: Callable[[DeploymentView], None]) -> DeploymentView:
@@ -43,16 +41,12 @@ def stop(run: RunDirectory) -> int:
     ids = [job.id for job in deployment.jobs]
     launcher.cancel(ids)
     started = time.monotonic()
-    while left := [job for job, status in launcher.observe(ids).items() if _lives(status.phase)]:
+    while left := [job for job, status in launcher.observe(ids).items() if status.phase.is_living]:
         waited = time.monotonic() - started
-        if isinstance(launcher, LocalLauncher) and waited > _LOCAL_GRACE_S:
+        if waited > _GRACE_S:
             launcher.kill(left)
         if waited > _STOP_PATIENCE_S:
             raise SlurminferError(f"jobs {', '.join(left)} have not ended {_STOP_PATIENCE_S:g} s after being cancelled")
         time.sleep(0.3)
     run.clear()
     return len(ids)
-
-
-def _lives(phase: JobPhase) -> bool:
-    return phase in (JobPhase.PENDING, JobPhase.RUNNING)

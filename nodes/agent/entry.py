@@ -11,50 +11,46 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...core.errors import SlurminferError
+from ...core.job import RequeueableEntry
 from ...core.rundir import RunDirectory
-from . import threads as numa
+from . import threads
 from .follower import Follower
 from .head import Head
 from .task import Task
 
 
 @dataclass(frozen=True)
-class WorkerEntry:
-    """What a worker's job runs. submitit pickles it; `checkpoint` makes the job requeueable."""
+class WorkerEntry(RequeueableEntry):
+    """What a worker's job runs. submitit pickles it."""
 
     run_path: Path
     worker_id: str
+    slot: int = 0  # see DeploymentSpec.slots; only local workers ask for it
 
     def __call__(self) -> None:
         """Live until the engine ends or a signal comes. Raises EngineError where the engine fails."""
-        Agent(RunDirectory(self.run_path), self.worker_id).run()
-
-    def checkpoint(self, *_: Any, **__: Any) -> Any:
-        """submitit asks this after the walltime signal: the same again. It is called in no other program."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
+        Agent(RunDirectory(self.run_path), self.worker_id, self.slot).run()
 
     def argv(self) -> Sequence[str]:
         """The same as a command line, for a machine without Slurm."""
-        return [sys.executable, "-m", "slurminfer.nodes.agent", str(self.run_path), self.worker_id]
+        words = [str(self.run_path), self.worker_id, f"--slot={self.slot}"]
+        return [sys.executable, "-m", "slurminfer.nodes.agent", *words]
 
 
 class Agent:
     """One task of a worker's job."""
 
-    def __init__(self, run: RunDirectory, worker_id: str) -> None:
-        self._task = Task(run, worker_id)
+    def __init__(self, run: RunDirectory, worker_id: str, slot: int = 0) -> None:
+        self._task = Task(run, worker_id, slot)
 
     def run(self) -> None:
         """The whole life. Raises EngineError where the engine fails; requeues where the walltime ends it."""
         task = self._task
         task.signals.listen()
         if task.place.local:
-            numa.settle(task.spec, task.worker_id)
+            threads.settle(task.spec, task.slot)
         private = Path(tempfile.mkdtemp(prefix="slurminfer-"))
         role = Head if task.place.node_rank == 0 else Follower
         try:
@@ -68,10 +64,11 @@ class Agent:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m slurminfer.nodes.agent", description="Run one worker here.")
     parser.add_argument("run", type=Path, help="run directory of the deployment")
-    parser.add_argument("worker", help="id of the worker")
+    parser.add_argument("worker", help="id of the worker: POOL-SERIAL")
+    parser.add_argument("--slot", type=int, default=0, help="its number among the workers of the spec")
     given = parser.parse_args()
     try:
-        WorkerEntry(given.run, given.worker)()
+        WorkerEntry(given.run, given.worker, given.slot)()
     except SlurminferError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

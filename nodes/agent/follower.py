@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...core.errors import EngineError
 from ...core.records import WorkerState
+from ...core.sockets import hold_port
 from ..engines.launch import EngineLaunch
-from .place import hold_port
 from .process import EngineProcess
 from .task import Task
 
@@ -36,7 +36,7 @@ class Follower:
 
     def _attend(self, rendezvous: str) -> str | None:
         """Run the engine's process for this meeting; where the next one is, or None if the head has ended."""
-        with hold_port(self._task.place.address) as held:
+        with hold_port(self._task.address) as held:
             launch = self._task.launch(self._private, held.getsockname()[1], rendezvous)
             engine = self._task.spawn(launch)
             try:

@@ -8,32 +8,30 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from ...core.errors import EngineError
-from ...core.gpus import DEVICES, device_files
+from ...core.machine import DEVICES, device_files
 from ...core.spec import DeploymentSpec
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def settle(
-    spec: DeploymentSpec, worker_id: str, environ: MutableMapping[str, str] = os.environ, devices: Path = DEVICES
+    spec: DeploymentSpec, slot: int, environ: MutableMapping[str, str] = os.environ, devices: Path = DEVICES
 ) -> None:
     """Show this process, and what it starts, the GPUs that are the worker's. Raises EngineError if there are too few.
 
     A worker that asks for none sees none where others ask for some; where nobody asks, all see what they see now.
     """
-    workers = dict(spec.workers())
-    wanted = [pool.gpus_per_node for pool in workers.values()]
+    wanted = [pool.gpus_per_node for pool in spec.slots()]
     if not any(wanted):
         return
     found = visible(environ, devices)
-    index = list(workers).index(worker_id)
-    first = sum(wanted[:index])
-    if first + wanted[index] > len(found):
+    first = sum(wanted[:slot])
+    if first + wanted[slot] > len(found):
         raise EngineError(
-            f"gpus_per_node = {wanted[index]}: the local workers want {sum(wanted)} GPUs in all, and {len(found)} are "
+            f"gpus_per_node = {wanted[slot]}: the local workers want {sum(wanted)} GPUs in all, and {len(found)} are "
             "here"
         )
-    environ[_VISIBLE] = ",".join(found[first : first + wanted[index]])
+    environ[_VISIBLE] = ",".join(found[first : first + wanted[slot]])
 
 
 def visible(environ: MutableMapping[str, str], devices: Path) -> list[str]:

@@ -14,10 +14,10 @@ import msgspec
 from ...core.errors import EngineError, SlurminferError
 from ...core.logs import lost_task, tail
 from ...core.records import WorkerRecord, WorkerState
+from ...core.sockets import hold_port, is_port_free
 from ..engines.launch import EngineLaunch
 from . import gpus
 from .group import EngineGroup
-from .place import hold_port, is_port_free
 from .probe import EngineProbe
 from .task import Task
 
@@ -70,7 +70,7 @@ class Head:
     def _start(self) -> EngineGroup:
         """Start the engine and wait for real tokens; with other ports where somebody was quicker to bind one."""
         if self._place.local:
-            gpus.settle(self._task.spec, self._task.worker_id)
+            gpus.settle(self._task.spec, self._task.slot)
         for _ in range(_PORT_ATTEMPTS):
             with ExitStack() as held:
                 group = self._launch(held)
@@ -90,7 +90,7 @@ class Head:
 
     def _launch(self, held: ExitStack) -> EngineGroup:
         """Start the own process, and call the other nodes' to it. The ports are kept from others by `held`."""
-        address = self._place.address
+        address = self._task.address
         rendezvous = None
         port = held.enter_context(hold_port(address)).getsockname()[1]
         if self._pool.layout.ranks > 1:
@@ -158,7 +158,7 @@ class Head:
             id=self._task.worker_id,
             pool=self._pool.name,
             engine=self._pool.engine,
-            model=self._task.spec.model.served_name,
+            model=self._task.model.served_name,
             state=WorkerState.STARTING,
             host=self._place.host,
             job=self._place.job,

@@ -3,13 +3,14 @@
 import time
 from pathlib import Path
 
+from ...core.address import interface_env, node_address
 from ...core.cpus import allowed_cpus
 from ...core.records import NodeRecord, WorkerState
 from ...core.rundir import RunDirectory
+from ...core.slurm_env import JobPlace
 from ..engines.launch import EngineLaunch
 from ..engines.table import ADAPTERS
-from . import threads as numa
-from .place import Place, interface_env
+from . import threads
 from .process import EngineProcess
 from .signals import Signals
 
@@ -17,23 +18,24 @@ from .signals import Signals
 class Task:
     """Where it runs, what it has to run, and how the engine's process of its node is started."""
 
-    def __init__(self, run: RunDirectory, worker_id: str) -> None:
-        self.run, self.worker_id = run, worker_id
+    def __init__(self, run: RunDirectory, worker_id: str, slot: int = 0) -> None:
+        self.run, self.worker_id, self.slot = run, worker_id, slot
         self.spec = run.read_spec()
         self.pool = self.spec.pool_of(worker_id)
+        self.model = self.spec.model_of(self.pool)
         self.adapter = ADAPTERS[self.pool.engine]
-        self.place = Place.here(self.pool.time_s)
+        self.place, self.address = JobPlace.here(self.pool.time_s), node_address()
         self.signals = Signals()
 
     def launch(self, private: Path, port: int, rendezvous: str | None) -> EngineLaunch:
         return EngineLaunch(
-            model=self.spec.model,
+            model=self.model,
             pool=self.pool,
-            address=self.place.address,
+            address=self.address,
             port=port,
             key=self.run.key(),
             private=private,
-            threads=min(self.pool.cpus_per_task, allowed_cpus().cores),
+            threads=threads.engine_threads(self.pool, allowed_cpus()),
             node_rank=self.place.node_rank,
             rendezvous=rendezvous,
             speculative=self.spec.speculative,
@@ -43,11 +45,11 @@ class Task:
         """Start the engine's process of this node. Raises EngineError if its interpreter is not there."""
         log = self.run.logs_of(self.worker_id) / f"engine.{self.place.epoch}.{self.place.node_rank}.log"
         argv = self.adapter.argv(launch)
-        advice = numa.advice(self.pool, launch.threads, allowed_cpus())
+        advice = threads.advice(self.pool, launch.threads, allowed_cpus())
         if advice:
             print(advice, flush=True)
         print(f"starting on {self.place.host}: {' '.join(argv)}", flush=True)
-        of_ranks = interface_env(self.place.address) if launch.ranks > 1 else {}
+        of_ranks = interface_env(self.address) if launch.ranks > 1 else {}
         return EngineProcess(argv, {**of_ranks, **self.adapter.env(launch)}, log)
 
     def node_record(self, engine: EngineProcess, launch: EngineLaunch) -> NodeRecord:

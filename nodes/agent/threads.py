@@ -1,4 +1,6 @@
-"""Workers on machines with several NUMA nodes: an engine that keeps to one has all its weights in the memory beside it.
+"""How many threads an engine takes, and on which CPUs.
+
+Workers on machines with several NUMA nodes: an engine that keeps to one has all its weights in the memory beside it.
 
 Slurm gives each of its tasks CPUs of one socket where it can. Local workers share a machine, or the job that they run
 in, without anybody to divide it: they do it themselves, each by the same computation.
@@ -11,13 +13,17 @@ from ...core.cpus import SYSTEM, Cpus, numa_home
 from ...core.spec import DeploymentSpec, PoolSpec
 
 
-def settle(spec: DeploymentSpec, worker_id: str, system: Path = SYSTEM) -> None:
+def engine_threads(pool: PoolSpec, found: Cpus) -> int:
+    """Threads of the engine's process on this node, all its ranks together: the CPUs asked for, one a core at most."""
+    return min(pool.cpus_per_task, found.cores)
+
+
+def settle(spec: DeploymentSpec, slot: int, system: Path = SYSTEM) -> None:
     """Make this process, and what it starts, keep to the NUMA node that is the worker's; if that helps."""
-    workers = dict(spec.workers())
-    if not all(_computes_here(pool) for pool in workers.values()):
+    pools = spec.slots()
+    if not all(_computes_here(pool) for pool in pools):
         return
-    index, wanted = list(workers).index(worker_id), [pool.cpus_per_task for pool in workers.values()]
-    home = numa_home(index, wanted, system=system)
+    home = numa_home(slot, [pool.cpus_per_task for pool in pools], system=system)
     if home is not None:
         os.sched_setaffinity(0, home)
 

@@ -1,24 +1,23 @@
-"""Which worker gets a request. A policy decides from what it is given and touches nothing."""
+"""What a policy is. It decides from what it is given and touches nothing."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..fleet.worker import Worker
 
 
+@dataclass(frozen=True, slots=True)
+class RoutedRequest:
+    """What a policy knows of a request."""
+
+    path: str  # such as /v1/chat/completions
+    model: str | None  # None: the client names none, so that any will do
+    body: bytes
+
+
 class Policy(Protocol):
     """A way to choose."""
 
-    def choose(self, candidates: Sequence[Worker], exclude: Collection[Worker]) -> Worker | None:
-        """One of `candidates` that is not in `exclude`, or None if there is none."""
-
-
-class LeastLoaded:
-    """The lowest in-flight count relative to capacity; of equals the one whose turn is longest ago."""
-
-    def choose(self, candidates: Sequence[Worker], exclude: Collection[Worker]) -> Worker | None:
-        free = [worker for worker in candidates if worker not in exclude]
-        return min(free, key=lambda worker: (worker.load, worker.turn), default=None)
-
-
-POLICIES: dict[str, type[Policy]] = {"least_loaded": LeastLoaded}
+    def choose(self, request: RoutedRequest, workers: Sequence[Worker]) -> Worker | None:
+        """One of `workers`, which can all take the request and have not been tried for it; None if there are none."""

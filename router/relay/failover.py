@@ -6,7 +6,7 @@ After it there is no second try: a stream ends with an error event, anything els
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 
 import aiohttp
@@ -17,7 +17,7 @@ from ..api.answers import failure, no_worker
 from ..fleet.registry import Registry
 from ..fleet.worker import Worker
 from ..metrics import Metrics, path_label
-from ..policies.policy import Policy
+from ..policies.policy import Policy, RoutedRequest
 from .events import EventGate, error_event
 from .upstream import Answer, WorkerLostError, ask
 
@@ -37,7 +37,8 @@ class Relay:
         """Answer `request` by a worker that serves `model` (None: any). Cancelling aborts the worker's request."""
         tried: set[Worker] = set()
         lost, began = 0, time.monotonic()
-        while worker := self._policy.choose(self._registry.choosable(model), tried):
+        asked = RoutedRequest(request.path, model, body)
+        while worker := self._policy.choose(asked, self._untried(model, tried)):
             if tried:
                 self._metrics.retries.inc()
             tried.add(worker)
@@ -54,6 +55,9 @@ class Relay:
                 with closing(answer):
                     return await self._pass_on(request, answer)
         return no_worker(self._registry.counts(), model)
+
+    def _untried(self, model: str | None, tried: Collection[Worker]) -> list[Worker]:
+        return [worker for worker in self._registry.choosable(model) if worker not in tried]
 
     def _report(self, error: WorkerLostError, kind: str) -> None:
         _log.warning("%s (%s)", error, kind)

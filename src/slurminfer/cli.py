@@ -37,17 +37,20 @@ def serve(
     name: Annotated[str | None, typer.Option(help="another name than the spec's")] = None,
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
+    from .jobs.launch.launchers import launcher_here
     from .jobs.serve import console
-    from .jobs.serve import deployment as deploy
+    from .jobs.serve.deployment import submit
+    from .jobs.serve.requests import dry_run as shown
+    from .jobs.serve.spec import read_spec, with_models_found
 
-    spec = deploy.read_spec(spec_path, name)
-    launcher = deploy.launcher(local)
+    spec = read_spec(spec_path, name)
+    launcher = launcher_here(local)
     if dry_run:
-        typer.echo(deploy.dry_run(spec, launcher), nl=False)
+        typer.echo(shown(spec, launcher), nl=False)
         return
     with console.model_progress() as progress:
-        spec = deploy.with_model_found(spec, progress)
-    run = deploy.submit(spec, launcher)
+        spec = with_models_found(spec, progress)
+    run = submit(spec, launcher)
     console.print_submitted(run)
     if wait:
         console.wait_until_ready(run)
@@ -160,17 +163,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a quantized model beside its original: perplexity, speed, memory. Writes QUANTIZED/evaluation.png."""
-    from .jobs.evaluate import evaluate as job
-    from .jobs.evaluate import table as evaluation_table
-    from .jobs.serve import console
-    from .quant.models import resolve
+    from .jobs.evaluate import command
 
-    with console.model_progress() as progress:
-        directories = [resolve(name, progress) for name in (against, quantized)]
-        evaluation = job.evaluate(
-            *directories, text=text or job.DEFAULT_TEXT, windows=windows or job.DEFAULT_WINDOWS, progress=progress
-        )
-    evaluation_table.print_evaluation(evaluation, as_json)
+    command.run(quantized, against, text, windows, as_json)
 
 
 @bench_app.command("engine")
@@ -191,26 +186,15 @@ def bench_engine(
     as_json: AsJson = False,
 ) -> None:
     """Measure the native engine: decode and prefill, latency under load, memory, share of the memory bandwidth."""
-    from .jobs.bench.engine import job
-    from .jobs.serve import console
-    from .quant.models import resolve
+    from .jobs.bench.engine import command
 
-    with console.model_progress() as progress:
-        draft = None if draft_model is None else str(resolve(draft_model, progress))
-        given = {
-            "threads": threads, "dtype": dtype, "kernels": kernels, "speculative": speculative, "draft_model": draft,
-        }  # fmt: skip
-        found = job.bench(
-            resolve(model, progress),
-            {name: value for name, value in given.items() if value is not None},
-            batches=job.numbers("--batches", batches),
-            contexts=job.numbers("--contexts", contexts),
-            prefills=job.numbers("--prefills", prefills),
-            rate=rate,
-            requests=requests,
-            progress=progress,
-        )
-    job.report(found, as_json, page, out)
+    options = {
+        "threads": threads, "dtype": dtype, "kernels": kernels, "speculative": speculative, "draft_model": draft_model,
+    }  # fmt: skip
+    command.run(
+        model, options, batches=batches, contexts=contexts, prefills=prefills, rate=rate, requests=requests,
+        page=page, out=out, as_json=as_json,
+    )  # fmt: skip
 
 
 @bench_app.command("comm")
@@ -236,26 +220,14 @@ def bench_comm(
 
     Inside an allocation (salloc, sbatch) between its nodes; with --nodes as a job of its own.
     """
-    from .core.site import encode_comm, write_comm
-    from .jobs.bench.comm import job
-    from .jobs.bench.comm import table as bench_comm_table
-    from .jobs.bench.comm import where as bench_comm_where
-    from .jobs.serve import console
+    from .jobs.bench.comm import command
+    from .jobs.bench.comm.where import Asked
 
-    where = bench_comm_where.choose(
-        bench_comm_where.Asked(
-            local=local, ranks=ranks, nodes=nodes, ranks_per_node=ranks_per_node, partition=partition,
-            account=account, gpus_per_node=gpus_per_node, mem=mem, time=time,
-        ),
+    asked = Asked(
+        local=local, ranks=ranks, nodes=nodes, ranks_per_node=ranks_per_node, partition=partition,
+        account=account, gpus_per_node=gpus_per_node, mem=mem, time=time,
     )  # fmt: skip
-    task = job.task(where, job.sizes(sizes or job.SIZES), backend, seconds, timeout)
-    with console.model_progress() as progress:
-        found = job.bench(where, task, progress)
-    kept = write_comm(found)
-    if as_json:
-        typer.echo(encode_comm(found), nl=False)
-    else:
-        bench_comm_table.print_comm(found, kept)
+    command.run(asked, sizes, backend, seconds, timeout, as_json)
 
 
 @models_app.command("fetch")

@@ -6,7 +6,7 @@ from collections import namedtuple
 import psutil
 import pytest
 
-from slurminfer.core.address import interface_of, node_address
+from slurminfer.core.address import interface_env, interface_of, node_address
 from slurminfer.core.errors import SpecError
 
 Entry = namedtuple("Entry", "family address")
@@ -65,3 +65,9 @@ def test_an_address_of_another_node_belongs_to_no_interface(node):
 
 def test_the_own_address_belongs_to_an_interface_of_this_machine():
     assert interface_of("127.0.0.1") in psutil.net_if_addrs()
+
+
+def test_nccl_and_gloo_are_told_the_interface_unless_the_user_has():
+    assert interface_env("127.0.0.1", {}) == {"NCCL_SOCKET_IFNAME": "=lo", "GLOO_SOCKET_IFNAME": "lo"}
+    assert interface_env("127.0.0.1", {"NCCL_SOCKET_IFNAME": "ib0"}) == {"GLOO_SOCKET_IFNAME": "lo"}
+    assert interface_env("192.0.2.77", {}) == {}

@@ -5,7 +5,8 @@ import pytest
 
 from slurminfer.core.errors import RunDirectoryError
 from slurminfer.core.paths import site_root
-from slurminfer.core.site import CommFit, CommPoint, CommProfile, read_comms, ring_share, ring_steps, write_comm
+from slurminfer.core.site.communication import CommFit, CommPoint, CommProfile, ring_share, ring_steps
+from slurminfer.core.site.store import read_comms, write_comm
 
 FIT = CommFit(
     operation="all_reduce", points=(CommPoint(1024, 1e-4), CommPoint(4096, 2e-4)), alpha_s=1e-4, beta_s_per_byte=1e-9,

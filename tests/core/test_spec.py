@@ -16,6 +16,10 @@ name = "cpu"
 """
 
 
+def model(spec):
+    return spec.model_of(spec.pool[0])
+
+
 def spec(pool: str = "", after: str = "") -> DeploymentSpec:
     return parse_spec(f"{MINIMAL}{pool}\n{after}")
 
@@ -28,7 +32,7 @@ def refused(pool: str = "", after: str = "") -> SpecError:
 
 def test_a_minimal_spec_has_defaults_for_the_rest():
     read = spec("workers = 2")
-    assert [worker for worker, _ in read.workers()] == ["cpu-0", "cpu-1"]
+    assert [pool.name for pool in read.slots()] == ["cpu", "cpu"]
     assert read.router.port == 30000
     assert read.pool[0].time_s == 3600
 
@@ -97,12 +101,12 @@ def quantized(kind: str, engine: str) -> DeploymentSpec:
 
 @pytest.mark.parametrize("kind", ["awq", "gptq", "fp8", "compressed-tensors", "gguf"])
 def test_the_native_engine_may_be_told_what_the_model_must_be(kind):
-    assert quantized(kind, "native").model.quantization == kind
+    assert model(quantized(kind, "native")).quantization == kind
 
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_other_engines_have_words_of_their_own_for_it(engine):
-    assert quantized("awq_marlin", engine).model.quantization == "awq_marlin"
+    assert model(quantized("awq_marlin", engine)).quantization == "awq_marlin"
 
 
 @pytest.mark.parametrize(
@@ -127,8 +131,8 @@ def cached(dtype: str, engine: str) -> DeploymentSpec:
     ("dtype", "engine"), [("int8", "native"), ("int4", "native"), ("fp8_e5m2", "sglang"), ("fp8", "vllm")]
 )
 def test_the_kv_cache_has_a_dtype_of_the_engine(dtype, engine):
-    assert cached(dtype, engine).model.kv_cache_dtype == dtype
-    assert cached("auto", engine).model.kv_cache_dtype == "auto"
+    assert model(cached(dtype, engine)).kv_cache_dtype == dtype
+    assert model(cached("auto", engine)).kv_cache_dtype == "auto"
 
 
 @pytest.mark.parametrize(
@@ -214,3 +218,35 @@ def test_other_engines_may_guess_more():
 def test_other_engines_have_heads_that_guess():
     spec = speculative('method = "eagle3"\ndraft_model = "org/head"', "sglang").speculative
     assert spec is not None and spec.is_head
+
+
+def test_a_pool_may_have_a_model_of_its_own():
+    own = "name = 'x'\n[[pool]]\nname = 'a'\n[pool.model]\npath = 'org/one'\n"
+    spec = parse_spec(own + "[[pool]]\nname = 'b'\n[pool.model]\npath = 'org/two'\nname = 'second'\n")
+    assert [spec.model_of(pool).served_name for pool in spec.pool] == ["one", "second"]
+    assert parse_spec(dump_spec(spec)) == spec
+    spec = parse_spec("name = 'x'\n[model]\npath = 'org/three'\n" + own.partition("\n")[2])
+    assert spec.model_of(spec.pool[0]).served_name == "one"
+
+
+def test_a_pool_without_any_model_is_refused_by_name():
+    with pytest.raises(SpecError, match=r"model: missing; expected \[model\], or pool\[0\].model"):
+        parse_spec("name = 'x'\n[[pool]]\n")
+
+
+def test_a_pools_own_model_is_named_in_errors():
+    with pytest.raises(SpecError, match=r"pool\[0\]\.model\.kv_cache_dtype = 'fp8'"):
+        parse_spec("name = 'x'\n[[pool]]\n[pool.model]\npath = 'm'\nkv_cache_dtype = 'fp8'\n")
+
+
+@pytest.mark.parametrize("worker", ["a-0", "a-17", "a-b-3"])
+def test_a_worker_is_of_the_pool_that_its_id_begins_with(worker):
+    spec = parse_spec("name = 'x'\n[model]\npath = 'm'\n[[pool]]\nname = 'a'\n[[pool]]\nname = 'a-b'\n")
+    assert spec.pool_of(worker).name == worker.rpartition("-")[0]
+
+
+@pytest.mark.parametrize("worker", ["a", "a-", "a-x", "b-0", ""])
+def test_other_ids_are_no_workers(worker):
+    spec = parse_spec("name = 'x'\n[model]\npath = 'm'\n[[pool]]\nname = 'a'\n")
+    with pytest.raises(SpecError, match="expected POOL-SERIAL; pools: a"):
+        spec.pool_of(worker)

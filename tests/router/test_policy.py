@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.router.fleet.registry import merge
 from slurminfer.router.fleet.worker import Worker
-from slurminfer.router.policies.policy import LeastLoaded
+from slurminfer.router.policies.least_loaded import LeastLoaded
+from slurminfer.router.policies.policy import RoutedRequest
 from slurminfer.router.relay.events import EventGate
 
 
@@ -19,27 +20,24 @@ def worker(worker_id, in_flight=0, capacity=4, turn=0):
     return Worker(record(worker_id, capacity=capacity), in_flight=in_flight, turn=turn)
 
 
+def choose(*workers):
+    return LeastLoaded().choose(RoutedRequest("/v1/completions", "m", b"{}"), workers)
+
+
 def test_nobody_to_choose():
-    assert LeastLoaded().choose([], set()) is None
-    only = worker("a")
-    assert LeastLoaded().choose([only], {only}) is None
+    assert choose() is None
 
 
 def test_load_is_relative_to_capacity():
     small, large = worker("small", in_flight=2, capacity=4), worker("large", in_flight=6, capacity=64)
-    assert LeastLoaded().choose([small, large], set()) is large
-
-
-def test_tried_workers_are_left_out():
-    idle, busy = worker("idle"), worker("busy", in_flight=4)
-    assert LeastLoaded().choose([idle, busy], {idle}) is busy
+    assert choose(small, large) is large
 
 
 def test_equals_take_turns():
     workers = [worker(name) for name in "abc"]
     chosen = []
     for turn in range(1, 7):
-        one = LeastLoaded().choose(workers, set())
+        one = choose(*workers)
         assert one is not None
         with one.occupied(turn):
             chosen.append(one.id)
@@ -48,7 +46,7 @@ def test_equals_take_turns():
 
 def test_unknown_capacity_counts_as_an_assumed_one():
     unknown, small = worker("a", in_flight=1, capacity=None), worker("b", in_flight=1, capacity=4)
-    assert LeastLoaded().choose([small, unknown], set()) is unknown
+    assert choose(small, unknown) is unknown
 
 
 def test_merge_keeps_a_life_and_begins_a_new_one_when_requeued():

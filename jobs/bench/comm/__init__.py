@@ -1,1 +1,1 @@
-"""`slurminfer bench comm`: how nodes communicate. Start reading at job.py."""
+"""`slurminfer bench comm`: how nodes communicate. Start reading at command.py."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ....core.site import CommFit, CommPoint, Operation, ring_share, ring_steps
+from ....core.site.communication import CommFit, CommPoint, Operation, ring_share, ring_steps
 
 
 def fit(operation: Operation, ranks: int, points: Sequence[CommPoint]) -> CommFit:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from ....core.address import node_address
+from ....core.address import interface_env, node_address
 from ....core.errors import CommunicationError
 from ....core.files import read_text, write_atomic
-from ....core.site import Backend, Operation
-from ....nodes.agent.place import interface_env
+from ....core.site.communication import Backend, Operation
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
     import torch
@@ -73,8 +72,8 @@ class Group:
         told = os.environ.get(_INTERFACES[self.backend])
         return told and told.removeprefix("=")  # NCCL's way to say that it is no prefix
 
-    def agree(self, value: int) -> int:
-        """Rank 0's value."""
+    def broadcast(self, value: int) -> int:
+        """Rank 0's value, on every rank."""
         self._turn += 1
         key = f"turn/{self._turn}"
         if self.rank:
@@ -82,8 +81,8 @@ class Group:
         self._store.set(key, str(int(value)))
         return value
 
-    def line_up(self) -> None:
-        """Return when all ranks are here."""
+    def barrier(self) -> None:
+        """Return when all ranks have called it."""
         import torch.distributed as dist
 
         dist.all_reduce(self._signal)
@@ -112,11 +111,11 @@ class Group:
         tensor = self._zeros(elements)
         return tensor.nbytes, self._ping_pong(tensor) if operation == "send_recv" else lambda: dist.all_reduce(tensor)
 
-    def leave(self) -> None:
-        """Rank 0 goes last: the others meet at it."""
+    def shutdown(self) -> None:
+        """End the group when all ranks have called it. Rank 0 goes last: it holds the store."""
         import torch.distributed as dist
 
-        self.line_up()
+        self.barrier()
         dist.destroy_process_group()
         if self.rank:
             self._store.set(f"left/{self.rank}", "")
@@ -126,7 +125,7 @@ class Group:
     def _agree_on_backend(self, task: CommTask) -> Backend:
         known: tuple[Backend, ...] = get_args(Backend)
         wanted = _best_backend(task.ranks // len(self.hosts)) if task.backend == "auto" else task.backend
-        return known[self.agree(known.index(wanted))]
+        return known[self.broadcast(known.index(wanted))]
 
     def _join(self, timeout: timedelta) -> None:
         import torch.distributed as dist

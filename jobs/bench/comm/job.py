@@ -4,7 +4,6 @@ Inside an allocation the ranks are a step of it; outside, they get a job of thei
 of this machine. The ranks and this command meet in one directory below `$SLURMINFER_HOME/jobs`.
 """
 
-import os
 import re
 import secrets
 import shutil
@@ -21,9 +20,12 @@ from ....core.errors import CommunicationError, UsageError
 from ....core.files import claim, make_directory, read_text, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
 from ....core.paths import jobs_root
-from ....core.site import CommProfile, read_comm
+from ....core.site.communication import CommProfile
+from ....core.site.store import read_comm
+from ....core.slurm_env import LOCAL, task_rank
 from ....quant.progress import Progress
 from ...launch.follow import no_result, until_ended
+from ...launch.request import request_of
 from .group import CommTask
 from .ranks import run_here, run_step
 from .where import Here, Job, Step
@@ -46,7 +48,7 @@ class CommEntry:
 
     def __call__(self) -> None:
         """Raises CommunicationError."""
-        first = int(os.environ["SLURM_PROCID"]) * self.ranks_per_node
+        first = task_rank() * self.ranks_per_node
         task = msgspec.json.decode(read_text(self.folder / TASK) or "", type=CommTask)
         try:
             run_here(self.folder, range(first, first + self.ranks_per_node), {}, task.limit_s)
@@ -76,7 +78,7 @@ def bench(where: Here | Step | Job, task: CommTask, progress: Progress) -> CommP
         if isinstance(where, Step):
             run_step(folder, where.nodes, where.ranks_per_node, task.limit_s)
         else:
-            run_here(folder, range(where.ranks), {"SLURMINFER_LOCAL": "1"}, task.limit_s)
+            run_here(folder, range(where.ranks), LOCAL, task.limit_s)
     profile = _result(folder)
     shutil.rmtree(folder, ignore_errors=True)  # NFS keeps what somebody has open
     return profile
@@ -85,24 +87,21 @@ def bench(where: Here | Step | Job, task: CommTask, progress: Progress) -> CommP
 def request(where: Job, folder: Path) -> JobRequest:
     """The job that measures. Pure."""
     spec = where.spec
-    return JobRequest(
+    return request_of(
+        spec,
         name="bench-comm",
         role="bench-comm",
         entry=CommEntry(folder=folder, ranks_per_node=where.ranks_per_node),
         log_folder=folder,
-        nodes=spec.nodes,
-        cpus_per_task=spec.cpus_per_task,
-        gpus_per_node=spec.gpus_per_node,
-        mem=spec.mem,
         time_s=spec.time_s,
-        partition=spec.partition,
-        account=spec.account,
+        nodes=spec.nodes,
+        gpus_per_node=spec.gpus_per_node,
         slurm={"no-requeue": True},  # its command would have to know; whoever wants it starts it again
     )
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """Bytes of "1K,64K,1M". Raises UsageError."""
+    """The bytes that a list such as "1K,64K,1M" names, rising. Raises UsageError."""
     found = [_SIZE.fullmatch(part.strip()) for part in text.split(",")]
     numbers = {int(match[1]) * _UNITS[match[2]] for match in found if match}
     if not all(found) or len(numbers) < 2 or min(numbers) < _SMALLEST:

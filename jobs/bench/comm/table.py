@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ....core.site import CommProfile
+from ....core.site.communication import CommProfile
 
 _out = Console(highlight=False, soft_wrap=True)
 _NAMES = {"all_reduce": "all-reduce", "all_gather": "all-gather", "send_recv": "send/recv"}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from ....core.errors import UsageError
+from ....core.slurm_env import gpus_on_node, job_id, node_count, task_count
 from ....core.spec import JobSpec, check_job
 
 _LOCAL_RANKS = 2
@@ -26,7 +27,7 @@ class Asked:
     time: str | None = None
 
     def given(self, *names: str) -> list[str]:
-        """Of these options, those that were given, as they are written."""
+        """Those of the named options that were given, as they are written, such as "--nodes"."""
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
 
@@ -46,6 +47,7 @@ class Step:
 
     @property
     def ranks(self) -> int:
+        """How many there are on all nodes."""
         return self.nodes * self.ranks_per_node
 
 
@@ -58,6 +60,7 @@ class Job:
 
     @property
     def ranks(self) -> int:
+        """How many there are on all nodes."""
         return self.spec.nodes * self.ranks_per_node
 
 
@@ -79,7 +82,7 @@ def choose(
     if asked.local:
         _refuse(asked.given(*of_jobs), "--local starts processes of this machine: give it --ranks only")
         return _with_several(Here(asked.ranks or _LOCAL_RANKS))
-    job, asked_for_nodes = environ.get("SLURM_JOB_ID"), asked.given(*of_jobs)
+    job, asked_for_nodes = job_id(environ), asked.given(*of_jobs)
     if job is None and not asked_for_nodes:
         if slurm_is_here():
             raise UsageError("expected --nodes for a job of its own, an allocation around it (salloc), or --local")
@@ -107,13 +110,12 @@ def _job(asked: Asked) -> Job:
 
 
 def _step(asked: Asked, environ: Mapping[str, str]) -> Step:
-    if environ.get("SLURM_STEP_ID", "").isdigit() and environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+    if task_count(environ) > 1:
         raise UsageError("every task of this job step would measure at once: start it without srun")
-    there = int(environ.get("SLURM_JOB_NUM_NODES", "1"))
+    there = node_count(environ)
     if asked.nodes is not None and asked.nodes > there:
-        raise UsageError(f"--nodes {asked.nodes}: expected at most the {there} of job {environ['SLURM_JOB_ID']}")
-    gpus = environ.get("SLURM_GPUS_ON_NODE", "")
-    return Step(asked.nodes or there, asked.ranks_per_node or (int(gpus) if gpus.isdigit() else 1))
+        raise UsageError(f"--nodes {asked.nodes}: expected at most the {there} of job {job_id(environ)}")
+    return Step(asked.nodes or there, asked.ranks_per_node or gpus_on_node(environ) or 1)
 
 
 def _with_several(where: Where) -> Where:

@@ -4,7 +4,6 @@ FOLDER holds `task.json`, and all ranks see it. Without a rank it is the task of
 measured how often, and writes `result.json`.
 """
 
-import os
 import socket
 import sys
 import time
@@ -18,7 +17,9 @@ import msgspec
 
 from ....core.errors import SlurminferError
 from ....core.files import read_text, write_atomic
-from ....core.site import CommPoint, CommProfile, Operation, encode_comm
+from ....core.site.communication import CommPoint, CommProfile, Operation
+from ....core.site.store import encode_comm
+from ....core.slurm_env import is_local, local_task_rank, partition, task_rank
 from .fit import fit
 from .group import Call, CommTask, Group
 
@@ -35,7 +36,7 @@ _LONGEST_MESSAGE = 500
 def main(words: Sequence[str]) -> int:
     """Take part; the exit status: 0, 1 for what this rank can tell, LOST for what another one knows better."""
     folder = Path(words[0])
-    rank, local_rank = map(int, words[1:] or (os.environ["SLURM_PROCID"], os.environ["SLURM_LOCALID"]))
+    rank, local_rank = map(int, words[1:] or (task_rank(), local_task_rank()))
     try:
         task = msgspec.json.decode(read_text(folder / TASK) or "", type=CommTask)
         profile = measure(task, Group(task, folder, rank, local_rank))
@@ -56,13 +57,12 @@ def measure(task: CommTask, group: Group) -> CommProfile | None:
     import torch
 
     measured = {operation: _points(operation, group, task) for operation in get_args(Operation)}
-    group.leave()
+    group.shutdown()
     if group.rank:
         return None
-    local = os.environ.get("SLURMINFER_LOCAL") == "1"
     return CommProfile(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        partition=None if local else os.environ.get("SLURM_JOB_PARTITION"),
+        partition=None if is_local() else partition(),
         hosts=group.hosts,
         gpu=group.gpu,
         ranks=group.ranks,
@@ -82,10 +82,10 @@ def _points(operation: Operation, group: Group, task: CommTask) -> list[CommPoin
     began, share = time.monotonic(), task.seconds / 2 / len(task.sizes)
     for size in task.sizes:
         count, call = group.prepare(operation, size)
-        group.line_up()
+        group.barrier()
         first = group.time(call, 1)
         left = task.seconds - (time.monotonic() - began)
-        if not group.agree(len(points) < _FEWEST_SIZES or first * _FEWEST_CALLS < left):
+        if not group.broadcast(len(points) < _FEWEST_SIZES or first * _FEWEST_CALLS < left):
             break
         seconds = _time(group, call, share)
         points.append(CommPoint(count, seconds / 2 if operation == "send_recv" else seconds))
@@ -96,10 +96,10 @@ def _time(group: Group, call: Call, budget_s: float) -> float:
     """Median over blocks of calls of the seconds that one takes."""
     group.time(call, _WARM_UP)
     once = group.time(call, _TRIAL)
-    calls = group.agree(min(max(round(_BLOCK_S / once), 1), _MOST_CALLS))
+    calls = group.broadcast(min(max(round(_BLOCK_S / once), 1), _MOST_CALLS))
     began, times = time.monotonic(), list[float]()
-    while group.agree(not times or (len(times) < _MOST_BLOCKS and time.monotonic() - began < budget_s)):
-        group.line_up()
+    while group.broadcast(not times or (len(times) < _MOST_BLOCKS and time.monotonic() - began < budget_s)):
+        group.barrier()
         times += [group.time(call, calls) for _ in range(_FEWEST_BLOCKS)]
     return median(times)
 

@@ -1,1 +1,1 @@
-"""`slurminfer bench engine`: the native engine on this machine. Start reading at job.py."""
+"""`slurminfer bench engine`: the native engine on this machine. Start reading at command.py."""

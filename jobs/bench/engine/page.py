@@ -1,40 +1,30 @@
 """What `slurminfer bench engine` found, on one page of 1400 x 800 pixels."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...evaluate.page import STYLE
-from .job import EngineBench
+from ... import plots
+from .results import EngineBench
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_WIDTH, _HEIGHT = 1400, 800  # pixels
 _MOST_MS = 0.99  # of latencies are shown
 
 
 def draw(found: EngineBench, path: Path) -> None:
     """Write the page to `path`, a .png."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    seen, beside = found.measured, path.with_name(f".{path.name}")
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(14, 8), dpi=100, facecolor="white")
-        how = "compiled library" if seen.compiled else "PyTorch's operations"
+    seen = found.measured
+    with plots.page(path, _WIDTH, _HEIGHT) as figure:
         figure.text(0.06, 0.94, found.model, size=22, weight="bold")
-        figure.text(0.06, 0.90, f"{found.cpu}, {found.cpus} CPUs; {how}, {seen.dtype}; {found.date[:10]}", size=12)
+        figure.text(0.06, 0.90, f"{found.described}; {found.date[:10]}", size=12)
         decode, prefill = figure.add_axes((0.06, 0.50, 0.40, 0.31)), figure.add_axes((0.56, 0.50, 0.40, 0.31))
         ttft, itl = figure.add_axes((0.06, 0.09, 0.40, 0.27)), figure.add_axes((0.56, 0.09, 0.40, 0.27))
         _decode(decode, found)
-        lengths, speeds = [f"{one.tokens:,}" for one in seen.prefill], [one.tokens_per_s for one in seen.prefill]
-        prefill.bar_label(prefill.bar(lengths, speeds, width=0.5), fmt="{:,.0f}", padding=3)
-        prefill.margins(y=0.15)
-        prefill.set(title="Prefill, tokens/s by length")
+        _prefill(prefill, found)
         _latency(ttft, "Time to first token", seen.load.ttft_s)
         _latency(itl, "Time between tokens", seen.load.itl_s)
-        figure.savefig(beside, format="png")
-    os.replace(beside, path)
 
 
 def _decode(axes: "Axes", found: EngineBench) -> None:
@@ -51,6 +41,14 @@ def _decode(axes: "Axes", found: EngineBench) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
     axes.legend(frameon=False, loc="upper left")
+
+
+def _prefill(axes: "Axes", found: EngineBench) -> None:
+    lengths = [f"{one.tokens:,}" for one in found.measured.prefill]
+    speeds = [one.tokens_per_s for one in found.measured.prefill]
+    axes.bar_label(axes.bar(lengths, speeds, width=0.5), fmt="{:,.0f}", padding=3)
+    axes.margins(y=0.15)
+    axes.set(title="Prefill, tokens/s by length")
 
 
 def _latency(axes: "Axes", title: str, seconds: tuple[float, ...]) -> None:

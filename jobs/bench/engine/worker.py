@@ -12,97 +12,28 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
+from ....core.errors import EngineError
+from ....core.machine import peak_bytes
+from ....nodes.native.timing import (
+    Pace,
+    Prompts,
+    decode_steps,
+    greedy_requests,
+    memory_bandwidth,
+    prefill_seconds,
+)
+from ...measuring import work
+from .results import Decode, Load, Measured, Prefill
+from .task import PREFILL_REPEATS, BenchTask
 
-from ....core.errors import EngineError, SlurminferError
-
-if TYPE_CHECKING:  # what imports torch stays out of the command, which takes the structs from here
+if TYPE_CHECKING:  # imports torch, whose time is part of loading
     from ....nodes.native.engine.core import EngineCore
-    from ....nodes.native.engine.request import Request
-
-_WARM_UP, _STEPS, _FEWEST_STEPS, _SECONDS = 3, 32, 6, 6.0
-ROOM = 64  # tokens that are generated behind a context
-_PREFILLS = 3
-_BANDWIDTH_BYTES = 1 << 30  # far more than caches hold
-
-
-class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What to load and what to measure."""
-
-    options: dict[str, Any]  # of EngineOptions; paths as text
-    tokens: tuple[int, ...]  # a text, which prompts are pieces of
-    batches: tuple[int, ...]
-    contexts: tuple[int, ...]
-    prefills: tuple[int, ...]
-    rate: float | None  # requests/s; None: half of what the engine can answer
-    requests: int
-    prompt: int
-    answer: int
-
-
-class Decode(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps in which each of `batch` sequences of `context` tokens gets a token, or several where guesses are right."""
-
-    batch: int
-    context: int
-    step_s: float  # median
-    step_tokens: float  # mean
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.step_tokens / self.step_s
-
-
-class Prefill(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt, up to its first token."""
-
-    tokens: int
-    seconds: float
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / self.seconds
-
-
-class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests that arrive at random (Poisson), as long as they took."""
-
-    rate: float  # requests/s that arrived
-    tokens_per_s: float
-    ttft_s: tuple[float, ...]  # of each request, from its arrival to its first token
-    itl_s: tuple[float, ...]  # between two tokens of a request
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen."""
-
-    dtype: str
-    compiled: bool
-    load_s: float
-    decode: tuple[Decode, ...]
-    prefill: tuple[Prefill, ...]
-    load: Load
-    peak_bytes: int
-    weight_bytes: int  # that a step of one token reads; 0 where the engine cannot tell
-    kv_bytes_per_token: int
-    bandwidth: float  # bytes/s that this machine reads from memory
-
-
-def main() -> int:
-    """Measure what standard input describes; the exit status."""
-    try:
-        measured = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=BenchTask))
-    except SlurminferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    sys.stdout.buffer.write(msgspec.json.encode(measured))
-    return 0
 
 
 def measure(task: BenchTask) -> Measured:
-    """Raises what load_model raises."""
+    """Load the engine and measure all points. Raises what load_model raises; EngineError where no batch has room."""
     began = time.perf_counter()
     from ....nodes.native.engine.core import EngineCore
     from ....nodes.native.model.fused.store import finish_writing
@@ -115,15 +46,12 @@ def measure(task: BenchTask) -> Measured:
     core = EngineCore(runner, options, load_draft(options, runner) if options.speculative == "draft" else None)
     load_s = time.perf_counter() - began
     finish_writing()
-    pieces = _Pieces(task.tokens)
-    points = (_decode(core, pieces, batch, context) for context in task.contexts for batch in task.batches)
+    prompts = Prompts(task.tokens)
+    points = (_decode(core, prompts, batch, one, task.pace) for one in task.contexts for batch in task.batches)
     decode = tuple(point for point in points if point is not None)
     if not decode:
         raise EngineError("the KV cache has no room for any of the batches: expected fewer or shorter sequences")
-    prefill = tuple(
-        Prefill(tokens=count, seconds=median(_prefill_s(core, pieces.take(count)) for _ in range(_PREFILLS)))
-        for count in task.prefills
-    )
+    prefill = tuple(_prefill(core, prompts, count) for count in task.prefills)
     rate = task.rate or _half_of_capacity(decode, prefill, task)
     return Measured(
         dtype=str(runner.cache.format.dtype).removeprefix("torch."),
@@ -131,80 +59,43 @@ def measure(task: BenchTask) -> Measured:
         load_s=load_s,
         decode=decode,
         prefill=prefill,
-        load=_load(core, pieces, task, rate),
-        peak_bytes=_peak_bytes(),
+        load=_load(core, prompts, task, rate),
+        peak_bytes=peak_bytes(),
         weight_bytes=getattr(runner.decoder, "weight_bytes", 0),
         kv_bytes_per_token=runner.cache.bytes_per_token,
-        bandwidth=bandwidth(),
+        bandwidth=memory_bandwidth(),
     )
 
 
-class _Pieces:
-    """Of a text, no two with the same beginning: what the prefix cache has would not be computed."""
-
-    def __init__(self, tokens: Sequence[int]) -> None:
-        self._tokens, self._next = tokens, 0
-
-    def take(self, count: int) -> list[int]:
-        self._next += 1
-        start = self._next % len(self._tokens)
-        turned = [*self._tokens[start:], *self._tokens[:start]]
-        return (turned * (count // len(turned) + 1))[:count]
-
-
-def _requests(prompts: Sequence[list[int]], max_tokens: int) -> list["Request"]:
-    from ....nodes.native.engine.request import Request, SamplingParams
-
-    params = SamplingParams(max_tokens=max_tokens, temperature=0)
-    return [Request(str(i), prompt, params) for i, prompt in enumerate(prompts)]
-
-
-def _decode(core: "EngineCore", pieces: _Pieces, batch: int, context: int) -> Decode | None:
+def _decode(core: "EngineCore", prompts: Prompts, batch: int, context: int, pace: Pace) -> Decode | None:
     """None where the KV cache has no room for so many at once."""
-    prompts = [pieces.take(context) for _ in range(batch)]
-    for prompt in prompts:  # into the prefix cache, so that all start as one
-        _prefill_s(core, prompt)
-    requests = _requests(prompts, ROOM)
-    for request in requests:
-        core.add(request)
-    seconds: list[float] = []
-    tokens = steps = 0
-    while core.busy and len(seconds) < _STEPS and (len(seconds) < _FEWEST_STEPS or sum(seconds) < _SECONDS):
-        began = time.perf_counter()
-        outputs = core.step()
-        took = time.perf_counter() - began
-        if len({output.request.id for output in outputs}) < batch:
-            continue
-        steps += 1
-        if steps > _WARM_UP:
-            seconds.append(took)
-            tokens += len(outputs)
-    for request in requests:
-        core.abort(request.id)
-    if not seconds:
+    pieces = [prompts.take(context) for _ in range(batch)]
+    for piece in pieces:  # into the prefix cache, so that all start as one
+        prefill_seconds(core, piece)
+    steps = decode_steps(core, pieces, pace)
+    if not steps.seconds:
         return None
-    return Decode(batch=batch, context=context, step_s=median(seconds), step_tokens=tokens / len(seconds))
+    step_tokens = steps.tokens / len(steps.seconds)
+    return Decode(batch=batch, context=context, step_s=median(steps.seconds), step_tokens=step_tokens)
 
 
-def _prefill_s(core: "EngineCore", prompt: list[int]) -> float:
-    core.add(*_requests([prompt], 1))
-    began = time.perf_counter()
-    while core.busy:
-        core.step()
-    return time.perf_counter() - began
+def _prefill(core: "EngineCore", prompts: Prompts, count: int) -> Prefill:
+    seconds = median(prefill_seconds(core, prompts.take(count)) for _ in range(PREFILL_REPEATS))
+    return Prefill(tokens=count, seconds=seconds)
 
 
 def _half_of_capacity(decode: Sequence[Decode], prefill: Sequence[Prefill], task: BenchTask) -> float:
+    """Requests/s: half as many as the fastest decode and prefill could answer one after the other."""
     seconds = task.answer / max(one.tokens_per_s for one in decode)
     return 0.5 / (seconds + task.prompt / max(one.tokens_per_s for one in prefill))
 
 
-def _load(core: "EngineCore", pieces: _Pieces, task: BenchTask, rate: float) -> Load:
+def _load(core: "EngineCore", prompts: Prompts, task: BenchTask, rate: float) -> Load:
     """Arrivals are the same for the same rate."""
-    prompts = [pieces.take(task.prompt) for _ in range(task.requests)]
+    pieces = [prompts.take(task.prompt) for _ in range(task.requests)]
     chosen = random.Random(0)
-    arrivals = accumulate(chosen.expovariate(rate) for _ in prompts)
-    waiting = deque(zip(arrivals, _requests(prompts, task.answer), strict=True))
+    arrivals = accumulate(chosen.expovariate(rate) for _ in pieces)
+    waiting = deque(zip(arrivals, greedy_requests(pieces, task.answer), strict=True))
     heard: dict[str, float] = {}  # when a request arrived, or had its last token
     answered: set[str] = set()
     ttft: list[float] = []
@@ -229,23 +120,5 @@ def _load(core: "EngineCore", pieces: _Pieces, task: BenchTask, rate: float) -> 
     return Load(rate=rate, tokens_per_s=(len(ttft) + len(itl)) / seconds, ttft_s=tuple(ttft), itl_s=tuple(itl))
 
 
-def bandwidth() -> float:
-    """Bytes/s that this machine reads from memory: the best of several, for whatever else runs only takes from it."""
-    import torch
-
-    numbers, best = torch.ones(_BANDWIDTH_BYTES // 8, dtype=torch.int64), 0.0
-    for _ in range(5):
-        began = time.perf_counter()
-        numbers.sum()
-        best = max(best, numbers.nbytes / (time.perf_counter() - began))
-    return best
-
-
-def _peak_bytes() -> int:
-    # VmHWM, not ru_maxrss: that also counts the process that forked this one.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(work(measure, BenchTask))

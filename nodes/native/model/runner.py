@@ -23,7 +23,7 @@ from .fused.upgrade import Upgrade
 from .kv_cache import KVCache, block_bytes, budget_bytes, count_blocks, step_bytes
 from .linears.choice import choose_kernels
 from .paged import supports
-from .parallel.part import Part
+from .parallel.model_part import ModelPart
 from .parallel.sequence import SequenceGroup
 from .parallel.sequence_batch import make_sequence_batch
 from .step import Chunk, Model, OneAtATime
@@ -98,10 +98,10 @@ def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
 
     Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, EngineError (an option cannot be met).
     """
-    return load_part(options, Part(whole=read_config(options.model)), at_once)
+    return load_part(options, ModelPart(whole=read_config(options.model)), at_once)
 
 
-def load_part(options: EngineOptions, part: Part, at_once: bool = False) -> Runner:
+def load_part(options: EngineOptions, part: ModelPart, at_once: bool = False) -> Runner:
     """The same for one rank's part of a model."""
     if options.quantization is not None:
         check_quantization(options.model, options.quantization)
@@ -119,11 +119,11 @@ def load_draft(options: EngineOptions, target: Model) -> Runner:
     check_same_tokens(options.model, options.draft_model)
     own = replace(options, model=options.draft_model, quantization=None, kernels="auto", kv_cache_dtype="auto")
     context_length = min(target.context_length, config.max_position_embeddings)
-    return _load(own, Part(whole=config), context_length, False, target.num_blocks)
+    return _load(own, ModelPart(whole=config), context_length, False, target.num_blocks)
 
 
 def _load(
-    options: EngineOptions, part: Part, context_length: int, at_once: bool, num_blocks: int | None = None
+    options: EngineOptions, part: ModelPart, context_length: int, at_once: bool, num_blocks: int | None = None
 ) -> Runner:
     """`num_blocks` of the KV cache: by default what its budget holds."""
     config, device = part.config, device_of(options.device)
@@ -133,7 +133,7 @@ def _load(
     later = at_once and upgrade.must_compile
     with torch.inference_mode():
         fused = None if later else upgrade.load()
-        if not part.least(fused is not None):  # ranks compute alike, or hand each other other numbers
+        if not part.all_reduce_min(fused is not None):  # ranks compute alike, or hand each other other numbers
             fused = None
         plain = None if fused else _load_plain(options, part, context_length, dtype, device)
         if num_blocks is None:
@@ -143,7 +143,7 @@ def _load(
             budget = budget_bytes(options.kv_cache_gib, device, reserved, part.ranks_here)
             ranks, size = part.sequence_ranks, options.block_size
             beside = _draft_bytes(options, dtype, device) * ranks  # the draft's cache is whole
-            num_blocks = part.least(count_blocks(config, context_length, size, format, budget, beside, ranks))
+            num_blocks = part.all_reduce_min(count_blocks(config, context_length, size, format, budget, beside, ranks))
         cache = KVCache(config, num_blocks, options.block_size, format, device)
         if fused is not None:
             fused.attach(cache)
@@ -157,14 +157,14 @@ def _load(
 
 
 def _load_plain(
-    options: EngineOptions, part: Part, context_length: int, dtype: torch.dtype, device: torch.device
+    options: EngineOptions, part: ModelPart, context_length: int, dtype: torch.dtype, device: torch.device
 ) -> Decoder:
     weights = part.weights(options.model, dtype)
     kernels = choose_kernels(options, part.config, dtype, device, available_bytes())
     return Decoder(part.config, weights, context_length, dtype, device, kernels, part.shard, part.reduce)
 
 
-def _graphed(plain: PlainDecoder, context_length: int, options: EngineOptions, part: Part) -> Decodes:
+def _graphed(plain: PlainDecoder, context_length: int, options: EngineOptions, part: ModelPart) -> Decodes:
     """With decode steps recorded, where there is a GPU and its kernels read the KV cache."""
     cache = plain.cache
     is_whole = part.sequence is None  # else what a rank attends to depends on the step

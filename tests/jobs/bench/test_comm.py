@@ -17,7 +17,8 @@ import pytest
 
 from slurminfer.core.errors import CommunicationError, SlurmError, SpecError, UsageError
 from slurminfer.core.job import JobPhase, JobRequest, JobStatus
-from slurminfer.core.site import CommPoint, CommProfile, read_comms
+from slurminfer.core.site.communication import CommPoint, CommProfile
+from slurminfer.core.site.store import read_comms
 from slurminfer.core.spec import JobSpec
 from slurminfer.jobs.bench.comm.fit import fit
 from slurminfer.jobs.bench.comm.group import CommTask
@@ -149,7 +150,7 @@ LONG = msgspec.structs.replace(QUICK, seconds=300.0)
 
 
 def test_two_ranks_are_measured(home, capsys):
-    found = bench(Here(2), msgspec.structs.replace(QUICK, seconds=3.0), silent)
+    found = bench(Here(2), msgspec.structs.replace(QUICK, seconds=1.5), silent)
     assert (found.ranks, found.backend, found.partition, found.gpu, found.interface) == (2, "gloo", None, None, "lo")
     assert found.hosts == (os.uname().nodename,)
     assert [fit.operation for fit in found.operations] == ["all_reduce", "all_gather", "send_recv"]
@@ -167,7 +168,7 @@ def test_two_ranks_are_measured(home, capsys):
 
 
 def test_three_ranks_of_unequal_pieces(home):
-    found = bench(Here(3), msgspec.structs.replace(QUICK, ranks=3, sizes=(1024, 65536)), silent)
+    found = bench(Here(3), msgspec.structs.replace(QUICK, ranks=3, sizes=(1024, 65536), seconds=0.2), silent)
     reduced, gathered, sent = found.operations
     assert [point.bytes for point in reduced.points] == [point.bytes for point in sent.points] == [1024, 65536]
     assert [point.bytes for point in gathered.points] == [1032, 65544]  # as many as 3 ranks of float32 share
@@ -175,7 +176,7 @@ def test_three_ranks_of_unequal_pieces(home):
 
 
 def test_a_size_that_would_take_too_long_is_left_out():
-    found = bench(Here(2), msgspec.structs.replace(QUICK, sizes=(1024, 4096, 1 << 28)), silent)
+    found = bench(Here(2), msgspec.structs.replace(QUICK, sizes=(1024, 4096, 1 << 27), seconds=0.2), silent)
     assert [len(measured.points) for measured in found.operations] == [2, 2, 2]
 
 

@@ -1,7 +1,7 @@
 """`slurminfer bench engine`, on a small part of what it measures by default."""
 
 import json
-from functools import partial
+import sys
 from pathlib import Path
 
 import msgspec
@@ -10,46 +10,76 @@ from typer.testing import CliRunner
 
 from slurminfer.cli import app
 from slurminfer.core.errors import EngineError, UsageError
-from slurminfer.jobs.bench.engine.job import EngineBench, bench, numbers, quantile, report
-from slurminfer.jobs.bench.engine.worker import Decode, Load, Measured, Prefill
-from slurminfer.quant.models import resolve
+from slurminfer.jobs.bench.engine.command import report
+from slurminfer.jobs.bench.engine.job import bench, numbers
+from slurminfer.jobs.bench.engine.results import Decode, EngineBench, Load, Measured, Prefill, quantile
+from slurminfer.nodes.native.timing import Pace
+
+from ..evaluate.small_model import make_original
+
+LAYERS, KV_HEADS, HEAD_DIM, FLOAT32 = 2, 2, 16, 4
+KV_BYTES = LAYERS * 2 * KV_HEADS * HEAD_DIM * FLOAT32  # of a token
+FEW = Pace(steps=4, fewest=2, seconds=1.0)
 
 
 @pytest.fixture(scope="module")
-def demo() -> Path:
-    return resolve("demo")
+def model(tmp_path_factory) -> Path:
+    directory: Path = tmp_path_factory.mktemp("models") / "small"
+    make_original(directory, context=512)
+    return directory
 
 
-def test_a_model_is_measured(demo, tmp_path, capsys):
-    found = bench(
-        demo, {"threads": 1, "dtype": "float32"}, batches=(1, 3), contexts=(16,), prefills=(40,), requests=4,
-        prompt=12, answer=3, rate=50.0,
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("The lamp would be replaced by an electric one, which needs no keeper. " * 20)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def found(model, text) -> EngineBench:
+    """Of three batches, the largest of which the KV cache has no room for."""
+    options = {"threads": 1, "dtype": "float32", "kv_cache_gib": 8 * 64 * KV_BYTES / 2**30}
+    return bench(
+        model, options, batches=(1, 3, 64), contexts=(16,), prefills=(40,), requests=4, prompt=12, answer=3, rate=50.0,
+        text=text, pace=FEW,
     )  # fmt: skip
+
+
+def test_a_model_is_measured(found):
     seen = found.measured
-    assert [(point.batch, point.context) for point in seen.decode] == [(1, 16), (3, 16)]
+    assert [(point.batch, point.context) for point in seen.decode] == [(1, 16), (3, 16)]  # no room for 64
     assert all(point.tokens_per_s > 1 for point in seen.decode)
     assert [one.tokens for one in seen.prefill] == [40]
     assert not seen.compiled and seen.dtype == "float32"
     assert len(seen.load.ttft_s) == 4 and len(seen.load.itl_s) == 4 * 2
     assert all(seconds > 0 for seconds in seen.load.ttft_s)
-    assert seen.peak_bytes > 4 * 134e6  # the weights in float32
-    assert seen.kv_bytes_per_token == 30 * 2 * 3 * 64 * 4
+    assert seen.peak_bytes > 50e6  # PyTorch alone takes that
+    assert seen.kv_bytes_per_token == KV_BYTES
+
+
+def test_what_was_found_is_printed_and_written(found, tmp_path, capsys):
     report(found, False, tmp_path / "page.png", tmp_path / "found.json")
     said = capsys.readouterr().out
     assert "decode, batch 3, context 16" in said and "4 requests at 50.00 a second" in said
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
     assert msgspec.json.decode((tmp_path / "found.json").read_bytes(), type=EngineBench) == found
     report(found, True, None, None)
-    assert json.loads(capsys.readouterr().out)["model"] == demo.name
+    assert json.loads(capsys.readouterr().out)["model"] == "small"
 
 
-def test_what_the_cache_has_no_room_for_is_left_out(demo):
-    options = {"threads": 1, "dtype": "float32", "kv_cache_gib": 3 * 160 * 30 * 2 * 3 * 64 * 4 / 2**30}
-    few = partial(bench, demo, options, contexts=(64,), prefills=(16,), requests=2, prompt=12, answer=3, rate=50.0)
-    found = few(batches=(1, 8))
-    assert [point.batch for point in found.measured.decode] == [1]
+def test_no_room_for_any_batch(model, text):
+    options = {"threads": 1, "dtype": "float32", "kv_cache_gib": 8 * 64 * KV_BYTES / 2**30}
     with pytest.raises(EngineError, match="no room for any of the batches"):
-        few(batches=(8,))
+        bench(model, options, batches=(64,), contexts=(16,), prefills=(16,), requests=1, prompt=12, text=text, pace=FEW)
+
+
+def test_a_page_without_matplotlib_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    asked = ["bench", "engine", "nowhere", "--page", str(tmp_path / "page.png")]
+    error = CliRunner().invoke(app, asked).exception
+    assert isinstance(error, UsageError)
+    assert str(error) == "--page: drawing a page needs matplotlib: pip install 'slurminfer[plots]'"
 
 
 def test_the_share_of_the_bandwidth_counts_weights_and_cache():
@@ -59,8 +89,8 @@ def test_the_share_of_the_bandwidth_counts_weights_and_cache():
         load=Load(rate=1.0, tokens_per_s=1.0, ttft_s=(), itl_s=()), peak_bytes=1, weight_bytes=960,
         kv_bytes_per_token=2, bandwidth=4000.0,
     )  # fmt: skip
-    found = EngineBench(date="", model="m", cpu="c", cpus=1, options={}, measured=seen)
-    assert found.roofline(point) == pytest.approx((960 + 2 * 10 * 2) / 0.5 / 4000)
+    whole = EngineBench(date="", model="m", cpu="c", cpus=1, options={}, measured=seen)
+    assert whole.roofline(point) == pytest.approx((960 + 2 * 10 * 2) / 0.5 / 4000)
     assert point.tokens_per_s == 6 and seen.prefill[0].tokens_per_s == 2
 
 
@@ -84,9 +114,9 @@ def test_numbers_that_are_none_are_refused(text):
         ({}, {"kernels": "quick"}, "--kernels 'quick': expected one of auto, compiled, torch, exact"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(demo, changes, options, said):
+def test_what_cannot_be_measured_is_refused(model, changes, options, said):
     with pytest.raises(UsageError, match=said):
-        bench(demo, options, **changes)
+        bench(model, options, **changes)
 
 
 def test_the_command_knows_its_options():

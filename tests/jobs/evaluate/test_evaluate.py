@@ -12,21 +12,25 @@ import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
 from slurminfer.core.errors import CorruptModelError, EngineError, ModelNotFoundError, UsageError
-from slurminfer.jobs.evaluate.evaluate import VARIANTS, evaluate, write
+from slurminfer.jobs.evaluate.evaluate import evaluate, write
 from slurminfer.jobs.evaluate.evaluation import (
     EXACT_ORIGINAL,
     EXACT_QUANTIZED,
     QUANTIZED,
+    Checkpoint,
     Evaluation,
     Quantization,
     read_evaluation,
     read_quantization,
 )
 from slurminfer.jobs.evaluate.table import percent, print_evaluation
+from slurminfer.jobs.evaluate.variants import VARIANTS
 from slurminfer.quant.checkpoint.awq import pack
+
+from .small_model import make_original
 
 GROUP = 32
 TEXT = "The lamp would be replaced by an electric one, which needs no keeper. " * 20
@@ -42,25 +46,6 @@ RECORD = {
         for index, rtn in enumerate((0.02, 0.0))
     ],
 }
-
-
-def _make_original(directory: Path, *, bos: bool = False) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=257, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=96, bos_token_id=256, eos_token_id=None, initializer_range=0.2,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(directory)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={token: id for id, token in enumerate([*alphabet, "<s>"])}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    if bos:
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
-    tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>"}))
 
 
 def _round(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -95,7 +80,7 @@ def _quantize(original: Path, directory: Path) -> None:
 def pair(tmp_path):
     """An original and its quantized checkpoint, without quantization.json as if it came from elsewhere."""
     original, quantized = tmp_path / "small", tmp_path / "small-awq"
-    _make_original(original)
+    make_original(original)
     _quantize(original, quantized)
     return original, quantized
 
@@ -127,7 +112,7 @@ def measured(tmp_path_factory):
     """What the command finds out about a checkpoint that came without quantization.json, and where that lies."""
     home = tmp_path_factory.mktemp("evaluation")
     original, quantized = home / "small", home / "small-awq"
-    _make_original(original, bos=True)
+    make_original(original, bos=True)
     _quantize(original, quantized)
     (home / "text.txt").write_text(TEXT)
     command = [sys.executable, "-m", "slurminfer", "evaluate", str(quantized), "--against", str(original)]
@@ -214,6 +199,21 @@ def test_the_table_has_a_line_for_each_variant(measured, capsys):
     assert [line.split()[0] for line in lines[1 : 1 + len(VARIANTS)]] == [variant.name for variant in VARIANTS]
     assert f"{evaluation.size_ratio:.2f} x smaller" in lines[-2]
     assert lines[-1] == f"{quantized}/evaluation.png"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_without_matplotlib_there_is_json_and_a_word_on_how_to_draw(measured, tmp_path, monkeypatch, capsys, as_json):
+    _, _, evaluation = measured
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    here = msgspec.structs.replace(evaluation, quantized=Checkpoint(path=str(tmp_path), bytes=1))
+    (tmp_path / "evaluation.png").write_text("of an evaluation before this one")
+    write(here, tmp_path)
+    assert read_evaluation(tmp_path) == here
+    assert not (tmp_path / "evaluation.png").exists()
+    print_evaluation(here, as_json)
+    said = capsys.readouterr()
+    hint = "no evaluation.png: pip install 'slurminfer[plots]' draws the page\n"
+    assert (said.err if as_json else said.out).endswith(hint)
 
 
 @pytest.mark.parametrize(("change", "said"), [(0.0123, "+1.2%"), (-0.0123, "-1.2%"), (0.0004, "+0.04%")])

@@ -51,6 +51,9 @@ class Launcher:
     def render(self, request: JobRequest) -> str:
         raise NotImplementedError
 
+    def kill(self, ids: Sequence[str]) -> None:
+        raise AssertionError("nothing has to be killed")
+
     def cancel(self, ids: Sequence[str]) -> None:
         raise NotImplementedError
 

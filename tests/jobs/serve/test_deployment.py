@@ -1,7 +1,7 @@
 """A spec becomes jobs: what is resolved before anything is submitted."""
 
 from slurminfer.core.spec import parse_spec
-from slurminfer.jobs.serve.deployment import with_model_found
+from slurminfer.jobs.serve.spec import with_models_found
 
 
 def directory(path):
@@ -15,18 +15,18 @@ def directory(path):
 def test_model_and_draft_become_directories(tmp_path, monkeypatch):
     model, draft = directory(tmp_path / "large"), directory(tmp_path / "small")
     monkeypatch.chdir(tmp_path)
-    spec = with_model_found(
+    spec = with_models_found(
         parse_spec(
             "name = 'x'\n[model]\npath = 'large'\n[[pool]]\n[speculative]\nmethod = 'draft'\ndraft_model = 'small'\n"
         )
     )
-    assert spec.model.path == str(model) and spec.model.name == "large"
+    assert spec.model is not None and spec.model.path == str(model) and spec.model.name == "large"
     assert spec.speculative is not None and spec.speculative.draft_model == str(draft)
 
 
 def test_without_a_draft_there_is_none_to_find(tmp_path):
     model = directory(tmp_path / "large")
-    spec = with_model_found(parse_spec(f"name = 'x'\n[model]\npath = '{model}'\n[[pool]]\n[speculative]\n"))
+    spec = with_models_found(parse_spec(f"name = 'x'\n[model]\npath = '{model}'\n[[pool]]\n[speculative]\n"))
     assert spec.speculative is not None and spec.speculative.draft_model is None
 
 
@@ -34,7 +34,7 @@ def test_a_head_that_guesses_has_no_tokenizer(tmp_path):
     model, head = directory(tmp_path / "large"), directory(tmp_path / "head")
     (head / "tokenizer.json").unlink()
     guesses = f"[speculative]\nmethod = 'eagle3'\ndraft_model = '{head}'\n"
-    spec = with_model_found(
+    spec = with_models_found(
         parse_spec(f"name = 'x'\n[model]\npath = '{model}'\n[[pool]]\nengine = 'sglang'\n{guesses}")
     )
     assert spec.speculative is not None and spec.speculative.draft_model == str(head)

@@ -76,7 +76,8 @@ def has_ended(pid: int) -> bool:
 
 def complete(run: RunDirectory, url: str | None, **body) -> httpx.Response:
     headers = {"Authorization": f"Bearer {run.key()}"}
-    body = {"model": run.read_spec().model.served_name, "prompt": "One, two,", **body}
+    spec = run.read_spec()
+    body = {"model": spec.model_of(spec.pool[0]).served_name, "prompt": "One, two,", **body}
     return httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=60)
 
 

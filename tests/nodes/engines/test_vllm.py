@@ -70,7 +70,7 @@ def test_a_vllm_worker_becomes_ready_answers_drains_and_ends(model, tmp_path, mo
             time.sleep(0.5)
         assert record.state is WorkerState.READY
         body = {
-            "model": spec.model.served_name,
+            "model": spec.model_of(spec.pool[0]).served_name,
             "messages": [{"role": "user", "content": "What is the capital of France?"}],
             "max_tokens": 12,
             "temperature": 0,

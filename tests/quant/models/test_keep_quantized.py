@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from slurminfer.cli import app
 from slurminfer.core.errors import CorruptModelError, ModelError, UnsupportedModelError
 from slurminfer.core.spec import parse_spec
-from slurminfer.jobs.serve.deployment import with_model_found
+from slurminfer.jobs.serve.spec import with_models_found
 from slurminfer.nodes.native.model.runner import load_model
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
@@ -91,7 +91,8 @@ def test_scales_that_are_not_numbers_are_corrupt(home, write_gguf):
 def test_a_spec_and_the_command_line_ask_for_it(home, write_gguf):
     path, _ = write_gguf()
     spec = parse_spec(f'name = "a"\n[model]\npath = "{path}"\nquantization = "gguf"\n[[pool]]')
-    found = with_model_found(spec).model
+    found = with_models_found(spec).model
+    assert found is not None
     done = CliRunner().invoke(app, ["models", "fetch", str(path), "--keep-quantized"])
     assert done.stdout.split()[-1] == found.path == str(resolve(str(path), quantization="gguf"))
 
@@ -100,7 +101,7 @@ def test_a_spec_that_asks_for_another_kind_is_refused_before_anything_runs(home,
     path, _ = write_gguf()
     spec = parse_spec(f'name = "a"\n[model]\npath = "{path}"\nquantization = "awq"\n[[pool]]')
     with pytest.raises(ModelError, match=r"quantization = 'awq', but the weights in .* are not quantized"):
-        with_model_found(spec)
+        with_models_found(spec)
 
 
 @pytest.mark.network

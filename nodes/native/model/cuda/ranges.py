@@ -6,7 +6,7 @@ and the splits put together as in attention.py.
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import triton
@@ -15,17 +15,35 @@ import triton.language as tl
 from ..kv_cache import KVCache
 from .attention import FEWEST_QUERIES, attend_tokens, join_splits, splits_of
 
-if TYPE_CHECKING:
-    from ..parallel.ranges import Ranges
-
 _TOKENS = 64  # attended to at once
 _LARGE_TILE = 16 << 10  # bytes; such, and float32, take eight warps to stay in registers
 
 
-def attend_ranges(q: torch.Tensor, layer: int, cache: KVCache, ranges: "Ranges", parts: torch.Tensor) -> None:
-    """Write to `parts`, float32 [n, heads, head_dim + 1] without gaps, what `merged` of parallel/sequence.py wants.
+class TiledRanges(Protocol):
+    """What the kernel reads of the rows: each sees a range of the keys in its sequence's blocks."""
 
-    Of queries [n, heads, head_dim], whose rows may be any stride apart, over an unquantized cache.
+    @property
+    def tiles(self) -> torch.Tensor:
+        """int32 [tiles, 3]: the first of its rows, how many there are, and whose blocks (a row of `tables`)."""
+
+    @property
+    def height(self) -> int:
+        """Rows of a tile at most."""
+
+    @property
+    def tables(self) -> torch.Tensor:
+        """int32 [sequences, blocks]: ids of each sequence's blocks in the cache."""
+
+    @property
+    def bounds(self) -> torch.Tensor:
+        """int32 [2, rows]: the first key that a row sees, and the one behind the last."""
+
+
+def attend_ranges(q: torch.Tensor, layer: int, cache: KVCache, ranges: TiledRanges, parts: torch.Tensor) -> None:
+    """Compute attention of q to the `ranges` of keys, for `merge_partial` of parallel/sequence.py.
+
+    q is [n, heads, head_dim], its rows any stride apart; the cache is unquantized. `parts`, contiguous float32
+    [n, heads, head_dim + 1], takes the means of values and behind them the natural logarithms of the sums of weights.
     """
     count, heads, head_dim = q.shape
     queries = heads // cache.kv_heads

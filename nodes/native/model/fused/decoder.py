@@ -109,7 +109,7 @@ class FusedDecoder:
         found = step.run(self._library, self._model, room, threads, self._reduce)
         if self._head is None:
             return found
-        rows = group.bring(found, layout.logits_rows, step.count)
+        rows = group.gather_at_first(found, layout.logits_rows, step.count)
         return self._run_head(step.step_of_share(room, threads), room, rows)
 
     def _embed(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from .....core.memory import available_bytes
 from .....quant.checkpoint.config import stored_bytes
 from .....quant.kv import KVFormat
 from ...options import EngineOptions
-from ..parallel.part import Part
+from ..parallel.model_part import ModelPart
 from . import library, store
 from .decoder import FusedDecoder, can_fuse
 from .parts import DoesNotFitError, Parts, pack_model
@@ -32,7 +32,7 @@ class Upgrade:
     def __init__(
         self,
         options: EngineOptions,
-        part: Part,
+        part: ModelPart,
         context_length: int,
         dtype: torch.dtype,
         format: KVFormat,

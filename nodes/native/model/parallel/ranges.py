@@ -15,17 +15,19 @@ _TILES = {2: (1 << 14, 128), 4: (1 << 12, 32)}
 
 
 class Seen(Protocol):
-    """Of the keys of a sequence that this rank holds, each row sees those from `first` up to `last`."""
+    """Which of the keys of a sequence that this rank holds each row sees: those from `first` up to `last`."""
 
     @property
     def blocks(self) -> Sequence[int]:
-        """Where they lie."""
+        """Blocks of this rank's cache in which the keys lie."""
 
     @property
-    def first(self) -> np.ndarray: ...
+    def first(self) -> np.ndarray:
+        """[rows]: index of the first key that a row sees."""
 
     @property
-    def last(self) -> np.ndarray: ...
+    def last(self) -> np.ndarray:
+        """[rows]: index behind the last key that a row sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Ranges:
     def attend(
         self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
     ) -> None:
-        """See `Attends`; the step's own keys are read from the cache too."""
+        """Write to the rows' places in `parts`, as `Attends.attend`; all keys are read from the cache."""
         from ..cuda.ranges import attend_ranges
 
         attend_ranges(queries[self.rows], layer, cache, self, parts[self.rows])
@@ -55,7 +57,7 @@ def tile_height(queries: int, head_dim: int, dtype: torch.dtype) -> int:
 
 
 def make_ranges(seen: Sequence[Seen], start: int, height: int, device: torch.device) -> Ranges:
-    """Of sequences whose rows follow one another from row `start` of the step on."""
+    """Lay out tiles of at most `height` rows for sequences whose rows follow one another from row `start` on."""
     counts = [len(each.first) for each in seen]
     ends = cumulative(counts)
     tiles = [

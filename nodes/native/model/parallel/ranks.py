@@ -30,7 +30,7 @@ _MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job ma
 
 
 @dataclass(frozen=True)
-class Expected:
+class PendingLogits:
     """Logits on their way to rank 0."""
 
     rows: int
@@ -39,7 +39,7 @@ class Expected:
 
 
 class Ranks:
-    """This process's view of the others."""
+    """Communication of this rank with all other ranks of the model."""
 
     def __init__(self, place: ParallelOptions, device: torch.device, threads: int) -> None:
         """Meet the others; this one computes with `threads`. Raises EngineError if they do not come."""
@@ -66,64 +66,67 @@ class Ranks:
         self._seconds = 0.0
         self._memory, shares = self._share_memory(threads)
         # The sum over the tensor ranks of this stage, in place.
-        self.reduce = make_tensor_sum(place, self._memory) if shares else TensorSum(None, True, self._tensor_group)
+        self.all_reduce = make_tensor_sum(place, self._memory) if shares else TensorSum(None, True, self._tensor_group)
 
     @property
     def seconds(self) -> float:
-        """Spent with others, waiting for them included; of what a GPU still does, only the call."""
-        return self._seconds + self.reduce.seconds + (self._memory.seconds if self._memory else 0.0)
+        """Seconds spent in communication, waiting included; of what a GPU still does, only the call."""
+        return self._seconds + self.all_reduce.seconds + (self._memory.seconds if self._memory else 0.0)
 
-    def abandon(self) -> None:
-        """A rank is gone: who waits for it in this node's memory fails, as gloo does by itself."""
+    def abort(self) -> None:
+        """Fail all waits in this node's shared memory, because a rank is gone; gloo's fail by themselves."""
         if self._memory:
-            self._memory.abandon()
+            self._memory.abort()
 
-    def exchange(self, x: torch.Tensor, out: torch.Tensor, sent: Sequence[int], received: Sequence[int]) -> None:
-        """Rows of x to each sequence rank of this stage, as many as `sent` says, and theirs into `out`."""
+    def all_to_all(self, x: torch.Tensor, out: torch.Tensor, sent: Sequence[int], received: Sequence[int]) -> None:
+        """Send rows of x to each sequence rank of this stage, as many as `sent` says, and receive theirs into `out`.
+
+        `received` says how many rows come from each. Raises RuntimeError where a rank is gone.
+        """
         if self._memory and self._memory.has(self._sequence_ranks):
             parts, found = torch.split(x, list(sent)), torch.split(out, list(received))
-            self._memory.exchange(parts, found, self._sequence_ranks)
+            self._memory.all_to_all(parts, found, self._sequence_ranks)
             return
         with self._counted():
             dist.all_to_all_single(out, x, list(received), list(sent), group=self._sequence_group)
 
-    def least(self, value: int) -> int:
-        """The smallest `value` of all ranks."""
+    def all_reduce_min(self, value: int) -> int:
+        """Return the smallest `value` of all ranks, which must all call it."""
         found = torch.tensor(value)
         dist.all_reduce(found, op=dist.ReduceOp.MIN)
         return int(found)
 
-    def hand_on(self, x: torch.Tensor) -> None:
-        """Send what this stage has computed to the next."""
+    def send_to_next_stage(self, x: torch.Tensor) -> None:
+        """Send activations x [rows, hidden_size] to the next stage; x may be written again at once."""
         to = self.place.rank + self.place.stage_ranks
         if self._memory and self._memory.carries(x.nbytes, self.place.rank, to):
-            self._memory.post(x, to)
+            self._memory.send(x, to)
         else:
             self._send(x, to, self._data_group)
 
-    def take_over(self, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-        """[rows, width] of the stage before."""
+    def recv_from_previous_stage(self, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+        """Receive activations [rows, width] of the previous stage. Raises RuntimeError where a rank is gone."""
         x = torch.empty(rows, width, dtype=dtype, device=self._device)
         source = self.place.rank - self.place.stage_ranks
         if self._memory and self._memory.carries(x.nbytes, source, self.place.rank):
-            return self._memory.fetch(x, source)
+            return self._memory.recv(x, source)
         with self._counted():
             dist.recv(x, source, group=self._data_group)
         return x
 
-    def deliver(self, logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor | None:
-        """The last stage's logits [rows, own width], to rank 0; all [rows, sum of widths] of them where this is it.
+    def gather_logits(self, logits: torch.Tensor, widths: Sequence[int]) -> torch.Tensor | None:
+        """Gather the last stage's logits [rows, own width] at rank 0: there [rows, sum of widths], elsewhere None.
 
-        Only its first sequence rank has them.
+        Only the first sequence rank of the stage has logits.
         """
         if self.place.sequence_rank > 0:
             return None
         head, rows = self.place.last_ranks.start, len(logits)
         if self._memory and self._carries_logits(rows, widths):
             if self.place.rank == 0:
-                return self._fetch_logits(rows, widths, [logits])
+                return self._recv_logits(rows, widths, [logits])
             if rows:
-                self._memory.post(logits, 0)
+                self._memory.send(logits, 0)
             return None
         if self.place.tensor_parallel > 1:
             logits = self._join(logits, widths, head)
@@ -133,26 +136,26 @@ class Ranks:
             self._send(logits, 0, self._logits_group)
         return None
 
-    def expect(self, rows: int, widths: Sequence[int]) -> "Expected":
-        """Rank 0: ask for the logits [rows, sum of widths] of a step whose last stage is elsewhere."""
+    def irecv_logits(self, rows: int, widths: Sequence[int]) -> "PendingLogits":
+        """Begin to receive, at rank 0, the logits [rows, sum of widths] of a step whose last stage is elsewhere."""
         if rows == 0 or self._carries_logits(rows, widths):
-            return Expected(rows, widths, None)
+            return PendingLogits(rows, widths, None)
         logits = torch.empty(rows, sum(widths), device=self._device)
         work = dist.irecv(logits, self.place.last_ranks.start, group=self._logits_group)
         assert work is not None
-        return Expected(rows, widths, (logits, work))
+        return PendingLogits(rows, widths, (logits, work))
 
-    def receive(self, expected: "Expected") -> torch.Tensor:
-        """Rank 0: what was asked for, once it is there."""
+    def wait_logits(self, expected: "PendingLogits") -> torch.Tensor:
+        """Wait, at rank 0, for logits float32 [rows, sum of widths]. Raises RuntimeError where a rank is gone."""
         if expected.coming is None:
-            return self._fetch_logits(expected.rows, expected.widths, [])
+            return self._recv_logits(expected.rows, expected.widths, [])
         logits, work = expected.coming
         with self._counted():
             work.wait()
         return logits
 
     def _own_group(self, groups: Sequence[list[int]], backend: str) -> dist.ProcessGroup:
-        """That of this rank; all ranks must make all groups, in the same order."""
+        """Return the process group of this rank; all ranks must make all groups, in the same order."""
         made: list[dist.ProcessGroup] = [dist.new_group(ranks, timeout=PATIENCE, backend=backend) for ranks in groups]
         own = next(index for index, ranks in enumerate(groups) if self.place.rank in ranks)
         return made[own]
@@ -162,14 +165,14 @@ class Ranks:
         size = rows * max(widths) * torch.float32.itemsize
         return self._memory is not None and all(self._memory.carries(size, rank, 0) for rank in self.place.last_ranks)
 
-    def _fetch_logits(self, rows: int, widths: Sequence[int], parts: list[torch.Tensor]) -> torch.Tensor:
-        """Those of the last stage's ranks side by side, of which `parts` are here."""
+    def _recv_logits(self, rows: int, widths: Sequence[int], parts: list[torch.Tensor]) -> torch.Tensor:
+        """Concatenate logits of the last stage's ranks, of which `parts` are here, and receive the others."""
         if rows == 0:
             return torch.empty(0, sum(widths))
         assert self._memory is not None, "see _carries_logits"
         for place in range(len(parts), len(widths)):
             part = torch.empty(rows, widths[place])
-            parts.append(self._memory.fetch(part, self.place.last_ranks[place]))
+            parts.append(self._memory.recv(part, self.place.last_ranks[place]))
         return torch.cat(parts, 1)
 
     def _share_memory(self, threads: int) -> tuple[SharedMemory | None, bool]:
@@ -178,7 +181,7 @@ class Ranks:
         if self.place.ranks_here > 1 and on_cpus:
             memory = share_memory(self.place, self.store, threads)
         able = on_cpus and (memory is not None or self.place.ranks_here == 1)
-        return (memory, True) if self.least(able) else (None, False)
+        return (memory, True) if self.all_reduce_min(able) else (None, False)
 
     def _send(self, x: torch.Tensor, to: int, group: dist.ProcessGroup | None) -> None:
         self._leaving = [(work, sent) for work, sent in self._leaving if not work.is_completed()]

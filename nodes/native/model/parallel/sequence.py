@@ -17,7 +17,7 @@ import torch
 
 _FEW = 16  # rows that every rank computes
 
-Exchange = Callable[[torch.Tensor, torch.Tensor, Sequence[int], Sequence[int]], None]  # see Ranks.exchange
+Exchange = Callable[[torch.Tensor, torch.Tensor, Sequence[int], Sequence[int]], None]  # see Ranks.all_to_all
 
 
 class HeldKeys:
@@ -39,7 +39,7 @@ class HeldKeys:
         return found
 
     def seen(self, positions: np.ndarray, window: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Of the held keys, queries at `positions` see those from the first numbers up to the second."""
+        """Return the range of held keys that the queries at `positions` see: [rows] first, [rows] behind the last."""
         first = np.zeros_like(positions) if window is None else self.before(np.maximum(positions + 1 - window, 0))
         return first, self.before(positions + 1)
 
@@ -69,7 +69,7 @@ class SequenceGroup:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def gather(self, x: torch.Tensor, count: int) -> torch.Tensor:
-        """[count, ...] of all ranks' shares x [rows, ...]."""
+        """Gather all ranks' shares x [rows, ...] to [count, ...], the same at every rank."""
         if self._is_few(count):
             return x
         out = self._space("gathered", x, count)
@@ -77,9 +77,9 @@ class SequenceGroup:
         return out
 
     def merge(self, parts: torch.Tensor) -> torch.Tensor:
-        """Attention [rows of the share, heads, head_dim] to all keys.
+        """Return float32 attention [rows of the share, heads, head_dim] to all keys.
 
-        Of `parts`, float32 [all rows, heads, head_dim + 1], what this rank's keys give: see `merged`.
+        `parts`, float32 [all rows, heads, head_dim + 1], are what this rank's keys give, as `merge_partial` takes them.
         """
         count = len(parts)
         if self._is_few(count):
@@ -89,10 +89,10 @@ class SequenceGroup:
         own = sent[self.rank]
         out = self._space("merged", parts, own * self.size)
         self._exchange(parts, out, sent, [own] * self.size)
-        return merged(out.view(self.size, own, *parts.shape[1:]))
+        return merge_partial(out.view(self.size, own, *parts.shape[1:]))
 
-    def bring(self, x: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
-        """Those `rows` of all `count` whose shares are x, in their order, at the first rank; none elsewhere."""
+    def gather_at_first(self, x: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """Gather `rows` (int64) of all `count`, whose shares are x, at the first rank, in order; none elsewhere."""
         if self._is_few(count) or not len(rows):
             return x[rows] if self.rank == 0 else x[:0]
         order = rows.argsort()
@@ -127,8 +127,8 @@ class SequenceGroup:
         return self._memory[key][:needed].view(rows, *like.shape[1:])
 
 
-def merged(parts: torch.Tensor) -> torch.Tensor:
-    """Attention [rows, heads, head_dim] of parts [ranks, rows, heads, head_dim + 1].
+def merge_partial(parts: torch.Tensor) -> torch.Tensor:
+    """Merge partial attention [ranks, rows, heads, head_dim + 1] of several ranks to [rows, heads, head_dim].
 
     A part is the attention to some of the keys, and the logarithm of the sum of the exponentials of their scores: -inf
     where there are none, with zeros before it. Some rank has at least the query's own key.

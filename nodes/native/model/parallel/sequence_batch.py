@@ -14,7 +14,7 @@ from ..batch import cumulative, group_lengths
 from ..cuda import reads_cache
 from ..kv_cache import KVCache
 from ..step import Chunk
-from .partial import Piece
+from .partial_attention import PartialAttention
 from .ranges import Ranges, make_ranges, tile_height
 from .sequence import HeldKeys, SequenceGroup
 
@@ -27,10 +27,10 @@ class Attends(Protocol):
     def attend(
         self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
     ) -> None:
-        """Write to the rows' places in `parts` what `merged` of sequence.py wants.
+        """Write to the rows' places in `parts`, float32 [n, heads, head_dim + 1], what `merge_partial` takes.
 
-        Of all rows' queries [n, heads, head_dim] and keys and values [n, 2, kv_heads, head_dim]; what this rank holds
-        of these is in the cache already.
+        `queries` [n, heads, head_dim] and `pairs` (keys and values) [n, 2, kv_heads, head_dim] are those of all rows;
+        those that this rank holds are in the cache already.
         """
 
 
@@ -51,7 +51,7 @@ class SequenceBatch:
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """See `Steps.attend`."""
+        """Return attention [own rows, heads * head_dim] to all ranks' keys, as `Steps.attend`; writes the cache."""
         if self.own_slots is not None:
             queries, pairs = rotate_and_store(qkv, rotation, layer, cache, self.own_slots)
         else:
@@ -66,11 +66,11 @@ class SequenceBatch:
         return self.group.merge(parts).to(qkv.dtype).flatten(1)
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Steps.wanted`; the first rank has them, the others have none."""
-        return self.group.bring(x, self.logits_rows, self.count)
+        """Return the rows of x whose logits are wanted, at the first rank; none at the others."""
+        return self.group.gather_at_first(x, self.logits_rows, self.count)
 
     def _gathered(self, q: torch.Tensor, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of all rows, the queries, and the keys and values, of those of this rank's share."""
+        """Gather queries, and keys and values, of all rows from each rank's share."""
         heads, head_dim = q.shape[1:]
         qkv = self.group.gather(torch.cat((q, kv.flatten(1, 2)), 1), self.count)
         return qkv[:, :heads], qkv[:, heads:].view(self.count, 2, -1, head_dim)
@@ -113,7 +113,7 @@ def make_sequence_batch(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Of the keys of a sequence that this rank holds, each row sees those from `first` up to `last`."""
+    """Which of the keys of a sequence that this rank holds each row sees: those from `first` up to `last`."""
 
     chunk: Chunk
     blocks: Sequence[int]
@@ -143,7 +143,7 @@ class _Planner:
 
     def plan(self, window: int | None) -> Sequence[Attends]:
         seen = [_Seen(chunk, keys.blocks, *keys.seen(place, window)) for chunk, place, keys in self._lines]
-        return self._ranges(seen) if reads_cache(self._cache.format, self._cache.device) else self._pieces(seen)
+        return self._ranges(seen) if reads_cache(self._cache.format, self._cache.device) else self._partials(seen)
 
     def _ranges(self, seen: Sequence[_Seen]) -> list[Ranges]:
         """Decodes, then chunks."""
@@ -152,17 +152,17 @@ class _Planner:
         kinds = ((seen[:decodes], 0, 1), (seen[decodes:], self._ends[decodes], height))
         return [make_ranges(some, start, rows, cache.device) for some, start, rows in kinds if some]
 
-    def _pieces(self, seen: Sequence[_Seen]) -> list[Piece]:
+    def _partials(self, seen: Sequence[_Seen]) -> list[PartialAttention]:
         size, decodes = self._cache.block_size, self._decodes
         lengths = [int(each.last[-1]) - each.start(size) for each in seen[:decodes]]
         descending = [*accumulate(reversed(lengths), max)][::-1]  # positions are, what is held nearly so
         groups = group_lengths(descending, _GATHER_MOST)
-        pieces = [self._piece(seen[start:stop], slice(start, stop)) for start, stop in groups]
+        pieces = [self._partial(seen[start:stop], slice(start, stop)) for start, stop in groups]
         rows = (slice(*pair) for pair in pairwise(self._ends[decodes:]))
-        pieces += [self._piece([each], where) for each, where in zip(seen[decodes:], rows, strict=True)]
+        pieces += [self._partial([each], where) for each, where in zip(seen[decodes:], rows, strict=True)]
         return [piece for piece in pieces if piece is not None]
 
-    def _piece(self, seen: Sequence[_Seen], rows: slice) -> Piece | None:
+    def _partial(self, seen: Sequence[_Seen], rows: slice) -> PartialAttention | None:
         """None: no row sees any key."""
         cache, size = self._cache, self._cache.block_size
         is_fresh = len(seen) == 1 and seen[0].chunk.start == 0 and len(seen[0].chunk.tokens) > 1
@@ -175,16 +175,16 @@ class _Planner:
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(cache.device)
         dark = blind.to(cache.device) if blind.any() else None
         if is_fresh:
-            return Piece(rows, 1, None, self._fresh(seen[0], rows), length, mask, dark)
+            return PartialAttention(rows, 1, None, self._fresh(seen[0], rows), length, mask, dark)
         width = -(-length // size)
         tables = [list(each.blocks[at // size : at // size + width]) for each, at in zip(seen, starts, strict=True)]
         # Padding repeats a block of the same sequence, or the first of all: masked.
         tables = [table + (table[-1:] or [0]) * (width - len(table)) for table in tables]
         found = cache.rows(torch.tensor(tables, device=cache.device))
-        return Piece(rows, len(seen), found, None, length, mask, dark)
+        return PartialAttention(rows, len(seen), found, None, length, mask, dark)
 
     def _fresh(self, seen: _Seen, rows: slice) -> torch.Tensor:
-        """Of the step's rows, those of a first chunk whose keys this rank holds."""
+        """Return the step's rows of a first chunk whose keys this rank holds, int64."""
         held = np.diff(seen.last, prepend=0) > 0
         return torch.from_numpy(rows.start + held.nonzero()[0]).to(self._cache.device)
 

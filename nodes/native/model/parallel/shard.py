@@ -61,8 +61,8 @@ def make_shard(config: ModelConfig, tensor_parallel: int, pipeline_parallel: int
         tensor_rank=tensor_rank,
         heads=heads,
         kv_heads=kv_heads,
-        inner=_pieces(config.intermediate_size, tensor_parallel, UNIT)[tensor_rank],
-        vocab=_pieces(config.vocab_size, tensor_parallel, 1)[tensor_rank],
+        inner=_split(config.intermediate_size, tensor_parallel, UNIT)[tensor_rank],
+        vocab=_split(config.vocab_size, tensor_parallel, 1)[tensor_rank],
         layers=_stages(config, pipeline_parallel)[stage],
         is_first=stage == 0,
         is_last=stage == pipeline_parallel - 1,
@@ -73,16 +73,15 @@ def _heads(config: ModelConfig, ranks: int) -> list[tuple[range, range]]:
     """Query heads and key-value heads of each rank: whole groups, or parts of one group."""
     group = config.num_heads // config.num_kv_heads
     if ranks <= config.num_kv_heads:
-        pieces = _pieces(config.num_kv_heads, ranks, 1)
+        pieces = _split(config.num_kv_heads, ranks, 1)
         return [(range(kv.start * group, kv.stop * group), kv) for kv in pieces]
     if ranks > config.num_heads:
         raise _too_many("tensor_parallel", ranks, f"{config.num_heads} attention heads", config.num_heads)
     found = []
-    for kv, sharing in enumerate(_pieces(ranks, config.num_kv_heads, 1)):
+    for kv, sharing in enumerate(_split(ranks, config.num_kv_heads, 1)):
         first = kv * group
         found += [
-            (range(first + part.start, first + part.stop), range(kv, kv + 1))
-            for part in _pieces(group, len(sharing), 1)
+            (range(first + part.start, first + part.stop), range(kv, kv + 1)) for part in _split(group, len(sharing), 1)
         ]
     return found
 
@@ -102,10 +101,10 @@ def _stages(config: ModelConfig, count: int) -> list[range]:
 
     last = min(range(1, config.num_layers - count + 2), key=lambda last: (largest(last), -last))
     first = config.num_layers - last
-    return [*_pieces(first, count - 1, 1), range(first, config.num_layers)]
+    return [*_split(first, count - 1, 1), range(first, config.num_layers)]
 
 
-def _pieces(size: int, count: int, unit: int) -> list[range]:
+def _split(size: int, count: int, unit: int) -> list[range]:
     """`size` in `count` ranges whose lengths, but for the last, are multiples of `unit` and differ by one at most."""
     units = -(-size // unit)
     cuts = [min(unit * ((units * i + count - 1) // count), size) for i in range(count + 1)]

@@ -28,7 +28,10 @@ _TOKEN = slice(_LINE, _LINE + 16)  # bytes that tell it from any other memory
 
 
 class SharedMemory:
-    """One rank's view of it. What it does raises RuntimeError where another rank is gone, see `abandon`."""
+    """One rank's view of its node's shared memory.
+
+    Every transfer raises RuntimeError where another rank is gone, which `abort` makes known.
+    """
 
     def __init__(self, place: ParallelOptions, store: TCPStore, threads: int) -> None:
         """Meet the other ranks of this node. Raises OSError, library.CompileError where there can be no such memory."""
@@ -44,7 +47,7 @@ class SharedMemory:
 
     @property
     def seconds(self) -> float:
-        """Spent here, waiting for others included."""
+        """Seconds spent in transfers, waiting for others included."""
         return float(self._waits.seconds)
 
     @property
@@ -54,17 +57,17 @@ class SharedMemory:
 
     @property
     def sum_address(self) -> int:
-        """Of the library.Sum of this stage's tensor ranks here, with which the library sums by itself; then `check`."""
+        """Address of the library.Sum by which the library itself sums over tensor ranks here; `check` follows."""
         assert self._sum is not None, "no other tensor rank of this stage is on this node"
         return ctypes.addressof(self._sum)
 
-    def sum(self, x: torch.Tensor) -> None:
-        """x [n], float32, becomes its sum over this stage's tensor ranks here: of the same bits on all of them."""
+    def all_reduce(self, x: torch.Tensor) -> None:
+        """Sum x [n], float32, in place over this stage's tensor ranks here: the same bits on all of them."""
         assert self._sum is not None, "there are others"
         self._sum_over(x, self._sum.ranks)
 
-    def hand_round(self, x: torch.Tensor) -> None:
-        """x, float32, becomes that of this stage's first tensor rank on this node."""
+    def broadcast(self, x: torch.Tensor) -> None:
+        """Overwrite x, float32, with that of this stage's first tensor rank on this node."""
         self._sum_over(x, 1)
 
     def carries(self, size: int, source: int, to: int) -> bool:
@@ -76,37 +79,37 @@ class SharedMemory:
         here = _here(self._place)
         return all(rank in here for rank in ranks)
 
-    def post(self, x: torch.Tensor, to: int) -> None:
-        """Send x, which may be written again at once."""
+    def send(self, x: torch.Tensor, to: int) -> None:
+        """Send x to rank `to`; x may be written again at once."""
         link = self._links[self._place.rank, to]
         x = x.contiguous()
         self._library.post(ctypes.addressof(link), x.data_ptr(), x.nbytes)
         self.check()
 
-    def fetch(self, x: torch.Tensor, source: int) -> torch.Tensor:
-        """The next message of `source`, in x."""
+    def recv(self, x: torch.Tensor, source: int) -> torch.Tensor:
+        """Receive the next message of rank `source` into x."""
         link = self._links[source, self._place.rank]
         self._library.fetch(ctypes.addressof(link), x.data_ptr(), x.nbytes)
         self.check()
         return x
 
-    def exchange(self, parts: Sequence[torch.Tensor], found: Sequence[torch.Tensor], ranks: Sequence[int]) -> None:
+    def all_to_all(self, parts: Sequence[torch.Tensor], found: Sequence[torch.Tensor], ranks: Sequence[int]) -> None:
         """Send each of `ranks`, all on this node, one of `parts`, and take theirs into `found`; all of them call it."""
         own = ranks.index(self._place.rank)
         found[own].copy_(parts[own])
         others = [place for place in range(len(ranks)) if place != own]
-        leaving, coming = ({i: _pieces(tensors[i]) for i in others} for tensors in (parts, found))
+        leaving, coming = ({i: _split(tensors[i]) for i in others} for tensors in (parts, found))
         # Piece by piece: who is sent more than a slot holds must fetch meanwhile.
         for turn in range(max(map(len, (*leaving.values(), *coming.values())))):
             for i in others:
                 if turn < len(leaving[i]):
-                    self.post(leaving[i][turn], ranks[i])
+                    self.send(leaving[i][turn], ranks[i])
             for i in others:
                 if turn < len(coming[i]):
-                    self.fetch(coming[i][turn], ranks[i])
+                    self.recv(coming[i][turn], ranks[i])
 
-    def abandon(self) -> None:
-        """A rank is gone: whoever waits on this node, in another thread or process, waits no longer."""
+    def abort(self) -> None:
+        """End all waits on this node, in any thread or process, because a rank is gone."""
         self._memory[0] = 1
 
     def check(self) -> None:
@@ -130,7 +133,7 @@ class SharedMemory:
 
 
 def share_memory(place: ParallelOptions, store: TCPStore, threads: int) -> SharedMemory | None:
-    """With this node's other ranks, each with so many threads. None where that cannot be: standard error has why."""
+    """Share memory with this node's other ranks, each with `threads`; None where that cannot be, with why on stderr."""
     try:
         return SharedMemory(place, store, threads)
     except (OSError, library.CompileError) as error:
@@ -162,8 +165,8 @@ class _Areas:
         return at
 
 
-def _pieces(x: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Its bytes, as messages; none of nothing."""
+def _split(x: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Split the bytes of x into messages; none for an empty x."""
     return torch.split(x.view(-1).view(torch.uint8), _LINK_SLOT) if x.numel() else ()
 
 
@@ -174,7 +177,7 @@ def _here(place: ParallelOptions) -> range:
 
 
 def _meet(here: range, rank: int, store: TCPStore, size: int) -> tuple[mmap.mmap, Path]:
-    """The same memory for all ranks of this node, and the library. Raises OSError, library.CompileError."""
+    """Map the memory that all ranks of this node share, and find the library. Raises OSError, library.CompileError."""
     key = f"memory/{here.start}"
     if rank == here.start:
         try:

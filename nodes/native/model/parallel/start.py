@@ -12,18 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .....core.address import interface_env
 from .....core.cpus import allowed_cpus, divide_cpus
 from .....core.errors import EngineError
 from .....core.process import describe_exit, die_with_parent
-from ....agent.place import hold_port, interface_env
+from .....core.sockets import hold_port
 from ...options import EngineOptions, ParallelOptions, ServerOptions
 from ...service import core_of, serve
-from .words import Deaths, Gone
+from .messages import ChildExits, Gone
 
 if TYPE_CHECKING:
     from ...engine.core import EngineCore
 
-_OnLoss = Callable[[EngineError], None]
+_OnFailure = Callable[[EngineError], None]
 _LOOPBACK = "127.0.0.1"
 _NEWS_S = 2.0  # in which rank 0 ends this process, if it has a lifeline to hear of a child's death by
 
@@ -49,31 +50,33 @@ def _take_part(words: Sequence[str], options: EngineOptions, parallel: ParallelO
         _follow(words, options, parallel, allowed)
         return
 
-    def begin(on_loss: _OnLoss) -> "Callable[[], EngineCore]":
-        deaths = _start_others(words, parallel, allowed, on_loss)
-        return lambda: _load(options, parallel, deaths, on_loss)
+    def begin(on_failure: _OnFailure) -> "Callable[[], EngineCore]":
+        child_exits = _start_others(words, parallel, allowed, on_failure)
+        return lambda: _load(options, parallel, child_exits, on_failure)
 
     serve(options, server, begin)
 
 
-def _load(options: EngineOptions, parallel: ParallelOptions, deaths: Deaths, on_loss: _OnLoss) -> "EngineCore":
-    from .model import lead
+def _load(
+    options: EngineOptions, parallel: ParallelOptions, child_exits: ChildExits, on_failure: _OnFailure
+) -> "EngineCore":
+    from .parallel_model import load_leader
 
-    return core_of(lead(options, parallel, deaths, on_loss), options)
+    return core_of(load_leader(options, parallel, child_exits, on_failure), options)
 
 
 def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, allowed: set[int]) -> None:
     """Rank 0 is the one to be told to end: it has requests to finish, and sends the others home."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    deaths: Deaths = queue.SimpleQueue()
+    child_exits: ChildExits = queue.SimpleQueue()
     if parallel.local_rank:
         die_with_parent()
     else:
-        deaths = _start_others(words, parallel, allowed, _end)
-    from .model import follow
+        child_exits = _start_others(words, parallel, allowed, _end)
+    from .parallel_model import run_follower
 
-    follow(options, parallel, deaths)
+    run_follower(options, parallel, child_exits)
 
 
 def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions:
@@ -88,12 +91,14 @@ def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions
     return replace(options, threads=max(threads // parallel.ranks_here, 1) if threads else None)
 
 
-def _start_others(words: Sequence[str], parallel: ParallelOptions, allowed: set[int], on_loss: _OnLoss) -> Deaths:
-    """This node's other ranks, to divide the `allowed` CPUs, and where it is told when one ends in failure.
+def _start_others(
+    words: Sequence[str], parallel: ParallelOptions, allowed: set[int], on_failure: _OnFailure
+) -> ChildExits:
+    """Start this node's other ranks on the `allowed` CPUs; the returned queue gets each that ends in failure.
 
-    `on_loss` is called a little later.
+    `on_failure` is called a little later.
     """
-    deaths: Deaths = queue.SimpleQueue()
+    child_exits: ChildExits = queue.SimpleQueue()
     children, mine = [], os.sched_getaffinity(0)
     os.sched_setaffinity(0, allowed)  # which children inherit, from this thread
     for local_rank in range(1, parallel.ranks_here):
@@ -101,17 +106,19 @@ def _start_others(words: Sequence[str], parallel: ParallelOptions, allowed: set[
         children.append(subprocess.Popen([sys.executable, "-m", "slurminfer.nodes.native", *words, *own]))
     os.sched_setaffinity(0, mine)
     for rank, child in enumerate(children, parallel.rank + 1):
-        threading.Thread(target=_watch, args=(child, rank, deaths, on_loss), name=f"rank {rank}", daemon=True).start()
-    return deaths
+        threading.Thread(
+            target=_watch, args=(child, rank, child_exits, on_failure), name=f"rank {rank}", daemon=True
+        ).start()
+    return child_exits
 
 
-def _watch(child: "subprocess.Popen[bytes]", rank: int, deaths: Deaths, on_loss: _OnLoss) -> None:
+def _watch(child: "subprocess.Popen[bytes]", rank: int, child_exits: ChildExits, on_failure: _OnFailure) -> None:
     status = child.wait()
     if status:
         gone = Gone(rank, socket.gethostname(), describe_exit(status))
-        deaths.put(gone)
+        child_exits.put(gone)
         time.sleep(_NEWS_S)
-        on_loss(EngineError(str(gone)))
+        on_failure(EngineError(str(gone)))
 
 
 def _end(error: EngineError) -> None:

@@ -15,7 +15,7 @@ PATIENCE = timedelta(days=365)
 
 
 class TensorSum:
-    """Over the tensor ranks of one rank's stage."""
+    """All-reduce (sum) over the tensor ranks of one rank's stage."""
 
     def __init__(self, memory: SharedMemory | None, spans_nodes: bool, group: dist.ProcessGroup | None) -> None:
         """
@@ -29,17 +29,17 @@ class TensorSum:
 
     @property
     def memory(self) -> SharedMemory | None:
-        """That of all of them; None where there is none."""
+        """Memory that all tensor ranks of the stage share; None where they share none."""
         return None if self._spans_nodes else self._memory
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The sum of x over the ranks, in place."""
+        """Sum x over the ranks in place, in float32 within a node. Raises RuntimeError where a rank is gone."""
         if self._memory is not None:
-            _in_float32(x, self._memory.sum)
+            _in_float32(x, self._memory.all_reduce)
         if self._spans_nodes:
             self._between_nodes(x)
             if self._memory is not None:
-                _in_float32(x, self._memory.hand_round)
+                _in_float32(x, self._memory.broadcast)
         return x
 
     def _between_nodes(self, x: torch.Tensor) -> None:
@@ -50,7 +50,7 @@ class TensorSum:
 
 
 def make_tensor_sum(place: ParallelOptions, memory: SharedMemory | None) -> TensorSum:
-    """That of this rank, where the ranks of each node share `memory`. All ranks of all stages must call it."""
+    """Make the TensorSum of this rank, where ranks of a node share `memory`. All ranks of all stages must call it."""
     here, alike = place.ranks_here, place.tensor_groups
     firsts = [[rank for rank in ranks if rank == ranks.start or rank % here == 0] for ranks in alike]
     groups = [dist.new_group(ranks, timeout=PATIENCE) if len(ranks) > 1 else None for ranks in firsts]

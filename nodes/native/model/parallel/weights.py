@@ -50,7 +50,10 @@ class ShardWeights:
         self._down: tuple[str, torch.Tensor | GroupQuantized] | None = None  # of the MLP that is being read
 
     def read(self, name: str, *shape: int) -> torch.Tensor:
-        """See `Weights.read`. What all ranks add, biases of o_proj and down_proj, only the first of them has."""
+        """Read this rank's part of a tensor, as `Weights.read`; `shape` is the part's.
+
+        Biases of o_proj and down_proj, which all ranks would add, are zero at all but the first tensor rank.
+        """
         module, _, kind = name.rpartition(".")
         layer = module.rpartition(".")[2]
         if kind == "bias" and layer in self._inputs:
@@ -62,7 +65,7 @@ class ShardWeights:
         return _rows(whole, self._lines(module))
 
     def linear(self, prefix: str, outputs: int, inputs: int) -> torch.Tensor | GroupQuantized:
-        """See `Weights.linear`."""
+        """Read this rank's part of a linear layer, as `Weights.linear`; of a cut dimension, the size is the rank's."""
         module, _, layer = prefix.rpartition(".")
         if layer in self._outputs:
             lines = self._lines(prefix)
@@ -83,7 +86,7 @@ class ShardWeights:
         return _columns(weight, part) if weight.order is None else _filled(weight, weight.order, part)
 
     def tied_head(self, embedding: torch.Tensor) -> torch.Tensor:
-        """See `Weights.tied_head`."""
+        """Return the rows of the embedding [vocab_size, hidden_size] that are this rank's of lm_head."""
         return _cut(embedding, 0, self._shard.vocab)
 
     def _lines(self, prefix: str) -> _Lines:

@@ -1,6 +1,6 @@
 """One rank that sums or exchanges what it is told to, over and over if need be: leaves what it has found.
 
-python sums.py PLACE(json) SIZES(json) DTYPE OUT          sums, as tensors
+python sums.py PLACE(json) SIZES(json) DTYPES OUT         sums, as tensors by dtype
 python sums.py PLACE(json) rows ROWS(json) OUT            rows that it has got, of ROWS[from][to] to each
 python sums.py PLACE(json) lost                           says "waiting", and the error that ends its wait
 python sums.py PLACE(json) forever                        says "summing"
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,9 +25,9 @@ def share_of(rank: int, size: int) -> torch.Tensor:
     return numbers * 10 ** (rank % 3)
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    place, what, *rest = json.loads(sys.argv[1]), *sys.argv[2:]
+    place, what, *rest = json.loads(argv[0]), *argv[1:]
     where = ParallelOptions(**place)
     ranks = Ranks(where, torch.device("cpu"), 1)
     if what == "lost":
@@ -34,7 +35,7 @@ def main() -> None:
     elif what == "forever":
         print("summing", flush=True)
         while True:
-            ranks.reduce(torch.ones(1000))
+            ranks.all_reduce(torch.ones(1000))
     elif what == "rows":
         sent, folder = json.loads(rest[0]), Path(rest[1])
         own, size = where.sequence_rank, 9  # numbers of a row
@@ -42,30 +43,33 @@ def main() -> None:
         received = [line[own] for line in sent]
         found = torch.empty(sum(received), size)
         for _ in range(3):
-            ranks.exchange(x, found, sent[own], received)
+            ranks.all_to_all(x, found, sent[own], received)
         torch.save(found, folder / f"{where.rank}.pt")
-        ranks.least(0)
+        ranks.all_reduce_min(0)
         os._exit(0)
     else:
-        dtype, out = rest
-        shares = [share_of(where.rank, size).to(getattr(torch, dtype)) for size in json.loads(what)]
-        torch.save([ranks.reduce(share) for share in shares], Path(out) / f"{where.rank}.pt")
-        ranks.least(0)  # rank 0 has what the others meet at
+        dtypes, out = rest
+        by_dtype = {}
+        for dtype in dtypes.split(","):
+            shares = [share_of(where.rank, size).to(getattr(torch, dtype)) for size in json.loads(what)]
+            by_dtype[dtype] = [ranks.all_reduce(share) for share in shares]
+        torch.save(by_dtype, Path(out) / f"{where.rank}.pt")
+        ranks.all_reduce_min(0)  # rank 0 has what the others meet at
         os._exit(0)  # gloo's threads may not end well
 
 
 def lose(ranks: Ranks, rank: int) -> None:
     """Rank 1 never comes to the second sum."""
-    ranks.reduce(torch.ones(1))
+    ranks.all_reduce(torch.ones(1))
     if rank == 1:
         sys.stdin.read()
     print("waiting", flush=True)
-    threading.Timer(0.5, ranks.abandon).start()
+    threading.Timer(0.5, ranks.abort).start()
     try:
-        ranks.reduce(torch.ones(1))
+        ranks.all_reduce(torch.ones(1))
     except RuntimeError as error:
         print(error, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,9 +20,11 @@ from slurminfer.nodes.native.options import EngineOptions
 from ..model.conftest import make_model
 from ..model.test_fused import STORE
 from ..model.test_linears import relative_error, to_act_order, to_awq
+from . import program
+from .processes import free_address, run_ranks
 
 needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
-PROGRAM = Path(__file__).with_name("program.py")
+PROGRAM = program.__file__
 Steps = list[list[tuple[list[int], int, list[int], int]]]
 # Chunks as (tokens, start, blocks, number of logits), in blocks of 8: prompts in whole and in pieces, tokens one by
 # one, and several at once that are to be checked.
@@ -41,30 +42,31 @@ def alone(model: Path, steps: Steps = STEPS, **options: Any) -> list[torch.Tenso
     return [runner.forward([Chunk(*chunk) for chunk in step]).clone() for step in steps]
 
 
-def start(
+def argvs(
     model: Path, tensor: int, pipeline: int, out: Path, sequence: int = 1, steps: Steps = STEPS, **options: Any
-) -> "list[subprocess.Popen[str]]":
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
-    ranks = []
+) -> list[list[str]]:
+    """Arguments of program.py, for each rank."""
     layout = {"tensor_parallel": tensor, "sequence_parallel": sequence, "pipeline_parallel": pipeline}
-    for rank in range(tensor * sequence * pipeline):
-        place = {"local_rank": rank, "rendezvous": rendezvous, **layout}
-        words = [json.dumps(x) for x in (OPTIONS | options, steps, place)]
-        argv = [sys.executable, str(PROGRAM), str(model), *words, str(out / "logits.pt")]
-        ranks.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True))
-    return ranks
+    meeting = {"rendezvous": free_address(), **layout}
+    places = [{"local_rank": rank, **meeting} for rank in range(tensor * sequence * pipeline)]
+    words = [[json.dumps(x) for x in (OPTIONS | options, steps, place)] for place in places]
+    return [[str(model), *each, str(out / "logits.pt")] for each in words]
 
 
 def together(
     model: Path, tensor: int, pipeline: int, out: Path, sequence: int = 1, steps: Steps = STEPS, **options: Any
 ) -> dict[str, Any]:
-    ranks = start(model, tensor, pipeline, out, sequence, steps, **options)
-    said = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * len(ranks), "\n".join(said)
+    """What rank 0 of some ranks computes, each in a process of its own."""
+    run_ranks(program.main, argvs(model, tensor, pipeline, out, sequence, steps, **options), out)
     found: dict[str, Any] = torch.load(out / "logits.pt")
     return found
+
+
+def compare(found: list[torch.Tensor], expected: list[torch.Tensor], most: float) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert relative_error(one, other.double()) < most if len(one) else True
 
 
 @pytest.mark.parametrize(
@@ -79,9 +81,7 @@ def together(
 def test_logits_are_those_of_one_process(tmp_path, variant, tensor, pipeline):
     make_model(tmp_path, variant)
     found = together(tmp_path, tensor, pipeline, tmp_path, dtype="float32")["logits"]
-    for one, other in zip(found, alone(tmp_path, dtype="float32"), strict=True):
-        assert one.shape == other.shape
-        assert relative_error(one, other.double()) < 1e-5 if len(one) else True
+    compare(found, alone(tmp_path, dtype="float32"), 1e-5)
 
 
 @needs_compiler
@@ -95,23 +95,30 @@ def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipelin
     options: dict[str, Any] = {"dtype": "bfloat16", "kernels": "compiled"}
     found = together(tmp_path, tensor, pipeline, tmp_path, **options)
     assert found["compiled"]
-    for one, other in zip(found["logits"], alone(tmp_path, **options), strict=True):
-        # Sums in another order, and one input of a later layer may round to the next code.
-        assert relative_error(one, other.double()) < 0.05 if len(one) else True
+    # Sums in another order, and one input of a later layer may round to the next code.
+    compare(found["logits"], alone(tmp_path, **options), 0.05)
+
+
+def wait_until_asleep(pid: int) -> None:
+    """Until a process has used no CPU time for a while."""
+    used, calm = None, 0
+    while calm < 20:
+        now = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        calm, used = calm + 1 if now == used else 0, now
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("kernels", "tensor"), [("torch", 3), pytest.param("compiled", 2, marks=needs_compiler)])
 def test_a_step_that_waits_for_a_killed_rank_ends_with_its_name(tmp_path, kernels, tensor):
     make_model(tmp_path, "llama")
-    ranks = start(tmp_path, tensor, 1, tmp_path, steps=STEPS[:1] * 300, dtype="bfloat16", kernels=kernels)
+    given = argvs(tmp_path, tensor, 1, tmp_path, steps=STEPS[:1] * 300, dtype="bfloat16", kernels=kernels)
+    ranks = [subprocess.Popen([sys.executable, PROGRAM, *argv], stderr=subprocess.PIPE, text=True) for argv in given]
     assert ranks[0].stderr is not None
     assert any(line.startswith("rank 0: layers") for line in ranks[0].stderr)  # the first step is about to begin
-    ranks[1].send_signal(signal.SIGSTOP)  # so that one of them waits
-    time.sleep(1)
+    ranks[1].send_signal(signal.SIGSTOP)
+    wait_until_asleep(ranks[0].pid)  # in a sum with the one that is stopped
     ranks[1].kill()
-    began = time.monotonic()
     said = ranks[0].communicate(timeout=30)[1]
-    assert time.monotonic() - began < 3
     assert "EngineError: rank 1 on " in said
     for rank in ranks[1:]:
         rank.communicate(timeout=10)
@@ -123,8 +130,7 @@ def test_a_quantized_cache_and_exact_weights(tmp_path):
     to_awq(tmp_path)
     options: dict[str, Any] = {"dtype": "float32", "kernels": "exact", "kv_cache_dtype": "int8"}
     found = together(tmp_path, 2, 1, tmp_path, **options)["logits"]
-    for one, other in zip(found, alone(tmp_path, **options), strict=True):
-        assert relative_error(one, other.double()) < 0.01 if len(one) else True  # a code of the cache may differ
+    compare(found, alone(tmp_path, **options), 0.01)  # a code of the cache may differ
 
 
 @pytest.mark.parametrize(
@@ -140,5 +146,4 @@ def test_act_order_is_computed_by_parts_exactly(tmp_path, variant, tensor, pipel
     to_act_order(tmp_path)
     found = together(tmp_path, tensor, pipeline, tmp_path, dtype="float32", kernels=kernels)["logits"]
     limit = 1e-5 if kernels == "exact" else 0.05  # PyTorch's kernel rounds what it multiplies to bfloat16
-    for one, other in zip(found, alone(tmp_path, dtype="float32", kernels=kernels), strict=True):
-        assert relative_error(one, other.double()) < limit if len(one) else True
+    compare(found, alone(tmp_path, dtype="float32", kernels=kernels), limit)

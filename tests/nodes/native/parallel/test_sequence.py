@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.nodes.native.model.fused import library
-from slurminfer.nodes.native.model.parallel.partial import in_pieces
-from slurminfer.nodes.native.model.parallel.sequence import HeldKeys, merged
+from slurminfer.nodes.native.model.parallel.partial_attention import attend_in_slices
+from slurminfer.nodes.native.model.parallel.sequence import HeldKeys, merge_partial
 
 from ..model.conftest import make_model
-from ..model.test_linears import relative_error, to_awq
-from .test_parallel import OPTIONS, Steps, alone, together
+from ..model.test_linears import to_awq
+from .test_parallel import OPTIONS, Steps, alone, compare, together
 
 BLOCK = OPTIONS["block_size"]
 LONGEST = 200
@@ -45,13 +45,6 @@ def random_steps(seed: int, steps: int = 10) -> Steps:
                 done[line] += count
         found.append(step or [(words[0][:1], 0, [free[0]], 1)])
     return found
-
-
-def compare(found: list[torch.Tensor], expected: list[torch.Tensor], most: float) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        assert relative_error(one, other.double()) < most if len(one) else True
 
 
 @pytest.mark.parametrize(
@@ -132,7 +125,7 @@ def test_parts_are_merged_to_the_attention_to_all_keys():
     for keys in (slice(0, 1), slice(1, 25), slice(25, 25), slice(25, 40)):
         sums = scores[..., keys].logsumexp(-1, keepdim=True)
         parts.append(torch.cat((scores[..., keys].softmax(-1) @ values[keys], sums), -1))
-    torch.testing.assert_close(merged(torch.stack(parts)), whole)
+    torch.testing.assert_close(merge_partial(torch.stack(parts)), whole)
 
 
 def test_what_computes_on_gpus_finds_what_pytorch_s_kernel_does_on_cpus():
@@ -141,8 +134,8 @@ def test_what_computes_on_gpus_finds_what_pytorch_s_kernel_does_on_cpus():
     mask = torch.zeros(2, 1, 7, 20).masked_fill_(torch.rand(2, 1, 7, 20) < 0.5, -torch.inf)
     out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, keys, values, attn_mask=mask)
     for most in (1, 300, 10**6):
-        found = in_pieces(q, keys, values, mask, most)
+        found = attend_in_slices(q, keys, values, mask, most)
         torch.testing.assert_close(found, (out, sums))
     mask[:] = -torch.inf
-    assert (in_pieces(q, keys, values, mask, 10**6)[1] == -torch.inf).all()
-    assert (in_pieces(q, keys, values, mask, 10**6)[0] == 0).all()
+    assert (attend_in_slices(q, keys, values, mask, 10**6)[1] == -torch.inf).all()
+    assert (attend_in_slices(q, keys, values, mask, 10**6)[0] == 0).all()

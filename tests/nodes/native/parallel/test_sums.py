@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,10 +16,12 @@ import torch
 
 from slurminfer.nodes.native.model.fused import library
 
+from . import sums
+from .processes import free_address, run_ranks
 from .sums import share_of
 
 pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
-PROGRAM = Path(__file__).with_name("sums.py")
+DTYPES = ("float32", "bfloat16", "float16")
 SLOT = 1 << 16
 SIZES = [1, 15, 16, 17, 576, 4095, 4096, 4097, 1, SLOT, SLOT + 1, 3 * SLOT + 5, 2]
 
@@ -29,28 +30,31 @@ def start(
     layout: dict[str, int], *words: str, cpus: Sequence[int] = (), env: Mapping[str, str] | None = None
 ) -> "list[subprocess.Popen[str]]":
     """All ranks of a layout, on these CPUs only if some are given, with `env` beside what there is."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        rendezvous = f"127.0.0.1:{probe.getsockname()[1]}"
-    names = ("tensor_parallel", "sequence_parallel", "pipeline_parallel")
-    here = math.prod(layout.get(name, 1) for name in names) // layout.get("nodes", 1)
-    places = [{"node_rank": node, "local_rank": rank} for node in range(layout.get("nodes", 1)) for rank in range(here)]
     keep = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
     ranks, pipe = [], subprocess.PIPE
-    for place in places:
-        said = json.dumps(layout | place | {"rendezvous": rendezvous})
-        argv = [*keep, sys.executable, str(PROGRAM), said, *words]
+    for argv in argvs(layout, *words):
+        argv = [*keep, sys.executable, sums.__file__, *argv]
         ranks.append(
             subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **(env or {})})
         )
     return ranks
 
 
-def sums(out: Path, dtype: str = "float32", cpus: Sequence[int] = (), **layout: int) -> list[list[torch.Tensor]]:
-    """What each rank has found, of all SIZES."""
-    ranks = start(layout, json.dumps(SIZES), dtype, str(out), cpus=cpus)
-    said = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+def argvs(layout: dict[str, int], *words: str) -> list[list[str]]:
+    """Arguments of sums.py, for each rank of a layout."""
+    rendezvous = free_address()
+    names = ("tensor_parallel", "sequence_parallel", "pipeline_parallel")
+    here = math.prod(layout.get(name, 1) for name in names) // layout.get("nodes", 1)
+    places = [{"node_rank": node, "local_rank": rank} for node in range(layout.get("nodes", 1)) for rank in range(here)]
+    return [[json.dumps(layout | place | {"rendezvous": rendezvous}), *words] for place in places]
+
+
+def found_sums(
+    out: Path, dtypes: Sequence[str] = ("float32",), cpus: Sequence[int] = (), **layout: int
+) -> list[dict[str, list[torch.Tensor]]]:
+    """What each rank has found, of all SIZES, by dtype."""
+    ranks = argvs(layout, json.dumps(SIZES), ",".join(dtypes), str(out))
+    said = run_ranks(sums.main, ranks, out, cpus)
     assert not any("slower" in words for words in said), said
     return [torch.load(out / f"{rank}.pt") for rank in range(len(ranks))]
 
@@ -63,16 +67,14 @@ def in_order(ranks: Sequence[int], size: int, dtype: torch.dtype) -> torch.Tenso
     return total.to(dtype)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "dtype", "cpus"),
-    [(2, "float32", ()), (3, "float32", ()), (4, "float32", (0,)), (3, "bfloat16", ()), (2, "float16", (0,))],
-)
-def test_all_ranks_have_the_sum_in_the_order_of_ranks(tmp_path, ranks, dtype, cpus):
-    found = sums(tmp_path, dtype, cpus, tensor_parallel=ranks)
-    for index, size in enumerate(SIZES):
-        expected = in_order(range(ranks), size, getattr(torch, dtype))
-        for rank in range(ranks):
-            assert torch.equal(found[rank][index], expected), (rank, size)
+@pytest.mark.parametrize(("ranks", "cpus"), [(2, ()), (2, (0,)), (3, ()), (4, (0,))])
+def test_all_ranks_have_the_sum_in_the_order_of_ranks(tmp_path, ranks, cpus):
+    found = found_sums(tmp_path, DTYPES, cpus, tensor_parallel=ranks)
+    for dtype in DTYPES:
+        for index, size in enumerate(SIZES):
+            expected = in_order(range(ranks), size, getattr(torch, dtype))
+            for rank in range(ranks):
+                assert torch.equal(found[rank][dtype][index], expected), (dtype, rank, size)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +88,13 @@ def test_all_ranks_have_the_sum_in_the_order_of_ranks(tmp_path, ranks, dtype, cp
 )
 def test_a_stage_that_spans_nodes_sums_on_each_and_then_between_them(tmp_path, layout, stages):
     """All on this machine; nodes are what the layout says."""
-    found = sums(tmp_path, **layout)
+    found = found_sums(tmp_path, **layout)
     for stage in stages:
         for index, size in enumerate(SIZES):
             parts = [in_order(node, size, torch.float32) for node in stage]
             expected = parts[0] + parts[1] if len(parts) > 1 else parts[0]
             for rank in (rank for node in stage for rank in node):
-                assert torch.equal(found[rank][index], expected), (rank, size)
+                assert torch.equal(found[rank]["float32"][index], expected), (rank, size)
 
 
 def test_without_a_compiler_they_sum_over_gloo_and_say_so(tmp_path):
@@ -101,7 +103,7 @@ def test_without_a_compiler_they_sum_over_gloo_and_say_so(tmp_path):
     for process in ranks:
         assert "slower without shared memory" in process.communicate(timeout=120)[1]
     for rank in range(2):
-        [found] = torch.load(tmp_path / f"{rank}.pt")
+        [found] = torch.load(tmp_path / f"{rank}.pt")["float32"]
         assert torch.equal(found, in_order(range(2), 576, torch.float32))
 
 
@@ -161,9 +163,7 @@ def cpu_seconds(pid: int) -> float:
 @pytest.mark.parametrize(("rows", "nodes"), [([[2, 3, 0], [1, 0, 4], [1_000_000, 2, 1]], 1), ([[1, 2], [3, 4]], 2)])
 def test_ranks_exchange_rows(tmp_path, rows, nodes):
     layout = {"tensor_parallel": 1, "sequence_parallel": len(rows), "nodes": nodes}
-    ranks = start(layout, "rows", json.dumps(rows), str(tmp_path))
-    said = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+    run_ranks(sums.main, argvs(layout, "rows", json.dumps(rows), str(tmp_path)), tmp_path)
     for rank in range(len(rows)):
         found = torch.load(tmp_path / f"{rank}.pt")
         expected = [torch.full((line[rank], 9), 10.0 * source + rank) for source, line in enumerate(rows)]

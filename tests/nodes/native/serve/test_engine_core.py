@@ -160,10 +160,12 @@ def test_every_request_ends_with_the_tokens_that_it_gets_alone(
 
 @settings(max_examples=50, deadline=None)
 @given(
-    data=st.data(), requests=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8), method=METHODS,
+    # After each step whom to abort, drawn beforehand: how many steps there are depends on the clock.
+    aborts=st.lists(st.none() | st.integers(0, 7), max_size=40),
+    requests=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8), method=METHODS,
     depth=st.integers(1, 3),
 )  # fmt: skip
-def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(data, requests, method, depth):
+def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(aborts, requests, method, depth):
     core = _core(FakeModel(20, 2, depth=depth), method=method)
     for index, request in enumerate(requests):
         core.add(_request(str(index), *request))
@@ -172,8 +174,9 @@ def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(data, re
     while core.busy:
         for output in core.step():
             tokens.setdefault(output.request.id, []).append(output.sample.token)
-        if data.draw(st.booleans()):
-            aborted.add(id := str(data.draw(st.integers(0, len(requests) - 1))))
+        chosen = aborts.pop(0) if aborts else None
+        if chosen is not None:
+            aborted.add(id := str(chosen % len(requests)))
             core.abort(id)
     for index, request in enumerate(requests):
         said, whole = tokens.get(str(index), []), _alone(*request)

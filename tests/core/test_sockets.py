@@ -1,10 +1,10 @@
-"""Ports that are held for an engine, and what says which network it uses."""
+"""Ports that are held for an engine."""
 
 import socket
 
 import pytest
 
-from slurminfer.nodes.agent.place import Place, hold_port, interface_env, is_port_free
+from slurminfer.core.sockets import hold_port, is_port_free
 
 HOST = "127.0.0.1"
 
@@ -44,14 +44,3 @@ def test_nobody_connects_to_himself_through_a_held_port():
         for _ in range(50):
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(held.getsockname())
-
-
-def test_nccl_and_gloo_are_told_the_interface_unless_the_user_has():
-    assert interface_env(HOST, {}) == {"NCCL_SOCKET_IFNAME": "=lo", "GLOO_SOCKET_IFNAME": "lo"}
-    assert interface_env(HOST, {"NCCL_SOCKET_IFNAME": "ib0"}) == {"GLOO_SOCKET_IFNAME": "lo"}
-    assert interface_env("192.0.2.77", {}) == {}
-
-
-def test_a_task_is_placed_by_what_slurm_says():
-    place = Place.here(60, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2", "SLURM_PROCID": "1"})
-    assert (place.job, place.epoch, place.node_rank, place.local) == ("7", 2, 1, False)

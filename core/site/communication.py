@@ -1,4 +1,4 @@
-"""The site profile: what has been measured of a cluster, kept for whoever plans on it. One file per measurement.
+"""How long messages between nodes take: what was measured, and the line through it.
 
 Models of communication: a message of n bytes takes `alpha + beta * n`, where alpha is a latency in seconds and beta the
 inverse of a bandwidth, in seconds per byte. A ring of p ranks does an all-reduce of n bytes in 2(p-1) steps that carry
@@ -6,22 +6,13 @@ inverse of a bandwidth, in seconds per byte. A ring of p ranks does an all-reduc
 optimal all-reduce algorithms for clusters of workstations", 2009).
 """
 
-import hashlib
-import re
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from .errors import RunDirectoryError
-from .files import make_directory, read_text, write_atomic
-from .paths import site_root
-
 Operation = Literal["all_reduce", "all_gather", "send_recv"]
 Backend = Literal["gloo", "nccl"]
 VERSION = 1
-_LONGEST_NAME = 80
 
 
 class CommPoint(msgspec.Struct, frozen=True):
@@ -77,50 +68,3 @@ def ring_steps(operation: Operation, ranks: int) -> int:
 def ring_share(operation: Operation, ranks: int) -> float:
     """Of its bytes, how many pass every rank."""
     return 1.0 if operation == "send_recv" else ring_steps(operation, ranks) / ranks
-
-
-def write_comm(profile: CommProfile) -> Path:
-    """Keep the profile in place of an earlier one of its key; the file. Raises RunDirectoryError."""
-    path = _comm_root() / f"{_file_name(profile.key)}.json"
-    make_directory(path.parent)
-    write_atomic(path, encode_comm(profile))
-    return path
-
-
-def read_comms() -> tuple[CommProfile, ...]:
-    """All profiles that are kept, the latest first. Raises RunDirectoryError for a file that is none."""
-    paths = sorted(_comm_root().glob("*.json"))
-    return tuple(sorted(_present(map(read_comm, paths)), key=lambda profile: profile.date, reverse=True))
-
-
-def read_comm(path: Path) -> CommProfile | None:
-    """The profile in a file; None if there is no file. Raises RunDirectoryError if it is none of this version."""
-    text = read_text(path)
-    if text is None:
-        return None
-    try:
-        profile = msgspec.json.decode(text, type=CommProfile)
-    except msgspec.DecodeError as error:
-        raise RunDirectoryError(f"{path} is no measurement of communication: {error}") from error
-    if profile.version != VERSION:
-        raise RunDirectoryError(f"{path}: version = {profile.version}: expected {VERSION}; remove it and measure again")
-    return profile
-
-
-def encode_comm(profile: CommProfile) -> str:
-    """The profile as JSON, for people to read as well."""
-    return msgspec.json.format(msgspec.json.encode(profile), indent=2).decode() + "\n"
-
-
-def _comm_root() -> Path:
-    return site_root() / "comm"
-
-
-def _present(profiles: Iterable[CommProfile | None]) -> list[CommProfile]:
-    return [profile for profile in profiles if profile is not None]
-
-
-def _file_name(key: str) -> str:
-    """Readable, and of its own for every key."""
-    words = re.sub(r"[^A-Za-z0-9.+-]+", "-", key)[:_LONGEST_NAME]
-    return f"{words}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

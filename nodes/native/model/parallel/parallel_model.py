@@ -1,4 +1,4 @@
-"""A model whose parts several processes compute: rank 0 as a `Model`, the others as those who follow it."""
+"""A model whose parts several processes compute: rank 0 is a `Model`, the other ranks compute what it broadcasts."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ from .....quant.checkpoint.config import ModelConfig, read_config
 from ...options import API_KEY_VARIABLE, EngineOptions, ParallelOptions
 from ..runner import Runner, device_of, load_part
 from ..step import Chunk
+from .chunk_codec import decode, encode
+from .failure_detector import FailureDetector
 from .lifeline import Lifeline
-from .message import decode, encode
-from .part import Part
-from .ranks import Expected, Ranks
+from .messages import ChildExits
+from .model_part import ModelPart
+from .ranks import PendingLogits, Ranks
 from .sequence import SequenceGroup
 from .shard import Shard, make_shard
-from .warden import Warden
-from .words import Deaths
 
 _LIFELINE = "lifeline"
 _MEETING_S = 60.0
@@ -32,7 +32,7 @@ _NEWS_S = 3.0  # within which whoever has lost a rank hears which one it was
 
 @dataclass(frozen=True)
 class _Team:
-    """This rank's part of the model, and the way to the others."""
+    """This rank's part of the model, and its communication with the other ranks."""
 
     runner: Runner
     ranks: Ranks
@@ -42,18 +42,24 @@ class _Team:
     vocab: Sequence[int]  # rows of lm_head of each tensor rank of a stage
 
     def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
-        """This rank's part of a step; logits if that is all at rank 0. Raises RuntimeError where a rank is gone."""
+        """Compute this rank's part of a step.
+
+        Returns float32 logits [rows, vocab_size] at rank 0 if it is in the last stage, else None.
+        Raises RuntimeError where a rank is gone.
+        """
         x = None
         if not self.shard.is_first:
-            x = self.ranks.take_over(self._rows(chunks), self.config.hidden_size, self.runner.hidden_dtype)
+            x = self.ranks.recv_from_previous_stage(
+                self._rows(chunks), self.config.hidden_size, self.runner.hidden_dtype
+            )
         y = self.runner.forward(chunks, x)
         if self.shard.is_last:
-            return self.ranks.deliver(y, self.vocab)
-        self.ranks.hand_on(y)
+            return self.ranks.gather_logits(y, self.vocab)
+        self.ranks.send_to_next_stage(y)
         return None
 
     def _rows(self, chunks: Sequence[Chunk]) -> int:
-        """Of a step, those that this rank computes."""
+        """Return how many rows of a step this rank computes."""
         count = sum(len(chunk.tokens) for chunk in chunks)
         if self.sequence is None:
             return count
@@ -62,16 +68,16 @@ class _Team:
 
 
 class ParallelModel:
-    """The `Model` of step.py, at rank 0."""
+    """The `Model` of step.py at rank 0, which broadcasts each step to the other ranks."""
 
-    def __init__(self, team: _Team, warden: Warden) -> None:
-        self._team, self._warden = team, warden
+    def __init__(self, team: _Team, detector: FailureDetector) -> None:
+        self._team, self._detector = team, detector
         runner = team.runner
         self.vocab_size, self.context_length = team.config.vocab_size, runner.context_length
         self.block_size = runner.block_size
         self.num_blocks = runner.num_blocks * team.ranks.place.sequence_parallel
         self.depth = team.ranks.place.pipeline_parallel
-        self._begun: deque[torch.Tensor | Expected] = deque()
+        self._begun: deque[torch.Tensor | PendingLogits] = deque()
 
     @property
     def compiled(self) -> bool:
@@ -80,85 +86,85 @@ class ParallelModel:
 
     @property
     def communication_s(self) -> float:
-        """See `Model.communication_s`."""
+        """Seconds that rank 0 spent in communication, waiting for other ranks included."""
         return self._team.ranks.seconds
 
     @torch.inference_mode()
     def begin(self, chunks: Sequence[Chunk]) -> None:
-        """See `Model.begin`. Raises EngineError where a rank is gone."""
-        with self._losses():
-            self._warden.tell(encode(chunks))
+        """Broadcast a step and begin to compute it, as `Model.begin`. Raises EngineError where a rank is gone."""
+        with self._named_failures():
+            self._detector.broadcast(encode(chunks))
             logits = self._team.compute(chunks)
             if logits is not None:
                 self._begun.append(logits)
             else:
                 rows = sum(chunk.num_logits for chunk in chunks)
-                self._begun.append(self._team.ranks.expect(rows, self._team.vocab))
+                self._begun.append(self._team.ranks.irecv_logits(rows, self._team.vocab))
 
     @torch.inference_mode()
     def finish(self) -> torch.Tensor:
-        """See `Model.finish`. Raises EngineError where a rank is gone."""
+        """Return logits of the oldest step, as `Model.finish`. Raises EngineError where a rank is gone."""
         begun = self._begun.popleft()
-        with self._losses():
-            return begun if isinstance(begun, torch.Tensor) else self._team.ranks.receive(begun)
+        with self._named_failures():
+            return begun if isinstance(begun, torch.Tensor) else self._team.ranks.wait_logits(begun)
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """See `Model.forward`. Raises EngineError where a rank is gone."""
+        """Compute one step, as `Model.forward`. Raises EngineError where a rank is gone."""
         self.begin(chunks)
         return self.finish()
 
     @contextmanager
-    def _losses(self) -> Iterator[None]:
+    def _named_failures(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            raise self._warden.why(_NEWS_S) or error from error
+            raise self._detector.wait_for_failure(_NEWS_S) or error from error
 
     def close(self) -> None:
-        """Send the other ranks home."""
-        self._warden.close()
+        """End the other ranks."""
+        self._detector.close()
 
 
-def lead(
-    options: EngineOptions, place: ParallelOptions, deaths: Deaths, on_loss: Callable[[EngineError], None]
+def load_leader(
+    options: EngineOptions, place: ParallelOptions, child_exits: ChildExits, on_failure: Callable[[EngineError], None]
 ) -> ParallelModel:
-    """Rank 0: meet the others and load a part. `on_loss` is called in a thread of its own when a rank is gone.
+    """Load rank 0's part of the model and wait until all other ranks are connected.
 
-    `deaths` are those of this process's children. Raises as `load_model`, and EngineError for a model that cannot be
-    cut so.
+    `on_failure` is called in a thread of its own when a rank is gone; `child_exits` are those of this process's
+    children. Raises as `load_model`, and EngineError for a model that cannot be cut so.
     """
     config, ranks = _meet(options, place)
 
     def lose(error: EngineError) -> None:
-        ranks.abandon()
-        on_loss(error)
+        ranks.abort()
+        on_failure(error)
 
-    warden = Warden(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, _key(), deaths, lose)
-    ranks.store.set(_LIFELINE, warden.invitation)
+    detector = FailureDetector(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, _key(), child_exits, lose)
+    ranks.store.set(_LIFELINE, detector.address_and_nonce)
     try:
         team = _load(options, config, ranks)
-        warden.wait(_MEETING_S)
-        return ParallelModel(team, warden)
+        detector.wait_for_ranks(_MEETING_S)
+        return ParallelModel(team, detector)
     except RuntimeError as error:
-        raise warden.why(_NEWS_S) or error from error
+        raise detector.wait_for_failure(_NEWS_S) or error from error
 
 
-def follow(options: EngineOptions, place: ParallelOptions, deaths: Deaths) -> None:
-    """Any other rank: load a part and compute what rank 0 says. Ends with the process, see `Lifeline`."""
+def run_follower(options: EngineOptions, place: ParallelOptions, child_exits: ChildExits) -> None:
+    """Load the part of a rank other than 0, and compute what rank 0 broadcasts until it ends this process."""
     config, ranks = _meet(options, place)
-    lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank, _key(), deaths)
+    lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank, _key(), child_exits)
     try:
         team = _load(options, config, ranks)
-        lifeline.loaded()
+        lifeline.report_loaded()
         with torch.inference_mode():
             while True:
-                team.compute(decode(lifeline.hear()))
+                team.compute(decode(lifeline.recv()))
     except SlurminferError as error:
-        lifeline.last_words(str(error))
+        lifeline.report_failure(str(error))
         raise
     except Exception as error:
         time.sleep(_NEWS_S)  # if another rank was the first to go, rank 0 ends this process meanwhile
-        lifeline.last_words(repr(error))
+        lifeline.report_failure(repr(error))
         raise
 
 
@@ -179,10 +185,10 @@ def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:
     shards = [make_shard(config, tensor, place.pipeline_parallel, first + rank) for rank in range(tensor)]
     shard, sequence = shards[place.tensor_rank], None
     if place.sequence_parallel > 1:
-        sequence = SequenceGroup(place.sequence_rank, place.sequence_parallel, ranks.exchange)
-    part = Part(
-        whole=config, shard=shard, reduce=ranks.reduce if tensor > 1 else None, sequence=sequence, least=ranks.least,
-        memory=ranks.reduce.memory, ranks_here=place.ranks_here,
+        sequence = SequenceGroup(place.sequence_rank, place.sequence_parallel, ranks.all_to_all)
+    part = ModelPart(
+        whole=config, shard=shard, reduce=ranks.all_reduce if tensor > 1 else None, sequence=sequence,
+        all_reduce_min=ranks.all_reduce_min, memory=ranks.all_reduce.memory, ranks_here=place.ranks_here,
     )  # fmt: skip
     runner = load_part(options, part)
     heads = f"{len(shard.heads)} heads over {len(shard.kv_heads)}, {len(shard.inner)} neurons"

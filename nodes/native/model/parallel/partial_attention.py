@@ -10,7 +10,7 @@ _SCORES_MOST = 1 << 24  # computed at once where PyTorch has no kernel that retu
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PartialAttention:
     """Rows that attend together to keys that this rank holds: a decode token of each of some sequences, or a chunk."""
 
     rows: slice
@@ -24,7 +24,7 @@ class Piece:
     def attend(
         self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
     ) -> None:
-        """See `Attends`."""
+        """Write attention [rows, heads, head_dim] and the logarithms of its sums to `parts`, as `Attends.attend`."""
         out, sums = _attend(queries[self.rows], pairs, layer, cache, self)
         if self.blind is not None:
             out[self.blind], sums[self.blind] = 0, -torch.inf
@@ -32,7 +32,7 @@ class Piece:
 
 
 def _attend(
-    q: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, piece: Piece
+    q: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, piece: PartialAttention
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention [n, heads, head_dim] of q of that shape, and the logarithms [n, heads] of the sums."""
     count, heads, head_dim = q.shape
@@ -60,21 +60,25 @@ def _kernel(
     if q.device.type == "cpu":
         out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, keys, values, attn_mask=mask)
         return out, sums
-    return in_pieces(q, keys, values, mask, _SCORES_MOST)
+    return attend_in_slices(q, keys, values, mask, _SCORES_MOST)
 
 
-def in_pieces(
+def attend_in_slices(
     q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, most: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in float32, with about `most` scores at once."""
+    """Compute attention and the logarithms of its sums in float32, with about `most` scores in memory at once.
+
+    q is [b, heads, n, head_dim], keys and values [b, heads, length, head_dim], the mask is added to the scores.
+    Returns [b, heads, n, head_dim] and [b, heads, n]; a row that sees no key gives zeros and -inf.
+    """
     rows = max(most // (q.shape[0] * q.shape[1] * keys.shape[2]), 1)
     masks = mask.expand(-1, -1, q.shape[2], -1)
     pieces = zip(torch.split(q, rows, 2), torch.split(masks, rows, 2), strict=True)
-    outs, sums = zip(*(_piece(*piece, keys, values) for piece in pieces), strict=True)
+    outs, sums = zip(*(_attend_slice(*piece, keys, values) for piece in pieces), strict=True)
     return torch.cat(outs, 2), torch.cat(sums, 2)
 
 
-def _piece(
+def _attend_slice(
     q: torch.Tensor, mask: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scores = (q.float() @ keys.float().mT).mul_(q.shape[-1] ** -0.5).add_(mask)

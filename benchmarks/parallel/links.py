@@ -1,8 +1,8 @@
-"""How fast this machine reads memory, and how two ranks communicate: what predictions rest on.
+"""How two ranks communicate: what predictions rest on, beside the memory bandwidth.
 
 Run as a program it is one of two ranks, over gloo or the memory that they share:
 
-    python -m benchmarks.parallel_machine RENDEZVOUS sums|messages RANK
+    python -m benchmarks.parallel.links RENDEZVOUS sums|messages RANK
 """
 
 import json
@@ -15,9 +15,9 @@ from statistics import median
 import msgspec
 import torch
 
-from slurminfer.core.site import CommPoint, CommProfile
+from slurminfer.core.site.communication import CommPoint, CommProfile
+from slurminfer.core.sockets import hold_port
 from slurminfer.jobs.bench.comm.fit import fit
-from slurminfer.nodes.agent.place import hold_port
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
 from slurminfer.nodes.native.options import ParallelOptions
 
@@ -27,20 +27,6 @@ from .prediction import Way
 _LOOPBACK = "127.0.0.1"
 _SIZES = [1 << power for power in range(10, 20)]  # bytes
 _CALLS, _BLOCKS = 50, 15
-_READ = 1 << 29  # bytes, far more than caches hold
-
-
-def bandwidth(threads: int) -> float:
-    """Bytes a second that so many threads read: the best of some rounds."""
-    before, best = torch.get_num_threads(), 0.0
-    torch.set_num_threads(threads)
-    numbers = torch.ones(_READ // 4)
-    for _ in range(8):
-        began = time.perf_counter()
-        numbers.sum()
-        best = max(best, _READ / (time.perf_counter() - began))
-    torch.set_num_threads(before)
-    return best
 
 
 def shared_memory() -> Way:
@@ -51,7 +37,7 @@ def shared_memory() -> Way:
 
 
 def gloo(*where: str) -> Way:
-    """The same of two ranks over gloo, by `slurminfer bench comm`, which keeps it in the site profile."""
+    """All-reduce and message of two ranks over gloo, by `slurminfer bench comm`, which keeps it in the site profile."""
     argv = [sys.executable, "-m", "slurminfer", "bench", "comm", *where, "--backend=gloo", "--seconds=2", "--json"]
     sizes = ",".join(map(str, _SIZES))
     said = subprocess.run([*argv, "--sizes", sizes], env=GIVEN, check=True, stdout=subprocess.PIPE).stdout
@@ -63,7 +49,7 @@ def _measured(what: str) -> list[tuple[int, float]]:
     """Bytes and seconds, as rank 0 has found them."""
     with hold_port(_LOOPBACK) as held:
         rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
-        argv = [sys.executable, "-m", "benchmarks.parallel_machine", rendezvous, what]
+        argv = [sys.executable, "-m", "benchmarks.parallel.links", rendezvous, what]
         env = GIVEN | {"GLOO_SOCKET_IFNAME": "lo"}
         first, second = (subprocess.Popen([*argv, f"{n}"], env=env, stdout=subprocess.PIPE, text=True) for n in (0, 1))
         said = first.communicate()[0]
@@ -74,6 +60,7 @@ def _measured(what: str) -> list[tuple[int, float]]:
 
 
 def main(rendezvous: str, what: str, rank: int) -> None:
+    """Be one of the two ranks; rank 0 prints bytes and seconds as JSON."""
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[rank % len(cpus)]})
     torch.set_num_threads(1)
@@ -81,7 +68,7 @@ def main(rendezvous: str, what: str, rank: int) -> None:
     ranks = Ranks(ParallelOptions(**kind, local_rank=rank, rendezvous=rendezvous), torch.device("cpu"), 1)
     timed = _sum if what == "sums" else _message
     found = [(size, timed(ranks, torch.zeros(1, size // 4))) for size in _SIZES]
-    ranks.least(0)
+    ranks.all_reduce_min(0)
     if rank == 0:
         print(json.dumps(found), flush=True)
     os._exit(0)  # gloo's threads may not end well
@@ -93,7 +80,7 @@ def _sum(ranks: Ranks, x: torch.Tensor) -> float:
     for _ in range(_BLOCKS):
         before = ranks.seconds
         for _ in range(_CALLS):
-            ranks.reduce(x)
+            ranks.all_reduce(x)
         found.append((ranks.seconds - before) / _CALLS)
     return median(found)
 
@@ -105,10 +92,10 @@ def _message(ranks: Ranks, x: torch.Tensor) -> float:
         began = time.perf_counter()
         for _ in range(_CALLS):
             if ranks.place.rank == 0:
-                ranks.hand_on(x)
-                ranks.receive(ranks.expect(rows, [width]))
+                ranks.send_to_next_stage(x)
+                ranks.wait_logits(ranks.irecv_logits(rows, [width]))
             else:
-                ranks.deliver(ranks.take_over(rows, width, x.dtype), [width])
+                ranks.gather_logits(ranks.recv_from_previous_stage(rows, width, x.dtype), [width])
         found.append((time.perf_counter() - began) / _CALLS / 2)
     return median(found)
 

@@ -7,7 +7,7 @@ import pytest
 
 from slurminfer.core.cpus import Cpus, allowed_cpus
 from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec
-from slurminfer.nodes.agent import threads as numa
+from slurminfer.nodes.agent import threads
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def spec(**pool) -> DeploymentSpec:
 def test_workers_that_need_two_numa_nodes_settle_on_one_each(own, tmp_path):
     half = len(own) // 2
     system, wanted = machine(tmp_path, own[:half], own[half:]), spec(workers=2, cpus_per_task=half)
-    numa.settle(wanted, "cpu-1", system)
+    threads.settle(wanted, 1, system)
     assert os.sched_getaffinity(0) == set(own[half:])
     assert allowed_cpus(system=system).numa_nodes == 1
-    numa.settle(wanted, "cpu-1", system)  # once more changes nothing
+    threads.settle(wanted, 1, system)  # once more changes nothing
     assert os.sched_getaffinity(0) == set(own[half:])
 
 
@@ -44,23 +44,29 @@ def test_workers_that_need_two_numa_nodes_settle_on_one_each(own, tmp_path):
 def test_others_run_everywhere(own, tmp_path, pool):
     half = max(len(own) // 2, 1)
     wanted = spec(**{"workers": 2, "cpus_per_task": half} | pool)
-    numa.settle(wanted, "cpu-0", machine(tmp_path, own[:half], own[half:]))
+    threads.settle(wanted, 0, machine(tmp_path, own[:half], own[half:]))
     assert os.sched_getaffinity(0) == set(own)
 
 
 def test_on_this_machine_nothing_changes_without_a_second_node(own, tmp_path):
-    numa.settle(spec(workers=2, cpus_per_task=len(own)), "cpu-0", machine(tmp_path, own))
+    threads.settle(spec(workers=2, cpus_per_task=len(own)), 0, machine(tmp_path, own))
     assert os.sched_getaffinity(0) == set(own)
+
+
+def test_an_engine_takes_the_cpus_asked_for_but_one_thread_a_core():
+    found = Cpus(cpus=16, cores=8, numa_nodes=1)
+    assert threads.engine_threads(PoolSpec(cpus_per_task=4), found) == 4
+    assert threads.engine_threads(PoolSpec(cpus_per_task=16), found) == 8
 
 
 def test_an_engine_over_two_numa_nodes_hears_of_a_better_spec():
     pool = PoolSpec(name="cpu", workers=3, cpus_per_task=128)
-    said = numa.advice(pool, 64, Cpus(cpus=128, cores=64, numa_nodes=2))
+    said = threads.advice(pool, 64, Cpus(cpus=128, cores=64, numa_nodes=2))
     assert said is not None and "workers = 6, cpus_per_task = 64 (pool 'cpu')" in said
 
 
 @pytest.mark.parametrize(
-    ("pool", "threads", "found"),
+    ("pool", "count", "found"),
     [
         (PoolSpec(cpus_per_task=32), 32, Cpus(cpus=32, cores=32, numa_nodes=1)),
         (PoolSpec(cpus_per_task=32), 32, Cpus(cpus=64, cores=64, numa_nodes=2)),  # it may run anywhere, and fits in one
@@ -69,5 +75,5 @@ def test_an_engine_over_two_numa_nodes_hears_of_a_better_spec():
         (PoolSpec(cpus_per_task=64, gpus_per_node=1), 64, Cpus(cpus=64, cores=64, numa_nodes=2)),
     ],
 )
-def test_where_nothing_is_to_gain_nothing_is_said(pool, threads, found):
-    assert numa.advice(pool, threads, found) is None
+def test_where_nothing_is_to_gain_nothing_is_said(pool, count, found):
+    assert threads.advice(pool, count, found) is None

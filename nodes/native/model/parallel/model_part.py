@@ -14,33 +14,34 @@ from .shared_memory import SharedMemory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One rank's. Where one process has it all, `shard`, `reduce` and `sequence` are None."""
+class ModelPart:
+    """What one rank loads of a model. Where one process has it all, `shard`, `reduce` and `sequence` are None."""
 
     whole: ModelConfig
     shard: Shard | None = None
     reduce: Callable[[torch.Tensor], torch.Tensor] | None = None  # sums over tensor ranks; None: there is one
     memory: SharedMemory | None = None  # of all tensor ranks, where they are on one node
     sequence: SequenceGroup | None = None  # the ranks that share tokens; None: there is one
-    least: Callable[[int], int] = lambda value: value  # of all ranks
+    all_reduce_min: Callable[[int], int] = lambda value: value  # of all ranks
     ranks_here: int = 1  # on this node, which share its memory
 
     @property
     def config(self) -> ModelConfig:
-        """The shape of the part."""
+        """The shape of this part, as if it were a whole model."""
         return self.whole if self.shard is None else self.shard.config(self.whole)
 
     @property
     def sequence_ranks(self) -> int:
+        """How many ranks share the tokens of each sequence."""
         return 1 if self.sequence is None else self.sequence.size
 
     @property
     def name(self) -> str:
-        """Tells it from other parts of the model; empty for the whole."""
+        """A name that tells this part from others of the model; empty for the whole."""
         return "" if self.shard is None else self.shard.name
 
     def weights(self, model: Path, dtype: torch.dtype) -> Reads:
-        """Raises ModelNotFoundError, CorruptModelError."""
+        """Open the weights of this part, in `dtype` where unquantized. Raises ModelNotFoundError, CorruptModelError."""
         if self.shard is None:
             return Weights(model, dtype, self.whole.quantization)
         from .weights import ShardWeights

@@ -1,0 +1,1 @@
+"""The site profile: what has been measured of a cluster."""

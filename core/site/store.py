@@ -1,0 +1,62 @@
+"""The site profile on disk: one file per measurement, kept for whoever plans on it."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from ..errors import RunDirectoryError
+from ..files import make_directory, read_text, write_atomic
+from ..paths import site_root
+from .communication import VERSION, CommProfile
+
+_LONGEST_NAME = 80
+
+
+def write_comm(profile: CommProfile) -> Path:
+    """Keep the profile in place of an earlier one of its key; the file. Raises RunDirectoryError."""
+    path = _comm_root() / f"{_file_name(profile.key)}.json"
+    make_directory(path.parent)
+    write_atomic(path, encode_comm(profile))
+    return path
+
+
+def read_comms() -> tuple[CommProfile, ...]:
+    """All profiles that are kept, the latest first. Raises RunDirectoryError for a file that is none."""
+    paths = sorted(_comm_root().glob("*.json"))
+    return tuple(sorted(_present(map(read_comm, paths)), key=lambda profile: profile.date, reverse=True))
+
+
+def read_comm(path: Path) -> CommProfile | None:
+    """The profile in a file; None if there is no file. Raises RunDirectoryError if it is none of this version."""
+    text = read_text(path)
+    if text is None:
+        return None
+    try:
+        profile = msgspec.json.decode(text, type=CommProfile)
+    except msgspec.DecodeError as error:
+        raise RunDirectoryError(f"{path} is no measurement of communication: {error}") from error
+    if profile.version != VERSION:
+        raise RunDirectoryError(f"{path}: version = {profile.version}: expected {VERSION}; remove it and measure again")
+    return profile
+
+
+def encode_comm(profile: CommProfile) -> str:
+    """The profile as JSON, for people to read as well."""
+    return msgspec.json.format(msgspec.json.encode(profile), indent=2).decode() + "\n"
+
+
+def _comm_root() -> Path:
+    return site_root() / "comm"
+
+
+def _present(profiles: Iterable[CommProfile | None]) -> list[CommProfile]:
+    return [profile for profile in profiles if profile is not None]
+
+
+def _file_name(key: str) -> str:
+    """Readable, and of its own for every key."""
+    words = re.sub(r"[^A-Za-z0-9.+-]+", "-", key)[:_LONGEST_NAME]
+    return f"{words}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

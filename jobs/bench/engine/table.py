@@ -1,0 +1,47 @@
+"""What `slurminfer bench engine` found, for a person at a terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from .results import EngineBench, Load, quantile
+
+_MIB = 1 << 20
+_out = Console(highlight=False, soft_wrap=True)
+
+
+def print_bench(found: EngineBench) -> None:
+    """Speeds as a table, then latency, memory and bandwidth in two lines."""
+    seen = found.measured
+    _out.print(f"[bold]{found.model}[/bold] on {found.described}", markup=True)
+    _out.print(_speeds(found))
+    _out.print(_latencies(seen.load), markup=False)
+    _out.print(
+        f"loaded in {seen.load_s:.1f} s; memory at its peak {seen.peak_bytes / _MIB:.0f} MiB; a token takes "
+        f"{seen.kv_bytes_per_token} bytes of KV cache; {seen.bandwidth / 1e9:.1f} GB/s of memory",
+        markup=False,
+    )
+
+
+def _speeds(found: EngineBench) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "tokens/s", "ms a step", "of memory bandwidth"):
+        table.add_column(name, justify="right" if name else "left")
+    for point in found.measured.decode:
+        share = f"{found.roofline(point):.0%}" if found.measured.weight_bytes else ""
+        name = f"decode, batch {point.batch}, context {point.context}"
+        table.add_row(name, f"{point.tokens_per_s:.1f}", f"{1000 * point.step_s:.2f}", share)
+    for prompt in found.measured.prefill:
+        table.add_row(f"prefill, {prompt.tokens} tokens", f"{prompt.tokens_per_s:.0f}", f"{1000 * prompt.seconds:.1f}")
+    return table
+
+
+def _latencies(load: Load) -> str:
+    def both(values: Sequence[float]) -> str:
+        return f"{1000 * quantile(values, 0.5):.0f} / {1000 * quantile(values, 0.95):.0f} ms"
+
+    return (
+        f"{len(load.ttft_s)} requests at {load.rate:.2f} a second: {load.tokens_per_s:.1f} tokens/s, first token after "
+        f"{both(load.ttft_s)}, then one every {both(load.itl_s)} (median / 95th percentile)"
+    )

@@ -1,0 +1,49 @@
+"""From a spec file to a spec whose models are there."""
+
+from pathlib import Path
+
+import msgspec
+
+from ...core.spec import DeploymentSpec, ModelSpec, PoolSpec, SpeculativeSpec, dump_spec, load_spec, parse_spec
+from ...quant.models import resolve, resolve_head
+from ...quant.progress import Progress, silent
+
+
+def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
+    """The spec file, under another name if one is given. Raises SpecError."""
+    spec = load_spec(path)
+    return spec if name is None else parse_spec(dump_spec(msgspec.structs.replace(spec, name=name)))
+
+
+def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> DeploymentSpec:
+    """The spec with its models as directories on this filesystem, fetched or converted if need be. Raises ModelError.
+
+    Clients keep calling a model what the user called it: the hub id, or the directory's name.
+    """
+    pools = tuple(pool if pool.model is None else _pool_found(spec, pool, progress) for pool in spec.pool)
+    model = spec.model
+    if model is not None:
+        # What the key means for other engines is theirs to say: SGLang's "awq_marlin" is no kind of checkpoint.
+        is_native = any(pool.engine == "native" and pool.model is None for pool in spec.pool)
+        model = _found(model, is_native, progress)
+    return msgspec.structs.replace(spec, model=model, pool=pools, speculative=_draft_found(spec.speculative, progress))
+
+
+def _pool_found(spec: DeploymentSpec, pool: PoolSpec, progress: Progress) -> PoolSpec:
+    found = _found(spec.model_of(pool), pool.engine == "native", progress)
+    return msgspec.structs.replace(pool, model=found)
+
+
+def _found(model: ModelSpec, is_native: bool, progress: Progress) -> ModelSpec:
+    """The model as a directory. Only the native engine's `quantization` says what kind of checkpoint it must be."""
+    directory = resolve(model.path, progress, model.quantization if is_native else None)
+    is_hub_id = model.path.count("/") == 1 and not Path(model.path).expanduser().exists()
+    name = model.name or (model.path if is_hub_id else directory.name)
+    return msgspec.structs.replace(model, path=str(directory), name=name)
+
+
+def _draft_found(speculative: SpeculativeSpec | None, progress: Progress) -> SpeculativeSpec | None:
+    if speculative is None or speculative.draft_model is None:
+        return speculative
+    find = resolve_head if speculative.is_head else resolve
+    return msgspec.structs.replace(speculative, draft_model=str(find(speculative.draft_model, progress)))
