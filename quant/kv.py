@@ -67,7 +67,7 @@ def vector_bytes(format: KVFormat) -> int:
 
 
 class Plain:
-    """As computed."""
+    """Stores keys and values as computed: head_dim numbers of the computed dtype."""
 
     by_vector = False
 
@@ -77,17 +77,20 @@ class Plain:
         self._found = _Space()
 
     def encode(self, kv: torch.Tensor) -> Sequence[torch.Tensor]:
+        """See `KVFormat.encode`."""
         return (kv.view(-1, kv.shape[-1]),)
 
     def read(self, stored: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+        """See `KVFormat.read`."""
         return self._found.select(stored[0], places)
 
     def rotate(self, queries: torch.Tensor) -> torch.Tensor:
+        """See `KVFormat.rotate`."""
         return queries
 
 
 class Int8:
-    """One scale; codes -127 to 127."""
+    """Stores a vector as int8 codes, -127 to 127, and one float16 scale."""
 
     by_vector = False
 
@@ -97,12 +100,14 @@ class Int8:
         self._codes, self._scales, self._dense = _Space(), _Space(), _Space()
 
     def encode(self, kv: torch.Tensor) -> Sequence[torch.Tensor]:
+        """See `KVFormat.encode`."""
         x = kv.reshape(-1, kv.shape[-1]).float()
         largest = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
         scales = largest.mul_(1 / 127).clamp_min_(_TINY).half()
         return (x / scales.float()).round_().clamp_(-127, 127).to(torch.int8), scales
 
     def read(self, stored: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+        """See `KVFormat.read`."""
         codes = self._codes.select(stored[0], places)
         scales = self._scales.select(stored[1], places).float().unsqueeze(-1)
         # Two passes, as a product of int8 and float32 is not vectorised on a CPU.
@@ -111,11 +116,12 @@ class Int8:
         return dense.to(self.read_dtype)
 
     def rotate(self, queries: torch.Tensor) -> torch.Tensor:
+        """See `KVFormat.rotate`."""
         return queries
 
 
 class Int4:
-    """A scale and a minimum; codes 0 to 15. Keys are rotated.
+    """Stores a vector as 4-bit codes, 0 to 15, with a float16 scale and minimum. Keys are rotated.
 
     A vector is one record: head_dim / 2 bytes of codes, the earlier channel in the lower half, scale, minimum. It is
     the layout of PyTorch's 4-bit embedding tables, whose CPU kernels quantize a record in one pass and find and
@@ -132,10 +138,12 @@ class Int4:
         self._records, self._starts = _Space(), torch.empty(0, dtype=torch.int64, device=device)
 
     def encode(self, kv: torch.Tensor) -> Sequence[torch.Tensor]:
+        """See `KVFormat.encode`."""
         x = torch.stack((self.rotate(kv[:, 0]), kv[:, 1].float()), 1).view(-1, kv.shape[-1])
         return (torch.ops.quantized.embedding_bag_4bit_prepack(x) if self.by_vector else pack4(x),)
 
     def read(self, stored: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+        """See `KVFormat.read`."""
         if not self.by_vector:
             return unpack4(self._records.select(stored[0], places).view(-1, self._record)).to(self.read_dtype)
         if len(places) > len(self._starts):
@@ -147,6 +155,7 @@ class Int4:
         return dense
 
     def rotate(self, queries: torch.Tensor) -> torch.Tensor:
+        """See `KVFormat.rotate`."""
         return queries.float() @ self._rotation
 
 

@@ -33,6 +33,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the tensor's values."""
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 

@@ -61,7 +61,7 @@ def _packaged(name: str, progress: Progress) -> str:
 
 
 def _json_lines(text: str, path: Path) -> str:
-    """Of every line the value of "text" or "prompt", or the contents of "messages". Raises ModelError."""
+    """The value of "text" or "prompt", or the contents of "messages", of every line. Raises ModelError."""
     return _SEPARATOR.join(_document(line, number, path) for number, line in enumerate(text.splitlines(), 1) if line)
 
 

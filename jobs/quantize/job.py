@@ -17,7 +17,7 @@ from ...core.paths import jobs_root
 from ...core.slurm_env import task_count, task_rank
 from ...core.spec import JobSpec
 from ...quant.awq.options import AwqOptions
-from ...quant.awq.workspace import Part, Workspace
+from ...quant.awq.workspace import WorkShare, Workspace
 from ...quant.checkpoint.config import read_config
 from ...quant.progress import Progress
 from ..launch.follow import no_result, until_ended
@@ -59,13 +59,13 @@ class QuantizeEntry(RequeueableEntry):
         return argv if self.evaluate_on is None else [*argv, "--evaluate", f"--text={self.evaluate_on}"]
 
 
-def part_here(environ: Mapping[str, str] = os.environ) -> Part:
+def part_here(environ: Mapping[str, str] = os.environ) -> WorkShare:
     """The share of this process: that of its task in a job step of several tasks, else all."""
     tasks = task_count(environ)
-    return Part(task_rank(environ), tasks) if tasks > 1 else Part()
+    return WorkShare(task_rank(environ), tasks) if tasks > 1 else WorkShare()
 
 
-def run(entry: QuantizeEntry, part: Part, progress: Progress) -> None:
+def run(entry: QuantizeEntry, part: WorkShare, progress: Progress) -> None:
     """Quantize here. A finished output is left as it is: a job may be sent back to the queue when all is done."""
     if entry.out.is_dir():
         if part.index == 0:

@@ -13,7 +13,7 @@ from ..checkpoint.weights import Weights
 from ..rope import Rope
 from .dense import INPUTS, DenseLayer, Tensors, linear_shape, tensor_shapes
 from .search import InputStatistics
-from .workspace import Hidden, Part, put
+from .workspace import Hidden, WorkShare, put
 
 # Tokens computed at once. More would not be faster, and a wide layer's activations would outweigh its weights.
 _BATCH_TOKENS = 2048
@@ -38,20 +38,20 @@ class Calibration:
         """Samples computed at once, always the same ones: sums are rounded alike however the work is divided."""
         return max(1, _BATCH_TOKENS // self.tokens.shape[1])
 
-    def share(self, part: Part) -> torch.Tensor:
-        """The tokens of one part, in whole batches."""
-        batches = part.share(math.ceil(len(self.tokens) / self.batch))
+    def share(self, part: WorkShare) -> torch.Tensor:
+        """The tokens of the samples that fall to `part`, int64 [its samples, length]: whole batches."""
+        batches = part.range_of(math.ceil(len(self.tokens) / self.batch))
         return self.tokens[batches.start * self.batch : batches.stop * self.batch]
 
     def layer(self, index: int) -> Tensors:
-        """float32 tensors of a layer."""
+        """The tensors of layer `index`, float32 on the device. Raises CorruptModelError."""
         shapes = tensor_shapes(self.config)
         return {
             name: self.weights.read(f"model.layers.{index}.{name}", *shape).to(self.device)
             for name, shape in shapes.items()
         }
 
-    def embed(self, part: Part, into: Hidden) -> None:
+    def embed(self, part: WorkShare, into: Hidden) -> None:
         """Write the inputs of the first layer, for the samples of `part`."""
         tokens = self.share(part)
         ids, places = torch.unique(tokens, return_inverse=True)
@@ -86,6 +86,7 @@ class Calibration:
                 put(file, states)
 
     def new_statistics(self) -> dict[str, InputStatistics]:
+        """Empty statistics for each of INPUTS, to be filled by `forward`."""
         return {
             name: InputStatistics(linear_shape(self.config, linears[0])[1], self.device)
             for name, linears in INPUTS.items()
@@ -98,7 +99,7 @@ class Calibration:
 
 
 def memory_bytes(config: ModelConfig, length: int) -> int:
-    """What quantizing one layer takes at its peak, roughly: it does not grow with the number of layers or samples.
+    """About how many bytes quantizing one layer takes at its peak: neither more layers nor more samples add to it.
 
     float32: the layer, once as it is and once folded; three more copies of the largest weights of one input while a
     scale is searched; sums of outer products; the activations of one batch.

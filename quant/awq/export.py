@@ -41,21 +41,19 @@ def export(calibration: Calibration, workspace: Workspace, description: dict[str
 def copy_other_files(model: Path, directory: Path) -> None:
     """Tokenizer, chat template, generation settings, licence: whatever is neither weights nor config.json."""
     for path in model.iterdir():
-        is_weights = path.suffix in (".safetensors", ".bin", ".pth", ".pt", ".gguf") or path.name.endswith(
-            ".index.json"
-        )
+        is_weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
         if path.is_file() and not is_weights and path.name not in ("config.json", REPORT):
             shutil.copyfile(path, directory / path.name)
 
 
 def checkpoint_dtype(calibration: Calibration) -> torch.dtype:
-    """Of what is not quantized: bfloat16 if the model is, else float16."""
+    """The dtype of the tensors that are not quantized: bfloat16 if the model is in it, else float16."""
     norm = calibration.weights.stored("model.norm.weight", calibration.config.hidden_size)
     return torch.bfloat16 if norm.dtype == torch.bfloat16 else torch.float16
 
 
 def output_bytes(calibration: Calibration) -> int:
-    """Roughly the checkpoint's size."""
+    """About the checkpoint's size in bytes."""
     config = calibration.config
     linears = sum(outputs * inputs for outputs, inputs in (linear_shape(config, name) for name in LINEARS))
     tables = 2 * config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)

@@ -26,8 +26,8 @@ _SOURCES = {
     "mlp": "post_attention_layernorm",
     "product": "mlp.up_proj",
 }
-# Their outputs meet in a product, which a clipped weight changes in ways that its own error does not show.
 _REPORTED = 512  # outputs that errors are reported of
+# Their outputs meet in a product, which a clipped weight changes in ways that its own error does not show.
 _UNCLIPPED = ("self_attn.q_proj", "self_attn.k_proj")
 
 
@@ -49,6 +49,7 @@ class QuantizedLayer:
     linears: dict[str, LinearReport]
 
     def report(self) -> dict[str, Any]:
+        """The linear layers' reports as JSON values, by name."""
         return {name: asdict(linear) for name, linear in self.linears.items()}
 
 

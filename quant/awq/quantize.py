@@ -27,13 +27,13 @@ from .calibration import calibration_tokens
 from .export import checkpoint_dtype, export, output_bytes
 from .layer import quantize_layer
 from .options import AwqOptions, choose_group_size
-from .workspace import WHOLE, Hidden, Part, Workspace
+from .workspace import WHOLE, Hidden, WorkShare, Workspace
 
 _POLL_S = 1.0
 STAGE = "quantize"  # of the progress that counts layers
 
 
-def quantize(model: Path, out: Path, options: AwqOptions, progress: Progress, part: Part = WHOLE) -> None:
+def quantize(model: Path, out: Path, options: AwqOptions, progress: Progress, part: WorkShare = WHOLE) -> None:
     """Write an AWQ checkpoint of the model directory `model` as the new directory `out`.
 
     Whatever stops it, `out` is whole or not there, and the same call goes on behind the last finished layer. All
@@ -45,7 +45,7 @@ def quantize(model: Path, out: Path, options: AwqOptions, progress: Progress, pa
 
 
 class _Quantization:
-    def __init__(self, model: Path, out: Path, options: AwqOptions, progress: Progress, part: Part) -> None:
+    def __init__(self, model: Path, out: Path, options: AwqOptions, progress: Progress, part: WorkShare) -> None:
         config = read_config(model)
         self._group_size = choose_group_size(config, options.group_size)
         if options.sample_length > config.max_position_embeddings:
@@ -116,7 +116,7 @@ class _Quantization:
             current = into
 
     def _quantize_layers(self) -> None:
-        for index in self._part.share(self._layers):
+        for index in self._part.range_of(self._layers):
             self._progress(STAGE, self._workspace.layers_done(), self._layers)
             if not self._workspace.has_layer(index):
                 self._quantize_layer(index)
@@ -125,7 +125,7 @@ class _Quantization:
     def _quantize_layer(self, index: int) -> None:
         began = time.monotonic()
         source, statistics = self._source(index), self._calibration.new_statistics()
-        last = index + 1 == self._part.share(self._layers).stop
+        last = index + 1 == self._part.range_of(self._layers).stop
         tensors = self._calibration.layer(index)
         into = None if last else self._workspace.hidden(index + 1)
         self._calibration.forward(index, tensors, source, into, statistics)
@@ -149,7 +149,7 @@ class _Quantization:
     def _starts(self) -> list[int]:
         """The first layer of every part."""
         count = self._part.count
-        return [Part(index, count).share(self._layers).start for index in range(count)]
+        return [WorkShare(index, count).range_of(self._layers).start for index in range(count)]
 
     def _wait_for(self, what: str, done: Callable[[], bool]) -> None:
         while not done():

@@ -30,18 +30,22 @@ from ...core.locks import Lock, try_lock
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of `count` processes that share the work."""
+class WorkShare:
+    """Which part of a quantization a process does: number `index` (from 0) of `count` processes that divide the work.
+
+    Samples are divided while hidden states are computed, layers while weights are quantized: see `quantize`. "Part K"
+    in the workspace's file names is the share with index K.
+    """
 
     index: int = 0
     count: int = 1
 
-    def share(self, total: int) -> range:
-        """The part's share of `total` things; shares differ by one at most."""
+    def range_of(self, total: int) -> range:
+        """Which of `total` things, samples or layers, fall to this share; two shares differ by one thing at most."""
         return range(self.index * total // self.count, (self.index + 1) * total // self.count)
 
 
-WHOLE = Part()
+WHOLE = WorkShare()  # all of it, by one process
 
 
 class Workspace:
@@ -71,7 +75,7 @@ class Workspace:
             )
 
     @contextmanager
-    def locked(self, part: Part) -> Iterator[None]:
+    def locked(self, part: WorkShare) -> Iterator[None]:
         """Hold the lock of `part`. Raises ModelError if another process works on it.
 
         Where the filesystem has no locks this is not noticed.
@@ -86,14 +90,16 @@ class Workspace:
             yield
 
     def has_layer(self, index: int) -> bool:
+        """Whether layer `index` is finished."""
         return self._layer(index).exists()
 
     def layers_done(self) -> int:
-        """How many layers are finished, by whichever part."""
+        """The number of layers that are finished, by whichever part."""
         layers = self.path / "layers"
         return sum(not name.startswith(".") for name in os.listdir(layers)) if layers.is_dir() else 0
 
     def save_layer(self, index: int, tensors: Mapping[str, torch.Tensor], report: Mapping[str, Any]) -> None:
+        """Write a finished layer: its tensors, named as after "model.layers.N.", and its report (JSON)."""
         path = self._layer(index)
         beside = path.with_name(f".{path.name}")
         on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -107,22 +113,26 @@ class Workspace:
             return tensor.clone()
 
     def layer_report(self, index: int) -> dict[str, Any]:
+        """The report of a finished layer. Raises CorruptModelError."""
         with self._opened(index) as file:
             report: dict[str, Any] = json.loads(file.metadata()["report"])
             return report
 
     def hidden(self, layer: int) -> "Hidden":
+        """The inputs of `layer` for all samples."""
         return Hidden([self.path / "hidden" / str(layer)])
 
-    def hidden_slice(self, layer: int, part: Part) -> "Hidden":
+    def hidden_slice(self, layer: int, part: WorkShare) -> "Hidden":
+        """The inputs of `layer` for the samples of `part`."""
         return Hidden([self.path / "hidden" / f"{layer}.{part.index}of{part.count}"])
 
     def hidden_slices(self, layer: int, count: int) -> "Hidden":
-        """All parts' slices as one."""
-        slices = (self.hidden_slice(layer, Part(index, count)) for index in range(count))
+        """The inputs of `layer` for all samples, as the slices of all `count` parts."""
+        slices = (self.hidden_slice(layer, WorkShare(index, count)) for index in range(count))
         return Hidden([path for slice in slices for path in slice.paths])
 
     def remove(self) -> None:
+        """Delete the directory with everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _layer(self, index: int) -> Path:
@@ -145,6 +155,7 @@ class Hidden:
         self.paths = paths
 
     def exists(self) -> bool:
+        """Whether all files are there, and thus whole."""
         return all(path.exists() for path in self.paths)
 
     def read(self, samples: int, length: int, size: int) -> Iterator[torch.Tensor]:
@@ -167,12 +178,13 @@ class Hidden:
         commit(beside, path)
 
     def remove(self) -> None:
+        """Delete the files that are there."""
         for path in self.paths:
             path.unlink(missing_ok=True)
 
 
 def put(file: IO[bytes], states: torch.Tensor) -> None:
-    """Append hidden states."""
+    """Append hidden states [samples, length, hidden_size] to a file of `Hidden`, as float32."""
     file.write(states.float().cpu().contiguous().numpy().data)
 
 

@@ -24,15 +24,17 @@ class GroupQuantized:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(outputs, inputs) of the codes, those of columns without an input included."""
         outputs, inputs = self.codes.shape
         return outputs, inputs
 
     @property
     def group_size(self) -> int:
+        """Inputs that share a scale and an offset."""
         return self.codes.shape[1] // self.scales.shape[1]
 
     def dequantize(self) -> torch.Tensor:
-        """float32 [out, in], columns in the inputs' order, without those of none."""
+        """The dense weight, float32 [out, in]: columns in the inputs' order, those without an input left out."""
         groups = self.codes.view(*self.scales.shape, self.group_size).float()
         dense = torch.addcmul(self.offsets.unsqueeze(-1), groups, self.scales.unsqueeze(-1)).reshape(self.shape)
         if self.order is None:

@@ -11,7 +11,7 @@ BLOCK = 32  # weights
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Float16 values (d, or d and m), then the integers q: w = d * (q - zero) + m."""
+    """A block on disk: float16 values (d, or d and m), then the integers q. w = d * (q - zero) + m."""
 
     floats: int
     bits: int  # 4: byte i has q[i] in its low and q[i + 16] in its high half. 8: signed
@@ -19,6 +19,7 @@ class BlockLayout:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of one block of BLOCK weights."""
         return 2 * self.floats + BLOCK * self.bits // 8
 
 

@@ -38,6 +38,7 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
+        """The model's architecture as GGUF names it, such as "llama". Raises CorruptModelError."""
         return self.get("general.architecture", str)
 
     def get(self, key: str, kind: type[Value]) -> Value:
@@ -60,6 +61,7 @@ class GgufFile:
         return [key.removeprefix(prefix) for key in self._fields if key.startswith(prefix)]
 
     def has(self, key: str) -> bool:
+        """Whether the metadata have `key`."""
         return key in self._fields
 
     def _decode(self, key: str) -> Any:

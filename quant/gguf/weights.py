@@ -119,6 +119,7 @@ def tensor_names(file: GgufFile, layers: int) -> dict[str, str]:
 
 
 def check_types(path: Path, tensors: Iterable[ReaderTensor]) -> None:
+    """Raises UnsupportedModelError where a tensor is of none of SUPPORTED_TYPES; `path` names the file in it."""
     unknown = sorted({tensor.tensor_type.name for tensor in tensors} - set(SUPPORTED_TYPES))
     if unknown:
         raise UnsupportedModelError(

@@ -14,7 +14,7 @@ from slurminfer.jobs.launch import follow as following
 from slurminfer.jobs.quantize import job as module
 from slurminfer.jobs.quantize.job import QuantizeEntry, follow, part_here, request, submit
 from slurminfer.quant.awq.options import AwqOptions
-from slurminfer.quant.awq.workspace import Part, Workspace
+from slurminfer.quant.awq.workspace import WorkShare, Workspace
 from slurminfer.quant.progress import silent
 
 EXAMPLE = Path(__file__).parents[3] / "examples/quantize.toml"
@@ -90,10 +90,10 @@ def test_an_output_that_is_there(tmp_path):
 @pytest.mark.parametrize(
     ("environ", "part"),
     [
-        ({}, Part(0, 1)),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, Part(0, 1)),  # sbatch's own shell
-        ({"SLURM_STEP_ID": "4294967291", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, Part(0, 1)),
-        ({"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, Part(3, 4)),
+        ({}, WorkShare(0, 1)),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, WorkShare(0, 1)),  # sbatch's own shell
+        ({"SLURM_STEP_ID": "4294967291", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, WorkShare(0, 1)),
+        ({"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, WorkShare(3, 4)),
     ],
 )
 def test_the_tasks_of_a_step_share_the_work(environ, part):

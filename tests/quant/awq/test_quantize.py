@@ -21,7 +21,7 @@ from slurminfer.quant.awq import quantize as module
 from slurminfer.quant.awq.dense import LINEARS
 from slurminfer.quant.awq.options import AwqOptions, choose_group_size
 from slurminfer.quant.awq.quantize import quantize
-from slurminfer.quant.awq.workspace import WHOLE, Part, Workspace
+from slurminfer.quant.awq.workspace import WHOLE, WorkShare, Workspace
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.weights import Weights
 from slurminfer.quant.progress import silent
@@ -32,7 +32,7 @@ import sys, time
 from pathlib import Path
 from slurminfer.quant.awq import quantize as module
 from slurminfer.quant.awq.options import AwqOptions
-from slurminfer.quant.awq.workspace import Part
+from slurminfer.quant.awq.workspace import WorkShare
 
 model, out, text, index, count, pause = sys.argv[1:]
 slow = module.quantize_layer
@@ -41,7 +41,7 @@ def quantize_layer(*args):
     return slow(*args)
 module.quantize_layer = quantize_layer
 options = AwqOptions(group_size=32, calibration=text, samples=8, sample_length=32, threads=1)
-module.quantize(Path(model), Path(out), options, lambda *state: None, Part(int(index), int(count)))
+module.quantize(Path(model), Path(out), options, lambda *state: None, WorkShare(int(index), int(count)))
 """
 
 
@@ -172,21 +172,21 @@ def test_killed_and_started_again_it_writes_the_same_bytes(whole, text, tmp_path
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_parts_write_the_same_bytes_together(whole, text, tmp_path, count):
     out = tmp_path / "out"
-    processes = [start(tmp_path / "model", out, text, Part(index, count)) for index in reversed(range(count))]
+    processes = [start(tmp_path / "model", out, text, WorkShare(index, count)) for index in reversed(range(count))]
     assert [process.wait() for process in processes] == [0] * count
     assert digest(out) == whole
 
 
 def test_a_killed_part_goes_on_while_the_others_wait(whole, text, tmp_path):
     out = tmp_path / "out"
-    first = start(tmp_path / "model", out, text, Part(0, 2))
-    second = start(tmp_path / "model", out, text, Part(1, 2), pause=1.0)
+    first = start(tmp_path / "model", out, text, WorkShare(0, 2))
+    second = start(tmp_path / "model", out, text, WorkShare(1, 2), pause=1.0)
     while Workspace(out).layers_done() < 3:
         time.sleep(0.02)
     second.kill()
     second.wait()
     assert first.poll() is None and not out.exists()
-    assert start(tmp_path / "model", out, text, Part(1, 2)).wait() == 0
+    assert start(tmp_path / "model", out, text, WorkShare(1, 2)).wait() == 0
     assert first.wait() == 0
     assert digest(out) == whole
 
