@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -19,6 +17,7 @@ from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.awq import quantize as module
 from slurminfer.quant.awq.dense import LINEARS
+from slurminfer.quant.awq.layer import quantize_layer
 from slurminfer.quant.awq.options import AwqOptions, choose_group_size
 from slurminfer.quant.awq.quantize import quantize
 from slurminfer.quant.awq.workspace import WHOLE, WorkShare, Workspace
@@ -26,34 +25,15 @@ from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.weights import Weights
 from slurminfer.quant.progress import silent
 
-PROMPT = list(range(40, 60))
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from slurminfer.quant.awq import quantize as module
-from slurminfer.quant.awq.options import AwqOptions
-from slurminfer.quant.awq.workspace import WorkShare
+from .processes import Quantization
 
-model, out, text, index, count, pause = sys.argv[1:]
-slow = module.quantize_layer
-def quantize_layer(*args):
-    time.sleep(float(pause))
-    return slow(*args)
-module.quantize_layer = quantize_layer
-options = AwqOptions(group_size=32, calibration=text, samples=8, sample_length=32, threads=1)
-module.quantize(Path(model), Path(out), options, lambda *state: None, WorkShare(int(index), int(count)))
-"""
+PROMPT = list(range(40, 60))
 
 
 def digest(directory):
     # The report has seconds in it.
     files = sorted(path for path in directory.iterdir() if path.name != "quantization.json")
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def start(model, out, text, part=WHOLE, pause=0.0):
-    argv = [sys.executable, "-c", SCRIPT, model, out, text, str(part.index), str(part.count), str(pause)]
-    return subprocess.Popen(list(map(str, argv)), stderr=subprocess.DEVNULL)
 
 
 @torch.inference_mode()
@@ -151,56 +131,63 @@ def whole(make, tmp_path, options):
     return digest(tmp_path / "whole")
 
 
+@pytest.fixture
+def start(tmp_path, options):
+    """Quantizes the model into "out" in another process, as `Quantization` says; the test leaves none behind."""
+    started = []
+
+    def start(part=WHOLE, stuck_after=None):
+        started.append(Quantization(tmp_path / "model", tmp_path / "out", options, part, stuck_after))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
 @pytest.mark.parametrize("layers", [0, 1, 3])
-def test_killed_and_started_again_it_writes_the_same_bytes(whole, text, tmp_path, options, layers):
+def test_killed_and_started_again_it_writes_the_same_bytes(whole, start, tmp_path, options, monkeypatch, layers):
     out = tmp_path / "out"
-    process = start(tmp_path / "model", out, text, pause=1.0)
-    workspace = Workspace(out)
-    while workspace.layers_done() < layers or not workspace.path.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not out.exists()
+    process = start(stuck_after=layers)
+    process.wait_until_stuck()
+    process.kill()
+    assert Workspace(out).layers_done() == layers and not out.exists()
     computed = []
-    quantize(tmp_path / "model", out, options, lambda stage, done, total: computed.append((stage, done)))
-    assert ("quantize", layers) in computed and ("quantize", 0) not in computed[:1] * layers
+    monkeypatch.setattr(module, "quantize_layer", lambda *args: computed.append(args) or quantize_layer(*args))
+    heard = []
+    quantize(tmp_path / "model", out, options, lambda stage, done, total: heard.append((stage, done)))
+    assert len(computed) == 4 - layers  # finished layers are not computed again
+    assert next(done for stage, done in heard if stage == "quantize") == layers
     assert digest(out) == whole
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
-def test_parts_write_the_same_bytes_together(whole, text, tmp_path, count):
-    out = tmp_path / "out"
-    processes = [start(tmp_path / "model", out, text, WorkShare(index, count)) for index in reversed(range(count))]
+def test_parts_write_the_same_bytes_together(whole, start, tmp_path, count):
+    processes = [start(WorkShare(index, count)) for index in reversed(range(count))]
     assert [process.wait() for process in processes] == [0] * count
-    assert digest(out) == whole
+    assert digest(tmp_path / "out") == whole
 
 
-def test_a_killed_part_goes_on_while_the_others_wait(whole, text, tmp_path):
+def test_a_killed_part_goes_on_while_the_others_wait(whole, start, tmp_path):
     out = tmp_path / "out"
-    first = start(tmp_path / "model", out, text, WorkShare(0, 2))
-    second = start(tmp_path / "model", out, text, WorkShare(1, 2), pause=1.0)
+    first, second = start(WorkShare(0, 2)), start(WorkShare(1, 2), stuck_after=1)
+    second.wait_until_stuck()
     while Workspace(out).layers_done() < 3:
-        time.sleep(0.02)
+        assert first.is_running()
+        time.sleep(0.01)
     second.kill()
-    second.wait()
-    assert first.poll() is None and not out.exists()
-    assert start(tmp_path / "model", out, text, WorkShare(1, 2)).wait() == 0
+    assert first.is_running() and not out.exists()
+    assert start(WorkShare(1, 2)).wait() == 0
     assert first.wait() == 0
     assert digest(out) == whole
 
 
-def test_two_cannot_do_the_same(make, text, tmp_path, options):
+def test_two_cannot_do_the_same(make, start, tmp_path, options):
     make(tmp_path / "model")
-    other = start(tmp_path / "model", tmp_path / "out", text, pause=5.0)
-    while not (tmp_path / ".out.quantizing/part-0.lock").exists():
-        time.sleep(0.02)
-    time.sleep(0.2)
+    other = start(stuck_after=0)
+    other.wait_until_stuck()
     with pytest.raises(ModelError, match=rf"another process \({other.pid} on .*\) is quantizing into"):
         quantize(tmp_path / "model", tmp_path / "out", options, silent)
-    other.kill()
-    other.wait()
 
 
 def test_unfinished_work_of_another_kind_is_not_gone_on_with(make, tmp_path, options):
