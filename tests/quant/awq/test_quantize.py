@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -152,11 +153,11 @@ def test_killed_and_started_again_it_writes_the_same_bytes(whole, start, tmp_pat
     process.wait_until_stuck()
     process.kill()
     assert Workspace(out).layers_done() == layers and not out.exists()
-    computed = []
-    monkeypatch.setattr(module, "quantize_layer", lambda *args: computed.append(args) or quantize_layer(*args))
+    counting = Mock(wraps=quantize_layer)
+    monkeypatch.setattr(module, "quantize_layer", counting)
     heard = []
     quantize(tmp_path / "model", out, options, lambda stage, done, total: heard.append((stage, done)))
-    assert len(computed) == 4 - layers  # finished layers are not computed again
+    assert counting.call_count == 4 - layers  # finished layers are not computed again
     assert next(done for stage, done in heard if stage == "quantize") == layers
     assert digest(out) == whole
 
