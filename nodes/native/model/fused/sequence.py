@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .....quant.checkpoint.config import ModelConfig
-from ..batch import cumulative
+from ..step import cumulative
 from ..decoder import Reduce
 from ..parallel.sequence import SequenceGroup
 from . import library

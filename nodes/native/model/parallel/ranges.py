@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..batch import cumulative
+from ..step import cumulative
 from ..kv_cache import KVCache
 
 # Numbers of a tile's queries, and how many queries it has at most, by bytes of a number: more leave the registers.
