@@ -46,9 +46,7 @@ def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: 
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _decode(
-    q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup | BlockGroup
-) -> torch.Tensor:
+def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup | BlockGroup) -> torch.Tensor:
     if isinstance(group, BlockGroup):
         from .cuda.attention import attend_blocks
 
