@@ -16,7 +16,7 @@ from aiohttp import web
 from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from .api.chat import ChatTemplate
 from .api.server import Server
-from .engine.thread import Engine
+from .engine.thread import EngineThread
 from .options import EngineOptions, ServerOptions
 from .tokenizer import Tokenizer
 
@@ -76,7 +76,7 @@ def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
 async def _serve(options: EngineOptions, server: ServerOptions, listener: socket.socket, begin: Begin) -> None:
     started_at = time.monotonic()
     told = _signals()
-    engine = Engine()
+    engine = EngineThread()
     engine.start(begin(engine.fail))
     tokenizer = Tokenizer(options.model)
     template = ChatTemplate(options.model, tokenizer.special_tokens)
@@ -106,7 +106,7 @@ def _signals() -> asyncio.Future[None]:
     return told
 
 
-async def _announce(engine: Engine, started_at: float) -> None:
+async def _announce(engine: EngineThread, started_at: float) -> None:
     await engine.ready.wait()
     print(f"ready after {time.monotonic() - started_at:.1f} s", flush=True)
 
@@ -119,7 +119,7 @@ async def _drain(front: Server) -> None:
         await asyncio.sleep(0.05)
 
 
-def _raise_failure(engine: Engine) -> None:
+def _raise_failure(engine: EngineThread) -> None:
     error = engine.ended.exception() if engine.ended.done() else None
     if isinstance(error, SlurminferError):
         raise error

@@ -5,17 +5,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from ....core.errors import EngineError
-from ..engine.request import FinishReason, Request, TokenLogprobs
-from ..engine.thread import Engine
+from ..engine.request import FinishReason, Output, Request, TokenLogprobs
+from ..engine.thread import EngineThread
 from ..tokenizer import Tokenizer
 from .detokenizer import Detokenizer, StopStrings
 from .metrics import Metrics
-
-if TYPE_CHECKING:
-    from ..engine.core import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ class Choice:
 class Generation:
     """Submits sequences on entering, yields their deltas in any order, and on leaving aborts what is not finished."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, choices: Sequence[Choice], started_at: float) -> None:
+    def __init__(self, engine: EngineThread, metrics: Metrics, choices: Sequence[Choice], started_at: float) -> None:
         self._engine, self._metrics, self.choices = engine, metrics, choices
         self._started_at = started_at
         self._sink: asyncio.Queue[Output | EngineError] = asyncio.Queue()
@@ -90,7 +87,7 @@ class Generation:
                 return self._push(choice, output)
         raise StopAsyncIteration
 
-    def _push(self, choice: Choice, output: "Output") -> Delta:
+    def _push(self, choice: Choice, output: Output) -> Delta:
         self._observe(choice)
         delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
         if delta.finish:

@@ -14,7 +14,7 @@ from aiohttp import web
 from ....core.errors import EngineError
 from ....core.openai import error_body
 from ..engine.request import Limits, Request, RequestTooLongError
-from ..engine.thread import Engine
+from ..engine.thread import EngineThread
 from ..options import API_KEY_VARIABLE
 from ..tokenizer import Tokenizer
 from .chat import ChatError, ChatTemplate
@@ -33,7 +33,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """Answers HTTP requests for one model."""
 
-    def __init__(self, name: str, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    def __init__(self, name: str, engine: EngineThread, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self.draining = False  # then new requests are turned away
         self.in_flight = 0  # generations being answered
         self._name, self._engine, self._tokenizer, self._template = name, engine, tokenizer, template

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from ..api.metrics import EngineStats
-from ..model.batch import cumulative
 from ..model.process import describe
-from ..model.step import Chunk, Model
+from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
-from .request import FinishReason, Limits, Request, Sample
+from .request import Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
@@ -27,15 +26,6 @@ class _Begun:
     sampled: list[Request]  # those whose next token it gives
     guesses: dict[str, list[int]]
     at: float  # time.perf_counter()
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One new token of a request, the last one if `finish` says why."""
-
-    request: Request
-    sample: Sample
-    finish: FinishReason | None
 
 
 class EngineCore:

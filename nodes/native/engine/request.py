@@ -87,6 +87,15 @@ class Request:
         return FinishReason.LENGTH if self.generated >= self.params.max_tokens else None
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One new token of a request, the last one if `finish` says why."""
+
+    request: Request
+    sample: Sample
+    finish: FinishReason | None
+
+
 class RequestTooLongError(ValueError):
     """The request can never be computed; the message says both numbers."""
 

@@ -1,7 +1,7 @@
 """The engine: a thread that computes, and the asyncio side that asks it to and hears from it.
 
 The two meet twice only: an inbox of commands, emptied between two steps, and `call_soon_threadsafe`, once a step.
-Whatever ends the thread ends every request with an error, and then the process: see `Engine.ended`.
+Whatever ends the thread ends every request with an error, and then the process: see `EngineThread.ended`.
 """
 
 import asyncio
@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, TypeVarTuple
 
 from ....core.errors import EngineError
 from ..api.metrics import EngineStats
-from .request import Limits, Request
+from .request import Limits, Output, Request
+
+Sink = asyncio.Queue[Output | EngineError]
 
 _Args = TypeVarTuple("_Args")
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds: the thread does that while HTTP answers already
-    from .core import EngineCore, Output
+    from .core import EngineCore
 
-    Sink = asyncio.Queue[Output | EngineError]
     Command = Callable[[EngineCore], None]
 
 
-class Engine:
+class EngineThread:
     """The asyncio side; all of its methods are called on the event loop that `start` was called on."""
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class Engine:
         self.ended: asyncio.Future[None] = self._loop.create_future()  # an exception if the engine broke
         threading.Thread(target=self._run, args=(load,), name="engine", daemon=True).start()
 
-    def submit(self, request: Request, sink: "Sink") -> None:
+    def submit(self, request: Request, sink: Sink) -> None:
         """Compute `request`; its outputs go into `sink`, an EngineError at last if the engine ends before it does.
 
         Raises EngineError if the model is not loaded or the engine has ended, RequestTooLongError.
@@ -105,7 +106,7 @@ class Engine:
         self.limits, self.stats = limits, stats
         self.ready.set()
 
-    def _on_step(self, outputs: "Sequence[Output]", stats: EngineStats) -> None:
+    def _on_step(self, outputs: Sequence[Output], stats: EngineStats) -> None:
         self.stats = stats
         for output in outputs:
             id = output.request.id

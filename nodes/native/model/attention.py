@@ -1,7 +1,5 @@
 """Grouped-query attention of one mixed step over the paged KV cache."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 
@@ -9,9 +7,7 @@ from ....quant.rope import Rotation, rotate
 from .cuda import reads_cache
 from .kv_cache import KVCache
 from .paged import BlockGroup, PagedGroup, attend_paged
-
-if TYPE_CHECKING:
-    from .batch import AttentionPlan, DecodeGroup, Prefill
+from .plan import AttentionPlan, DecodeGroup, Prefill
 
 
 def rotate_and_store(
@@ -39,7 +35,7 @@ def rotated(qkv: torch.Tensor, rotation: Rotation, kv_heads: int) -> tuple[torch
     return qk[:, :heads], torch.cat((qk[:, heads:], v), 1).view(len(qkv), 2, kv_heads, qkv.shape[2])
 
 
-def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: "AttentionPlan") -> torch.Tensor:
+def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: AttentionPlan) -> torch.Tensor:
     """Attention output [n, heads * head_dim] of queries [n, heads, head_dim].
 
     `kv` [n, 2, kv_heads, head_dim] are the step's own keys and values; they are in the cache already. A prompt's first
@@ -50,9 +46,7 @@ def attend(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, plan: 
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _decode(
-    q: torch.Tensor, layer: int, cache: KVCache, group: "DecodeGroup | PagedGroup | BlockGroup"
-) -> torch.Tensor:
+def _decode(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup | PagedGroup | BlockGroup) -> torch.Tensor:
     if isinstance(group, BlockGroup):
         from .cuda.attention import attend_blocks
 
@@ -62,7 +56,7 @@ def _decode(
     return _attend_gathered(q, layer, cache, group)
 
 
-def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: "DecodeGroup") -> torch.Tensor:
+def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeGroup) -> torch.Tensor:
     """The heads that share a key-value head are the rows of one small query matrix: nothing is repeated."""
     count, heads, head_dim = q.shape
     keys, values = cache.gather(layer, group.cache_rows, count)
@@ -72,7 +66,7 @@ def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: "Decode
     return out.reshape(count, heads * head_dim).to(q.dtype)
 
 
-def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: "Prefill") -> torch.Tensor:
+def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: Prefill) -> torch.Tensor:
     """A prompt's chunk: output [n, heads * head_dim] of q [n, heads, head_dim] and its own `kv`, as in `attend`.
 
     Key-value heads are the batch, the heads that share one are its heads: expanded, not copied.

@@ -15,41 +15,14 @@ from .attention import attend, rotate_and_store
 from .cuda import reads_cache
 from .kv_cache import KVCache
 from .paged import BlockGroup, PagedGroup, make_group
-from .step import Chunk
+from .plan import AttentionPlan, DecodeGroup, Prefill
+from .step import Chunk, cumulative
 
 # Computing a group of its own costs as much as attending to about this many tokens of padding.
 _GROUP_TOKENS = 256
 # More cached tokens than this are not attended to at once, so that a gathered copy stays small. What a CPU gathers
 # should still be in its cache when it is read: 4096 tokens were 10 to 25% faster than 16384, with 1024 slower again.
 _GROUP_MOST, _GATHER_MOST = 16384, 4096
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeGroup:
-    """Decode tokens of sequences of about one length, attended to together."""
-
-    rows: slice
-    cache_rows: torch.Tensor  # for KVCache.gather
-    length: int  # tokens to keep of what was gathered
-    mask: torch.Tensor | None  # [sequences, 1, 1, length], added to the scores
-
-
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    """A prompt's chunk. Without `cache_rows` it attends to itself only, causally."""
-
-    rows: slice
-    cache_rows: torch.Tensor | None = None
-    length: int = 0  # tokens to keep of what was gathered
-    mask: torch.Tensor | None = None  # [tokens, length], added to the scores
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionPlan:
-    """What the layers of one window attend to; all rows in order."""
-
-    decodes: tuple[DecodeGroup | PagedGroup | BlockGroup, ...]
-    prefills: tuple[Prefill, ...]
 
 
 class Steps(Protocol):
@@ -217,12 +190,3 @@ def _mask(
     if not hidden.any():
         return None
     return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).to(device)
-
-
-def cumulative(counts: Sequence[int]) -> list[int]:
-    """The sums of the first one, two, and so on."""
-    ends, total = [], 0
-    for count in counts:
-        total += count
-        ends.append(total)
-    return ends

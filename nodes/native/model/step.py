@@ -71,3 +71,12 @@ class OneAtATime:
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """See `Model.forward`."""
         raise NotImplementedError
+
+
+def cumulative(counts: Sequence[int]) -> list[int]:
+    """The sums of the first one, two, and so on."""
+    ends, total = [], 0
+    for count in counts:
+        total += count
+        ends.append(total)
+    return ends

@@ -2,26 +2,22 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from ...model.step import Model
 from ...options import EngineOptions
-from ..request import Limits
+from ..request import Limits, Output
 from ..scheduler import Scheduler, Slice
 from .budget import Budget
 from .draft import DraftProposer
 from .ngram import NgramProposer
 from .proposer import Proposer
 
-if TYPE_CHECKING:
-    from ...model.step import Model
-    from ..core import Output
-
 
 class Speculation:
     """Of one engine."""
 
     def __init__(
-        self, options: EngineOptions, scheduler: Scheduler, limits: Limits, draft: "Model | None" = None
+        self, options: EngineOptions, scheduler: Scheduler, limits: Limits, draft: Model | None = None
     ) -> None:
         """`draft` computes the guesses of the method of that name."""
         self._scheduler, self._limits, self._max_tokens = scheduler, limits, options.max_batch_tokens
@@ -47,7 +43,7 @@ class Speculation:
         return {id: guesses for id, guesses in named if guesses}
 
     def learn(
-        self, slices: Sequence[Slice], guesses: Mapping[str, list[int]], outputs: "Sequence[Output]", seconds: float
+        self, slices: Sequence[Slice], guesses: Mapping[str, list[int]], outputs: Sequence[Output], seconds: float
     ) -> None:
         """What a step of so many seconds has shown: `outputs` are its tokens."""
         if all(slice.count == 1 for slice in slices):

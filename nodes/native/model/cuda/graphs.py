@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..batch import AttentionPlan, Batch
+from ..batch import Batch
 from ..kv_cache import KVCache
 from ..paged import BlockGroup
+from ..plan import AttentionPlan
 from ..step import Chunk
 
 if TYPE_CHECKING:

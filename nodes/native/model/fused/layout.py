@@ -5,8 +5,7 @@ from itertools import chain, pairwise
 
 import torch
 
-from ..batch import cumulative
-from ..step import Chunk
+from ..step import Chunk, cumulative
 
 # Longer chunks attend in blocks, which read keys and values once for many queries. Shorter ones, such as tokens that a
 # draft proposes, are computed bit by bit as if they came one after the other.

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from .....quant.checkpoint.config import ModelConfig
-from ..batch import cumulative
 from ..decoder import Reduce
 from ..parallel.sequence import SequenceGroup
+from ..step import cumulative
 from . import library
 from .buffers import Room
 from .layout import PIECE, Layout, padded

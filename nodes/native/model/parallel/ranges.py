@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..batch import cumulative
 from ..kv_cache import KVCache
+from ..step import cumulative
 
 # Numbers of a tile's queries, and how many queries it has at most, by bytes of a number: more leave the registers.
 _TILES = {2: (1 << 14, 128), 4: (1 << 12, 32)}

@@ -10,10 +10,10 @@ import torch
 
 from .....quant.rope import Rotation
 from ..attention import rotate_and_store, rotated
-from ..batch import cumulative, group_lengths
+from ..batch import group_lengths
 from ..cuda import reads_cache
 from ..kv_cache import KVCache
-from ..step import Chunk
+from ..step import Chunk, cumulative
 from .partial_attention import PartialAttention
 from .ranges import Ranges, make_ranges, tile_height
 from .sequence import HeldKeys, SequenceGroup
