@@ -2,7 +2,7 @@
 
 import os
 
-from slurminfer.core.libraries import prepare
+from slurminfer.core.machine.libraries import prepare
 
 GIVEN = dict(os.environ)  # what peers are started with
 prepare()

@@ -5,7 +5,7 @@ import os
 import platform
 from typing import Any
 
-from slurminfer.core.machine import cpu_flags, cpu_name
+from slurminfer.core.machine.readings import cpu_flags, cpu_name
 
 MIB = 1 << 20
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slurminfer.core.errors import SlurmError
-from slurminfer.core.libraries import prepare
+from slurminfer.core.machine.libraries import prepare
 from slurminfer.slurm.sandbox import Sandbox
 from slurminfer.slurm.sandbox.system import require_packages, require_root
 

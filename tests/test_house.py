@@ -1,6 +1,7 @@
 """The house rules that a machine can check."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,26 @@ def imported_parts(file: Path) -> set[str]:
 def test_imports_point_one_way(part):
     for file in (HOUSE / part).rglob("*.py"):
         assert imported_parts(file) <= MAY_IMPORT[part] | {part}, file
+
+
+def imported_modules(file: Path, known: set[str]) -> set[str]:
+    """Our own modules that `file` imports, wherever in the file: in functions and for type checkers too."""
+    own = file.relative_to(HOUSE).with_suffix("").parts
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join([*own[: len(own) - node.level], *([node.module] if node.module else [])])
+            names = {f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names}
+            found |= names & known
+    return found - {".".join(own)}
+
+
+def test_no_import_leads_back_to_where_it_began():
+    files = {file for part in MAY_IMPORT for file in (HOUSE / part).rglob("*.py")}
+    names = {".".join(file.relative_to(HOUSE).with_suffix("").parts): file for file in files}
+    graph = {name: imported_modules(file, set(names)) for name, file in names.items()}
+    assert sum(map(len, graph.values())) > len(files), "imports are found at all"
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the modules of a cycle
 
 
 def test_every_part_is_linked_into_the_import_namespace():

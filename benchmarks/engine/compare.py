@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slurminfer.core.files import write_atomic
-from slurminfer.core.libraries import preload
+from slurminfer.core.machine.libraries import preload
 from slurminfer.core.paths import models_root
 from slurminfer.nodes.native.timing import memory_bandwidth
 from slurminfer.nodes.native.tokenizer import Tokenizer
@@ -265,7 +265,7 @@ def main() -> None:
 def read_bytes(model: Path) -> int:
     """Bytes of weights that a step of one token by the compiled library reads; 0 without that library."""
     from slurminfer.nodes.native.model.fused.decoder import FusedDecoder
-    from slurminfer.nodes.native.model.runner import load_model
+    from slurminfer.nodes.native.model.loading import load_model
     from slurminfer.nodes.native.options import EngineOptions
 
     decoder = load_model(EngineOptions(model=model, kv_cache_gib=0.5, context_length=2048)).decoder

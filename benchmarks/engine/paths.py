@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from slurminfer.jobs.bench.engine.job import numbers
 from slurminfer.nodes.native.model.fused.store import finish_writing
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 

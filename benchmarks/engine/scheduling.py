@@ -21,7 +21,7 @@ from rich.table import Table
 from slurminfer.jobs.bench.engine.results import quantile
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.models import resolve
 

@@ -28,7 +28,7 @@ BUSY = "import torch\na = torch.randn(1500, 1500)\nwhile True: a @ a"
 
 def measure(model: Path) -> float:
     """Median seconds of a step, in this process."""
-    from slurminfer.nodes.native.model.runner import load_model
+    from slurminfer.nodes.native.model.loading import load_model
     from slurminfer.nodes.native.model.step import Chunk
     from slurminfer.nodes.native.options import EngineOptions
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
-from slurminfer.nodes.native.model.runner import Runner, load_draft, load_model
+from slurminfer.nodes.native.model.loading import load_draft, load_model
+from slurminfer.nodes.native.model.runner import Runner
 from slurminfer.nodes.native.options import EngineOptions, Speculative
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.texts import read_text

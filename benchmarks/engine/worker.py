@@ -40,11 +40,11 @@ class Native:
     batches = BATCHES
 
     def __init__(self, model: Path, dtype: str, context: int) -> None:
-        from slurminfer.core.libraries import prepare
+        from slurminfer.core.machine.libraries import prepare
 
         prepare()  # as the server does, before PyTorch is imported
         from slurminfer.nodes.native.engine.core import EngineCore
-        from slurminfer.nodes.native.model.runner import load_model
+        from slurminfer.nodes.native.model.loading import load_model
         from slurminfer.nodes.native.options import EngineOptions
 
         options = EngineOptions(model=model, dtype=dtype, kv_cache_gib=_KV_GIB, context_length=context)  # type: ignore[arg-type]

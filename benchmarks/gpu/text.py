@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk, Model
 from slurminfer.nodes.native.options import Device, Dtype, EngineOptions
 from slurminfer.nodes.native.tokenizer import Tokenizer

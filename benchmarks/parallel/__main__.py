@@ -22,10 +22,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from slurminfer.core.cpus import allowed_cpus
 from slurminfer.core.files import write_atomic
+from slurminfer.core.machine.cpus import allowed_cpus
 from slurminfer.nodes.native.model.fused.decoder import FusedDecoder
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import Dtype, EngineOptions
 from slurminfer.nodes.native.timing import memory_bandwidth
 from slurminfer.quant.checkpoint.config import read_config

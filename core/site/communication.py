@@ -66,5 +66,5 @@ def ring_steps(operation: Operation, ranks: int) -> int:
 
 
 def ring_share(operation: Operation, ranks: int) -> float:
-    """Of its bytes, how many pass every rank."""
+    """The share of an operation's bytes that passes every rank."""
     return 1.0 if operation == "send_recv" else ring_steps(operation, ranks) / ranks

@@ -13,7 +13,7 @@ import msgspec
 
 from ...core.errors import UsageError
 from ...core.files import write_atomic
-from ...core.machine import cpu_name
+from ...core.machine.readings import cpu_name
 from ...quant.checkpoint.config import stored_bytes
 from ...quant.progress import Progress, silent
 from .. import plots

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.machine import peak_bytes, resident_bytes
+from ...core.machine.readings import peak_bytes, resident_bytes
 from ...nodes.native.timing import LONGEST, measure_speed
 from ..measuring import work
 from .task import EngineResult, EvaluateTask
@@ -25,7 +25,7 @@ _KV_CACHE_GIB = 1
 def measure(task: EvaluateTask) -> EngineResult:
     """Load the engine, then perplexity and speed. Raises what load_model and perplexity raise."""
     from ...nodes.native.engine.core import EngineCore
-    from ...nodes.native.model.runner import load_model
+    from ...nodes.native.model.loading import load_model
     from ...nodes.native.options import EngineOptions
     from ...nodes.native.perplexity import perplexity
     from ...quant.checkpoint.config import read_config

@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from ...core.errors import EngineError
-from ...core.machine import DEVICES, device_files
+from ...core.machine.readings import DEVICES, device_files
 from ...core.spec import DeploymentSpec
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from ...core.address import interface_env, node_address
-from ...core.cpus import allowed_cpus
+from ...core.machine.cpus import allowed_cpus
 from ...core.records import NodeRecord, WorkerState
 from ...core.rundir import RunDirectory
 from ...core.slurm_env import JobPlace

@@ -9,7 +9,7 @@ in, without anybody to divide it: they do it themselves, each by the same comput
 import os
 from pathlib import Path
 
-from ...core.cpus import SYSTEM, Cpus, numa_home
+from ...core.machine.cpus import SYSTEM, Cpus, numa_home
 from ...core.spec import DeploymentSpec, PoolSpec
 
 

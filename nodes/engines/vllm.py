@@ -2,7 +2,7 @@
 
 import json
 
-from ...core.libraries import preload
+from ...core.machine.libraries import preload
 from .launch import EngineLaunch, flags
 
 

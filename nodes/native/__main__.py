@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import SlurminferError, UsageError
-from ...core.libraries import prepare
+from ...core.machine.libraries import prepare
 from .options import EngineOptions, ParallelOptions, ServerOptions
 
 _HELP = {

@@ -97,7 +97,7 @@ class ParallelOptions:
 
     @property
     def stage_ranks(self) -> int:
-        """Of one stage."""
+        """Ranks of one pipeline stage."""
         return self.tensor_parallel * self.sequence_parallel
 
     @property

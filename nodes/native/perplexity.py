@@ -14,7 +14,7 @@ from .model.step import Chunk, Model
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """Of a text: exp of the mean negative log-likelihood."""
+    """The perplexity of a text: exp of the mean negative log-likelihood of its tokens."""
 
     losses: tuple[float, ...]  # -log p of each scored token given those before it in its window; natural logarithm
 
@@ -24,7 +24,7 @@ class Perplexity:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, as if the tokens were independent; relative to perplexity, about the same number."""
+        """Standard error of `mean`, as if the tokens were independent; about that of the perplexity, relative to it."""
         return statistics.stdev(self.losses) / math.sqrt(len(self.losses))
 
     @property

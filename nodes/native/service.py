@@ -58,7 +58,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def load(options: EngineOptions) -> "EngineCore":
     """Import PyTorch and read the model: seconds."""
-    from .model.runner import load_model
+    from .model.loading import load_model
 
     return core_of(load_model(options, at_once=True), options)
 
@@ -66,7 +66,7 @@ def load(options: EngineOptions) -> "EngineCore":
 def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
     """With the draft that the options name. Raises as `load_draft`."""
     from .engine.core import EngineCore
-    from .model.runner import load_draft
+    from .model.loading import load_draft
 
     core = EngineCore(model, options, load_draft(options, model) if options.speculative == "draft" else None)
     gc.freeze()  # what is there stays: looking through it again and again would stall steps

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from ...core.cpus import allowed_cpus
 from ...core.errors import EngineError, ModelError
-from ...core.memory import available_bytes
+from ...core.machine.cpus import allowed_cpus
+from ...core.machine.memory import available_bytes
 from ..checkpoint.config import read_config
 from ..progress import Progress
 from .calibrate import Calibration, memory_bytes

@@ -94,7 +94,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.controller_port + 1 + int(name[1:])
 
     def gpu_type(self, name: str) -> str:
-        """Of pretended GPUs: H100s in the first half of the nodes, A100s in the second, to tell requests apart."""
+        """The type of a node's pretended GPUs: H100 in the first half of the nodes, A100 in the second."""
         return "h100" if int(name[1:]) <= (self.nodes + 1) // 2 else "a100"
 
     def gpu_files(self, name: str) -> list[str]:

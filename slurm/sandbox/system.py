@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...core import process
 from ...core.errors import SlurmError
-from ...core.machine import DEVICES, device_files
+from ...core.machine.readings import DEVICES, device_files
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "mariadb-server", "munge")
 INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .core.errors import SlurminferError, UsageError
-from .core.libraries import prepare
+from .core.machine.libraries import prepare
 
 app = typer.Typer(
     help="LLM inference on Slurm clusters, GPU and pure CPU.",

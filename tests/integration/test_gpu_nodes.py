@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from slurminfer.core.machine import device_files
+from slurminfer.core.machine.readings import device_files
 from slurminfer.slurm.sandbox import Sandbox
 
 from .deployments import complete, serve

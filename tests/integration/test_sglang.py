@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slurminfer.core.machine import device_files
+from slurminfer.core.machine.readings import device_files
 from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
 

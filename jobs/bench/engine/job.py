@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ....core.errors import UsageError
-from ....core.machine import cpu_name
+from ....core.machine.readings import cpu_name
 from ....nodes.native.options import EngineOptions
 from ....nodes.native.timing import Pace
 from ....quant.progress import Progress, silent

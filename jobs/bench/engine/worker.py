@@ -15,15 +15,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ....core.errors import EngineError
-from ....core.machine import peak_bytes
-from ....nodes.native.timing import (
-    Pace,
-    Prompts,
-    decode_steps,
-    greedy_requests,
-    memory_bandwidth,
-    prefill_seconds,
-)
+from ....core.machine.readings import peak_bytes
+from ....nodes.native.timing import Pace, Prompts, decode_steps, greedy_requests, memory_bandwidth, prefill_seconds
 from ...measuring import work
 from .results import Decode, Load, Measured, Prefill
 from .task import PREFILL_REPEATS, BenchTask
@@ -37,7 +30,7 @@ def measure(task: BenchTask) -> Measured:
     began = time.perf_counter()
     from ....nodes.native.engine.core import EngineCore
     from ....nodes.native.model.fused.store import finish_writing
-    from ....nodes.native.model.runner import load_draft, load_model
+    from ....nodes.native.model.loading import load_draft, load_model
     from ....nodes.native.options import EngineOptions
 
     paths = {name: Path(value) for name, value in task.options.items() if name in ("model", "draft_model") and value}

@@ -110,7 +110,7 @@ def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _logprobs(logits: Tensor, requests: Sequence[Request], tokens: Sequence[int]) -> dict[int, TokenLogprobs]:
-    """Of the rows that want them."""
+    """Log-probabilities of the rows that want them."""
     rows = [row for row, request in enumerate(requests) if request.params.logprobs is not None]
     if not rows:
         return {}

@@ -1,1 +1,1 @@
-"""What computes: the decoder, its KV cache, its kernels, and the ranks that share it. Start reading at runner.py."""
+"""What computes: the decoder, its KV cache, its kernels, and the ranks that share it. Start reading at loading.py."""

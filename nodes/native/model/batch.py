@@ -45,7 +45,7 @@ class Steps(Protocol):
         """
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """Of x [n, hidden_size], the rows whose logits are wanted, in the chunks' and their tokens' order."""
+        """The rows of x [n, hidden_size] whose logits are wanted, in the chunks' and their tokens' order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ....core.errors import EngineError
-from ....core.memory import available_bytes, own_bytes
+from ....core.machine.memory import available_bytes, own_bytes
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.kv import KVFormat, vector_bytes
 from ..options import EngineOptions

@@ -47,7 +47,7 @@ def supports(format: KVFormat, device: torch.device) -> bool:
 def make_group(
     rows: slice, tables: torch.Tensor, length: int, mask: torch.Tensor | None, heads: int, cache: KVCache
 ) -> PagedGroup:
-    """Of block tables [sequences, blocks], of which the first `length` tokens count."""
+    """A group for block tables [sequences, blocks], of which the first `length` tokens count."""
     places = cache.token_rows(tables)[..., :length].unsqueeze(3)
     places = places.expand(-1, -1, -1, heads // cache.kv_heads, -1)
     keys, values = places[:, 0].reshape(-1), places[:, 1].reshape(-1, length)

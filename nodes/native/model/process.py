@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from ....core.cpus import allowed_cpus
-from ....core.libraries import ALLOCATORS, OPENMP, loaded
+from ....core.machine.cpus import allowed_cpus
+from ....core.machine.libraries import ALLOCATORS, OPENMP, loaded
 
 
 def describe() -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurminfer.core.cpus import Cpus, allowed_cpus
+from slurminfer.core.machine.cpus import Cpus, allowed_cpus
 from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec
 from slurminfer.nodes.agent import threads
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurminfer.core import libraries
+from slurminfer.core.machine import libraries
 from slurminfer.core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 from slurminfer.nodes.engines.launch import EngineLaunch
 from slurminfer.nodes.engines.table import ADAPTERS

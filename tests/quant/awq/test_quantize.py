@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from slurminfer.core.errors import EngineError, ModelError, ModelNotFoundError, UnsupportedModelError, UsageError
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.awq import quantize as module

@@ -15,7 +15,7 @@ from slurminfer.cli import app
 from slurminfer.core.errors import CorruptModelError, ModelError, UnsupportedModelError
 from slurminfer.core.spec import parse_spec
 from slurminfer.jobs.serve.spec import with_models_found
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.models import resolve

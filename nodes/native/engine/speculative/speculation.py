@@ -14,7 +14,7 @@ from .proposer import Proposer
 
 
 class Speculation:
-    """Of one engine."""
+    """The draft tokens of one engine: who guesses them, how many, and how often they were right."""
 
     def __init__(
         self, options: EngineOptions, scheduler: Scheduler, limits: Limits, draft: Model | None = None

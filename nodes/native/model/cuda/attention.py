@@ -50,7 +50,7 @@ def splits_of(programs: int) -> int:
 
 
 def join_splits(parts: torch.Tensor, sums: torch.Tensor, whole: torch.Tensor) -> None:
-    """Of means [n, heads, splits, head_dim] and log2 of sums [n, heads, splits], float32: all of them together.
+    """Join the splits of each head: means [n, heads, splits, head_dim] and log2 of sums [n, heads, splits], float32.
 
     `whole` [n, heads, head_dim] gets the means; where it is [n, heads, head_dim + 1], with the natural logarithms of
     the sums behind them.

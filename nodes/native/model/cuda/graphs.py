@@ -9,7 +9,6 @@ collectives included.
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,16 +16,14 @@ from ..batch import Batch
 from ..kv_cache import KVCache
 from ..paged import BlockGroup
 from ..plan import AttentionPlan
+from ..runner import PlainDecoder
 from ..step import Chunk
-
-if TYPE_CHECKING:
-    from ..runner import PlainDecoder
 
 
 class GraphedDecoder:
     """A decoder on a GPU: steps that only decode are recorded, all others go through `plain`."""
 
-    def __init__(self, plain: "PlainDecoder", context_length: int, most: int, takes: torch.dtype | None) -> None:
+    def __init__(self, plain: PlainDecoder, context_length: int, most: int, takes: torch.dtype | None) -> None:
         """Record steps of up to `most` sequences. `takes`: dtype of x of the stage before, None for a first stage."""
         self._plain = plain
         cache, config = plain.cache, plain.config

@@ -21,7 +21,7 @@ class Room:
 
 
 class Buffers:
-    """Of one decoder, whose steps are computed one after the other."""
+    """The memory of one decoder, whose steps are computed one after the other."""
 
     def __init__(self, config: ModelConfig, widest: int, head_outputs: int) -> None:
         """`widest`: inputs of a linear layer, at most."""

@@ -69,7 +69,7 @@ class FusedDecoder:
 
     @property
     def weight_bytes(self) -> int:
-        """Of linear layers, head and norms: what a step of one token reads, beside keys and values."""
+        """Bytes of linear layers, head and norms: what a step of one token reads, beside keys and values."""
         return self._parts.step_bytes
 
     def attach(self, cache: KVCache) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .....core.libraries import OPENMP, loaded
+from .....core.machine.libraries import OPENMP, loaded
 from .....core.paths import home
 
 SOURCES = Path(__file__).with_name("kernels")
@@ -162,7 +162,7 @@ def _run(*command: str) -> str:
 
 
 def _key(compiler: str) -> str:
-    """Of the sources, the compiler and the CPU's instructions."""
+    """A name for the library that these sources, this compiler and this CPU's instructions make."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line for line in lines if line.startswith("flags")), "")
     sources = "".join(path.read_text() for path in sorted(SOURCES.iterdir()))

@@ -98,7 +98,7 @@ def _layer(config: ModelConfig, weights: Reads, prefix: str) -> LayerParts:
 
 
 def _head(config: ModelConfig, weights: Reads, embedding: torch.Tensor | None, like: Packed) -> Packed:
-    """Of a quantized model, a dense head is rounded to 8 bits, in groups `like` those of its layers."""
+    """The head, packed. A quantized model's dense head is rounded to 8 bits, in groups `like` those of its layers."""
     head: torch.Tensor | GroupQuantized
     if embedding is not None and config.tie_word_embeddings:
         head = weights.tied_head(embedding)

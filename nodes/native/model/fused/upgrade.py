@@ -4,22 +4,19 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from .....core.errors import EngineError, SlurminferError
-from .....core.memory import available_bytes
+from .....core.machine.memory import available_bytes
 from .....quant.checkpoint.config import stored_bytes
 from .....quant.kv import KVFormat
 from ...options import EngineOptions
 from ..parallel.model_part import ModelPart
+from ..runner import Runner
 from . import library, store
 from .decoder import FusedDecoder, can_fuse
 from .parts import DoesNotFitError, Parts, pack_model
-
-if TYPE_CHECKING:
-    from ..runner import Runner
 
 _NEEDS = "needs weights of 4 or 8 bits, or dtype bfloat16; lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
 _WORTH_KEEPING_S = 1.0  # of packing; what is quicker need not lie on a disk
@@ -89,11 +86,11 @@ class Upgrade:
             store.write_later(place, parts)
         return parts
 
-    def start(self, runner: "Runner") -> None:
+    def start(self, runner: Runner) -> None:
         """Let `runner` compute with the library once that is there, from one step to the next."""
         threading.Thread(target=self._replace, args=(runner,), name="upgrade", daemon=True).start()
 
-    def _replace(self, runner: "Runner") -> None:
+    def _replace(self, runner: Runner) -> None:
         if available_bytes() < _SPARE * stored_bytes(self._options.model):  # for a while, both decoders are there
             print("slower without compiled kernels: too little memory to change over; start again", file=sys.stderr)
             return

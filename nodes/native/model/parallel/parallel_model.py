@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from .....core.cpus import allowed_cpus
 from .....core.errors import EngineError, SlurminferError
+from .....core.machine.cpus import allowed_cpus
 from .....quant.checkpoint.config import ModelConfig, read_config
 from ...options import API_KEY_VARIABLE, EngineOptions, ParallelOptions
-from ..runner import Runner, device_of, load_part
+from ..loading import device_of, load_part
+from ..runner import Runner
 from ..step import Chunk
 from .chunk_codec import decode, encode
 from .failure_detector import FailureDetector

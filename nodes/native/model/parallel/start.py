@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .....core.address import interface_env
-from .....core.cpus import allowed_cpus, divide_cpus
 from .....core.errors import EngineError
+from .....core.machine.cpus import allowed_cpus, divide_cpus
 from .....core.process import describe_exit, die_with_parent
 from .....core.sockets import hold_port
 from ...options import EngineOptions, ParallelOptions, ServerOptions

@@ -12,7 +12,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from slurminfer.nodes.native.model.fused import library
-from slurminfer.nodes.native.model.runner import Runner, load_model
+from slurminfer.nodes.native.model.loading import load_model
+from slurminfer.nodes.native.model.runner import Runner
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.models import resolve

@@ -11,7 +11,7 @@ import torch
 
 from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.model.fused import library, pack, upgrade
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from slurminfer.core.errors import EngineError
-from slurminfer.nodes.native.model import runner
+from slurminfer.nodes.native.model import loading
 from slurminfer.nodes.native.model.linears.choice import choose_kernels, dense_bytes
 from slurminfer.nodes.native.model.linears.combined import ByRows, SideBySide
 from slurminfer.nodes.native.model.linears.int4_cpu import Int4CpuWeight, Scratch, layout
@@ -219,7 +219,7 @@ def test_tokens_differ_from_exact_ones_only_where_the_best_logits_are_close(
     prompts = [random.choices(range(199), k=length) for length in (5, 33, 80)]
     reference = drive(load(tmp_path))
     if not room:
-        monkeypatch.setattr(runner, "available_bytes", lambda: 0)
+        monkeypatch.setattr(loading, "available_bytes", lambda: 0)
     driver = drive(load(tmp_path, dtype="bfloat16", kernels="torch"))
     pairs = [(driver.add(prompt), reference.add(prompt)) for prompt in prompts]
     driver.step(*((sequence, len(sequence.prompt)) for sequence, _ in pairs))

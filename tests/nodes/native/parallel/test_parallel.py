@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from slurminfer.nodes.native.model.fused import library
-from slurminfer.nodes.native.model.runner import load_model
+from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from slurminfer.core.cpus import allowed_cpus
+from slurminfer.core.machine.cpus import allowed_cpus
 from slurminfer.nodes.native.model.fused import library
 
 needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")

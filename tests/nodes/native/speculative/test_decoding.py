@@ -14,7 +14,7 @@ from slurminfer.core.errors import EngineError, UsageError
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.model.fused import library
-from slurminfer.nodes.native.model.runner import load_draft, load_model
+from slurminfer.nodes.native.model.loading import load_draft, load_model
 from slurminfer.nodes.native.options import EngineOptions, Speculative
 
 from ..model.conftest import SMALL, make_model

@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurminfer.core.memory import available_bytes, own_bytes
+from slurminfer.core.machine.memory import available_bytes, own_bytes
 
 GIB = 1 << 30
 

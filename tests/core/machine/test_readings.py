@@ -1,6 +1,6 @@
 """What the machine says of itself."""
 
-from slurminfer.core.machine import cpu_flags, cpu_name, device_files, peak_bytes, resident_bytes
+from slurminfer.core.machine.readings import cpu_flags, cpu_name, device_files, peak_bytes, resident_bytes
 
 CPUINFO = """processor\t: 0
 model name\t: Some CPU @ 2:1 GHz

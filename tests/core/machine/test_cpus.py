@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from slurminfer.core.cpus import Cpus, allowed_cpus, divide_cpus, numa_home, parse_cpu_list
+from slurminfer.core.machine.cpus import Cpus, allowed_cpus, divide_cpus, numa_home, parse_cpu_list
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .machine import resident_bytes
-from .slurm_env import is_local, memory_limits
+from ..slurm_env import is_local, memory_limits
+from .readings import resident_bytes
 
 
 def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from slurminfer.core.libraries import loaded, prepare
+from slurminfer.core.machine.libraries import loaded, prepare
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_what_the_user_has_set_stays(given, spin):
 def test_openmp_reads_it_where_it_is_set_in_the_process_itself():
     program = (
         "import os; os.environ['OMP_DISPLAY_ENV'] = 'verbose';"
-        "from slurminfer.core.libraries import prepare; prepare(); import torch"
+        "from slurminfer.core.machine.libraries import prepare; prepare(); import torch"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
     assert "GOMP_SPINCOUNT = '2000'" in said

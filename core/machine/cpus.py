@@ -54,7 +54,7 @@ def divide_cpus(count: int, allowed: Iterable[int] | None = None, system: Path =
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
-    """Of "0-3,8": 0, 1, 2, 3, 8."""
+    """The numbers in a list as the kernel writes them: "0-3,8" is 0, 1, 2, 3, 8."""
     spans = (part.partition("-") for part in text.strip().split(",") if part)
     return frozenset(id for first, _, last in spans for id in range(int(first), int(last or first) + 1))
 

@@ -1,0 +1,1 @@
+"""What this machine is, and what of it this process may use."""
