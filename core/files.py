@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from .errors import RunDirectoryError
 
 # NFS serves a stale handle for a moment after another client has replaced a file.
@@ -74,6 +76,11 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+
+
+def encode_json(value: Any) -> str:
+    """A value that msgspec can encode, as indented JSON with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
 
 
 def _beside(path: Path) -> Path:

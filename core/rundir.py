@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,15 +93,16 @@ class RunDirectory:
         except msgspec.ValidationError as error:
             raise RunDirectoryError(f"{self._serials_path} is not a table of serials: {error}") from error
 
-    def take_serial(self, worker_id: str) -> None:
-        """Note that POOL-SERIAL has been given to a worker: no later worker gets it, whatever is stopped meanwhile.
+    def take_serials(self, worker_ids: Iterable[str]) -> None:
+        """Note that these POOL-SERIALs have been given to workers: no later worker gets one, whatever is stopped.
 
         For the process that holds the deployment's claim.
         """
-        pool, _, serial = worker_id.rpartition("-")
         serials = self.read_serials()
-        serials[pool] = max(serials.get(pool, 0), int(serial) + 1)
-        files.write_atomic(self._serials_path, msgspec.json.encode(serials).decode() + "\n")
+        for worker_id in worker_ids:
+            pool, _, serial = worker_id.rpartition("-")
+            serials[pool] = max(serials.get(pool, 0), int(serial) + 1)
+        files.write_atomic(self._serials_path, files.encode_json(serials))
 
     def read_router(self) -> RouterRecord | None:
         return _read(self.router_path, RouterRecord)
@@ -142,7 +144,7 @@ class RunDirectory:
 
     def claim(self, record: DeploymentRecord) -> bool:
         """Become the one `serve` of this name; False if another holds it."""
-        return files.claim(self.deployment_path, _encode(record))
+        return files.claim(self.deployment_path, files.encode_json(record))
 
     def read_deployment(self) -> DeploymentRecord | None:
         return _read(self.deployment_path, DeploymentRecord)
@@ -184,12 +186,8 @@ def _is_record(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
 
 
-def _encode(record: msgspec.Struct) -> str:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
-
-
 def _write(path: Path, record: Record) -> None:
-    files.write_atomic(path, _encode(record))
+    files.write_atomic(path, files.encode_json(record))
 
 
 def _read(path: Path, kind: type[Record]) -> Record | None:

@@ -11,18 +11,18 @@ from msgspec import Meta, field
 
 from .errors import SpecError
 from .layout import Layout, check_layout
+from .sizes import KVCacheDtype
 from .toml import Section, dump_toml, parse_toml, read_toml
 
-ENGINES = ("native", "sglang", "vllm")
 # What the native engine reads besides unquantized weights.
 NativeQuantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]
-NativeKVCacheDtype = Literal["auto", "int8", "int4"]
-# With its own token, what one sequence is checked for in a step then attends token by token: see nodes/native/fused.
+# With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py
+# of the native engine.
 NATIVE_DRAFT_TOKENS = 15
 # What each engine's --kv-cache-dtype takes; some need certain GPUs. SGLang: its page "Quantized KV Cache". vLLM:
 # CacheDType in vllm/config/cache.py, without those of single models.
 _KV_CACHE_DTYPES = {
-    "native": get_args(NativeKVCacheDtype),
+    "native": get_args(KVCacheDtype),
     "sglang": ("auto", "bfloat16", "fp8_e5m2", "fp8_e4m3", "fp4_e2m1"),
     "vllm": (
         "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_per_token_head", "int8_per_token_head",

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
+from ..core.files import encode_json
 from ..core.paths import home
 from ..slurm.sandbox import DEFAULT_DIRECTORY, Sandbox, SandboxStatus, install
 
@@ -35,7 +35,7 @@ def status(directory: Path | None, as_json: bool) -> None:
     """Say what is true of it. Raises SlurmError."""
     seen = Sandbox(directory or DEFAULT_DIRECTORY).status()
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(seen), indent=2).decode())
+        print(encode_json(seen), end="")
     else:
         _print(seen)
 

@@ -16,13 +16,11 @@ add to the perplexity, as much as a scale for every 32 channels of a key does.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
-from ..core.sizes import kv_vector_bytes
-
-KVCacheDtype = Literal["auto", "int8", "int4"]  # auto: as computed
+from ..core.sizes import KVCacheDtype, kv_vector_bytes
 
 # The smallest scale that divides: of a vector of nothing but zeros, or nearly.
 _TINY = 2.0**-24

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from slurminfer.core.files import write_atomic
+from slurminfer.core.files import encode_json, write_atomic
 from slurminfer.core.machine.cpus import allowed_cpus
 from slurminfer.nodes.native.model.fused.decoder import FusedDecoder
 from slurminfer.nodes.native.model.loading import load_model
@@ -151,7 +150,7 @@ def main() -> None:
             "ratios": ratios(found["here"]),
             "runs": found,
         }
-        write_atomic(RESULTS, msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+        write_atomic(RESULTS, encode_json(record))
     console.print({name: round(value, 4) for name, value in ratios(found["here"]).items()})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import RunDirectoryError
-from ..files import make_directory, read_text, write_atomic
+from ..files import encode_json, make_directory, read_text, write_atomic
 from ..paths import site_root
 from .communication import VERSION, CommProfile
 
@@ -45,7 +45,7 @@ def read_comm(path: Path) -> CommProfile | None:
 
 def encode_comm(profile: CommProfile) -> str:
     """The profile as JSON, for people to read as well."""
-    return msgspec.json.format(msgspec.json.encode(profile), indent=2).decode() + "\n"
+    return encode_json(profile)
 
 
 def _comm_root() -> Path:

@@ -13,8 +13,9 @@ from rich.console import Console
 from ...core.errors import UsageError
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_here
-from ..serve import console, deployment, wait
-from ..serve.spec import read_spec, with_models_found
+from ..serve import console, wait
+from ..serve.command import start
+from ..serve.spec import read_spec
 from .driver import BatchOptions, BatchSummary, run_batch
 from .progress import batch_progress
 
@@ -72,10 +73,7 @@ def _endpoint(where: Where) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
     """The spec as a deployment that is ready, and stopped at the end whatever happens."""
-    launcher = launcher_here(local)
-    with console.model_progress() as progress:
-        spec = with_models_found(read_spec(spec_path), progress)
-    run = deployment.submit(spec, launcher)
+    run = start(read_spec(spec_path), launcher_here(local))
     try:
         console.print_submitted(run)
         console.wait_until_ready(run)

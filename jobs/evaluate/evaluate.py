@@ -9,10 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ...core.errors import UsageError
-from ...core.files import write_atomic
+from ...core.files import encode_json, write_atomic
 from ...core.machine.readings import cpu_name
 from ...quant.checkpoint.config import stored_bytes
 from ...quant.progress import Progress, silent
@@ -68,8 +66,7 @@ def evaluate(
 
 def write(evaluation: Evaluation, directory: Path) -> None:
     """Write evaluation.json, and evaluation.png where matplotlib is installed. Raises RunDirectoryError."""
-    encoded = msgspec.json.format(msgspec.json.encode(evaluation), indent=2).decode()
-    write_atomic(directory / "evaluation.json", encoded + "\n")
+    write_atomic(directory / "evaluation.json", encode_json(evaluation))
     page = directory / PAGE
     if not plots.can_draw():
         page.unlink(missing_ok=True)  # of an evaluation before this one

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from ...core.files import encode_json
 from ..plots import INSTALL, can_draw
 from .evaluation import BATCHES, EXACT_ORIGINAL, PAGE, QUANTIZED, Evaluation, Figures
 
@@ -17,7 +17,7 @@ _COLUMNS = ("", "ppl", "change", *(f"batch {batch}" for batch in BATCHES), "pref
 def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
     """As a table and three lines, or as JSON."""
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(evaluation), indent=2).decode())
+        print(encode_json(evaluation), end="")
         if not can_draw():
             Console(stderr=True, soft_wrap=True).print(_page(evaluation), markup=False, highlight=False)
         return

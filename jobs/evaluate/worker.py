@@ -5,18 +5,11 @@ Every engine is a process of its own, so that peak memory is that engine's and n
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...core.machine.readings import peak_bytes, resident_bytes
 from ...nodes.native.timing import LONGEST, measure_speed
 from ..measuring import work
 from .task import EngineResult, EvaluateTask
-
-if TYPE_CHECKING:  # imported with the engine, whose memory is measured
-    import torch
-
-    from ...nodes.native.model.runner import Runner
-    from ...nodes.native.options import EngineOptions
 
 _GIB = 1 << 30
 _KV_CACHE_GIB = 1
@@ -39,12 +32,12 @@ def measure(task: EvaluateTask) -> EngineResult:
     if task.chunk:
         losses = perplexity(runner, task.tokens, window=task.window, chunk=task.chunk, bos_id=task.bos_id).losses
     return EngineResult(
-        dtype=str(_dtype(options)).removeprefix("torch."),
+        dtype=str(runner.cache.format.dtype).removeprefix("torch."),
         losses=losses,
         times=measure_speed(EngineCore(runner, options), task.tokens, task.batches),
         weights_bytes=weights_bytes,
         peak_bytes=memory.peak_bytes(),
-        kv_bytes_per_token=_kv_bytes(runner, options),
+        kv_bytes_per_token=runner.cache.bytes_per_token,
     )
 
 
@@ -67,32 +60,6 @@ class _Memory:
 
     def _used(self) -> int:
         return self._cuda.memory_allocated() if self._cuda else resident_bytes()
-
-
-def _kv_bytes(runner: "Runner", options: "EngineOptions") -> int:
-    """Bytes that one token takes, over all layers."""
-    from ...nodes.native.model.kv_cache import block_bytes
-    from ...quant.kv import make_format
-
-    format = make_format(options.kv_cache_dtype, runner.config.head_dim, _dtype(options), _device())
-    return block_bytes(runner.config, runner.block_size, format) // runner.block_size
-
-
-def _dtype(options: "EngineOptions") -> "torch.dtype":
-    """What the engine computes in."""
-    import torch
-
-    from ...quant.numerics import native_dtype
-
-    found: torch.dtype = native_dtype(_device()) if options.dtype == "auto" else getattr(torch, options.dtype)
-    return found
-
-
-def _device() -> "torch.device":
-    """What the engine takes where nothing else is asked for."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 if __name__ == "__main__":

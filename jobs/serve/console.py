@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ...core.files import encode_json
 from ...core.rundir import RunDirectory
 from ...quant.progress import Progress as ModelProgress
 from .status import DeploymentView, WorkerView
@@ -93,7 +93,7 @@ def wait_until_ready(run: RunDirectory) -> DeploymentView:
 def print_views(views: list[DeploymentView], as_json: bool) -> None:
     """Deployments as tables, or as a JSON list."""
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(views), indent=2).decode())
+        print(encode_json(views), end="")
         return
     if not views:
         _out.print("no deployments")

@@ -8,7 +8,7 @@ import msgspec
 import psutil
 
 from ...core.errors import RunActiveError
-from ...core.job import JobRequest, Launcher
+from ...core.job import Launcher
 from ...core.records import DeploymentRecord, JobRecord
 from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec
@@ -26,24 +26,17 @@ def submit(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
     record = _claim(run, launcher)
     try:
         run.write_spec(spec)
-        for request in list(requests(spec, run, run.read_serials())):
-            if request.role != ROUTER:
-                run.take_serial(request.role)  # before it is submitted: what has begun is never begun again
-            record = _submit_one(run, record, request, launcher)
+        asked = list(requests(spec, run, run.read_serials()))
+        run.take_serials(request.role for request in asked if request.role != ROUTER)
+        for request in asked:
+            job = JobRecord(id=launcher.submit(request), role=request.role)
+            record = msgspec.structs.replace(record, jobs=(*record.jobs, job))
+            run.write_deployment(record)
     except BaseException:
         launcher.cancel([job.id for job in record.jobs])
         run.clear()
         raise
     return run
-
-
-def _submit_one(
-    run: RunDirectory, record: DeploymentRecord, request: JobRequest, launcher: Launcher
-) -> DeploymentRecord:
-    job = JobRecord(id=launcher.submit(request), role=request.role)
-    record = msgspec.structs.replace(record, jobs=(*record.jobs, job))
-    run.write_deployment(record)
-    return record
 
 
 def _claim(run: RunDirectory, launcher: Launcher) -> DeploymentRecord:

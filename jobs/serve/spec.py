@@ -20,7 +20,7 @@ def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> Depl
 
     Clients keep calling a model what the user called it: the hub id, or the directory's name.
     """
-    pools = tuple(pool if pool.model is None else _pool_found(spec, pool, progress) for pool in spec.pool)
+    pools = tuple(_pool_found(pool, progress) for pool in spec.pool)
     model = spec.model
     if model is not None:
         # What the key means for other engines is theirs to say: SGLang's "awq_marlin" is no kind of checkpoint.
@@ -29,9 +29,10 @@ def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> Depl
     return msgspec.structs.replace(spec, model=model, pool=pools, speculative=_draft_found(spec.speculative, progress))
 
 
-def _pool_found(spec: DeploymentSpec, pool: PoolSpec, progress: Progress) -> PoolSpec:
-    found = _found(spec.model_of(pool), pool.engine == "native", progress)
-    return msgspec.structs.replace(pool, model=found)
+def _pool_found(pool: PoolSpec, progress: Progress) -> PoolSpec:
+    if pool.model is None:
+        return pool
+    return msgspec.structs.replace(pool, model=_found(pool.model, pool.engine == "native", progress))
 
 
 def _found(model: ModelSpec, is_native: bool, progress: Progress) -> ModelSpec:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...core.errors import UsageError
-from ...core.spec import NATIVE_DRAFT_TOKENS, NativeKVCacheDtype, NativeQuantization
+from ...core.sizes import KVCacheDtype
+from ...core.spec import NATIVE_DRAFT_TOKENS, NativeQuantization
 
 API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line may say it
 
@@ -31,7 +32,7 @@ class EngineOptions:
     lm_head: HeadChoice = "auto"
     context_length: int | None = None
     kv_cache_gib: float | None = None
-    kv_cache_dtype: NativeKVCacheDtype = "auto"  # auto: dtype
+    kv_cache_dtype: KVCacheDtype = "auto"  # auto: dtype
     block_size: int = 16
     max_running_requests: int = 64
     max_batch_tokens: int = 1024

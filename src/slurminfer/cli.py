@@ -39,18 +39,16 @@ def serve(
     """Start an endpoint: a router job and the worker jobs of a spec."""
     from .jobs.launch.launchers import launcher_here
     from .jobs.serve import console
-    from .jobs.serve.deployment import submit
+    from .jobs.serve.command import start
     from .jobs.serve.requests import dry_run as shown
-    from .jobs.serve.spec import read_spec, with_models_found
+    from .jobs.serve.spec import read_spec
 
     spec = read_spec(spec_path, name)
     launcher = launcher_here(local)
     if dry_run:
         typer.echo(shown(spec, launcher), nl=False)
         return
-    with console.model_progress() as progress:
-        spec = with_models_found(spec, progress)
-    run = submit(spec, launcher)
+    run = start(spec, launcher)
     console.print_submitted(run)
     if wait:
         console.wait_until_ready(run)

@@ -132,9 +132,8 @@ def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path):
 
 def test_a_serial_is_never_given_twice(run):
     assert run.read_serials() == {}
-    for worker_id in ("cpu-0", "cpu-1", "gpu-a-0"):
-        run.take_serial(worker_id)
-    run.take_serial("cpu-0")  # an earlier one does not turn the count back
+    run.take_serials(["cpu-0", "cpu-1", "gpu-a-0"])
+    run.take_serials(["cpu-0"])  # an earlier one does not turn the count back
     assert run.read_serials() == {"cpu": 2, "gpu-a": 1}
     run.clear()
     assert run.read_serials() == {"cpu": 2, "gpu-a": 1}, "stopping keeps it"

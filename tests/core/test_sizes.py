@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ import torch
 from slurminfer.core import sizes
 from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.model.kv_cache import KVCache, block_bytes
+from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant import kv
 from slurminfer.quant.checkpoint import awq
 from slurminfer.quant.checkpoint.config import parse_config
@@ -31,12 +32,12 @@ CONFIG = parse_config(
     {},
     "config.json",
 )
-KINDS = get_args(kv.KVCacheDtype)
+KINDS = get_args(sizes.KVCacheDtype)
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 
-def test_both_sides_know_the_same_kinds():
-    assert get_args(sizes.KVCacheDtype) == KINDS
+def test_the_engine_takes_the_same_kinds():
+    assert get_args(get_type_hints(EngineOptions)["kv_cache_dtype"]) == KINDS
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from ....core.files import write_atomic
+from ....core.files import encode_json, write_atomic
 from ....quant.models import resolve
 from ... import plots
 from ...serve import console
@@ -57,14 +55,14 @@ def run(
 
 def report(found: EngineBench, as_json: bool, page: Path | None, out: Path | None) -> None:
     """Print as a table or as JSON; write the same JSON to `out` and a picture to `page`, if they are given."""
-    encoded = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+    encoded = encode_json(found)
     if out is not None:
-        write_atomic(out, encoded + "\n")
+        write_atomic(out, encoded)
     if page is not None:
         from .page import draw
 
         draw(found, page)
     if as_json:
-        print(encoded)
+        print(encoded, end="")
     else:
         print_bench(found)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from .....core.machine.libraries import OPENMP, loaded
+from .....core.machine.readings import cpu_flags
 from .....core.paths import home
 
 SOURCES = Path(__file__).with_name("kernels")
@@ -163,8 +164,6 @@ def _run(*command: str) -> str:
 
 def _key(compiler: str) -> str:
     """A name for the library that these sources, this compiler and this CPU's instructions make."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next((line for line in lines if line.startswith("flags")), "")
     sources = "".join(path.read_text() for path in sorted(SOURCES.iterdir()))
-    parts = (sources, _run(compiler, "--version"), " ".join(sorted(flags.split())), " ".join(FLAGS))
+    parts = (sources, _run(compiler, "--version"), " ".join(sorted(cpu_flags())), " ".join(FLAGS))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,15 @@
+"""`slurminfer serve`, as the command line and `slurminfer batch --spec` begin it."""
+
+from ...core.job import Launcher
+from ...core.rundir import RunDirectory
+from ...core.spec import DeploymentSpec
+from . import console
+from .deployment import submit
+from .spec import with_models_found
+
+
+def start(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
+    """Find the models of a spec, showing how far that is, and submit its jobs. Raises ModelError, and as `submit`."""
+    with console.model_progress() as progress:
+        found = with_models_found(spec, progress)
+    return submit(found, launcher)
