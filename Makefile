@@ -1,13 +1,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# The versions that the tests ran with. CONSTRAINTS= (empty) installs whatever pyproject.toml allows.
+CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test check lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
+.PHONY: help install constraints docs demo test check lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
 	@echo "make check          check style and types, run the tests that need no process and no Slurm (while working)"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
+	@echo "make docs           build the documentation as a site; warnings are errors"
+	@echo "make constraints    note the newest versions that pyproject.toml allows in requirements/constraints.txt"
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
 	@echo "make bench-engine   native engine against vLLM, llama.cpp and transformers; writes benchmarks/results/engine.json"
@@ -16,15 +20,29 @@ help:
 
 install: .venv/.installed
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml requirements/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "slurminfer needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -e .
+	$(BIN)/pip install --quiet $(CONSTRAINTS) -e .
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --quiet -e '.[dev]'
+	$(BIN)/pip install --quiet $(CONSTRAINTS) -e '.[dev]'
 	touch $@
+
+# What the newest versions are that pyproject.toml allows, for requirements/constraints.txt.
+constraints:
+	$(PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/pip install --quiet -e '.[dev]'
+	{ echo "# What the tests ran with. Written by 'make constraints'."; \
+	  .venv-constraints/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements/constraints.txt
+	rm -rf .venv-constraints
+
+# The site, in docs/_build/html. A page that is wrong, such as a link that leads nowhere, is an error.
+docs: .venv/.installed-dev
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 demo: install
 	examples/demo.sh
@@ -104,4 +122,4 @@ bench-router: .venv/.installed-dev .venv-sglang-router/.installed
 	$(BIN)/python -m benchmarks.router --sglang-router .venv-sglang-router/bin/python
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build demo .mypy_cache .ruff_cache .pytest_cache .slurm-tests.log
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .slurm-tests.log

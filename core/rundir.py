@@ -1,4 +1,4 @@
-"""The run directory: the only place where the parts of a deployment meet. DESIGN: docs/run-directory.md."""
+"""The run directory: the only place where the parts of a deployment meet. DESIGN: docs/reference/run-directory.md."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""The agent: lives the life of one worker on its node. docs/life-of-a-worker.md tells the story.
+"""The agent: lives the life of one worker on its node. docs/develop/life-of-a-worker.md tells the story.
 
 On the worker's first node it is the head (head.py), which owns the worker's record; on further nodes it is a follower
 (follower.py), which only keeps the engine's process there running, and ends when the head has ended.

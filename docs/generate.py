@@ -1,0 +1,165 @@
+"""Write the generated reference pages: reference/spec.md from core/spec.py, reference/commands.md from cli.py.
+
+python docs/generate.py            write them
+python docs/generate.py --check    exit with 1 if they are not what the code says
+"""
+
+import ast
+import html
+import io
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import inspect as types
+
+from slurminfer.core import spec
+
+REFERENCE = Path(__file__).parent / "reference"
+# Headings of the page, and the types behind them.
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "Top level": spec.DeploymentSpec,
+    "`[model]`": spec.ModelSpec,
+    "`[[pool]]`": spec.PoolSpec,
+    "`[router]`": spec.RouterSpec,
+    "`[speculative]`": spec.SpeculativeSpec,
+    "The file of a single job": spec.JobSpec,
+}
+_SPEC_HEAD = """\
+# Spec reference
+
+*Generated from `core/spec.py` by `make docs`; do not edit.*
+
+A spec is a TOML file that describes one deployment. `slurminfer serve` and `slurminfer batch --spec` read it. A key
+that is not listed here is an error, and the message lists the keys that are valid. `slurminfer serve SPEC --dry-run`
+checks the file and prints the jobs that would be submitted.
+"""
+_COMMANDS_HEAD = """\
+# Commands
+
+*Generated from `src/slurminfer/cli.py` by `make docs`; do not edit.*
+
+Every command exits with 0 when it has done what it was asked, with 1 when it failed, and with 2 when the command line
+makes no sense. Errors are one line on stderr.
+"""
+
+
+def main() -> int:
+    """Write or check both pages."""
+    pages = {REFERENCE / "spec.md": spec_page(), REFERENCE / "commands.md": commands_page()}
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv[1:]:
+        for path in stale:
+            print(f"{path} is not what the code says: run 'make docs'", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(pages[path])
+    return 0
+
+
+# ---- the spec
+
+
+def spec_page() -> str:
+    """A table of keys for each section."""
+    return "\n".join([_SPEC_HEAD, *(line for name, kind in SECTIONS.items() for line in _section(name, kind))])
+
+
+def _section(name: str, kind: type[msgspec.Struct]) -> Iterator[str]:
+    yield f"## {name}\n"
+    yield f"{_paragraph(kind.__doc__ or '')}\n"
+    yield "| key | value | default | |"
+    yield "|---|---|---|---|"
+    explained = explanations(kind)
+    described = types.type_info(kind)
+    assert isinstance(described, types.StructType)
+    inherited = set().union(*(getattr(base, "__struct_fields__", ()) for base in kind.__bases__))
+    for field in sorted(described.fields, key=lambda field: field.name in inherited):
+        cells = (f"`{field.name}`", value_of(field.type), _default(field), explained.get(field.name, ""))
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    yield ""
+
+
+def value_of(kind: types.Type) -> str:
+    """What may stand behind the key, in words."""
+    match kind:
+        case types.LiteralType():
+            return " or ".join(f'`"{value}"`' for value in sorted(kind.values, key=str))
+        case types.IntType():
+            bounds = [f"at least {kind.ge}" if kind.ge is not None else "", f"at most {kind.le}" if kind.le else ""]
+            return ", ".join(["integer", *filter(None, bounds)])
+        case types.StrType():
+            return "string"
+        case types.BoolType():
+            return "true or false"
+        case types.VarTupleType():
+            return "one or more `[[pool]]`" if _is_section(kind.item_type) else f"list of {value_of(kind.item_type)}s"
+        case types.DictType():
+            return f"table; each value: {value_of(kind.value_type)}"
+        case types.StructType():
+            return "table"
+        case types.UnionType():
+            return " or ".join(value_of(one) for one in kind.types if not isinstance(one, types.NoneType))
+    raise TypeError(f"no words for {kind}")
+
+
+def _is_section(kind: types.Type) -> bool:
+    return isinstance(kind, types.StructType)
+
+
+def _default(field: types.Field) -> str:
+    if field.required:
+        return "required"
+    value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+    if value is None or isinstance(value, msgspec.Struct) or value in ("", (), {}):
+        return ""
+    return f"`{msgspec.json.encode(value).decode()}`"
+
+
+def explanations(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What the comments above and behind each key say, inherited keys included."""
+    source = Path(spec.__file__).read_text()
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    own = {line.lineno for line in ast.walk(ast.parse(source)) if isinstance(line, ast.stmt)}
+    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        for node in classes[base.__name__].body if base.__name__ in classes else ():
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                above = node.lineno - 1
+                while above in comments and above not in own:
+                    above -= 1
+                lines = [*range(above + 1, node.lineno), *range(node.lineno, (node.end_lineno or node.lineno) + 1)]
+                found[node.target.id] = _sentence(" ".join(comments[line] for line in lines if line in comments))
+    return found
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return f"{text[:1].upper()}{text[1:]}" + ("" if not text or text.endswith((".", "?", ":")) else ".")
+
+
+def _paragraph(docstring: str) -> str:
+    return " ".join(docstring.split())
+
+
+# ---- the commands
+
+
+def commands_page() -> str:
+    """What typer says of every command."""
+    words = [sys.executable, "-m", "typer", "slurminfer.cli", "utils", "docs", "--name", "slurminfer"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    _, _, commands = html.unescape(told).partition("\n## ")
+    return f"{_COMMANDS_HEAD}\n## {commands.rstrip()}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
