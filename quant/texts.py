@@ -51,11 +51,22 @@ def read_text(name_or_path: str, progress: Progress = silent) -> str:
     return _json_lines(text, path) if path.suffix == ".jsonl" else text
 
 
-def _packaged(name: str, progress: Progress) -> str:
+def fetch(name: str, progress: Progress = silent) -> Path:
+    """The file of the text `name` in the cache, downloaded the first time.
+
+    Raises ModelNotFoundError for a name that is not in KNOWN or cannot be downloaded.
+    """
+    if name not in KNOWN:
+        raise ModelNotFoundError(f"no known text {name!r}; known: {', '.join(KNOWN)}")
+
     def make(directory: Path) -> None:
         packages.extract(KNOWN[name], directory, progress)
 
-    raw = next(cache.make_once(f"text-{name}", make, progress).iterdir()).read_text()
+    return next(cache.make_once(f"text-{name}", make, progress).iterdir())
+
+
+def _packaged(name: str, progress: Progress) -> str:
+    raw = fetch(name, progress).read_text()
     documents = (document.strip() for document in re.split(_BETWEEN_DOCUMENTS[name], raw))
     return _SEPARATOR.join(document for document in documents if document)
 

@@ -16,10 +16,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models_app = typer.Typer(help="Models in the cache.", no_args_is_help=True)
+texts_app = typer.Typer(help="Texts to calibrate on and to evaluate with.", no_args_is_help=True)
 sandbox_app = typer.Typer(help="A real Slurm of several nodes on this Debian machine (root).", no_args_is_help=True)
 bench_app = typer.Typer(help="How fast things are on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
+app.add_typer(texts_app, name="texts")
 app.add_typer(sandbox_app, name="sandbox")
 
 Name = Annotated[str, typer.Argument(help="name of the deployment")]
@@ -242,6 +244,17 @@ def models_fetch(
     with console.model_progress() as progress:
         directory = resolve(name, progress, "gguf" if keep_quantized else None)
     typer.echo(directory)
+
+
+@texts_app.command("fetch")
+def texts_fetch(names: Annotated[list[str], typer.Argument(help="c4, wiki or tiny")]) -> None:
+    """Fetch texts into the cache, so that jobs without internet find them there."""
+    from .jobs.serve import console
+    from .quant import texts
+
+    with console.model_progress() as progress:
+        for name in names:
+            texts.fetch(name, progress)
 
 
 @sandbox_app.command("start")
