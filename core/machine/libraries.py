@@ -8,7 +8,7 @@ from pathlib import Path
 OPENMP = ("libgomp", "libiomp5", "libomp")
 ALLOCATORS = ("libtcmalloc", "libjemalloc", "libmimalloc")
 # How often a thread of GCC's OpenMP looks for the others before it sleeps: by default so often that where two programs
-# share CPUs, each waits for threads that the other keeps from running. See docs/engine/native-engine.md for what that costs.
+# share CPUs, each waits for threads that the other keeps from running. What that costs: docs/engine/native-engine.md.
 _SPIN, _SPIN_COUNT, _SAME_AS_SPIN = "GOMP_SPINCOUNT", "2000", "OMP_WAIT_POLICY"
 _HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # PyTorch then asks for them, for large tensors
 
