@@ -148,7 +148,7 @@ def batch(
 @app.command()
 def quantize(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="model to quantize, named as 'path' in a spec's [model]")
+        str, typer.Argument(metavar="MODEL", help="model to quantize: 'demo', a directory, a GGUF file or a hub id")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="directory to create; unfinished work on it is resumed")],
     spec_path: Annotated[
@@ -196,7 +196,7 @@ def quantize(
 @app.command()
 def evaluate(
     quantized: Annotated[str, typer.Argument(metavar="QUANTIZED", help="directory of a quantized model")],
-    against: Annotated[str, typer.Option(help="the original model, named as 'path' in a spec's [model]")],
+    against: Annotated[str, typer.Option(help="original model: 'demo', a directory, a GGUF file or a hub id")],
     text: Annotated[
         str | None, typer.Option(help="text to evaluate on: wiki, c4, tiny, or a .txt or .jsonl file; default: wiki")
     ] = None,
