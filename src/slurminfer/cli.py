@@ -15,10 +15,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Models in the cache.", no_args_is_help=True)
-texts_app = typer.Typer(help="Texts to calibrate on and to evaluate with.", no_args_is_help=True)
-sandbox_app = typer.Typer(help="A real Slurm of several nodes on this Debian machine (root).", no_args_is_help=True)
-bench_app = typer.Typer(help="How fast things are on this machine.", no_args_is_help=True)
+models_app = typer.Typer(help="Manage the models in the cache.", no_args_is_help=True)
+texts_app = typer.Typer(
+    help="Manage the texts that quantized models are calibrated and evaluated on.", no_args_is_help=True
+)
+sandbox_app = typer.Typer(
+    help="Run a real Slurm of several nodes on this Debian machine, as root.", no_args_is_help=True
+)
+bench_app = typer.Typer(help="Measure the native engine and the network between nodes.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 app.add_typer(texts_app, name="texts")
@@ -26,17 +30,21 @@ app.add_typer(sandbox_app, name="sandbox")
 
 Name = Annotated[str, typer.Argument(help="name of the deployment")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-Local = Annotated[bool, typer.Option("--local", help="as processes of this machine, without Slurm")]
-SandboxDirectory = Annotated[Path | None, typer.Option("--dir", help="where the sandbox lives")]
+Local = Annotated[bool, typer.Option("--local", help="start processes of this machine instead of Slurm jobs")]
+SandboxDirectory = Annotated[
+    Path | None, typer.Option("--dir", help="directory of the sandbox; default: /var/tmp/slurminfer-sandbox")
+]
 
 
 @app.command()
 def serve(
     spec_path: Annotated[Path, typer.Argument(metavar="SPEC", help="deployment spec, a TOML file")],
     local: Local = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print exactly what would be submitted")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="return when the endpoint answers")] = False,
-    name: Annotated[str | None, typer.Option(help="another name than the spec's")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print exactly what would be submitted, and submit nothing")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="wait until the endpoint answers, then return")] = False,
+    name: Annotated[str | None, typer.Option(help="name of the deployment; default: the name in the spec")] = None,
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
     from .jobs.launch.launchers import launcher_here
@@ -58,10 +66,10 @@ def serve(
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="name of the deployment; all if not given")] = None,
+    name: Annotated[str | None, typer.Argument(help="name of the deployment; default: all deployments")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is true of a deployment now."""
+    """Show the current state of deployments, their jobs and their workers."""
     from .core.rundir import RunDirectory, known_names
     from .jobs.serve import console
     from .jobs.serve.status import look
@@ -73,8 +81,10 @@ def status(
 @app.command()
 def logs(
     name: Name,
-    role: Annotated[str | None, typer.Argument(help="'router' or the id of a worker; all if not given")] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="of each file, from its end")] = 20,
+    role: Annotated[str | None, typer.Argument(help="'router' or the id of a worker; default: all of them")] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, help="lines to show from the end of each log file")
+    ] = 20,
 ) -> None:
     """Show the logs of a deployment's jobs."""
     from .core.rundir import RunDirectory
@@ -99,18 +109,32 @@ def stop(name: Name) -> None:
 @app.command()
 def batch(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL: prompts, messages or OpenAI batch lines")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="JSONL: one line a result, appended")],
-    spec_path: Annotated[Path | None, typer.Option("--spec", help="serve this spec meanwhile, then stop it")] = None,
-    run_name: Annotated[str | None, typer.Option("--run", help="use this running deployment")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="use this OpenAI endpoint, such as http://HOST:PORT/v1")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="OPENAI_API_KEY", help="key of --endpoint")] = None,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="JSONL: results are appended, one on each line")],
+    spec_path: Annotated[
+        Path | None, typer.Option("--spec", help="deployment spec to serve during the batch and stop afterwards")
+    ] = None,
+    run_name: Annotated[str | None, typer.Option("--run", help="name of a running deployment to use")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI endpoint to use, such as http://HOST:PORT/v1")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="OPENAI_API_KEY", help="API key for --endpoint")] = None,
     local: Local = False,
-    model: Annotated[str | None, typer.Option(help="which model, where the endpoint serves several")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="where the line does not say")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="where the line does not say")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="requests at once; by default fitted")] = None,
+    model: Annotated[str | None, typer.Option(help="model to ask for; needed if the endpoint serves several")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="most tokens to generate, for lines that do not set it")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="sampling temperature, for lines that do not set it")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="requests in flight at a time; default: as many as the ready workers can compute, and a quarter more",
+        ),
+    ] = None,
 ) -> None:
-    """Generate for every line of INPUT, each exactly once. Started again, it goes on where it was."""
+    """Generate an answer for every line of INPUT, each exactly once. Run the same command again to resume a batch."""
     from .jobs.batch import command as batch_command
 
     where = batch_command.Where(spec=spec_path, run=run_name, endpoint=endpoint, key=api_key, local=local)
@@ -123,23 +147,38 @@ def batch(
 
 @app.command()
 def quantize(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="what to quantize: as in a spec's model.path")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="directory to make; unfinished work is gone on with")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="model to quantize: 'demo', a directory, a GGUF file or a hub id")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="directory to create; unfinished work on it is resumed")],
     spec_path: Annotated[
-        Path | None, typer.Option("--spec", help="do it as a Slurm job that this file describes")
+        Path | None,
+        typer.Option("--spec", help="TOML file of a Slurm job to run it in; default: run it in this process"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print exactly what would be submitted")] = False,
-    backend: Annotated[str, typer.Option(help="native, or autoawq (after 'make legacy')")] = "native",
-    group_size: Annotated[int | None, typer.Option(help="32, 64 or 128; by default the largest that fits")] = None,
-    calibration: Annotated[str | None, typer.Option(help="c4, wiki, tiny, or a .txt or .jsonl file")] = None,
-    samples: Annotated[int | None, typer.Option(help="sequences to calibrate on")] = None,
-    sample_length: Annotated[int | None, typer.Option(help="tokens in each")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
-    threads: Annotated[int | None, typer.Option(help="by default the CPUs that the job has")] = None,
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="measure the result beside the original")] = False,
-    text: Annotated[str, typer.Option(help="to evaluate on: wiki, c4, tiny, or a file")] = "wiki",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print exactly what would be submitted, and submit nothing")
+    ] = False,
+    backend: Annotated[
+        str, typer.Option(help="implementation of AWQ: native, or autoawq (after 'make legacy')")
+    ] = "native",
+    group_size: Annotated[
+        int | None, typer.Option(help="weights that share a scale: 32, 64 or 128; default: the largest that fits")
+    ] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="text to calibrate on: c4, wiki, tiny, or a .txt or .jsonl file; default: c4")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="sequences to calibrate on; default: 128")] = None,
+    sample_length: Annotated[int | None, typer.Option(help="tokens in each calibration sequence; default: 512")] = None,
+    device: Annotated[str | None, typer.Option(help="device to compute on: auto, cpu or cuda; default: auto")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; default: one for each core that the job has")
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="compare the result with the original afterwards")
+    ] = False,
+    text: Annotated[str, typer.Option(help="text for --evaluate: wiki, c4, tiny, or a file")] = "wiki",
 ) -> None:
-    """Quantize MODEL to 4 bits with AWQ. Interrupted or killed, the same command goes on where it was."""
+    """Quantize MODEL to 4 bits with AWQ. Run the same command again to resume interrupted work."""
     from .jobs.quantize import command as quantize_command
 
     options = {
@@ -157,12 +196,16 @@ def quantize(
 @app.command()
 def evaluate(
     quantized: Annotated[str, typer.Argument(metavar="QUANTIZED", help="directory of a quantized model")],
-    against: Annotated[str, typer.Option(help="the model that it was made of")],
-    text: Annotated[str | None, typer.Option(help="wiki (default), c4, tiny, or a .txt or .jsonl file")] = None,
-    windows: Annotated[int | None, typer.Option(min=1, help="pieces of the text to measure perplexity on")] = None,
+    against: Annotated[str, typer.Option(help="original model: 'demo', a directory, a GGUF file or a hub id")],
+    text: Annotated[
+        str | None, typer.Option(help="text to evaluate on: wiki, c4, tiny, or a .txt or .jsonl file; default: wiki")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="windows of 256 tokens to measure perplexity on; default: 12")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a quantized model beside its original: perplexity, speed, memory. Writes QUANTIZED/evaluation.png."""
+    """Compare a quantized model with its original: perplexity, speed, memory. Writes QUANTIZED/evaluation.png."""
     from .jobs.evaluate import command
 
     command.run(quantized, against, text, windows, as_json)
@@ -170,19 +213,27 @@ def evaluate(
 
 @bench_app.command("engine")
 def bench_engine(
-    model: Annotated[str, typer.Argument(help="'demo', a directory, a GGUF file or a hub id")],
-    batches: Annotated[str, typer.Option(help="sequences decoded at once")] = "1,8,64",
-    contexts: Annotated[str, typer.Option(help="their tokens")] = "128,1024",
-    prefills: Annotated[str, typer.Option(help="tokens of prompts")] = "512,2048",
-    rate: Annotated[float | None, typer.Option(help="requests/s; by default half of what can be answered")] = None,
-    requests: Annotated[int, typer.Option(min=1, help="requests that arrive at that rate")] = 32,
-    threads: Annotated[int | None, typer.Option(min=1, help="by default the CPUs that the job has")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32")] = None,
-    kernels: Annotated[str | None, typer.Option(help="auto, compiled, torch or exact")] = None,
-    speculative: Annotated[str | None, typer.Option(help="none, ngram or draft")] = None,
-    draft_model: Annotated[str | None, typer.Option(help="of --speculative draft")] = None,
-    page: Annotated[Path | None, typer.Option(help="write a picture, FILE.png")] = None,
-    out: Annotated[Path | None, typer.Option(help="write JSON, FILE.json")] = None,
+    model: Annotated[str, typer.Argument(help="model to measure: 'demo', a directory, a GGUF file or a hub id")],
+    batches: Annotated[str, typer.Option(help="batch sizes to decode with, separated by commas")] = "1,8,64",
+    contexts: Annotated[
+        str, typer.Option(help="context lengths to decode at, in tokens, separated by commas")
+    ] = "128,1024",
+    prefills: Annotated[
+        str, typer.Option(help="prompt lengths to prefill, in tokens, separated by commas")
+    ] = "512,2048",
+    rate: Annotated[
+        float | None, typer.Option(help="requests/s for the latency under load; default: half of what can be answered")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="number of requests for the latency under load")] = 32,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: one for each core that the job has")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="compute dtype: auto, bfloat16, float16 or float32")] = None,
+    kernels: Annotated[str | None, typer.Option(help="kernels to use: auto, compiled, torch or exact")] = None,
+    speculative: Annotated[str | None, typer.Option(help="speculative decoding: none, ngram or draft")] = None,
+    draft_model: Annotated[str | None, typer.Option(help="the smaller model for --speculative draft")] = None,
+    page: Annotated[Path | None, typer.Option(help="write the result as a picture to this .png file")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the result as JSON to this file")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the native engine: decode and prefill, latency under load, memory, share of the memory bandwidth."""
@@ -200,25 +251,29 @@ def bench_engine(
 @bench_app.command("comm")
 def bench_comm(
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="submit a job of so many; inside a job: of its nodes")
+        int | None, typer.Option(min=1, help="nodes of the job to submit; inside a job: nodes of it to use")
     ] = None,
-    ranks_per_node: Annotated[int | None, typer.Option(min=1, help="by default one for each GPU, else one")] = None,
-    partition: Annotated[str | None, typer.Option(help="of the job")] = None,
-    account: Annotated[str | None, typer.Option(help="of the job")] = None,
-    gpus_per_node: Annotated[int | None, typer.Option(min=0, help="of the job")] = None,
-    mem: Annotated[str | None, typer.Option(help="of the job, per node")] = None,
-    time: Annotated[str | None, typer.Option(help="walltime limit of the job; by default 10 minutes")] = None,
+    ranks_per_node: Annotated[
+        int | None, typer.Option(min=1, help="ranks on each node; default: one for each GPU, or one without GPUs")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="partition of the job")] = None,
+    account: Annotated[str | None, typer.Option(help="account of the job")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=0, help="GPUs of the job on each node")] = None,
+    mem: Annotated[str | None, typer.Option(help="memory of the job on each node, such as 4G")] = None,
+    time: Annotated[str | None, typer.Option(help="walltime limit of the job; default: 10 minutes")] = None,
     local: Local = False,
-    ranks: Annotated[int | None, typer.Option(min=2, help="of --local; by default 2")] = None,
-    backend: Annotated[str, typer.Option(help="auto (nccl where every rank has a GPU), gloo or nccl")] = "auto",
-    sizes: Annotated[str | None, typer.Option(help="bytes of messages; by default 1K to 64M")] = None,
-    seconds: Annotated[float, typer.Option(help="that each operation may take, about")] = 5.0,
-    timeout: Annotated[float, typer.Option(help="seconds that ranks wait for one another")] = 120.0,
+    ranks: Annotated[int | None, typer.Option(min=2, help="processes to start with --local; default: 2")] = None,
+    backend: Annotated[str, typer.Option(help="gloo, nccl, or auto: nccl if every rank has a GPU")] = "auto",
+    sizes: Annotated[
+        str | None, typer.Option(help="message sizes in bytes, such as 1K,64K,4M; default: 1K to 64M")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="seconds for each operation, roughly")] = 5.0,
+    timeout: Annotated[float, typer.Option(help="seconds that the ranks wait for each other")] = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure all-reduce, all-gather and send/recv between nodes, and keep it in the site profile.
+    """Measure all-reduce, all-gather and send/recv between nodes, and save the times in the site profile.
 
-    Inside an allocation (salloc, sbatch) between its nodes; with --nodes as a job of its own.
+    Inside an allocation (salloc, sbatch) it measures between the nodes of that job. Outside, --nodes submits a job.
     """
     from .jobs.bench.comm import command
     from .jobs.bench.comm.where import Asked
@@ -232,12 +287,13 @@ def bench_comm(
 
 @models_app.command("fetch")
 def models_fetch(
-    name: Annotated[str, typer.Argument(help="'demo', a hub id or a GGUF file")],
+    name: Annotated[str, typer.Argument(help="model to fetch: 'demo', a hub id or a GGUF file")],
     keep_quantized: Annotated[
-        bool, typer.Option("--keep-quantized", help="of a GGUF file: as model.quantization = 'gguf' wants it")
+        bool,
+        typer.Option("--keep-quantized", help="keep the quantized blocks of a GGUF file, for quantization = 'gguf'"),
     ] = False,
 ) -> None:
-    """Fetch (and convert) a model into the cache, so that jobs find it there."""
+    """Fetch a model into the cache, so that jobs find it there. A GGUF file is converted."""
     from .jobs.serve import console
     from .quant.models import resolve
 
@@ -247,7 +303,7 @@ def models_fetch(
 
 
 @texts_app.command("fetch")
-def texts_fetch(names: Annotated[list[str], typer.Argument(help="c4, wiki or tiny")]) -> None:
+def texts_fetch(names: Annotated[list[str], typer.Argument(help="texts to fetch: c4, wiki, tiny")]) -> None:
     """Fetch texts into the cache, so that jobs without internet find them there."""
     from .jobs.serve import console
     from .quant import texts
@@ -260,13 +316,16 @@ def texts_fetch(names: Annotated[list[str], typer.Argument(help="c4, wiki or tin
 @sandbox_app.command("start")
 def sandbox_start(
     directory: SandboxDirectory = None,
-    nodes: Annotated[int, typer.Option(min=1, max=64)] = 4,
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="number of nodes")] = 4,
     real_gpus: Annotated[
-        bool, typer.Option("--real-gpus", help="nodes share out this machine's GPUs; else each pretends to have 8")
+        bool,
+        typer.Option(
+            "--real-gpus", help="divide this machine's GPUs among the nodes; default: each node pretends to have 8"
+        ),
     ] = False,
-    install: Annotated[bool, typer.Option("--install", help="apt-get install what is missing")] = False,
+    install: Annotated[bool, typer.Option("--install", help="install missing packages with apt-get first")] = False,
 ) -> None:
-    """Bring up munge, slurmctld, slurmdbd and the slurmds in a private directory."""
+    """Start munge, slurmctld, slurmdbd and the slurmds in a private directory."""
     from .jobs import sandbox
 
     sandbox.start(directory, nodes, real_gpus, install)
@@ -274,7 +333,7 @@ def sandbox_start(
 
 @sandbox_app.command("install")
 def sandbox_install() -> None:
-    """apt-get install what the sandbox needs; no service is started."""
+    """Install the packages that the sandbox needs with apt-get. No service is started."""
     from .slurm.sandbox import install
 
     install()
@@ -282,7 +341,7 @@ def sandbox_install() -> None:
 
 @sandbox_app.command("stop")
 def sandbox_stop(directory: SandboxDirectory = None) -> None:
-    """End all its jobs and daemons."""
+    """Stop all jobs and daemons of the sandbox."""
     from .jobs import sandbox
 
     sandbox.stop(directory)
@@ -290,7 +349,7 @@ def sandbox_stop(directory: SandboxDirectory = None) -> None:
 
 @sandbox_app.command("status")
 def sandbox_status(directory: SandboxDirectory = None, as_json: AsJson = False) -> None:
-    """Show its daemons and nodes."""
+    """Show the daemons and nodes of the sandbox."""
     from .jobs import sandbox
 
     sandbox.status(directory, as_json)
