@@ -1,5 +1,6 @@
 """Small random models written by transformers, and a driver that schedules chunks by hand."""
 
+import hashlib
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from slurminfer.core.locks import wait_lock
 from slurminfer.nodes.native.model.fused import library
 from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.runner import Runner
@@ -86,10 +88,16 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module", params=list(OLDER))
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled library, as for this CPU and for older ones."""
-    path = tmp_path_factory.mktemp("library") / "kernels.so"
-    library.compile_to(path, (*library.FLAGS, *OLDER[request.param]))
+def built(request: pytest.FixtureRequest) -> Path:
+    """The compiled library, as for this CPU and for older ones; kept in pytest's cache, and compiled by one process."""
+    flags, place = OLDER[request.param], library.place()
+    assert place is not None, "the tests that want it are skipped then"
+    name = hashlib.sha256(" ".join((place.name, *flags)).encode()).hexdigest()[:16]
+    path = request.config.cache.mkdir("kernels") / f"{name}.so"
+    with path.with_suffix(".lock").open("w") as file:
+        wait_lock(file)
+        if not path.exists():
+            library.compile_to(path, (*library.FLAGS, *flags))
     return path
 
 
