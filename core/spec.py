@@ -5,30 +5,14 @@ Unknown keys and invalid values are SpecErrors that name the key, the value and 
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
 from .errors import SpecError
-from .layout import Layout, check_layout
-from .sizes import KVCacheDtype
+from .layout import Layout
 from .toml import Section, dump_toml, parse_toml, read_toml
 
-# What the native engine reads besides unquantized weights.
-NativeQuantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]
-# With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py
-# of the native engine.
-NATIVE_DRAFT_TOKENS = 15
-# What each engine's --kv-cache-dtype takes; some need certain GPUs. SGLang: its page "Quantized KV Cache". vLLM:
-# CacheDType in vllm/config/cache.py, without those of single models.
-_KV_CACHE_DTYPES = {
-    "native": get_args(KVCacheDtype),
-    "sglang": ("auto", "bfloat16", "fp8_e5m2", "fp8_e4m3", "fp4_e2m1"),
-    "vllm": (
-        "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_per_token_head", "int8_per_token_head",
-        "int4_per_token_head", "nvfp4",
-    ),
-}  # fmt: skip
 Positive = Annotated[int, Meta(ge=1)]
 Option = str | int | bool
 
@@ -101,7 +85,7 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     """`[[pool]]`: identical workers, each one Slurm job."""
 
     name: str = "workers"
-    engine: Literal["native", "sglang", "vllm"] = "native"
+    engine: str = "native"
     workers: Positive = 1
     nodes: Positive = 1  # per worker
     tensor_parallel: Positive = 1
@@ -128,7 +112,6 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     @property
     def layout(self) -> Layout:
         return Layout(
-            engine=self.engine,
             tensor_parallel=self.tensor_parallel,
             sequence_parallel=self.sequence_parallel,
             pipeline_parallel=self.pipeline_parallel,
@@ -182,12 +165,15 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
 
 
 def load_spec(path: Path) -> DeploymentSpec:
-    """Read and check a spec file. Raises SpecError."""
+    """Read a spec file and check all of it but what depends on the engines. Raises SpecError."""
     return parse_spec(read_toml(path))
 
 
 def parse_spec(text: str) -> DeploymentSpec:
-    """Parse and check TOML text. Raises SpecError."""
+    """Parse TOML text and check all of it but what depends on the engines. Raises SpecError.
+
+    Whether an engine of that name exists and can do what its pool asks is checked by `check_engines` of nodes/engines.
+    """
     spec = parse_toml(text, DeploymentSpec)
     _check(spec)
     return spec
@@ -228,6 +214,8 @@ def _check(spec: DeploymentSpec) -> None:
     if not spec.pool:
         raise SpecError("pool", None, "expected at least one [[pool]]")
     _check_job("router", spec.router)
+    if spec.speculative is not None:
+        _check_speculative(spec.speculative)
     for index, pool in enumerate(spec.pool):
         key = f"pool[{index}]"
         _check_name(f"{key}.name", pool.name)
@@ -239,10 +227,6 @@ def _check(spec: DeploymentSpec) -> None:
             raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
         if pool.model is None and spec.model is None:
             raise SpecError("model", None, f"missing; expected [model], or {key}.model")
-        _check_engine(key, spec, pool)
-        check_layout(key, pool.layout)
-        if spec.speculative is not None:
-            _check_speculative(key, spec.speculative, pool)
 
 
 def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
@@ -271,30 +255,10 @@ def _check_time(key: str, value: str) -> None:
         raise SpecError(key, value, "expected a Slurm time such as '30', '04:00:00' or '2-00:00:00'")
 
 
-def _check_speculative(key: str, speculative: SpeculativeSpec, pool: PoolSpec) -> None:
+def _check_speculative(speculative: SpeculativeSpec) -> None:
     method, draft = speculative.method, speculative.draft_model
     if method != "ngram" and draft is None:
         what = "smaller model" if method == "draft" else "head"
         raise SpecError("speculative.draft_model", None, f"expected the {what} that method '{method}' guesses with")
     if method == "ngram" and draft is not None:
         raise SpecError("speculative.draft_model", draft, "expected no model with method 'ngram'")
-    if pool.engine == "native" and speculative.is_head:
-        raise SpecError("speculative.method", method, f"expected ngram or draft (engine native of {key})")
-    if pool.engine == "native" and speculative.draft_tokens > NATIVE_DRAFT_TOKENS:
-        most = f"expected at most {NATIVE_DRAFT_TOKENS} (engine native of {key})"
-        raise SpecError("speculative.draft_tokens", speculative.draft_tokens, most)
-
-
-def _check_engine(key: str, spec: DeploymentSpec, pool: PoolSpec) -> None:
-    model, where = spec.model_of(pool), "model" if pool.model is None else f"{key}.model"
-    known_dtypes = _KV_CACHE_DTYPES[pool.engine]
-    if model.kv_cache_dtype not in known_dtypes:
-        expected = f"expected one of: {', '.join(known_dtypes)} (engine {pool.engine} of {key})"
-        raise SpecError(f"{where}.kv_cache_dtype", model.kv_cache_dtype, expected)
-    if pool.engine == "native":
-        if model.quantization not in (None, *get_args(NativeQuantization)):
-            known = f"engine native reads {', '.join(get_args(NativeQuantization))}; leave it out for what the model is"
-            raise SpecError(f"{where}.quantization", model.quantization, known)
-    elif model.quantization == "gguf":
-        cannot = f"engine {pool.engine} cannot read the blocks of a GGUF file; leave it out to have them converted"
-        raise SpecError(f"{where}.quantization", model.quantization, cannot)

@@ -6,11 +6,14 @@ from typing import Literal
 
 from ...core.errors import UsageError
 from ...core.sizes import KVCacheDtype
-from ...core.spec import NATIVE_DRAFT_TOKENS, NativeQuantization
 
 API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line may say it
 
+# With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py.
+MAX_DRAFT_TOKENS = 15
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Quantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]  # read besides unquantized weights
 Device = Literal["auto", "cpu", "cuda"]
 KernelChoice = Literal["auto", "compiled", "torch", "exact"]
 Speculative = Literal["none", "ngram", "draft"]
@@ -27,7 +30,7 @@ class EngineOptions:
     model: Path
     dtype: Dtype = "auto"
     device: Device = "auto"
-    quantization: NativeQuantization | None = None  # refuse a model of another kind
+    quantization: Quantization | None = None  # refuse a model of another kind
     kernels: KernelChoice = "auto"  # of quantized linear layers, see linears/choice.py and fused/
     lm_head: HeadChoice = "auto"
     context_length: int | None = None
@@ -54,8 +57,8 @@ class EngineOptions:
             raise UsageError(
                 f"age_weight = {self.age_weight}: expected more than 0, or inf for first come, first served"
             )
-        if not 1 <= self.draft_tokens <= NATIVE_DRAFT_TOKENS:
-            raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {NATIVE_DRAFT_TOKENS}")
+        if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
+            raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {MAX_DRAFT_TOKENS}")
         if (self.speculative == "draft") != (self.draft_model is not None):
             raise UsageError(
                 f"draft_model = {self.draft_model}, speculative = '{self.speculative}': expected a draft model exactly "
