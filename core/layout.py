@@ -1,8 +1,6 @@
 """How the ranks of one worker lie on its nodes, and which layouts are refused.
 
-A rank is one process that computes: `tensor_parallel` of them share the layers of each of `pipeline_parallel` stages,
-and `sequence_parallel` times as many share its tokens too. Ranks are numbered stage by stage, and the nodes take them
-in turn, as many on each.
+Ranks are numbered stage by stage, and the nodes take them in turn, as many on each.
 """
 
 import math
@@ -11,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import SpecError
+from .parallel import ParallelDegrees
 
 _LARGEST = 1024  # values of a key that are looked through for a layout that works
 _MOST_SUGGESTIONS = 3
@@ -18,22 +17,16 @@ _RANKS = "ranks = tensor_parallel x sequence_parallel x pipeline_parallel"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The keys of a pool that decide it; a change of one of them may make a layout that is refused work."""
+class Layout(ParallelDegrees):
+    """The ranks of one worker on its nodes, by the keys of its pool that decide how they lie there."""
 
-    tensor_parallel: int
-    sequence_parallel: int
-    pipeline_parallel: int
     gpus_per_node: int  # 0: on CPUs
     cpus_per_task: int
     nodes: int
 
     @property
-    def ranks(self) -> int:
-        return self.tensor_parallel * self.sequence_parallel * self.pipeline_parallel
-
-    @property
     def ranks_per_node(self) -> int:
+        """Ranks on each node, where the nodes share them evenly."""
         return self.ranks // self.nodes
 
 

@@ -68,9 +68,7 @@ class NativeAdapter:
         if launch.ranks == 1:
             return []
         return flags(
-            tensor_parallel=launch.pool.tensor_parallel,
-            sequence_parallel=launch.pool.sequence_parallel,
-            pipeline_parallel=launch.pool.pipeline_parallel,
+            **launch.pool.layout.by_key(),
             nodes=launch.pool.nodes,
             node_rank=launch.node_rank,
             rendezvous=launch.rendezvous,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...core.errors import UsageError
+from ...core.parallel import ParallelDegrees
 from ...core.sizes import KVCacheDtype
 
 API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line may say it
@@ -70,21 +71,18 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelOptions:
-    """Which of the processes that compute the model together this is. Raises UsageError."""
+class ParallelOptions(ParallelDegrees):
+    """Which of the processes that compute the model together this is. Raises UsageError for a place that cannot be."""
 
-    tensor_parallel: int = 1
-    sequence_parallel: int = 1
-    pipeline_parallel: int = 1
     nodes: int = 1
     node_rank: int = 0
     local_rank: int = 0
     rendezvous: str | None = None  # HOST:PORT, where rank 0 listens
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "sequence_parallel", "pipeline_parallel", "nodes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: expected at least 1")
+        super().__post_init__()
+        if self.nodes < 1:
+            raise UsageError(f"nodes = {self.nodes}: expected at least 1")
         if self.ranks % self.nodes:
             raise UsageError(f"nodes = {self.nodes}: expected a divisor of the {self.ranks} ranks")
         for name, count in (("node_rank", self.nodes), ("local_rank", self.ranks_here)):
@@ -94,15 +92,6 @@ class ParallelOptions:
             raise UsageError("rendezvous is missing: expected HOST:PORT of node 0, where nodes are several")
         if self.rendezvous is not None and not self.rendezvous.rpartition(":")[2].isdigit():
             raise UsageError(f"rendezvous = {self.rendezvous!r}: expected HOST:PORT")
-
-    @property
-    def ranks(self) -> int:
-        return self.stage_ranks * self.pipeline_parallel
-
-    @property
-    def stage_ranks(self) -> int:
-        """Ranks of one pipeline stage."""
-        return self.tensor_parallel * self.sequence_parallel
 
     @property
     def ranks_here(self) -> int:
