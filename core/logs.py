@@ -9,19 +9,30 @@ _RAISED = re.compile(r"^(?:\S+ )?(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|
 _COMPLAINT = re.compile(
     r"\b(?:error|fatal|killed|out of memory|oom-kill|segmentation fault|cannot|failed)\b", re.IGNORECASE
 )
-# As SGLang says of a process of its own: "Subprocess scheduler_0 (pid=1809) crashed with exit code -9."
-_CRASHED = re.compile(r"\bcrashed with exit code\b")
-# As SGLang logs: "[2026-11-28 19:30:37 TP0] Load weight begin."
-_TIME = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\] ")
-# As vLLM logs: "(EngineCore pid=645) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'x'".
-_LEVEL = re.compile(r"^(?:\([^)]*pid=\d+\) )?(DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ")
 _HARMLESS = ("DEBUG", "INFO", "WARNING")
-
-# SGLang kills all of itself when one of its processes has failed: "... It usually means the child failed."
-_ENDS_ITSELF = re.compile(r"It usually means (?:the|one) child failed")
 
 # Such as "srun: error: n2: task 1: Killed" and "srun: error: n[1-2]: tasks 0-1: Exited with exit code 1".
 _LOST_TASKS = re.compile(r"^srun: error: (\S+): tasks? (\d\S*): (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFormat:
+    """How a program writes its log, where that differs from plain lines. None: it has nothing of the kind.
+
+    Args:
+        prefix: what its logger writes before a message, matched at the beginning of a line; a group `level`, if there
+            is one, matches the message's level.
+        crash: searched in a message; matches where the program reports that one of its own processes has crashed.
+        ends_itself: searched in the whole log; matches where the program says that it kills itself, which looks from
+            outside as if somebody else had killed it.
+    """
+
+    prefix: re.Pattern[str] | None = None
+    crash: re.Pattern[str] | None = None
+    ends_itself: re.Pattern[str] | None = None
+
+
+PLAIN = LogFormat()
 
 
 def tail(path: Path) -> str:
@@ -35,31 +46,31 @@ def tail(path: Path) -> str:
         return ""
 
 
-def root_cause(text: str) -> str:
+def root_cause(text: str, log_format: LogFormat = PLAIN) -> str:
     """The line that says why: the first exception raised, else crash, else complaint, else the last line; or ''.
 
     The first, because whatever follows it in the log of a distributed program is usually its echo.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    complaints = [_complaint(line) for line in lines]
-    for pattern in (_RAISED, _CRASHED, _COMPLAINT):
-        for line in complaints:
-            if pattern.search(line):
-                return line
+    messages = [_message(line, log_format.prefix) for line in lines]
+    for pattern in (_RAISED, log_format.crash, _COMPLAINT):
+        for message in messages:
+            if pattern is not None and pattern.search(message):
+                return message
     return lines[-1] if lines else ""
 
 
-def ends_itself(text: str) -> bool:
+def ends_itself(text: str, log_format: LogFormat) -> bool:
     """Whether a program says in its log that it ends itself, which from outside looks as if somebody had killed it."""
-    return _ENDS_ITSELF.search(text) is not None
+    return log_format.ends_itself is not None and log_format.ends_itself.search(text) is not None
 
 
-def _complaint(line: str) -> str:
+def _message(line: str, prefix: re.Pattern[str] | None) -> str:
     """A line without its logger's prefix; empty for one of a level at which nothing has failed."""
-    found = _LEVEL.match(line)
+    found = prefix.match(line) if prefix is not None else None
     if found is None:
-        return _TIME.sub("", line)
-    return "" if found[1] in _HARMLESS else line[found.end() :].strip()
+        return line
+    return "" if found.groupdict().get("level") in _HARMLESS else line[found.end() :].strip()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The shape of OpenAI's errors, which the native engine and the router answer with alike."""
+"""The shape of OpenAI's errors, which our engine and the router answer with alike."""
 
 from typing import Any
 

@@ -5,30 +5,14 @@ Unknown keys and invalid values are SpecErrors that name the key, the value and 
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
 from .errors import SpecError
-from .layout import Layout, check_layout
-from .sizes import KVCacheDtype
+from .layout import Layout
 from .toml import Section, dump_toml, parse_toml, read_toml
 
-# What the native engine reads besides unquantized weights.
-NativeQuantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]
-# With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py
-# of the native engine.
-NATIVE_DRAFT_TOKENS = 15
-# What each engine's --kv-cache-dtype takes; some need certain GPUs. SGLang: its page "Quantized KV Cache". vLLM:
-# CacheDType in vllm/config/cache.py, without those of single models.
-_KV_CACHE_DTYPES = {
-    "native": get_args(KVCacheDtype),
-    "sglang": ("auto", "bfloat16", "fp8_e5m2", "fp8_e4m3", "fp4_e2m1"),
-    "vllm": (
-        "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_per_token_head", "int8_per_token_head",
-        "int4_per_token_head", "nvfp4",
-    ),
-}  # fmt: skip
 Positive = Annotated[int, Meta(ge=1)]
 Option = str | int | bool
 
@@ -45,14 +29,27 @@ _OWN_SBATCH = {
 
 
 class ModelSpec(Section, frozen=True, kw_only=True):
-    """`[model]`"""
+    """`[model]`: the model to serve. A pool may have one of its own in `[pool.model]`."""
 
-    path: str  # hub id, directory, GGUF file, or "demo"
-    name: str = ""  # what clients call it; by default the last part of `path`
+    # A model directory, a .gguf file, a Hugging Face id such as "org/name", or "demo" (SmolLM2-135M-Instruct). What is
+    # not on the cluster's filesystem yet is fetched or converted before any job is submitted.
+    path: str
+    # What clients call the model. By default the Hugging Face id, or else the name of the model's directory.
+    name: str = ""
+    # What the model is computed in. auto: the engine chooses; native takes bfloat16 on GPUs and on CPUs with
+    # instructions for it, else float32.
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    kv_cache_dtype: str = "auto"  # auto: as computed; else the engine's word, such as int8 or fp8_e4m3
-    context_length: Positive | None = None  # by default what the model was trained for
-    quantization: str | None = None  # native: what the model must be, by default whatever it is; others: their flag
+    # What the KV cache is stored in; smaller types hold more tokens in the same memory. auto: as `dtype`. The other
+    # values depend on the engine: int8 and int4 with native; fp8_e5m2, fp8_e4m3 and further ones with sglang and vllm,
+    # some of them on certain GPUs only. A value that the engine does not know is refused with those that it does.
+    kv_cache_dtype: str = "auto"
+    # Tokens of the longest sequence, prompt and answer together. By default what the model was trained for.
+    context_length: Positive | None = None
+    # native: which format the weights must be in (awq, gptq, fp8, compressed-tensors or gguf), so that a model of
+    # another format is refused; gguf also makes it compute with a .gguf file's own quantized blocks instead of
+    # converting them to 16 bits. sglang, vllm: the value of their option --quantization. By default the engine computes
+    # with the weights as the model directory has them.
+    quantization: str | None = None
 
     @property
     def served_name(self) -> str:
@@ -60,13 +57,18 @@ class ModelSpec(Section, frozen=True, kw_only=True):
 
 
 class SpeculativeSpec(Section, frozen=True, kw_only=True):
-    """`[speculative]`: tokens are guessed and several checked in one step. The answer stays what it is."""
+    """`[speculative]`: guess several tokens ahead and check them in one step. Answers stay what they are.
 
-    # Looked up in the text so far, by a smaller model with the same tokenizer, or by a head that was trained to go on
-    # from what the model has computed (EAGLE, arXiv 2401.15077; EAGLE-3, arXiv 2503.01840), which native has not.
+    Without this section nothing is guessed.
+    """
+
+    # How tokens are guessed. ngram: looked up in the text so far. draft: by a smaller model with the same tokenizer.
+    # eagle, eagle3 (not with native): by a small head that was trained for the model (arXiv 2401.15077, 2503.01840).
     method: Literal["ngram", "draft", "eagle", "eagle3"] = "ngram"
-    draft_model: str | None = None  # the smaller model or the head, as `path` of [model]
-    draft_tokens: Positive = 8  # guessed in a step for each sequence; native: at most
+    # The smaller model or the head, written as `path` of [model]. Needed by all methods but ngram, which has none.
+    draft_model: str | None = None
+    # Tokens guessed for each sequence in one step. native guesses fewer where that is faster, and at most 15.
+    draft_tokens: Positive = 8
 
     @property
     def is_head(self) -> bool:
@@ -75,21 +77,34 @@ class SpeculativeSpec(Section, frozen=True, kw_only=True):
 
 
 class JobSection(Section, frozen=True, kw_only=True):
-    """What is said of every kind of Slurm job."""
+    """What every kind of Slurm job can be given."""
 
+    # Slurm partition of the job (sbatch --partition). By default the cluster's default partition.
     partition: str | None = None
+    # Slurm account that the job is charged to (sbatch --account). By default yours.
     account: str | None = None
+    # CPUs on each node of the job (sbatch --cpus-per-task, with one task a node). The native engine computes with
+    # so many threads, one a core at most.
     cpus_per_task: Positive = 1
-    mem: str | None = None  # per node
-    setup: tuple[str, ...] = ()  # shell lines before the program starts, such as "module load cuda"
-    slurm: dict[str, Option] = field(default_factory=dict)  # further sbatch options, as they are
+    # Memory on each node (sbatch --mem): a number with K, M, G or T, such as "64G"; without a letter in MiB; "0" for
+    # all memory of the node. By default what the cluster gives.
+    mem: str | None = None
+    # Shell lines that run on the node before the program starts, such as "module load cuda".
+    setup: tuple[str, ...] = ()
+    # Further sbatch options by their long names, such as {qos = "long", exclusive = true}. true gives an option without
+    # a value, false leaves one out. Options that have a key of their own, such as time, are refused here.
+    slurm: dict[str, Option] = field(default_factory=dict)
 
 
 class JobSpec(JobSection, frozen=True, kw_only=True):
-    """A file of its own: a job that does one thing and ends."""
+    """The file of a single job, such as that of `slurminfer quantize --spec`: one that does one thing and ends."""
 
+    # Nodes that share the work (sbatch --nodes).
     nodes: Positive = 1
+    # GPUs on each node (sbatch --gpus-per-node). 0: the job computes on CPUs.
     gpus_per_node: Annotated[int, Meta(ge=0)] = 0
+    # Walltime limit (sbatch --time): MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS. A job that reaches it goes back
+    # to the queue and continues where it was.
     time: str = "01:00:00"
 
     @property
@@ -98,24 +113,52 @@ class JobSpec(JobSection, frozen=True, kw_only=True):
 
 
 class PoolSpec(JobSection, frozen=True, kw_only=True):
-    """`[[pool]]`: identical workers, each one Slurm job."""
+    """`[[pool]]`: identical workers, each a Slurm job of its own. A spec has one such section or several."""
 
+    # Name of the pool, different for every pool; its workers are called NAME-0, NAME-1 and so on. Letters, digits, '.',
+    # '_' and '-', at most 63, beginning with a letter or digit.
     name: str = "workers"
-    engine: Literal["native", "sglang", "vllm"] = "native"
+    # The program that computes: native (slurminfer's own, on CPUs and GPUs), sglang or vllm. The latter two must be
+    # installed in the environment of `python`.
+    engine: str = "native"
+    # Workers that are started, each with the whole model. The router spreads requests over them.
     workers: Positive = 1
-    nodes: Positive = 1  # per worker
+    # Nodes of each worker (sbatch --nodes). More than one needs Slurm, and as many ranks as divide evenly among them.
+    nodes: Positive = 1
+    # Ranks (processes, each with one GPU or a share of the node's CPUs) that split every layer of the model. A worker
+    # has tensor_parallel x sequence_parallel x pipeline_parallel ranks: on GPUs exactly one for each GPU of its nodes,
+    # on CPUs at most one for each CPU.
     tensor_parallel: Positive = 1
+    # Groups of tensor_parallel ranks that split the tokens and the KV cache among them, each with all layers of its
+    # stage, for prompts that are too long for one. Engine native only.
     sequence_parallel: Positive = 1
+    # Stages that the layers are divided into, one after the other; each has ranks of its own, which hold only its
+    # layers.
     pipeline_parallel: Positive = 1
+    # GPUs on each node (sbatch --gpus-per-node). 0: the worker computes on CPUs.
     gpus_per_node: Annotated[int, Meta(ge=0)] = 0
+    # Walltime limit of each worker (sbatch --time): MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS. A worker that
+    # reaches it goes back to Slurm's queue under the same job id, and serves again when it is started again.
     time: str = "01:00:00"
-    drain_seconds: Annotated[int, Meta(ge=0)] = 60  # before the walltime limit, to finish what is in flight
-    start_timeout: str = "01:00:00"  # until a real token must have come out
-    max_running_requests: Positive | None = None  # per worker; the engine's own default if not given
-    python: str | None = None  # interpreter of the environment that holds the engine; by default slurminfer's own
-    extra_args: tuple[str, ...] = ()  # to the engine, as they are
+    # So many seconds before the walltime limit (sbatch --signal) a worker takes no more requests, and waits for those
+    # in flight for up to 80% of this time; the rest is for ending the engine and requeueing. Must be less than `time`.
+    # Slurm may send the signal up to a minute earlier. After SIGTERM (scancel, preemption) a worker waits up to 20
+    # seconds, whatever stands here.
+    drain_seconds: Annotated[int, Meta(ge=0)] = 60
+    # How long a worker may take from the start of its engine, loading of the model included, until it generates tokens;
+    # written as `time`. One that takes longer fails, with the path of the engine's log as part of the reason.
+    start_timeout: str = "01:00:00"
+    # Requests that one worker computes at once; others wait in the engine. By default the engine's own limit, which is
+    # 64 for native.
+    max_running_requests: Positive | None = None
+    # Path of the Python interpreter that starts the engine, in the environment that holds it. By default slurminfer's.
+    python: str | None = None
+    # Further command line options of the engine, word by word, such as ["--mem-fraction-static", "0.8"].
+    extra_args: tuple[str, ...] = ()
+    # Environment variables of the workers, such as {NCCL_DEBUG = "INFO"}, besides those that serve was started with.
     env: dict[str, str] = field(default_factory=dict)
-    model: ModelSpec | None = None  # by default that of [model]
+    # Another model for this pool, in a section [pool.model] with the keys of [model]. By default that of [model].
+    model: ModelSpec | None = None
 
     @property
     def time_s(self) -> int:
@@ -128,7 +171,6 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     @property
     def layout(self) -> Layout:
         return Layout(
-            engine=self.engine,
             tensor_parallel=self.tensor_parallel,
             sequence_parallel=self.sequence_parallel,
             pipeline_parallel=self.pipeline_parallel,
@@ -139,20 +181,31 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
 
 
 class RouterSpec(JobSection, frozen=True, kw_only=True):
-    """`[router]`: the one HTTP endpoint, a small job of its own."""
+    """`[router]`: the HTTP endpoint that clients talk to, which runs in a small Slurm job of its own."""
 
-    port: Annotated[int, Meta(ge=0, le=65535)] = 30000  # 0: any free one
+    # TCP port of the endpoint, on the node of the router's job. 0: any free one, which `slurminfer status` shows.
+    port: Annotated[int, Meta(ge=0, le=65535)] = 30000
+    # How the router chooses the worker of a request. least_loaded: the one with the fewest requests in flight, compared
+    # to what it computes at once.
     policy: Literal["least_loaded"] = "least_loaded"
-    time: str | None = None  # by default as long as the longest pool
+    # Walltime limit of the router's job (sbatch --time), written as that of a pool. By default that of the pool with
+    # the longest.
+    time: str | None = None
 
 
 class DeploymentSpec(Section, frozen=True, kw_only=True):
-    """A whole spec file."""
+    """A spec file: one deployment, which is one HTTP endpoint with the workers behind it."""
 
+    # Name of the deployment, for `slurminfer status NAME` and the others; Slurm's job names begin with it. Letters,
+    # digits, '.', '_' and '-', at most 63, beginning with a letter or digit.
     name: str
-    model: ModelSpec | None = None  # of the pools that have none of their own
+    # The model of all pools that have none of their own. May be left out where every pool has one.
+    model: ModelSpec | None = None
+    # The workers: at least one [[pool]].
     pool: tuple[PoolSpec, ...]
+    # The endpoint; without this section it has the defaults of all its keys.
     router: RouterSpec = RouterSpec()
+    # Speculative decoding in all pools; without this section there is none.
     speculative: SpeculativeSpec | None = None
 
     @property
@@ -182,12 +235,15 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
 
 
 def load_spec(path: Path) -> DeploymentSpec:
-    """Read and check a spec file. Raises SpecError."""
+    """Read a spec file and check all of it but what depends on the engines. Raises SpecError."""
     return parse_spec(read_toml(path))
 
 
 def parse_spec(text: str) -> DeploymentSpec:
-    """Parse and check TOML text. Raises SpecError."""
+    """Parse TOML text and check all of it but what depends on the engines. Raises SpecError.
+
+    Whether an engine of that name exists and can do what its pool asks is checked by `check_engines` of nodes/engines.
+    """
     spec = parse_toml(text, DeploymentSpec)
     _check(spec)
     return spec
@@ -228,6 +284,8 @@ def _check(spec: DeploymentSpec) -> None:
     if not spec.pool:
         raise SpecError("pool", None, "expected at least one [[pool]]")
     _check_job("router", spec.router)
+    if spec.speculative is not None:
+        _check_speculative(spec.speculative)
     for index, pool in enumerate(spec.pool):
         key = f"pool[{index}]"
         _check_name(f"{key}.name", pool.name)
@@ -239,10 +297,6 @@ def _check(spec: DeploymentSpec) -> None:
             raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
         if pool.model is None and spec.model is None:
             raise SpecError("model", None, f"missing; expected [model], or {key}.model")
-        _check_engine(key, spec, pool)
-        check_layout(key, pool.layout)
-        if spec.speculative is not None:
-            _check_speculative(key, spec.speculative, pool)
 
 
 def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
@@ -271,30 +325,10 @@ def _check_time(key: str, value: str) -> None:
         raise SpecError(key, value, "expected a Slurm time such as '30', '04:00:00' or '2-00:00:00'")
 
 
-def _check_speculative(key: str, speculative: SpeculativeSpec, pool: PoolSpec) -> None:
+def _check_speculative(speculative: SpeculativeSpec) -> None:
     method, draft = speculative.method, speculative.draft_model
     if method != "ngram" and draft is None:
         what = "smaller model" if method == "draft" else "head"
         raise SpecError("speculative.draft_model", None, f"expected the {what} that method '{method}' guesses with")
     if method == "ngram" and draft is not None:
         raise SpecError("speculative.draft_model", draft, "expected no model with method 'ngram'")
-    if pool.engine == "native" and speculative.is_head:
-        raise SpecError("speculative.method", method, f"expected ngram or draft (engine native of {key})")
-    if pool.engine == "native" and speculative.draft_tokens > NATIVE_DRAFT_TOKENS:
-        most = f"expected at most {NATIVE_DRAFT_TOKENS} (engine native of {key})"
-        raise SpecError("speculative.draft_tokens", speculative.draft_tokens, most)
-
-
-def _check_engine(key: str, spec: DeploymentSpec, pool: PoolSpec) -> None:
-    model, where = spec.model_of(pool), "model" if pool.model is None else f"{key}.model"
-    known_dtypes = _KV_CACHE_DTYPES[pool.engine]
-    if model.kv_cache_dtype not in known_dtypes:
-        expected = f"expected one of: {', '.join(known_dtypes)} (engine {pool.engine} of {key})"
-        raise SpecError(f"{where}.kv_cache_dtype", model.kv_cache_dtype, expected)
-    if pool.engine == "native":
-        if model.quantization not in (None, *get_args(NativeQuantization)):
-            known = f"engine native reads {', '.join(get_args(NativeQuantization))}; leave it out for what the model is"
-            raise SpecError(f"{where}.quantization", model.quantization, known)
-    elif model.quantization == "gguf":
-        cannot = f"engine {pool.engine} cannot read the blocks of a GGUF file; leave it out to have them converted"
-        raise SpecError(f"{where}.quantization", model.quantization, cannot)

@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.records import WorkerRecord
 from slurminfer.core.rundir import RunDirectory
 
@@ -42,9 +43,7 @@ context_length = {context}
 engine = "{engine}"
 workers = {workers}
 nodes = {nodes}
-tensor_parallel = {tensor}
-sequence_parallel = {sequence}
-pipeline_parallel = {pipeline}
+{degrees}
 gpus_per_node = {gpus}
 cpus_per_task = {cpus}
 max_running_requests = 256
@@ -62,10 +61,15 @@ class Deployment:
         spec = folder / "spec.toml"
         cpus = max(1, len(os.sched_getaffinity(0)) // (given.workers * given.nodes))
         lines = f'quantization = "{given.quantization}"' if given.quantization else ""
-        tensor, sequence, pipeline = given.tensor_parallel, given.sequence_parallel, given.pipeline_parallel
+        degrees = ParallelDegrees(
+            tensor_parallel=given.tensor_parallel,
+            sequence_parallel=given.sequence_parallel,
+            pipeline_parallel=given.pipeline_parallel,
+        )
         spec.write_text(_SPEC.format(
             name=self.name, model=given.model.resolve(), engine=given.engine, workers=given.workers, nodes=given.nodes,
-            tensor=tensor, sequence=sequence, pipeline=pipeline, gpus=tensor * sequence * pipeline // given.nodes,
+            degrees="\n".join(f"{key} = {size}" for key, size in degrees.by_key().items()),
+            gpus=degrees.ranks // given.nodes,
             cpus=cpus, extra=json.dumps(given.extra), model_lines=lines, context=given.context,
         ))  # fmt: skip
         self.run = RunDirectory.named(self.name)

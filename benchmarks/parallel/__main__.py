@@ -23,6 +23,7 @@ from rich.table import Table
 
 from slurminfer.core.files import encode_json, write_atomic
 from slurminfer.core.machine.cpus import allowed_cpus
+from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.nodes.native.model.fused.decoder import FusedDecoder
 from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import Dtype, EngineOptions
@@ -33,21 +34,21 @@ from slurminfer.slurm.submit import available
 
 from ..engine.compare import QUESTIONS, quantized
 from ..machine import machine
-from .engine import RankLayout, ServedEngine, Timed, here, over_nodes
+from .engine import ServedEngine, Timed, here, over_nodes
 from .links import gloo, shared_memory
 from .prediction import Machine, Predicted, predict, readers
 
 RESULTS = Path(__file__).parents[1] / "results" / "parallel.json"
-LAYOUTS: Mapping[str, RankLayout] = {
-    "1": RankLayout(),
-    "tp2": RankLayout(2),
-    "pp2": RankLayout(1, 2),
-    "tp2pp2": RankLayout(2, 2),
+LAYOUTS: Mapping[str, ParallelDegrees] = {
+    "1": ParallelDegrees(),
+    "tp2": ParallelDegrees(tensor_parallel=2),
+    "pp2": ParallelDegrees(pipeline_parallel=2),
+    "tp2pp2": ParallelDegrees(tensor_parallel=2, pipeline_parallel=2),
 }
 BATCHES = (1, 8)
 _ANSWER = 32  # tokens
 
-Started = Callable[[Path, str, RankLayout], AbstractContextManager[ServedEngine]]
+Started = Callable[[Path, str, ParallelDegrees], AbstractContextManager[ServedEngine]]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.rundir import RunDirectory
 
 from .. import GIVEN
@@ -31,35 +32,12 @@ context_length = 1024
 name = "cpu"
 engine = "native"
 nodes = {nodes}
-tensor_parallel = {tensor}
-pipeline_parallel = {pipeline}
+{degrees}
 cpus_per_task = {cpus}
 extra_args = ["--kv-cache-gib", "0.5"]
 [router]
 port = 0
 """
-
-
-@dataclass(frozen=True)
-class RankLayout:
-    """How many ranks there are, and what for."""
-
-    tensor: int = 1
-    pipeline: int = 1
-    sequence: int = 1
-
-    @property
-    def ranks(self) -> int:
-        """Processes in all."""
-        return self.tensor * self.pipeline * self.sequence
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The engine's options for it."""
-        if self.ranks == 1:
-            return ()
-        each = {"tensor": self.tensor, "pipeline": self.pipeline, "sequence": self.sequence}
-        return tuple(f"--{name}-parallel={size}" for name, size in each.items())
 
 
 @dataclass(frozen=True)
@@ -118,10 +96,11 @@ class ServedEngine:
 
 
 @contextmanager
-def here(model: Path, dtype: str, layout: RankLayout, *options: str) -> Iterator[ServedEngine]:
+def here(model: Path, dtype: str, degrees: ParallelDegrees, *options: str) -> Iterator[ServedEngine]:
     """Processes of this machine, as `slurminfer serve --local` starts them; ended afterwards. `options`: more flags."""
+    parallel = [f"--{key.replace('_', '-')}={size}" for key, size in degrees.by_key().items() if degrees.ranks > 1]
     argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(model), "--served-model-name=m", "--port=0",
-            f"--dtype={dtype}", "--kv-cache-gib=0.5", "--context-length=1024", *layout.flags, *options]  # fmt: skip
+            f"--dtype={dtype}", "--kv-cache-gib=0.5", "--context-length=1024", *parallel, *options]  # fmt: skip
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=GIVEN)
     try:
         assert process.stdout is not None
@@ -136,16 +115,16 @@ def here(model: Path, dtype: str, layout: RankLayout, *options: str) -> Iterator
 
 
 @contextmanager
-def over_nodes(model: Path, dtype: str, layout: RankLayout) -> Iterator[ServedEngine]:
+def over_nodes(model: Path, dtype: str, degrees: ParallelDegrees) -> Iterator[ServedEngine]:
     """A worker of two nodes, or of one if it is one process; stopped afterwards."""
-    name = f"bench-parallel-{layout.tensor}x{layout.pipeline}"
-    nodes = min(layout.ranks, 2)
+    name = f"bench-parallel-{degrees.tensor_parallel}x{degrees.pipeline_parallel}"
+    nodes = min(degrees.ranks, 2)
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "spec.toml"
         spec.write_text(
             _SPEC.format(
-                name=name, model=model, dtype=dtype, nodes=nodes, tensor=layout.tensor, pipeline=layout.pipeline,
-                cpus=max(layout.ranks // nodes, 2 // nodes),
+                name=name, model=model, dtype=dtype, nodes=nodes, cpus=max(degrees.ranks // nodes, 2 // nodes),
+                degrees="\n".join(f"{key} = {size}" for key, size in degrees.by_key().items()),
             )
         )  # fmt: skip
         try:

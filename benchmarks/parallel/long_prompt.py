@@ -21,17 +21,18 @@ from rich.console import Console
 from rich.table import Table
 
 from slurminfer.core.files import write_atomic
+from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.quant.models import resolve
 
 from ..machine import machine
-from .engine import RankLayout, here
+from .engine import here
 
 RESULTS = Path(__file__).parents[1] / "results" / "long_prompt.json"
-LAYOUTS: Mapping[str, tuple[RankLayout, int]] = {  # with threads of a rank
-    "one process, 1 core": (RankLayout(), 1),
-    "one process, 2 cores": (RankLayout(), 2),
-    "tensor_parallel = 2": (RankLayout(tensor=2), 1),
-    "sequence_parallel = 2": (RankLayout(sequence=2), 1),
+LAYOUTS: Mapping[str, tuple[ParallelDegrees, int]] = {  # with threads of a rank
+    "one process, 1 core": (ParallelDegrees(), 1),
+    "one process, 2 cores": (ParallelDegrees(), 2),
+    "tensor_parallel = 2": (ParallelDegrees(tensor_parallel=2), 1),
+    "sequence_parallel = 2": (ParallelDegrees(sequence_parallel=2), 1),
 }
 LENGTHS = (4096, 8000)
 _REPEATS = 2
@@ -53,7 +54,7 @@ async def answer(url: str, prompt: Sequence[int]) -> tuple[float, float]:
     return times[0] - began, (times[-1] - times[0]) / (_AFTER - 1)
 
 
-def measured(model: Path, layout: RankLayout, threads: int) -> dict[int, dict[str, float]]:
+def measured(model: Path, layout: ParallelDegrees, threads: int) -> dict[int, dict[str, float]]:
     """By the length of the prompt, medians."""
     choose = random.Random(0)
     found = {}

@@ -8,10 +8,9 @@ stages         (p-1) messages and one of logits; of m steps in flight, all take 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.site.communication import CommFit
 from slurminfer.quant.checkpoint.config import ModelConfig
-
-from .engine import RankLayout
 
 _ITEM = 4  # bytes of what ranks tell each other, float32
 
@@ -44,25 +43,26 @@ class Predicted:
     bubble: float  # of a stage's time, what it waits for others: (p-1)/(m+p-1)
 
 
-def readers(layout: RankLayout, cpus: int) -> int:
+def readers(degrees: ParallelDegrees, cpus: int) -> int:
     """Threads that read weights at once: those of one stage's ranks."""
-    return min(layout.tensor * max(cpus // layout.ranks, 1), cpus)
+    return min(degrees.tensor_parallel * max(cpus // degrees.ranks, 1), cpus)
 
 
-def predict(layout: RankLayout, weights: int, model: ModelConfig, batch: int, machine: Machine) -> Predicted:
+def predict(degrees: ParallelDegrees, weights: int, model: ModelConfig, batch: int, machine: Machine) -> Predicted:
     """Predict steps that read `weights` bytes in all and decode `batch` sequences."""
-    stages, in_flight = layout.pipeline, min(layout.pipeline, batch)
+    tensor, stages = degrees.tensor_parallel, degrees.pipeline_parallel
+    in_flight = min(stages, batch)
     rows = batch / in_flight
-    alone = machine.between is None or layout.ranks == 1  # on a node; else every node has half of the ranks
-    sums = machine.within if alone or layout.tensor <= layout.ranks // 2 else machine.between
+    alone = machine.between is None or degrees.ranks == 1  # on a node; else every node has half of the ranks
+    sums = machine.within if alone or tensor <= degrees.ranks // 2 else machine.between
     messages = machine.within if alone else machine.between
     assert sums is not None and messages is not None
     communication = 0.0
-    if layout.tensor > 1:
+    if tensor > 1:
         communication += 2 * model.num_layers * sums.all_reduce.seconds(rows * model.hidden_size * _ITEM)
-    if layout.ranks > 1:
-        communication += messages.message.seconds(rows * model.vocab_size * _ITEM / layout.tensor)
+    if degrees.ranks > 1:
+        communication += messages.message.seconds(rows * model.vocab_size * _ITEM / tensor)
     communication += (stages - 1) * messages.message.seconds(rows * model.hidden_size * _ITEM)
-    step = weights / machine.bandwidth[readers(layout, machine.cpus)] + communication
+    step = weights / machine.bandwidth[readers(degrees, machine.cpus)] + communication
     together = (in_flight + stages - 1) * step / stages
     return Predicted(1000 * step, 1000 * communication, batch / together, (stages - 1) / (in_flight + stages - 1))

@@ -21,7 +21,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def preload(python: str) -> dict[str, str]:
-    """`LD_PRELOAD` as vLLM advises for CPUs: tcmalloc and Intel's OpenMP, of `python`'s environment or the system."""
+    """`LD_PRELOAD` for PyTorch on CPUs: tcmalloc and Intel's OpenMP, of `python`'s environment or the system."""
     own = Path(python).parents[1] / "lib"
     found = [os.environ.get("LD_PRELOAD")]
     for name in ("libtcmalloc_minimal.so.4", "libiomp5.so"):

@@ -5,14 +5,18 @@ from pathlib import Path
 import msgspec
 
 from ...core.spec import DeploymentSpec, ModelSpec, PoolSpec, SpeculativeSpec, dump_spec, load_spec, parse_spec
+from ...nodes.engines.check import check_engines
 from ...quant.models import resolve, resolve_head
 from ...quant.progress import Progress, silent
 
 
 def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
-    """The spec file, under another name if one is given. Raises SpecError."""
+    """The spec file, under another name if one is given, with all checks of a spec. Raises SpecError."""
     spec = load_spec(path)
-    return spec if name is None else parse_spec(dump_spec(msgspec.structs.replace(spec, name=name)))
+    if name is not None:
+        spec = parse_spec(dump_spec(msgspec.structs.replace(spec, name=name)))
+    check_engines(spec)
+    return spec
 
 
 def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> DeploymentSpec:

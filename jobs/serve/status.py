@@ -6,10 +6,12 @@ import httpx
 import msgspec
 
 from ...core.job import JobPhase, JobStatus
-from ...core.logs import root_cause, tail
+from ...core.logs import PLAIN, root_cause, tail
 from ...core.records import JobRecord, RouterRecord, WorkerRecord, WorkerState
 from ...core.rundir import RunDirectory
+from ...nodes.engines.table import adapter_of
 from ..launch.launchers import launcher_named
+from .requests import ROUTER
 
 _ROUTER_ANSWERS_S = 3.0
 
@@ -56,7 +58,7 @@ def look(run: RunDirectory) -> DeploymentView:
     router = run.read_router()
     live = _ask_router(run, router)
     jobs = {job.role: job for job in deployment.jobs}
-    router_job = jobs.pop("router", None)
+    router_job = jobs.pop(ROUTER, None)
     workers = tuple(
         _worker_view(run, job, statuses[job.id], records.get(role), live) for role, job in sorted(jobs.items())
     )
@@ -154,7 +156,8 @@ def _dead_node(run: RunDirectory, record: WorkerRecord | None) -> str:
 def _why(run: RunDirectory, job: JobRecord, status: JobStatus) -> str:
     """Why a job ended: the scheduler's own reason, and the root cause out of its newest log."""
     logs = sorted(run.logs_of(job.role).glob("*.log"), key=lambda path: path.stat().st_mtime)
-    said = next((cause for path in reversed(logs) if (cause := root_cause(tail(path)))), "")
+    log_format = PLAIN if job.role == ROUTER else adapter_of(run.read_spec().pool_of(job.role).engine).log_format
+    said = next((cause for path in reversed(logs) if (cause := root_cause(tail(path), log_format))), "")
     return ": ".join(part for part in (status.reason or status.state, said) if part)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import EngineError
-from ...core.logs import ends_itself, root_cause, tail
+from ...core.logs import PLAIN, LogFormat, ends_itself, root_cause, tail
 from ...core.process import describe_exit, die_with_parent
 from .signals import WALLTIME_SIGNAL
 
@@ -16,9 +16,9 @@ from .signals import WALLTIME_SIGNAL
 class EngineProcess:
     """A started engine. `stop` ends it and whatever it has started."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path, log_format: LogFormat = PLAIN) -> None:
         """Start the engine; raises EngineError if its interpreter is not there."""
-        self.log = log
+        self.log, self._log_format = log, log_format
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
             try:
@@ -45,10 +45,10 @@ class EngineProcess:
     def epitaph(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
         code, said = self._process.returncode, tail(self.log)
-        how, why = "still runs" if code is None else describe_exit(code), root_cause(said)
+        how, why = "still runs" if code is None else describe_exit(code), root_cause(said, self._log_format)
         if code == -signal.SIGKILL:
             # Whom another kills has no time to say why.
-            how, why = ("ended itself", why) if ends_itself(said) else (how, "")
+            how, why = ("ended itself", why) if ends_itself(said, self._log_format) else (how, "")
         return f"{who} {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 
     def stop(self, grace_s: float = 5.0) -> None:

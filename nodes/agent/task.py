@@ -8,8 +8,9 @@ from ...core.machine.cpus import allowed_cpus
 from ...core.records import NodeRecord, WorkerState
 from ...core.rundir import RunDirectory
 from ...core.slurm_env import JobPlace
+from ..engines.check import check_engines
 from ..engines.launch import EngineLaunch
-from ..engines.table import ADAPTERS
+from ..engines.table import adapter_of
 from . import threads
 from .process import EngineProcess
 from .signals import Signals
@@ -21,9 +22,10 @@ class Task:
     def __init__(self, run: RunDirectory, worker_id: str, slot: int = 0) -> None:
         self.run, self.worker_id, self.slot = run, worker_id, slot
         self.spec = run.read_spec()
+        check_engines(self.spec)
         self.pool = self.spec.pool_of(worker_id)
         self.model = self.spec.model_of(self.pool)
-        self.adapter = ADAPTERS[self.pool.engine]
+        self.adapter = adapter_of(self.pool.engine)
         self.place, self.address = JobPlace.here(self.pool.time_s), node_address()
         self.signals = Signals()
 
@@ -50,7 +52,7 @@ class Task:
             print(advice, flush=True)
         print(f"starting on {self.place.host}: {' '.join(argv)}", flush=True)
         of_ranks = interface_env(self.address) if launch.ranks > 1 else {}
-        return EngineProcess(argv, {**of_ranks, **self.adapter.env(launch)}, log)
+        return EngineProcess(argv, {**of_ranks, **self.adapter.env(launch)}, log, self.adapter.log_format)
 
     def node_record(self, engine: EngineProcess, launch: EngineLaunch) -> NodeRecord:
         """How the engine's process of this node is now."""

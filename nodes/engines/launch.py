@@ -1,11 +1,14 @@
-"""What an engine must be told to start, and what an adapter must say of an engine."""
+"""What an engine is told to start, and the protocol of the adapters that start it."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ...core.layout import Fault, Layout
+from ...core.logs import LogFormat
 from ...core.spec import ModelSpec, PoolSpec, SpeculativeSpec
+from .request import PoolRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,10 @@ class EngineLaunch:
 
 
 class EngineAdapter(Protocol):
-    """How to start one kind of engine and how to read it. Everything else about engines is the same."""
+    """All that slurminfer knows of one kind of engine: how to start it, what it refuses, how to read its logs.
+
+    A new engine needs one module with such a class and a line in table.py.
+    """
 
     @property
     def default_capacity(self) -> int:
@@ -47,6 +53,23 @@ class EngineAdapter(Protocol):
     @property
     def in_flight_metrics(self) -> tuple[str, ...]:
         """Gauges of `/metrics` whose sum is zero when the engine is idle."""
+
+    @property
+    def kv_cache_dtypes(self) -> tuple[str, ...]:
+        """Valid values of a model's `kv_cache_dtype` key; "auto" must be one of them."""
+
+    @property
+    def log_format(self) -> LogFormat:
+        """How its log is written, for finding the line that says why it has failed."""
+
+    def check(self, request: PoolRequest) -> None:
+        """Raise SpecError where this engine cannot do what is asked; layout and `kv_cache_dtype` are checked apart."""
+
+    def layout_fault(self, layout: Layout) -> Fault | None:
+        """What is wrong with a layout of ranks for this engine only: the key and why. None for one that works.
+
+        One pipeline stage on each node, without sequence_parallel, must work.
+        """
 
     def argv(self, launch: EngineLaunch) -> list[str]:
         """The command line; the API key must not stand in it."""

@@ -1,7 +1,14 @@
-"""Starting the native engine."""
+"""The native engine: how to start it and what it refuses."""
 
-from ..native.options import API_KEY_VARIABLE, EngineOptions
+from typing import get_args
+
+from ...core.errors import SpecError
+from ...core.layout import Fault, Layout
+from ...core.logs import PLAIN
+from ...core.sizes import KVCacheDtype
+from ..native.options import API_KEY_VARIABLE, MAX_DRAFT_TOKENS, EngineOptions, Quantization
 from .launch import EngineLaunch, flags
+from .request import PoolRequest
 
 _GPU_BATCH_TOKENS = 8192  # of a step: a GPU computes so many of a prompt in the time of some decode steps
 
@@ -11,6 +18,24 @@ class NativeAdapter:
 
     default_capacity = EngineOptions.max_running_requests
     in_flight_metrics = ("slurminfer_engine_running_requests", "slurminfer_engine_waiting_requests")
+    kv_cache_dtypes = get_args(KVCacheDtype)
+    log_format = PLAIN
+
+    def check(self, request: PoolRequest) -> None:
+        known = get_args(Quantization)
+        if request.model.quantization not in (None, *known):
+            expected = f"engine native reads {', '.join(known)}; leave it out for what the model is"
+            raise SpecError(f"{request.model_key}.quantization", request.model.quantization, expected)
+        guesses = request.speculative
+        if guesses is not None and guesses.is_head:
+            expected = f"expected ngram or draft (engine native of {request.key})"
+            raise SpecError("speculative.method", guesses.method, expected)
+        if guesses is not None and guesses.draft_tokens > MAX_DRAFT_TOKENS:
+            expected = f"expected at most {MAX_DRAFT_TOKENS} (engine native of {request.key})"
+            raise SpecError("speculative.draft_tokens", guesses.draft_tokens, expected)
+
+    def layout_fault(self, layout: Layout) -> Fault | None:
+        return None
 
     def argv(self, launch: EngineLaunch) -> list[str]:
         guesses = launch.speculative
@@ -43,9 +68,7 @@ class NativeAdapter:
         if launch.ranks == 1:
             return []
         return flags(
-            tensor_parallel=launch.pool.tensor_parallel,
-            sequence_parallel=launch.pool.sequence_parallel,
-            pipeline_parallel=launch.pool.pipeline_parallel,
+            **launch.pool.layout.by_key(),
             nodes=launch.pool.nodes,
             node_rank=launch.node_rank,
             rendezvous=launch.rendezvous,

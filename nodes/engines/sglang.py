@@ -1,7 +1,24 @@
-"""Starting SGLang. Flags as of 0.5.16: docs.sglang.io, "Server Arguments" and "Multi-node"."""
+"""SGLang: how to start it, what it refuses, how it logs.
+
+Flags as of 0.5.16: docs.sglang.io, "Server Arguments", "Multi-node" and "Quantized KV Cache".
+"""
+
+import re
 
 from ...core.files import write_atomic
+from ...core.layout import Fault, Layout
+from ...core.logs import LogFormat
 from .launch import EngineLaunch, flags
+from .request import PoolRequest, refuse_gguf_blocks, sequence_parallel_fault
+
+_LOG_FORMAT = LogFormat(
+    # "[2026-11-28 19:30:37 TP0] Load weight begin."
+    prefix=re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\] "),
+    # "Subprocess scheduler_0 (pid=1809) crashed with exit code -9."
+    crash=re.compile(r"\bcrashed with exit code\b"),
+    # It kills all of itself when one of its processes has failed: "... It usually means the child failed."
+    ends_itself=re.compile(r"It usually means (?:the|one) child failed"),
+)
 
 
 class SGLangAdapter:
@@ -9,6 +26,18 @@ class SGLangAdapter:
 
     default_capacity = 256
     in_flight_metrics = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+    kv_cache_dtypes = ("auto", "bfloat16", "fp8_e5m2", "fp8_e4m3", "fp4_e2m1")  # some need certain GPUs
+    log_format = _LOG_FORMAT
+
+    def check(self, request: PoolRequest) -> None:
+        refuse_gguf_blocks(request)
+
+    def layout_fault(self, layout: Layout) -> Fault | None:
+        nodes, stages = layout.nodes, layout.pipeline_parallel
+        if stages % nodes and nodes % stages:  # _calculate_rank_ranges in SGLang's engine.py
+            whole = f"SGLang needs whole stages on each of {nodes} nodes, or whole nodes for each stage"
+            return sequence_parallel_fault(layout, "sglang") or ("pipeline_parallel", whole)
+        return sequence_parallel_fault(layout, "sglang")
 
     def argv(self, launch: EngineLaunch) -> list[str]:
         return [

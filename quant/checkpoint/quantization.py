@@ -16,7 +16,7 @@ from .schemes.gptq import GptqScheme
 
 Scheme = AwqScheme | GptqScheme | Fp8Scheme | CompressedTensorsScheme | GgufScheme
 
-# The keys are those of core.spec.NativeQuantization.
+# The keys are those of Quantization in nodes/native/options.py.
 SCHEMES: Mapping[str, Callable[[Mapping[str, Any], str], Scheme]] = {
     "awq": AwqScheme.parse,
     "gptq": GptqScheme.parse,

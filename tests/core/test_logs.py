@@ -1,6 +1,8 @@
 """The root cause out of logs as programs write them."""
 
-from slurminfer.core.logs import ends_itself, lost_task, root_cause, tail
+import re
+
+from slurminfer.core.logs import PLAIN, LogFormat, ends_itself, lost_task, root_cause, tail
 
 TWO_RANKS = """
 INFO loading weights
@@ -19,23 +21,21 @@ def test_the_first_exception_counts_not_its_echo():
 
 
 def test_a_loggers_prefix_hides_no_exception_and_its_level_tells_what_is_none():
-    log = """
-(APIServer pid=6) WARNING 11-25 18:36:04 [system_utils.py:255] failed to increase with error current limit exceeds
-(EngineCore pid=64) ERROR 11-25 18:36:26 [core.py:1512] EngineCore encountered a fatal error.
-(EngineCore pid=64) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'cmpl-bf'
-"""
-    assert root_cause(log) == "KeyError: 'cmpl-bf'"
-    assert root_cause("INFO 11-25 18:36:04 [a.py:2] no error\nINFO 11-25 18:36:05 [a.py:3] bye").endswith("bye")
+    log_format = LogFormat(prefix=re.compile(r"(?P<level>INFO|ERROR) \d+: "))
+    log = "INFO 1: error rate 0\nERROR 2: a fatal error\nERROR 3: KeyError: 'x'\n"
+    assert root_cause(log, log_format) == "KeyError: 'x'"
+    assert root_cause(log) == "INFO 1: error rate 0"
 
 
-def test_of_sglang_a_crash_counts_not_what_it_has_ignored_before():
-    log = """
-[2026-11-28 19:30:38] Ignore import error when loading sglang.srt.models.inkling: No module named 'helion'
-[2026-11-28 19:32:12] Subprocess scheduler_0 (pid=1809) crashed with exit code -9. Triggering SIGQUIT for cleanup...
-[2026-11-28 19:32:12] SIGQUIT received. signum=None, frame=None. It usually means one child failed.
-"""
-    assert ends_itself(log)
-    assert root_cause(log).startswith("Subprocess scheduler_0 (pid=1809) crashed with exit code -9.")
+def test_a_crash_counts_more_than_a_complaint():
+    log = "error: no such plugin\nchild 3 died\n"
+    assert root_cause(log, LogFormat(crash=re.compile("child . died"))) == "child 3 died"
+    assert root_cause(log) == "error: no such plugin"
+
+
+def test_only_what_the_program_says_of_ending_itself_counts():
+    assert ends_itself("goodbye", LogFormat(ends_itself=re.compile("bye")))
+    assert not ends_itself("goodbye", PLAIN)
 
 
 def test_without_an_exception_the_first_complaint():

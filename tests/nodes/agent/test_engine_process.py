@@ -4,7 +4,9 @@ import signal
 import sys
 import time
 
+from slurminfer.core.logs import PLAIN, LogFormat
 from slurminfer.nodes.agent.process import EngineProcess
+from slurminfer.nodes.engines.table import ADAPTERS
 
 
 def test_the_walltime_s_signal_is_not_the_engine_s(tmp_path):
@@ -22,10 +24,10 @@ def test_the_walltime_s_signal_is_not_the_engine_s(tmp_path):
     assert engine.exit_code() == -signal.SIGTERM
 
 
-def epitaph_of(log: str, tmp_path) -> str:
+def epitaph_of(log: str, tmp_path, log_format: LogFormat = PLAIN) -> str:
     """Of an engine that has said this, and was then killed."""
     program = f"import os; print({log!r}, flush=True); os.kill(os.getpid(), 9)"
-    engine = EngineProcess([sys.executable, "-c", program], {}, tmp_path / "log")
+    engine = EngineProcess([sys.executable, "-c", program], {}, tmp_path / "log", log_format)
     while engine.exit_code() is None:
         time.sleep(0.02)
     return engine.epitaph()
@@ -44,5 +46,6 @@ def test_sglang_says_why_it_kills_itself(tmp_path):
         "PermissionError: [Errno 13] Permission denied: 'model.safetensors'\n\n"
         "[2026-11-28 19:18:44] Received sigquit from a child process. It usually means the child failed.",
         tmp_path,
+        ADAPTERS["sglang"].log_format,
     )
     assert said.startswith("engine ended itself: PermissionError: [Errno 13] Permission denied: 'model.safetensors'")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from slurminfer.core.errors import CorruptModelError, ModelError, UnsupportedModelError
-from slurminfer.core.spec import NativeQuantization
+from slurminfer.nodes.native.options import Quantization
 from slurminfer.quant.checkpoint.quantization import SCHEMES, parse_scheme
 from slurminfer.quant.models import check_quantization
 
@@ -19,7 +19,7 @@ def as_fp8(name: str, weight: torch.Tensor) -> tuple[dict[str, torch.Tensor], to
 
 
 def test_a_spec_may_ask_for_every_format_that_is_read():
-    assert set(get_args(NativeQuantization)) == set(SCHEMES)
+    assert set(get_args(Quantization)) == set(SCHEMES)
 
 
 def test_an_unknown_method_is_named_with_the_known():

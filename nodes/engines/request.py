@@ -1,0 +1,32 @@
+"""What a spec asks of the engine of one pool, and the refusals that several engines share."""
+
+from dataclasses import dataclass
+
+from ...core.errors import SpecError
+from ...core.layout import Fault, Layout
+from ...core.spec import ModelSpec, PoolSpec, SpeculativeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolRequest:
+    """One pool of a spec with what else of the spec concerns its engine, and the keys that errors name."""
+
+    key: str  # of the pool, such as pool[0]
+    pool: PoolSpec
+    model: ModelSpec
+    model_key: str  # "model", or such as pool[0].model where the pool has a model of its own
+    speculative: SpeculativeSpec | None
+
+
+def refuse_gguf_blocks(request: PoolRequest) -> None:
+    """Raise SpecError where an engine that cannot compute with GGUF's quantized blocks is asked to."""
+    if request.model.quantization == "gguf":
+        cannot = f"engine {request.pool.engine} cannot read the blocks of a GGUF file"
+        raise SpecError(f"{request.model_key}.quantization", "gguf", f"{cannot}; leave it out to have them converted")
+
+
+def sequence_parallel_fault(layout: Layout, engine: str) -> Fault | None:
+    """The fault of a layout with sequence_parallel, for an engine that has no such thing."""
+    if layout.sequence_parallel == 1:
+        return None
+    return "sequence_parallel", f"only engine native has it; flags of {engine}'s own go into extra_args"
