@@ -3,13 +3,13 @@
 from ...core.job import Launcher
 from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec
-from . import console
+from ..terminal.progress import model_progress
 from .deployment import submit
 from .spec import with_models_found
 
 
 def start(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
     """Find the models of a spec, showing how far that is, and submit its jobs. Raises ModelError, and as `submit`."""
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         found = with_models_found(spec, progress)
     return submit(found, launcher)

@@ -38,10 +38,10 @@ def serve(
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
     from .jobs.launch.launchers import launcher_here
-    from .jobs.serve import console
     from .jobs.serve.command import start
     from .jobs.serve.requests import dry_run as shown
     from .jobs.serve.spec import read_spec
+    from .jobs.serve.views import print_submitted, wait_until_ready
 
     spec = read_spec(spec_path, name)
     launcher = launcher_here(local)
@@ -49,9 +49,9 @@ def serve(
         typer.echo(shown(spec, launcher), nl=False)
         return
     run = start(spec, launcher)
-    console.print_submitted(run)
+    print_submitted(run)
     if wait:
-        console.wait_until_ready(run)
+        wait_until_ready(run)
 
 
 @app.command()
@@ -61,11 +61,11 @@ def status(
 ) -> None:
     """Show what is true of a deployment now."""
     from .core.rundir import RunDirectory, known_names
-    from .jobs.serve import console
     from .jobs.serve.status import look
+    from .jobs.serve.views import print_views
 
     names = [name] if name else known_names()
-    console.print_views([look(RunDirectory.existing(each)) for each in names], as_json)
+    print_views([look(RunDirectory.existing(each)) for each in names], as_json)
 
 
 @app.command()
@@ -236,10 +236,10 @@ def models_fetch(
     ] = False,
 ) -> None:
     """Fetch (and convert) a model into the cache, so that jobs find it there."""
-    from .jobs.serve import console
+    from .jobs.terminal.progress import model_progress
     from .quant.models import resolve
 
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         directory = resolve(name, progress, "gguf" if keep_quantized else None)
     typer.echo(directory)
 
