@@ -13,8 +13,7 @@ from rich.console import Console
 from ...core.errors import UsageError
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_here
-from ..serve import wait
-from ..serve.command import start
+from ..serve.deployment import start, stop
 from ..serve.spec import read_spec
 from ..serve.views import print_submitted, wait_until_ready
 from ..terminal.console import stderr, stdout
@@ -94,7 +93,7 @@ def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
         wait_until_ready(run)
         yield run
     finally:
-        wait.stop(run)
+        stop(run)
 
 
 def _of(run: RunDirectory) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 import asyncio
 import itertools
-import math
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,14 @@ import uvloop
 
 from ...core.errors import BatchError
 from ...core.sockets import allow_many_sockets
+from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
 from .endpoint import Endpoint, Reply, UnreachableError, model_names
 from .inputs.jsonl import BadLineError, BatchRequest, Id, count_lines, parse_line, read_lines
 from .ledger import ErrorLog, Ledger
 from .results import MalformedAnswerError, make_error, make_result
 from .retry import MAX_FAILURES, Patience, Verdict, delay_s, judge
-from .slots import Slots
 from .tally import BatchState, Tally
 
-# Some more than the workers compute at once, so that none of them waits for us.
-_QUEUE_AHEAD = 1.25
-_UNKNOWN_CONCURRENCY = 32
-_LEAST_CONCURRENCY = 4
-_FIT_INTERVAL_S = 3.0
 _TICK_S = 1.0
 
 
@@ -104,13 +98,15 @@ class _Driver:
         self._options, self._ledger, self._errors = options, ledger, errors
         self._endpoint, self._tally = endpoint, tally
         self._patience = Patience(options.patience_s)
-        self._slots = Slots(options.concurrency or _LEAST_CONCURRENCY)
+        self._slots = Slots(options.concurrency or LEAST_CONCURRENCY)
 
     async def drive(self, progress: Callable[[BatchState], None]) -> None:
         """Send every line that has no result yet, and wait for all of them."""
         with _first_batch_error():
             async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(self._tick(progress)), group.create_task(self._fit_concurrency())]
+                aside = [group.create_task(self._tick(progress))]
+                if self._options.concurrency is None:
+                    aside.append(group.create_task(fit_to_workers(self._slots, self._endpoint)))
                 await self._send_all()
                 for task in aside:
                     task.cancel()
@@ -212,16 +208,6 @@ class _Driver:
             progress(self._tally.state())
             await asyncio.sleep(_TICK_S)
             await asyncio.to_thread(self._ledger.sync)
-
-    async def _fit_concurrency(self) -> None:
-        """Follow the workers as they come and go, unless the number was given or the endpoint does not tell."""
-        while self._options.concurrency is None:
-            with suppress(UnreachableError):
-                capacity = await self._endpoint.capacity()
-                if capacity is None:
-                    return self._slots.resize(_UNKNOWN_CONCURRENCY)
-                self._slots.resize(max(_LEAST_CONCURRENCY, math.ceil(capacity * _QUEUE_AHEAD)))
-            await asyncio.sleep(_FIT_INTERVAL_S)
 
 
 class _AgainError(Exception):

@@ -7,8 +7,7 @@ from ...core.files import encode_json
 from ...core.rundir import RunDirectory
 from ..terminal.console import stderr, stdout
 from ..terminal.table import text_table
-from .status import DeploymentView, WorkerView
-from .wait import until_ready
+from .status import DeploymentView, WorkerView, until_ready
 
 _COLOURS = {"ready": "green", "gone": "red", "failed": "red", "unreachable": "red", "draining": "magenta"}
 

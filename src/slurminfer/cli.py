@@ -38,7 +38,7 @@ def serve(
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
     from .jobs.launch.launchers import launcher_here
-    from .jobs.serve.command import start
+    from .jobs.serve.deployment import start
     from .jobs.serve.requests import dry_run as shown
     from .jobs.serve.spec import read_spec
     from .jobs.serve.views import print_submitted, wait_until_ready
@@ -88,9 +88,9 @@ def logs(
 def stop(name: Name) -> None:
     """End all jobs of a deployment."""
     from .core.rundir import RunDirectory
-    from .jobs.serve import wait
+    from .jobs.serve import deployment
 
-    count = wait.stop(RunDirectory.existing(name))
+    count = deployment.stop(RunDirectory.existing(name))
     typer.echo(f"'{name}' stopped: {count} jobs ended" if count else f"'{name}' was stopped already")
 
 
