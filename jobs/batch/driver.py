@@ -16,7 +16,8 @@ from ...core.errors import BatchError
 from ...core.sockets import allow_many_sockets
 from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
 from .endpoint import Endpoint, Reply, UnreachableError, model_names
-from .inputs.jsonl import BadLineError, BatchRequest, Id, count_lines, parse_line, read_lines
+from .inputs.reader import reader_of
+from .inputs.request import BadLine, BatchRequest, Id
 from .ledger import ErrorLog, Ledger
 from .results import MalformedAnswerError, make_error, make_result
 from .retry import MAX_FAILURES, Patience, Verdict, delay_s, judge
@@ -27,9 +28,9 @@ _TICK_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """What to do. See inputs/jsonl.py for what the input's lines may be."""
+    """What a batch reads and writes, where it sends its requests, and how."""
 
-    input: Path
+    input: Path  # in a format that inputs/reader.py knows
     output: Path
     endpoint: str  # http://HOST:PORT, with or without /v1
     key: str | None = None
@@ -69,7 +70,7 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
 
 async def _run(options: BatchOptions, ledger: Ledger, progress: Callable[[BatchState], None]) -> BatchSummary:
     errors = ErrorLog(options.output)
-    tally = Tally(await asyncio.to_thread(count_lines, options.input))
+    tally = Tally(await asyncio.to_thread(reader_of(options.input).count, options.input))
     endpoint = Endpoint(options.endpoint, options.key, options.locate)
     try:
         await _Driver(options, ledger, errors, endpoint, tally).drive(progress)
@@ -123,19 +124,17 @@ class _Driver:
     def _unfinished(self) -> Iterator[BatchRequest]:
         """The lines that are to be sent. Bad ones are reported, finished ones counted."""
         seen: set[Id] = set()
-        for number, line in read_lines(self._options.input):
-            try:
-                request = parse_line(number, line)
-                if request.id in seen:
-                    raise BadLineError(f"id {request.id!r} has occurred before", request.id)
-            except BadLineError as error:
-                self._fail(number, error.id, None, str(error))
-                continue
-            seen.add(request.id)
-            if request.id in self._ledger.finished:
-                self._tally.skip()
+        for request in reader_of(self._options.input).read(self._options.input):
+            if isinstance(request, BadLine):
+                self._fail(request.line, request.id, None, request.message)
+            elif request.id in seen:
+                self._fail(request.line, request.id, None, f"id {request.id!r} has occurred before")
             else:
-                yield request
+                seen.add(request.id)
+                if request.id in self._ledger.finished:
+                    self._tally.skip()
+                else:
+                    yield request
 
     async def _complete(self, request: BatchRequest, body: bytes) -> None:
         """Send one line until it has a result or an error."""
