@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from ..core.files import encode_json
 from ..core.paths import home
 from ..slurm.sandbox import DEFAULT_DIRECTORY, Sandbox, SandboxStatus, install
-
-_out = Console(highlight=False, soft_wrap=True)
+from .terminal.console import stdout
 
 
 def start(directory: Path | None, nodes: int, real_gpus: bool, install_packages: bool) -> None:
@@ -21,7 +18,7 @@ def start(directory: Path | None, nodes: int, real_gpus: bool, install_packages:
     sandbox.start()
     _print(sandbox.status())
     for name, value in sandbox.env().items():
-        _out.print(f"export {name}={value}")
+        stdout.print(f"export {name}={value}")
 
 
 def stop(directory: Path | None) -> None:
@@ -41,8 +38,8 @@ def status(directory: Path | None, as_json: bool) -> None:
 
 
 def _print(seen: SandboxStatus) -> None:
-    _out.print(f"sandbox {seen.state} in {seen.directory}, {seen.jobs} jobs")
+    stdout.print(f"sandbox {seen.state} in {seen.directory}, {seen.jobs} jobs")
     for daemon, runs in seen.daemons.items():
-        _out.print(f"  {daemon:<12} {'running' if runs else '[red]down[/red]'}")
+        stdout.print(f"  {daemon:<12} {'running' if runs else '[red]down[/red]'}")
     for node, state in seen.nodes.items():
-        _out.print(f"  {node:<12} {state}")
+        stdout.print(f"  {node:<12} {state}")

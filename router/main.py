@@ -21,7 +21,7 @@ from ..core.sockets import allow_many_sockets
 from .api.app import Api
 from .fleet.registry import Registry
 from .metrics import Metrics
-from .policies.table import POLICIES
+from .policies import POLICIES
 from .relay.failover import Relay
 from .relay.upstream import make_client
 

@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from slurminfer.core.files import write_atomic
 from slurminfer.jobs.evaluate.evaluate import evaluate
-from slurminfer.jobs.evaluate.task import EngineResult, EvaluateTask
+from slurminfer.jobs.evaluate.worker import EngineResult, EvaluateTask
 from slurminfer.nodes.native.perplexity import Perplexity
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.awq.calibration import calibration_tokens

@@ -1,7 +1,7 @@
 """`slurminfer batch`: where the endpoint comes from, and what a person sees of the batch."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,14 @@ from rich.console import Console
 from ...core.errors import UsageError
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_here
-from ..serve import console, wait
-from ..serve.command import start
+from ..serve.deployment import start, stop
 from ..serve.spec import read_spec
+from ..serve.views import print_submitted, wait_until_ready
+from ..terminal.console import stderr, stdout
+from ..terminal.progress import count_progress, time_left
 from .driver import BatchOptions, BatchSummary, run_batch
-from .progress import batch_progress
+from .tally import BatchState
 
-_out = Console(highlight=False, soft_wrap=True)
 _TERMINATED = 128 + signal.SIGTERM
 
 
@@ -59,6 +60,19 @@ def run(source: Path, output: Path, where: Where, **settings: Any) -> int:
 
 
 @contextmanager
+def batch_progress(console: Console = stderr) -> Iterator[Callable[[BatchState], None]]:
+    """Show how far a batch is, by what `run_batch` reports: lines settled, tokens/s, time left, lines failed."""
+    with count_progress("batch", console) as show:
+        yield lambda state: show(state.done + state.failed, state.total, _figures(state))
+
+
+def _figures(state: BatchState) -> str:
+    left = "" if state.left_s is None else time_left(state.left_s)
+    failed = f", {state.failed} failed" if state.failed else ""
+    return f"{state.tokens_per_s:,.0f} tokens/s{left}{failed}"
+
+
+@contextmanager
 def _endpoint(where: Where) -> Iterator[dict[str, Any]]:
     """The endpoint's part of the batch's options, for as long as the batch takes."""
     if where.endpoint is not None:
@@ -75,11 +89,11 @@ def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
     """The spec as a deployment that is ready, and stopped at the end whatever happens."""
     run = start(read_spec(spec_path), launcher_here(local))
     try:
-        console.print_submitted(run)
-        console.wait_until_ready(run)
+        print_submitted(run)
+        wait_until_ready(run)
         yield run
     finally:
-        wait.stop(run)
+        stop(run)
 
 
 def _of(run: RunDirectory) -> dict[str, Any]:
@@ -110,7 +124,7 @@ def _terminated_as_exit() -> Iterator[None]:
 def _print(summary: BatchSummary) -> None:
     rate = summary.tokens / summary.elapsed_s if summary.elapsed_s else 0.0
     earlier = f" ({summary.skipped} of them by an earlier run)" if summary.skipped else ""
-    _out.print(f"{summary.done} of {summary.total} lines done{earlier}: {summary.output}")
-    _out.print(f"{summary.tokens} tokens in {summary.elapsed_s:.1f} s, {rate:.1f} tokens/s")
+    stdout.print(f"{summary.done} of {summary.total} lines done{earlier}: {summary.output}")
+    stdout.print(f"{summary.tokens} tokens in {summary.elapsed_s:.1f} s, {rate:.1f} tokens/s")
     if summary.failed:
-        _out.print(f"[red]{summary.failed} lines failed[/red]: {summary.errors}")
+        stdout.print(f"[red]{summary.failed} lines failed[/red]: {summary.errors}")

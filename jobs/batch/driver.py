@@ -2,10 +2,9 @@
 
 import asyncio
 import itertools
-import math
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,23 @@ import uvloop
 
 from ...core.errors import BatchError
 from ...core.sockets import allow_many_sockets
+from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
 from .endpoint import Endpoint, Reply, UnreachableError, model_names
-from .inputs.jsonl import BadLineError, BatchRequest, Id, count_lines, parse_line, read_lines
+from .inputs.reader import reader_of
+from .inputs.request import BadLine, BatchRequest, Id
 from .ledger import ErrorLog, Ledger
 from .results import MalformedAnswerError, make_error, make_result
 from .retry import MAX_FAILURES, Patience, Verdict, delay_s, judge
-from .slots import Slots
 from .tally import BatchState, Tally
 
-# Some more than the workers compute at once, so that none of them waits for us.
-_QUEUE_AHEAD = 1.25
-_UNKNOWN_CONCURRENCY = 32
-_LEAST_CONCURRENCY = 4
-_FIT_INTERVAL_S = 3.0
 _TICK_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """What to do. See inputs/jsonl.py for what the input's lines may be."""
+    """What a batch reads and writes, where it sends its requests, and how."""
 
-    input: Path
+    input: Path  # in a format that inputs/reader.py knows
     output: Path
     endpoint: str  # http://HOST:PORT, with or without /v1
     key: str | None = None
@@ -75,7 +70,7 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
 
 async def _run(options: BatchOptions, ledger: Ledger, progress: Callable[[BatchState], None]) -> BatchSummary:
     errors = ErrorLog(options.output)
-    tally = Tally(await asyncio.to_thread(count_lines, options.input))
+    tally = Tally(await asyncio.to_thread(reader_of(options.input).count, options.input))
     endpoint = Endpoint(options.endpoint, options.key, options.locate)
     try:
         await _Driver(options, ledger, errors, endpoint, tally).drive(progress)
@@ -104,13 +99,15 @@ class _Driver:
         self._options, self._ledger, self._errors = options, ledger, errors
         self._endpoint, self._tally = endpoint, tally
         self._patience = Patience(options.patience_s)
-        self._slots = Slots(options.concurrency or _LEAST_CONCURRENCY)
+        self._slots = Slots(options.concurrency or LEAST_CONCURRENCY)
 
     async def drive(self, progress: Callable[[BatchState], None]) -> None:
         """Send every line that has no result yet, and wait for all of them."""
         with _first_batch_error():
             async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(self._tick(progress)), group.create_task(self._fit_concurrency())]
+                aside = [group.create_task(self._tick(progress))]
+                if self._options.concurrency is None:
+                    aside.append(group.create_task(fit_to_workers(self._slots, self._endpoint)))
                 await self._send_all()
                 for task in aside:
                     task.cancel()
@@ -127,19 +124,17 @@ class _Driver:
     def _unfinished(self) -> Iterator[BatchRequest]:
         """The lines that are to be sent. Bad ones are reported, finished ones counted."""
         seen: set[Id] = set()
-        for number, line in read_lines(self._options.input):
-            try:
-                request = parse_line(number, line)
-                if request.id in seen:
-                    raise BadLineError(f"id {request.id!r} has occurred before", request.id)
-            except BadLineError as error:
-                self._fail(number, error.id, None, str(error))
-                continue
-            seen.add(request.id)
-            if request.id in self._ledger.finished:
-                self._tally.skip()
+        for request in reader_of(self._options.input).read(self._options.input):
+            if isinstance(request, BadLine):
+                self._fail(request.line, request.id, None, request.message)
+            elif request.id in seen:
+                self._fail(request.line, request.id, None, f"id {request.id!r} has occurred before")
             else:
-                yield request
+                seen.add(request.id)
+                if request.id in self._ledger.finished:
+                    self._tally.skip()
+                else:
+                    yield request
 
     async def _complete(self, request: BatchRequest, body: bytes) -> None:
         """Send one line until it has a result or an error."""
@@ -212,16 +207,6 @@ class _Driver:
             progress(self._tally.state())
             await asyncio.sleep(_TICK_S)
             await asyncio.to_thread(self._ledger.sync)
-
-    async def _fit_concurrency(self) -> None:
-        """Follow the workers as they come and go, unless the number was given or the endpoint does not tell."""
-        while self._options.concurrency is None:
-            with suppress(UnreachableError):
-                capacity = await self._endpoint.capacity()
-                if capacity is None:
-                    return self._slots.resize(_UNKNOWN_CONCURRENCY)
-                self._slots.resize(max(_LEAST_CONCURRENCY, math.ceil(capacity * _QUEUE_AHEAD)))
-            await asyncio.sleep(_FIT_INTERVAL_S)
 
 
 class _AgainError(Exception):

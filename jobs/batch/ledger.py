@@ -10,7 +10,7 @@ import msgspec
 
 from ...core.errors import BatchError
 from ...core.locks import Lock, try_lock
-from .inputs.jsonl import Id
+from .inputs.request import Id
 from .results import RESULT_START, id_of
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from .inputs.jsonl import BatchRequest, Id
+from .inputs.request import BatchRequest, Id
 
 # How every result's line begins: what a driver that was killed left of one can be told from anybody else's text.
 RESULT_START = b'{"id":'

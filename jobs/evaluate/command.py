@@ -6,14 +6,14 @@ measured by workers (measure.py, worker.py); what they found (evaluation.py) bec
 """
 
 from ...quant.models import resolve
-from ..serve import console
+from ..terminal.progress import model_progress
 from .evaluate import DEFAULT_TEXT, DEFAULT_WINDOWS, evaluate
 from .table import print_evaluation
 
 
 def run(quantized: str, original: str, text: str | None, windows: int | None, as_json: bool) -> None:
     """Measure and print. Raises UsageError, ModelError, EngineError."""
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         directories = [resolve(name, progress) for name in (original, quantized)]
         evaluation = evaluate(
             *directories, text=text or DEFAULT_TEXT, windows=windows or DEFAULT_WINDOWS, progress=progress

@@ -10,8 +10,8 @@ from ...quant.progress import Progress
 from ..measuring import run_worker
 from .evaluation import BATCHES, Figures
 from .sample import Sample
-from .task import EngineResult, EvaluateTask
 from .variants import VARIANTS, Variant
+from .worker import EngineResult, EvaluateTask
 
 _GIB = 1 << 30
 _WORKER = "slurminfer.jobs.evaluate.worker"

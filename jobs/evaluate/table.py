@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from ...core.files import encode_json
 from ..plots import INSTALL, can_draw
+from ..terminal.console import stderr, stdout
+from ..terminal.table import figures_table
 from .evaluation import BATCHES, EXACT_ORIGINAL, PAGE, QUANTIZED, Evaluation, Figures
 
-_out = Console(highlight=False, soft_wrap=True)
 _MIB = 1 << 20
 _COLUMNS = ("", "ppl", "change", *(f"batch {batch}" for batch in BATCHES), "prefill", "weights", "KV/GiB")
 
@@ -19,27 +17,25 @@ def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
     if as_json:
         print(encode_json(evaluation), end="")
         if not can_draw():
-            Console(stderr=True, soft_wrap=True).print(_page(evaluation), markup=False, highlight=False)
+            stderr.print(_page(evaluation), markup=False, soft_wrap=True)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in _COLUMNS:
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    table = figures_table(*_COLUMNS, tight=True)
     for figures in evaluation.variants:
         table.add_row(*_cells(figures))
-    _out.print(table)
+    stdout.print(table)
     served, text = evaluation.variant(QUANTIZED).dtype, Path(evaluation.text).name
-    _out.print(
+    stdout.print(
         f"ppl: perplexity on {evaluation.windows} windows of {evaluation.window} tokens of {text}; batch and prefill: "
         f"tokens/s; weights: MiB of memory; KV/GiB: tokens that fit; computed in {served} where it does not say",
         style="dim",
         markup=False,
     )
-    _out.print(
+    stdout.print(
         f"[bold]{evaluation.size_ratio:.2f} x smaller[/bold] on disk, perplexity "
         f"[bold]{percent(evaluation.perplexity_change)}[/bold], decodes [bold]{evaluation.speedup(1):.2f} x[/bold] as "
         f"fast at batch 1 and {evaluation.speedup(16):.2f} x at batch 16"
     )
-    _out.print(_page(evaluation), markup=False)
+    stdout.print(_page(evaluation), markup=False)
 
 
 def _page(evaluation: Evaluation) -> str:

@@ -5,14 +5,39 @@ Every engine is a process of its own, so that peak memory is that engine's and n
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ...core.machine.readings import peak_bytes, resident_bytes
-from ...nodes.native.timing import LONGEST, measure_speed
+from ...nodes.native.timing import LONGEST, StepTimes, measure_speed
 from ..measuring import work
-from .task import EngineResult, EvaluateTask
 
 _GIB = 1 << 30
 _KV_CACHE_GIB = 1
+
+
+class EvaluateTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What to load and what to measure."""
+
+    model: str
+    options: dict[str, Any]  # further EngineOptions, by name
+    tokens: tuple[int, ...]
+    bos_id: int | None
+    window: int
+    chunk: int | None  # tokens in a step of the perplexity; None: leave perplexity out
+    batches: tuple[int, ...]
+
+
+class EngineResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one engine did."""
+
+    dtype: str  # computed in
+    losses: tuple[float, ...]  # see Perplexity; empty without it
+    times: StepTimes
+    weights_bytes: int  # memory that loading took
+    peak_bytes: int
+    kv_bytes_per_token: int
 
 
 def measure(task: EvaluateTask) -> EngineResult:

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from rich.console import Console
-
 from ...core.errors import ModelError, UsageError
 from ...core.spec import load_job
 from ...quant.awq.export import REPORT
@@ -14,10 +12,9 @@ from ...quant.awq.options import AwqOptions, Device
 from ...quant.checkpoint.config import stored_bytes
 from ...quant.models import resolve
 from ..launch.launchers import launcher_named
-from ..serve import console
+from ..terminal.console import stdout
+from ..terminal.progress import model_progress
 from .job import Backend, QuantizeEntry, follow, part_here, request, run, submit
-
-_out = Console(highlight=False, soft_wrap=True)
 
 
 def quantize(
@@ -47,14 +44,14 @@ def quantize(
         return
     if entry.out.exists():
         raise ModelError(f"{entry.out} exists already: remove it, or choose another name")
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         entry = replace(entry, model=resolve(model, progress))
         if spec_path is None:
             run(entry, part_here(), progress)
         else:
             launcher = launcher_named("slurm")
             job_id = submit(entry, load_job(spec_path), launcher)
-            _out.print(f"job {job_id}; it goes on if this command is ended, and the same command follows it again")
+            stdout.print(f"job {job_id}; it goes on if this command is ended, and the same command follows it again")
             follow(job_id, entry, launcher, progress)
     if part_here().index == 0:
         _print_result(entry)
@@ -74,11 +71,11 @@ def _one_of(name: str, value: str, valid: tuple[str, ...]) -> str:
 
 def _print_result(entry: QuantizeEntry) -> None:
     before, after = (_megabytes(directory) for directory in (entry.model, entry.out))
-    _out.print(f"{entry.out}: {after:.0f} MB, was {before:.0f} MB")
+    stdout.print(f"{entry.out}: {after:.0f} MB, was {before:.0f} MB")
     if (entry.out / REPORT).exists():
-        _out.print(f"errors by layer  {entry.out / REPORT}")
+        stdout.print(f"errors by layer  {entry.out / REPORT}")
     if entry.evaluate_on is None:
-        _out.print(f"look at it with  slurminfer evaluate {entry.out} --against {entry.model}")
+        stdout.print(f"look at it with  slurminfer evaluate {entry.out} --against {entry.model}")
         return
     from ..evaluate.evaluation import read_evaluation
     from ..evaluate.table import print_evaluation

@@ -38,9 +38,9 @@ class QuantizeEntry(RequeueableEntry):
 
     def __call__(self) -> None:
         """Raises ModelError, EngineError, CommandError."""
-        from ..serve import console
+        from ..terminal.progress import model_progress
 
-        with console.model_progress() as progress:
+        with model_progress() as progress:
             run(self, part_here(), progress)
 
     def argv(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""From a spec whose models are found to submitted jobs: all of them, or none."""
+"""Starting and stopping a deployment: either all of its jobs are submitted, or none."""
 
 import os
 import socket
@@ -7,13 +7,29 @@ import time
 import msgspec
 import psutil
 
-from ...core.errors import RunActiveError
+from ...core.errors import RunActiveError, SlurminferError
 from ...core.job import Launcher
 from ...core.records import DeploymentRecord, JobRecord
 from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec
 from ..launch.launchers import launcher_named
+from ..terminal.progress import model_progress
 from .requests import ROUTER, requests
+from .spec import with_models_found
+
+_STOP_PATIENCE_S = 60.0
+# An agent lets requests in flight finish for 20 s after SIGTERM, then gives its engine 5 s.
+_GRACE_S = 30.0
+
+
+def start(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
+    """Find the models of a spec, showing how far that is, and submit its jobs: all of them, or none.
+
+    Raises ModelError, RunActiveError if a living deployment has the name, and whatever the launcher refuses.
+    """
+    with model_progress() as progress:
+        found = with_models_found(spec, progress)
+    return submit(found, launcher)
 
 
 def submit(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
@@ -37,6 +53,29 @@ def submit(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
         run.clear()
         raise
     return run
+
+
+def stop(run: RunDirectory) -> int:
+    """End all jobs of a deployment and forget them; how many there were. Stopping what is stopped is no error.
+
+    Raises SlurminferError if jobs are still there after a minute.
+    """
+    deployment = run.read_deployment()
+    if deployment is None:
+        return 0
+    launcher = launcher_named(deployment.launcher)
+    ids = [job.id for job in deployment.jobs]
+    launcher.cancel(ids)
+    started = time.monotonic()
+    while left := [job for job, status in launcher.observe(ids).items() if status.phase.is_living]:
+        waited = time.monotonic() - started
+        if waited > _GRACE_S:
+            launcher.kill(left)
+        if waited > _STOP_PATIENCE_S:
+            raise SlurminferError(f"jobs {', '.join(left)} have not ended {_STOP_PATIENCE_S:g} s after being cancelled")
+        time.sleep(0.3)
+    run.clear()
+    return len(ids)
 
 
 def _claim(run: RunDirectory, launcher: Launcher) -> DeploymentRecord:

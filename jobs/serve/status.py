@@ -1,10 +1,12 @@
 """The truth about a deployment, put together from the scheduler, the run directory and the router."""
 
 import time
+from collections.abc import Callable
 
 import httpx
 import msgspec
 
+from ...core.errors import EngineError
 from ...core.job import JobPhase, JobStatus
 from ...core.logs import PLAIN, root_cause, tail
 from ...core.records import JobRecord, RouterRecord, WorkerRecord, WorkerState
@@ -14,6 +16,7 @@ from ..launch.launchers import launcher_named
 from .requests import ROUTER
 
 _ROUTER_ANSWERS_S = 3.0
+_LOOK_EVERY_S = 1.0
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,21 @@ def look(run: RunDirectory) -> DeploymentView:
     if router_job is None:
         return DeploymentView(name=name, state="starting", workers=workers, reason="serve is still submitting")
     return _deployment_view(run, router_job, statuses[router_job.id], router, live, workers)
+
+
+def until_ready(run: RunDirectory, on_look: Callable[[DeploymentView], None]) -> DeploymentView:
+    """Look until the endpoint answers and every worker whose job runs is ready; pending ones are not waited for.
+
+    Raises EngineError with the root cause where the deployment fails before that. Waits as long as Slurm's queue does.
+    """
+    while True:
+        view = look(run)
+        on_look(view)
+        if view.state in ("failed", "stopped"):
+            raise EngineError(f"deployment '{view.name}' {view.state}: {view.reason or 'it was stopped'}")
+        if view.state == "ready" and not any(worker.state == "starting" for worker in view.workers):
+            return view
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _deployment_view(

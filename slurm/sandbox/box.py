@@ -4,15 +4,14 @@ Every machine, be it a compute node or the head node with munge, database, slurm
 address, /etc/hosts and processes. Partitions: `cpu` (default), `gpu`, and `low`, which gives way to `high`.
 """
 
-import fcntl
 import os
 import pwd
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +21,7 @@ from ...core import process
 from ...core.errors import CommandError, SlurmError
 from . import config, expose, machine, processes, system
 from .layout import HEAD, MAX_NODES, Layout, free_layout
-from .prepare import prepare, read_layout
+from .prepare import make_database, prepare, read_layout
 
 DEFAULT_DIRECTORY = Path("/var/tmp/slurminfer-sandbox")
 _START_TIMEOUT_S = 60.0
@@ -72,9 +71,12 @@ class Sandbox:
             if self.status().state == "running":
                 raise SlurmError(f"a sandbox runs in {self.directory} already")
             self._sweep()
-            layout = free_layout(self.directory, self.nodes, gpus)
+            covers = expose.plan(self.expose)
+            make_database(self.directory)
             try:
-                self._bring_up(layout)
+                with system.machine_lock():
+                    self._bring_up(free_layout(self.directory, self.nodes, gpus), covers)
+                self._add_account()
             except BaseException:
                 self._sweep()
                 raise
@@ -164,13 +166,16 @@ class Sandbox:
             self._ask("sacctmgr", "-i", "add", "user", name, f"account={_ACCOUNT}")
         return account
 
-    def _bring_up(self, layout: Layout) -> None:
-        prepare(layout, self.expose)
+    def _bring_up(self, layout: Layout, covers: Sequence[expose.Cover]) -> None:
+        prepare(layout, covers)
         self._start_machine(layout, HEAD, config.head_services(layout))
         _wait(lambda: self._answers(layout), f"the head node did not start: see {layout.log}")
         for name in layout.node_names:
             self._start_node(layout, name)
         _wait(lambda: self._in_service(layout.node_names), f"not all nodes came up: see {layout.log}")
+
+    def _add_account(self) -> None:
+        """The account that users of the sandbox have, with root as its first."""
         if not self._ask("sacctmgr", "-n", "show", "account", _ACCOUNT).strip():
             self._ask("sacctmgr", "-i", "add", "account", _ACCOUNT)
             self._ask("sacctmgr", "-i", "add", "user", "root", f"account={_ACCOUNT}")
@@ -249,11 +254,9 @@ class Sandbox:
         if closed:
             raise SlurmError(f"the sandbox cannot live in {self.directory}: ordinary users cannot enter {closed}")
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.directory / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        """Against other processes that start or stop the same sandbox."""
+        return system.locked(self.directory / "lock")
 
 
 def _node_word(commands: set[str] | None, word: str | None) -> str:

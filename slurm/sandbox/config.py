@@ -198,6 +198,7 @@ def _mariadbd(layout: Layout) -> list[str]:
         "--user=root",
         "--skip-networking",
         f"--datadir={layout.database}",
+        f"--tmpdir={layout.tmp}",
         f"--socket={layout.database_socket}",
         f"--pid-file={layout.run}/mariadbd.pid",
         f"--log-error={layout.log}/mariadbd.log",

@@ -42,6 +42,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.directory, "db")
 
     @property
+    def tmp(self) -> Path:
+        """Where the database keeps its temporary files."""
+        return Path(self.directory, "tmp")
+
+    @property
     def slurm_conf(self) -> Path:
         return self.etc / "slurm.conf"
 

@@ -13,16 +13,11 @@ from . import config, expose, system
 from .layout import Layout
 
 _OPEN_FOLDERS = ("etc", "run", "log", "spool", "dev", "stash")
-_CLOSED_FOLDERS = ("state", "db")
+_CLOSED_FOLDERS = ("state", "db", "tmp")
 
 
-def prepare(layout: Layout, exposed: Sequence[Path]) -> None:
-    """Folders, configuration, key, GPU devices and an empty database. Raises SlurmError, CommandError."""
-    covers = expose.plan(exposed)
-    for folder in (*_OPEN_FOLDERS, *_CLOSED_FOLDERS):
-        path = Path(layout.directory, folder)
-        path.mkdir(exist_ok=True)
-        path.chmod(0o700 if folder in _CLOSED_FOLDERS else 0o755)
+def prepare(layout: Layout, covers: Sequence[expose.Cover]) -> None:
+    """Write configuration, key and GPU devices into the folders that `make_database` has made."""
     _write(layout.etc / "slurm.conf", config.slurm_conf(layout))
     _write(layout.etc / "slurmdbd.conf", config.slurmdbd_conf(layout), mode=0o600)  # slurmdbd insists
     _write(layout.etc / "gres.conf", config.gres_conf(layout))
@@ -32,13 +27,31 @@ def prepare(layout: Layout, exposed: Sequence[Path]) -> None:
     _write(layout.file, msgspec.json.encode(layout).decode())
     _write_key(layout.munge_key)
     _make_gpus(layout)
-    _make_database(layout)
+
+
+def make_database(directory: Path) -> None:
+    """Make the folders of a sandbox, and an empty database in them, which takes seconds. Raises CommandError."""
+    for folder in (*_OPEN_FOLDERS, *_CLOSED_FOLDERS):
+        path = directory / folder
+        path.mkdir(exist_ok=True)
+        path.chmod(0o700 if folder in _CLOSED_FOLDERS else 0o755)
+    layout = _layout_of_files(directory)
+    if (layout.database / "mysql").exists():
+        return
+    options = ["--no-defaults", "--user=root", f"--datadir={layout.database}", f"--tmpdir={layout.tmp}"]
+    login = ["--skip-test-db", "--auth-root-authentication-method=socket", "--auth-root-socket-user=root"]
+    process.run(["mariadb-install-db", *options, *login], env={"PATH": system.PATH, "TMPDIR": str(layout.tmp)})
 
 
 def read_layout(directory: Path) -> Layout | None:
-    """The layout that was prepared last in `directory`."""
-    path = Layout(directory=str(directory), nodes=0, slot=0).file
+    """The layout that was prepared last in `directory`; None if none was."""
+    path = _layout_of_files(directory).file
     return msgspec.json.decode(path.read_bytes(), type=Layout) if path.exists() else None
+
+
+def _layout_of_files(directory: Path) -> Layout:
+    """Where the files in `directory` are, which is the same for every number of nodes and every slot."""
+    return Layout(directory=str(directory), nodes=0, slot=0)
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -56,11 +69,3 @@ def _make_gpus(layout: Layout) -> None:
     for path in map(Path, layout.pretended_gpus):
         if not path.exists():
             os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
-
-
-def _make_database(layout: Layout) -> None:
-    if (layout.database / "mysql").exists():
-        return
-    options = ["--no-defaults", "--user=root", f"--datadir={layout.database}", "--skip-test-db"]
-    login = ["--auth-root-authentication-method=socket", "--auth-root-socket-user=root"]
-    process.run(["mariadb-install-db", *options, *login], env={"PATH": system.PATH})

@@ -1,13 +1,16 @@
-"""What the sandbox needs of the machine: root, Debian's packages, and users."""
+"""What the sandbox needs of the machine: root, Debian's packages, users, and locks between processes."""
 
 import os
 import pwd
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from ...core import process
 from ...core.errors import SlurmError
+from ...core.locks import Lock, wait_lock
 from ...core.machine.readings import DEVICES, device_files
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "mariadb-server", "munge")
@@ -15,6 +18,7 @@ INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _COMMANDS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "mariadbd", "munged", "unshare", "setpriv")
 _DEVICES = DEVICES
+_MACHINE_LOCK = Path("/run/slurminfer-sandbox.lock")
 _POLICY = Path("/usr/sbin/policy-rc.d")  # invoke-rc.d(8): exit code 101 forbids a service to start
 
 
@@ -55,12 +59,27 @@ def gpus() -> list[str]:
 
 
 def create_user(name: str) -> pwd.struct_passwd:
-    """The system user `name` with a home directory, made if there is none."""
-    try:
-        return pwd.getpwnam(name)
-    except KeyError:
-        process.run(["useradd", "--create-home", "--shell", "/bin/bash", name], env={"PATH": PATH})
-        return pwd.getpwnam(name)
+    """The system user `name` with a home directory, made if there is none. Raises CommandError."""
+    with machine_lock():  # useradd gives up at once where another one works on /etc/passwd
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            process.run(["useradd", "--create-home", "--shell", "/bin/bash", name], env={"PATH": PATH})
+            return pwd.getpwnam(name)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, once nobody else does. Raises SlurmError on a filesystem without locks."""
+    with path.open("a") as file:
+        if wait_lock(file) is Lock.UNSUPPORTED:
+            raise SlurmError(f"cannot lock {path}: expected a filesystem with flock(2)")
+        yield
+
+
+def machine_lock() -> AbstractContextManager[None]:
+    """Hold what all sandboxes of this machine share: its ports, from the choice until daemons listen, and its users."""
+    return locked(_MACHINE_LOCK)
 
 
 def _forbid_services() -> bool:

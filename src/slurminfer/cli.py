@@ -48,10 +48,10 @@ def serve(
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
     from .jobs.launch.launchers import launcher_here
-    from .jobs.serve import console
-    from .jobs.serve.command import start
+    from .jobs.serve.deployment import start
     from .jobs.serve.requests import dry_run as shown
     from .jobs.serve.spec import read_spec
+    from .jobs.serve.views import print_submitted, wait_until_ready
 
     spec = read_spec(spec_path, name)
     launcher = launcher_here(local)
@@ -59,9 +59,9 @@ def serve(
         typer.echo(shown(spec, launcher), nl=False)
         return
     run = start(spec, launcher)
-    console.print_submitted(run)
+    print_submitted(run)
     if wait:
-        console.wait_until_ready(run)
+        wait_until_ready(run)
 
 
 @app.command()
@@ -71,11 +71,11 @@ def status(
 ) -> None:
     """Show the current state of deployments, their jobs and their workers."""
     from .core.rundir import RunDirectory, known_names
-    from .jobs.serve import console
     from .jobs.serve.status import look
+    from .jobs.serve.views import print_views
 
     names = [name] if name else known_names()
-    console.print_views([look(RunDirectory.existing(each)) for each in names], as_json)
+    print_views([look(RunDirectory.existing(each)) for each in names], as_json)
 
 
 @app.command()
@@ -100,9 +100,9 @@ def logs(
 def stop(name: Name) -> None:
     """End all jobs of a deployment."""
     from .core.rundir import RunDirectory
-    from .jobs.serve import wait
+    from .jobs.serve import deployment
 
-    count = wait.stop(RunDirectory.existing(name))
+    count = deployment.stop(RunDirectory.existing(name))
     typer.echo(f"'{name}' stopped: {count} jobs ended" if count else f"'{name}' was stopped already")
 
 
@@ -294,10 +294,10 @@ def models_fetch(
     ] = False,
 ) -> None:
     """Fetch a model into the cache, so that jobs find it there. A GGUF file is converted."""
-    from .jobs.serve import console
+    from .jobs.terminal.progress import model_progress
     from .quant.models import resolve
 
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         directory = resolve(name, progress, "gguf" if keep_quantized else None)
     typer.echo(directory)
 
@@ -305,10 +305,10 @@ def models_fetch(
 @texts_app.command("fetch")
 def texts_fetch(names: Annotated[list[str], typer.Argument(help="texts to fetch: c4, wiki, tiny")]) -> None:
     """Fetch texts into the cache, so that jobs without internet find them there."""
-    from .jobs.serve import console
+    from .jobs.terminal.progress import model_progress
     from .quant import texts
 
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         for name in names:
             texts.fetch(name, progress)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from slurminfer.core.errors import SlurmError
+from slurminfer.core.locks import Lock, try_lock
 from slurminfer.slurm.sandbox import Sandbox, config, processes
 from slurminfer.slurm.sandbox.layout import Layout, free_layout
-from slurminfer.slurm.sandbox.system import gpus, require_packages, require_root
+from slurminfer.slurm.sandbox.system import gpus, locked, require_packages, require_root
 
 from .conftest import wait_until
 
@@ -97,6 +98,19 @@ def test_a_directory_below_a_closed_one_is_refused(tmp_path):
         Sandbox(tmp_path / "box").start()
 
 
+def test_a_lock_keeps_others_out_until_it_is_released(tmp_path):
+    with locked(tmp_path / "lock"), (tmp_path / "lock").open() as other:
+        assert try_lock(other) is Lock.BUSY
+    with (tmp_path / "lock").open() as other:
+        assert try_lock(other) is Lock.HELD
+
+
+def test_a_filesystem_without_locks_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("slurminfer.slurm.sandbox.system.wait_lock", lambda file: Lock.UNSUPPORTED)
+    with pytest.raises(SlurmError, match=r"cannot lock .*/lock: expected a filesystem with flock"):
+        locked(tmp_path / "lock").__enter__()
+
+
 @pytest.mark.slurm
 @pytest.mark.parametrize("nodes", [0, 49])
 def test_an_impossible_number_of_nodes_is_refused(sandbox_directory, nodes):
@@ -149,6 +163,27 @@ def test_two_sandboxes_live_side_by_side_and_stop_without_a_trace(sandbox, other
     other.stop()
     assert [pid for pid in pids if processes.is_alive(pid)] == []
     assert (other.status().state, sandbox.status().state) == ("stopped", "running")
+
+
+@pytest.fixture
+def rivals(sandbox_directory):
+    """Two sandboxes, not started, that would choose the same ports."""
+    first = Sandbox(sandbox_directory / "rival", nodes=1)
+    wanted = free_layout(first.directory, 1).slot
+    names = (sandbox_directory / f"rival-{index}" for index in range(10_000))
+    second = Sandbox(next(name for name in names if free_layout(name, 1).slot == wanted), nodes=1)
+    yield first, second
+    for box in (first, second):
+        box.stop()
+
+
+def test_two_sandboxes_start_at_once(rivals, sandbox_directory):
+    command = [sys.executable, "-m", "slurminfer", "sandbox", "start", "--nodes", "1", "--dir"]
+    env = {**os.environ, "SLURMINFER_HOME": str(sandbox_directory / "home")}
+    started = [subprocess.Popen([*command, str(box.directory)], env=env, stdout=subprocess.DEVNULL) for box in rivals]
+    assert [process.wait(120) for process in started] == [0, 0]
+    assert [box.run_as("root", ["srun", "hostname"]).stdout for box in rivals] == ["n1\n", "n1\n"]
+    assert len({(box.directory / "etc/slurm.conf").read_text().split("SlurmctldPort=")[1][:5] for box in rivals}) == 2
 
 
 @pytest.mark.slurm

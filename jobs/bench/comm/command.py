@@ -7,7 +7,7 @@ ranks (ranks.py), which meet (group.py) and measure (worker.py); lines through t
 import sys
 
 from ....core.site.store import encode_comm, write_comm
-from ...serve import console
+from ...terminal.progress import model_progress
 from . import job
 from .table import print_comm
 from .where import Asked, choose
@@ -17,7 +17,7 @@ def run(asked: Asked, sizes: str | None, backend: str, seconds: float, timeout_s
     """Measure, keep the profile and print it. Raises UsageError, SpecError, SlurmError, CommunicationError."""
     where = choose(asked)
     task = job.task(where, job.sizes(sizes or job.SIZES), backend, seconds, timeout_s)
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         found = job.bench(where, task, progress)
     kept = write_comm(found)
     if as_json:

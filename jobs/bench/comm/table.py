@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from ....core.site.communication import CommProfile
+from ...terminal.console import stdout
+from ...terminal.table import figures_table
 
-_out = Console(highlight=False, soft_wrap=True)
 _NAMES = {"all_reduce": "all-reduce", "all_gather": "all-gather", "send_recv": "send/recv"}
 _UNITS = (("MiB", 1 << 20), ("KiB", 1 << 10))
 
 
 def print_comm(profile: CommProfile, kept: Path) -> None:
     """Times beside the lines through them, then the lines; `kept` is the profile's file."""
-    _out.print(describe(profile), markup=False)
-    _out.print(_times(profile))
-    _out.print(_lines(profile))
-    _out.print(f"kept in {kept}", markup=False)
+    stdout.print(describe(profile), markup=False)
+    stdout.print(_times(profile))
+    stdout.print(_lines(profile))
+    stdout.print(f"kept in {kept}", markup=False)
 
 
 def describe(profile: CommProfile) -> str:
@@ -32,7 +32,7 @@ def describe(profile: CommProfile) -> str:
 
 
 def _times(profile: CommProfile) -> Table:
-    table = _table("", "bytes", "µs", "GB/s", "by the line, µs")
+    table = figures_table("", "bytes", "µs", "GB/s", "by the line, µs")
     for measured in profile.operations:
         for index, point in enumerate(measured.points):
             name = "" if index else _NAMES[measured.operation]
@@ -43,18 +43,11 @@ def _times(profile: CommProfile) -> Table:
 
 
 def _lines(profile: CommProfile) -> Table:
-    table = _table("t = α + β·bytes", "α, µs", "1/β, GB/s", "ring step α, µs", "1/β, GB/s", "error", "worst")
+    table = figures_table("t = α + β·bytes", "α, µs", "1/β, GB/s", "ring step α, µs", "1/β, GB/s", "error", "worst")
     for fit in profile.operations:
         step = _us(fit.step_alpha_s), _speed(fit.step_beta_s_per_byte)
         errors = f"{fit.error:.0%}", f"{fit.worst_error:.0%}"
         table.add_row(_NAMES[fit.operation], _us(fit.alpha_s), _speed(fit.beta_s_per_byte), *step, *errors)
-    return table
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for index, name in enumerate(names):
-        table.add_column(name, justify="right" if index else "left")
     return table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ....core.files import encode_json, write_atomic
 from ....quant.models import resolve
 from ... import plots
-from ...serve import console
+from ...terminal.progress import model_progress
 from .job import bench, numbers
 from .results import EngineBench
 from .table import print_bench
@@ -36,7 +36,7 @@ def run(
     """
     if page is not None:
         plots.require_matplotlib("--page")
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         given = {name: value for name, value in options.items() if value is not None}
         if "draft_model" in given:
             given["draft_model"] = str(resolve(given["draft_model"], progress))

@@ -16,7 +16,7 @@ from ....nodes.native.timing import Pace
 from ....quant.progress import Progress, silent
 from ...measuring import run_worker
 from .results import EngineBench, Measured
-from .task import PACE, BenchTask
+from .worker import PACE, BenchTask
 
 BATCHES, CONTEXTS, PREFILLS = (1, 8, 64), (128, 1024), (512, 2048)
 REQUESTS, PROMPT, ANSWER = 32, 128, 64

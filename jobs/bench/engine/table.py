@@ -2,22 +2,22 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from ...terminal.console import stdout
+from ...terminal.table import figures_table
 from .results import EngineBench, Load, quantile
 
 _MIB = 1 << 20
-_out = Console(highlight=False, soft_wrap=True)
 
 
 def print_bench(found: EngineBench) -> None:
     """Speeds as a table, then latency, memory and bandwidth in two lines."""
     seen = found.measured
-    _out.print(f"[bold]{found.model}[/bold] on {found.described}", markup=True)
-    _out.print(_speeds(found))
-    _out.print(_latencies(seen.load), markup=False)
-    _out.print(
+    stdout.print(f"[bold]{found.model}[/bold] on {found.described}", markup=True)
+    stdout.print(_speeds(found))
+    stdout.print(_latencies(seen.load), markup=False)
+    stdout.print(
         f"loaded in {seen.load_s:.1f} s; memory at its peak {seen.peak_bytes / _MIB:.0f} MiB; a token takes "
         f"{seen.kv_bytes_per_token} bytes of KV cache; {seen.bandwidth / 1e9:.1f} GB/s of memory",
         markup=False,
@@ -25,9 +25,7 @@ def print_bench(found: EngineBench) -> None:
 
 
 def _speeds(found: EngineBench) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "tokens/s", "ms a step", "of memory bandwidth"):
-        table.add_column(name, justify="right" if name else "left")
+    table = figures_table("", "tokens/s", "ms a step", "of memory bandwidth")
     for point in found.measured.decode:
         share = f"{found.roofline(point):.0%}" if found.measured.weight_bytes else ""
         name = f"decode, batch {point.batch}, context {point.context}"

@@ -12,17 +12,36 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ....core.errors import EngineError
 from ....core.machine.readings import peak_bytes
 from ....nodes.native.timing import Pace, Prompts, decode_steps, greedy_requests, memory_bandwidth, prefill_seconds
 from ...measuring import work
 from .results import Decode, Load, Measured, Prefill
-from .task import PREFILL_REPEATS, BenchTask
 
 if TYPE_CHECKING:  # imports torch, whose time is part of loading
     from ....nodes.native.engine.core import EngineCore
+
+PACE = Pace(steps=32, fewest=6, seconds=6.0)
+_PREFILL_REPEATS = 3
+
+
+class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine to load, and the points to measure."""
+
+    options: dict[str, Any]  # EngineOptions by name; paths as text
+    tokens: tuple[int, ...]  # a text, which prompts are pieces of
+    batches: tuple[int, ...]
+    contexts: tuple[int, ...]
+    prefills: tuple[int, ...]
+    rate: float | None  # requests/s; None: half of what the engine can answer
+    requests: int
+    prompt: int
+    answer: int
+    pace: Pace = PACE  # of each batch and context
 
 
 def measure(task: BenchTask) -> Measured:
@@ -73,7 +92,7 @@ def _decode(core: "EngineCore", prompts: Prompts, batch: int, context: int, pace
 
 
 def _prefill(core: "EngineCore", prompts: Prompts, count: int) -> Prefill:
-    seconds = median(prefill_seconds(core, prompts.take(count)) for _ in range(PREFILL_REPEATS))
+    seconds = median(prefill_seconds(core, prompts.take(count)) for _ in range(_PREFILL_REPEATS))
     return Prefill(tokens=count, seconds=seconds)
 
 

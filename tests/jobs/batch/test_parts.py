@@ -6,9 +6,9 @@ import io
 import pytest
 from rich.console import Console
 
-from slurminfer.jobs.batch.progress import batch_progress
+from slurminfer.jobs.batch.command import batch_progress
+from slurminfer.jobs.batch.concurrency import Slots
 from slurminfer.jobs.batch.retry import Verdict, delay_s, judge, parse_retry_after
-from slurminfer.jobs.batch.slots import Slots
 from slurminfer.jobs.batch.tally import BatchState
 
 

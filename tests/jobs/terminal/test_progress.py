@@ -2,19 +2,19 @@
 
 import pytest
 
-from slurminfer.jobs.serve import console
+from slurminfer.jobs.terminal.progress import model_progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """Time that passes only when the test says so."""
     now = [1000.0]
-    monkeypatch.setattr("slurminfer.jobs.serve.console.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("slurminfer.jobs.terminal.progress.time.monotonic", lambda: now[0])
     return now
 
 
 def test_a_line_at_the_beginning_now_and_then_and_at_the_end(clock, capsys):
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         for done in range(31):
             progress("quantize", done, 30)
             clock[0] += 10
@@ -29,7 +29,7 @@ def test_a_line_at_the_beginning_now_and_then_and_at_the_end(clock, capsys):
 
 
 def test_work_that_goes_on_where_it_was_does_not_count_what_was_there(clock, capsys):
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         progress("quantize", 20, 30)
         clock[0] += 60
         progress("quantize", 22, 30)
@@ -37,7 +37,7 @@ def test_work_that_goes_on_where_it_was_does_not_count_what_was_there(clock, cap
 
 
 def test_bytes_are_told_in_percent_and_what_cannot_be_counted_by_name(clock, capsys):
-    with console.model_progress() as progress:
+    with model_progress() as progress:
         progress("download", 0, 92_871_040)
         progress("download", 92_871_040, 92_871_040)
         progress("read", 0, 0)

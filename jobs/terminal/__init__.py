@@ -1,0 +1,1 @@
+"""What all kinds of jobs print on a user's terminal: the consoles, progress, and tables."""

@@ -1,6 +1,0 @@
-"""The table of policies, by the name that router.policy in a spec has."""
-
-from .least_loaded import LeastLoaded
-from .policy import Policy
-
-POLICIES: dict[str, type[Policy]] = {"least_loaded": LeastLoaded}
