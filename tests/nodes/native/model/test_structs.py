@@ -3,6 +3,7 @@
 import ast
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[4]
 WAITS = "Waits 0 32\nWaits.ended 0 8\nWaits.spin_ns 8 8\nWaits.seconds 16 8\nWaits.lost 24 4\n"
 
 
-def waits(*fields: tuple[str, type]) -> type[ctypes.Structure]:
+def waits(*fields: tuple[Any, ...]) -> type[ctypes.Structure]:
     """A ctypes class that stands for the library's `Waits`."""
     return type("WaitsStruct", (ctypes.Structure,), {"_fields_": list(fields)})
 
@@ -63,6 +64,7 @@ def test_a_struct_with_a_field_that_the_library_does_not_list_differs_in_size():
 @pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 def test_a_library_with_other_structs_is_refused(monkeypatch):
     path = library.place()
+    assert path is not None
     if not path.exists():
         library.compile_to(path)
     library.load(path)
