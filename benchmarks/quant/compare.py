@@ -35,10 +35,10 @@ from slurminfer.jobs.evaluate.worker import EngineResult, EvaluateTask
 from slurminfer.nodes.native.perplexity import Perplexity
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.awq.calibration import calibration_tokens
-from slurminfer.quant.awq.dense import LINEARS, linear_shape, tensor_shapes
 from slurminfer.quant.awq.export import copy_other_files
 from slurminfer.quant.awq.rounding import fit, grouped, make_grid
 from slurminfer.quant.checkpoint.config import read_config, stored_bytes
+from slurminfer.quant.checkpoint.tensors import LINEARS, layer_prefix, linear_shape, tensor_shapes
 from slurminfer.quant.checkpoint.weights import Weights
 from slurminfer.quant.legacy import autoawq
 from slurminfer.quant.models import resolve
@@ -126,11 +126,11 @@ def round_to_nearest(model: Path, out: Path, group_size: int) -> None:
     }
     for index in range(config.num_layers):
         for name, shape in tensor_shapes(config).items():
-            tensor = weights.read(f"model.layers.{index}.{name}", *shape)
+            tensor = weights.read(f"{layer_prefix(index)}{name}", *shape)
             if name.removesuffix(".weight") in LINEARS:
                 groups = grouped(tensor, group_size)
                 tensor = make_grid(*fit(groups)).round(groups).view(shape)
-            tensors[f"model.layers.{index}.{name}"] = tensor
+            tensors[f"{layer_prefix(index)}{name}"] = tensor
     out.mkdir()
     copy_other_files(model, out)
     (out / "config.json").write_text((model / "config.json").read_text())

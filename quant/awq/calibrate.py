@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from ..checkpoint.config import ModelConfig
+from ..checkpoint.tensors import EMBEDDING, layer_prefix, linear_shape, tensor_shapes
 from ..checkpoint.weights import Weights
 from ..rope import Rope
-from .dense import INPUTS, DenseLayer, Tensors, linear_shape, tensor_shapes
+from .dense import INPUTS, DenseLayer, Tensors
 from .search import InputStatistics
 from .workspace import Hidden, WorkShare, put
 
@@ -47,7 +48,7 @@ class Calibration:
         """The tensors of layer `index`, float32 on the device. Raises CorruptModelError."""
         shapes = tensor_shapes(self.config)
         return {
-            name: self.weights.read(f"model.layers.{index}.{name}", *shape).to(self.device)
+            name: self.weights.read(f"{layer_prefix(index)}{name}", *shape).to(self.device)
             for name, shape in shapes.items()
         }
 
@@ -55,7 +56,7 @@ class Calibration:
         """Write the inputs of the first layer, for the samples of `part`."""
         tokens = self.share(part)
         ids, places = torch.unique(tokens, return_inverse=True)
-        table = self.weights.rows("model.embed_tokens.weight", ids, self.config.vocab_size, self.config.hidden_size)
+        table = self.weights.rows(f"{EMBEDDING}.weight", ids, self.config.vocab_size, self.config.hidden_size)
         with into.writing() as file:
             for batch in places.split(self.batch):
                 put(file, table[batch])

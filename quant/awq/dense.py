@@ -10,6 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from ..checkpoint.config import ModelConfig
+from ..checkpoint.tensors import (
+    DOWN_PROJ,
+    GATE_UP,
+    INPUT_NORM,
+    K_NORM,
+    LINEARS,
+    O_PROJ,
+    POST_NORM,
+    Q_NORM,
+    QKV,
+)
 from ..numerics import native_dtype
 from ..rope import Rotation, rotate
 
@@ -18,49 +29,22 @@ Observe = Callable[[str, torch.Tensor], None]
 
 # What goes into linear layers, and the layers that it goes into.
 INPUTS: Mapping[str, tuple[str, ...]] = {
-    "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "heads": ("self_attn.o_proj",),
-    "mlp": ("mlp.gate_proj", "mlp.up_proj"),
-    "product": ("mlp.down_proj",),
+    "attention": QKV,
+    "heads": (O_PROJ,),
+    "mlp": GATE_UP,
+    "product": (DOWN_PROJ,),
 }
-LINEARS = tuple(name for names in INPUTS.values() for name in names)
-NORMS = ("input_layernorm", "post_attention_layernorm")
-_QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
-
-
-def linear_shape(config: ModelConfig, name: str) -> tuple[int, int]:
-    """(outputs, inputs) of one of LINEARS."""
-    heads, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    hidden, inner = config.hidden_size, config.intermediate_size
-    return {
-        "self_attn.q_proj": (heads, hidden),
-        "self_attn.k_proj": (kv, hidden),
-        "self_attn.v_proj": (kv, hidden),
-        "self_attn.o_proj": (hidden, heads),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }[name]
-
-
-def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Names, as after "model.layers.N.", and shapes of all tensors of one layer."""
-    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (config.hidden_size,) for name in NORMS}
-    shapes |= {f"{name}.weight": linear_shape(config, name) for name in LINEARS}
-    if config.qk_norm:
-        shapes |= {f"{name}.weight": (config.head_dim,) for name in _QK_NORMS}
-    return shapes | {f"{name}.bias": linear_shape(config, name)[:1] for name in LINEARS if _has_bias(config, name)}
 
 
 class DenseLayer:
-    """A layer of float32 `tensors`, named and shaped as in `tensor_shapes`.
+    """A layer of float32 `tensors`, named and shaped as `tensor_shapes` of checkpoint/tensors.py says.
 
     Hidden states stay float32. Matrix products are in the device's fastest dtype, which models are run in anyway.
     """
 
     def __init__(self, config: ModelConfig, index: int, tensors: Tensors) -> None:
         self._config, self._window = config, config.windows[index]
-        dtype = native_dtype(tensors["input_layernorm.weight"].device)
+        dtype = native_dtype(tensors[f"{INPUT_NORM}.weight"].device)
         matrices = {f"{name}.weight" for name in LINEARS} | {f"{name}.bias" for name in LINEARS}
         self._tensors = {name: t.to(dtype) if name in matrices else t for name, t in tensors.items()}
 
@@ -69,16 +53,17 @@ class DenseLayer:
 
         `observe` is called with each of INPUTS and what goes in, [sequences, tokens, inputs].
         """
-        normed = self._norm("input_layernorm", x)
+        normed = self._norm(INPUT_NORM, x)
         observe("attention", normed)
         heads = self._attend(normed, rotation)
         observe("heads", heads)
-        x = x + self._linear("self_attn.o_proj", heads)
-        normed = self._norm("post_attention_layernorm", x)
+        x = x + self._linear(O_PROJ, heads)
+        normed = self._norm(POST_NORM, x)
         observe("mlp", normed)
-        product = F.silu(self._linear("mlp.gate_proj", normed)).mul_(self._linear("mlp.up_proj", normed))
+        gate, up = (self._linear(name, normed) for name in GATE_UP)
+        product = F.silu(gate).mul_(up)
         observe("product", product)
-        return x + self._linear("mlp.down_proj", product)
+        return x + self._linear(DOWN_PROJ, product)
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         weight = self._tensors[f"{name}.weight"]
@@ -89,11 +74,9 @@ class DenseLayer:
 
     def _attend(self, x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
         count, length, _ = x.shape
-        q, k, v = (
-            self._linear(f"self_attn.{name}_proj", x).view(count, length, -1, self._config.head_dim) for name in "qkv"
-        )
+        q, k, v = (self._linear(name, x).view(count, length, -1, self._config.head_dim) for name in QKV)
         if self._config.qk_norm:
-            q, k = self._norm("self_attn.q_norm", q), self._norm("self_attn.k_norm", k)
+            q, k = self._norm(Q_NORM, q), self._norm(K_NORM, k)
         q, k = (rotate(x, *rotation).to(v.dtype) for x in (q, k))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mask = self._mask(length, x.device)
@@ -106,9 +89,3 @@ class DenseLayer:
         places = torch.arange(length, device=device)
         distance = places.unsqueeze(1) - places
         return (distance >= 0) & (distance < self._window)
-
-
-def _has_bias(config: ModelConfig, name: str) -> bool:
-    if name.startswith("mlp."):
-        return config.mlp_bias
-    return config.o_bias if name == "self_attn.o_proj" else config.qkv_bias

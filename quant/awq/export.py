@@ -10,11 +10,19 @@ import torch
 
 from ...core.errors import CorruptModelError, ModelError
 from ..checkpoint.awq import PER_WORD
+from ..checkpoint.tensors import (
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    LINEARS,
+    layer_prefix,
+    linear_shape,
+    tensor_shapes,
+)
 from ..checkpoint.weights import Weights
 from ..progress import Progress
 from ..shards import TensorInfo, write_shards
 from .calibrate import Calibration
-from .dense import LINEARS, linear_shape, tensor_shapes
 from .rounding import BITS
 from .workspace import Workspace, commit
 
@@ -48,7 +56,7 @@ def copy_other_files(model: Path, directory: Path) -> None:
 
 def checkpoint_dtype(calibration: Calibration) -> torch.dtype:
     """The dtype of the tensors that are not quantized: bfloat16 if the model is in it, else float16."""
-    norm = calibration.weights.stored("model.norm.weight", calibration.config.hidden_size)
+    norm = calibration.weights.stored(f"{FINAL_NORM}.weight", calibration.config.hidden_size)
     return torch.bfloat16 if norm.dtype == torch.bfloat16 else torch.float16
 
 
@@ -64,8 +72,8 @@ def _write_tensors(calibration: Calibration, workspace: Workspace, group_size: i
     dtype, config = checkpoint_dtype(calibration), calibration.config
     weights = Weights(calibration.model, dtype)
     table = (config.vocab_size, config.hidden_size)
-    outer = {"model.norm.weight": table[1:]} | ({} if config.tie_word_embeddings else {"lm_head.weight": table})
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": table, **outer}
+    outer = {f"{FINAL_NORM}.weight": table[1:]} | ({} if config.tie_word_embeddings else {f"{HEAD}.weight": table})
+    shapes: dict[str, tuple[int, ...]] = {f"{EMBEDDING}.weight": table, **outer}
 
     def load(name: str) -> npt.NDArray[Any]:
         if name in shapes:
@@ -76,7 +84,7 @@ def _write_tensors(calibration: Calibration, workspace: Workspace, group_size: i
     infos = {name: TensorInfo(_DTYPES[dtype], shape) for name, shape in shapes.items()}
     layer = _layer_infos(calibration, group_size)
     for index in range(config.num_layers):
-        infos |= {f"model.layers.{index}.{name}": info for name, info in layer.items()}
+        infos |= {f"{layer_prefix(index)}{name}": info for name, info in layer.items()}
     write_shards(workspace.final, infos, load, lambda stage, done, total: progress("write", done, total))
 
 
@@ -118,6 +126,6 @@ def _write_config(calibration: Calibration, directory: Path, group_size: int) ->
         "group_size": group_size,
         "zero_point": True,
         "version": "gemm",
-        "modules_to_not_convert": ["lm_head"],
+        "modules_to_not_convert": [HEAD],
     }
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -15,20 +15,21 @@ import torch
 
 from ..checkpoint.awq import pack
 from ..checkpoint.config import ModelConfig
-from .dense import INPUTS, LINEARS, Tensors
+from ..checkpoint.tensors import INPUT_NORM, K_PROJ, LINEARS, POST_NORM, Q_PROJ, UP_PROJ, V_PROJ
+from .dense import INPUTS, Tensors
 from .rounding import Grid, fit, grouped, make_grid
 from .search import InputStatistics, sample, search_clip, search_scale, squared_error
 
 # Where the scale of an input is divided out.
 _SOURCES = {
-    "attention": "input_layernorm",
-    "heads": "self_attn.v_proj",
-    "mlp": "post_attention_layernorm",
-    "product": "mlp.up_proj",
+    "attention": INPUT_NORM,
+    "heads": V_PROJ,
+    "mlp": POST_NORM,
+    "product": UP_PROJ,
 }
 _REPORTED = 512  # outputs that errors are reported of
 # Their outputs meet in a product, which a clipped weight changes in ways that its own error does not show.
-_UNCLIPPED = ("self_attn.q_proj", "self_attn.k_proj")
+_UNCLIPPED = (Q_PROJ, K_PROJ)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal
 from ...core.errors import UnsupportedModelError, UsageError
 from ..checkpoint.awq import PER_WORD
 from ..checkpoint.config import ModelConfig
-from .dense import LINEARS, linear_shape
+from ..checkpoint.tensors import LINEARS, linear_shape
 from .rounding import GROUP_SIZES
 
 Device = Literal["auto", "cpu", "cuda"]

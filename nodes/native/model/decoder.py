@@ -11,6 +11,17 @@ import torch.nn.functional as F
 
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.checkpoint.quantized import GroupQuantized
+from ....quant.checkpoint.tensors import (
+    DOWN_PROJ,
+    GATE_UP,
+    INPUT_NORM,
+    K_NORM,
+    O_PROJ,
+    POST_NORM,
+    Q_NORM,
+    QKV,
+    DecoderTensors,
+)
 from ....quant.checkpoint.weights import Reads
 from ....quant.rope import Rope, Rotation
 from .batch import Steps
@@ -41,33 +52,27 @@ class Norm:
 
 
 class _Loader:
-    """Reads the modules below one prefix of tensor names."""
+    """Makes the modules of a decoder from its tensors."""
 
-    def __init__(
-        self, weights: Reads, prefix: str, config: ModelConfig, device: torch.device, kernels: Kernels
-    ) -> None:
-        self._weights, self._prefix, self._config = weights, prefix, config
-        self._device, self._kernels = device, kernels
+    def __init__(self, weights: Reads, config: ModelConfig, device: torch.device, kernels: Kernels) -> None:
+        self.tensors = DecoderTensors(weights, config)
+        self._dtype, self._eps, self._device, self._kernels = weights.dtype, config.rms_norm_eps, device, kernels
 
-    def below(self, name: str) -> "_Loader":
-        """The loader of the modules below `name`."""
-        return _Loader(self._weights, f"{self._prefix}{name}.", self._config, self._device, self._kernels)
+    def norm(self, layer: int, name: str) -> Norm:
+        return Norm(self.tensors.norm(layer, name).to(self._device), self._eps)
 
-    def norm(self, name: str, size: int) -> Norm:
-        weight = self._weights.read(f"{self._prefix}{name}.weight", size).to(self._device)
-        return Norm(weight, self._config.rms_norm_eps)
+    def final_norm(self) -> Norm:
+        return Norm(self.tensors.final_norm().to(self._device), self._eps)
 
-    def linear(self, parts: dict[str, int], inputs: int, bias: bool) -> Linear:
-        """One layer out of `parts`: name -> number of outputs."""
-        weights = [self._weights.linear(f"{self._prefix}{name}", n, inputs) for name, n in parts.items()]
-        biases = [self._weights.read(f"{self._prefix}{name}.bias", n) for name, n in parts.items()] if bias else []
-        return make_linear(weights, biases, self._weights.dtype, self._device, self._kernels)
+    def linear(self, layer: int, *names: str) -> Linear:
+        """One module that computes the linear layers `names` side by side."""
+        return make_linear(*self.tensors.linear(layer, *names), self._dtype, self._device, self._kernels)
 
-    def head(self) -> Linear:
-        """The layer `lm_head`, which formats may leave dense."""
-        weight = self._weights.linear(f"{self._prefix}lm_head", self._config.vocab_size, self._config.hidden_size)
+    def head(self, embedding: torch.Tensor | None) -> Linear:
+        """The module of lm_head, which quantization formats may leave dense."""
+        weight = self.tensors.head(embedding)
         if isinstance(weight, GroupQuantized):
-            return make_linear([weight], [], self._weights.dtype, self._device, self._kernels)
+            return make_linear([weight], [], self._dtype, self._device, self._kernels)
         return make_head(weight, self._device, self._kernels)
 
 
@@ -77,11 +82,9 @@ class Attention:
     def __init__(self, config: ModelConfig, layer: int, loader: _Loader) -> None:
         self._layer, self._window = layer, config.windows[layer]
         self._heads, self._kv_heads, self._head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        self._qkv = loader.linear({"q_proj": q, "k_proj": kv, "v_proj": kv}, config.hidden_size, config.qkv_bias)
-        self._output = loader.linear({"o_proj": config.hidden_size}, q, config.o_bias)
-        self._q_norm = loader.norm("q_norm", config.head_dim) if config.qk_norm else None
-        self._k_norm = loader.norm("k_norm", config.head_dim) if config.qk_norm else None
+        self._qkv, self._output = loader.linear(layer, *QKV), loader.linear(layer, O_PROJ)
+        self._q_norm = loader.norm(layer, Q_NORM) if config.qk_norm else None
+        self._k_norm = loader.norm(layer, K_NORM) if config.qk_norm else None
 
     def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: Steps) -> torch.Tensor:
         """[n, hidden_size] -> [n, hidden_size]; writes the step's keys and values into the cache."""
@@ -96,10 +99,8 @@ class Attention:
 class MLP:
     """down(silu(gate(x)) * up(x)), arXiv 2002.05202."""
 
-    def __init__(self, config: ModelConfig, loader: _Loader) -> None:
-        hidden, inner = config.hidden_size, config.intermediate_size
-        self._gate_up = loader.linear({"gate_proj": inner, "up_proj": inner}, hidden, config.mlp_bias)
-        self._down = loader.linear({"down_proj": hidden}, inner, config.mlp_bias)
+    def __init__(self, layer: int, loader: _Loader) -> None:
+        self._gate_up, self._down = loader.linear(layer, *GATE_UP), loader.linear(layer, DOWN_PROJ)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._down(silu_multiply(self._gate_up(x)))
@@ -120,10 +121,8 @@ class Layer:
 
     def __init__(self, config: ModelConfig, index: int, loader: _Loader, reduce: Reduce | None) -> None:
         self._reduce = reduce or (lambda x: x)
-        self._input_norm = loader.norm("input_layernorm", config.hidden_size)
-        self._post_norm = loader.norm("post_attention_layernorm", config.hidden_size)
-        self._attention = Attention(config, index, loader.below("self_attn"))
-        self._mlp = MLP(config, loader.below("mlp"))
+        self._input_norm, self._post_norm = loader.norm(index, INPUT_NORM), loader.norm(index, POST_NORM)
+        self._attention, self._mlp = Attention(config, index, loader), MLP(index, loader)
 
     def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: Steps) -> torch.Tensor:
         """Changes and returns x [n, hidden_size]."""
@@ -147,19 +146,15 @@ class Decoder:
         reduce: Reduce | None = None,
     ) -> None:
         """`config` is that of the part, where there is a `shard`. Raises CorruptModelError."""
-        root = _Loader(weights, "", config, device, kernels)
+        loader = _Loader(weights, config, device, kernels)
         is_first, self._is_last = shard is None or shard.is_first, shard is None or shard.is_last
         ties = self._is_last and config.tie_word_embeddings
-        self._embedding: torch.Tensor | None = None
-        if is_first or ties:
-            table = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-            self._embedding = table.to(device) if is_first else None
+        table = loader.tensors.embedding() if is_first or ties else None
+        self._embedding = table.to(device) if table is not None and is_first else None
         self._rope = Rope(config, context_length, dtype, device)
-        layers = range(config.num_layers)
-        self._layers = [Layer(config, i, root.below(f"model.layers.{i}"), reduce) for i in layers]
+        self._layers = [Layer(config, index, loader, reduce) for index in range(config.num_layers)]
         if self._is_last:
-            self._norm = root.norm("model.norm", config.hidden_size)
-            self._head = make_head(weights.tied_head(table), device, kernels) if ties else root.head()
+            self._norm, self._head = loader.final_norm(), loader.head(table)
 
     def forward(self, batch: Steps, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
         """float32 logits [rows that are wanted, vocab_size]; of a part, those of its own tokens.

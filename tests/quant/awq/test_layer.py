@@ -7,10 +7,11 @@ import torch
 
 from slurminfer.quant.awq import dense
 from slurminfer.quant.awq.calibrate import Calibration
-from slurminfer.quant.awq.dense import INPUTS, DenseLayer, linear_shape, tensor_shapes
+from slurminfer.quant.awq.dense import INPUTS, DenseLayer
 from slurminfer.quant.awq.layer import _scaled, fold
 from slurminfer.quant.awq.workspace import WHOLE, Hidden
 from slurminfer.quant.checkpoint.config import read_config
+from slurminfer.quant.checkpoint.tensors import linear_shape, tensor_shapes
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),

@@ -17,12 +17,12 @@ from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.awq import quantize as module
-from slurminfer.quant.awq.dense import LINEARS
 from slurminfer.quant.awq.layer import quantize_layer
 from slurminfer.quant.awq.options import AwqOptions, choose_group_size
 from slurminfer.quant.awq.quantize import quantize
 from slurminfer.quant.awq.workspace import WHOLE, WorkShare, Workspace
 from slurminfer.quant.checkpoint.config import read_config
+from slurminfer.quant.checkpoint.tensors import LINEARS
 from slurminfer.quant.checkpoint.weights import Weights
 from slurminfer.quant.progress import silent
 

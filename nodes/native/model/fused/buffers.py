@@ -17,7 +17,7 @@ class Room:
     attention: torch.Tensor  # float32 [rows, heads * head_dim]
     share: torch.Tensor  # float32 [rows, hidden]: what one rank of several has to add to x
     logits: torch.Tensor  # float32 [rows that have logits, padded vocabulary]
-    pointers: tuple[int, ...]  # of library.Step, from x on
+    pointers: tuple[int, ...]  # of StepStruct, from x on
 
 
 class Buffers:

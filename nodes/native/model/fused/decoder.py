@@ -27,6 +27,7 @@ from .layout import Layout
 from .pack import GROUPS
 from .parts import Parts
 from .sequence import SharedStep
+from .structs import CacheKind, LayerStruct, ModelStruct, StepStruct
 
 if TYPE_CHECKING:
     from ..parallel.shared_memory import SharedMemory
@@ -56,9 +57,9 @@ class FusedDecoder:
         """
         self._reduce, self._sequence, self._memory = reduce, sequence, memory
         self._library, self._config, self._parts = library.load(path), config, parts
-        self._layers = (library.Layer * config.num_layers)()
+        self._layers = (LayerStruct * config.num_layers)()
         for index, layer in enumerate(parts.layers):
-            self._layers[index] = library.Layer(
+            self._layers[index] = LayerStruct(
                 layer.qkv.matrix, layer.o.matrix, layer.gate_up.matrix, layer.down.matrix,
                 *map(_pointer, (layer.input_norm, layer.post_norm, layer.q_norm, layer.k_norm)),
                 None, None, config.windows[index] or 0,
@@ -78,7 +79,7 @@ class FusedDecoder:
         for index, layer in enumerate(self._layers):
             vectors, *scales = cache.parts(index)
             layer.cache, layer.cache_scales = vectors.data_ptr(), scales[0].data_ptr() if scales else None
-        self._model = library.Model(
+        self._model = ModelStruct(
             self._layers, *(table.data_ptr() for table in self._tables),
             config.hidden_size, config.intermediate_size, config.num_heads, config.num_kv_heads, config.head_dim,
             cache.block_size, _cache_kind(cache.format), config.rms_norm_eps,
@@ -92,7 +93,7 @@ class FusedDecoder:
         shares = self._reduce is not None
         room = self._buffers.take(len(layout.tokens), layout.pieces, len(layout.logits_rows), shares)
         room.x.copy_(self._embed(layout.tokens) if x is None else x)
-        step = library.Step(
+        step = StepStruct(
             len(layout.tokens), layout.single, len(layout.block_rows), torch.get_num_threads(), layout.tables.shape[1],
             layout.positions.data_ptr(), layout.sequence.data_ptr(), layout.tables.data_ptr(),
             layout.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
@@ -116,7 +117,7 @@ class FusedDecoder:
         assert self._parts.embedding is not None, "a later stage takes what the one before has computed"
         return F.embedding(tokens, self._parts.embedding)
 
-    def _run_layers(self, step: library.Step, room: Room) -> None:
+    def _run_layers(self, step: StepStruct, room: Room) -> None:
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
         layers, share = self._config.num_layers, room.share.data_ptr()
         if self._reduce is None:
@@ -131,7 +132,7 @@ class FusedDecoder:
                 self._library.run_part(model, at, layer, is_mlp, share)
                 room.x.add_(self._reduce(room.share))
 
-    def _run_head(self, step: library.Step, room: Room, rows: torch.Tensor) -> torch.Tensor:
+    def _run_head(self, step: StepStruct, room: Room, rows: torch.Tensor) -> torch.Tensor:
         assert self._head is not None and self._parts.head is not None and self._parts.norm is not None
         head, norm = ctypes.addressof(self._head), self._parts.norm.data_ptr()
         model, at = ctypes.addressof(self._model), ctypes.addressof(step)
@@ -154,12 +155,12 @@ def can_fuse(config: ModelConfig, format: KVFormat, device: torch.device) -> boo
     )
 
 
-def _cache_kind(format: KVFormat) -> library.CacheKind:
+def _cache_kind(format: KVFormat) -> CacheKind:
     if isinstance(format, Int8):
-        return library.CacheKind.INT8
+        return CacheKind.INT8
     if isinstance(format, Int4):
-        return library.CacheKind.INT4
-    return library.CacheKind.FLOAT32 if format.dtype == torch.float32 else library.CacheKind.BFLOAT16
+        return CacheKind.INT4
+    return CacheKind.FLOAT32 if format.dtype == torch.float32 else CacheKind.BFLOAT16
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:

@@ -5,7 +5,6 @@ Two runtimes would spin against each other for the same cores.
 """
 
 import ctypes
-import enum
 import hashlib
 import os
 import shutil
@@ -18,6 +17,7 @@ import torch
 from .....core.machine.libraries import OPENMP, loaded
 from .....core.machine.readings import cpu_flags
 from .....core.paths import home
+from .structs import Pointer, check_structs
 
 SOURCES = Path(__file__).with_name("kernels")
 # Fused multiply-adds are written as such where they are meant. The compiler must not make more of them: bits would
@@ -25,73 +25,7 @@ SOURCES = Path(__file__).with_name("kernels")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-fopenmp")
 _TIMEOUT_S = 120
 
-Pointer = ctypes.c_void_p
 _Int, _Long = ctypes.c_int32, ctypes.c_int64
-
-
-class Matrix(ctypes.Structure):
-    """See kernels/model.h, as for all structures here."""
-
-    _fields_ = [
-        ("codes", Pointer), ("affine", Pointer), ("bias", Pointer), ("order", Pointer),
-        ("outputs", _Int), ("inputs", _Int), ("group", _Int), ("bits", _Int),
-    ]  # fmt: skip
-
-
-class CacheKind(enum.IntEnum):
-    FLOAT32 = 0
-    BFLOAT16 = 1
-    INT8 = 2
-    INT4 = 3
-
-
-class Layer(ctypes.Structure):
-    _fields_ = [
-        ("qkv", Matrix), ("o", Matrix), ("gate_up", Matrix), ("down", Matrix),
-        ("input_norm", Pointer), ("post_norm", Pointer), ("q_norm", Pointer), ("k_norm", Pointer),
-        ("cache", Pointer), ("cache_scales", Pointer), ("window", ctypes.c_int64),
-    ]  # fmt: skip
-
-
-class Model(ctypes.Structure):
-    _fields_ = [
-        ("layers", ctypes.POINTER(Layer)), ("cos", Pointer), ("sin", Pointer),
-        ("hidden", _Int), ("inner", _Int), ("heads", _Int), ("kv_heads", _Int), ("head_dim", _Int),
-        ("block_size", _Int), ("cache_kind", _Int), ("eps", ctypes.c_float),
-    ]  # fmt: skip
-
-
-class Step(ctypes.Structure):
-    _fields_ = [
-        ("rows", _Int), ("single", _Int), ("blocks", _Int), ("threads", _Int), ("table_width", _Int),
-        ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer),
-        ("split_start", Pointer), ("block_rows", Pointer),
-        ("x", Pointer), ("qkv", Pointer), ("attention", Pointer), ("partial", Pointer), ("inner", Pointer),
-        ("codes", Pointer), ("scales", Pointer),
-        ("seen", Pointer), ("slots", Pointer), ("log_sums", Pointer),
-    ]  # fmt: skip
-
-
-class Waits(ctypes.Structure):
-    """See kernels/shared_memory.h, as for those that follow."""
-
-    _fields_ = [("ended", Pointer), ("spin_ns", _Long), ("seconds", ctypes.c_double), ("lost", _Int)]
-
-
-class Sum(ctypes.Structure):
-    _fields_ = [
-        ("waits", ctypes.POINTER(Waits)), ("arrived", Pointer), ("slots", Pointer), ("slot", _Long),
-        ("rank", _Int), ("ranks", _Int), ("meetings", ctypes.c_uint32), ("pieces", ctypes.c_uint32),
-    ]  # fmt: skip
-
-
-class Link(ctypes.Structure):
-    _fields_ = [
-        ("waits", ctypes.POINTER(Waits)), ("filled", Pointer), ("emptied", Pointer), ("slots", Pointer),
-        ("slot", _Long), ("depth", ctypes.c_uint32), ("messages", ctypes.c_uint32),
-    ]  # fmt: skip
-
-
 _FUNCTIONS: dict[str, Sequence[type]] = {
     "run_layers": (Pointer, Pointer, _Int, Pointer, Pointer),
     "run_part": (Pointer, Pointer, _Int, _Int, Pointer),
@@ -136,13 +70,18 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """The library at `path`. Raises OSError where it does not load."""
+    """Load the library at `path` and declare its functions.
+
+    Raises OSError where it does not load, EngineError where its structs are not those of structs.py.
+    """
     for runtime in loaded(OPENMP):
         ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(str(path))
     for name, arguments in _FUNCTIONS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
+    library.describe_structs.restype = ctypes.c_char_p
+    check_structs(library.describe_structs().decode())
     return library
 
 

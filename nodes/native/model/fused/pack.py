@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .....quant.checkpoint.quantized import GroupQuantized
-from .library import Matrix
+from .structs import MatrixStruct
 
 _OUTPUTS = 16
 GROUPS = (128, 64, 32)
@@ -37,10 +37,10 @@ class Packed:
         return [tensor for tensor in self._pointed_at if tensor is not None]
 
     @property
-    def matrix(self) -> Matrix:
+    def matrix(self) -> MatrixStruct:
         """What the library reads, valid as long as this object lives."""
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in self._pointed_at)
-        return Matrix(*pointers, self.padded, self.inputs, self.group, self.bits)
+        return MatrixStruct(*pointers, self.padded, self.inputs, self.group, self.bits)
 
     @property
     def _pointed_at(self) -> tuple[torch.Tensor | None, ...]:

@@ -7,6 +7,17 @@ import torch
 
 from .....quant.checkpoint.config import ModelConfig
 from .....quant.checkpoint.quantized import GroupQuantized, concatenate
+from .....quant.checkpoint.tensors import (
+    DOWN_PROJ,
+    GATE_UP,
+    INPUT_NORM,
+    K_NORM,
+    O_PROJ,
+    POST_NORM,
+    Q_NORM,
+    QKV,
+    DecoderTensors,
+)
 from .....quant.checkpoint.weights import Reads
 from ..parallel.shard import Shard
 from .pack import DENSE_BITS, Packed, fits, pack, pack_dense, round_to_bytes
@@ -62,51 +73,42 @@ class Parts:
 
 def pack_model(config: ModelConfig, weights: Reads, shard: Shard | None = None) -> Parts:
     """Layer by layer; `config` is that of the `shard`, if there is one. Raises CorruptModelError, DoesNotFitError."""
-    layers = [_layer(config, weights, f"model.layers.{index}.") for index in range(config.num_layers)]
+    tensors = DecoderTensors(weights, config)
+    layers = [_layer(tensors, index, config.qk_norm) for index in range(config.num_layers)]
     is_first, is_last = shard is None or shard.is_first, shard is None or shard.is_last
     embedding = norm = head = None
     if is_first or (is_last and config.tie_word_embeddings):
-        embedding = weights.read("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+        embedding = tensors.embedding()
     if is_last:
-        norm = weights.read("model.norm.weight", config.hidden_size).float()
-        head = _head(config, weights, embedding, layers[0].qkv)
+        norm = tensors.final_norm().float()
+        head = _head(tensors.head(embedding), layers[0].qkv)
     return Parts(layers, norm, head, embedding if is_first else None)
 
 
-def _layer(config: ModelConfig, weights: Reads, prefix: str) -> LayerParts:
-    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    hidden, inner = config.hidden_size, config.intermediate_size
+def _layer(tensors: DecoderTensors, index: int, qk_norm: bool) -> LayerParts:
+    def linear(*names: str) -> Packed:
+        return _pack(*tensors.linear(index, *names))
 
-    def linear(parts: dict[str, int], inputs: int, bias: bool) -> Packed:
-        found = [weights.linear(prefix + name, n, inputs) for name, n in parts.items()]
-        biases = [weights.read(f"{prefix}{name}.bias", n) for name, n in parts.items()] if bias else []
-        return _pack(found, biases)
-
-    def norm(name: str, size: int) -> torch.Tensor:
-        return weights.read(f"{prefix}{name}.weight", size).float()
+    def norm(name: str) -> torch.Tensor:
+        return tensors.norm(index, name).float()
 
     return LayerParts(
-        qkv=linear({"self_attn.q_proj": q, "self_attn.k_proj": kv, "self_attn.v_proj": kv}, hidden, config.qkv_bias),
-        o=linear({"self_attn.o_proj": hidden}, q, config.o_bias),
-        gate_up=linear({"mlp.gate_proj": inner, "mlp.up_proj": inner}, hidden, config.mlp_bias),
-        down=linear({"mlp.down_proj": hidden}, inner, config.mlp_bias),
-        input_norm=norm("input_layernorm", hidden),
-        post_norm=norm("post_attention_layernorm", hidden),
-        q_norm=norm("self_attn.q_norm", config.head_dim) if config.qk_norm else None,
-        k_norm=norm("self_attn.k_norm", config.head_dim) if config.qk_norm else None,
+        qkv=linear(*QKV),
+        o=linear(O_PROJ),
+        gate_up=linear(*GATE_UP),
+        down=linear(DOWN_PROJ),
+        input_norm=norm(INPUT_NORM),
+        post_norm=norm(POST_NORM),
+        q_norm=norm(Q_NORM) if qk_norm else None,
+        k_norm=norm(K_NORM) if qk_norm else None,
     )
 
 
-def _head(config: ModelConfig, weights: Reads, embedding: torch.Tensor | None, like: Packed) -> Packed:
-    """The head, packed. A quantized model's dense head is rounded to 8 bits, in groups `like` those of its layers."""
-    head: torch.Tensor | GroupQuantized
-    if embedding is not None and config.tie_word_embeddings:
-        head = weights.tied_head(embedding)
-    else:
-        head = weights.linear("lm_head", config.vocab_size, config.hidden_size)
-    if isinstance(head, torch.Tensor) and like.bits != DENSE_BITS:
-        head = round_to_bytes(head, like.group)
-    return _pack([head], [])
+def _head(weight: torch.Tensor | GroupQuantized, like: Packed) -> Packed:
+    """Pack lm_head. A quantized model's dense head is rounded to 8 bits, in groups `like` those of its layers."""
+    if isinstance(weight, torch.Tensor) and like.bits != DENSE_BITS:
+        weight = round_to_bytes(weight, like.group)
+    return _pack([weight], [])
 
 
 def _pack(parts: Sequence[torch.Tensor | GroupQuantized], biases: Sequence[torch.Tensor]) -> Packed:

@@ -10,9 +10,9 @@ from .....quant.checkpoint.config import ModelConfig
 from ..decoder import Reduce
 from ..parallel.sequence import SequenceGroup
 from ..step import cumulative
-from . import library
 from .buffers import Room
 from .layout import PIECE, Layout, padded
+from .structs import ModelStruct, StepStruct
 
 
 class SharedStep:
@@ -40,7 +40,7 @@ class SharedStep:
         self.pieces = int(self.split_start[-1])
 
     def run(
-        self, kernels: ctypes.CDLL, model: library.Model, room: Room, threads: int, reduce: Reduce | None
+        self, kernels: ctypes.CDLL, model: ModelStruct, room: Room, threads: int, reduce: Reduce | None
     ) -> torch.Tensor:
         """All layers over `room.x`, of this rank's share; its result."""
         own = self.share.stop - self.share.start
@@ -71,14 +71,14 @@ class SharedStep:
             add()
         return x
 
-    def step_of_share(self, room: Room, threads: int) -> library.Step:
+    def step_of_share(self, room: Room, threads: int) -> StepStruct:
         """What linear layers and rotation read."""
         own, positions = self.share.stop - self.share.start, self.own_positions.data_ptr()
-        return library.Step(own, 0, 0, threads, 0, positions, None, None, None, None, *room.pointers)
+        return StepStruct(own, 0, 0, threads, 0, positions, None, None, None, None, *room.pointers)
 
-    def _step_of_all(self, room: Room, threads: int) -> library.Step:
+    def _step_of_all(self, room: Room, threads: int) -> StepStruct:
         layout = self._layout
-        return library.Step(
+        return StepStruct(
             self.count, layout.single, len(layout.block_rows), threads, self.tables.shape[1],
             layout.positions.data_ptr(), layout.sequence.data_ptr(), self.tables.data_ptr(),
             self.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,

@@ -17,8 +17,9 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ...options import ParallelOptions
 from ..fused import library
+from ..fused.structs import LinkStruct, SumStruct, WaitsStruct, WordStruct
 
-_LINE = 64  # bytes, of a cache line
+_LINE = ctypes.sizeof(WordStruct)  # bytes, of a cache line
 _PAGE = 4096
 _SUM_SLOT = 1 << 16  # numbers: what all ranks of a node have in two of them stays in their cores' caches
 _LINK_SLOT = 1 << 25  # bytes; memory is taken only where something was written
@@ -41,7 +42,7 @@ class SharedMemory:
         self._memory, path = _meet(here, place.rank, store, areas.size)
         self._library = library.load(path)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._waits = library.Waits(base, _SPIN_NS if spins else 0, 0.0, 0)
+        self._waits = WaitsStruct(base, _SPIN_NS if spins else 0, 0.0, 0)
         self._links = {pair: self._link(base + at) for pair, at in areas.links.items() if place.rank in pair}
         self._sum = next((self._part(base + at, ranks) for ranks, at in areas.sums if place.rank in ranks), None)
 
@@ -57,7 +58,7 @@ class SharedMemory:
 
     @property
     def sum_address(self) -> int:
-        """Address of the library.Sum by which the library itself sums over tensor ranks here; `check` follows."""
+        """Address of the SumStruct by which the library itself sums over tensor ranks here; `check` follows."""
         assert self._sum is not None, "no other tensor rank of this stage is on this node"
         return ctypes.addressof(self._sum)
 
@@ -122,14 +123,14 @@ class SharedMemory:
         self._library.sum_over(self.sum_address, x.data_ptr(), x.numel(), ranks, threads)
         self.check()
 
-    def _part(self, at: int, ranks: range) -> library.Sum:
+    def _part(self, at: int, ranks: range) -> SumStruct:
         slots = at + _pages(len(ranks) * _LINE)
         own = ranks.index(self._place.rank)
-        return library.Sum(ctypes.pointer(self._waits), at, slots, _SUM_SLOT, own, len(ranks), 0, 0)
+        return SumStruct(ctypes.pointer(self._waits), at, slots, _SUM_SLOT, own, len(ranks), 0, 0)
 
-    def _link(self, at: int) -> library.Link:
+    def _link(self, at: int) -> LinkStruct:
         depth = self._place.pipeline_parallel
-        return library.Link(ctypes.pointer(self._waits), at, at + _LINE, at + _PAGE, _LINK_SLOT, depth, 0)
+        return LinkStruct(ctypes.pointer(self._waits), at, at + _LINE, at + _PAGE, _LINK_SLOT, depth, 0)
 
 
 def share_memory(place: ParallelOptions, store: TCPStore, threads: int) -> SharedMemory | None:

@@ -19,10 +19,10 @@ import torch
 
 from .....quant.checkpoint.config import ModelConfig
 from .....quant.checkpoint.quantized import NO_INPUT, GroupQuantized
+from .....quant.checkpoint.tensors import LAYERS, layer_prefix
 from .....quant.checkpoint.weights import Weights
 from .shard import UNIT, Shard
 
-_LAYER = "model.layers."
 _Lines: TypeAlias = "range | torch.Tensor"  # neighbours, or int64 numbers of any
 
 
@@ -108,10 +108,10 @@ class ShardWeights:
         return self._down[1]
 
     def _whole_name(self, name: str) -> str:
-        if not name.startswith(_LAYER):
+        if not name.startswith(LAYERS):
             return name
-        index, _, rest = name.removeprefix(_LAYER).partition(".")
-        return f"{_LAYER}{int(index) + self._shard.layers.start}.{rest}"
+        index, _, rest = name.removeprefix(LAYERS).partition(".")
+        return layer_prefix(int(index) + self._shard.layers.start) + rest
 
 
 def _scaled(part: range, size: int) -> range:

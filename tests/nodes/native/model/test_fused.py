@@ -11,6 +11,7 @@ import torch
 
 from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.model.fused import library, pack, upgrade
+from slurminfer.nodes.native.model.fused.structs import StepStruct
 from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
@@ -46,7 +47,7 @@ def multiply(path: Path, packed: pack.Packed, x: torch.Tensor) -> torch.Tensor:
     (rows, inputs), matrix = x.shape, packed.matrix
     y = torch.empty(rows, packed.padded)
     codes, scales = torch.empty(rows, inputs, dtype=torch.int16), torch.empty(rows, inputs // packed.group, 2)
-    step = library.Step(rows=rows, threads=2, codes=codes.data_ptr(), scales=scales.data_ptr())
+    step = StepStruct(rows=rows, threads=2, codes=codes.data_ptr(), scales=scales.data_ptr())
     found = library.load(path)
     found.run_linear(ctypes.addressof(matrix), ctypes.addressof(step), x.data_ptr(), y.data_ptr())
     return y[:, : packed.outputs]

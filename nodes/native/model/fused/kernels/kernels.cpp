@@ -18,6 +18,7 @@
 #include "inputs.h"
 #include "linear.h"
 #include "shared_memory.h"
+#include "structs.h"
 
 namespace {
 

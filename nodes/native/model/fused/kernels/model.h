@@ -1,4 +1,4 @@
-// What the library is told: mirrored in library.py.
+// What the library is told: mirrored in structs.py and checked at load (structs.h).
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct Layer {
     int64_t window;                       // tokens that are seen; 0: all
 };
 
-enum CacheKind : int32_t { kFloat32, kBFloat16, kInt8, kInt4 };
+enum CacheKind : int32_t { kFloat32 = 0, kBFloat16 = 1, kInt8 = 2, kInt4 = 3 };  // of structs.py too
 
 struct Model {
     Layer* layers;

@@ -1,4 +1,5 @@
 // What ranks of one node do through memory that they share: sums over some of them, and messages from one to another.
+// The structs are mirrored in structs.py and checked at load (structs.h).
 //
 // Who writes counts in a word, who reads waits for it. Nobody locks anything, so a rank that is killed leaves nothing
 // locked; `ended` lets those go who wait for it.
@@ -23,6 +24,7 @@ extern "C" {
 // In the shared memory, a cache line of its own.
 struct alignas(64) Word {
     std::atomic<uint32_t> value, sleepers;
+    uint8_t rest[56];
 };
 
 // How one rank waits, and what came of it.
