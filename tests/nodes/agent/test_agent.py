@@ -1,12 +1,13 @@
 """The life of a worker, with the native engine and a real model, and what kills it."""
 
+import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -74,11 +75,15 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def complete(run: RunDirectory, url: str | None, **body) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {run.key()}"}
+def credentials(run: RunDirectory) -> dict[str, Any]:
+    return {"headers": {"Authorization": f"Bearer {run.key()}"}, "timeout": 60}
+
+
+def request(run: RunDirectory, **body) -> dict[str, Any]:
+    """What httpx is to send for a completion."""
     spec = run.read_spec()
     body = {"model": spec.model_of(spec.pool[0]).served_name, "prompt": "One, two,", **body}
-    return httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=60)
+    return {"json": body, **credentials(run)}
 
 
 def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start_agent):
@@ -87,7 +92,7 @@ def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start
     record = record_when(run, WorkerState.READY)
     assert record.load_s is not None
     assert record.capacity == 3
-    assert complete(run, record.url, max_tokens=2).status_code == 200
+    assert httpx.post(f"{record.url}/v1/completions", **request(run, max_tokens=2)).status_code == 200
     assert httpx.get(f"{record.url}/v1/models").status_code == 401
     agent.terminate()
     assert agent.wait(30) == 0
@@ -100,14 +105,20 @@ def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
     run = make_run()
     agent = start_agent(run)
     record = record_when(run, WorkerState.READY)
-    answers: list[httpx.Response] = []
-    body = {"max_tokens": 100, "ignore_eos": True}
-    client = threading.Thread(target=lambda: answers.append(complete(run, record.url, **body)))
-    client.start()
-    time.sleep(0.5)
-    agent.terminate()
-    client.join()
-    assert answers[0].json()["usage"]["completion_tokens"] == 100
+    body = {"max_tokens": 200, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    with httpx.stream("POST", f"{record.url}/v1/completions", **request(run, **body)) as answer:
+        lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line)
+        first = next(lines)
+        os.kill(record.pid, signal.SIGSTOP)  # so that what is left is generated after the signal
+        agent.terminate()
+        record_when(run, WorkerState.DRAINING)
+        os.kill(record.pid, signal.SIGCONT)
+        metrics = httpx.get(f"{record.url}/metrics", **credentials(run)).text
+        assert "\nslurminfer_engine_running_requests 1.0\n" in metrics
+        *events, usage, done = first, *lines
+    assert done == "[DONE]"
+    assert json.loads(events[-1])["choices"][0]["finish_reason"] == "length"
+    assert json.loads(usage)["usage"]["completion_tokens"] == 200
     assert agent.wait(30) == 0
 
 

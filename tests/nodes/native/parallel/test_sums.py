@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -115,12 +116,15 @@ def test_who_waits_for_a_rank_that_is_gone_is_let_go():
 
 
 def test_nothing_is_left_of_ranks_that_are_killed():
-    before = left()
+    """Their memory has no name in a file system, and nobody keeps it once they are gone."""
     ranks = start({"tensor_parallel": 3}, "forever")
-    assert [line_of(rank) for rank in ranks] == ["summing"] * 3
-    assert any("slurminfer" in str(file.readlink()) for file in Path(f"/proc/{ranks[0].pid}/fd").iterdir())
-    end(ranks)
-    assert left() == before
+    try:
+        assert [line_of(rank) for rank in ranks] == ["summing"] * 3
+        shared = set.intersection(*(shared_memory(rank.pid) for rank in ranks))
+        assert [path for path, _ in shared] == ["/memfd:slurminfer (deleted)"]
+    finally:
+        end(ranks)
+    assert not shared & {each for pid in psutil.pids() for each in shared_memory(pid)}
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -149,8 +153,13 @@ def end(ranks: "list[subprocess.Popen[str]]") -> None:
         rank.communicate()
 
 
-def left() -> set[str]:
-    return set(os.listdir("/dev/shm"))
+def shared_memory(pid: int) -> set[tuple[str, int]]:
+    """What a process has mapped to write into it together with others, as path and inode."""
+    try:
+        lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    except OSError:  # it has ended, or is somebody else's
+        return set()
+    return {(line[5], int(line[4])) for line in lines if line[1] == "rw-s"}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -188,12 +188,17 @@ def test_when_rank_0_is_killed_the_others_end(ready, wait_until):
         wait_until(lambda: not any(map(is_there, others)), "the other ranks' end", 10)
 
 
-def test_a_rank_that_cannot_load_ends_them_all(starting, model_directory, wait_until, tmp_path):
-    """Its part of the weights is there, but no memory for it."""
+def test_a_rank_that_cannot_load_ends_them_all(starting, model_directory, capfd):
+    """Its part of the weights is there, but the KV cache has no room for one sequence."""
     with starting("--model", str(model_directory), "--tensor-parallel", "2", "--kv-cache-gib", "0.0001") as server:
         assert server.process.wait(60) == 1
+    said = capfd.readouterr().err
+    assert "error: the KV cache of 0.00 GiB holds " in said and "but one sequence may have 4096" in said
+    assert "Traceback" not in said
 
 
-def test_layouts_that_cannot_be_are_refused_in_one_line(starting, model_directory):
+def test_layouts_that_cannot_be_are_refused_in_one_line(starting, model_directory, capfd):
     with starting("--model", str(model_directory), "--tensor-parallel", "5") as server:
         assert server.process.wait(60) == 1
+    refusal = "error: tensor_parallel = 5: the model has 4 attention heads; expected at most 4\n"
+    assert capfd.readouterr().err.endswith(refusal)  # behind what making the model has printed
