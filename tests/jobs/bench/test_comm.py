@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,10 +14,11 @@ import psutil
 import pytest
 
 from slurminfer.core.errors import CommunicationError, SlurmError, SpecError, UsageError
-from slurminfer.core.job import JobPhase, JobRequest, JobStatus
+from slurminfer.core.job import JobPhase
 from slurminfer.core.site.communication import CommPoint, CommProfile
 from slurminfer.core.site.store import read_comms
 from slurminfer.core.spec import JobSpec
+from slurminfer.jobs.bench.comm import ranks as ranks_module
 from slurminfer.jobs.bench.comm.fit import fit
 from slurminfer.jobs.bench.comm.group import CommTask
 from slurminfer.jobs.bench.comm.job import bench, request, sizes, task
@@ -29,6 +28,9 @@ from slurminfer.jobs.bench.comm.where import Asked, Here, Job, Step, choose
 from slurminfer.jobs.bench.comm.worker import TASK
 from slurminfer.jobs.launch import follow as following
 from slurminfer.quant.progress import silent
+
+from ...support.launchers import FakeLauncher
+from ...support.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "slurminfer", "bench", "comm"]
 SIZES = tuple(4**power for power in range(5, 14))  # 1 KiB to 64 MiB
@@ -218,15 +220,9 @@ def are_connected(ranks: dict[int, psutil.Process]) -> bool:
     return states.count(psutil.CONN_ESTABLISHED) == 2
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_others_and_is_named(home, victim):
+def test_a_killed_rank_ends_the_others_at_once_and_is_named(home, victim, monkeypatch):
+    monkeypatch.setattr(ranks_module, "_BLAME_S", LONG.seconds)  # the one that was killed is known without waiting
     folder = folder_of(home, LONG)
 
     def kill():
@@ -321,31 +317,6 @@ def test_why_a_step_has_failed(tmp_path, said, expected):
     assert why_step_failed(tmp_path) == expected
 
 
-class Launcher:
-    """A job that has ended, or is ended by the user while it waits."""
-
-    name = "slurm"
-
-    def __init__(self, *looks: JobPhase | type[BaseException]) -> None:
-        self.looks, self.submitted, self.cancelled = list(looks), list[JobRequest](), list[str]()
-
-    def submit(self, request: JobRequest) -> str:
-        self.submitted.append(request)
-        return "7"
-
-    def observe(self, ids):
-        look = self.looks.pop(0)
-        if not isinstance(look, JobPhase):
-            raise look
-        return {id: JobStatus(id=id, phase=look, state=look.value.upper(), reason="because") for id in ids}
-
-    def cancel(self, ids):
-        self.cancelled += ids
-
-    def render(self, request: JobRequest) -> str:
-        raise NotImplementedError
-
-
 JOB = Job(JobSpec(nodes=2, partition="cpu", time="5", cpus_per_task=2), 2)
 
 
@@ -367,16 +338,16 @@ def test_the_job_runs_once_and_is_not_queued_again(tmp_path):
 
 
 def test_a_job_that_is_no_longer_wanted_is_cancelled(use):
-    launcher = use(Launcher(JobPhase.PENDING, KeyboardInterrupt))
+    launcher = use(FakeLauncher(JobPhase.PENDING, KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         bench(JOB, QUICK, silent)
-    assert launcher.cancelled == ["7"]
+    assert launcher.cancelled == ["1"]
 
 
 def test_a_job_that_fails_says_why(use):
-    use(Launcher(JobPhase.PENDING, JobPhase.RUNNING, JobPhase.FAILED))
+    use(FakeLauncher(JobPhase.PENDING, JobPhase.RUNNING, JobPhase.FAILED))
     with pytest.raises(
-        SlurmError, match=r"job 7 ended as FAILED \(because\) without a result: .*; logs in .*bench-comm-"
+        SlurmError, match=r"job 1 ended as FAILED \(because\) without a result: .*; logs in .*bench-comm-"
     ):
         bench(JOB, QUICK, silent)
 

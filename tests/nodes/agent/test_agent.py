@@ -4,19 +4,20 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from slurminfer.core.records import WorkerRecord, WorkerState
+from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
 from slurminfer.quant.models import resolve
+
+from ...support.waiting import eventually, has_ended
+from .records import record_when
 
 pytestmark = pytest.mark.network
 
@@ -56,25 +57,6 @@ def start_agent(tmp_path, agent_process) -> Callable[..., subprocess.Popen]:
     return start
 
 
-def record_when(run: RunDirectory, state: WorkerState, timeout_s: float = 60) -> WorkerRecord:
-    """The worker's record, once it is in `state`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        record = run.read_worker("cpu-0")
-        if record is not None and record.state is state:
-            return record
-        time.sleep(0.1)
-    raise AssertionError(f"not {state} within {timeout_s} s: {record}")
-
-
-def has_ended(pid: int) -> bool:
-    for _ in range(50):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.1)
-    return False
-
-
 def credentials(run: RunDirectory) -> dict[str, Any]:
     return {"headers": {"Authorization": f"Bearer {run.key()}"}, "timeout": 60}
 
@@ -98,7 +80,7 @@ def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start
     assert agent.wait(30) == 0
     gone = record_when(run, WorkerState.GONE)
     assert "SIGTERM" in gone.reason
-    assert has_ended(record.pid)
+    eventually(lambda: has_ended(record.pid))
 
 
 def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
@@ -135,7 +117,7 @@ def test_a_killed_agent_takes_its_engine_along(make_run, start_agent):
     agent = start_agent(run)
     engine = record_when(run, WorkerState.READY).pid
     agent.kill()
-    assert has_ended(engine)
+    eventually(lambda: has_ended(engine))
 
 
 def test_an_engine_that_cannot_start_says_why(make_run, start_agent, tmp_path):

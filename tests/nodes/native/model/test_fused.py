@@ -2,7 +2,6 @@
 
 import ctypes
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
+from ....support.waiting import eventually
 from .conftest import FUSABLE
 from .test_linears import relative_error, to_act_order, to_awq
 
@@ -164,10 +164,7 @@ def test_a_library_that_is_not_there_yet_is_used_once_it_is(make, load, drive, t
     driver = drive(runner)
     sequence = driver.add(random.Random(1).choices(range(199), k=20))
     driver.step((sequence, 20))  # by PyTorch, unless compiling took no longer
-    deadline = time.monotonic() + 120
-    while not runner.compiled and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert runner.compiled
+    eventually(lambda: runner.compiled, "the library is compiled", 250)
     driver.step((sequence, 1))  # over the keys and values of before
     exact, in_bfloat16 = (
         follow(drive(load(tmp_path / "model", kernels="exact", dtype=dtype)), sequence)
@@ -191,11 +188,8 @@ def test_without_room_for_both_the_plain_decoder_stays(make, tmp_path, monkeypat
     to_awq(tmp_path / "model")
     options = EngineOptions(model=tmp_path / "model", dtype="bfloat16", kv_cache_gib=0.05, threads=1)
     runner = load_model(options, at_once=True)
-    deadline, said = time.monotonic() + 30, ""
-    while "too little memory" not in said and time.monotonic() < deadline:
-        time.sleep(0.05)
-        said += capfd.readouterr().err
-    assert "too little memory to change over" in said and not runner.compiled
+    eventually(lambda: "too little memory to change over" in capfd.readouterr().err)
+    assert not runner.compiled
 
 
 def test_no_compiler_is_slower_but_works(make, load, tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,8 +16,10 @@ import torch
 
 from slurminfer.nodes.native.model.fused import library
 
+from ....support.addresses import free_address
+from ....support.waiting import cpu_seconds, wait_until_idle
 from . import sums
-from .processes import free_address, run_ranks
+from .processes import run_ranks
 from .sums import share_of
 
 pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
@@ -133,7 +134,7 @@ def test_who_waits_long_does_not_keep_a_cpu_busy(apart):
     ranks = start({"tensor_parallel": 2}, "forever", cpus=() if apart else (0,))
     assert [line_of(rank) for rank in ranks] == ["summing"] * 2
     ranks[1].send_signal(signal.SIGSTOP)
-    time.sleep(0.3)
+    wait_until_idle(ranks[0].pid)
     before = cpu_seconds(ranks[0].pid)
     time.sleep(1)
     assert cpu_seconds(ranks[0].pid) - before < 0.2
@@ -160,12 +161,6 @@ def shared_memory(pid: int) -> set[tuple[str, int]]:
     except OSError:  # it has ended, or is somebody else's
         return set()
     return {(line[5], int(line[4])) for line in lines if line[1] == "rw-s"}
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks: Any = os.sysconf("SC_CLK_TCK")
-    return (int(fields[11]) + int(fields[12])) / float(ticks)
 
 
 # A row is 36 bytes: the many are more than one message holds.
