@@ -1,9 +1,11 @@
 """Deployments of one pool that a test starts, and what they say."""
 
 from pathlib import Path
+from typing import Any
 
 from openai.types import CompletionChoice
 
+from ..support.waiting import eventually
 from .conftest import User
 
 PROMPTS = ["The capital of France is", "One, two, three,", "def fibonacci(n):", "A rose is a rose. " * 60]
@@ -51,6 +53,18 @@ def complete(
         for prompt in prompts
     ]  # fmt: skip
     return [each.choices[0] for each in said]
+
+
+def failed_worker(user: User, name: str) -> dict[str, Any]:
+    """The status of a deployment's one worker, once its job has failed."""
+
+    def look() -> dict[str, Any] | None:
+        worker: dict[str, Any] = user.status(name)["workers"][0]
+        return None if worker["scheduler"] in ("RUNNING", "COMPLETING") else worker
+
+    worker = eventually(look, "the job has ended")
+    assert worker is not None and worker["scheduler"] == "FAILED"
+    return worker
 
 
 def texts(said: list[CompletionChoice]) -> list[str]:

@@ -1,13 +1,12 @@
 """One model over several nodes of a real Slurm: what a user asks of it, and what he is told when it breaks."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from .conftest import User
-from .deployments import complete, serve, texts
+from .deployments import complete, failed_worker, serve, texts
 
 _LAYOUTS = {  # and GiB of each rank's KV cache: 0.013 hold 303 tokens, less than the last prompt has
     "tensor_parallel = 2": 0.3,
@@ -38,13 +37,8 @@ def check_native(user: User, shared: Path, pool: Callable[[int, str, float], str
 
 
 def reason_of_failure(user: User, name: str) -> str:
-    """What is said of the one worker, whose job must fail soon."""
-    deadline = time.monotonic() + 30
-    while (worker := user.status(name)["workers"][0])["scheduler"] in ("RUNNING", "COMPLETING"):
-        assert time.monotonic() < deadline, worker
-        time.sleep(0.2)
-    assert worker["scheduler"] == "FAILED"
-    reason: str = worker["reason"]
+    """What is said of the one worker, once its job has failed."""
+    reason: str = failed_worker(user, name)["reason"]
     return reason
 
 

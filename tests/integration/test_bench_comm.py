@@ -8,8 +8,8 @@ import threading
 import psutil
 import pytest
 
+from ..support.waiting import eventually
 from .conftest import SLURMINFER
-from .test_cluster import eventually
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 BENCH = (*SLURMINFER, "bench", "comm")

@@ -4,10 +4,10 @@ import json
 import shutil
 import subprocess
 import threading
-import time
 
 import pytest
 
+from ..support.waiting import eventually
 from .conftest import HOUSE
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(400)]
@@ -20,13 +20,6 @@ def squeue(sandbox, ordinary_user):
         return sorted(done.stdout.splitlines())
 
     return ask
-
-
-def eventually(condition, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.3)
 
 
 def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordinary_user, squeue, shared):
@@ -85,7 +78,9 @@ def test_sbatch_of_the_batch_example_completes_on_its_own(cluster_user, sandbox,
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.strip()
     ask = ["sacct", "-X", "-n", "-P", "-j", job, "-o", "State"]
-    eventually(lambda: sandbox.run_as(ordinary_user, ask).stdout.strip() not in ("", "PENDING", "RUNNING"), 180)
+    eventually(
+        lambda: sandbox.run_as(ordinary_user, ask).stdout.strip() not in ("", "PENDING", "RUNNING"), timeout_s=180
+    )
     assert sandbox.run_as(ordinary_user, ask).stdout.strip() == "COMPLETED", log.read_text()
     ids = [json.loads(line)["id"] for line in (shared / "out.jsonl").read_text().splitlines()]
     assert sorted(ids) == sorted(json.loads(line)["id"] for line in lines)
@@ -121,6 +116,6 @@ def test_the_walltime_signal_drains_a_worker_and_sends_it_back_to_the_queue(clus
     job = cluster_user.status("cpu")["workers"][0]["job"]
     subprocess.run(["scancel", "--signal=USR2", job], env=sandbox.env(), check=True)
     record = cluster_user.home / "runs/cpu/workers/cpu-0.json"
-    eventually(lambda: json.loads(record.read_text())["epoch"] == 1, 120)
+    eventually(lambda: json.loads(record.read_text())["epoch"] == 1, timeout_s=120)
     eventually(lambda: cluster_user.status("cpu")["workers"][0]["state"] == "ready")
     assert cluster_user.status("cpu")["workers"][0]["job"] == job

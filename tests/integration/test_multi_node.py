@@ -5,13 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from ..support.waiting import eventually
 from .conftest import HOUSE, User
+from .deployments import failed_worker
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(300)]
 
@@ -61,15 +62,6 @@ def engines(home: Path) -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found)]
 
 
-def when_gone(user: User, timeout_s: float) -> dict:
-    """The worker, once its job has ended."""
-    deadline = time.monotonic() + timeout_s
-    while (worker := user.status("wide")["workers"][0])["scheduler"] in ("RUNNING", "COMPLETING"):
-        assert time.monotonic() < deadline, worker
-        time.sleep(0.2)
-    return worker
-
-
 def log_of(user: User, node_rank: int) -> str:
     return (user.home / f"runs/wide/logs/cpu-0/engine.0.{node_rank}.log").read_text()
 
@@ -91,8 +83,7 @@ def test_one_line_of_the_spec_makes_a_worker_of_two_nodes(serve, cluster_user, s
 def test_a_killed_engine_of_the_second_node_ends_the_job_with_its_reason(serve, cluster_user, hangs):
     serve(hangs)
     engines(cluster_user.home)[1].kill()
-    worker = when_gone(cluster_user, timeout_s=15)
-    assert worker["scheduler"] == "FAILED"
+    worker = failed_worker(cluster_user, "wide")
     assert "node rank 1 on n" in worker["reason"].partition(";")[0]
     assert "engine killed by SIGKILL" in worker["reason"].partition(";")[0]
     assert engines(cluster_user.home) == []
@@ -103,8 +94,7 @@ def test_a_killed_task_of_the_second_node_ends_the_job_with_srun_s_word_for_it(s
     agent = engines(cluster_user.home)[1].parent()
     assert agent is not None
     os.kill(agent.pid, signal.SIGKILL)
-    worker = when_gone(cluster_user, timeout_s=40)
-    assert worker["scheduler"] == "FAILED"
+    worker = failed_worker(cluster_user, "wide")
     assert re.fullmatch(r"ended by SIGTERM: task 1 on n\d: Killed", worker["reason"])
     assert engines(cluster_user.home) == []
 
@@ -113,8 +103,6 @@ def test_after_a_requeue_the_ranks_meet_anew(serve, cluster_user, sandbox):
     job = serve()["job"]
     subprocess.run(["scancel", "--signal=USR2", job], env=sandbox.env(), check=True)
     path = cluster_user.home / "runs/wide/rendezvous/cpu-0.1"
-    deadline = time.monotonic() + 120
-    while not path.exists() or cluster_user.status("wide")["workers"][0]["state"] != "ready":
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    eventually(path.exists, timeout_s=120)
+    eventually(lambda: cluster_user.status("wide")["workers"][0]["state"] == "ready")
     assert "node rank 1 of 2" in (cluster_user.home / "runs/wide/logs/cpu-0/engine.1.1.log").read_text()

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from ..quant.awq.conftest import make_model
+from ..support.waiting import eventually
 from .conftest import HOUSE
-from .test_cluster import eventually
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(600)]
 TEXT = HOUSE / "examples/data/prompts-100.jsonl"
@@ -58,7 +58,7 @@ def test_two_nodes_and_all_that_can_happen_to_them(cluster_user, sandbox, ordina
 
     # A job that is killed says so, and what it had finished is kept.
     thread, results = start(cluster_user, out)
-    eventually(lambda: finished(out) >= 2, 200)
+    eventually(lambda: finished(out) >= 2, timeout_s=200)
     ((job, *_),) = jobs()
     subprocess.run(["scancel", job], env=sandbox.env(), check=True)
     thread.join()
@@ -70,7 +70,7 @@ def test_two_nodes_and_all_that_can_happen_to_them(cluster_user, sandbox, ordina
 
     # The same command goes on. A node that dies puts the job back into the queue, and its layers stay done as well.
     thread, results = start(cluster_user, out)
-    eventually(lambda: finished(out) > kept, 200)
+    eventually(lambda: finished(out) > kept, timeout_s=200)
     ((job, _, nodes),) = jobs()
     victim = nodes.replace("[", "").replace("]", "").replace(",", "-").split("-")[0]
     sandbox.node_off(victim)
@@ -105,7 +105,9 @@ def test_sbatch_of_the_example_quantizes_and_evaluates(sandbox, ordinary_user, s
     submitted = sandbox.run_as(ordinary_user, ["sbatch", "--parsable", f"--output={log}", script], env)
     assert submitted.returncode == 0, submitted.stderr
     ask = ["sacct", "-X", "-n", "-P", "-j", submitted.stdout.strip(), "-o", "State"]
-    eventually(lambda: sandbox.run_as(ordinary_user, ask).stdout.strip() not in ("", "PENDING", "RUNNING"), 500)
+    eventually(
+        lambda: sandbox.run_as(ordinary_user, ask).stdout.strip() not in ("", "PENDING", "RUNNING"), timeout_s=500
+    )
     assert sandbox.run_as(ordinary_user, ask).stdout.strip() == "COMPLETED", log.read_text()
     assert json.loads((out / "evaluation.json").read_text())
     assert (out / "evaluation.png").read_bytes().startswith(b"\x89PNG")

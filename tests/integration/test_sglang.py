@@ -6,7 +6,6 @@ Opt-in: SLURMINFER_TEST_SGLANG names a Python that has SGLang for CUDA.
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from slurminfer.core.machine.readings import device_files
-from slurminfer.core.records import WorkerState
+from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 
+from ..support.waiting import eventually
 from .conftest import User
 from .deployments import complete, serve
 from .rounding import agrees
@@ -109,10 +109,12 @@ def test_of_a_killed_rank_the_worker_says_that(start, user: User) -> None:
     [worker] = run.read_workers()
     [rank] = [process for process in psutil.Process(worker.pid).children(recursive=True) if is_rank(process)]
     rank.kill()
-    deadline = time.monotonic() + 60
-    while (record := run.read_worker(worker.id)) and record.state == WorkerState.READY:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+
+    def look() -> WorkerRecord | None:
+        record = run.read_worker(worker.id)
+        return record if record is not None and record.state != WorkerState.READY else None
+
+    record = eventually(look)
     assert record is not None and "engine ended itself" in record.reason and "crashed" in record.reason, record
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -18,37 +18,10 @@ from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
 from slurminfer.router.main import serve
 
+from ..support import waiting
+from ..support.loop import Loop
+
 WORDS = ["Hello", " from", " the", " stub"]
-
-
-class Loop:
-    """An event loop in a thread: what runs there answers while the test waits."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self._loop = loop or asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def start(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.start(work).result(timeout=30)
-
-    def soon(self, call: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(call)
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-def wait_until(holds: Callable[[], object], within_s: float = 15.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 class Stub:
@@ -166,7 +139,7 @@ class Deployment:
     def start_router(self) -> None:
         self._stop = asyncio.Event()
         self._router = self._loop.start(serve(self.run, self._stop))
-        wait_until(lambda: self.run.read_router() or (self._router and self._router.done()))
+        waiting.eventually(lambda: self.run.read_router() or (self._router and self._router.done()))
         record = self.run.read_router()
         assert record is not None and record.url is not None
         self.url = record.url
@@ -232,4 +205,4 @@ def two(empty: Deployment) -> Deployment:
 
 @pytest.fixture
 def eventually() -> Callable[..., None]:
-    return wait_until
+    return waiting.eventually

@@ -14,7 +14,8 @@ from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.router.relay.splice import Chunks, SplicedResponse
 from slurminfer.router.relay.upstream import make_client
 
-from .conftest import Deployment, Loop
+from ..support.loop import Loop
+from .conftest import Deployment
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"

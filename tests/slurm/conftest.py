@@ -60,11 +60,3 @@ def wait_for(job: str, wanted: JobPhase, timeout_s: float = 60.0) -> JobStatus:
         assert time.monotonic() < deadline, status
         time.sleep(0.1)
     return status
-
-
-def wait_until(done: Callable[[], Any], timeout_s: float = 60.0) -> None:
-    """Wait until `done()` is true."""
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.1)

@@ -10,7 +10,8 @@ from slurminfer.core.job import JobPhase
 from slurminfer.slurm.observe import job_details, job_end_time, observe, root_cause
 from slurminfer.slurm.submit import SlurmLauncher
 
-from .conftest import submit_argv, wait_for, wait_until
+from ..support.waiting import eventually
+from .conftest import submit_argv, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -97,9 +98,9 @@ def test_a_job_submitted_inside_a_job_inherits_nothing_of_it(submit, shared):
 def test_a_requeued_job_keeps_its_id_and_its_log_and_counts(submit, shared):
     job = submit(shell("echo run ${SLURM_RESTART_COUNT:-0}; sleep 300"), shared / "logs")
     log = shared / f"logs/{job}_0_log.out"
-    wait_until(lambda: log.exists() and "run 0" in log.read_text())
+    eventually(lambda: log.exists() and "run 0" in log.read_text())
     subprocess.check_call(["scontrol", "requeue", job])
-    wait_until(lambda: "run 1" in log.read_text())
+    eventually(lambda: "run 1" in log.read_text())
     assert "run 0" in log.read_text()
     details = job_details(job)
     assert details and details.restarts == 1

@@ -16,7 +16,7 @@ from slurminfer.slurm.sandbox import Sandbox, config, processes
 from slurminfer.slurm.sandbox.layout import Layout, free_layout
 from slurminfer.slurm.sandbox.system import gpus, locked, require_packages, require_root
 
-from .conftest import wait_until
+from ..support.waiting import eventually
 
 LAYOUT = Layout(directory="/var/tmp/box", nodes=3, slot=5)
 
@@ -211,7 +211,7 @@ def test_a_sandbox_whose_daemons_were_killed_starts_again(other):
     killed = [pid for pid, name in processes.inside(head).items() if name in config.HEAD_DAEMONS]
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(map(processes.is_alive, killed)))
+    eventually(lambda: not any(map(processes.is_alive, killed)))
     status = other.status()
     assert (status.state, set(status.daemons.values())) == ("damaged", {False})
     left = pids_of(other)

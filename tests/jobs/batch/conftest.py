@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,9 @@ from aiohttp import web
 from slurminfer.jobs.batch import retry as batch_retry
 from slurminfer.jobs.batch.driver import BatchOptions, BatchSummary, run_batch
 
+from ...support.loop import Loop
+
 KEY = "secret"
-
-
-class Loop:
-    """An event loop in a thread: what runs there answers while the test waits."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 class Endpoint:

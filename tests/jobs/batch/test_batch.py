@@ -10,6 +10,8 @@ from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.driver import run_batch
 from slurminfer.jobs.batch.tally import BatchState
 
+from ...support.waiting import eventually
+
 
 def test_prompts_and_messages_get_texts(batch):
     batch.lines(
@@ -113,10 +115,10 @@ def test_a_line_that_makes_the_endpoint_fail_every_time_is_given_up(batch):
 def test_retry_after_is_honoured(batch):
     batch.prompts(1)
     batch.endpoint.faults["p0"] = [503]
-    batch.endpoint.retry_after = "1"
+    batch.endpoint.retry_after = "0.3"
     began = time.monotonic()
     batch.run()
-    assert time.monotonic() - began >= 1.0
+    assert time.monotonic() - began >= 0.3
 
 
 def test_an_outage_is_waited_out(batch):
@@ -124,7 +126,7 @@ def test_an_outage_is_waited_out(batch):
     batch.endpoint.delay_s = 0.05
 
     def restart():
-        time.sleep(0.1)
+        eventually(lambda: batch.endpoint.under_way)
         batch.endpoint.stop()
         batch.endpoint.start()
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +10,8 @@ import pytest
 from slurminfer.core.errors import SpecError
 from slurminfer.core.job import JobPhase, JobRequest
 from slurminfer.jobs.launch.local import LocalLauncher
+
+from ...support.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,6 @@ def request(tmp_path, code: str, **changes) -> JobRequest:
     return JobRequest(**{"name": "test", "role": "cpu-0", "entry": entry, "log_folder": tmp_path / "logs", **changes})
 
 
-def until(condition) -> None:
-    for _ in range(100):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not happen within 10 s")
-
-
 def phase(job: str) -> JobPhase:
     return LocalLauncher().observe([job])[job].phase
 
@@ -48,13 +41,13 @@ def test_a_job_runs_in_a_session_of_its_own_and_is_seen_to_end(tmp_path):
     assert phase(job) is JobPhase.RUNNING
     assert os.getsid(int(job.partition("@")[0])) != os.getsid(0)
     LocalLauncher().cancel([job])
-    until(lambda: phase(job) is JobPhase.DONE)
+    eventually(lambda: phase(job) is JobPhase.DONE)
 
 
 def test_output_environment_and_setup_reach_the_log(tmp_path):
     code = "import os; print(os.environ['ASKED'], os.environ['SET_UP'], os.environ['SLURMINFER_LOCAL'])"
     job = LocalLauncher().submit(request(tmp_path, code, env={"ASKED": "a b"}, setup=("export SET_UP='c d'",)))
-    until(lambda: phase(job) is JobPhase.DONE)
+    eventually(lambda: phase(job) is JobPhase.DONE)
     assert (tmp_path / "logs/process.log").read_text() == "a b c d 1\n"
 
 
@@ -63,17 +56,17 @@ def test_a_reused_pid_is_not_mistaken_for_the_job(tmp_path):
     pid, _, started = job.partition("@")
     assert phase(f"{pid}@{float(started) - 10:.2f}") is JobPhase.DONE
     LocalLauncher().kill([job])
-    until(lambda: phase(job) is JobPhase.DONE)
+    eventually(lambda: phase(job) is JobPhase.DONE)
 
 
 def test_what_ignores_the_cancel_can_be_killed(tmp_path):
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     job = LocalLauncher().submit(request(tmp_path, code))
-    until(lambda: (tmp_path / "logs/process.log").read_text() == "up\n")
+    eventually(lambda: (tmp_path / "logs/process.log").read_text() == "up\n")
     LocalLauncher().cancel([job])
     assert phase(job) is JobPhase.RUNNING
     LocalLauncher().kill([job])
-    until(lambda: phase(job) is JobPhase.DONE)
+    eventually(lambda: phase(job) is JobPhase.DONE)
 
 
 def test_cancelling_what_has_ended_is_no_error(tmp_path):

@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from slurminfer.core.errors import SlurmError
-from slurminfer.core.job import JobPhase, JobRequest, JobStatus
+from slurminfer.core.job import JobPhase
 from slurminfer.core.spec import load_job
 from slurminfer.jobs.launch import follow as following
 from slurminfer.jobs.quantize import job as module
@@ -16,6 +15,8 @@ from slurminfer.jobs.quantize.job import QuantizeEntry, follow, part_here, reque
 from slurminfer.quant.awq.options import AwqOptions
 from slurminfer.quant.awq.workspace import WorkShare, Workspace
 from slurminfer.quant.progress import silent
+
+from ...support.launchers import FakeLauncher
 
 EXAMPLE = Path(__file__).parents[3] / "examples/quantize.toml"
 
@@ -29,33 +30,6 @@ def command(*words):
 def entry(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
     return QuantizeEntry(model=tmp_path / "model", out=tmp_path / "out", options=AwqOptions(group_size=64))
-
-
-class Launcher:
-    """Jobs that are in the states that the test says, one look after the other."""
-
-    name = "slurm"
-
-    def __init__(self, *phases: JobPhase) -> None:
-        self.phases, self.submitted = list(phases), list[JobRequest]()
-
-    def submit(self, request: JobRequest) -> str:
-        request.log_folder.mkdir(parents=True, exist_ok=True)
-        self.submitted.append(request)
-        return str(len(self.submitted))
-
-    def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
-        phase = self.phases.pop(0) if len(self.phases) > 1 else self.phases[0]
-        return {job: JobStatus(id=job, phase=phase, state=phase.value.upper(), reason="because") for job in ids}
-
-    def render(self, request: JobRequest) -> str:
-        raise NotImplementedError
-
-    def kill(self, ids: Sequence[str]) -> None:
-        raise AssertionError("nothing has to be killed")
-
-    def cancel(self, ids: Sequence[str]) -> None:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -122,10 +96,10 @@ def test_a_command_line_says_the_same_as_the_entry(entry):
 
 def test_a_living_job_is_followed_instead_of_submitting_another(entry):
     spec = load_job(EXAMPLE)
-    assert submit(entry, spec, Launcher(JobPhase.PENDING)) == "1"
-    again = Launcher(JobPhase.RUNNING)
+    assert submit(entry, spec, FakeLauncher(JobPhase.PENDING)) == "1"
+    again = FakeLauncher(JobPhase.RUNNING)
     assert submit(entry, spec, again) == "1" and again.submitted == []
-    ended = Launcher(JobPhase.FAILED)
+    ended = FakeLauncher(JobPhase.FAILED)
     assert submit(entry, spec, ended) == "1" and len(ended.submitted) == 1
 
 
@@ -140,7 +114,7 @@ def model(entry, monkeypatch):
 
 
 def test_a_failed_job_says_why_and_where_its_logs_are(entry, model):
-    launcher = Launcher(JobPhase.PENDING, JobPhase.RUNNING, JobPhase.FAILED)
+    launcher = FakeLauncher(JobPhase.PENDING, JobPhase.RUNNING, JobPhase.FAILED)
     job = submit(entry, load_job(EXAMPLE), launcher)
     (launcher.submitted[0].log_folder / f"{job}_1_log.out").write_text(
         "quantize 1/4\nslurminfer.core.errors.ModelError: no space left for out\nsrun: error: node n1\n"
@@ -151,11 +125,11 @@ def test_a_failed_job_says_why_and_where_its_logs_are(entry, model):
 
 def test_a_job_that_nobody_remembers_is_not_waited_for_for_ever(entry, model):
     with pytest.raises(SlurmError, match="ended as UNKNOWN"):
-        follow("7", entry, Launcher(JobPhase.UNKNOWN), silent)
+        follow("7", entry, FakeLauncher(JobPhase.UNKNOWN), silent)
 
 
 def test_a_finished_job_is_one_whose_output_is_there(entry, model):
     seen = []
     entry.out.mkdir()
-    follow("7", entry, Launcher(JobPhase.RUNNING, JobPhase.DONE), lambda *state: seen.append(state))
+    follow("7", entry, FakeLauncher(JobPhase.RUNNING, JobPhase.DONE), lambda *state: seen.append(state))
     assert seen[-1] == ("quantize", 4, 4)

@@ -1,21 +1,23 @@
 """The life of a worker, with the native engine and a real model, and what kills it."""
 
+import json
 import os
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from slurminfer.core.records import WorkerRecord, WorkerState
+from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
 from slurminfer.quant.models import resolve
+
+from ...support.waiting import eventually, has_ended
+from .records import record_when
 
 pytestmark = pytest.mark.network
 
@@ -55,30 +57,15 @@ def start_agent(tmp_path, agent_process) -> Callable[..., subprocess.Popen]:
     return start
 
 
-def record_when(run: RunDirectory, state: WorkerState, timeout_s: float = 60) -> WorkerRecord:
-    """The worker's record, once it is in `state`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        record = run.read_worker("cpu-0")
-        if record is not None and record.state is state:
-            return record
-        time.sleep(0.1)
-    raise AssertionError(f"not {state} within {timeout_s} s: {record}")
+def credentials(run: RunDirectory) -> dict[str, Any]:
+    return {"headers": {"Authorization": f"Bearer {run.key()}"}, "timeout": 60}
 
 
-def has_ended(pid: int) -> bool:
-    for _ in range(50):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def complete(run: RunDirectory, url: str | None, **body) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {run.key()}"}
+def request(run: RunDirectory, **body) -> dict[str, Any]:
+    """What httpx is to send for a completion."""
     spec = run.read_spec()
     body = {"model": spec.model_of(spec.pool[0]).served_name, "prompt": "One, two,", **body}
-    return httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=60)
+    return {"json": body, **credentials(run)}
 
 
 def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start_agent):
@@ -87,27 +74,33 @@ def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start
     record = record_when(run, WorkerState.READY)
     assert record.load_s is not None
     assert record.capacity == 3
-    assert complete(run, record.url, max_tokens=2).status_code == 200
+    assert httpx.post(f"{record.url}/v1/completions", **request(run, max_tokens=2)).status_code == 200
     assert httpx.get(f"{record.url}/v1/models").status_code == 401
     agent.terminate()
     assert agent.wait(30) == 0
     gone = record_when(run, WorkerState.GONE)
     assert "SIGTERM" in gone.reason
-    assert has_ended(record.pid)
+    eventually(lambda: has_ended(record.pid))
 
 
 def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
     run = make_run()
     agent = start_agent(run)
     record = record_when(run, WorkerState.READY)
-    answers: list[httpx.Response] = []
-    body = {"max_tokens": 100, "ignore_eos": True}
-    client = threading.Thread(target=lambda: answers.append(complete(run, record.url, **body)))
-    client.start()
-    time.sleep(0.5)
-    agent.terminate()
-    client.join()
-    assert answers[0].json()["usage"]["completion_tokens"] == 100
+    body = {"max_tokens": 200, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    with httpx.stream("POST", f"{record.url}/v1/completions", **request(run, **body)) as answer:
+        lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line)
+        first = next(lines)
+        os.kill(record.pid, signal.SIGSTOP)  # so that what is left is generated after the signal
+        agent.terminate()
+        record_when(run, WorkerState.DRAINING)
+        os.kill(record.pid, signal.SIGCONT)
+        metrics = httpx.get(f"{record.url}/metrics", **credentials(run)).text
+        assert "\nslurminfer_engine_running_requests 1.0\n" in metrics
+        *events, usage, done = first, *lines
+    assert done == "[DONE]"
+    assert json.loads(events[-1])["choices"][0]["finish_reason"] == "length"
+    assert json.loads(usage)["usage"]["completion_tokens"] == 200
     assert agent.wait(30) == 0
 
 
@@ -124,7 +117,7 @@ def test_a_killed_agent_takes_its_engine_along(make_run, start_agent):
     agent = start_agent(run)
     engine = record_when(run, WorkerState.READY).pid
     agent.kill()
-    assert has_ended(engine)
+    eventually(lambda: has_ended(engine))
 
 
 def test_an_engine_that_cannot_start_says_why(make_run, start_agent, tmp_path):

@@ -2,22 +2,29 @@
 
 import signal
 import sys
-import time
 
 from slurminfer.core.logs import PLAIN, LogFormat
 from slurminfer.nodes.agent.process import EngineProcess
 from slurminfer.nodes.engines.table import ADAPTERS
 
+from ...support.waiting import eventually
+
+ANSWERING = """
+import signal
+signal.signal(signal.SIGUSR1, lambda *_: print("still here", flush=True))
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
+
 
 def test_the_walltime_s_signal_is_not_the_engine_s(tmp_path):
-    engine = EngineProcess(
-        [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"], {}, tmp_path / "log"
-    )
+    engine = EngineProcess([sys.executable, "-c", ANSWERING], {}, tmp_path / "log")
     try:
-        while "up" not in (tmp_path / "log").read_text():
-            time.sleep(0.02)
+        eventually(lambda: "up" in (tmp_path / "log").read_text())
         engine._process.send_signal(signal.SIGUSR2)
-        time.sleep(0.3)
+        engine._process.send_signal(signal.SIGUSR1)
+        eventually(lambda: "still here" in (tmp_path / "log").read_text() or engine.exit_code() is not None)
         assert engine.exit_code() is None
     finally:
         engine.stop()
@@ -28,8 +35,7 @@ def epitaph_of(log: str, tmp_path, log_format: LogFormat = PLAIN) -> str:
     """Of an engine that has said this, and was then killed."""
     program = f"import os; print({log!r}, flush=True); os.kill(os.getpid(), 9)"
     engine = EngineProcess([sys.executable, "-c", program], {}, tmp_path / "log", log_format)
-    while engine.exit_code() is None:
-        time.sleep(0.02)
+    eventually(lambda: engine.exit_code() is not None)
     return engine.epitaph()
 
 

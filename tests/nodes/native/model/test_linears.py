@@ -238,7 +238,9 @@ def test_tokens_differ_from_exact_ones_only_where_the_best_logits_are_close(
 def test_logits_are_as_close_as_those_of_dense_bfloat16(make, load, drive, tmp_path, chunk):
     make(tmp_path, "llama")
     to_awq(tmp_path)
-    prompts = [random.choices(range(199), k=length) for length in (3, 33, 80)]
+    # Errors of one prompt vary by half; those of 48 together by a tenth. The same prompts in every run.
+    chosen = random.Random(0)
+    prompts = [chosen.choices(range(199), k=length) for length in (3, 33, 80) * 16]
 
     def logits(**options) -> torch.Tensor:
         driver = drive(load(tmp_path, **options))
@@ -250,7 +252,8 @@ def test_logits_are_as_close_as_those_of_dense_bfloat16(make, load, drive, tmp_p
 
     exact = logits().double()
     dense = relative_error(logits(dtype="bfloat16", kernels="exact"), exact)
-    assert relative_error(logits(dtype="bfloat16", kernels="torch"), exact) < 2 * dense
+    # Both round weights, inputs and results to bfloat16, at other places.
+    assert relative_error(logits(dtype="bfloat16", kernels="torch"), exact) < 1.25 * dense
 
 
 def to_awq(path: Path, group_size: int = 32) -> None:

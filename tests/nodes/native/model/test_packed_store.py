@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from slurminfer.nodes.native.model.fused.parts import pack_model
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.weights import Weights
 
+from ....support.waiting import eventually
 from .test_linears import to_act_order, to_awq
 
 pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
@@ -46,10 +46,7 @@ def logits(runner, drive) -> torch.Tensor:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert path.exists()
+    eventually(path.exists, f"{path} is there")
 
 
 def test_the_second_start_reads_what_the_first_has_packed(home, model, load, drive, monkeypatch):

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,13 +12,6 @@ from . import program, sums
 TIMEOUT_S = 120
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([program.__name__, sums.__name__])
-
-
-def free_address() -> str:
-    """A port of this machine where ranks can meet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def run_ranks(

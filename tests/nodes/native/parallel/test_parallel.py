@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 
+from ....support.addresses import free_address
+from ....support.waiting import wait_until_idle
 from ..model.conftest import make_model
 from ..model.test_fused import STORE
 from ..model.test_linears import relative_error, to_act_order, to_awq
 from . import program
-from .processes import free_address, run_ranks
+from .processes import run_ranks
 
 needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROGRAM = program.__file__
@@ -99,15 +100,6 @@ def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipelin
     compare(found["logits"], alone(tmp_path, **options), 0.05)
 
 
-def wait_until_asleep(pid: int) -> None:
-    """Until a process has used no CPU time for a while."""
-    used, calm = None, 0
-    while calm < 20:
-        now = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        calm, used = calm + 1 if now == used else 0, now
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(("kernels", "tensor"), [("torch", 3), pytest.param("compiled", 2, marks=needs_compiler)])
 def test_a_step_that_waits_for_a_killed_rank_ends_with_its_name(tmp_path, kernels, tensor):
     make_model(tmp_path, "llama")
@@ -116,7 +108,7 @@ def test_a_step_that_waits_for_a_killed_rank_ends_with_its_name(tmp_path, kernel
     assert ranks[0].stderr is not None
     assert any(line.startswith("rank 0: layers") for line in ranks[0].stderr)  # the first step is about to begin
     ranks[1].send_signal(signal.SIGSTOP)
-    wait_until_asleep(ranks[0].pid)  # in a sum with the one that is stopped
+    wait_until_idle(ranks[0].pid)  # in a sum with the one that is stopped
     ranks[1].kill()
     said = ranks[0].communicate(timeout=30)[1]
     assert "EngineError: rank 1 on " in said

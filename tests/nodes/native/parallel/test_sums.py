@@ -9,15 +9,17 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from slurminfer.nodes.native.model.fused import library
 
+from ....support.addresses import free_address
+from ....support.waiting import cpu_seconds, wait_until_idle
 from . import sums
-from .processes import free_address, run_ranks
+from .processes import run_ranks
 from .sums import share_of
 
 pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
@@ -115,12 +117,15 @@ def test_who_waits_for_a_rank_that_is_gone_is_let_go():
 
 
 def test_nothing_is_left_of_ranks_that_are_killed():
-    before = left()
+    """Their memory has no name in a file system, and nobody keeps it once they are gone."""
     ranks = start({"tensor_parallel": 3}, "forever")
-    assert [line_of(rank) for rank in ranks] == ["summing"] * 3
-    assert any("slurminfer" in str(file.readlink()) for file in Path(f"/proc/{ranks[0].pid}/fd").iterdir())
-    end(ranks)
-    assert left() == before
+    try:
+        assert [line_of(rank) for rank in ranks] == ["summing"] * 3
+        shared = set.intersection(*(shared_memory(rank.pid) for rank in ranks))
+        assert [path for path, _ in shared] == ["/memfd:slurminfer (deleted)"]
+    finally:
+        end(ranks)
+    assert not shared & {each for pid in psutil.pids() for each in shared_memory(pid)}
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -129,7 +134,7 @@ def test_who_waits_long_does_not_keep_a_cpu_busy(apart):
     ranks = start({"tensor_parallel": 2}, "forever", cpus=() if apart else (0,))
     assert [line_of(rank) for rank in ranks] == ["summing"] * 2
     ranks[1].send_signal(signal.SIGSTOP)
-    time.sleep(0.3)
+    wait_until_idle(ranks[0].pid)
     before = cpu_seconds(ranks[0].pid)
     time.sleep(1)
     assert cpu_seconds(ranks[0].pid) - before < 0.2
@@ -149,14 +154,13 @@ def end(ranks: "list[subprocess.Popen[str]]") -> None:
         rank.communicate()
 
 
-def left() -> set[str]:
-    return set(os.listdir("/dev/shm"))
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks: Any = os.sysconf("SC_CLK_TCK")
-    return (int(fields[11]) + int(fields[12])) / float(ticks)
+def shared_memory(pid: int) -> set[tuple[str, int]]:
+    """What a process has mapped to write into it together with others, as path and inode."""
+    try:
+        lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    except OSError:  # it has ended, or is somebody else's
+        return set()
+    return {(line[5], int(line[4])) for line in lines if line[1] == "rw-s"}
 
 
 # A row is 36 bytes: the many are more than one message holds.

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import openai
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+from ....support.waiting import eventually
 
 TEMPLATE = """\
 {%- for message in messages %}
@@ -110,13 +111,6 @@ def _end(server: RunningServer) -> None:
         server.process.stdout.close()
 
 
-def _wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
-
-
 @contextmanager
 def _starting(
     *arguments: str, env: dict[str, str] | None = None, wrapper: Sequence[str] = ()
@@ -133,7 +127,7 @@ def _serving(
     *arguments: str, env: dict[str, str] | None = None, wrapper: Sequence[str] = ()
 ) -> Iterator[RunningServer]:
     with _starting(*arguments, env=env, wrapper=wrapper) as server:
-        _wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200, "health", 60)
+        eventually(lambda: httpx.get(f"{server.url}/health").status_code == 200, "health")
         yield server
 
 
@@ -144,7 +138,7 @@ def command() -> list[str]:
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., None]:
-    return _wait_until
+    return eventually
 
 
 @pytest.fixture(scope="session")
