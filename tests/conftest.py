@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from slurminfer.core.errors import SlurmError
@@ -15,6 +16,8 @@ from slurminfer.slurm.sandbox import Sandbox
 from slurminfer.slurm.sandbox.system import require_packages, require_root
 
 prepare()  # as for an engine, before PyTorch is imported
+hypothesis.settings.register_profile("slurminfer", deadline=None)  # how long an example takes is the machine's affair
+hypothesis.settings.load_profile("slurminfer")
 # Whose tests start engines, agents, routers or ranks as processes.
 PROCESSES = (
     "integration", "nodes/agent", "nodes/engines/test_vllm.py", "nodes/native/parallel", "nodes/native/serve",

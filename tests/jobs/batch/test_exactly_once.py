@@ -64,7 +64,7 @@ def test_two_drivers_on_one_output_are_refused(batch):
     assert batch.ids() == ["p0"]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(st.lists(FAULTS, max_size=3), min_size=1, max_size=8),
     cuts=st.lists(st.integers(min_value=0, max_value=400), max_size=3),

@@ -63,7 +63,7 @@ def test_the_space_that_begins_a_continuation_is_kept(kind, request):
     assert "".join(_pieces(request.getfixturevalue(kind), "Hello", " world")) == " world"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=st.text(max_size=30))
 def test_any_text_comes_out_as_it_went_in(byte_level, text):
     assert "".join(_pieces(byte_level, "", text)).rstrip("\ufffd") == text.rstrip("\ufffd")

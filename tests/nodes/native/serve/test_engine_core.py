@@ -131,7 +131,7 @@ PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=20)  # few tokens: pr
 METHODS = st.sampled_from(["none", "ngram", "draft"])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     data=st.data(), block_size=st.integers(1, 4), running=st.integers(1, 5), extra_budget=st.integers(0, 12),
     method=METHODS, context=st.integers(2, 40), depth=st.integers(1, 3),
@@ -157,7 +157,7 @@ def test_every_request_ends_with_the_tokens_that_it_gets_alone(
         assert sum(len(chunk.tokens) for chunk in step) <= running + extra_budget
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     # After each step whom to abort, drawn beforehand: how many steps there are depends on the clock.
     aborts=st.lists(st.none() | st.integers(0, 7), max_size=40),
