@@ -14,7 +14,8 @@ class Entry(Protocol):
 
     def __call__(self) -> Any: ...
 
-    def argv(self) -> Sequence[str]: ...
+    def argv(self) -> Sequence[str]:
+        """The entry as a command line, for a process without submitit."""
 
 
 @dataclass(frozen=True)

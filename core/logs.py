@@ -83,6 +83,7 @@ class LostTasks:
 
     @property
     def first_rank(self) -> int:
+        """The lowest rank among the tasks (Slurm's SLURM_PROCID)."""
         return int(re.split(r"\D", self.ranks)[0])
 
     def __str__(self) -> str:

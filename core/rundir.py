@@ -39,26 +39,32 @@ class RunDirectory:
 
     @property
     def spec_path(self) -> Path:
+        """The spec file, TOML, with models as directories of this filesystem."""
         return self.path / "spec.toml"
 
     @property
     def router_path(self) -> Path:
+        """The router's record, JSON; missing until the router has started."""
         return self.path / "router.json"
 
     @property
     def deployment_path(self) -> Path:
+        """The record of the deployment's jobs, JSON; who links it first holds the deployment's name."""
         return self.path / "deployment.json"
 
     @property
     def key_path(self) -> Path:
+        """The API key as a text file that only the user can read."""
         return self.path / "key"
 
     @property
     def workers_path(self) -> Path:
+        """The folder of the workers' records, one JSON file for each."""
         return self.path / "workers"
 
     @property
     def rendezvous_path(self) -> Path:
+        """The folder in which the nodes of multi-node workers find each other."""
         return self.path / "rendezvous"
 
     def logs_of(self, role: str) -> Path:
@@ -80,9 +86,11 @@ class RunDirectory:
         return text.strip()
 
     def read_spec(self) -> DeploymentSpec:
+        """The deployment's spec. Raises SpecError where the file is missing or invalid; engines are not checked."""
         return load_spec(self.spec_path)
 
     def write_spec(self, spec: DeploymentSpec) -> None:
+        """Replace the deployment's spec."""
         files.write_atomic(self.spec_path, dump_spec(spec))
 
     def read_serials(self) -> dict[str, int]:
@@ -105,15 +113,19 @@ class RunDirectory:
         files.write_atomic(self._serials_path, files.encode_json(serials))
 
     def read_router(self) -> RouterRecord | None:
+        """The router's record, None where there is none yet. Raises RunDirectoryError for an unreadable one."""
         return _read(self.router_path, RouterRecord)
 
     def write_router(self, record: RouterRecord) -> None:
+        """Replace the router's record. For the router only."""
         _write(self.router_path, record)
 
     def read_worker(self, worker_id: str) -> WorkerRecord | None:
+        """A worker's record, None where there is none yet. Raises RunDirectoryError for an unreadable one."""
         return _read(self._worker_path(worker_id), WorkerRecord)
 
     def write_worker(self, record: WorkerRecord) -> None:
+        """Replace a worker's record. For the agent of the worker's first node only."""
         _write(self._worker_path(record.id), record)
 
     def read_workers(self) -> list[WorkerRecord]:
@@ -131,6 +143,7 @@ class RunDirectory:
         return text.strip() if text else None
 
     def write_rendezvous(self, worker_id: str, epoch: int, address: str) -> None:
+        """Publish HOST:PORT at which the ranks of a multi-node worker meet. For the worker's head only."""
         files.write_atomic(self._rendezvous_file(worker_id, epoch), address + "\n")
 
     def read_nodes(self, worker_id: str, epoch: int, nodes: int) -> list[NodeRecord]:
@@ -140,6 +153,7 @@ class RunDirectory:
         return [record for record in found if record is not None]
 
     def write_node(self, worker_id: str, epoch: int, record: NodeRecord) -> None:
+        """Replace the record of one further node of a worker. For the agent of that node only."""
         _write(self._node_file(worker_id, epoch, record.node_rank), record)
 
     def claim(self, record: DeploymentRecord) -> bool:
@@ -147,9 +161,11 @@ class RunDirectory:
         return files.claim(self.deployment_path, files.encode_json(record))
 
     def read_deployment(self) -> DeploymentRecord | None:
+        """The record of the deployment's jobs, None if there is none. Raises RunDirectoryError if it is unreadable."""
         return _read(self.deployment_path, DeploymentRecord)
 
     def write_deployment(self, record: DeploymentRecord) -> None:
+        """Replace the record of the deployment's jobs. For the process that has claimed the deployment only."""
         _write(self.deployment_path, record)
 
     def clear(self) -> None:

@@ -53,6 +53,7 @@ class ModelSpec(Section, frozen=True, kw_only=True):
 
     @property
     def served_name(self) -> str:
+        """The name by which clients ask for the model."""
         return self.name or Path(self.path).name.removesuffix(".gguf")
 
 
@@ -109,6 +110,7 @@ class JobSpec(JobSection, frozen=True, kw_only=True):
 
     @property
     def time_s(self) -> int:
+        """The walltime limit in seconds."""
         return parse_time(self.time)
 
 
@@ -162,14 +164,17 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
 
     @property
     def time_s(self) -> int:
+        """The walltime limit of each worker in seconds."""
         return parse_time(self.time)
 
     @property
     def start_timeout_s(self) -> int:
+        """`start_timeout` in seconds."""
         return parse_time(self.start_timeout)
 
     @property
     def layout(self) -> Layout:
+        """How the ranks of one worker lie on its nodes."""
         return Layout(
             tensor_parallel=self.tensor_parallel,
             sequence_parallel=self.sequence_parallel,
@@ -210,6 +215,7 @@ class DeploymentSpec(Section, frozen=True, kw_only=True):
 
     @property
     def router_time_s(self) -> int:
+        """The walltime limit of the router's job in seconds."""
         if self.router.time is not None:
             return parse_time(self.router.time)
         return max(pool.time_s for pool in self.pool)

@@ -54,6 +54,7 @@ class _WorkerGauges(Collector):
         self._registry = registry
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One sample of each gauge for each worker that there is now."""
         in_flight, capacity, state, healthy = (
             GaugeMetricFamily(name, text, labels=labels) for name, text, labels in (IN_FLIGHT, CAPACITY, STATE, HEALTHY)
         )

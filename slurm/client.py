@@ -25,7 +25,7 @@ def ask(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
 
 
 def require(command: str) -> None:
-    """Raises SlurmError where this machine has no Slurm."""
+    """Raise SlurmError where this machine has no Slurm."""
     if not shutil.which(command):
         raise SlurmError(f"no Slurm here: {command} is not on PATH")
 

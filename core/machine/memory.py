@@ -14,7 +14,7 @@ def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ)
 
 
 def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int | None:
-    """The same where a cgroup or a Slurm job has set the memory aside for this process; None where it is shared.
+    """Bytes that can still be allocated of memory that a cgroup or a Slurm job has set aside; None where it is shared.
 
     Workers without Slurm share a machine, or the job that they are started in, with each other.
     """

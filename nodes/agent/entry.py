@@ -1,4 +1,4 @@
-"""The agent: lives the life of one worker on its node. docs/develop/life-of-a-worker.md tells the story.
+"""The agent, which runs one worker on its node. docs/develop/life-of-a-worker.md describes what happens when.
 
 On the worker's first node it is the head (head.py), which owns the worker's record; on further nodes it is a follower
 (follower.py), which only keeps the engine's process there running, and ends when the head has ended.
@@ -34,7 +34,7 @@ class WorkerEntry(RequeueableEntry):
         Agent(RunDirectory(self.run_path), self.worker_id, self.slot).run()
 
     def argv(self) -> Sequence[str]:
-        """The same as a command line, for a machine without Slurm."""
+        """The agent as a command line, for a machine without Slurm."""
         words = [str(self.run_path), self.worker_id, f"--slot={self.slot}"]
         return [sys.executable, "-m", "slurminfer.nodes.agent", *words]
 
@@ -46,7 +46,7 @@ class Agent:
         self._task = Task(run, worker_id, slot)
 
     def run(self) -> None:
-        """The whole life. Raises EngineError where the engine fails; requeues where the walltime ends it."""
+        """Run the worker to its end. Raises EngineError where the engine fails; a walltime limit requeues the job."""
         task = self._task
         task.signals.listen()
         if task.place.local:
@@ -62,6 +62,7 @@ class Agent:
 
 
 def main() -> int:
+    """Run the agent of one worker as a process without Slurm; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m slurminfer.nodes.agent", description="Run one worker here.")
     parser.add_argument("run", type=Path, help="run directory of the deployment")
     parser.add_argument("worker", help="id of the worker: POOL-SERIAL")

@@ -20,14 +20,14 @@ _TERMINATE_GRACE_S = 25.0  # longer than a head drains after SIGTERM, shorter th
 
 
 class Follower:
-    """Node rank 1 or higher."""
+    """The agent of node rank 1 or higher."""
 
     def __init__(self, task: Task, private: Path) -> None:
         self._task, self._private = task, private
         self._signals = task.signals
 
     def run(self) -> None:
-        """Until the head has ended. Raises EngineError where the engine's process here dies before."""
+        """Keep the engine's process here until the head has ended. Raises EngineError where the process dies before."""
         rendezvous = self._await_call(None, self._task.pool.start_timeout_s)
         if rendezvous is None and not self._is_ending():
             raise EngineError(f"node rank {self._task.place.node_rank}: the head has not said where to meet")
@@ -55,7 +55,7 @@ class Follower:
         return call
 
     def _stay(self, engine: EngineProcess, rendezvous: str) -> None:
-        """Until the process dies, the head has ended or calls elsewhere.
+        """Wait until the process dies, or the head has ended or calls the ranks to another rendezvous.
 
         A signal is no reason to leave: the head drains, and this process must compute with it to the end.
         """

@@ -27,7 +27,7 @@ class EngineGroup:
         return bool(self._dead())
 
     def check(self) -> None:
-        """Raises EngineError that says which process has died and why, if one has."""
+        """Raise EngineError that says which process has died and why, if one has."""
         if self.has_died():
             raise EngineError(self._cause())
 

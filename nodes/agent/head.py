@@ -32,7 +32,7 @@ _TERMINATE_GRACE_S = 20.0
 
 
 class Head:
-    """Node rank 0."""
+    """The agent of node rank 0."""
 
     def __init__(self, task: Task, private: Path) -> None:
         self._task, self._private = task, private
@@ -40,7 +40,7 @@ class Head:
         self._record = self._first_record()
 
     def run(self) -> None:
-        """Until a signal comes. Raises EngineError where the engine fails, here or on another node of the worker."""
+        """Run the engine until a signal comes. Raises EngineError where it fails, here or on another node."""
         self._note(WorkerState.STARTING)
         try:
             group = self._start()
@@ -129,7 +129,7 @@ class Head:
             probe.close()
 
     def _watch(self, group: EngineGroup, probe: EngineProbe) -> None:
-        """Until a signal says stop. Raises EngineError where a process of the engine dies, or it stays silent."""
+        """Watch the engine until a signal comes. Raises EngineError where a process of it dies, or it stays silent."""
         misses = 0
         while not self._signals.reason:
             group.check()

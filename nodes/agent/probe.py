@@ -44,4 +44,5 @@ class EngineProbe:
         return int(sum(found)) if found else None
 
     def close(self) -> None:
+        """Close the connections to the engine."""
         self._client.close()

@@ -36,6 +36,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
+        """The process id, which is also the id of the engine's process group."""
         return self._process.pid
 
     def exit_code(self) -> int | None:

@@ -22,11 +22,13 @@ class Signals:
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
+        """Install the handlers. For the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT, WALLTIME_SIGNAL):
             self._previous[number] = signal.signal(number, self._receive)
         self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._wake)
 
     def restore(self) -> None:
+        """Put back the handlers that were there before `listen`."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

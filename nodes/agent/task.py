@@ -30,6 +30,13 @@ class Task:
         self.signals = Signals()
 
     def launch(self, private: Path, port: int, rendezvous: str | None) -> EngineLaunch:
+        """What the engine's process of this node is told.
+
+        Args:
+            private: folder that only the user can read.
+            port: of its HTTP server.
+            rendezvous: HOST:PORT where the ranks of all nodes meet; None where there is one rank.
+        """
         return EngineLaunch(
             model=self.model,
             pool=self.pool,

@@ -33,10 +33,12 @@ class EngineLaunch:
 
     @property
     def url(self) -> str:
+        """Where this process serves HTTP, if it is the one of node rank 0."""
         return f"http://{self.address}:{self.port}"
 
     @property
     def python(self) -> str:
+        """Path of the Python interpreter that starts the engine."""
         return self.pool.python or sys.executable
 
 

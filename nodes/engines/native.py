@@ -22,6 +22,7 @@ class NativeAdapter:
     log_format = PLAIN
 
     def check(self, request: PoolRequest) -> None:
+        """Raise SpecError for a format of weights or a way of guessing tokens that this engine does not have."""
         known = get_args(Quantization)
         if request.model.quantization not in (None, *known):
             expected = f"engine native reads {', '.join(known)}; leave it out for what the model is"
@@ -35,9 +36,11 @@ class NativeAdapter:
             raise SpecError("speculative.draft_tokens", guesses.draft_tokens, expected)
 
     def layout_fault(self, layout: Layout) -> Fault | None:
+        """None: this engine computes every layout that the nodes allow."""
         return None
 
     def argv(self, launch: EngineLaunch) -> list[str]:
+        """The command line; ranks and rendezvous stand in it only where several ranks compute one model."""
         guesses = launch.speculative
         return [
             launch.python, "-m", "slurminfer.nodes.native",
@@ -62,6 +65,7 @@ class NativeAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
+        """The API key, which the engine reads from its environment."""
         return {API_KEY_VARIABLE: launch.key}
 
     def _parallel(self, launch: EngineLaunch) -> list[str]:

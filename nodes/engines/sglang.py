@@ -30,9 +30,11 @@ class SGLangAdapter:
     log_format = _LOG_FORMAT
 
     def check(self, request: PoolRequest) -> None:
+        """Raise SpecError where it is asked to compute with GGUF's quantized blocks."""
         refuse_gguf_blocks(request)
 
     def layout_fault(self, layout: Layout) -> Fault | None:
+        """The fault of sequence_parallel, or where neither the stages nor the nodes are a multiple of the other."""
         nodes, stages = layout.nodes, layout.pipeline_parallel
         if stages % nodes and nodes % stages:  # _calculate_rank_ranges in SGLang's engine.py
             whole = f"SGLang needs whole stages on each of {nodes} nodes, or whole nodes for each stage"
@@ -40,6 +42,7 @@ class SGLangAdapter:
         return sequence_parallel_fault(layout, "sglang")
 
     def argv(self, launch: EngineLaunch) -> list[str]:
+        """The command line; the API key stands in a file of `launch.private`, which this writes."""
         return [
             launch.python, "-m", "sglang.launch_server",
             *flags(
@@ -64,6 +67,7 @@ class SGLangAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
+        """What makes it compute on CPUs, and the address at which its ranks on several nodes meet."""
         of_cpus = {} if launch.pool.gpus_per_node else {"SGLANG_USE_CPU_ENGINE": "1"}
         # Where its ranks exchange messages besides tensors; by default at the address of the route to the internet.
         return of_cpus if launch.pool.nodes == 1 else {"SGLANG_HOST_IP": launch.address, **of_cpus}

@@ -30,12 +30,15 @@ class VLLMAdapter:
     log_format = LogFormat(prefix=_PREFIX)
 
     def check(self, request: PoolRequest) -> None:
+        """Raise SpecError where it is asked to compute with GGUF's quantized blocks."""
         refuse_gguf_blocks(request)
 
     def layout_fault(self, layout: Layout) -> Fault | None:
+        """The fault of a layout with sequence_parallel."""
         return sequence_parallel_fault(layout, "vllm")
 
     def argv(self, launch: EngineLaunch) -> list[str]:
+        """The command line; nodes other than the first run headless."""
         return [
             launch.python, "-m", *self._entry(launch),
             *flags(
@@ -56,6 +59,7 @@ class VLLMAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
+        """The API key, the address of this node, and on CPUs the libraries to preload."""
         # vLLM advises to preload these on CPUs, in its installation guide.
         of_cpus = {} if launch.pool.gpus_per_node else preload(launch.python)
         return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address, **of_cpus}

@@ -24,6 +24,7 @@ def no_worker(counts: dict[str, int], model: str | None) -> web.Response:
 
 
 def unknown_model(model: str, valid: list[str]) -> web.Response:
+    """The 404 response for a model that no worker serves, with the names of those that are served."""
     message = f"no model '{model}' here; valid models: {', '.join(valid)}"
     return failure(404, message, param="model", code="model_not_found")
 

@@ -35,6 +35,7 @@ class Api:
         self._registry, self._relay, self._metrics = registry, relay, metrics
 
     def app(self) -> web.Application:
+        """The aiohttp application with all routes of the router."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._observe, self._authenticate])
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._show_metrics)

@@ -23,22 +23,27 @@ class Worker:
 
     @property
     def id(self) -> str:
+        """POOL-SERIAL."""
         return self.record.id
 
     @property
     def healthy(self) -> bool:
+        """Whether the last probe was good and no request has failed at the worker since."""
         return not self.trouble
 
     @property
     def probeable(self) -> bool:
+        """Whether the worker's agent says that it is ready and where: what is not is not asked for its health."""
         return self.record.state is WorkerState.READY and self.record.url is not None
 
     @property
     def choosable(self) -> bool:
+        """Whether the worker may get new requests."""
         return self.probeable and self.healthy
 
     @property
     def capacity(self) -> int:
+        """Requests that the worker computes at once."""
         return self.record.capacity or ASSUMED_CAPACITY
 
     @property

@@ -93,6 +93,7 @@ class Splice(asyncio.Protocol):
             self._write = None
 
     def data_received(self, data: bytes) -> None:
+        """Take what the worker has sent: head, chunks, or what follows them."""
         self._take(data)
 
     def eof_received(self) -> None:
@@ -105,6 +106,7 @@ class Splice(asyncio.Protocol):
         self._aiohttp.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Tell aiohttp, and wake whoever waits for content: there is no more."""
         self._aiohttp.connection_lost(error)
         self._end()
 
@@ -185,6 +187,7 @@ class SplicedRequest(aiohttp.ClientRequest):
     """A request whose answer is spliced."""
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Send the request as aiohttp does, with a Splice in place before the answer's first byte."""
         splice = Splice(conn)
         response = cast(SplicedResponse, await super().send(conn))
         response.splice = splice

@@ -43,18 +43,22 @@ class Answer:
 
     @property
     def status(self) -> int:
+        """The HTTP status of the worker's answer."""
         return self._response.status
 
     @property
     def headers(self) -> CIMultiDict[str]:
+        """The worker's headers that a client may get: all but those of one connection."""
         return forwardable(self._response.headers)
 
     @property
     def is_events(self) -> bool:
+        """Whether the body is a stream of server-sent events."""
         return self._response.content_type == "text/event-stream"
 
     @property
     def is_json(self) -> bool:
+        """Whether the body is one JSON document."""
         return self._response.content_type == "application/json"
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -69,6 +73,7 @@ class Answer:
         await self._response.splice.pour(write)
 
     def close(self) -> None:
+        """Close the worker's connection, which makes its engine abort the request if it still computes."""
         self._response.close()
 
 

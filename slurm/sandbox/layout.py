@@ -27,18 +27,22 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def etc(self) -> Path:
+        """Slurm's configuration files."""
         return Path(self.directory, "etc")
 
     @property
     def run(self) -> Path:
+        """Sockets and pid files of the services."""
         return Path(self.directory, "run")
 
     @property
     def log(self) -> Path:
+        """Logs of the services."""
         return Path(self.directory, "log")
 
     @property
     def database(self) -> Path:
+        """The files of the accounting database."""
         return Path(self.directory, "db")
 
     @property
@@ -48,10 +52,12 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slurm_conf(self) -> Path:
+        """slurm.conf, for SLURM_CONF."""
         return self.etc / "slurm.conf"
 
     @property
     def enter_script(self) -> Path:
+        """The script that runs a command inside of the sandbox."""
         return self.etc / "enter.sh"
 
     @property
@@ -66,36 +72,45 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def munge_key(self) -> Path:
+        """The secret key of the sandbox's munge daemon."""
         return self.etc / "munge.key"
 
     @property
     def munge_socket(self) -> Path:
+        """The socket of the munge daemon, which all machines of the sandbox use."""
         return self.run / "munge.sock"
 
     @property
     def database_socket(self) -> Path:
+        """The socket of the accounting database."""
         return self.run / "db.sock"
 
     @property
     def controller_port(self) -> int:
+        """TCP port of slurmctld."""
         return _FIRST_PORT + self.slot * _PORTS_PER_SLOT
 
     @property
     def accounting_port(self) -> int:
+        """TCP port of slurmdbd."""
         return self.controller_port + 1
 
     @property
     def head_address(self) -> str:
+        """Loopback address of the machine with slurmctld and slurmdbd."""
         return f"127.77.{self.slot}.1"
 
     @property
     def node_names(self) -> list[str]:
+        """The nodes' names in Slurm: n1, n2 and so on."""
         return [f"n{index}" for index in range(1, self.nodes + 1)]
 
     def node_address(self, name: str) -> str:
+        """Loopback address of a node, such as n1."""
         return f"127.77.{self.slot}.{10 + int(name[1:])}"
 
     def node_port(self, name: str) -> int:
+        """TCP port of a node's slurmd."""
         return self.controller_port + 1 + int(name[1:])
 
     def gpu_type(self, name: str) -> str:
@@ -111,9 +126,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pretended_gpus(self) -> list[str]:
+        """The device files that each node shows as its GPUs where the machine's own are not shared out."""
         return [f"{self.directory}/dev/gpu{index}" for index in range(_PRETENDED_GPUS)]
 
     def ports(self) -> range:
+        """All TCP ports of the sandbox: those of slurmctld, slurmdbd and each slurmd."""
         return range(self.controller_port, self.controller_port + 2 + self.nodes)
 
 

@@ -17,6 +17,7 @@ STOP_TIMEOUT_S = 10.0
 
 
 def main() -> None:
+    """Start the services in their order, and end them in the reverse order at SIGTERM."""
     services = json.loads(sys.argv[1])
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     pids = [start(service) for service in services]
@@ -65,6 +66,7 @@ def reap() -> None:
 
 
 def unblock() -> None:
+    """Let a child process receive the signals that this one blocks; for the time between fork and exec."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

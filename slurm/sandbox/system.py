@@ -23,13 +23,13 @@ _POLICY = Path("/usr/sbin/policy-rc.d")  # invoke-rc.d(8): exit code 101 forbids
 
 
 def require_root() -> None:
-    """Raises SlurmError for ordinary users."""
+    """Raise SlurmError for ordinary users."""
     if os.geteuid() != 0:
         raise SlurmError("the sandbox needs root, for its namespaces and for running jobs as other users")
 
 
 def require_packages() -> None:
-    """Raises SlurmError, with the command that installs them, where packages are missing."""
+    """Raise SlurmError, with the command that installs them, where packages are missing."""
     absent = [name for name in _COMMANDS if not shutil.which(name, path=PATH)]
     if absent:
         raise SlurmError(f"the sandbox needs {', '.join(absent)}; on Debian: {' '.join(INSTALL)}")
