@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
-	@echo "make check          check style and types, run the tests that need no process and no Slurm (while working)"
+	@echo "make check          check style and types, run the fast tests (while working)"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
 	@echo "make docs           build the documentation as a site; warnings are errors"
 	@echo "make constraints    note the newest versions that pyproject.toml allows in requirements/constraints.txt"
@@ -78,9 +78,9 @@ test: lint sandbox-packages .triton/.installed
 	wait $$sandbox; sandbox=$$?; cat $(SLURM_LOG); exit $$((sandbox | others))
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED)
 
-# What to run while working: style, types, and the tests that start no process and no Slurm.
+# What to run while working: style, types, and the tests that take no process of ours, no Slurm and no minutes.
 check: lint
-	$(PYTEST) -m "not process and not slurm and not sandbox"
+	$(PYTEST) -m "not process and not slow and not sandbox"
 
 # The kernels for GPUs, interpreted on a CPU. Triton lies beside the environment, as its interpreter wants an older NumPy.
 INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/parallel/test_sequence_batch.py

@@ -24,7 +24,7 @@ STORE: dict[str, Callable[[Path], None]] = {"awq": to_awq, "act-order": to_act_o
 # but the library keeps its results in float32. Inputs of quantized weights have 8 bits beside the largest of their
 # group: for the largest as many as in bfloat16, for smaller ones fewer.
 MOST_OF_BFLOAT16 = {"awq": 2.0, "act-order": 2.0, "dense": 1.0}
-pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")]
 
 
 def quantized(outputs: int, inputs: int, group: int, bits: int, *, order: bool = False) -> GroupQuantized:

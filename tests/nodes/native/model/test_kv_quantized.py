@@ -19,6 +19,8 @@ from slurminfer.quant.kv import hadamard, make_format, pack4, unpack4
 
 from .conftest import DEVICE
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 BLOCK, KV_HEADS, HEAD_DIM = 16, 3, 64
 CONFIG = parse_config(

@@ -25,6 +25,8 @@ from slurminfer.quant.checkpoint.awq import pack
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 on_cuda = pytest.mark.skipif(os.environ.get("SLURMINFER_TEST_DEVICE") != "cuda", reason="SLURMINFER_TEST_DEVICE=cuda")
 ROWS = (0, 1, 2, 3, 4, 5, 12, 13, 16, 17, 64, 65, 130, 300)

@@ -16,7 +16,7 @@ from slurminfer.quant.checkpoint.weights import Weights
 from ....support.waiting import eventually
 from .test_linears import to_act_order, to_awq
 
-pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")]
 
 
 @pytest.fixture

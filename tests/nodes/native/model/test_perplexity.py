@@ -12,6 +12,8 @@ from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.perplexity import Perplexity, cut_windows, perplexity
 
+pytestmark = pytest.mark.slow
+
 TEXT = (
     "The lighthouse stood where the river met the sea. Every evening its keeper climbed two hundred and twelve steps, "
     "trimmed the lamp, and wrote the names of the passing ships into a book that nobody read. One winter a letter came "
