@@ -119,7 +119,7 @@ class ServedEngine:
 
 @contextmanager
 def here(model: Path, dtype: str, layout: RankLayout, *options: str) -> Iterator[ServedEngine]:
-    """Processes of this machine, as `slurminfer serve --local` starts them; ended afterwards. `options`: more flags."""
+    """Serve with all ranks on this machine, and end them afterwards. `options` are further flags of the engine."""
     argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(model), "--served-model-name=m", "--port=0",
             f"--dtype={dtype}", "--kv-cache-gib=0.5", "--context-length=1024", *layout.flags, *options]  # fmt: skip
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=GIVEN)

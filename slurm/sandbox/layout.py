@@ -17,8 +17,8 @@ _SLOTS = 180
 _PRETENDED_GPUS = 8  # of each node
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox. Sandboxes with different slots share no port and no address."""
+class SandboxLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """Files, addresses and ports of one sandbox. Those with different slots share no port and no address."""
 
     directory: str
     nodes: int
@@ -27,18 +27,22 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def etc(self) -> Path:
+        """Configuration files, readable by everybody."""
         return Path(self.directory, "etc")
 
     @property
     def run(self) -> Path:
+        """Sockets and pid files."""
         return Path(self.directory, "run")
 
     @property
     def log(self) -> Path:
+        """Logs of all daemons and machines."""
         return Path(self.directory, "log")
 
     @property
     def database(self) -> Path:
+        """MariaDB's data."""
         return Path(self.directory, "db")
 
     @property
@@ -52,6 +56,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def enter_script(self) -> Path:
+        """The shell script that makes fresh namespaces a machine of the sandbox."""
         return self.etc / "enter.sh"
 
     @property
@@ -78,24 +83,30 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def controller_port(self) -> int:
+        """The port of slurmctld, the first of the sandbox's."""
         return _FIRST_PORT + self.slot * _PORTS_PER_SLOT
 
     @property
     def accounting_port(self) -> int:
+        """The port of slurmdbd."""
         return self.controller_port + 1
 
     @property
     def head_address(self) -> str:
+        """The loopback address of the head node."""
         return f"127.77.{self.slot}.1"
 
     @property
     def node_names(self) -> list[str]:
+        """The names of the compute nodes: n1, n2, ..."""
         return [f"n{index}" for index in range(1, self.nodes + 1)]
 
     def node_address(self, name: str) -> str:
+        """The loopback address of a compute node."""
         return f"127.77.{self.slot}.{10 + int(name[1:])}"
 
     def node_port(self, name: str) -> int:
+        """The port of a compute node's slurmd."""
         return self.controller_port + 1 + int(name[1:])
 
     def gpu_type(self, name: str) -> str:
@@ -111,20 +122,22 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pretended_gpus(self) -> list[str]:
+        """Character devices like /dev/null that stand for GPUs."""
         return [f"{self.directory}/dev/gpu{index}" for index in range(_PRETENDED_GPUS)]
 
     def ports(self) -> range:
+        """All ports that the daemons of the sandbox listen on."""
         return range(self.controller_port, self.controller_port + 2 + self.nodes)
 
 
-def free_layout(directory: Path, nodes: int, gpus: Sequence[str] = ()) -> Layout:
+def free_layout(directory: Path, nodes: int, gpus: Sequence[str] = ()) -> SandboxLayout:
     """A layout whose ports are free now; the same directory gets the same ones as long as nobody else has them.
 
     Raises SlurmError where there are none.
     """
     first = zlib.crc32(str(directory).encode()) % _SLOTS
     for step in range(_SLOTS):
-        layout = Layout(directory=str(directory), nodes=nodes, slot=(first + step) % _SLOTS, gpus=gpus)
+        layout = SandboxLayout(directory=str(directory), nodes=nodes, slot=(first + step) % _SLOTS, gpus=gpus)
         if all(_is_free(port) for port in layout.ports()):
             return layout
     raise SlurmError(f"the sandbox finds no {nodes + 2} free ports in a row above {_FIRST_PORT}")
