@@ -9,7 +9,7 @@ from .terminal.console import stdout
 
 
 def start(directory: Path | None, nodes: int, real_gpus: bool, install_packages: bool) -> None:
-    """Bring it up and say how to use it. Raises SlurmError."""
+    """Bring a sandbox up and print how to use it. Raises SlurmError."""
     if install_packages:
         install()
     home().mkdir(parents=True, exist_ok=True)
@@ -22,14 +22,14 @@ def start(directory: Path | None, nodes: int, real_gpus: bool, install_packages:
 
 
 def stop(directory: Path | None) -> None:
-    """End it. Raises SlurmError."""
+    """End a sandbox with all its jobs. Raises SlurmError."""
     sandbox = Sandbox(directory or DEFAULT_DIRECTORY)
     sandbox.stop()
     _print(sandbox.status())
 
 
 def status(directory: Path | None, as_json: bool) -> None:
-    """Say what is true of it. Raises SlurmError."""
+    """Print the daemons, nodes and jobs of a sandbox. Raises SlurmError."""
     seen = Sandbox(directory or DEFAULT_DIRECTORY).status()
     if as_json:
         print(encode_json(seen), end="")

@@ -57,7 +57,7 @@ GOALS = {  # of the ratios; "ready" and nothing else is better small
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedEngine:
     """One engine in the comparison."""
 
     name: str
@@ -68,7 +68,7 @@ class Entry:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def run(entry: Entry, tokens: Path, context: int) -> dict[str, Any]:
+def run(entry: ComparedEngine, tokens: Path, context: int) -> dict[str, Any]:
     """Measure in a fresh process.
 
     Adds `first_token_s`, counted from before the process starts, and `other_cpus`, how many CPUs of the machine were
@@ -158,18 +158,20 @@ def quantized(model: Path, name: str, *options: str) -> Path:
     return out
 
 
-def entries(model: Path, small: Path, gguf: Path | None, peers: Mapping[str, str]) -> list[Entry]:
+def entries(model: Path, small: Path, gguf: Path | None, peers: Mapping[str, str]) -> list[ComparedEngine]:
     """`model` and its 4 bits by each engine whose environment is there; llama.cpp reads `gguf`."""
     dtype = str(native_dtype(torch.device("cpu"))).removeprefix("torch.")
-    found = [Entry("native", "native", small, "auto"), Entry("native bf16", "native", model, dtype)]
+    found = [ComparedEngine("native", "native", small, "auto"), ComparedEngine("native bf16", "native", model, dtype)]
     if peers["vllm"]:
-        found.append(Entry("vllm", "vllm", model, "bfloat16", peers["vllm"], preload(peers["vllm"])))
+        found.append(ComparedEngine("vllm", "vllm", model, "bfloat16", peers["vllm"], preload(peers["vllm"])))
     if peers["llama.cpp"] and gguf:
-        found.append(Entry("llama.cpp", "llama.cpp", gguf, "as it is", peers["llama.cpp"]))
-    return [*found, Entry("transformers", "transformers", model, dtype)]
+        found.append(ComparedEngine("llama.cpp", "llama.cpp", gguf, "as it is", peers["llama.cpp"]))
+    return [*found, ComparedEngine("transformers", "transformers", model, dtype)]
 
 
-def compare(compared: Sequence[Entry], stream: Sequence[int], rounds: int, context: int = 4096) -> list[dict[str, Any]]:
+def compare(
+    compared: Sequence[ComparedEngine], stream: Sequence[int], rounds: int, context: int = 4096
+) -> list[dict[str, Any]]:
     """Runs of each, in turns, on prompts that are pieces of `stream`; prefill is of half of the context."""
     adopt_orphans()
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:

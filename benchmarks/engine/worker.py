@@ -23,7 +23,7 @@ _COMPARED = 16  # greedy tokens at batch 1
 Prompts = list[list[int]]
 
 
-class Measured(Protocol):
+class BenchmarkEngine(Protocol):
     """An engine under test."""
 
     @property
@@ -31,7 +31,7 @@ class Measured(Protocol):
         """Sequences at once that are measured."""
 
     def generate(self, prompts: Prompts, count: int) -> Prompts:
-        """So many greedy tokens behind each prompt, whatever they are."""
+        """The `count` greedy tokens that follow each prompt; an end-of-sequence token does not end them."""
 
 
 class Native:
@@ -131,12 +131,12 @@ class LlamaCpp:
         return [[next(stream) for _ in range(count)]]
 
 
-ENGINES: dict[str, Callable[[Path, str, int], Measured]] = {
+ENGINES: dict[str, Callable[[Path, str, int], BenchmarkEngine]] = {
     "native": Native, "transformers": Transformers, "vllm": Vllm, "llama.cpp": LlamaCpp,
 }  # fmt: skip
 
 
-def measure(engine: Measured, stream: list[int], context: int) -> dict[str, Any]:
+def measure(engine: BenchmarkEngine, stream: list[int], context: int) -> dict[str, Any]:
     """Tokens per second: decode by batch size, and prefill of half of the context."""
     decode = {}
     for batch in engine.batches:
@@ -150,7 +150,7 @@ def measure(engine: Measured, stream: list[int], context: int) -> dict[str, Any]
     return {"decode": decode, "prefill": prefill}
 
 
-def _seconds(engine: Measured, prompts: Prompts, count: int) -> float:
+def _seconds(engine: BenchmarkEngine, prompts: Prompts, count: int) -> float:
     began = time.perf_counter()
     engine.generate(prompts, count)
     return time.perf_counter() - began
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=4096)
     args = parser.parse_args()
     stream = json.loads(args.tokens.read_text())
-    engine: Measured = ENGINES[args.engine](args.model, args.dtype, args.context)
+    engine: BenchmarkEngine = ENGINES[args.engine](args.model, args.dtype, args.context)
     tokens = engine.generate([stream[:PROMPT]], 1)
     first_token_at = time.time()
     tokens = engine.generate([stream[:PROMPT]], _COMPARED)

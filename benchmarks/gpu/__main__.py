@@ -30,7 +30,7 @@ from slurminfer.core.records import WorkerRecord
 from slurminfer.core.rundir import RunDirectory
 
 from .. import GIVEN
-from .load import Endpoint, Load, duration, run, speed
+from .load import ClosedLoopLoad, ModelEndpoint, duration, run, speed
 
 _PROCESSES = 8
 _SPEC = """
@@ -88,17 +88,17 @@ class Deployment:
         """Those that are ready."""
         return [record for record in self.run.read_workers() if record.state == "ready"]
 
-    def straight(self) -> Endpoint:
+    def straight(self) -> ModelEndpoint:
         """The first worker's engine."""
         url = self.workers()[0].url
         assert url is not None
-        return Endpoint(url, self.run.key(), self.workers()[0].model)
+        return ModelEndpoint(url, self.run.key(), self.workers()[0].model)
 
-    def routed(self) -> Endpoint:
+    def routed(self) -> ModelEndpoint:
         """The router."""
         record = self.run.read_router()
         assert record is not None and record.url is not None
-        return Endpoint(record.url, self.run.key(), self.workers()[0].model)
+        return ModelEndpoint(record.url, self.run.key(), self.workers()[0].model)
 
     def router_cpu_s(self) -> float:
         """CPU time that the router, a process of this machine, has taken so far."""
@@ -126,7 +126,8 @@ def compare(
     for number in range(2 * given.rounds):
         way = ("straight", "routed")[(number + number // 2) % 2]
         endpoint = deployment.straight() if way == "straight" else deployment.routed()
-        load = Load(batch, requests, given.prompt, given.tokens, seed=1000 * batch + number, spread_s=spread_s)
+        seed = 1000 * batch + number
+        load = ClosedLoopLoad(batch, requests, given.prompt, given.tokens, seed=seed, spread_s=spread_s)
         before = 0.0 if given.slurm else deployment.router_cpu_s()
         answers = run(endpoint, load, min(batch, _PROCESSES))
         failed = [answer.error for answer in answers if answer.error]
@@ -154,7 +155,7 @@ def kill(deployment: Deployment, batch: int, seconds: float, given: argparse.Nam
     victim = deployment.workers()[0]
     until, at = time.time() + seconds, time.time() + seconds / 3
     threading.Timer(at - time.time(), os.kill, (victim.pid, signal.SIGKILL)).start()
-    answers = run(deployment.routed(), Load(batch, 10**6, given.prompt, given.tokens, 7, until), _PROCESSES)
+    answers = run(deployment.routed(), ClosedLoopLoad(batch, 10**6, given.prompt, given.tokens, 7, until), _PROCESSES)
     died = [record for record in deployment.run.read_workers() if record.id == victim.id]
     before = [a for a in answers if a.ended < at]
     after = [a for a in answers if a.began > at and a.ended <= until]
@@ -213,7 +214,7 @@ def main() -> None:
                 "ready_s": round(ready_s, 1),
                 "workers": [{"id": w.id, "engine": w.engine, "load_s": w.load_s} for w in deployment.workers()],
             }
-            warm = Load(min(64, max(given.batches)), 1, given.prompt, 64, 5)
+            warm = ClosedLoopLoad(min(64, max(given.batches)), 1, given.prompt, 64, 5)
             for endpoint in (deployment.straight(), deployment.routed()):
                 run(endpoint, warm, _PROCESSES)
             loads = itertools.product(given.batches, given.requests, given.spread)

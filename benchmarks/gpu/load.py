@@ -27,8 +27,8 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """Whom to ask."""
+class ModelEndpoint:
+    """A served model, and how to reach it."""
 
     url: str  # without /v1
     key: str
@@ -36,7 +36,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Load:
+class ClosedLoopLoad:
     """Streams that ask one request after the other, each with a random prompt of its own."""
 
     streams: int
@@ -48,7 +48,7 @@ class Load:
     spread_s: float = 0.0  # streams begin one after the other within so many seconds
 
 
-def run(endpoint: Endpoint, load: Load, processes: int) -> list[Answered]:
+def run(endpoint: ModelEndpoint, load: ClosedLoopLoad, processes: int) -> list[Answered]:
     """All requests of a load, its streams spread over processes."""
     shares = [load.streams // processes + (i < load.streams % processes) for i in range(processes)]
     context = multiprocessing.get_context("spawn")
@@ -72,11 +72,11 @@ def _ready(_: int) -> None:
     time.sleep(0.2)  # so that each process takes one
 
 
-def _share(endpoint: Endpoint, load: Load, streams: int, index: int) -> list[Answered]:
+def _share(endpoint: ModelEndpoint, load: ClosedLoopLoad, streams: int, index: int) -> list[Answered]:
     return asyncio.run(_streams(endpoint, load, streams, index))
 
 
-async def _streams(endpoint: Endpoint, load: Load, streams: int, index: int) -> list[Answered]:
+async def _streams(endpoint: ModelEndpoint, load: ClosedLoopLoad, streams: int, index: int) -> list[Answered]:
     headers = {"Authorization": f"Bearer {endpoint.key}"}
     timeout = aiohttp.ClientTimeout(total=600)
     connector = aiohttp.TCPConnector(limit=0)

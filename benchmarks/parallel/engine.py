@@ -97,7 +97,7 @@ class ServedEngine:
 
 @contextmanager
 def here(model: Path, dtype: str, degrees: ParallelDegrees, *options: str) -> Iterator[ServedEngine]:
-    """Processes of this machine, as `slurminfer serve --local` starts them; ended afterwards. `options`: more flags."""
+    """Serve with all ranks on this machine, and end them afterwards. `options` are further flags of the engine."""
     parallel = [f"--{key.replace('_', '-')}={size}" for key, size in degrees.by_key().items() if degrees.ranks > 1]
     argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(model), "--served-model-name=m", "--port=0",
             f"--dtype={dtype}", "--kv-cache-gib=0.5", "--context-length=1024", *parallel, *options]  # fmt: skip

@@ -22,27 +22,27 @@ from slurminfer.nodes.native.model.parallel.ranks import Ranks
 from slurminfer.nodes.native.options import ParallelOptions
 
 from .. import GIVEN
-from .prediction import Way
+from .prediction import Link
 
 _LOOPBACK = "127.0.0.1"
 _SIZES = [1 << power for power in range(10, 20)]  # bytes
 _CALLS, _BLOCKS = 50, 15
 
 
-def shared_memory() -> Way:
+def shared_memory() -> Link:
     """All-reduce and message of two ranks of this machine, each with CPUs of its own."""
     sums = [CommPoint(size, seconds) for size, seconds in _measured("sums")]
     messages = [CommPoint(size, seconds) for size, seconds in _measured("messages")]
-    return Way(fit("all_reduce", 2, sums), fit("send_recv", 2, messages))
+    return Link(fit("all_reduce", 2, sums), fit("send_recv", 2, messages))
 
 
-def gloo(*where: str) -> Way:
+def gloo(*where: str) -> Link:
     """All-reduce and message of two ranks over gloo, by `slurminfer bench comm`, which keeps it in the site profile."""
     argv = [sys.executable, "-m", "slurminfer", "bench", "comm", *where, "--backend=gloo", "--seconds=2", "--json"]
     sizes = ",".join(map(str, _SIZES))
     said = subprocess.run([*argv, "--sizes", sizes], env=GIVEN, check=True, stdout=subprocess.PIPE).stdout
     fits = {found.operation: found for found in msgspec.json.decode(said, type=CommProfile).operations}
-    return Way(fits["all_reduce"], fits["send_recv"])
+    return Link(fits["all_reduce"], fits["send_recv"])
 
 
 def _measured(what: str) -> list[tuple[int, float]]:

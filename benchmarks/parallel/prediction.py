@@ -16,8 +16,8 @@ _ITEM = 4  # bytes of what ranks tell each other, float32
 
 
 @dataclass(frozen=True)
-class Way:
-    """How two ranks talk."""
+class Link:
+    """How long messages between two ranks take, by the lines through measured times."""
 
     all_reduce: CommFit
     message: CommFit  # from one to the other
@@ -29,13 +29,13 @@ class Machine:
 
     cpus: int
     bandwidth: Mapping[int, float]  # threads that read -> bytes a second
-    within: Way  # a node
-    between: Way | None  # nodes; None: there is one
+    within: Link  # a node
+    between: Link | None  # nodes; None: there is one
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """As measured, see `Timed`."""
+    """What the formulas say of one decode step; ServedEngine.timed measures the same figures."""
 
     step_ms: float
     communication_ms: float  # without waiting for a rank that has more to do

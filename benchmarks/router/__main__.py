@@ -48,8 +48,8 @@ SECONDS, CALM = 2.0, 20
 RESULT = Path(__file__).parents[1] / "results/router.json"
 
 
-class Way:
-    """Where clients go, and whose CPU time that costs."""
+class Target:
+    """An HTTP server that clients ask, and the process whose CPU time that costs."""
 
     def __init__(self, url: str, key: str = "", process: psutil.Process | None = None) -> None:
         self.url, self.key, self._process = url, key, process
@@ -73,16 +73,16 @@ def running(argv: list[str], **more: Any) -> Iterator["subprocess.Popen[str]"]:
 
 
 @contextmanager
-def upstream() -> Iterator[Way]:
+def upstream() -> Iterator[Target]:
     """The load generator of streams.py, as a process of its own."""
     with running([sys.executable, "-m", "benchmarks.router.streams"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        yield Way(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        yield Target(f"http://127.0.0.1:{int(process.stdout.readline())}")
 
 
 @contextmanager
-def ours(worker: Way, folder: Path, code: Path | None = None) -> Iterator[Way]:
-    """The router of this checkout or of another one, as `slurminfer serve --local` starts it."""
+def ours(worker: Target, folder: Path, code: Path | None = None) -> Iterator[Target]:
+    """Run the router of this checkout, or of the one in `code`, before one worker; it is ended afterwards."""
     run = RunDirectory(folder)
     run.create()
     run.write_spec(
@@ -98,11 +98,11 @@ def ours(worker: Way, folder: Path, code: Path | None = None) -> Iterator[Way]:
         while (record := run.read_router()) is None or record.url is None:
             time.sleep(0.05)
         wait_for_health(record.url)
-        yield Way(record.url, run.key(), psutil.Process(process.pid))
+        yield Target(record.url, run.key(), psutil.Process(process.pid))
 
 
 @contextmanager
-def sglang_router(worker: Way, python: Path) -> Iterator[Way]:
+def sglang_router(worker: Target, python: Path) -> Iterator[Target]:
     """sglang-router before the worker, by the interpreter of its own environment."""
     with hold_port("127.0.0.1") as port, hold_port("127.0.0.1") as metrics:
         ports = [str(held.getsockname()[1]) for held in (port, metrics)]
@@ -119,7 +119,7 @@ def sglang_router(worker: Way, python: Path) -> Iterator[Way]:
     with running(argv, env=GIVEN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{ports[0]}"
         wait_for_health(url)
-        yield Way(url, "", psutil.Process(process.pid))
+        yield Target(url, "", psutil.Process(process.pid))
 
 
 def wait_for_health(url: str) -> None:
@@ -135,18 +135,18 @@ def wait_for_health(url: str) -> None:
             time.sleep(0.2)
 
 
-def ask(worker: Way, path: str) -> dict[str, Any]:
+def ask(worker: Target, path: str) -> dict[str, Any]:
     """The JSON that the load generator answers a GET with."""
     with urllib.request.urlopen(worker.url + path) as answer:
         said: dict[str, Any] = json.load(answer)
     return said
 
 
-async def measure(way: Way, worker: Way, streams: int) -> dict[str, float]:
-    """One round of one way."""
+async def measure(target: Target, worker: Target, streams: int) -> dict[str, float]:
+    """One round of one target."""
     found: dict[str, float] = {}
     ask(worker, f"/steps/{CALM}")
-    clients = await open_streams(way.url, way.key, streams)
+    clients = await open_streams(target.url, target.key, streams)
     first = [client.first.result() for client in clients]
     found["first_s"], found["last_first_s"] = statistics.median(first), max(first)
     late: list[float] = []
@@ -160,7 +160,7 @@ async def measure(way: Way, worker: Way, streams: int) -> dict[str, float]:
     for name, pace in (("pace", PACES[streams]), ("flood", 0)):
         ask(worker, f"/steps/{pace}")
         await asyncio.sleep(0.5)
-        events, cpu_s, seconds = await counted(way, clients)
+        events, cpu_s, seconds = await counted(target, clients)
         found[f"{name}_events_per_s"] = events / seconds
         found[f"{name}_cpu_us"] = 1e6 * cpu_s / events
     ask(worker, f"/steps/{CALM}")
@@ -172,20 +172,20 @@ async def measure(way: Way, worker: Way, streams: int) -> dict[str, float]:
     return found
 
 
-async def counted(way: Way, clients: list[Client]) -> tuple[int, float, float]:
+async def counted(target: Target, clients: list[Client]) -> tuple[int, float, float]:
     """Events, seconds of the router's CPUs, and seconds."""
-    began, cpu_s, before = time.monotonic(), way.cpu_s(), sum(client.events for client in clients)
+    began, cpu_s, before = time.monotonic(), target.cpu_s(), sum(client.events for client in clients)
     await asyncio.sleep(SECONDS)
     events = sum(client.events for client in clients) - before
-    return events, way.cpu_s() - cpu_s, time.monotonic() - began
+    return events, target.cpu_s() - cpu_s, time.monotonic() - began
 
 
-def compare(ways: dict[str, Way], worker: Way, streams: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """All ways in turns, the order changing: each figure's median, and all runs."""
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+def compare(targets: dict[str, Target], worker: Target, streams: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """All targets in turns, the order changing: each figure's median, and all runs."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in targets}
     for number in range(rounds):
-        for name in list(ways) if number % 2 == 0 else reversed(ways):
-            runs[name].append(uvloop.run(measure(ways[name], worker, streams)))
+        for name in list(targets) if number % 2 == 0 else reversed(targets):
+            runs[name].append(uvloop.run(measure(targets[name], worker, streams)))
     return {
         name: {"median": {key: statistics.median(run[key] for run in found) for key in found[0]}, "runs": found}
         for name, found in runs.items()
@@ -195,9 +195,9 @@ def compare(ways: dict[str, Way], worker: Way, streams: int, rounds: int) -> dic
 def show(results: dict[int, dict[str, dict[str, Any]]]) -> None:
     """Print medians as a table, latencies beside those without a router."""
     table = Table("streams", "way", "CPU µs/event", "got through", "added ms", "p99", "first ms", "all ms", "flood/s")
-    for streams, ways in results.items():
-        straight = ways["straight"]["median"]
-        for name, all in ways.items():
+    for streams, targets in results.items():
+        straight = targets["straight"]["median"]
+        for name, all in targets.items():
             found = all["median"]
             added = [found[key] - straight[key] for key in ("late_s", "late_p99_s")]
             times = [f"{1000 * seconds:.2f}" for seconds in (*added, found["first_s"], found["last_first_s"])]
@@ -217,13 +217,13 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         worker = stack.enter_context(upstream())
-        ways = {"straight": worker, "slurminfer": stack.enter_context(ours(worker, folder / "run"))}
+        targets = {"straight": worker, "slurminfer": stack.enter_context(ours(worker, folder / "run"))}
         if given.before:
             before = given.before.resolve()
-            ways["slurminfer before"] = stack.enter_context(ours(worker, folder / "before", before))
+            targets["slurminfer before"] = stack.enter_context(ours(worker, folder / "before", before))
         if given.sglang_router:
-            ways["sglang-router"] = stack.enter_context(sglang_router(worker, given.sglang_router.absolute()))
-        results = {streams: compare(ways, worker, streams, given.rounds) for streams in given.streams}
+            targets["sglang-router"] = stack.enter_context(sglang_router(worker, given.sglang_router.absolute()))
+        results = {streams: compare(targets, worker, streams, given.rounds) for streams in given.streams}
     show(results)
     given.out.write_text(json.dumps({"cpus": os.cpu_count(), "results": results}, indent=1) + "\n")
 

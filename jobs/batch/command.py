@@ -25,7 +25,7 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True, kw_only=True)
-class Where:
+class EndpointChoice:
     """The endpoint to use: exactly one of a spec to serve meanwhile, a running deployment, and a URL."""
 
     spec: Path | None
@@ -35,7 +35,7 @@ class Where:
     local: bool
 
     def check(self) -> None:
-        """Raises UsageError."""
+        """Raise UsageError where none or several are given, or --local goes with none of them."""
         given = [name for name in ("spec", "run", "endpoint") if getattr(self, name) is not None]
         if len(given) != 1:
             raise UsageError(f"expected one of --spec, --run and --endpoint; got {', '.join(given) or 'none'}")
@@ -43,7 +43,7 @@ class Where:
             raise UsageError("--local says how --spec is served; it means nothing with --run or --endpoint")
 
 
-def run(source: Path, output: Path, where: Where, **settings: Any) -> int:
+def run(source: Path, output: Path, where: EndpointChoice, **settings: Any) -> int:
     """Do the batch; how many lines failed. Settings: model, concurrency, and defaults for lines that do not say.
 
     Raises UsageError, BatchError, and what serving a spec raises.
@@ -73,7 +73,7 @@ def _figures(state: BatchState) -> str:
 
 
 @contextmanager
-def _endpoint(where: Where) -> Iterator[dict[str, Any]]:
+def _endpoint(where: EndpointChoice) -> Iterator[dict[str, Any]]:
     """The endpoint's part of the batch's options, for as long as the batch takes."""
     if where.endpoint is not None:
         yield {"endpoint": where.endpoint, "key": where.key}
@@ -98,6 +98,7 @@ def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
 
 def _of(run: RunDirectory) -> dict[str, Any]:
     def locate() -> str | None:
+        """Where the router says that it listens now."""
         router = run.read_router()
         return router.url if router else None
 
@@ -112,6 +113,7 @@ def _terminated_as_exit() -> Iterator[None]:
     """SIGTERM, as scancel and preemption send it, ends the batch in order: results are flushed, jobs are stopped."""
 
     def leave(number: int, frame: FrameType | None) -> None:
+        """End the process by an exception, so that every `finally` runs."""
         raise SystemExit(_TERMINATED)
 
     previous = signal.signal(signal.SIGTERM, leave)

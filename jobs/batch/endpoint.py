@@ -54,6 +54,7 @@ class Endpoint:
         )
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._client.close()
 
     async def post(self, path: str, body: bytes) -> Reply:

@@ -17,6 +17,7 @@ class BatchState:
 
     @property
     def tokens_per_s(self) -> float:
+        """Tokens generated per second in this run."""
         return self.tokens / self.elapsed_s if self.elapsed_s else 0.0
 
     @property
@@ -35,20 +36,25 @@ class Tally:
 
     @property
     def elapsed_s(self) -> float:
+        """Seconds since this run began."""
         return time.monotonic() - self._began
 
     def skip(self) -> None:
+        """Count a line that an earlier run has done."""
         self.done += 1
         self.skipped += 1
 
     def finish(self, tokens: int) -> None:
+        """Count a line that has its result now, for which so many tokens were generated."""
         self.done += 1
         self.tokens += tokens
 
     def fail(self) -> None:
+        """Count a line that gets no result."""
         self.failed += 1
 
     def state(self) -> BatchState:
+        """The counters as they are now."""
         return BatchState(
             total=self.total,
             done=self.done,

@@ -31,7 +31,7 @@ def evaluate(
     windows: int = DEFAULT_WINDOWS,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Measure all VARIANTS on `windows` pieces of a text (see texts.read_text).
+    """Measure all VARIANTS on `windows` pieces of a text, which `texts.read_text` finds by its name or path.
 
     Writes evaluation.json and, with matplotlib, evaluation.png into `quantized`. Raises UsageError where the two cannot
     be compared, ModelError for what is wrong with one of them or with the text, EngineError where an engine fails.

@@ -9,7 +9,7 @@ from ...core.errors import EngineError
 from ...quant.progress import Progress
 from ..measuring import run_worker
 from .evaluation import BATCHES, Figures
-from .sample import Sample
+from .sample import TextSample
 from .variants import VARIANTS, Variant
 from .worker import EngineResult, EvaluateTask
 
@@ -17,7 +17,7 @@ _GIB = 1 << 30
 _WORKER = "slurminfer.jobs.evaluate.worker"
 
 
-def measure(directories: Mapping[str, Path], sample: Sample, progress: Progress) -> dict[str, list[EngineResult]]:
+def measure(directories: Mapping[str, Path], sample: TextSample, progress: Progress) -> dict[str, list[EngineResult]]:
     """One result of each variant, and a second of those that are served.
 
     The second round, of speed only, goes backwards: whatever slows the machine down for a while should not hit one

@@ -15,7 +15,7 @@ _MOST_CHARACTERS = 16  # of a token, on average
 
 
 @dataclass(frozen=True)
-class Sample:
+class TextSample:
     """Tokens in windows, the same for both checkpoints."""
 
     tokens: tuple[int, ...]
@@ -23,7 +23,7 @@ class Sample:
     window: int
 
 
-def read_sample(original: Path, quantized: Path, text: str, windows: int, progress: Progress) -> Sample:
+def read_sample(original: Path, quantized: Path, text: str, windows: int, progress: Progress) -> TextSample:
     """The first tokens of the text, as many as the windows need. Raises UsageError, ModelError."""
     from ...nodes.native.tokenizer import Tokenizer
     from ...quant.checkpoint.config import read_config
@@ -39,7 +39,7 @@ def read_sample(original: Path, quantized: Path, text: str, windows: int, progre
     needed = windows * (window - (bos_id is not None))
     if len(tokens) < needed:
         raise UsageError(f"text {text}: {len(tokens)} tokens, but {windows} windows of {window} need {needed}")
-    return Sample(tokens[:needed], bos_id, window)
+    return TextSample(tokens[:needed], bos_id, window)
 
 
 def _tokens(tokenizer: "Tokenizer", text: str, most: int) -> tuple[tuple[int, ...], int | None]:

@@ -13,7 +13,7 @@ _COLUMNS = ("", "ppl", "change", *(f"batch {batch}" for batch in BATCHES), "pref
 
 
 def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
-    """As a table and three lines, or as JSON."""
+    """Print an evaluation as a table with three lines below it, or as JSON."""
     if as_json:
         print(encode_json(evaluation), end="")
         if not can_draw():
@@ -44,7 +44,7 @@ def _page(evaluation: Evaluation) -> str:
 
 
 def percent(change: float) -> str:
-    """Such as "+1.3%"; two digits below 0.1%."""
+    """A relative change in percent, such as "+1.3%", or with two digits such as "+0.04%" below 0.1%."""
     return f"{change:+.{1 if abs(change) >= 0.001 else 2}%}"
 
 

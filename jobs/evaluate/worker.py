@@ -18,7 +18,7 @@ _KV_CACHE_GIB = 1
 
 
 class EvaluateTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What to load and what to measure."""
+    """The engine that a worker loads, and what it measures."""
 
     model: str
     options: dict[str, Any]  # further EngineOptions, by name
@@ -30,10 +30,10 @@ class EvaluateTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one engine did."""
+    """What a worker has measured of one engine."""
 
     dtype: str  # computed in
-    losses: tuple[float, ...]  # see Perplexity; empty without it
+    losses: tuple[float, ...]  # nats of each scored token; empty where perplexity was left out
     times: StepTimes
     weights_bytes: int  # memory that loading took
     peak_bytes: int
@@ -41,7 +41,7 @@ class EngineResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(task: EvaluateTask) -> EngineResult:
-    """Load the engine, then perplexity and speed. Raises what load_model and perplexity raise."""
+    """Load the engine, then measure perplexity and speed. Raises what load_model and perplexity raise."""
     from ...nodes.native.engine.core import EngineCore
     from ...nodes.native.model.loading import load_model
     from ...nodes.native.options import EngineOptions

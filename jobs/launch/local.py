@@ -23,19 +23,23 @@ class LocalLauncher:
     name = "local"
 
     def submit(self, request: JobRequest) -> str:
+        """Start the process; its id. Raises SpecError for more than one node, SlurminferError where it cannot start."""
         _refuse_what_needs_slurm(request)
         request.log_folder.mkdir(parents=True, exist_ok=True)
         return _spawn(_argv(request), {**os.environ, **request.env, **LOCAL}, request.log_folder / _LOG)
 
     def render(self, request: JobRequest) -> str:
+        """The command line that `submit` would run, with its environment. Raises SpecError for more than one node."""
         _refuse_what_needs_slurm(request)
         words = [*(f"{key}={value}" for key, value in request.env.items()), *_argv(request)]
         return subprocess.list2cmdline(words) + "\n"
 
     def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+        """One status for every id: RUNNING, or DONE, since nobody remembers how a process ended."""
         return {job_id: _status(job_id) for job_id in ids}
 
     def cancel(self, ids: Sequence[str]) -> None:
+        """Send SIGTERM to the processes; those that have ended are no error."""
         for job_id in ids:
             process = _living(job_id)
             if process is not None:

@@ -37,14 +37,14 @@ class QuantizeEntry(RequeueableEntry):
     evaluate_on: str | None = None  # a text to evaluate the result with, by the first task
 
     def __call__(self) -> None:
-        """Raises ModelError, EngineError, CommandError."""
+        """Quantize, with progress on standard error. Raises ModelError, EngineError, CommandError."""
         from ..terminal.progress import model_progress
 
         with model_progress() as progress:
             run(self, part_here(), progress)
 
     def argv(self) -> Sequence[str]:
-        """The same as a command line."""
+        """The command line that quantizes with the same options."""
         argv = [
             sys.executable,
             "-m",

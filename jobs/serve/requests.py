@@ -28,7 +28,7 @@ class RouterEntry(RequeueableEntry):
         run_router(RunDirectory(self.run_path))
 
     def argv(self) -> Sequence[str]:
-        """The same as a command line, for a machine without Slurm."""
+        """The command line that runs the same router, for a machine without Slurm."""
         return [sys.executable, "-m", "slurminfer.router", str(self.run_path)]
 
 

@@ -47,6 +47,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready_workers(self) -> int:
+        """How many workers are ready by their own word and the router's."""
         return sum(worker.state == WorkerState.READY for worker in self.workers)
 
 

@@ -17,7 +17,7 @@ class RoutedRequest:
 
 
 class Policy(Protocol):
-    """A way to choose."""
+    """Chooses the worker that gets a request."""
 
     def choose(self, request: RoutedRequest, workers: Sequence[Worker]) -> Worker | None:
         """One of `workers`, which can all take the request and have not been tried for it; None if there are none."""

@@ -20,7 +20,7 @@ import msgspec
 from ...core import process
 from ...core.errors import CommandError, SlurmError
 from . import config, expose, machine, processes, system
-from .layout import HEAD, MAX_NODES, Layout, free_layout
+from .layout import HEAD, MAX_NODES, SandboxLayout, free_layout
 from .prepare import make_database, prepare, read_layout
 
 DEFAULT_DIRECTORY = Path("/var/tmp/slurminfer-sandbox")
@@ -166,7 +166,7 @@ class Sandbox:
             self._ask("sacctmgr", "-i", "add", "user", name, f"account={_ACCOUNT}")
         return account
 
-    def _bring_up(self, layout: Layout, covers: Sequence[expose.Cover]) -> None:
+    def _bring_up(self, layout: SandboxLayout, covers: Sequence[expose.Cover]) -> None:
         prepare(layout, covers)
         self._start_machine(layout, HEAD, config.head_services(layout))
         _wait(lambda: self._answers(layout), f"the head node did not start: see {layout.log}")
@@ -180,16 +180,16 @@ class Sandbox:
             self._ask("sacctmgr", "-i", "add", "account", _ACCOUNT)
             self._ask("sacctmgr", "-i", "add", "user", "root", f"account={_ACCOUNT}")
 
-    def _start_node(self, layout: Layout, name: str) -> None:
+    def _start_node(self, layout: SandboxLayout, name: str) -> None:
         self._start_machine(layout, name, config.node_services(name))
 
-    def _start_machine(self, layout: Layout, name: str, services: list[config.Service]) -> None:
+    def _start_machine(self, layout: SandboxLayout, name: str, services: list[config.Service]) -> None:
         init = [sys.executable, "-I", "-S", machine.__file__, msgspec.json.encode(services).decode()]
         command = ["sh", str(layout.enter_script), name, *init]
         env = {"PATH": system.PATH, "MYSQL_UNIX_PORT": str(layout.database_socket), **self.env()}
         processes.start_machine(self.directory, name, command, env, layout.log / f"machine-{name}.log")
 
-    def _answers(self, layout: Layout) -> bool:
+    def _answers(self, layout: SandboxLayout) -> bool:
         if HEAD not in processes.machines(self.directory):
             said = (layout.log / f"machine-{HEAD}.log").read_text()[-2000:].strip()
             raise SlurmError(f"the head node did not start: {said or 'see ' + str(layout.log)}")
@@ -237,7 +237,7 @@ class Sandbox:
             return False
         return True
 
-    def _layout(self) -> Layout:
+    def _layout(self) -> SandboxLayout:
         layout = read_layout(self.directory)
         if layout is None:
             raise SlurmError(f"no sandbox has been started in {self.directory}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .layout import HEAD, Layout
+from .layout import HEAD, SandboxLayout
 
 CPUS_PER_NODE = 64
 HEAD_DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld")
@@ -95,19 +95,19 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     ready: Sequence[str] = ("true",)
 
 
-def slurm_conf(layout: Layout) -> str:
+def slurm_conf(layout: SandboxLayout) -> str:
     """`slurm.conf`: the cluster, its nodes and partitions."""
     return _SLURM_CONF.format(
         **_values(layout), nodes="\n".join(_node_line(layout, name) for name in layout.node_names)
     )
 
 
-def slurmdbd_conf(layout: Layout) -> str:
+def slurmdbd_conf(layout: SandboxLayout) -> str:
     """`slurmdbd.conf`: accounting."""
     return _SLURMDBD_CONF.format(**_values(layout))
 
 
-def gres_conf(layout: Layout) -> str:
+def gres_conf(layout: SandboxLayout) -> str:
     """`gres.conf`: this machine's GPUs, or those that are character devices like /dev/null."""
     lines = (
         f"NodeName={name} AutoDetect=off Name=gpu {_type(layout, name)}File={file}"
@@ -117,17 +117,17 @@ def gres_conf(layout: Layout) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _type(layout: Layout, name: str) -> str:
+def _type(layout: SandboxLayout, name: str) -> str:
     return "" if layout.gpus else f"Type={layout.gpu_type(name)} "
 
 
-def hosts(layout: Layout, host_file: str) -> str:
+def hosts(layout: SandboxLayout, host_file: str) -> str:
     """The machine's own `/etc/hosts` and the sandbox's names."""
     names = {HEAD: layout.head_address} | {name: layout.node_address(name) for name in layout.node_names}
     return host_file.rstrip("\n") + "\n" + "".join(f"{address} {name}\n" for name, address in names.items())
 
 
-def enter_script(layout: Layout, mounts: str) -> str:
+def enter_script(layout: SandboxLayout, mounts: str) -> str:
     """Shell script that turns fresh mount and UTS namespaces into a machine, then becomes a command.
 
     Its arguments are the machine's name and the command. `mounts` are shell lines.
@@ -136,7 +136,7 @@ def enter_script(layout: Layout, mounts: str) -> str:
     return f'#!/bin/sh\nset -eu\numask 022\nhostname "$1"\n{bind}\n{_hide_gpus(layout)}{mounts}shift\nexec "$@"\n'
 
 
-def _hide_gpus(layout: Layout) -> str:
+def _hide_gpus(layout: SandboxLayout) -> str:
     """Shell lines that close other nodes' GPUs, as a node's own are numbered from 0: no device opens below nodev."""
     cases = []
     for name in layout.node_names if layout.gpus else ():
@@ -147,7 +147,7 @@ def _hide_gpus(layout: Layout) -> str:
     return "\n".join(['case "$1" in', *cases, "esac", ""])
 
 
-def head_services(layout: Layout) -> list[Service]:
+def head_services(layout: SandboxLayout) -> list[Service]:
     """What runs on the head node, in the order in which one needs the other."""
     database = ["mariadb", "--no-defaults", f"--socket={layout.database_socket}", "-e", "select 1"]
     return [
@@ -163,12 +163,12 @@ def node_services(name: str) -> list[Service]:
     return [Service(argv=["slurmd", "-D", "-N", name])]
 
 
-def _values(layout: Layout) -> dict[str, object]:
+def _values(layout: SandboxLayout) -> dict[str, object]:
     names = ("directory", "run", "log", "munge_socket", "head_address", "controller_port", "accounting_port")
     return {"head": HEAD} | {name: getattr(layout, name) for name in names}
 
 
-def _node_line(layout: Layout, name: str) -> str:
+def _node_line(layout: SandboxLayout, name: str) -> str:
     count = len(layout.gpu_files(name))
     gpus = f"Gres=gpu:{count} " if count else ""
     if not layout.gpus:
@@ -180,7 +180,7 @@ def _node_line(layout: Layout, name: str) -> str:
     )
 
 
-def _munged(layout: Layout) -> list[str]:
+def _munged(layout: SandboxLayout) -> list[str]:
     files = {
         "key-file": layout.munge_key,
         "socket": layout.munge_socket,
@@ -191,7 +191,7 @@ def _munged(layout: Layout) -> list[str]:
     return ["munged", "--foreground", "--force", "--num-threads=4", *(f"--{key}={path}" for key, path in files.items())]
 
 
-def _mariadbd(layout: Layout) -> list[str]:
+def _mariadbd(layout: SandboxLayout) -> list[str]:
     return [
         "mariadbd",
         "--no-defaults",

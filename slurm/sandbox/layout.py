@@ -17,8 +17,8 @@ _SLOTS = 180
 _PRETENDED_GPUS = 8  # of each node
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox. Sandboxes with different slots share no port and no address."""
+class SandboxLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """Files, addresses and ports of one sandbox. Those with different slots share no port and no address."""
 
     directory: str
     nodes: int
@@ -134,14 +134,14 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return range(self.controller_port, self.controller_port + 2 + self.nodes)
 
 
-def free_layout(directory: Path, nodes: int, gpus: Sequence[str] = ()) -> Layout:
+def free_layout(directory: Path, nodes: int, gpus: Sequence[str] = ()) -> SandboxLayout:
     """A layout whose ports are free now; the same directory gets the same ones as long as nobody else has them.
 
     Raises SlurmError where there are none.
     """
     first = zlib.crc32(str(directory).encode()) % _SLOTS
     for step in range(_SLOTS):
-        layout = Layout(directory=str(directory), nodes=nodes, slot=(first + step) % _SLOTS, gpus=gpus)
+        layout = SandboxLayout(directory=str(directory), nodes=nodes, slot=(first + step) % _SLOTS, gpus=gpus)
         if all(_is_free(port) for port in layout.ports()):
             return layout
     raise SlurmError(f"the sandbox finds no {nodes + 2} free ports in a row above {_FIRST_PORT}")

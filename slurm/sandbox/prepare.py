@@ -10,13 +10,13 @@ import msgspec
 
 from ...core import process
 from . import config, expose, system
-from .layout import Layout
+from .layout import SandboxLayout
 
 _OPEN_FOLDERS = ("etc", "run", "log", "spool", "dev", "stash")
 _CLOSED_FOLDERS = ("state", "db", "tmp")
 
 
-def prepare(layout: Layout, covers: Sequence[expose.Cover]) -> None:
+def prepare(layout: SandboxLayout, covers: Sequence[expose.Cover]) -> None:
     """Write configuration, key and GPU devices into the folders that `make_database` has made."""
     _write(layout.etc / "slurm.conf", config.slurm_conf(layout))
     _write(layout.etc / "slurmdbd.conf", config.slurmdbd_conf(layout), mode=0o600)  # slurmdbd insists
@@ -43,15 +43,15 @@ def make_database(directory: Path) -> None:
     process.run(["mariadb-install-db", *options, *login], env={"PATH": system.PATH, "TMPDIR": str(layout.tmp)})
 
 
-def read_layout(directory: Path) -> Layout | None:
+def read_layout(directory: Path) -> SandboxLayout | None:
     """The layout that was prepared last in `directory`; None if none was."""
     path = _layout_of_files(directory).file
-    return msgspec.json.decode(path.read_bytes(), type=Layout) if path.exists() else None
+    return msgspec.json.decode(path.read_bytes(), type=SandboxLayout) if path.exists() else None
 
 
-def _layout_of_files(directory: Path) -> Layout:
+def _layout_of_files(directory: Path) -> SandboxLayout:
     """Where the files in `directory` are, which is the same for every number of nodes and every slot."""
-    return Layout(directory=str(directory), nodes=0, slot=0)
+    return SandboxLayout(directory=str(directory), nodes=0, slot=0)
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -65,7 +65,7 @@ def _write_key(path: Path) -> None:
         path.write_bytes(secrets.token_bytes(128))
 
 
-def _make_gpus(layout: Layout) -> None:
+def _make_gpus(layout: SandboxLayout) -> None:
     for path in map(Path, layout.pretended_gpus):
         if not path.exists():
             os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null

@@ -137,7 +137,7 @@ def batch(
     """Generate an answer for every line of INPUT, each exactly once. Run the same command again to resume a batch."""
     from .jobs.batch import command as batch_command
 
-    where = batch_command.Where(spec=spec_path, run=run_name, endpoint=endpoint, key=api_key, local=local)
+    where = batch_command.EndpointChoice(spec=spec_path, run=run_name, endpoint=endpoint, key=api_key, local=local)
     failed = batch_command.run(
         source, output, where, model=model, max_tokens=max_tokens, temperature=temperature, concurrency=concurrency
     )

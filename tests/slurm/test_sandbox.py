@@ -13,12 +13,12 @@ import pytest
 from slurminfer.core.errors import SlurmError
 from slurminfer.core.locks import Lock, try_lock
 from slurminfer.slurm.sandbox import Sandbox, config, processes
-from slurminfer.slurm.sandbox.layout import Layout, free_layout
+from slurminfer.slurm.sandbox.layout import SandboxLayout, free_layout
 from slurminfer.slurm.sandbox.system import gpus, locked, require_packages, require_root
 
 from ..support.waiting import eventually
 
-LAYOUT = Layout(directory="/var/tmp/box", nodes=3, slot=5)
+LAYOUT = SandboxLayout(directory="/var/tmp/box", nodes=3, slot=5)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_every_node_has_its_own_name_address_and_port():
 
 
 def test_sandboxes_in_other_slots_share_no_port():
-    neighbour = Layout(directory="/var/tmp/other", nodes=48, slot=6)
+    neighbour = SandboxLayout(directory="/var/tmp/other", nodes=48, slot=6)
     assert not set(LAYOUT.ports()) & set(neighbour.ports())
 
 
@@ -61,7 +61,9 @@ def test_a_block_of_ports_in_use_is_passed_over():
 
 
 def test_real_gpus_are_shared_out_among_the_nodes():
-    layout = Layout(directory="/var/tmp/box", nodes=2, slot=5, gpus=["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2"])
+    layout = SandboxLayout(
+        directory="/var/tmp/box", nodes=2, slot=5, gpus=["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2"]
+    )
     assert config.gres_conf(layout).splitlines() == [
         "NodeName=n1 AutoDetect=off Name=gpu File=/dev/nvidia0",
         "NodeName=n2 AutoDetect=off Name=gpu File=/dev/nvidia1",
@@ -69,7 +71,7 @@ def test_real_gpus_are_shared_out_among_the_nodes():
     ]
     nodes = [line for line in config.slurm_conf(layout).splitlines() if line.startswith("NodeName=")]
     assert ["Gres=gpu:1" in nodes[0], "Gres=gpu:2" in nodes[1]] == [True, True]
-    more_nodes = Layout(directory="/var/tmp/box", nodes=3, slot=5, gpus=["/dev/nvidia0"])
+    more_nodes = SandboxLayout(directory="/var/tmp/box", nodes=3, slot=5, gpus=["/dev/nvidia0"])
     assert config.slurm_conf(more_nodes).count("Gres=") == 1
 
 

@@ -28,7 +28,7 @@ from ...launch.follow import no_result, until_ended
 from ...launch.request import request_of
 from .group import CommTask
 from .ranks import run_here, run_step
-from .where import Here, Job, Step
+from .where import Job, JobStep, Where
 from .worker import RESULT, TASK
 
 SIZES = "1K,4K,16K,64K,256K,1M,4M,16M,64M"
@@ -47,7 +47,7 @@ class CommEntry:
     ranks_per_node: int
 
     def __call__(self) -> None:
-        """Raises CommunicationError."""
+        """Run the ranks of this node to their end. Raises CommunicationError."""
         first = task_rank() * self.ranks_per_node
         task = msgspec.json.decode(read_text(self.folder / TASK) or "", type=CommTask)
         try:
@@ -61,7 +61,7 @@ class CommEntry:
         return [sys.executable, "-m", "slurminfer", "bench", "comm", f"--ranks-per-node={self.ranks_per_node}"]
 
 
-def bench(where: Here | Step | Job, task: CommTask, progress: Progress) -> CommProfile:
+def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     """Measure. What the ranks leave on disk is kept if they fail.
 
     Raises CommunicationError that names the rank, SlurmError, RunDirectoryError.
@@ -75,7 +75,7 @@ def bench(where: Here | Step | Job, task: CommTask, progress: Progress) -> CommP
         _run_job(where, folder, launcher_named("slurm"), progress)
     else:
         progress("measure", 0, 0)
-        if isinstance(where, Step):
+        if isinstance(where, JobStep):
             run_step(folder, where.nodes, where.ranks_per_node, task.limit_s)
         else:
             run_here(folder, range(where.ranks), LOCAL, task.limit_s)
@@ -85,7 +85,7 @@ def bench(where: Here | Step | Job, task: CommTask, progress: Progress) -> CommP
 
 
 def request(where: Job, folder: Path) -> JobRequest:
-    """The job that measures. Pure."""
+    """The Slurm job that runs the ranks. Pure."""
     spec = where.spec
     return request_of(
         spec,
@@ -109,7 +109,7 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def task(where: Here | Step | Job, sizes: tuple[int, ...], backend: str, seconds: float, timeout_s: float) -> CommTask:
+def task(where: Where, sizes: tuple[int, ...], backend: str, seconds: float, timeout_s: float) -> CommTask:
     """What the ranks have to measure. Raises UsageError."""
     known = get_args(get_type_hints(CommTask)["backend"])
     if backend not in known:

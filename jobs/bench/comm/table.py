@@ -13,7 +13,7 @@ _UNITS = (("MiB", 1 << 20), ("KiB", 1 << 10))
 
 
 def print_comm(profile: CommProfile, kept: Path) -> None:
-    """Times beside the lines through them, then the lines; `kept` is the profile's file."""
+    """Print measured times, then the lines through them; `kept` is the profile's file."""
     stdout.print(describe(profile), markup=False)
     stdout.print(_times(profile))
     stdout.print(_lines(profile))

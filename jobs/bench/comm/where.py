@@ -33,14 +33,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Here:
-    """Processes of this machine."""
+    """Measure between processes of this machine."""
 
     ranks: int
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step of the job that this process runs in."""
+class JobStep:
+    """Measure in a step of the job that this process runs in."""
 
     nodes: int
     ranks_per_node: int
@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """A job of its own."""
+    """Measure in a job of its own."""
 
     spec: JobSpec
     ranks_per_node: int
@@ -64,7 +64,7 @@ class Job:
         return self.spec.nodes * self.ranks_per_node
 
 
-Where = Here | Step | Job
+Where = Here | JobStep | Job
 
 
 def slurm_is_here() -> bool:
@@ -109,13 +109,13 @@ def _job(asked: Asked) -> Job:
     return Job(spec, ranks_per_node)
 
 
-def _step(asked: Asked, environ: Mapping[str, str]) -> Step:
+def _step(asked: Asked, environ: Mapping[str, str]) -> JobStep:
     if task_count(environ) > 1:
         raise UsageError("every task of this job step would measure at once: start it without srun")
     there = node_count(environ)
     if asked.nodes is not None and asked.nodes > there:
         raise UsageError(f"--nodes {asked.nodes}: expected at most the {there} of job {job_id(environ)}")
-    return Step(asked.nodes or there, asked.ranks_per_node or gpus_on_node(environ) or 1)
+    return JobStep(asked.nodes or there, asked.ranks_per_node or gpus_on_node(environ) or 1)
 
 
 def _with_several(where: Where) -> Where:

@@ -43,8 +43,8 @@ def bench(
 ) -> EngineBench:
     """Measure decode by batch and context, prefill by length, and latency under requests that arrive at random.
 
-    Lengths are in tokens, `rate` in requests/s; prompts are pieces of `text` (see texts.read_text). Raises UsageError
-    where the model's context is too short, ModelError, EngineError.
+    Lengths are in tokens, `rate` in requests/s; prompts are pieces of a text, which `texts.read_text` finds by its name
+    or path. Raises UsageError where the model's context is too short, ModelError, EngineError.
     """
     if rate is not None and not rate > 0:
         raise UsageError(f"--rate {rate}: expected more than 0")

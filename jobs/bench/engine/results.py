@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 
-class Decode(msgspec.Struct, frozen=True, kw_only=True):
+class DecodeResult(msgspec.Struct, frozen=True, kw_only=True):
     """Steps in which each of `batch` sequences of `context` tokens gets a token, or several where guesses are right."""
 
     batch: int
@@ -20,7 +20,7 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True):
         return self.step_tokens / self.step_s
 
 
-class Prefill(msgspec.Struct, frozen=True, kw_only=True):
+class PrefillResult(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt, up to its first token."""
 
     tokens: int
@@ -32,7 +32,7 @@ class Prefill(msgspec.Struct, frozen=True, kw_only=True):
         return self.tokens / self.seconds
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
+class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that arrive at random (Poisson), as long as they took."""
 
     rate: float  # requests/s that arrived
@@ -47,9 +47,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     compiled: bool
     load_s: float
-    decode: tuple[Decode, ...]
-    prefill: tuple[Prefill, ...]
-    load: Load
+    decode: tuple[DecodeResult, ...]
+    prefill: tuple[PrefillResult, ...]
+    load: LoadResult
     peak_bytes: int
     weight_bytes: int  # that a step of one token reads; 0 where the engine cannot tell
     kv_bytes_per_token: int
@@ -72,7 +72,7 @@ class EngineBench(msgspec.Struct, frozen=True, kw_only=True):
         how = "compiled library" if self.measured.compiled else "PyTorch's operations"
         return f"{self.cpu}, {self.cpus} CPUs; {how}, {self.measured.dtype}"
 
-    def roofline(self, point: Decode) -> float:
+    def roofline(self, point: DecodeResult) -> float:
         """The share of the memory bandwidth that a decode step reaches, by the weights and the KV cache it reads."""
         read = self.measured.weight_bytes + point.batch * point.context * self.measured.kv_bytes_per_token
         return read / point.step_s / self.measured.bandwidth

@@ -6,13 +6,13 @@ from rich.table import Table
 
 from ...terminal.console import stdout
 from ...terminal.table import figures_table
-from .results import EngineBench, Load, quantile
+from .results import EngineBench, LoadResult, quantile
 
 _MIB = 1 << 20
 
 
 def print_bench(found: EngineBench) -> None:
-    """Speeds as a table, then latency, memory and bandwidth in two lines."""
+    """Print speeds as a table, then latency, memory and bandwidth in two lines."""
     seen = found.measured
     stdout.print(f"[bold]{found.model}[/bold] on {found.described}", markup=True)
     stdout.print(_speeds(found))
@@ -35,7 +35,7 @@ def _speeds(found: EngineBench) -> Table:
     return table
 
 
-def _latencies(load: Load) -> str:
+def _latencies(load: LoadResult) -> str:
     def both(values: Sequence[float]) -> str:
         return f"{1000 * quantile(values, 0.5):.0f} / {1000 * quantile(values, 0.95):.0f} ms"
 

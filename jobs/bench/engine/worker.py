@@ -20,7 +20,7 @@ from ....core.errors import EngineError
 from ....core.machine.readings import peak_bytes
 from ....nodes.native.timing import Pace, Prompts, decode_steps, greedy_requests, memory_bandwidth, prefill_seconds
 from ...measuring import work
-from .results import Decode, Load, Measured, Prefill
+from .results import DecodeResult, LoadResult, Measured, PrefillResult
 
 if TYPE_CHECKING:  # imports torch, whose time is part of loading
     from ....nodes.native.engine.core import EngineCore
@@ -79,7 +79,7 @@ def measure(task: BenchTask) -> Measured:
     )
 
 
-def _decode(core: "EngineCore", prompts: Prompts, batch: int, context: int, pace: Pace) -> Decode | None:
+def _decode(core: "EngineCore", prompts: Prompts, batch: int, context: int, pace: Pace) -> DecodeResult | None:
     """None where the KV cache has no room for so many at once."""
     pieces = [prompts.take(context) for _ in range(batch)]
     for piece in pieces:  # into the prefix cache, so that all start as one
@@ -88,21 +88,21 @@ def _decode(core: "EngineCore", prompts: Prompts, batch: int, context: int, pace
     if not steps.seconds:
         return None
     step_tokens = steps.tokens / len(steps.seconds)
-    return Decode(batch=batch, context=context, step_s=median(steps.seconds), step_tokens=step_tokens)
+    return DecodeResult(batch=batch, context=context, step_s=median(steps.seconds), step_tokens=step_tokens)
 
 
-def _prefill(core: "EngineCore", prompts: Prompts, count: int) -> Prefill:
+def _prefill(core: "EngineCore", prompts: Prompts, count: int) -> PrefillResult:
     seconds = median(prefill_seconds(core, prompts.take(count)) for _ in range(_PREFILL_REPEATS))
-    return Prefill(tokens=count, seconds=seconds)
+    return PrefillResult(tokens=count, seconds=seconds)
 
 
-def _half_of_capacity(decode: Sequence[Decode], prefill: Sequence[Prefill], task: BenchTask) -> float:
+def _half_of_capacity(decode: Sequence[DecodeResult], prefill: Sequence[PrefillResult], task: BenchTask) -> float:
     """Requests/s: half as many as the fastest decode and prefill could answer one after the other."""
     seconds = task.answer / max(one.tokens_per_s for one in decode)
     return 0.5 / (seconds + task.prompt / max(one.tokens_per_s for one in prefill))
 
 
-def _load(core: "EngineCore", prompts: Prompts, task: BenchTask, rate: float) -> Load:
+def _load(core: "EngineCore", prompts: Prompts, task: BenchTask, rate: float) -> LoadResult:
     """Arrivals are the same for the same rate."""
     pieces = [prompts.take(task.prompt) for _ in range(task.requests)]
     chosen = random.Random(0)
@@ -129,7 +129,7 @@ def _load(core: "EngineCore", prompts: Prompts, task: BenchTask, rate: float) ->
             answered.add(id)
             heard[id] = now
     seconds = time.perf_counter() - began
-    return Load(rate=rate, tokens_per_s=(len(ttft) + len(itl)) / seconds, ttft_s=tuple(ttft), itl_s=tuple(itl))
+    return LoadResult(rate=rate, tokens_per_s=(len(ttft) + len(itl)) / seconds, ttft_s=tuple(ttft), itl_s=tuple(itl))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from slurminfer.jobs.bench.comm.group import CommTask
 from slurminfer.jobs.bench.comm.job import bench, request, sizes, task
 from slurminfer.jobs.bench.comm.ranks import run_here, step_argv, why_step_failed
 from slurminfer.jobs.bench.comm.table import describe, print_comm
-from slurminfer.jobs.bench.comm.where import Asked, Here, Job, Step, choose
+from slurminfer.jobs.bench.comm.where import Asked, Here, Job, JobStep, choose
 from slurminfer.jobs.bench.comm.worker import TASK
 from slurminfer.jobs.launch import follow as following
 from slurminfer.quant.progress import silent
@@ -81,9 +81,9 @@ def chosen(environ=None, slurm=True, **options):
 def test_where_it_measures():
     assert chosen(local=True, ranks=3) == Here(3)
     assert chosen(slurm=False) == Here(2)
-    assert chosen(environ=ALLOCATION) == Step(2, 1)
-    assert chosen(environ=ALLOCATION | {"SLURM_GPUS_ON_NODE": "8"}) == Step(2, 8)
-    assert chosen(environ=ALLOCATION, nodes=1, ranks_per_node=4) == Step(1, 4)
+    assert chosen(environ=ALLOCATION) == JobStep(2, 1)
+    assert chosen(environ=ALLOCATION | {"SLURM_GPUS_ON_NODE": "8"}) == JobStep(2, 8)
+    assert chosen(environ=ALLOCATION, nodes=1, ranks_per_node=4) == JobStep(1, 4)
     assert chosen(environ=ALLOCATION, local=True) == Here(2)
     job = chosen(nodes=2, ranks_per_node=3, partition="cpu", time="5")
     assert isinstance(job, Job) and job.ranks == 6

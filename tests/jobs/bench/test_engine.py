@@ -14,7 +14,14 @@ from slurminfer.core.errors import EngineError, UsageError
 from slurminfer.core.machine.readings import peak_bytes
 from slurminfer.jobs.bench.engine.command import report
 from slurminfer.jobs.bench.engine.job import bench, numbers
-from slurminfer.jobs.bench.engine.results import Decode, EngineBench, Load, Measured, Prefill, quantile
+from slurminfer.jobs.bench.engine.results import (
+    DecodeResult,
+    EngineBench,
+    LoadResult,
+    Measured,
+    PrefillResult,
+    quantile,
+)
 from slurminfer.nodes.native.timing import Pace
 
 from ..evaluate.small_model import make_original
@@ -102,10 +109,10 @@ def test_a_page_without_matplotlib_is_refused_before_anything_is_measured(tmp_pa
 
 
 def test_the_share_of_the_bandwidth_counts_weights_and_cache():
-    point = Decode(batch=2, context=10, step_s=0.5, step_tokens=3.0)
+    point = DecodeResult(batch=2, context=10, step_s=0.5, step_tokens=3.0)
     seen = Measured(
-        dtype="bfloat16", compiled=True, load_s=1.0, decode=(point,), prefill=(Prefill(tokens=4, seconds=2.0),),
-        load=Load(rate=1.0, tokens_per_s=1.0, ttft_s=(), itl_s=()), peak_bytes=1, weight_bytes=960,
+        dtype="bfloat16", compiled=True, load_s=1.0, decode=(point,), prefill=(PrefillResult(tokens=4, seconds=2.0),),
+        load=LoadResult(rate=1.0, tokens_per_s=1.0, ttft_s=(), itl_s=()), peak_bytes=1, weight_bytes=960,
         kv_bytes_per_token=2, bandwidth=4000.0,
     )  # fmt: skip
     whole = EngineBench(date="", model="m", cpu="c", cpus=1, options={}, measured=seen)
