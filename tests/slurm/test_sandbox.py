@@ -17,6 +17,8 @@ from slurminfer.slurm.sandbox.system import gpus, require_packages, require_root
 
 from ..support.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 LAYOUT = Layout(directory="/var/tmp/box", nodes=3, slot=5)
 
 

@@ -3,9 +3,13 @@
 import signal
 import sys
 
+import pytest
+
 from slurminfer.nodes.agent.process import EngineProcess
 
 from ...support.waiting import eventually
+
+pytestmark = pytest.mark.process
 
 ANSWERING = """
 import signal

@@ -250,6 +250,7 @@ def test_logits_are_as_close_as_those_of_dense_bfloat16(make, load, drive, tmp_p
     assert relative_error(logits(dtype="bfloat16", kernels="torch"), exact) < 1.25 * dense
 
 
+@pytest.mark.gpu
 @on_cuda
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("outputs", "inputs", "group_size"), [*SHAPES, (4096, 4096, 128), (33, 96, 32)])

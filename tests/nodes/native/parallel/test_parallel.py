@@ -23,6 +23,8 @@ from ..model.conftest import make_model
 from . import program
 from .processes import run_ranks
 
+pytestmark = pytest.mark.process
+
 needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROGRAM = program.__file__
 Steps = list[list[tuple[list[int], int, list[int], int]]]

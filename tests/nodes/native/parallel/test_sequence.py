@@ -17,6 +17,8 @@ from ....support.quantized_models import to_awq
 from ..model.conftest import make_model
 from .test_parallel import OPTIONS, Steps, alone, compare, together
 
+pytestmark = pytest.mark.process
+
 BLOCK = OPTIONS["block_size"]
 LONGEST = 200
 
