@@ -1,11 +1,14 @@
 """Fixtures of all parts: a real Slurm, brought up once per session for the tests marked `slurm`."""
 
+import itertools
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -18,23 +21,31 @@ from slurminfer.slurm.sandbox.system import require_packages, require_root
 prepare()  # as for an engine, before PyTorch is imported
 hypothesis.settings.register_profile("slurminfer", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("slurminfer")
-# Whose tests start engines, agents, routers or ranks as processes.
-PROCESSES = (
-    "integration", "nodes/agent", "nodes/engines/test_vllm.py", "nodes/native/parallel", "nodes/native/serve",
-    "nodes/native/speculative", "jobs/bench", "jobs/evaluate", "jobs/quantize", "jobs/launch", "quant/legacy",
-    "quant/awq/test_quantize.py", "router/test_main.py", "slurm/test_sandbox.py",
-)  # fmt: skip
+_start = subprocess.Popen.__init__
 SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with what it needs, as far as its place and its fixtures tell."""
-    tests = Path(__file__).parent
+    """Mark the tests that use a sandbox of Slurm, as their fixtures tell."""
     for item in items:
-        if item.path.relative_to(tests).as_posix().startswith(PROCESSES):
-            item.add_marker(pytest.mark.process)
         if {"sandbox", "sandbox_directory"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.sandbox)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no test start programs of ours without a mark that says so."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not {"process", "slurm", "sandbox"} & {mark.name for mark in item.iter_markers()}:
+            patch.setattr(subprocess.Popen, "__init__", _refuse_ours)
+        return (yield)
+
+
+def _refuse_ours(process: "subprocess.Popen[Any]", args: Any, *rest: Any, **options: Any) -> None:
+    words = [str(word) for word in args] if isinstance(args, list | tuple) else [str(args)]
+    ours = any(flag == "-m" and module.startswith("slurminfer") for flag, module in itertools.pairwise(words))
+    assert not ours, f"mark this test with pytest.mark.process: it starts {words}"
+    _start(process, args, *rest, **options)
 
 
 @pytest.fixture(scope="session")

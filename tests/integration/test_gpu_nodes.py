@@ -43,6 +43,7 @@ extra_args = [
 
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.gpu,
     pytest.mark.network,
     pytest.mark.timeout(900),
     pytest.mark.skipif(len(device_files()) < 2, reason="needs two GPUs"),

@@ -14,7 +14,7 @@ import pytest
 
 from .conftest import HOUSE
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.process, pytest.mark.network]
 
 SPEC = """
 name = "here"

@@ -50,6 +50,8 @@ draft_tokens = 3
 _ACCEPTED = re.compile(r"accept len: ([\d.]+)")
 
 pytestmark = [
+    pytest.mark.process,
+    pytest.mark.gpu,
     pytest.mark.network,
     pytest.mark.timeout(900),
     pytest.mark.skipif(SGLANG is None, reason="SLURMINFER_TEST_SGLANG names no Python that has SGLang"),

@@ -13,6 +13,8 @@ from slurminfer.core.address import node_address
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.sockets import watchful_socket
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def start(empty, eventually):

@@ -18,6 +18,8 @@ from slurminfer.slurm.sandbox.system import gpus, locked, require_packages, requ
 
 from ..support.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 LAYOUT = SandboxLayout(directory="/var/tmp/box", nodes=3, slot=5)
 
 

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.ledger import Ledger
 
+pytestmark = pytest.mark.process
+
 DRIVER = """
 import sys
 from pathlib import Path

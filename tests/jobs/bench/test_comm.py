@@ -32,6 +32,8 @@ from slurminfer.quant.progress import silent
 from ...support.launchers import FakeLauncher
 from ...support.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 COMMAND = [sys.executable, "-m", "slurminfer", "bench", "comm"]
 SIZES = tuple(4**power for power in range(5, 14))  # 1 KiB to 64 MiB
 ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}

@@ -26,6 +26,8 @@ from slurminfer.nodes.native.timing import Pace
 
 from ..evaluate.small_model import make_original
 
+pytestmark = pytest.mark.process
+
 LAYERS, KV_HEADS, HEAD_DIM, FLOAT32 = 2, 2, 16, 4
 KV_BYTES = LAYERS * 2 * KV_HEADS * HEAD_DIM * FLOAT32  # of a token
 FEW = Pace(steps=4, fewest=2, seconds=1.0)

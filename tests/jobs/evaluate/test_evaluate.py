@@ -32,6 +32,8 @@ from slurminfer.quant.checkpoint.awq import pack
 
 from .small_model import make_original
 
+pytestmark = pytest.mark.process
+
 GROUP = 32
 TEXT = "The lamp would be replaced by an electric one, which needs no keeper. " * 20
 SETTINGS = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}

@@ -13,6 +13,8 @@ from slurminfer.jobs.launch.local import LocalLauncher
 
 from ...support.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 
 @dataclass(frozen=True)
 class Command:

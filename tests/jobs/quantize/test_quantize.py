@@ -18,6 +18,8 @@ from slurminfer.quant.progress import silent
 
 from ...support.launchers import FakeLauncher
 
+pytestmark = pytest.mark.process
+
 EXAMPLE = Path(__file__).parents[3] / "examples/quantize.toml"
 
 

@@ -19,7 +19,7 @@ from slurminfer.quant.models import resolve
 from ...support.waiting import eventually, has_ended
 from .records import record_when
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.process, pytest.mark.network]
 
 SPEC = """
 name = "life"

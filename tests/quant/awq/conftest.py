@@ -10,34 +10,19 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from slurminfer.quant.awq.options import AwqOptions
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
+from ...support import random_models
+
+SMALL = random_models.SMALL | {"vocab_size": 300, "num_hidden_layers": 4, "max_position_embeddings": 128}
 SAMPLES, LENGTH = 8, 32
 
 
 def make_model(path: Path, kind: str = "llama", save: dict[str, Any] | None = None, **changes: Any) -> PreTrainedModel:
     """Write a random model whose tokens are the words "0", "1", ...; returns it in float32."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(SMALL | changes))).eval().float()
-    for name, parameter in model.named_parameters():
-        if name.endswith((".bias", "norm.weight")):
-            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
-    model.save_pretrained(path, **(save or {}))
+    model = random_models.write_random_model(path, kind, SMALL | changes, **(save or {}))
     tokenizer = Tokenizer(WordLevel({str(word): word for word in range(SMALL["vocab_size"])}, unk_token="0"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(path / "tokenizer.json"))

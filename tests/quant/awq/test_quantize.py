@@ -28,6 +28,8 @@ from slurminfer.quant.progress import silent
 
 from .processes import Quantization
 
+pytestmark = pytest.mark.process
+
 PROMPT = list(range(40, 60))
 
 

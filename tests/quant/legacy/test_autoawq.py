@@ -17,7 +17,7 @@ from slurminfer.quant.checkpoint.awq import pack
 from slurminfer.quant.legacy.autoawq import quantize
 from slurminfer.quant.progress import silent
 
-pytestmark = [pytest.mark.download, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.process, pytest.mark.download, pytest.mark.timeout(900)]
 
 VOCABULARY, GROUP = 200, 64
 TOKENS = random.Random(3).choices(range(VOCABULARY), k=40)

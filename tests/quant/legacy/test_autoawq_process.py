@@ -9,6 +9,8 @@ import pytest
 from slurminfer.core.errors import CommandError, ModelError
 from slurminfer.quant.legacy.autoawq import interpreter, quantize
 
+pytestmark = pytest.mark.process
+
 HOUSE = Path(__file__).parents[3]
 SAMPLES = [[1, 2, 3]]
 # $1 is the script, $2 the model, $3 the directory to write.

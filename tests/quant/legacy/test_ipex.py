@@ -9,6 +9,8 @@ import torch
 from slurminfer.nodes.native.model.linears.ipex import available_for
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
+pytestmark = pytest.mark.process
+
 COMPARE = """
 import json
 import torch

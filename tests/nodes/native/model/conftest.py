@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from slurminfer.core.locks import wait_lock
 from slurminfer.nodes.native.model.fused import library
@@ -20,21 +20,11 @@ from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.models import resolve
 
+from ....support import random_models
+
 # Where the native engine computes: SLURMINFER_TEST_DEVICE=cuda checks the same against transformers on the CPU.
 DEVICE = os.environ.get("SLURMINFER_TEST_DEVICE", "cpu")
-SMALL: dict[str, Any] = {
-    "vocab_size": 199,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
+SMALL = random_models.SMALL | {"vocab_size": 199, "num_hidden_layers": 3, "max_position_embeddings": 256}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 # What to make a model of: transformers' model type, and what differs from SMALL.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -70,14 +60,8 @@ OLDER = {
 def make_model(path: Path, variant: str, shape: Mapping[str, int] | None = None, **save: Any) -> PreTrainedModel:
     """Write a random model to `path`, of another `shape` than SMALL's if it is given; returns it in float32."""
     model_type, changes = VARIANTS[variant]
-    config = AutoConfig.for_model(model_type, **(SMALL | changes | dict(shape or {})))
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval().float()
-    for name, parameter in model.named_parameters():
-        if name.endswith((".bias", "norm.weight")):  # initialised to 0 and 1, which would hide a mistake
-            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
-    model.save_pretrained(path, **save)
-    return model
+    config = SMALL | changes | dict(shape or {})
+    return random_models.write_random_model(path, model_type, config, **save)
 
 
 @pytest.fixture(scope="session", params=list(VARIANTS))

@@ -2,7 +2,6 @@
 
 import ctypes
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,10 @@ from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
+from ....support.quantized_models import STORE, relative_error, to_act_order, to_awq
 from ....support.waiting import eventually
 from .conftest import FUSABLE
-from .test_linears import relative_error, to_act_order, to_awq
 
-STORE: dict[str, Callable[[Path], None]] = {"awq": to_awq, "act-order": to_act_order, "dense": lambda _: None}
 # The library's error, in errors of the plain decoder in bfloat16. Both round the inputs of dense weights to bfloat16,
 # but the library keeps its results in float32. Inputs of quantized weights have 8 bits beside the largest of their
 # group: for the largest as many as in bfloat16, for smaller ones fewer.

@@ -8,8 +8,8 @@ import torch
 
 from slurminfer.nodes.native.model.fused import library
 
+from ....support.quantized_models import relative_error, to_awq
 from .conftest import FUSABLE, VARIANTS
-from .test_linears import relative_error, to_awq
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")]
 QUANTIZED = ["int8", "int4"]

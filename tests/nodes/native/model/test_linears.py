@@ -1,6 +1,5 @@
 """Every kernel computes with the weights that the checkpoint has, at any number of rows."""
 
-import json
 import os
 import random
 import subprocess
@@ -11,7 +10,6 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 
 from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.model import loading
@@ -21,9 +19,10 @@ from slurminfer.nodes.native.model.linears.int4_cpu import Int4CpuWeight, Scratc
 from slurminfer.nodes.native.model.linears.int8_cpu import Int8Cpu
 from slurminfer.nodes.native.model.linears.table import INT8_HEAD_ROWS, Kernels, make_head, make_linear
 from slurminfer.nodes.native.options import EngineOptions
-from slurminfer.quant.checkpoint.awq import pack
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
+
+from ....support.quantized_models import relative_error, to_awq
 
 pytestmark = pytest.mark.slow
 
@@ -62,11 +61,6 @@ def quantized(outputs: int, inputs: int, group_size: int, *, bits: int = 4, orde
         bits=bits,
         order=torch.randperm(inputs) if order else None,
     )
-
-
-def relative_error(y: torch.Tensor, exact: torch.Tensor) -> float:
-    assert y.shape == exact.shape
-    return float((y.cpu().double() - exact).norm() / exact.norm()) if len(y) else 0.0
 
 
 @pytest.mark.parametrize("keep_dense", [True, False], ids=["kept", "unpacked"])
@@ -258,52 +252,7 @@ def test_logits_are_as_close_as_those_of_dense_bfloat16(make, load, drive, tmp_p
     assert relative_error(logits(dtype="bfloat16", kernels="torch"), exact) < 1.25 * dense
 
 
-def to_awq(path: Path, group_size: int = 32) -> None:
-    """Round the linear layers of the model in `path` to 4 bits between their groups' extremes, in AWQ's format."""
-    tensors = load_file(path / "model.safetensors")
-    for name in [name for name in tensors if name.endswith("_proj.weight")]:
-        groups = tensors.pop(name).float().unflatten(1, (-1, group_size))
-        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
-        scales = ((high - low) / 15).half().float()
-        zeros = (-low / scales).round().clamp(0, 15)
-        codes = (groups / scales.unsqueeze(-1) + zeros.unsqueeze(-1)).round().clamp(0, 15).flatten(1)
-        prefix = name.removesuffix("weight")
-        tensors[f"{prefix}qweight"] = pack(codes.to(torch.uint8).T.contiguous())
-        tensors[f"{prefix}qzeros"] = pack(zeros.to(torch.uint8).T.contiguous())
-        tensors[f"{prefix}scales"] = scales.half().T.contiguous()
-    save_file(tensors, path / "model.safetensors")
-    config = json.loads((path / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": group_size, "version": "gemm"}
-    (path / "config.json").write_text(json.dumps(config))
-
-
-def to_act_order(path: Path, alone: str = "", group_size: int = 32) -> None:
-    """The same in GPTQ's format, with groups of inputs that lie anywhere.
-
-    Layers of as many inputs have the same order, but for those whose names end with `alone`.
-    """
-    tensors = load_file(path / "model.safetensors")
-    for name in [name for name in tensors if name.endswith("_proj.weight")]:
-        weight, prefix = tensors.pop(name).float(), name.removesuffix("weight")
-        inputs = weight.shape[1]
-        seed = inputs + 1 if alone and prefix.endswith(f"{alone}.") else inputs
-        order = torch.randperm(inputs, generator=torch.Generator().manual_seed(seed))
-        group_of = torch.empty(inputs, dtype=torch.int32)
-        group_of[order] = torch.arange(inputs, dtype=torch.int32) // group_size
-        scales = (weight[:, order].unflatten(1, (-1, group_size)).abs().amax(-1) / 7).half()
-        codes = (weight / scales[:, group_of].float() + 8).round().clamp(0, 15).to(torch.uint8).T
-        octets = codes[0::2] | codes[1::2] << 4  # the first input in the lowest bits of a word
-        words = octets.unflatten(0, (-1, 4)).transpose(1, 2).contiguous().view(torch.int32)
-        tensors[f"{prefix}qweight"] = words.squeeze(-1)
-        tensors[f"{prefix}qzeros"] = torch.full((inputs // group_size, len(weight) // 8), 0x77777777, dtype=torch.int32)
-        tensors[f"{prefix}scales"] = scales.T.contiguous()
-        tensors[f"{prefix}g_idx"] = group_of
-    save_file(tensors, path / "model.safetensors")
-    config = json.loads((path / "config.json").read_text())
-    described = {"quant_method": "gptq", "bits": 4, "group_size": group_size, "desc_act": True}
-    (path / "config.json").write_text(json.dumps(config | {"quantization_config": described}))
-
-
+@pytest.mark.gpu
 @on_cuda
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("outputs", "inputs", "group_size"), [*SHAPES, (4096, 4096, 128), (33, 96, 32)])

@@ -13,8 +13,8 @@ from slurminfer.nodes.native.model.fused.parts import pack_model
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.weights import Weights
 
+from ....support.quantized_models import to_act_order, to_awq
 from ....support.waiting import eventually
-from .test_linears import to_act_order, to_awq
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")]
 

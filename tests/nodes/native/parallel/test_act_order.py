@@ -14,8 +14,9 @@ from slurminfer.quant.checkpoint.config import ModelConfig, read_config
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 from slurminfer.quant.checkpoint.weights import Weights
 
+from ....support.quantized_models import relative_error, to_act_order
 from ..model.conftest import make_model
-from ..model.test_linears import BFLOAT16_ERROR, relative_error, to_act_order
+from ..model.test_linears import BFLOAT16_ERROR
 
 LAYER = "model.layers.1."
 

@@ -23,6 +23,8 @@ from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.messages import Gone, Hello, Loaded, encode_line, make_proof
 from slurminfer.nodes.native.model.parallel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 
+pytestmark = pytest.mark.process
+
 # Silence is noticed sooner, from ranks that say more often that they live.
 QUICK = Timeouts(hello_s=1, loaded_s=1, tick_s=0.1, heartbeat_s=0.1, unacknowledged_s=2)
 KEY = "a deployment's key"

@@ -17,12 +17,13 @@ from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 
 from ....support.addresses import free_address
+from ....support.quantized_models import STORE, relative_error, to_act_order, to_awq
 from ....support.waiting import wait_until_idle
 from ..model.conftest import make_model
-from ..model.test_fused import STORE
-from ..model.test_linears import relative_error, to_act_order, to_awq
 from . import program
 from .processes import run_ranks
+
+pytestmark = pytest.mark.process
 
 needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROGRAM = program.__file__

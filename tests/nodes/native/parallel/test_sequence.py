@@ -13,9 +13,11 @@ from slurminfer.nodes.native.model.fused import library
 from slurminfer.nodes.native.model.parallel.partial_attention import attend_in_slices
 from slurminfer.nodes.native.model.parallel.sequence import HeldKeys, merge_partial
 
+from ....support.quantized_models import to_awq
 from ..model.conftest import make_model
-from ..model.test_linears import to_awq
 from .test_parallel import OPTIONS, Steps, alone, compare, together
+
+pytestmark = pytest.mark.process
 
 BLOCK = OPTIONS["block_size"]
 LONGEST = 200

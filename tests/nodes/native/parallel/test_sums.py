@@ -22,7 +22,7 @@ from . import sums
 from .processes import run_ranks
 from .sums import share_of
 
-pytestmark = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")]
 DTYPES = ("float32", "bfloat16", "float16")
 SLOT = 1 << 16
 SIZES = [1, 15, 16, 17, 576, 4095, 4096, 4097, 1, SLOT, SLOT + 1, 3 * SLOT + 5, 2]

@@ -9,6 +9,8 @@ import pytest
 
 from slurminfer.quant.models import resolve
 
+pytestmark = pytest.mark.process
+
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 

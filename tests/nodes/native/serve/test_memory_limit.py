@@ -11,6 +11,8 @@ import pytest
 
 from slurminfer.quant.models import resolve
 
+pytestmark = pytest.mark.process
+
 LIMIT = 1200 << 20
 ROOT = Path("/sys/fs/cgroup")
 NAMES = {  # of the limit, of what says whether the kernel has killed, by version of cgroups

@@ -11,6 +11,8 @@ import sys
 import httpx
 import pytest
 
+pytestmark = pytest.mark.process
+
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "ignore_eos": True}
 
 

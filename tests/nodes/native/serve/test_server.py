@@ -13,6 +13,8 @@ import httpx
 import openai
 import pytest
 
+pytestmark = pytest.mark.process
+
 CONTEXT = 4096
 MESSAGES = [{"role": "user", "content": "Tell me about foxes"}]
 GREEDY = {"model": "tiny", "temperature": 0, "max_tokens": 30}

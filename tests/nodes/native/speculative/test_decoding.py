@@ -17,8 +17,8 @@ from slurminfer.nodes.native.model.fused import library
 from slurminfer.nodes.native.model.loading import load_draft, load_model
 from slurminfer.nodes.native.options import EngineOptions, Speculative
 
+from ....support.quantized_models import to_awq
 from ..model.conftest import SMALL, make_model
-from ..model.test_linears import to_awq
 
 VOCABULARY = 199
 
