@@ -66,21 +66,25 @@ lint: .venv/.installed-dev
 sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
-# Tests wait more than they compute, so there are more workers than cores. Those of a Slurm sandbox run one after the
-# other, beside the rest; what they print comes last.
-WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
-SLURM_LOG := .slurm-tests.log
+# Tests wait more than they compute, so there are more workers than cores. The tests of a Slurm sandbox (two workers, each
+# with a sandbox of its own) and the interpreted kernels run beside the rest; what they print comes last.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --dist loadfile --durations 10
+SANDBOX_LOG := .test-sandbox.log
+KERNELS_LOG := .test-kernels.log
 
 test: lint sandbox-packages .triton/.installed
-	@$(BIN)/python -m pytest -m sandbox --durations 10 > $(SLURM_LOG) 2>&1 & sandbox=$$!; \
-	$(PYTEST) -m "not sandbox"; others=$$?; \
-	wait $$sandbox; sandbox=$$?; cat $(SLURM_LOG); exit $$((sandbox | others))
-	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED)
+	@began=$$(date +%s); failed=0; \
+	$(PYTEST) -n 2 -m sandbox > $(SANDBOX_LOG) 2>&1 & sandbox=$$!; \
+	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED) > $(KERNELS_LOG) 2>&1 & kernels=$$!; \
+	$(PYTEST) -n $(WORKERS) -m "not sandbox" || failed=1; \
+	wait $$kernels || failed=1; cat $(KERNELS_LOG); \
+	wait $$sandbox || failed=1; cat $(SANDBOX_LOG); \
+	echo "all tests: $$(( $$(date +%s) - began )) s"; exit $$failed
 
 # What to run while working: style, types, and the tests that take no process of ours, no Slurm and no minutes.
 check: lint
-	$(PYTEST) -m "not process and not slow and not sandbox"
+	$(PYTEST) -n 2 -m "not process and not slow and not sandbox"
 
 # The kernels for GPUs, interpreted on a CPU. Triton lies beside the environment, as its interpreter wants an older NumPy.
 INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/parallel/test_sequence_batch.py
@@ -122,4 +126,4 @@ bench-router: .venv/.installed-dev .venv-sglang-router/.installed
 	$(BIN)/python -m benchmarks.router --sglang-router .venv-sglang-router/bin/python
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .slurm-tests.log
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-sandbox.log .test-kernels.log

@@ -26,9 +26,10 @@ SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are clos
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a sandbox of Slurm, as their fixtures tell."""
+    """Mark the tests that use a sandbox of Slurm, as their fixtures and the marker `slurm` tell."""
     for item in items:
-        if {"sandbox", "sandbox_directory"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if {"sandbox", "sandbox_directory"} & fixtures or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.sandbox)
 
 
@@ -36,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let no test start programs of ours without a mark that says so."""
     with pytest.MonkeyPatch.context() as patch:
-        if not {"process", "slurm", "sandbox"} & {mark.name for mark in item.iter_markers()}:
+        if not {"process", "sandbox"} & {mark.name for mark in item.iter_markers()}:
             patch.setattr(subprocess.Popen, "__init__", _refuse_ours)
         return (yield)
 

@@ -20,6 +20,8 @@ from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.models import resolve
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [(5 * i * i + i) % 256 for i in range(24)]
 KINDS = {"q_proj": Q.Q4_1, "k_proj": Q.Q8_0, "v_proj": Q.Q4_0, "down_proj": Q.Q4_1, "lm_head": Q.Q8_0}
 

@@ -18,6 +18,8 @@ from slurminfer.nodes.native.engine.request import FinishReason, Request, Reques
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions, Speculative
 
+pytestmark = pytest.mark.slow
+
 VOCAB = 17
 END = 3
 

@@ -20,6 +20,8 @@ from slurminfer.nodes.native.options import EngineOptions, Speculative
 from ....support.quantized_models import to_awq
 from ..model.conftest import SMALL, make_model
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 199
 
 
