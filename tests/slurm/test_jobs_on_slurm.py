@@ -1,13 +1,12 @@
 """Jobs of an ordinary user on a real Slurm, from submission to their end."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from slurminfer.core.job import JobPhase
-from slurminfer.slurm.observe import job_details, job_end_time, observe, root_cause
+from slurminfer.slurm.observe import observe
 from slurminfer.slurm.submit import SlurmLauncher
 
 from ..support.waiting import eventually
@@ -35,16 +34,14 @@ def test_a_job_is_seen_pending_running_and_done(submit, shared):
     subprocess.check_call(["scontrol", "release", job])
     running = wait_for(job, JobPhase.RUNNING)
     assert running.node in {"n1", "n2", "n3", "n4"}
-    assert (job_end_time(job) or 0) > os.stat(shared).st_mtime + 500
     (shared / "go").touch()
     assert wait_for(job, JobPhase.DONE).state == "COMPLETED"
-    assert root_cause(job) == ""
 
 
 def test_a_job_that_fails_tells_how(submit, shared):
     job = submit(shell("exit 3"), shared / "logs")
-    assert wait_for(job, JobPhase.FAILED).state == "FAILED"
-    assert root_cause(job) == "FAILED (exit code 1)"
+    ended = wait_for(job, JobPhase.FAILED)
+    assert (ended.state, ended.reason) == ("FAILED", "NonZeroExitCode")
     assert "non-zero exit status 3" in (shared / f"logs/{job}_0_log.out").read_text()
 
 
@@ -102,8 +99,6 @@ def test_a_requeued_job_keeps_its_id_and_its_log_and_counts(submit, shared):
     subprocess.check_call(["scontrol", "requeue", job])
     eventually(lambda: "run 1" in log.read_text())
     assert "run 0" in log.read_text()
-    details = job_details(job)
-    assert details and details.restarts == 1
     assert observe([job])[job].phase is JobPhase.RUNNING
     SlurmLauncher().cancel([job])
 
@@ -113,7 +108,6 @@ def test_a_node_without_power_fails_its_job(sandbox, submit, shared):
     wait_for(job, JobPhase.RUNNING)
     sandbox.node_off("n4")
     assert wait_for(job, JobPhase.FAILED).state == "NODE_FAIL"
-    assert root_cause(job) == "NODE_FAIL"
     assert sandbox.status().nodes["n4"] == "off"
     sandbox.node_up("n4")
     assert sandbox.status().state == "running"

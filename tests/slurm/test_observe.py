@@ -1,22 +1,12 @@
 """Reading what Slurm prints. The texts are recorded from Slurm 22.05, the numbers of the exit statuses included."""
 
-import signal
 from pathlib import Path
 
 import pytest
 
 from slurminfer.core.errors import SlurmError
 from slurminfer.core.job import JobPhase, JobStatus
-from slurminfer.slurm.observe import (
-    JobDetails,
-    cause_of,
-    job_end_time,
-    observe,
-    parse_details,
-    parse_sacct,
-    parse_squeue,
-    root_cause,
-)
+from slurminfer.slurm.observe import observe, parse_sacct, parse_squeue
 
 SQUEUE = """\
 3|COMPLETED|n[1-4]|None
@@ -36,12 +26,6 @@ SACCT = """\
 11|FAILED|n2|0:9
 12|NODE_FAIL|n2|1:0
 """
-
-DETAIL_WIDTHS = (64, 32, 64, 16, 16, 32)
-
-
-def detail_row(*values):
-    return "".join(value.ljust(width) for value, width in zip(values, DETAIL_WIDTHS, strict=True)) + "\n"
 
 
 @pytest.fixture
@@ -95,37 +79,6 @@ def test_sacct_failure_tells_exit_code_or_signal():
     assert found["11"].reason == "signal 9, Killed"
 
 
-def test_details_of_a_requeued_job_count_its_restarts():
-    row = detail_row("21", "PENDING", "BeginTime", "0", "2", "N/A")
-    assert parse_details(row) == {
-        "21": JobDetails(state="PENDING", reason="BeginTime", wait_status=0, restarts=2, ends_at=None)
-    }
-
-
-def test_details_of_a_running_job_have_its_end_in_unix_seconds():
-    row = detail_row("6", "RUNNING", "None", "0", "0", "1795427201")
-    assert parse_details(row)["6"].ends_at == 1795427201.0
-
-
-@pytest.mark.parametrize(
-    ("state", "reason", "wait_status", "cause"),
-    [
-        ("FAILED", "NonZeroExitCode", 768, "FAILED (exit code 3)"),
-        ("FAILED", "JobLaunchFailure", int(signal.SIGKILL), "FAILED (signal 9, Killed)"),
-        ("FAILED", "NodeDown", 0, "FAILED (NodeDown)"),
-        ("OUT_OF_MEMORY", "OutOfMemory", 0, "OUT_OF_MEMORY"),
-        ("TIMEOUT", "TimeLimit", 0, "TIMEOUT"),
-        ("NODE_FAIL", "NodeDown", 0, "NODE_FAIL"),
-        ("PREEMPTED", "", 0, "PREEMPTED"),
-        ("COMPLETED", "", 0, ""),
-        ("RUNNING", "", 0, ""),
-    ],
-)
-def test_cause_is_slurms_own_word(state, reason, wait_status, cause):
-    details = JobDetails(state=state, reason=reason, wait_status=wait_status, restarts=0, ends_at=None)
-    assert cause_of(details) == cause
-
-
 def test_no_ids_need_no_slurm(commands):
     assert observe([]) == {}
 
@@ -165,15 +118,3 @@ def test_view_defaults_of_the_user_change_no_answer(commands, monkeypatch):
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     commands("squeue", 'echo "5|RUNNING|n1|[$SQUEUE_PARTITION] [$SLURM_TIME_FORMAT]"')
     assert observe(["5"])["5"].reason == "[] [%s]"
-
-
-def test_root_cause_of_a_job_that_only_accounting_knows(commands):
-    commands("squeue", "exit 0")
-    commands("sacct", "echo '5|FAILED|n1|3:0'")
-    assert root_cause("5") == "FAILED (exit code 3)"
-    assert job_end_time("5") is None
-
-
-def test_root_cause_of_a_forgotten_job_is_empty(commands):
-    commands("squeue", "exit 0")
-    assert root_cause("5") == ""
