@@ -1,11 +1,7 @@
-"""One step's chunks as index tensors, built once and shared by all layers.
-
-Rows are the step's tokens: first the decode tokens, longest sequence first, then the prefill chunks.
-"""
+"""One step's chunks as index tensors, built once and shared by all layers. Rows are in the order of rows.py."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Protocol
 
 import torch
@@ -16,7 +12,8 @@ from .cuda import reads_cache
 from .kv_cache import KVCache
 from .paged import BlockGroup, PagedGroup, make_group
 from .plan import AttentionPlan, DecodeGroup, Prefill
-from .step import Chunk, cumulative
+from .rows import StepRows
+from .step import Chunk
 
 # Computing a group of its own costs as much as attending to about this many tokens of padding.
 _GROUP_TOKENS = 256
@@ -80,22 +77,16 @@ def make_batch(
         paged_heads: the number of query heads where decode tokens are attended to in place, None where by gathering.
     """
     device = cache.device
-    order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > 1, -chunks[i].start))
-    ordered = [chunks[i] for i in order]
-    ends = cumulative([len(chunk.tokens) for chunk in ordered])
-    end_of = dict(zip(order, ends, strict=True))
-    size = cache.block_size
-    places = [position for chunk in ordered for position in range(chunk.start, chunk.start + len(chunk.tokens))]
-    blocks = [c.blocks[p // size] for c in ordered for p in range(c.start, c.start + len(c.tokens))]
-    positions = torch.tensor(places, device=device)
-    wanted = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]  # may be none
-    planner = _Planner(ordered, ends, cache, paged_heads)
+    rows, size = StepRows(chunks), cache.block_size
+    blocks = [c.blocks[p // size] for c, place in zip(rows.chunks, rows.places, strict=True) for p in place]
+    positions = torch.tensor(rows.positions, device=device)
+    planner = _Planner(rows, cache, paged_heads)
     return Batch(
-        tokens=torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)), device=device),
+        tokens=torch.tensor(rows.tokens, device=device),
         positions=positions,
         slots=cache.slots(torch.tensor(blocks, device=device), positions % size),
         plans={window: planner.plan(window) for window in windows},
-        logits_rows=torch.tensor(wanted, dtype=torch.int64, device=device),
+        logits_rows=torch.tensor(rows.logits_rows, dtype=torch.int64, device=device),
     )
 
 
@@ -113,10 +104,9 @@ def group_lengths(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
 class _Planner:
     """Makes the AttentionPlan of one window after the other."""
 
-    def __init__(self, ordered: Sequence[Chunk], ends: Sequence[int], cache: KVCache, paged_heads: int | None) -> None:
-        self._decodes = [chunk for chunk in ordered if len(chunk.tokens) == 1]
-        self._prefills = ordered[len(self._decodes) :]
-        self._prefill_ends = ends[len(self._decodes) :]
+    def __init__(self, rows: StepRows, cache: KVCache, paged_heads: int | None) -> None:
+        self._decodes, self._prefills = rows.chunks[: rows.num_short], rows.chunks[rows.num_short :]
+        self._prefill_ends = rows.ends[rows.num_short :]
         self._cache, self._paged_heads = cache, paged_heads
 
     def plan(self, window: int | None) -> AttentionPlan:

@@ -23,7 +23,7 @@ from ..parallel.sequence import SequenceGroup
 from ..step import Chunk
 from . import library
 from .buffers import Buffers, Room
-from .layout import Layout
+from .layout import RowLayout
 from .pack import GROUPS
 from .parts import Parts
 from .sequence import SharedStep
@@ -87,7 +87,7 @@ class FusedDecoder:
 
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
         """See `Decodes.forward`; the result is valid until the next call."""
-        layout = Layout(chunks, self._cache.block_size)
+        layout = RowLayout(chunks, self._cache.block_size)
         if self._sequence is not None:
             return self._forward_shared(layout, self._sequence, x)
         shares = self._reduce is not None
@@ -101,7 +101,7 @@ class FusedDecoder:
         self._run_layers(step, room)
         return room.x if self._head is None else self._run_head(step, room, room.x[layout.logits_rows])
 
-    def _forward_shared(self, layout: Layout, group: SequenceGroup, x: torch.Tensor | None) -> torch.Tensor:
+    def _forward_shared(self, layout: RowLayout, group: SequenceGroup, x: torch.Tensor | None) -> torch.Tensor:
         """`forward` of a rank that computes a share of the rows; logits are the first rank's, others have none."""
         step, threads = SharedStep(layout, group, self._config, self._cache.block_size), torch.get_num_threads()
         room = self._buffers.take(step.count, step.pieces, len(layout.logits_rows), self._reduce is not None)

@@ -11,20 +11,20 @@ from ..decoder import Reduce
 from ..parallel.sequence import SequenceGroup
 from ..step import cumulative
 from .buffers import Room
-from .layout import PIECE, Layout, padded
+from .layout import PIECE, RowLayout, padded
 from .structs import ModelStruct, StepStruct
 
 
 class SharedStep:
     """A step whose rows and keys several ranks have."""
 
-    def __init__(self, layout: Layout, group: SequenceGroup, config: ModelConfig, block_size: int) -> None:
+    def __init__(self, layout: RowLayout, group: SequenceGroup, config: ModelConfig, block_size: int) -> None:
         self._layout, self._group, self._config = layout, group, config
         self.count = len(layout.tokens)
         self.share = group.share(self.count)
         self.own_positions = layout.positions[self.share]
         keys = [group.held(chunk.blocks, block_size) for chunk in layout.chunks]
-        ends = [0, *cumulative([len(chunk.tokens) for chunk in layout.chunks])]
+        ends = [0, *layout.ends]
         lines = [
             (held, layout.positions[start:stop].numpy())
             for held, (start, stop) in zip(keys, pairwise(ends), strict=True)

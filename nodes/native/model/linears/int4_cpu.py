@@ -23,7 +23,7 @@ _AT_ONCE = 4 << 20
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackedInt4Layout:
     """How this CPU's kernel wants its codes."""
 
     block: int  # outputs that lie together
@@ -41,11 +41,11 @@ class Layout:
 
 
 @cache
-def layout() -> Layout | None:
+def layout() -> PackedInt4Layout | None:
     """None: this PyTorch packs in a way that is not known here."""
     codes = torch.randint(0, 16, (3 * 64, 6), dtype=torch.int32)
     packed = _pack(codes)
-    for found in (Layout(block, planes) for block in (64, 32, 16) for planes in (True, False)):
+    for found in (PackedInt4Layout(block, planes) for block in (64, 32, 16) for planes in (True, False)):
         unpacked = found.unpack(packed.view(-1, 6, found.block // 2), torch.empty(codes.numel(), dtype=torch.uint8))
         if torch.equal(unpacked.transpose(1, 2).reshape(codes.shape), codes):
             return found
