@@ -23,7 +23,7 @@ class Origin:
     include_usage: bool
 
 
-class Format(Protocol):
+class EndpointFormat(Protocol):
     """One endpoint's way of saying the same."""
 
     def chunk(self, delta: Delta) -> Json:

@@ -21,7 +21,7 @@ from .chat import ChatError, ChatTemplate
 from .generation import Choice, Delta, Generation
 from .metrics import CONTENT_TYPE, Metrics
 from .protocol import ApiError, ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids
-from .responses import ChatFormat, CompletionFormat, Format, Json, Origin, usage
+from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
 
 _MAX_BODY_BYTES = 64 * 2**20
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
@@ -142,7 +142,7 @@ class Server:
         return Generation(self._engine, self._metrics, choices, started_at)
 
     async def _answer(
-        self, request: web.Request, body: GenerationRequest, format: Format, generation: Generation
+        self, request: web.Request, body: GenerationRequest, format: EndpointFormat, generation: Generation
     ) -> web.StreamResponse:
         """The client's hanging up cancels this, which aborts the generation."""
         self.in_flight += 1
@@ -176,7 +176,7 @@ class Server:
 
 
 async def _stream(
-    request: web.Request, generation: Generation, format: Format, body: GenerationRequest
+    request: web.Request, generation: Generation, format: EndpointFormat, body: GenerationRequest
 ) -> web.StreamResponse:
     """Server-sent events. An engine that fails before the first token can still be answered with a status."""
     first = await anext(generation)

@@ -16,7 +16,8 @@ from ..tokenizer import check_same_tokens
 from .cuda import reads_cache
 from .decoder import Decoder
 from .fused.upgrade import Upgrade
-from .kv_cache import KVCache, block_bytes, budget_bytes, count_blocks, step_bytes
+from .kv_budget import block_bytes, budget_bytes, count_blocks, step_bytes
+from .kv_cache import KVCache
 from .linears.choice import choose_kernels
 from .parallel.model_part import ModelPart
 from .runner import Decodes, PlainDecoder, Runner
