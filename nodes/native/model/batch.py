@@ -22,59 +22,66 @@ _GROUP_TOKENS = 256
 _GROUP_MOST, _GATHER_MOST = 16384, 4096
 
 
-class Steps(Protocol):
-    """A step's input, as a decoder takes it: rows that it computes, all or some of the step's."""
+class ForwardBatch(Protocol):
+    """The rows that a decoder computes in one step, and how they attend.
+
+    A decoder leaves attention to its batch, because the batch knows where keys and values lie: all in this process, or
+    spread over sequence ranks that each compute a share of the rows.
+    """
 
     @property
     def tokens(self) -> torch.Tensor:
-        """int64 [n]"""
+        """Token ids, int64 [n]."""
 
     @property
     def positions(self) -> torch.Tensor:
-        """int64 [n]"""
+        """Positions of the tokens in their sequences, int64 [n]."""
 
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """What the queries of qkv [n, heads + 2 * kv_heads, head_dim] find, [n, heads * head_dim].
+        """Compute attention [n, heads * head_dim] of qkv [n, heads + 2 * kv_heads, head_dim] in layer `layer`.
 
-        Queries and keys are rotated by what `Rope.at` returned, keys and values written.
+        Queries and keys are rotated by `rotation`, which is `Rope.at` of the positions; keys and values are written to
+        `cache`. `window` is the number of tokens that each query sees, None for all.
         """
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """The rows of x [n, hidden_size] whose logits are wanted, in the chunks' and their tokens' order."""
+        """Return the rows of x [n, hidden_size] whose logits are wanted, in the order of the chunks and their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """All of a step."""
+    """All rows of a step, whose keys and values all lie in this process."""
 
     tokens: torch.Tensor  # int64 [n]
     positions: torch.Tensor  # int64 [n]
     slots: torch.Tensor  # for KVCache.write
     plans: dict[int | None, AttentionPlan]  # by window
-    logits_rows: torch.Tensor  # int64: see `wanted`
+    logits_rows: torch.Tensor  # int64: rows whose logits are wanted
 
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """See `Steps.attend`."""
+        """Write keys and values to `cache`; return attention [n, heads * head_dim]."""
         q, kv = rotate_and_store(qkv, rotation, layer, cache, self.slots)
         return attend(q, kv, layer, cache, self.plans[window])
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Steps.wanted`."""
+        """Return the rows of x [n, hidden_size] whose logits are wanted."""
         return x[self.logits_rows]
 
 
 def make_batch(
     chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None], paged_heads: int | None
 ) -> Batch:
-    """Lay the chunks out.
+    """Make the batch of a step: its tensors on the cache's device, and a plan of attention for each window.
 
     Args:
-        windows: those that the model's layers have.
-        paged_heads: the number of query heads where decode tokens are attended to in place, None where by gathering.
+        chunks: at least one.
+        windows: attention windows of the model's layers, in tokens; None for layers that see all.
+        paged_heads: the number of query heads where decode tokens attend to keys where they lie in the cache
+            (`paged.supports`), None where keys are gathered first.
     """
     device = cache.device
     rows, size = StepRows(chunks), cache.block_size
@@ -150,7 +157,7 @@ class _Planner:
 
 
 def plan_prefill(chunk: Chunk, end: int, window: int | None, cache: KVCache) -> Prefill:
-    """What a prompt's chunk attends to, whose rows end at `end`."""
+    """Say what the rows of a prefill chunk attend to; `end` is the row behind its last."""
     count, size = len(chunk.tokens), cache.block_size
     rows = slice(end - count, end)
     if chunk.start == 0 and (window is None or count <= window):

@@ -102,4 +102,4 @@ class Upgrade:
             return
         if fused is not None:
             fused.attach(runner.cache)
-            runner.decoder = fused
+            runner.replace_decoder(fused)

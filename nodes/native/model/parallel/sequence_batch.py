@@ -1,4 +1,4 @@
-"""A step of one of several sequence ranks, in PyTorch's operations; model/batch.py has that of one process."""
+"""The batch of a sequence rank, which holds some of the keys and computes a share of the rows, in PyTorch's operations."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Attends(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
-    """What `Steps` says of this rank's share, and the plan of attention of all rows."""
+    """A sequence rank's share of the rows of a step, and the plan of attention of all rows to the keys that it holds."""
 
     tokens: torch.Tensor
     positions: torch.Tensor
@@ -52,7 +52,7 @@ class SequenceBatch:
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """Return attention [own rows, heads * head_dim] to all ranks' keys, as `Steps.attend`; writes the cache."""
+        """Write the keys that this rank holds; return attention [own rows, heads * head_dim] to the keys of all ranks."""
         if self.own_slots is not None:
             queries, pairs = rotate_and_store(qkv, rotation, layer, cache, self.own_slots)
         else:
