@@ -67,6 +67,7 @@ class Metrics(Collector):
         self.itl = self._histogram(_ITL, "Between two tokens of a sequence", _ITL_BUCKETS)
 
     def collect(self) -> Iterator[Metric]:
+        """The metrics of `stats`, as prometheus_client asks for them."""
         values = asdict(self.stats)
         for name, help in _GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, help, value=values[name])
@@ -75,6 +76,7 @@ class Metrics(Collector):
             yield CounterMetricFamily(_PREFIX + name, help, value=values[name])
 
     def render(self) -> bytes:
+        """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...]) -> Histogram:

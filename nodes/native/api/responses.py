@@ -24,7 +24,7 @@ class Origin:
 
 
 class EndpointFormat(Protocol):
-    """One endpoint's way of saying the same."""
+    """How an endpoint writes generated text as JSON, whole or in chunks."""
 
     def chunk(self, delta: Delta) -> Json:
         """The SSE event of one delta."""
@@ -53,7 +53,7 @@ class Envelope:
         return {**self._fields, "object": self._kind, "choices": choices, "usage": usage}
 
     def chunk(self, choices: Sequence[Json], usage: Json | None = None) -> Json:
-        """If usage was asked for, all chunks have one: null until the last."""
+        """One event of a stream. If usage was asked for, all chunks have the field: null until the last."""
         body = {**self._fields, "object": self._chunk_kind, "choices": choices}
         return {**body, "usage": usage} if self._include_usage else body
 

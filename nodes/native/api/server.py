@@ -43,6 +43,7 @@ class Server:
         self._created = int(time.time())
 
     def app(self) -> web.Application:
+        """The aiohttp application with all routes."""
         app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
@@ -58,17 +59,21 @@ class Server:
         return web.Response()
 
     async def metrics(self, _: web.Request) -> web.Response:
+        """GET /metrics: the engine's metrics in the Prometheus text format."""
         self._metrics.stats = self._engine.stats
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def models(self, _: web.Request) -> web.Response:
+        """GET /v1/models: a list with the one model that is served."""
         return _json({"object": "list", "data": [self._model_card()]})
 
     async def model(self, request: web.Request) -> web.Response:
+        """GET /v1/models/NAME: the model, or 404."""
         self._require_name(request.match_info["name"])
         return _json(self._model_card())
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/completions: text after a prompt, whole or as server-sent events."""
         started_at = time.monotonic()
         body = parse(CompletionRequest, await request.read())
         limits = self._accept(body)
@@ -79,6 +84,7 @@ class Server:
         return await self._answer(request, body, format, self._generation(choices, started_at))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/chat/completions: the next message of a conversation, whole or as server-sent events."""
         started_at = time.monotonic()
         body = parse(ChatRequest, await request.read())
         limits = self._accept(body)

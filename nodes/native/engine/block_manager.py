@@ -14,7 +14,7 @@ from .request import Request
 
 
 class BlockManager:
-    """Who holds which block. It only counts: keys and values are the model's business."""
+    """Which blocks of the KV cache each request holds. It only counts: the model keeps the keys and values."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
@@ -25,10 +25,12 @@ class BlockManager:
 
     @property
     def num_free(self) -> int:
+        """Blocks that no request holds; they may still be in the prefix cache."""
         return len(self._free)
 
     @property
     def num_used(self) -> int:
+        """Blocks that at least one request holds."""
         return self.num_blocks - self.num_free
 
     def allocate(self, request: Request, *, spare: int) -> bool:

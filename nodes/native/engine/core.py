@@ -52,6 +52,7 @@ class EngineCore:
 
     @property
     def busy(self) -> bool:
+        """Whether any request is waiting or running, or a step has begun and not finished."""
         return bool(self._scheduler.num_running or self._scheduler.num_waiting or self._begun)
 
     def add(self, request: Request) -> None:
@@ -134,6 +135,7 @@ class EngineCore:
         self._model.close()
 
     def stats(self) -> EngineStats:
+        """Figures of the engine at this moment, for its metrics."""
         return EngineStats(
             running_requests=self._scheduler.num_running,
             waiting_requests=self._scheduler.num_waiting,

@@ -51,13 +51,16 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
+        """Requests that hold no blocks yet, preempted ones included."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
+        """Requests that hold blocks."""
         return len(self._running)
 
     def add(self, request: Request) -> None:
+        """Queue a request. Shorter prompts go first, but each second of waiting counts as some tokens less."""
         self._arrivals += 1
         # Shortest first, but for age: length - weight * (now - arrival) of two requests compare alike at any time.
         waited_since = 1 + time.monotonic() - self._began

@@ -47,7 +47,7 @@ class ForwardBatch(Protocol):
         """
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the rows of x [n, hidden_size] whose logits are wanted, in the order of the chunks and their tokens."""
+        """Return the rows of x [n, hidden_size] whose logits are wanted, in the chunks' and tokens' order."""
 
 
 @dataclass(frozen=True, slots=True)

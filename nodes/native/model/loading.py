@@ -36,7 +36,10 @@ def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
 
 
 def load_part(options: EngineOptions, part: ModelPart, at_once: bool = False) -> Runner:
-    """The same for one rank's part of a model."""
+    """Read one rank's part of a model, make its KV cache and set the number of compute threads of this process.
+
+    All ranks must call it. `at_once` and errors are those of `load_model`.
+    """
     if options.quantization is not None:
         check_quantization(options.model, options.quantization)
     torch.set_num_threads(options.threads or allowed_cpus().cores)

@@ -19,6 +19,7 @@ class StepCost:
         self._weight = self._rows = self._rows2 = self._seconds = self._product = 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
+        """Take in one step: it had `rows` rows and took so many `seconds`."""
         for name, value in (("_weight", 1.0), ("_rows", rows), ("_rows2", rows * rows), ("_seconds", seconds),
                             ("_product", rows * seconds)):  # fmt: skip
             setattr(self, name, _KEEP * getattr(self, name) + value)
@@ -85,6 +86,7 @@ class Budget:
             rate.hits, rate.tries = _RECENT * rate.hits + accepted, _RECENT * rate.tries + tried
 
     def forget(self, id: str) -> None:
+        """Drop what is known of a request that is over."""
         self._rates.pop(id, None)
 
     def _rate(self, id: str) -> _Rate:

@@ -1,4 +1,4 @@
-"""Who guesses what comes next."""
+"""The interface of what proposes draft tokens for speculative decoding."""
 
 from collections.abc import Sequence
 from typing import Protocol

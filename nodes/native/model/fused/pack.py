@@ -16,7 +16,7 @@ _ROWS = 4096  # rounded to 8 bits at once, in float32
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A weight [outputs, inputs], padded with outputs to a multiple of 16. See kernels/model.h for the layouts."""
+    """A weight [outputs, inputs], padded with outputs to a multiple of 16. kernels/model.h describes the layouts."""
 
     codes: torch.Tensor
     affine: torch.Tensor | None
@@ -34,11 +34,12 @@ class Packed:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
+        """All tensors that the weight consists of."""
         return [tensor for tensor in self._pointed_at if tensor is not None]
 
     @property
     def matrix(self) -> MatrixStruct:
-        """What the library reads, valid as long as this object lives."""
+        """Pointers and sizes for the library, valid as long as this object lives."""
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in self._pointed_at)
         return MatrixStruct(*pointers, self.padded, self.inputs, self.group, self.bits)
 
@@ -49,6 +50,7 @@ class Packed:
 
 
 def fits(weight: GroupQuantized) -> bool:
+    """Whether the library can compute with `weight`: 4 or 8 bits, groups of a multiple of 32."""
     return weight.bits in (4, 8) and weight.group_size % GROUPS[-1] == 0
 
 

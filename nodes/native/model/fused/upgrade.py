@@ -50,7 +50,10 @@ class Upgrade:
         return self._path is not None and not self._path.exists()
 
     def load(self) -> FusedDecoder | None:
-        """The decoder; None where there can be none, which standard error hears of if it is no matter of the model."""
+        """Load the compiled decoder. None if this model or machine cannot have one; a failed compilation is printed.
+
+        Raises EngineError where the options demand the library, CorruptModelError.
+        """
         if self._path is None:
             return None
         try:

@@ -9,7 +9,7 @@ Linear = Callable[[torch.Tensor], torch.Tensor]  # [n, in] -> [n, out]
 
 
 class Dense:
-    """A weight [out, in]: F.linear."""
+    """A weight [out, in] multiplied by F.linear."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight, self._bias = weight, bias
@@ -20,7 +20,7 @@ class Dense:
 
 
 class PackedDense:
-    """The same with oneDNN, which lays the weight out for its kernels once and not at every call."""
+    """A weight [out, in] in the layout of oneDNN's kernels, made once and not at every call."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight, self._bias = torch.ops.mkldnn._reorder_linear_weight(weight, None), bias

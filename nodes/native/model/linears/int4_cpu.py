@@ -24,7 +24,7 @@ _AT_ONCE = 4 << 20
 
 @dataclass(frozen=True)
 class PackedInt4Layout:
-    """How this CPU's kernel wants its codes."""
+    """The order of 4-bit codes that this CPU's kernel of PyTorch reads."""
 
     block: int  # outputs that lie together
     planes: bool  # low nibbles are the block's first half; else they are its even outputs
@@ -42,7 +42,7 @@ class PackedInt4Layout:
 
 @cache
 def layout() -> PackedInt4Layout | None:
-    """None: this PyTorch packs in a way that is not known here."""
+    """Find the layout of this CPU's kernel; None if this PyTorch packs in a way that is not known here."""
     codes = torch.randint(0, 16, (3 * 64, 6), dtype=torch.int32)
     packed = _pack(codes)
     for found in (PackedInt4Layout(block, planes) for block in (64, 32, 16) for planes in (True, False)):
@@ -97,7 +97,7 @@ class Int4CpuWeight:
         return y[:, : self.outputs].to(x.dtype)
 
     def multiply_unpacked(self, x: torch.Tensor) -> torch.Tensor:
-        """The same by dense products with parts of the weight, unpacked one after the other."""
+        """x W^T by dense products with parts of the weight, unpacked one after the other: [n, in] -> [n, out]."""
         y = x.new_empty(len(x), self._padded)
         for start in range(0, self._padded, self._step):
             part = self._unpacked(start, x.dtype)

@@ -81,6 +81,7 @@ class Rule:
     unpacked: int
 
     def fits(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether the rule is for layers of `dtype` on `device`."""
         return (self.device, self.dtype) == (device.type, dtype)
 
 

@@ -1,4 +1,4 @@
-"""The batch of a sequence rank, which holds some of the keys and computes a share of the rows, in PyTorch's operations."""
+"""The batch of a sequence rank, which holds some of the keys and computes a share of the rows, in PyTorch."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Attends(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
-    """A sequence rank's share of the rows of a step, and the plan of attention of all rows to the keys that it holds."""
+    """A sequence rank's share of a step's rows, and how all rows attend to the keys that it holds."""
 
     tokens: torch.Tensor
     positions: torch.Tensor
@@ -52,7 +52,7 @@ class SequenceBatch:
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """Write the keys that this rank holds; return attention [own rows, heads * head_dim] to the keys of all ranks."""
+        """Write this rank's keys and values; return attention [own rows, heads * head_dim] to the keys of all ranks."""
         if self.own_slots is not None:
             queries, pairs = rotate_and_store(qkv, rotation, layer, cache, self.own_slots)
         else:
