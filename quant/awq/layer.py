@@ -44,7 +44,7 @@ class LinearReport:
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """What is written: names as after "model.layers.N."; linear weights as qweight, qzeros and scales."""
+    """A layer's tensors by their names below `layer_prefix`; linear weights are qweight, qzeros and scales."""
 
     tensors: dict[str, torch.Tensor]
     linears: dict[str, LinearReport]

@@ -1,4 +1,4 @@
-"""What /metrics says. The names stand here and nowhere else."""
+"""The metrics of the native engine: the one table of their names, and what renders them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,7 +57,7 @@ class EngineStats:
 
 
 class Metrics(Collector):
-    """A registry of its own: several engines in one process do not mix."""
+    """The metrics of one engine, in a registry of their own, so that several engines of one process do not mix."""
 
     def __init__(self) -> None:
         self.stats = EngineStats()

@@ -1,4 +1,4 @@
-"""What clients may send: OpenAI's completion and chat requests, checked. Whatever is wrong becomes an ApiError."""
+"""Requests: OpenAI's completion and chat requests, checked. Whatever is wrong becomes an ApiError."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What completions and chat have in common. null is the same as absent, as OpenAI has it."""
+    """The fields that completions and chat have in common. As in OpenAI's API, null is the same as absent."""
 
     model: str
     stream: bool | None = None

@@ -1,4 +1,4 @@
-"""What clients get: OpenAI's JSON for completions and chat, whole or in pieces."""
+"""Responses: OpenAI's JSON for completions and chat, whole or in pieces."""
 
 import math
 import time
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who answers, and whether a stream ends with its usage."""
+    """The names of the model and this version, and whether the stream ends with token counts."""
 
     model: str
     fingerprint: str
@@ -37,7 +37,7 @@ class EndpointFormat(Protocol):
 
 
 class Envelope:
-    """The fields around the choices, equal in all pieces of one answer."""
+    """The fields around the choices, the same in all chunks of one response."""
 
     def __init__(self, kind: str, chunk_kind: str, id: str, origin: Origin) -> None:
         self._kind, self._chunk_kind = kind, chunk_kind  # OpenAI's `object`

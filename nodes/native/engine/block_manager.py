@@ -51,7 +51,7 @@ class BlockManager:
         return True
 
     def grow(self, request: Request) -> bool:
-        """Make sure that there is room for the newest token; False if that takes a block and none is free."""
+        """Give a request a block for its newest token if it needs one; False if none is free."""
         if len(request.blocks) * self.block_size >= len(request.tokens):
             return True
         if not self._free:
@@ -60,7 +60,7 @@ class BlockManager:
         return True
 
     def reserve(self, request: Request, count: int, *, spare: int) -> int:
-        """Room behind the newest token for `count` more, but for `spare` free blocks; for how many there is."""
+        """Take blocks for up to `count` tokens more, leaving `spare` blocks free; returns how many fit."""
         while len(request.blocks) * self.block_size < len(request.tokens) + count and len(self._free) > spare:
             request.blocks.append(self._take())
         return min(count, len(request.blocks) * self.block_size - len(request.tokens))

@@ -1,4 +1,4 @@
-"""Who computes how many tokens in the next step: continuous batching with chunked prefill.
+"""Which requests compute how many tokens in the next step: continuous batching with chunked prefill.
 
 Decoding goes first, so that nobody's stream stalls behind a long prompt; what is left of the token budget goes to
 prompts, shorter ones first: they hold up others less. A prompt's rank rises with its age, so that none waits forever.
@@ -88,7 +88,7 @@ class Scheduler:
             self.advance(slice.request, slice.count)
 
     def reserve(self, request: Request, count: int) -> int:
-        """Room for guesses behind a running request's newest token; for how many there is without preempting anyone."""
+        """Take blocks for up to `count` draft tokens without preempting any request; returns how many fit."""
         return self._blocks.reserve(request, count, spare=len(self._running))
 
     def advance(self, request: Request, count: int) -> None:

@@ -1,4 +1,4 @@
-"""How many guesses pay: measured times of steps, and how often guesses were right."""
+"""How many draft tokens pay: by the measured times of steps and the acceptance rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class _Rate:
 
 
 class Budget:
-    """Shares out guesses among the sequences of a step."""
+    """Decides how many draft tokens each sequence of a step gets."""
 
     def __init__(self, most: int) -> None:
         self._most, self.cost = most, StepCost()
@@ -57,7 +57,7 @@ class Budget:
         self._rates: dict[str, _Rate] = {}
 
     def share(self, ids: Sequence[str], room: int) -> list[int]:
-        """Guesses for each sequence, at most `room` in all.
+        """The number of draft tokens for each sequence, at most `room` in all.
 
         A sequence whose guesses are right with probability a gains a^j tokens from its j-th. Guesses are added, best
         first, while they raise tokens per second. One that gets none for long gets one, to see whether things changed.
@@ -80,7 +80,7 @@ class Budget:
         return counts
 
     def learn(self, id: str, guessed: int, accepted: int) -> None:
-        """`accepted` of so many guesses were right; those behind the first wrong one tell nothing."""
+        """Count `accepted` of `guessed` draft tokens as right, the next one as wrong, and none behind it."""
         tried = min(accepted + 1, guessed)
         for rate in (self._rate(id), self._all):
             rate.hits, rate.tries = _RECENT * rate.hits + accepted, _RECENT * rate.tries + tried

@@ -9,13 +9,13 @@ _LENGTHS = (4, 3, 2)
 
 
 class NgramProposer:
-    """Guesses that what followed the last few tokens before, in the prompt or the generated text, follows again."""
+    """Proposes that what followed the last few tokens before, in the prompt or the generated text, follows again."""
 
     def __init__(self) -> None:
         self._indices: dict[str, _Index] = {}
 
     def propose(self, wanted: Sequence[tuple[Request, int]]) -> list[list[int]]:
-        """Guess up to so many tokens for each request; none where its last two tokens have not come before."""
+        """Propose up to so many draft tokens for each request; none where its last two tokens have not come before."""
         return [self._index(request).continuation(request.tokens, count) for request, count in wanted]
 
     def forget(self, id: str) -> None:

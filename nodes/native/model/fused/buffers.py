@@ -1,4 +1,4 @@
-"""Memory for what lies between the operations of a step; it grows to the largest step and is used again."""
+"""Memory for the results of a step's operations; it grows to the largest step and is used again."""
 
 from dataclasses import dataclass
 

@@ -44,6 +44,6 @@ class RowLayout:
 
 
 def padded(tables: Sequence[Sequence[int]]) -> torch.Tensor:
-    """int32 [sequences, blocks of the longest, at least one]."""
+    """Pad block tables with zeros to int32 [sequences, blocks of the longest, at least one]."""
     width = max(1, *map(len, tables))
     return torch.tensor([[*blocks, *[0] * (width - len(blocks))] for blocks in tables], dtype=torch.int32)

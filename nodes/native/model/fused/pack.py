@@ -29,7 +29,7 @@ class Packed:
 
     @property
     def padded(self) -> int:
-        """Outputs, with those that pad."""
+        """Number of outputs, padding included."""
         return len(self.codes) * _OUTPUTS
 
     @property
@@ -55,12 +55,12 @@ def fits(weight: GroupQuantized) -> bool:
 
 
 def kernel_group(group_size: int) -> int:
-    """The longest group that the library has and that divides `group_size`."""
+    """The longest of GROUPS that divides `group_size`, a multiple of 32."""
     return next(size for size in GROUPS if group_size % size == 0)
 
 
 def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
-    """A quantized `weight`, which fits."""
+    """Pack a quantized `weight` for which `fits` holds, and biases [outputs] that are joined."""
     outputs, inputs = weight.shape
     group = kernel_group(weight.group_size)
     padded = -(-outputs // _OUTPUTS) * _OUTPUTS
@@ -82,7 +82,7 @@ def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
 
 
 def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> Packed:
-    """Dense weights, side by side, in bfloat16. Their inputs are a multiple of the shortest of GROUPS."""
+    """Pack dense weights [outputs, inputs] side by side as bfloat16. Inputs are a multiple of 32."""
     outputs, inputs = sum(map(len, weights)), weights[0].shape[1]
     padded = -(-outputs // _OUTPUTS) * _OUTPUTS
     rows = _padded(torch.cat([weight.bfloat16() for weight in weights]), padded)
@@ -98,7 +98,7 @@ def _joined(biases: Sequence[torch.Tensor], padded: int) -> torch.Tensor | None:
 
 
 def round_to_bytes(weight: torch.Tensor, group: int) -> GroupQuantized:
-    """A dense weight [out, in] in 8 bits, between the least and the largest of each `group` of inputs.
+    """Round a dense weight [out, in] to 8 bits, between the least and the largest of each `group` of inputs.
 
     Scales and offsets are float16, which codes are made for.
     """

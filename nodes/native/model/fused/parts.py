@@ -24,7 +24,7 @@ from .pack import DENSE_BITS, Packed, fits, pack, pack_dense, round_to_bytes
 
 
 class DoesNotFitError(Exception):
-    """The library has no form for a weight; it says why."""
+    """The library has no form for a weight. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Parts:
 
     @property
     def widest(self) -> int:
-        """Inputs of a linear layer, at most."""
+        """The largest number of inputs of a linear layer."""
         layers = (weight for layer in self.layers for weight in (layer.qkv, layer.o, layer.gate_up, layer.down))
         return max(weight.inputs for weight in layers)
 

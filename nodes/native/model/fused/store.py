@@ -1,4 +1,4 @@
-"""A model's weights as they were packed, kept in `$SLURMINFER_HOME/packed`: reading them takes a fraction of packing.
+"""Keeps packed weights in `$SLURMINFER_HOME/packed`: reading them takes a fraction of the time of packing.
 
 One file for each model and each of its versions. It is read into memory, not mapped: on a shared filesystem a file that
 someone removes would take a mapped engine down, and memory lies near the CPUs that read it first.

@@ -24,7 +24,7 @@ _SPARE = 2  # times the size of the weights: they are packed layer by layer, and
 
 
 class Upgrade:
-    """What the library can do for one model."""
+    """Loads the compiled decoder of one model, now or while the plain decoder already computes."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Upgrade:
         return parts
 
     def start(self, runner: Runner) -> None:
-        """Let `runner` compute with the library once that is there, from one step to the next."""
+        """Start a thread that loads the compiled decoder and then puts it into `runner`, between two steps."""
         threading.Thread(target=self._replace, args=(runner,), name="upgrade", daemon=True).start()
 
     def _replace(self, runner: Runner) -> None:

@@ -32,7 +32,7 @@ class PackedDense:
 
 
 def make_dense(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    """A layer where `weight` lies; only the layer keeps it, in its own layout where that is faster."""
+    """Make a layer on the device of `weight`, which the layer keeps in a layout of its own where that is faster."""
     return PackedDense(weight, bias) if _packs(weight.dtype, weight.device) else Dense(weight, bias)
 
 

@@ -76,7 +76,7 @@ class SharedMemory:
         return size <= _LINK_SLOT and self.has((source, to))
 
     def has(self, ranks: Sequence[int]) -> bool:
-        """Whether all of them are on this node."""
+        """Whether all of `ranks` are on this node."""
         here = _here(self._place)
         return all(rank in here for rank in ranks)
 
