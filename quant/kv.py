@@ -44,7 +44,7 @@ class KVFormat(Protocol):
         """
 
     def rotate(self, queries: torch.Tensor) -> torch.Tensor:
-        """Queries [..., head_dim] as the keys that are read want them."""
+        """Multiply queries [..., head_dim] by the matrix that stored keys were multiplied by, if there is one."""
 
 
 def make_format(kind: KVCacheDtype, head_dim: int, dtype: torch.dtype, device: torch.device) -> KVFormat:
@@ -75,15 +75,15 @@ class Plain:
         self._found = _Space()
 
     def encode(self, kv: torch.Tensor) -> Sequence[torch.Tensor]:
-        """See `KVFormat.encode`."""
+        """The part [n * 2 * kv_heads, head_dim] of keys and values [n, 2, kv_heads, head_dim]: a view."""
         return (kv.view(-1, kv.shape[-1]),)
 
     def read(self, stored: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
-        """See `KVFormat.read`."""
+        """Vectors at `places`, in the computed dtype, valid until the next call."""
         return self._found.select(stored[0], places)
 
     def rotate(self, queries: torch.Tensor) -> torch.Tensor:
-        """See `KVFormat.rotate`."""
+        """Return `queries` unchanged: keys are stored as they are."""
         return queries
 
 
@@ -98,14 +98,14 @@ class Int8:
         self._codes, self._scales, self._dense = _Space(), _Space(), _Space()
 
     def encode(self, kv: torch.Tensor) -> Sequence[torch.Tensor]:
-        """See `KVFormat.encode`."""
+        """Codes [n * 2 * kv_heads, head_dim] and scales [n * 2 * kv_heads, 1] of kv [n, 2, kv_heads, head_dim]."""
         x = kv.reshape(-1, kv.shape[-1]).float()
         largest = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
         scales = largest.mul_(1 / 127).clamp_min_(_TINY).half()
         return (x / scales.float()).round_().clamp_(-127, 127).to(torch.int8), scales
 
     def read(self, stored: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
-        """See `KVFormat.read`."""
+        """Dequantized vectors at `places`, in `read_dtype`, valid until the next call."""
         codes = self._codes.select(stored[0], places)
         scales = self._scales.select(stored[1], places).float().unsqueeze(-1)
         # Two passes, as a product of int8 and float32 is not vectorised on a CPU.
@@ -114,7 +114,7 @@ class Int8:
         return dense.to(self.read_dtype)
 
     def rotate(self, queries: torch.Tensor) -> torch.Tensor:
-        """See `KVFormat.rotate`."""
+        """Return `queries` unchanged: keys are stored in their own basis."""
         return queries
 
 
@@ -136,12 +136,12 @@ class Int4:
         self._records, self._starts = _Space(), torch.empty(0, dtype=torch.int64, device=device)
 
     def encode(self, kv: torch.Tensor) -> Sequence[torch.Tensor]:
-        """See `KVFormat.encode`."""
+        """Records [n * 2 * kv_heads, bytes] of kv [n, 2, kv_heads, head_dim], whose keys are rotated first."""
         x = torch.stack((self.rotate(kv[:, 0]), kv[:, 1].float()), 1).view(-1, kv.shape[-1])
         return (torch.ops.quantized.embedding_bag_4bit_prepack(x) if self.by_vector else pack4(x),)
 
     def read(self, stored: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
-        """See `KVFormat.read`."""
+        """Dequantized vectors at `places`, keys still rotated, in `read_dtype`."""
         if not self.by_vector:
             return unpack4(self._records.select(stored[0], places).view(-1, self._record)).to(self.read_dtype)
         if len(places) > len(self._starts):
@@ -153,7 +153,7 @@ class Int4:
         return dense
 
     def rotate(self, queries: torch.Tensor) -> torch.Tensor:
-        """See `KVFormat.rotate`."""
+        """Multiply `queries` [..., head_dim] by the Hadamard matrix that stored keys were multiplied by; float32."""
         return queries.float() @ self._rotation
 
 

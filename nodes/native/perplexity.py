@@ -20,6 +20,7 @@ class Perplexity:
 
     @property
     def mean(self) -> float:
+        """Mean negative log-likelihood of a token, natural logarithm."""
         return statistics.fmean(self.losses)
 
     @property
@@ -29,6 +30,7 @@ class Perplexity:
 
     @property
     def value(self) -> float:
+        """The perplexity."""
         return math.exp(self.mean)
 
 

@@ -64,7 +64,10 @@ def load(options: EngineOptions) -> "EngineCore":
 
 
 def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
-    """With the draft that the options name. Raises as `load_draft`."""
+    """Make the engine of a loaded `model`, with the draft model that the options name.
+
+    Raises EngineError for a draft that does not know the same tokens or does not fit, and what reading a model raises.
+    """
     from .engine.core import EngineCore
     from .model.loading import load_draft
 

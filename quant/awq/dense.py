@@ -49,7 +49,9 @@ class DenseLayer:
         self._tensors = {name: t.to(dtype) if name in matrices else t for name, t in tensors.items()}
 
     def __call__(self, x: torch.Tensor, rotation: Rotation, observe: Observe = lambda name, x: None) -> torch.Tensor:
-        """[sequences, tokens, hidden_size] of the same; `rotation` is Rope.at of the tokens' positions.
+        """Compute the layer's output [sequences, tokens, hidden_size] from x of that shape.
+
+        `rotation` is `Rope.at` of the tokens' positions.
 
         `observe` is called with each of INPUTS and what goes in, [sequences, tokens, inputs].
         """

@@ -44,7 +44,7 @@ class LinearReport:
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """What is written: names as after "model.layers.N."; linear weights as qweight, qzeros and scales."""
+    """A layer's tensors by their names below `layer_prefix`; linear weights are qweight, qzeros and scales."""
 
     tensors: dict[str, torch.Tensor]
     linears: dict[str, LinearReport]
@@ -84,7 +84,11 @@ def quantize_layer(
 
 
 def fold(tensors: Tensors, scales: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same layer with the inputs in `scales` divided by them: weights multiplied, what comes before divided."""
+    """Fold scales into a layer, which computes the same as before.
+
+    The weights that read an input of INPUTS are multiplied by its scale [inputs], and the norm or linear layer that
+    the input comes from is divided by it.
+    """
     folded = dict(tensors)
     for name, scale in scales.items():
         for linear in INPUTS[name]:

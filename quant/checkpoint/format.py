@@ -23,7 +23,7 @@ class StoredTensors(Protocol):
         """The shape of tensor `name`. Raises CorruptModelError."""
 
 
-class Format(Protocol):
+class CheckpointFormat(Protocol):
     """How one kind of quantized checkpoint stores linear layers."""
 
     def holds(self, weights: StoredTensors, prefix: str) -> bool:

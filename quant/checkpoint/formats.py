@@ -4,7 +4,7 @@ from typing import assert_never
 
 from .awq import AwqFormat
 from .compressed_tensors import CompressedTensorsFormat
-from .format import Format
+from .format import CheckpointFormat
 from .fp8 import Fp8Format
 from .gguf_blocks import GgufFormat
 from .gptq import GptqFormat
@@ -16,7 +16,7 @@ from .schemes.gguf import GgufScheme
 from .schemes.gptq import GptqScheme
 
 
-def make_format(scheme: Scheme) -> Format:
+def make_format(scheme: Scheme) -> CheckpointFormat:
     """The format that reads layers quantized as `scheme` says."""
     match scheme:
         case AwqScheme():

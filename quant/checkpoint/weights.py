@@ -20,18 +20,18 @@ _SINGLE = "model.safetensors"
 
 
 class Reads(Protocol):
-    """What hands a decoder its weights: those of a model directory, or a part of them."""
+    """The weights that a decoder is made of: those of a model directory, or one rank's part of them."""
 
     dtype: torch.dtype
 
     def read(self, name: str, *shape: int) -> torch.Tensor:
-        """See `Weights.read`."""
+        """Tensor `name` on the CPU, in `dtype`; it must have `shape`. Raises CorruptModelError."""
 
     def linear(self, prefix: str, outputs: int, inputs: int) -> torch.Tensor | GroupQuantized:
-        """See `Weights.linear`."""
+        """The weight [outputs, inputs] of the linear layer `prefix`. Raises CorruptModelError."""
 
     def tied_head(self, embedding: torch.Tensor) -> torch.Tensor:
-        """See `Weights.tied_head`."""
+        """The weight of lm_head, where the model ties it to its embedding [vocab_size, hidden_size]."""
 
 
 class Weights:
@@ -64,11 +64,14 @@ class Weights:
         return weight if isinstance(weight, GroupQuantized) else weight.to(self.dtype)
 
     def tied_head(self, embedding: torch.Tensor) -> torch.Tensor:
-        """lm_head of a model whose head is its embedding."""
+        """The weight of lm_head, where the model ties it to its embedding: all of it."""
         return embedding
 
     def stored(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """As `read`, in the file's dtype, which must be `dtype` if one is given."""
+        """A copy of tensor `name` on the CPU, in the file's dtype, which must be `dtype` if one is given.
+
+        Raises CorruptModelError where the tensor is missing or has another shape or dtype.
+        """
         return self._copy(name, shape, () if dtype is None else (dtype,), None)
 
     def rows(self, name: str, ids: torch.Tensor, *shape: int) -> torch.Tensor:

@@ -53,7 +53,7 @@ class GgufFile:
         return cast(Value, value)
 
     def find(self, key: str, kind: type[Value], default: Value) -> Value:
-        """As `get`, or `default` where the key is missing."""
+        """The metadata value of `key`, or `default` where it is missing. Raises CorruptModelError for another type."""
         return self.get(key, kind) if key in self._fields else default
 
     def keys_under(self, prefix: str) -> list[str]:

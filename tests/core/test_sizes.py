@@ -10,7 +10,8 @@ import torch
 
 from slurminfer.core import sizes
 from slurminfer.core.errors import EngineError
-from slurminfer.nodes.native.model.kv_cache import KVCache, block_bytes
+from slurminfer.nodes.native.model.kv_budget import block_bytes
+from slurminfer.nodes.native.model.kv_cache import KVCache
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant import kv
 from slurminfer.quant.checkpoint import awq

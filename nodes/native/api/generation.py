@@ -37,6 +37,7 @@ class Choice:
         self._stops = StopStrings(stops)
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
+        """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
         if finish is FinishReason.STOP:  # by an end token
             return Delta(self.index, self._rest(""), None, None, finish)

@@ -1,4 +1,4 @@
-"""What /metrics says. The names stand here and nowhere else."""
+"""The metrics of the native engine: the one table of their names, and what renders them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,7 +57,7 @@ class EngineStats:
 
 
 class Metrics(Collector):
-    """A registry of its own: several engines in one process do not mix."""
+    """The metrics of one engine, in a registry of their own, so that several engines of one process do not mix."""
 
     def __init__(self) -> None:
         self.stats = EngineStats()
@@ -67,6 +67,7 @@ class Metrics(Collector):
         self.itl = self._histogram(_ITL, "Between two tokens of a sequence", _ITL_BUCKETS)
 
     def collect(self) -> Iterator[Metric]:
+        """The metrics of `stats`, as prometheus_client asks for them."""
         values = asdict(self.stats)
         for name, help in _GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, help, value=values[name])
@@ -75,6 +76,7 @@ class Metrics(Collector):
             yield CounterMetricFamily(_PREFIX + name, help, value=values[name])
 
     def render(self) -> bytes:
+        """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...]) -> Histogram:

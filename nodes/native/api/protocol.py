@@ -1,4 +1,4 @@
-"""What clients may send: OpenAI's completion and chat requests, checked. Whatever is wrong becomes an ApiError."""
+"""Requests: OpenAI's completion and chat requests, checked. Whatever is wrong becomes an ApiError."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,13 @@ class ApiError(Exception):
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
+    """OpenAI's `stream_options`: whether the stream ends with the token counts."""
+
     include_usage: bool | None = None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What completions and chat have in common. null is the same as absent, as OpenAI has it."""
+    """The fields that completions and chat have in common. As in OpenAI's API, null is the same as absent."""
 
     model: str
     stream: bool | None = None
@@ -51,14 +53,17 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def choices(self) -> int:
+        """How many sequences to generate for each prompt."""
         return self.n or 1
 
     @property
     def stops(self) -> list[str]:
+        """The stop strings, maybe none."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     @property
     def include_usage(self) -> bool:
+        """Whether a stream is to end with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
@@ -85,7 +90,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
-    """POST /v1/completions"""
+    """The body of POST /v1/completions."""
 
     prompt: str | list[str | int | list[int]]
     logprobs: Annotated[int, Meta(ge=0, le=_MAX_LOGPROBS)] | None = None
@@ -110,7 +115,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
 
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
-    """POST /v1/chat/completions"""
+    """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     max_completion_tokens: Count | None = None

@@ -1,4 +1,4 @@
-"""What clients get: OpenAI's JSON for completions and chat, whole or in pieces."""
+"""Responses: OpenAI's JSON for completions and chat, whole or in pieces."""
 
 import math
 import time
@@ -16,15 +16,15 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who answers, and whether a stream ends with its usage."""
+    """The names of the model and this version, and whether the stream ends with token counts."""
 
     model: str
     fingerprint: str
     include_usage: bool
 
 
-class Format(Protocol):
-    """One endpoint's way of saying the same."""
+class EndpointFormat(Protocol):
+    """How an endpoint writes generated text as JSON, whole or in chunks."""
 
     def chunk(self, delta: Delta) -> Json:
         """The SSE event of one delta."""
@@ -37,7 +37,7 @@ class Format(Protocol):
 
 
 class Envelope:
-    """The fields around the choices, equal in all pieces of one answer."""
+    """The fields around the choices, the same in all chunks of one response."""
 
     def __init__(self, kind: str, chunk_kind: str, id: str, origin: Origin) -> None:
         self._kind, self._chunk_kind = kind, chunk_kind  # OpenAI's `object`
@@ -53,7 +53,7 @@ class Envelope:
         return {**self._fields, "object": self._kind, "choices": choices, "usage": usage}
 
     def chunk(self, choices: Sequence[Json], usage: Json | None = None) -> Json:
-        """If usage was asked for, all chunks have one: null until the last."""
+        """One event of a stream. If usage was asked for, all chunks have the field: null until the last."""
         body = {**self._fields, "object": self._chunk_kind, "choices": choices}
         return {**body, "usage": usage} if self._include_usage else body
 

@@ -21,7 +21,7 @@ from .chat import ChatError, ChatTemplate
 from .generation import Choice, Delta, Generation
 from .metrics import CONTENT_TYPE, Metrics
 from .protocol import ApiError, ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids
-from .responses import ChatFormat, CompletionFormat, Format, Json, Origin, usage
+from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
 
 _MAX_BODY_BYTES = 64 * 2**20
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
@@ -43,6 +43,7 @@ class Server:
         self._created = int(time.time())
 
     def app(self) -> web.Application:
+        """The aiohttp application with all routes."""
         app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
@@ -58,17 +59,21 @@ class Server:
         return web.Response()
 
     async def metrics(self, _: web.Request) -> web.Response:
+        """GET /metrics: the engine's metrics in the Prometheus text format."""
         self._metrics.stats = self._engine.stats
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def models(self, _: web.Request) -> web.Response:
+        """GET /v1/models: a list with the one model that is served."""
         return _json({"object": "list", "data": [self._model_card()]})
 
     async def model(self, request: web.Request) -> web.Response:
+        """GET /v1/models/NAME: the model, or 404."""
         self._require_name(request.match_info["name"])
         return _json(self._model_card())
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/completions: text after a prompt, whole or as server-sent events."""
         started_at = time.monotonic()
         body = parse(CompletionRequest, await request.read())
         limits = self._accept(body)
@@ -79,6 +84,7 @@ class Server:
         return await self._answer(request, body, format, self._generation(choices, started_at))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/chat/completions: the next message of a conversation, whole or as server-sent events."""
         started_at = time.monotonic()
         body = parse(ChatRequest, await request.read())
         limits = self._accept(body)
@@ -142,7 +148,7 @@ class Server:
         return Generation(self._engine, self._metrics, choices, started_at)
 
     async def _answer(
-        self, request: web.Request, body: GenerationRequest, format: Format, generation: Generation
+        self, request: web.Request, body: GenerationRequest, format: EndpointFormat, generation: Generation
     ) -> web.StreamResponse:
         """The client's hanging up cancels this, which aborts the generation."""
         self.in_flight += 1
@@ -176,7 +182,7 @@ class Server:
 
 
 async def _stream(
-    request: web.Request, generation: Generation, format: Format, body: GenerationRequest
+    request: web.Request, generation: Generation, format: EndpointFormat, body: GenerationRequest
 ) -> web.StreamResponse:
     """Server-sent events. An engine that fails before the first token can still be answered with a status."""
     first = await anext(generation)

@@ -14,7 +14,7 @@ from .request import Request
 
 
 class BlockManager:
-    """Who holds which block. It only counts: keys and values are the model's business."""
+    """Which blocks of the KV cache each request holds. It only counts: the model keeps the keys and values."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
@@ -25,10 +25,12 @@ class BlockManager:
 
     @property
     def num_free(self) -> int:
+        """Blocks that no request holds; they may still be in the prefix cache."""
         return len(self._free)
 
     @property
     def num_used(self) -> int:
+        """Blocks that at least one request holds."""
         return self.num_blocks - self.num_free
 
     def allocate(self, request: Request, *, spare: int) -> bool:
@@ -49,7 +51,7 @@ class BlockManager:
         return True
 
     def grow(self, request: Request) -> bool:
-        """Make sure that there is room for the newest token; False if that takes a block and none is free."""
+        """Give a request a block for its newest token if it needs one; False if none is free."""
         if len(request.blocks) * self.block_size >= len(request.tokens):
             return True
         if not self._free:
@@ -58,7 +60,7 @@ class BlockManager:
         return True
 
     def reserve(self, request: Request, count: int, *, spare: int) -> int:
-        """Room behind the newest token for `count` more, but for `spare` free blocks; for how many there is."""
+        """Take blocks for up to `count` tokens more, leaving `spare` blocks free; returns how many fit."""
         while len(request.blocks) * self.block_size < len(request.tokens) + count and len(self._free) > spare:
             request.blocks.append(self._take())
         return min(count, len(request.blocks) * self.block_size - len(request.tokens))

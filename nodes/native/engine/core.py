@@ -1,4 +1,4 @@
-"""The loop's one step: schedule, compute, sample, hand out. No threads, no clients; see thread.py for these."""
+"""One step of the engine: schedule, compute, sample, return tokens. Threads and clients are in thread.py."""
 
 import time
 from collections import deque
@@ -52,10 +52,11 @@ class EngineCore:
 
     @property
     def busy(self) -> bool:
+        """Whether any request is waiting or running, or a step has begun and not finished."""
         return bool(self._scheduler.num_running or self._scheduler.num_waiting or self._begun)
 
     def add(self, request: Request) -> None:
-        """Take a request. Raises RequestTooLongError, for it would wait forever."""
+        """Queue a request. Raises RequestTooLongError for one that can never fit into the KV cache or the context."""
         self.limits.check(request.prompt_length, request.params.max_tokens)
         self._scheduler.add(request)
 
@@ -130,10 +131,11 @@ class EngineCore:
         return outputs
 
     def close(self) -> None:
-        """No step follows."""
+        """End the processes that compute with this one. No step may follow."""
         self._model.close()
 
     def stats(self) -> EngineStats:
+        """Figures of the engine at this moment, for its metrics."""
         return EngineStats(
             running_requests=self._scheduler.num_running,
             waiting_requests=self._scheduler.num_waiting,

@@ -31,6 +31,7 @@ class SamplingParams:
 
     @property
     def penalizes(self) -> bool:
+        """Whether any penalty changes the logits."""
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
 
 
@@ -77,6 +78,7 @@ class Request:
 
     @property
     def generated(self) -> int:
+        """How many tokens have been sampled so far."""
         return len(self.tokens) - self.prompt_length
 
     def extend(self, token: int) -> FinishReason | None:

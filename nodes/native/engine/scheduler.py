@@ -1,4 +1,4 @@
-"""Who computes how many tokens in the next step: continuous batching with chunked prefill.
+"""Which requests compute how many tokens in the next step: continuous batching with chunked prefill.
 
 Decoding goes first, so that nobody's stream stalls behind a long prompt; what is left of the token budget goes to
 prompts, shorter ones first: they hold up others less. A prompt's rank rises with its age, so that none waits forever.
@@ -51,13 +51,16 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
+        """Requests that hold no blocks yet, preempted ones included."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
+        """Requests that hold blocks."""
         return len(self._running)
 
     def add(self, request: Request) -> None:
+        """Queue a request. Shorter prompts go first, but each second of waiting counts as some tokens less."""
         self._arrivals += 1
         # Shortest first, but for age: length - weight * (now - arrival) of two requests compare alike at any time.
         waited_since = 1 + time.monotonic() - self._began
@@ -85,7 +88,7 @@ class Scheduler:
             self.advance(slice.request, slice.count)
 
     def reserve(self, request: Request, count: int) -> int:
-        """Room for guesses behind a running request's newest token; for how many there is without preempting anyone."""
+        """Take blocks for up to `count` draft tokens without preempting any request; returns how many fit."""
         return self._blocks.reserve(request, count, spare=len(self._running))
 
     def advance(self, request: Request, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The engine: a thread that computes, and the asyncio side that asks it to and hears from it.
+"""The engine thread, which computes, and its interface for asyncio.
 
 The two meet twice only: an inbox of commands, emptied between two steps, and `call_soon_threadsafe`, once a step.
 Whatever ends the thread ends every request with an error, and then the process: see `EngineThread.ended`.
@@ -35,7 +35,7 @@ class EngineThread:
         self.stats = EngineStats()
 
     def start(self, load: "Callable[[], EngineCore]") -> None:
-        """Begin to load the model."""
+        """Start the thread, which calls `load` first and then computes. Must be called on a running event loop."""
         self._loop = asyncio.get_running_loop()
         self.ready = asyncio.Event()
         self.ended: asyncio.Future[None] = self._loop.create_future()  # an exception if the engine broke
@@ -64,7 +64,7 @@ class EngineThread:
         return self.ended.done()
 
     def fail(self, error: EngineError) -> None:
-        """End the engine for what the thread may not know of yet. May be called in any thread."""
+        """End the engine with `error`, found outside of its thread. May be called in any thread."""
         self._tell(self._on_end, error)
 
     # From here on, methods with _on_ run on the event loop, the others in the thread.

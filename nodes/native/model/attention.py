@@ -13,9 +13,10 @@ from .plan import AttentionPlan, DecodeGroup, Prefill
 def rotate_and_store(
     qkv: torch.Tensor, rotation: Rotation, layer: int, cache: KVCache, slots: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotated queries [n, heads, head_dim], and keys and values [n, 2, kv_heads, head_dim], which are written.
+    """Rotate queries and keys of qkv [n, heads + 2 * kv_heads, head_dim], and write keys and values to the cache.
 
-    Of qkv [n, heads + 2 * kv_heads, head_dim].
+    Returns the queries [n, heads, head_dim], and keys and values [n, 2, kv_heads, head_dim]. `slots` are those of
+    `KVCache.slots`.
     """
     if reads_cache(cache.format, cache.device):
         from .cuda import operations
@@ -28,7 +29,10 @@ def rotate_and_store(
 
 
 def rotated(qkv: torch.Tensor, rotation: Rotation, kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same, written nowhere."""
+    """Rotate queries and keys of qkv [n, heads + 2 * kv_heads, head_dim] without writing them to the cache.
+
+    Returns the queries [n, heads, head_dim], and keys and values [n, 2, kv_heads, head_dim].
+    """
     qk, v = qkv[:, :-kv_heads], qkv[:, -kv_heads:]
     qk = rotate(qk, *rotation)
     heads = qk.shape[1] - kv_heads
@@ -67,7 +71,9 @@ def _attend_gathered(q: torch.Tensor, layer: int, cache: KVCache, group: DecodeG
 
 
 def attend_prefill(q: torch.Tensor, kv: torch.Tensor, layer: int, cache: KVCache, chunk: Prefill) -> torch.Tensor:
-    """A prompt's chunk: output [n, heads * head_dim] of q [n, heads, head_dim] and its own `kv`, as in `attend`.
+    """Attention output [n, heads * head_dim] of the queries [n, heads, head_dim] of one prefill chunk.
+
+    `kv` [n, 2, kv_heads, head_dim] are the chunk's own keys and values, which it attends to if it is the first.
 
     Key-value heads are the batch, the heads that share one are its heads: expanded, not copied.
     """

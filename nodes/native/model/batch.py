@@ -1,11 +1,7 @@
-"""One step's chunks as index tensors, built once and shared by all layers.
-
-Rows are the step's tokens: first the decode tokens, longest sequence first, then the prefill chunks.
-"""
+"""One step's chunks as index tensors, built once and shared by all layers. Rows are in the order of rows.py."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Protocol
 
 import torch
@@ -16,7 +12,8 @@ from .cuda import reads_cache
 from .kv_cache import KVCache
 from .paged import BlockGroup, PagedGroup, make_group
 from .plan import AttentionPlan, DecodeGroup, Prefill
-from .step import Chunk, cumulative
+from .rows import StepRows
+from .step import Chunk
 
 # Computing a group of its own costs as much as attending to about this many tokens of padding.
 _GROUP_TOKENS = 256
@@ -25,77 +22,78 @@ _GROUP_TOKENS = 256
 _GROUP_MOST, _GATHER_MOST = 16384, 4096
 
 
-class Steps(Protocol):
-    """A step's input, as a decoder takes it: rows that it computes, all or some of the step's."""
+class ForwardBatch(Protocol):
+    """The rows that a decoder computes in one step, and how they attend.
+
+    A decoder leaves attention to its batch, because the batch knows where keys and values lie: all in this process, or
+    spread over sequence ranks that each compute a share of the rows.
+    """
 
     @property
     def tokens(self) -> torch.Tensor:
-        """int64 [n]"""
+        """Token ids, int64 [n]."""
 
     @property
     def positions(self) -> torch.Tensor:
-        """int64 [n]"""
+        """Positions of the tokens in their sequences, int64 [n]."""
 
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """What the queries of qkv [n, heads + 2 * kv_heads, head_dim] find, [n, heads * head_dim].
+        """Compute attention [n, heads * head_dim] of qkv [n, heads + 2 * kv_heads, head_dim] in layer `layer`.
 
-        Queries and keys are rotated by what `Rope.at` returned, keys and values written.
+        Queries and keys are rotated by `rotation`, which is `Rope.at` of the positions; keys and values are written to
+        `cache`. `window` is the number of tokens that each query sees, None for all.
         """
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """The rows of x [n, hidden_size] whose logits are wanted, in the chunks' and their tokens' order."""
+        """Return the rows of x [n, hidden_size] whose logits are wanted, in the chunks' and tokens' order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """All of a step."""
+    """All rows of a step, whose keys and values all lie in this process."""
 
     tokens: torch.Tensor  # int64 [n]
     positions: torch.Tensor  # int64 [n]
     slots: torch.Tensor  # for KVCache.write
     plans: dict[int | None, AttentionPlan]  # by window
-    logits_rows: torch.Tensor  # int64: see `wanted`
+    logits_rows: torch.Tensor  # int64: rows whose logits are wanted
 
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """See `Steps.attend`."""
+        """Write keys and values to `cache`; return attention [n, heads * head_dim]."""
         q, kv = rotate_and_store(qkv, rotation, layer, cache, self.slots)
         return attend(q, kv, layer, cache, self.plans[window])
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Steps.wanted`."""
+        """Return the rows of x [n, hidden_size] whose logits are wanted."""
         return x[self.logits_rows]
 
 
 def make_batch(
     chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None], paged_heads: int | None
 ) -> Batch:
-    """Lay the chunks out.
+    """Make the batch of a step: its tensors on the cache's device, and a plan of attention for each window.
 
     Args:
-        windows: those that the model's layers have.
-        paged_heads: the number of query heads where decode tokens are attended to in place, None where by gathering.
+        chunks: at least one.
+        windows: attention windows of the model's layers, in tokens; None for layers that see all.
+        paged_heads: the number of query heads where decode tokens attend to keys where they lie in the cache
+            (`paged.supports`), None where keys are gathered first.
     """
     device = cache.device
-    order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > 1, -chunks[i].start))
-    ordered = [chunks[i] for i in order]
-    ends = cumulative([len(chunk.tokens) for chunk in ordered])
-    end_of = dict(zip(order, ends, strict=True))
-    size = cache.block_size
-    places = [position for chunk in ordered for position in range(chunk.start, chunk.start + len(chunk.tokens))]
-    blocks = [c.blocks[p // size] for c in ordered for p in range(c.start, c.start + len(c.tokens))]
-    positions = torch.tensor(places, device=device)
-    wanted = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]  # may be none
-    planner = _Planner(ordered, ends, cache, paged_heads)
+    rows, size = StepRows(chunks), cache.block_size
+    blocks = [c.blocks[p // size] for c, place in zip(rows.chunks, rows.places, strict=True) for p in place]
+    positions = torch.tensor(rows.positions, device=device)
+    planner = _Planner(rows, cache, paged_heads)
     return Batch(
-        tokens=torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)), device=device),
+        tokens=torch.tensor(rows.tokens, device=device),
         positions=positions,
         slots=cache.slots(torch.tensor(blocks, device=device), positions % size),
         plans={window: planner.plan(window) for window in windows},
-        logits_rows=torch.tensor(wanted, dtype=torch.int64, device=device),
+        logits_rows=torch.tensor(rows.logits_rows, dtype=torch.int64, device=device),
     )
 
 
@@ -113,10 +111,9 @@ def group_lengths(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
 class _Planner:
     """Makes the AttentionPlan of one window after the other."""
 
-    def __init__(self, ordered: Sequence[Chunk], ends: Sequence[int], cache: KVCache, paged_heads: int | None) -> None:
-        self._decodes = [chunk for chunk in ordered if len(chunk.tokens) == 1]
-        self._prefills = ordered[len(self._decodes) :]
-        self._prefill_ends = ends[len(self._decodes) :]
+    def __init__(self, rows: StepRows, cache: KVCache, paged_heads: int | None) -> None:
+        self._decodes, self._prefills = rows.chunks[: rows.num_short], rows.chunks[rows.num_short :]
+        self._prefill_ends = rows.ends[rows.num_short :]
         self._cache, self._paged_heads = cache, paged_heads
 
     def plan(self, window: int | None) -> AttentionPlan:
@@ -160,7 +157,7 @@ class _Planner:
 
 
 def plan_prefill(chunk: Chunk, end: int, window: int | None, cache: KVCache) -> Prefill:
-    """What a prompt's chunk attends to, whose rows end at `end`."""
+    """Say what the rows of a prefill chunk attend to; `end` is the row behind its last."""
     count, size = len(chunk.tokens), cache.block_size
     rows = slice(end - count, end)
     if chunk.start == 0 and (window is None or count <= window):

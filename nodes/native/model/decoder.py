@@ -24,7 +24,7 @@ from ....quant.checkpoint.tensors import (
 )
 from ....quant.checkpoint.weights import Reads
 from ....quant.rope import Rope, Rotation
-from .batch import Steps
+from .batch import ForwardBatch
 from .cuda import uses_triton
 from .kv_cache import KVCache
 from .linears.dense import Linear
@@ -86,7 +86,7 @@ class Attention:
         self._q_norm = loader.norm(layer, Q_NORM) if config.qk_norm else None
         self._k_norm = loader.norm(layer, K_NORM) if config.qk_norm else None
 
-    def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: Steps) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: ForwardBatch) -> torch.Tensor:
         """[n, hidden_size] -> [n, hidden_size]; writes the step's keys and values into the cache."""
         heads, kv_heads = self._heads, self._kv_heads
         qkv = self._qkv(x).view(len(x), heads + 2 * kv_heads, self._head_dim)
@@ -124,7 +124,7 @@ class Layer:
         self._input_norm, self._post_norm = loader.norm(index, INPUT_NORM), loader.norm(index, POST_NORM)
         self._attention, self._mlp = Attention(config, index, loader), MLP(index, loader)
 
-    def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: Steps) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, rotation: Rotation, cache: KVCache, batch: ForwardBatch) -> torch.Tensor:
         """Changes and returns x [n, hidden_size]."""
         x += self._reduce(self._attention(self._input_norm(x), rotation, cache, batch))
         x += self._reduce(self._mlp(self._post_norm(x)))
@@ -156,7 +156,7 @@ class Decoder:
         if self._is_last:
             self._norm, self._head = loader.final_norm(), loader.head(table)
 
-    def forward(self, batch: Steps, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, batch: ForwardBatch, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
         """float32 logits [rows that are wanted, vocab_size]; of a part, those of its own tokens.
 
         A stage takes x [n, hidden_size] of the one before, and returns it for the next, in the compute dtype.

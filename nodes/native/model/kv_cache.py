@@ -1,19 +1,12 @@
 """Keys and values of all sequences, in blocks of a fixed number of tokens (PagedAttention, arXiv 2309.06180)."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from ....core.errors import EngineError
-from ....core.machine.memory import available_bytes, own_bytes
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.kv import KVFormat, vector_bytes
-from ..options import EngineOptions
-
-GIB = 1 << 30
-_SHARED_GIB = 4.0
 
 
 class KVCache:
@@ -80,72 +73,6 @@ class KVCache:
     def _block_rows(self, blocks: torch.Tensor) -> torch.Tensor:
         """Rows [sequences, 2, kv_heads, blocks] of block tables [sequences, blocks]."""
         return blocks.view(len(blocks), 1, 1, -1) * self._head_rows.numel() + self._head_rows.unsqueeze(-1)
-
-
-def block_bytes(config: ModelConfig, block_size: int, format: KVFormat) -> int:
-    """Bytes that one block takes over all layers, scales included."""
-    return config.num_layers * 2 * config.num_kv_heads * block_size * vector_bytes(format)
-
-
-def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int, sharing: int = 1) -> int:
-    """As told; else 80% of what is free on a GPU, or of what the job has left but for `reserved` bytes.
-
-    Of a job's memory `sharing` processes get equal parts.
-
-    Without a job or cgroup whose memory is this process's own: a quarter of what there is, 4 GiB at most.
-    """
-    if kv_cache_gib is not None:
-        return int(kv_cache_gib * GIB)
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * 0.8)
-    own = own_bytes()
-    if own is None:
-        return min(int(_SHARED_GIB * GIB), available_bytes() // 4) // sharing
-    return int(max(own // sharing - reserved, 0) * 0.8)
-
-
-def step_bytes(config: ModelConfig, options: EngineOptions) -> int:
-    """About what the largest step needs beside weights and KV cache, float32.
-
-    Twice what the operations of a layer hand on for each token, and four copies of each row of logits.
-    """
-    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-    of_token = 2 * (4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size)
-    checked = 1 + (options.draft_tokens if options.speculative != "none" else 0)
-    logits_rows = min(options.max_running_requests * checked, options.max_batch_tokens)
-    return 4 * (options.max_batch_tokens * of_token + 4 * logits_rows * config.vocab_size)
-
-
-def count_blocks(
-    config: ModelConfig,
-    context_length: int,
-    block_size: int,
-    format: KVFormat,
-    budget: int,
-    beside: int = 0,
-    ranks: int = 1,
-) -> int:
-    """Blocks that `budget` bytes hold, each with so many bytes `beside` it elsewhere.
-
-    Raises EngineError if one sequence of `context_length` tokens does not fit into as many blocks of each of `ranks`.
-    """
-    size = block_bytes(config, block_size, format) + beside
-    needed = -(-context_length // (block_size * ranks))
-    if budget // size < needed:
-        where = f"the KV cache of {budget / GIB:.2f} GiB"
-        if ranks > 1:
-            where = f"the KV caches of {ranks} sequence ranks, {budget / GIB:.2f} GiB each,"
-        raise EngineError(
-            f"{where} hold{'s' * (ranks == 1)} {budget // size * ranks * block_size} tokens, but one sequence may "
-            f"have {context_length}: give the job more memory, set --kv-cache-gib to {_round_up(needed * size)} "
-            "or more, raise sequence_parallel, or lower context_length"
-        )
-    return budget // size
-
-
-def _round_up(size: int) -> float:
-    """GiB with two digits, not less than `size` bytes."""
-    return math.ceil(size / GIB * 100) / 100
 
 
 def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

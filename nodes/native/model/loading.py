@@ -16,7 +16,8 @@ from ..tokenizer import check_same_tokens
 from .cuda import reads_cache
 from .decoder import Decoder
 from .fused.upgrade import Upgrade
-from .kv_cache import KVCache, block_bytes, budget_bytes, count_blocks, step_bytes
+from .kv_budget import block_bytes, budget_bytes, count_blocks, step_bytes
+from .kv_cache import KVCache
 from .linears.choice import choose_kernels
 from .parallel.model_part import ModelPart
 from .runner import Decodes, PlainDecoder, Runner
@@ -35,7 +36,10 @@ def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
 
 
 def load_part(options: EngineOptions, part: ModelPart, at_once: bool = False) -> Runner:
-    """The same for one rank's part of a model."""
+    """Read one rank's part of a model, make its KV cache and set the number of compute threads of this process.
+
+    All ranks must call it. `at_once` and errors are those of `load_model`.
+    """
     if options.quantization is not None:
         check_quantization(options.model, options.quantization)
     torch.set_num_threads(options.threads or allowed_cpus().cores)

@@ -41,6 +41,7 @@ class BlockGroup:
 
 
 def supports(format: KVFormat, device: torch.device) -> bool:
+    """Whether decode tokens can attend to keys in place: only in an unquantized float32 cache on a CPU."""
     return device.type == "cpu" and format.parts[0][1] == torch.float32
 
 

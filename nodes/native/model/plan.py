@@ -1,4 +1,4 @@
-"""What the rows of one step attend to: index tensors that batch.py makes and attention.py reads."""
+"""The plan of attention of one step: index tensors that batch.py makes and attention.py reads."""
 
 from dataclasses import dataclass
 

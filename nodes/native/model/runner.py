@@ -1,4 +1,4 @@
-"""Runs a model's steps: the `Model` of step.py on one process, over a decoder and its KV cache."""
+"""Runs the steps of a model, or of one rank's part of it, in this process: a decoder and its KV cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,16 @@ class Decodes(Protocol):
     """What computes a model's steps."""
 
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
-        """As `Model.forward`; a stage that is not the first takes x of the one before, and hands on its own.
+        """Compute one step and write the chunks' keys and values into their blocks.
 
-        x is [tokens of all chunks, hidden_size], in an order that follows from the chunks.
+        Returns float32 logits [sum of the chunks' num_logits, vocab_size], in the order of the chunks and their tokens,
+        valid until the next call. A pipeline stage that is not the last returns hidden states [tokens of all chunks,
+        hidden_size] instead, which the next stage takes as x; their order follows from the chunks.
         """
 
 
 class Runner(OneAtATime):
-    """The `Model` of step.py, or one rank's part of it."""
+    """A model, or one rank's part of it, whose steps this process computes one after the other."""
 
     def __init__(self, config: ModelConfig, decoder: Decodes, cache: KVCache, context_length: int) -> None:
         self.config, self.decoder = config, decoder
@@ -51,16 +53,20 @@ class Runner(OneAtATime):
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Decodes.forward`."""
+        """Compute one step, as `Decodes.forward` describes, without recording gradients."""
         return self.decoder.forward(chunks, x)
 
+    def replace_decoder(self, decoder: Decodes) -> None:
+        """Compute all steps that have not begun with `decoder`, which must share the KV cache; from any thread."""
+        self.decoder = decoder
+
     def close(self) -> None:
-        """See `Model.close`."""
+        """Do nothing: no other process computes with this one."""
 
 
 @dataclass(frozen=True)
 class PlainDecoder:
-    """Steps of PyTorch's operations: any model, dtype and device."""
+    """Computes steps with PyTorch's operations: any model, dtype and device."""
 
     decoder: Decoder
     cache: KVCache
@@ -68,7 +74,7 @@ class PlainDecoder:
     sequence: SequenceGroup | None = None
 
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Decodes.forward`."""
+        """Compute one step, as `Decodes.forward` describes."""
         if self.sequence is not None:
             windows, heads = set(self.config.windows), self.config.num_heads
             shared = make_sequence_batch(chunks, self.cache, windows, self.sequence, heads)

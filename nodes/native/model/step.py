@@ -38,10 +38,10 @@ class Model(Protocol):
         """Steps that may have begun and not yet finished: 1, or as many as a pipeline has stages."""
 
     def begin(self, chunks: Sequence[Chunk]) -> None:
-        """Begin to compute a step, as in `forward`. No sequence may be in two steps that have not finished."""
+        """Begin to compute a step, whose logits `finish` returns. No sequence may be in two unfinished steps."""
 
     def finish(self) -> torch.Tensor:
-        """The logits of the oldest step that has not finished, as of `forward`."""
+        """Wait for the oldest unfinished step; returns its logits, as `forward` does."""
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one mixed step and write the chunks' keys and values into their blocks.
@@ -52,7 +52,7 @@ class Model(Protocol):
         """
 
     def close(self) -> None:
-        """No step follows: let go of the processes that compute with this one."""
+        """End the processes that compute with this one. No step may follow."""
 
 
 class OneAtATime:
@@ -61,15 +61,15 @@ class OneAtATime:
     depth = 1
 
     def begin(self, chunks: Sequence[Chunk]) -> None:
-        """See `Model.begin`."""
+        """Compute a step and keep its logits for `finish`."""
         self._logits = self.forward(chunks)
 
     def finish(self) -> torch.Tensor:
-        """See `Model.finish`."""
+        """The logits of the step that has begun."""
         return self._logits
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """See `Model.forward`."""
+        """Compute one step, as `Model.forward` describes."""
         raise NotImplementedError
 
 

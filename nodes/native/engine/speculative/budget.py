@@ -1,4 +1,4 @@
-"""How many guesses pay: measured times of steps, and how often guesses were right."""
+"""How many draft tokens pay: by the measured times of steps and the acceptance rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ class StepCost:
         self._weight = self._rows = self._rows2 = self._seconds = self._product = 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
+        """Take in one step: it had `rows` rows and took so many `seconds`."""
         for name, value in (("_weight", 1.0), ("_rows", rows), ("_rows2", rows * rows), ("_seconds", seconds),
                             ("_product", rows * seconds)):  # fmt: skip
             setattr(self, name, _KEEP * getattr(self, name) + value)
@@ -47,7 +48,7 @@ class _Rate:
 
 
 class Budget:
-    """Shares out guesses among the sequences of a step."""
+    """Decides how many draft tokens each sequence of a step gets."""
 
     def __init__(self, most: int) -> None:
         self._most, self.cost = most, StepCost()
@@ -56,7 +57,7 @@ class Budget:
         self._rates: dict[str, _Rate] = {}
 
     def share(self, ids: Sequence[str], room: int) -> list[int]:
-        """Guesses for each sequence, at most `room` in all.
+        """The number of draft tokens for each sequence, at most `room` in all.
 
         A sequence whose guesses are right with probability a gains a^j tokens from its j-th. Guesses are added, best
         first, while they raise tokens per second. One that gets none for long gets one, to see whether things changed.
@@ -79,12 +80,13 @@ class Budget:
         return counts
 
     def learn(self, id: str, guessed: int, accepted: int) -> None:
-        """`accepted` of so many guesses were right; those behind the first wrong one tell nothing."""
+        """Count `accepted` of `guessed` draft tokens as right, the next one as wrong, and none behind it."""
         tried = min(accepted + 1, guessed)
         for rate in (self._rate(id), self._all):
             rate.hits, rate.tries = _RECENT * rate.hits + accepted, _RECENT * rate.tries + tried
 
     def forget(self, id: str) -> None:
+        """Drop what is known of a request that is over."""
         self._rates.pop(id, None)
 
     def _rate(self, id: str) -> _Rate:

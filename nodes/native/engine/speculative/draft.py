@@ -1,4 +1,4 @@
-"""Guesses of a smaller model with the same tokenizer.
+"""Draft tokens of a smaller model with the same tokenizer.
 
 Its keys and values lie in the same blocks as the model's, in a cache of its own: block tables are shared. What the
 prefix cache finds, the draft computes again, for every request that begins with it: the same into the same place.
@@ -27,7 +27,7 @@ class _Known:
 
 
 class DraftProposer:
-    """Greedy: what the draft holds for most likely."""
+    """Proposes the tokens that a draft model finds most likely (greedy)."""
 
     def __init__(self, model: Model, budget: Budget, vocab_size: int) -> None:
         """`vocab_size` is that of the model that checks: it may be padded differently."""
@@ -35,7 +35,7 @@ class DraftProposer:
         self._known: dict[str, _Known] = {}
 
     def propose(self, wanted: Sequence[tuple[Request, int]]) -> list[list[int]]:
-        """See `Proposer.propose`. None beyond the draft's own context length."""
+        """Propose up to so many draft tokens for each request, and none beyond the draft model's own context length."""
         room = self._model.context_length
         going = [(r, min(count, room - len(r.tokens))) for r, count in wanted if min(count, room - len(r.tokens)) > 0]
         began, behind = time.perf_counter(), self._catch_up([request for request, _ in going])
@@ -48,6 +48,7 @@ class DraftProposer:
         return [guessed.get(request.id, []) for request, _ in wanted]
 
     def forget(self, id: str) -> None:
+        """Drop what is known of a request that is over or was preempted."""
         self._known.pop(id, None)
 
     def _catch_up(self, requests: Sequence[Request]) -> int:

@@ -9,16 +9,17 @@ _LENGTHS = (4, 3, 2)
 
 
 class NgramProposer:
-    """Looks in the prompt and in what was generated."""
+    """Proposes that what followed the last few tokens before, in the prompt or the generated text, follows again."""
 
     def __init__(self) -> None:
         self._indices: dict[str, _Index] = {}
 
     def propose(self, wanted: Sequence[tuple[Request, int]]) -> list[list[int]]:
-        """See `Proposer.propose`."""
+        """Propose up to so many draft tokens for each request; none where its last two tokens have not come before."""
         return [self._index(request).continuation(request.tokens, count) for request, count in wanted]
 
     def forget(self, id: str) -> None:
+        """Drop what is known of a request that is over or was preempted."""
         self._indices.pop(id, None)
 
     def _index(self, request: Request) -> "_Index":

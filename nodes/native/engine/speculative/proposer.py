@@ -1,4 +1,4 @@
-"""Who guesses what comes next."""
+"""The interface of what proposes draft tokens for speculative decoding."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,13 +7,16 @@ from ..request import Request
 
 
 class Proposer(Protocol):
-    """Guesses for sequences that have one token left to compute. It hears of each request until `forget`."""
+    """Proposes draft tokens for sequences that have one token left to compute.
+
+    State of a request may be kept until `forget`.
+    """
 
     def propose(self, wanted: Sequence[tuple[Request, int]]) -> list[list[int]]:
-        """For each request at most that many tokens which may follow its own; none where it has no idea.
+        """Draft tokens for each request, at most as many as asked for, maybe none.
 
-        There is room in the request's blocks for the guesses.
+        The request's blocks have room for them.
         """
 
     def forget(self, id: str) -> None:
-        """A request is over, or was preempted."""
+        """Drop the state of a request that is over or was preempted."""

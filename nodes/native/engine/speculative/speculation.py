@@ -1,4 +1,4 @@
-"""Guesses for the requests of a step, as many as pay and as there is room for."""
+"""Draft tokens for the requests of a step, as many as pay and as there is room for."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from .proposer import Proposer
 
 
 class Speculation:
-    """The draft tokens of one engine: who guesses them, how many, and how often they were right."""
+    """Draft tokens of one engine: asks the proposer for them, by the budget, and counts how many were accepted."""
 
     def __init__(
         self, options: EngineOptions, scheduler: Scheduler, limits: Limits, draft: Model | None = None
@@ -28,7 +28,7 @@ class Speculation:
         self.guessed = self.accepted = 0
 
     def guess(self, slices: Sequence[Slice]) -> dict[str, list[int]]:
-        """Guesses by request id, never none, for those whose newest token is computed in this step."""
+        """Draft tokens, at least one, by the id of each request that decodes in this step and gets any."""
         requests = [slice.request for slice in slices if self._decodes(slice)]
         left = self._max_tokens - sum(slice.count for slice in slices)
         wanted = []
@@ -45,7 +45,7 @@ class Speculation:
     def learn(
         self, slices: Sequence[Slice], guesses: Mapping[str, list[int]], outputs: Sequence[Output], seconds: float
     ) -> None:
-        """What a step of so many seconds has shown: `outputs` are its tokens."""
+        """Take in a finished step that took so many seconds and generated `outputs`."""
         if all(slice.count == 1 for slice in slices):
             self._budget.cost.observe(len(slices) + sum(map(len, guesses.values())), seconds)
         drawn = Counter(output.request.id for output in outputs)
@@ -59,7 +59,7 @@ class Speculation:
                 self.forget(output.request.id)
 
     def forget(self, id: str) -> None:
-        """A request is over."""
+        """Drop the state of a request that is over."""
         self._proposer.forget(id)
         self._budget.forget(id)
 

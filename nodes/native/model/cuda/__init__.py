@@ -1,4 +1,4 @@
-"""What a GPU computes otherwise than in PyTorch's operations, and whole decode steps in one launch.
+"""Kernels for GPUs that replace operations of PyTorch, and decode steps recorded as CUDA graphs.
 
 Modules with Triton's kernels are imported only where `uses_triton`: PyTorch's builds for CPUs come without it.
 """
@@ -16,5 +16,5 @@ def uses_triton(device: torch.device) -> bool:
 
 
 def reads_cache(format: KVFormat, device: torch.device) -> bool:
-    """Whether they read and write such a KV cache."""
+    """Whether Triton kernels read and write a KV cache of `format` on `device` in place: an unquantized one."""
     return uses_triton(device) and isinstance(format, Plain)

@@ -20,7 +20,7 @@ _PROGRAMS, _MOST_SPLITS = 528, 64  # four programs for each multiprocessor of an
 
 
 def attend_blocks(q: torch.Tensor, layer: int, cache: KVCache, group: BlockGroup) -> torch.Tensor:
-    """[sequences, heads * head_dim] of queries [sequences, heads, head_dim] over an unquantized cache."""
+    """Compute attention [sequences, heads * head_dim] of q [sequences, heads, head_dim] over an unquantized cache."""
     count, heads, head_dim = q.shape
     if not count:
         return q.new_empty(0, heads * head_dim)

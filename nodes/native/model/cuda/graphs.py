@@ -43,7 +43,7 @@ class GraphedDecoder:
         self._sizes = sorted(self._graphs)
 
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Decodes.forward`."""
+        """Compute one step, as `Decodes.forward` describes; a step that only decodes is replayed as a graph."""
         count = len(chunks)
         is_decode = all(len(chunk.tokens) == 1 and chunk.num_logits == 1 for chunk in chunks)
         if not (is_decode and count <= self._sizes[-1]):
@@ -71,7 +71,7 @@ class _Inputs:
         self._tables = torch.zeros(most, blocks, dtype=torch.int32, device=device)
 
     def fill(self, chunks: Sequence[Chunk], size: int) -> None:
-        """With a step's chunks, in their order, and rows of nobody up to `size`. One copy to the GPU."""
+        """Write a step's chunks, in their order, and rows of padding up to `size`. One copy to the GPU."""
         width, spare = max(len(chunk.blocks) for chunk in chunks), [0] * (size - len(chunks))
         rows = [
             *(chunk.tokens[0] for chunk in chunks), *spare,

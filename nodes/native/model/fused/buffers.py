@@ -1,4 +1,4 @@
-"""Memory for what lies between the operations of a step; it grows to the largest step and is used again."""
+"""Memory for the results of a step's operations; it grows to the largest step and is used again."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,10 @@ class Buffers:
         self._found = {name: torch.empty(0) for name in self._widths}
 
     def take(self, rows: int, pieces: int, logits_rows: int, shares: bool) -> Room:
-        """For a step of `rows`, with `pieces` pieces of attention; contents are whatever was there."""
+        """Uninitialized memory for a step of `rows` rows with `pieces` pieces of attention (`RowLayout.pieces`).
+
+        `shares`: whether other tensor ranks add to x, so that this rank's share needs memory of its own.
+        """
         counts = {"partial": pieces, "logits": logits_rows, "share": rows * shares}
         for name, width in self._widths.items():
             needed = counts.get(name, rows) * width

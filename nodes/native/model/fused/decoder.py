@@ -23,7 +23,7 @@ from ..parallel.sequence import SequenceGroup
 from ..step import Chunk
 from . import library
 from .buffers import Buffers, Room
-from .layout import Layout
+from .layout import RowLayout
 from .pack import GROUPS
 from .parts import Parts
 from .sequence import SharedStep
@@ -37,7 +37,7 @@ _WIDEST_HEAD = 256
 
 
 class FusedDecoder:
-    """A model on a CPU, or a part of one. The KV cache comes later: see `attach`."""
+    """A model on a CPU, or one rank's part of it. `attach` gives it the KV cache before the first step."""
 
     def __init__(
         self,
@@ -49,11 +49,15 @@ class FusedDecoder:
         sequence: SequenceGroup | None = None,
         memory: "SharedMemory | None" = None,
     ) -> None:
-        """Computes `parts` with the library at `path`.
+        """Load the library at `path` to compute `parts` of a model.
 
-        There are other ranks which have other heads, with `reduce`, or other tokens, in `sequence`.
+        Args:
+            context_length: positions that rotary tables are made for.
+            reduce: sums [rows, hidden_size] over the tensor ranks of this stage; None where there are no others.
+            sequence: the ranks that share the tokens of every sequence; None where there are no others.
+            memory: shared memory of all tensor ranks, through which the library itself sums in place of `reduce`.
 
-        With the `memory` of all of these, the library sums by itself. Raises OSError (the library does not load).
+        Raises OSError (the library does not load), EngineError (its structs differ from those of structs.py).
         """
         self._reduce, self._sequence, self._memory = reduce, sequence, memory
         self._library, self._config, self._parts = library.load(path), config, parts
@@ -74,7 +78,7 @@ class FusedDecoder:
         return self._parts.step_bytes
 
     def attach(self, cache: KVCache) -> None:
-        """Keep keys and values in `cache`. To be called once, before the first step."""
+        """Keep keys and values in `cache`. Must be called once, before the first step."""
         self._cache, config = cache, self._config
         for index, layer in enumerate(self._layers):
             vectors, *scales = cache.parts(index)
@@ -86,8 +90,8 @@ class FusedDecoder:
         )  # fmt: skip
 
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Decodes.forward`; the result is valid until the next call."""
-        layout = Layout(chunks, self._cache.block_size)
+        """Compute one step, as `Decodes.forward` describes; the result is valid until the next call."""
+        layout = RowLayout(chunks, self._cache.block_size)
         if self._sequence is not None:
             return self._forward_shared(layout, self._sequence, x)
         shares = self._reduce is not None
@@ -101,7 +105,7 @@ class FusedDecoder:
         self._run_layers(step, room)
         return room.x if self._head is None else self._run_head(step, room, room.x[layout.logits_rows])
 
-    def _forward_shared(self, layout: Layout, group: SequenceGroup, x: torch.Tensor | None) -> torch.Tensor:
+    def _forward_shared(self, layout: RowLayout, group: SequenceGroup, x: torch.Tensor | None) -> torch.Tensor:
         """`forward` of a rank that computes a share of the rows; logits are the first rank's, others have none."""
         step, threads = SharedStep(layout, group, self._config, self._cache.block_size), torch.get_num_threads()
         room = self._buffers.take(step.count, step.pieces, len(layout.logits_rows), self._reduce is not None)

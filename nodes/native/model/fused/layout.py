@@ -1,10 +1,11 @@
 """One step's chunks as the arrays that the library reads, built once for all layers."""
 
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import torch
 
+from ..rows import StepRows
 from ..step import Chunk, cumulative
 
 # Longer chunks attend in blocks, which read keys and values once for many queries. Shorter ones, such as tokens that a
@@ -14,36 +15,35 @@ PIECE = 256  # tokens of context in a piece of work; kSplit of kernels/attention
 _BLOCK = 32  # rows
 
 
-class Layout:
-    """Rows are the step's tokens: first those that attend one by one, longest context first, then the longer chunks."""
+class RowLayout:
+    """Where the rows of a step, in the order of `StepRows`, find their position, their sequence and its blocks.
+
+    int64 tensors `tokens` and `positions` [rows] and `logits_rows`; the others are int32, and described for `Step` of
+    kernels/model.h.
+    """
 
     def __init__(self, chunks: Sequence[Chunk], block_size: int) -> None:
-        order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > _SINGLE, -chunks[i].start))
-        self.chunks = ordered = [chunks[i] for i in order]
-        ends = cumulative([len(chunk.tokens) for chunk in ordered])
-        short = sum(len(chunk.tokens) <= _SINGLE for chunk in ordered)
-        self.single = ends[short - 1] if short else 0
-        places = [range(chunk.start, chunk.start + len(chunk.tokens)) for chunk in ordered]
-        positions = list(chain.from_iterable(places))
-        self.tokens = torch.tensor(list(chain.from_iterable(chunk.tokens for chunk in ordered)))
-        self.positions = torch.tensor(positions)
-        self.sequence = torch.tensor([line for line, place in enumerate(places) for _ in place], dtype=torch.int32)
-        used = [chunk.blocks[: place[-1] // block_size + 1] for chunk, place in zip(ordered, places, strict=True)]
+        rows = StepRows(chunks, _SINGLE)
+        self.chunks, self.ends = rows.chunks, rows.ends
+        self.single = rows.ends[rows.num_short - 1] if rows.num_short else 0  # rows that attend one by one
+        positions = rows.positions
+        self.tokens, self.positions = torch.tensor(rows.tokens), torch.tensor(positions)
+        self.sequence = torch.tensor([line for line, p in enumerate(rows.places) for _ in p], dtype=torch.int32)
+        lines = zip(rows.chunks, rows.places, strict=True)
+        used = [chunk.blocks[: place[-1] // block_size + 1] for chunk, place in lines]
         self.tables = padded(used)
         pieces = cumulative([position // PIECE + 1 for position in positions[: self.single]])
         self.split_start = torch.tensor([0, *pieces], dtype=torch.int32)
         self.pieces = pieces[-1] if pieces else 0
-        starts = [self.single, *ends[short:]]
+        starts = [self.single, *rows.ends[rows.num_short :]]
         blocks = [
             (row, min(_BLOCK, stop - row)) for start, stop in pairwise(starts) for row in range(start, stop, _BLOCK)
         ]
         self.block_rows = torch.tensor(blocks, dtype=torch.int32).view(-1, 2)
-        end_of = dict(zip(order, ends, strict=True))
-        wanted = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]
-        self.logits_rows = torch.tensor(wanted, dtype=torch.int64)  # may be none
+        self.logits_rows = torch.tensor(rows.logits_rows, dtype=torch.int64)  # may be none
 
 
 def padded(tables: Sequence[Sequence[int]]) -> torch.Tensor:
-    """int32 [sequences, blocks of the longest, at least one]."""
+    """Pad block tables with zeros to int32 [sequences, blocks of the longest, at least one]."""
     width = max(1, *map(len, tables))
     return torch.tensor([[*blocks, *[0] * (width - len(blocks))] for blocks in tables], dtype=torch.int32)

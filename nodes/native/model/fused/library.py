@@ -1,4 +1,4 @@
-"""kernels/ as a library of this machine: compiled once per CPU type, kept in the user's cache, called by ctypes.
+"""Compiles kernels/ for this machine's CPU, once per CPU type into the user's cache, and loads it with ctypes.
 
 The library has no OpenMP of its own: it joins the threads that PyTorch has, whose runtime is in the process already.
 Two runtimes would spin against each other for the same cores.
@@ -41,11 +41,11 @@ _FUNCTIONS: dict[str, Sequence[type]] = {
 
 
 class CompileError(Exception):
-    """The compiler does not make the library; it says why."""
+    """The compiler failed. The message is the end of what it printed."""
 
 
 def place() -> Path | None:
-    """Where the library lies, or will lie once `compile_to` has made it; None: this machine cannot have one."""
+    """The path of the library, which `compile_to` makes; None where there is no g++, or a CPU without AVX2."""
     found = _compiler()
     if found is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None

@@ -16,7 +16,7 @@ _ROWS = 4096  # rounded to 8 bits at once, in float32
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A weight [outputs, inputs], padded with outputs to a multiple of 16. See kernels/model.h for the layouts."""
+    """A weight [outputs, inputs], padded with outputs to a multiple of 16. kernels/model.h describes the layouts."""
 
     codes: torch.Tensor
     affine: torch.Tensor | None
@@ -29,16 +29,17 @@ class Packed:
 
     @property
     def padded(self) -> int:
-        """Outputs, with those that pad."""
+        """Number of outputs, padding included."""
         return len(self.codes) * _OUTPUTS
 
     @property
     def tensors(self) -> list[torch.Tensor]:
+        """All tensors that the weight consists of."""
         return [tensor for tensor in self._pointed_at if tensor is not None]
 
     @property
     def matrix(self) -> MatrixStruct:
-        """What the library reads, valid as long as this object lives."""
+        """Pointers and sizes for the library, valid as long as this object lives."""
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in self._pointed_at)
         return MatrixStruct(*pointers, self.padded, self.inputs, self.group, self.bits)
 
@@ -49,16 +50,17 @@ class Packed:
 
 
 def fits(weight: GroupQuantized) -> bool:
+    """Whether the library can compute with `weight`: 4 or 8 bits, groups of a multiple of 32."""
     return weight.bits in (4, 8) and weight.group_size % GROUPS[-1] == 0
 
 
 def kernel_group(group_size: int) -> int:
-    """The longest group that the library has and that divides `group_size`."""
+    """The longest of GROUPS that divides `group_size`, a multiple of 32."""
     return next(size for size in GROUPS if group_size % size == 0)
 
 
 def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
-    """A quantized `weight`, which fits."""
+    """Pack a quantized `weight` for which `fits` holds, and biases [outputs] that are joined."""
     outputs, inputs = weight.shape
     group = kernel_group(weight.group_size)
     padded = -(-outputs // _OUTPUTS) * _OUTPUTS
@@ -80,7 +82,7 @@ def pack(weight: GroupQuantized, biases: Sequence[torch.Tensor]) -> Packed:
 
 
 def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> Packed:
-    """Dense weights, side by side, in bfloat16. Their inputs are a multiple of the shortest of GROUPS."""
+    """Pack dense weights [outputs, inputs] side by side as bfloat16. Inputs are a multiple of 32."""
     outputs, inputs = sum(map(len, weights)), weights[0].shape[1]
     padded = -(-outputs // _OUTPUTS) * _OUTPUTS
     rows = _padded(torch.cat([weight.bfloat16() for weight in weights]), padded)
@@ -96,7 +98,7 @@ def _joined(biases: Sequence[torch.Tensor], padded: int) -> torch.Tensor | None:
 
 
 def round_to_bytes(weight: torch.Tensor, group: int) -> GroupQuantized:
-    """A dense weight [out, in] in 8 bits, between the least and the largest of each `group` of inputs.
+    """Round a dense weight [out, in] to 8 bits, between the least and the largest of each `group` of inputs.
 
     Scales and offsets are float16, which codes are made for.
     """

@@ -24,7 +24,7 @@ from .pack import DENSE_BITS, Packed, fits, pack, pack_dense, round_to_bytes
 
 
 class DoesNotFitError(Exception):
-    """The library has no form for a weight; it says why."""
+    """The library has no form for a weight. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class LayerParts:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
+        """All tensors of the layer, norms included."""
         norms = (self.input_norm, self.post_norm, self.q_norm, self.k_norm)
         packed = (self.qkv, self.o, self.gate_up, self.down)
         return [*(t for weight in packed for t in weight.tensors), *(norm for norm in norms if norm is not None)]
@@ -58,13 +59,13 @@ class Parts:
 
     @property
     def widest(self) -> int:
-        """Inputs of a linear layer, at most."""
+        """The largest number of inputs of a linear layer."""
         layers = (weight for layer in self.layers for weight in (layer.qkv, layer.o, layer.gate_up, layer.down))
         return max(weight.inputs for weight in layers)
 
     @property
     def step_bytes(self) -> int:
-        """What a step of one token reads, beside keys and values."""
+        """Bytes of weights that a step of one token reads: linear layers, norms and head."""
         tensors = [tensor for layer in self.layers for tensor in layer.tensors]
         if self.norm is not None and self.head is not None:
             tensors += [self.norm, *self.head.tensors]
@@ -72,7 +73,10 @@ class Parts:
 
 
 def pack_model(config: ModelConfig, weights: Reads, shard: Shard | None = None) -> Parts:
-    """Layer by layer; `config` is that of the `shard`, if there is one. Raises CorruptModelError, DoesNotFitError."""
+    """Read and pack a model layer by layer; `config` is that of the `shard`, if there is one.
+
+    Raises CorruptModelError, and DoesNotFitError where the library has no form for a weight.
+    """
     tensors = DecoderTensors(weights, config)
     layers = [_layer(tensors, index, config.qk_norm) for index in range(config.num_layers)]
     is_first, is_last = shard is None or shard.is_first, shard is None or shard.is_last

@@ -11,20 +11,20 @@ from ..decoder import Reduce
 from ..parallel.sequence import SequenceGroup
 from ..step import cumulative
 from .buffers import Room
-from .layout import PIECE, Layout, padded
+from .layout import PIECE, RowLayout, padded
 from .structs import ModelStruct, StepStruct
 
 
 class SharedStep:
-    """A step whose rows and keys several ranks have."""
+    """A step whose rows and keys are spread over several sequence ranks."""
 
-    def __init__(self, layout: Layout, group: SequenceGroup, config: ModelConfig, block_size: int) -> None:
+    def __init__(self, layout: RowLayout, group: SequenceGroup, config: ModelConfig, block_size: int) -> None:
         self._layout, self._group, self._config = layout, group, config
         self.count = len(layout.tokens)
         self.share = group.share(self.count)
         self.own_positions = layout.positions[self.share]
         keys = [group.held(chunk.blocks, block_size) for chunk in layout.chunks]
-        ends = [0, *cumulative([len(chunk.tokens) for chunk in layout.chunks])]
+        ends = [0, *layout.ends]
         lines = [
             (held, layout.positions[start:stop].numpy())
             for held, (start, stop) in zip(keys, pairwise(ends), strict=True)
@@ -42,7 +42,7 @@ class SharedStep:
     def run(
         self, kernels: ctypes.CDLL, model: ModelStruct, room: Room, threads: int, reduce: Reduce | None
     ) -> torch.Tensor:
-        """All layers over `room.x`, of this rank's share; its result."""
+        """Compute all layers over this rank's share of the rows in `room.x`; returns [own rows, hidden_size]."""
         own = self.share.stop - self.share.start
         mine = self.step_of_share(room, threads)
         every = self._step_of_all(room, threads)
@@ -72,7 +72,7 @@ class SharedStep:
         return x
 
     def step_of_share(self, room: Room, threads: int) -> StepStruct:
-        """What linear layers and rotation read."""
+        """The struct for linear layers and rotation, which this rank computes for its share of the rows."""
         own, positions = self.share.stop - self.share.start, self.own_positions.data_ptr()
         return StepStruct(own, 0, 0, threads, 0, positions, None, None, None, None, *room.pointers)
 

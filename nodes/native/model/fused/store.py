@@ -1,4 +1,4 @@
-"""A model's weights as they were packed, kept in `$SLURMINFER_HOME/packed`: reading them takes a fraction of packing.
+"""Keeps packed weights in `$SLURMINFER_HOME/packed`: reading them takes a fraction of the time of packing.
 
 One file for each model and each of its versions. It is read into memory, not mapped: on a shared filesystem a file that
 someone removes would take a mapped engine down, and memory lies near the CPUs that read it first.
@@ -39,7 +39,7 @@ def place_of(model: Path, dtype: torch.dtype, part: str = "") -> Path:
 
 
 def read(path: Path, config: ModelConfig) -> Parts | None:
-    """The weights; None where there are none, or the file is damaged (it has checksums), which standard error hears."""
+    """Read packed weights. None if there is no file, or if it is damaged (it has checksums): then says so on stderr."""
     if not path.exists():
         return None
     try:
@@ -58,9 +58,9 @@ def read(path: Path, config: ModelConfig) -> Parts | None:
 
 
 def write_later(path: Path, parts: Parts) -> threading.Thread:
-    """Write the weights to `path` in a thread that nobody need wait for: it gives up where the process ends.
+    """Start a thread that writes the weights to `path`; it gives up when the process ends.
 
-    A disk that is full is told of, no more.
+    Errors such as a full disk are printed to stderr and not raised.
     """
     thread = threading.Thread(target=_write, args=(path, parts), name=_THREAD)
     thread.start()

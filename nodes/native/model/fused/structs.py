@@ -17,7 +17,7 @@ CACHE_LINE = 64  # bytes
 
 
 class CacheKind(enum.IntEnum):
-    """Numbers of the KV cache as the library has them: `CacheKind` of kernels/model.h."""
+    """Number formats of the KV cache, numbered as `CacheKind` of kernels/model.h."""
 
     FLOAT32 = 0
     BFLOAT16 = 1

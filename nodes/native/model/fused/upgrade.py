@@ -24,7 +24,7 @@ _SPARE = 2  # times the size of the weights: they are packed layer by layer, and
 
 
 class Upgrade:
-    """What the library can do for one model."""
+    """Loads the compiled decoder of one model, now or while the plain decoder already computes."""
 
     def __init__(
         self,
@@ -50,7 +50,10 @@ class Upgrade:
         return self._path is not None and not self._path.exists()
 
     def load(self) -> FusedDecoder | None:
-        """The decoder; None where there can be none, which standard error hears of if it is no matter of the model."""
+        """Load the compiled decoder. None if this model or machine cannot have one; a failed compilation is printed.
+
+        Raises EngineError where the options demand the library, CorruptModelError.
+        """
         if self._path is None:
             return None
         try:
@@ -87,7 +90,7 @@ class Upgrade:
         return parts
 
     def start(self, runner: Runner) -> None:
-        """Let `runner` compute with the library once that is there, from one step to the next."""
+        """Start a thread that loads the compiled decoder and then puts it into `runner`, between two steps."""
         threading.Thread(target=self._replace, args=(runner,), name="upgrade", daemon=True).start()
 
     def _replace(self, runner: Runner) -> None:
@@ -102,4 +105,4 @@ class Upgrade:
             return
         if fused is not None:
             fused.attach(runner.cache)
-            runner.decoder = fused
+            runner.replace_decoder(fused)

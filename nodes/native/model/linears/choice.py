@@ -1,4 +1,4 @@
-"""What of the table of kernels a model uses on this machine, by its options."""
+"""Which kernels of the table a model uses on this machine, by its options."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Layers made of layers."""
+"""Linear layers that are made of other linear layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .dense import Linear
 
 @dataclass(frozen=True)
 class ByRows:
-    """`few` for up to `limit` rows, `many` for more; both have the same weight."""
+    """A linear layer that computes up to `limit` rows by `few` and more by `many`; both have the same weight."""
 
     few: Linear
     limit: int
@@ -41,7 +41,7 @@ class Reordered:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Layers over the same input whose weights cannot be one."""
+    """Linear layers over the same input whose weights cannot be joined to one."""
 
     parts: Sequence[Linear]
 

@@ -9,7 +9,7 @@ Linear = Callable[[torch.Tensor], torch.Tensor]  # [n, in] -> [n, out]
 
 
 class Dense:
-    """A weight [out, in]: F.linear."""
+    """A weight [out, in] multiplied by F.linear."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight, self._bias = weight, bias
@@ -20,7 +20,7 @@ class Dense:
 
 
 class PackedDense:
-    """The same with oneDNN, which lays the weight out for its kernels once and not at every call."""
+    """A weight [out, in] in the layout of oneDNN's kernels, made once and not at every call."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight, self._bias = torch.ops.mkldnn._reorder_linear_weight(weight, None), bias
@@ -32,7 +32,7 @@ class PackedDense:
 
 
 def make_dense(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    """A layer where `weight` lies; only the layer keeps it, in its own layout where that is faster."""
+    """Make a layer on the device of `weight`, which the layer keeps in a layout of its own where that is faster."""
     return PackedDense(weight, bias) if _packs(weight.dtype, weight.device) else Dense(weight, bias)
 
 

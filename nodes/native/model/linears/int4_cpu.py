@@ -23,8 +23,8 @@ _AT_ONCE = 4 << 20
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How this CPU's kernel wants its codes."""
+class PackedInt4Layout:
+    """The order of 4-bit codes that this CPU's kernel of PyTorch reads."""
 
     block: int  # outputs that lie together
     planes: bool  # low nibbles are the block's first half; else they are its even outputs
@@ -41,11 +41,11 @@ class Layout:
 
 
 @cache
-def layout() -> Layout | None:
-    """None: this PyTorch packs in a way that is not known here."""
+def layout() -> PackedInt4Layout | None:
+    """Find the layout of this CPU's kernel; None if this PyTorch packs in a way that is not known here."""
     codes = torch.randint(0, 16, (3 * 64, 6), dtype=torch.int32)
     packed = _pack(codes)
-    for found in (Layout(block, planes) for block in (64, 32, 16) for planes in (True, False)):
+    for found in (PackedInt4Layout(block, planes) for block in (64, 32, 16) for planes in (True, False)):
         unpacked = found.unpack(packed.view(-1, 6, found.block // 2), torch.empty(codes.numel(), dtype=torch.uint8))
         if torch.equal(unpacked.transpose(1, 2).reshape(codes.shape), codes):
             return found
@@ -97,7 +97,7 @@ class Int4CpuWeight:
         return y[:, : self.outputs].to(x.dtype)
 
     def multiply_unpacked(self, x: torch.Tensor) -> torch.Tensor:
-        """The same by dense products with parts of the weight, unpacked one after the other."""
+        """x W^T by dense products with parts of the weight, unpacked one after the other: [n, in] -> [n, out]."""
         y = x.new_empty(len(x), self._padded)
         for start in range(0, self._padded, self._step):
             part = self._unpacked(start, x.dtype)

@@ -21,7 +21,7 @@ from .int8_cpu import Int8Cpu
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """What of the table a model uses."""
+    """Which kernels of the table a model uses, and the scratch memory that they share."""
 
     exact: bool = False  # quantized weights are made dense at load, in the compute dtype, as the checkpoint has them
     keep_dense: bool = False  # on CPUs: keep the dense copy of a 4-bit weight, else unpack it for each use by many rows
@@ -81,6 +81,7 @@ class Rule:
     unpacked: int
 
     def fits(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether the rule is for layers of `dtype` on `device`."""
         return (self.device, self.dtype) == (device.type, dtype)
 
 
@@ -112,7 +113,7 @@ def make_linear(
     device: torch.device,
     kernels: Kernels,
 ) -> Linear:
-    """One layer that computes those of `weights` side by side: outputs are concatenated. No biases: none.
+    """Make one layer that computes `weights` side by side: outputs are concatenated. `biases` may be empty.
 
     Dense weights and biases are of `dtype`.
     """
@@ -131,7 +132,7 @@ def make_linear(
 
 
 def make_head(weight: torch.Tensor, device: torch.device, kernels: Kernels) -> Linear:
-    """The layer of a dense lm_head [vocab_size, hidden_size]."""
+    """Make the layer of a dense lm_head [vocab_size, hidden_size]."""
     dense = make_dense(weight.to(device), None)
     if kernels.int8_head and Int8Cpu.fits(weight):
         return ByRows(Int8Cpu(weight), INT8_HEAD_ROWS, dense)

@@ -69,7 +69,7 @@ class _Team:
 
 
 class ParallelModel:
-    """The `Model` of step.py at rank 0, which broadcasts each step to the other ranks."""
+    """A model over several processes, as rank 0 runs it: it broadcasts each step to the other ranks."""
 
     def __init__(self, team: _Team, detector: FailureDetector) -> None:
         self._team, self._detector = team, detector
@@ -92,7 +92,7 @@ class ParallelModel:
 
     @torch.inference_mode()
     def begin(self, chunks: Sequence[Chunk]) -> None:
-        """Broadcast a step and begin to compute it, as `Model.begin`. Raises EngineError where a rank is gone."""
+        """Broadcast a step and begin to compute it. Raises EngineError where a rank is gone."""
         with self._named_failures():
             self._detector.broadcast(encode(chunks))
             logits = self._team.compute(chunks)
@@ -104,13 +104,13 @@ class ParallelModel:
 
     @torch.inference_mode()
     def finish(self) -> torch.Tensor:
-        """Return logits of the oldest step, as `Model.finish`. Raises EngineError where a rank is gone."""
+        """Wait for the oldest unfinished step and return its logits. Raises EngineError where a rank is gone."""
         begun = self._begun.popleft()
         with self._named_failures():
             return begun if isinstance(begun, torch.Tensor) else self._team.ranks.wait_logits(begun)
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
-        """Compute one step, as `Model.forward`. Raises EngineError where a rank is gone."""
+        """Compute one step, as `Model.forward` describes. Raises EngineError where a rank is gone."""
         self.begin(chunks)
         return self.finish()
 

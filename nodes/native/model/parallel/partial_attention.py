@@ -1,4 +1,4 @@
-"""Attention to some of the keys, with what merging it with the others' takes; model/attention.py has all."""
+"""Attention to the keys that one sequence rank holds, with the sums that merging it with the others' needs."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class PartialAttention:
     def attend(
         self, queries: torch.Tensor, pairs: torch.Tensor, layer: int, cache: KVCache, parts: torch.Tensor
     ) -> None:
-        """Write attention [rows, heads, head_dim] and the logarithms of its sums to `parts`, as `Attends.attend`."""
+        """Write the rows' attention and the logarithms of its sums (-inf: sees no key) to their places in `parts`."""
         out, sums = _attend(queries[self.rows], pairs, layer, cache, self)
         if self.blind is not None:
             out[self.blind], sums[self.blind] = 0, -torch.inf

@@ -1,4 +1,4 @@
-"""A step of one of several sequence ranks, in PyTorch's operations; model/batch.py has that of one process."""
+"""The batch of a sequence rank, which holds some of the keys and computes a share of the rows, in PyTorch."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from ..attention import rotate_and_store, rotated
 from ..batch import group_lengths
 from ..cuda import reads_cache
 from ..kv_cache import KVCache
-from ..step import Chunk, cumulative
+from ..rows import StepRows
+from ..step import Chunk
 from .partial_attention import PartialAttention
 from .ranges import Ranges, make_ranges, tile_height
 from .sequence import HeldKeys, SequenceGroup
@@ -36,7 +37,7 @@ class Attends(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
-    """What `Steps` says of this rank's share, and the plan of attention of all rows."""
+    """A sequence rank's share of a step's rows, and how all rows attend to the keys that it holds."""
 
     tokens: torch.Tensor
     positions: torch.Tensor
@@ -51,7 +52,7 @@ class SequenceBatch:
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
     ) -> torch.Tensor:
-        """Return attention [own rows, heads * head_dim] to all ranks' keys, as `Steps.attend`; writes the cache."""
+        """Write this rank's keys and values; return attention [own rows, heads * head_dim] to the keys of all ranks."""
         if self.own_slots is not None:
             queries, pairs = rotate_and_store(qkv, rotation, layer, cache, self.own_slots)
         else:
@@ -79,34 +80,30 @@ class SequenceBatch:
 def make_sequence_batch(
     chunks: Sequence[Chunk], cache: KVCache, windows: Collection[int | None], group: SequenceGroup, heads: int
 ) -> SequenceBatch:
-    """Lay the chunks out: all rows in the order of `make_batch`, the tokens and positions of this rank's share.
+    """Lay the chunks out: all rows in the order of `StepRows`, the tokens and positions of this rank's share.
 
     The rank has so many query `heads`.
     """
     device = cache.device
-    order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > 1, -chunks[i].start))
-    ordered = [chunks[i] for i in order]
-    ends = cumulative([len(chunk.tokens) for chunk in ordered])
-    end_of = dict(zip(order, ends, strict=True))
-    share = group.share(ends[-1])
-    places = [np.arange(chunk.start, chunk.start + len(chunk.tokens)) for chunk in ordered]
-    keys = [group.held(chunk.blocks, cache.block_size) for chunk in ordered]
+    rows = StepRows(chunks)
+    count = rows.ends[-1]
+    share = group.share(count)
+    places = [np.arange(place.start, place.stop) for place in rows.places]
+    keys = [group.held(chunk.blocks, cache.block_size) for chunk in rows.chunks]
     slots = torch.from_numpy(np.concatenate([held.slots(place) for held, place in zip(keys, places, strict=True)]))
     held = (slots >= 0).nonzero().flatten()
     found = slots[held].to(device)
-    has_all = share == slice(0, ends[-1]) and reads_cache(cache.format, device)
-    tokens = [token for chunk in ordered for token in chunk.tokens]
-    wanted = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]
-    planner = _Planner(ordered, places, keys, cache, heads // cache.kv_heads)
+    has_all = share == slice(0, count) and reads_cache(cache.format, device)
+    planner = _Planner(rows, places, keys, cache, heads // cache.kv_heads)
     return SequenceBatch(
-        tokens=torch.tensor(tokens[share], device=device),
+        tokens=torch.tensor(rows.tokens[share], device=device),
         positions=torch.from_numpy(np.concatenate(places)[share]).to(device),
-        count=ends[-1],
+        count=count,
         held=held.to(device),
         slots=_places(found, cache),
         own_slots=_places(slots.to(device), cache) if has_all else None,
         plans={window: planner.plan(window) for window in windows},
-        logits_rows=torch.tensor(wanted, dtype=torch.int64, device=device),
+        logits_rows=torch.tensor(rows.logits_rows, dtype=torch.int64, device=device),
         group=group,
     )
 
@@ -130,15 +127,14 @@ class _Planner:
 
     def __init__(
         self,
-        ordered: Sequence[Chunk],
+        rows: StepRows,
         places: Sequence[np.ndarray],
         keys: Sequence[HeldKeys],
         cache: KVCache,
         queries: int,
     ) -> None:
-        self._lines = list(zip(ordered, places, keys, strict=True))
-        self._decodes = sum(len(chunk.tokens) == 1 for chunk in ordered)
-        self._ends = [0, *cumulative([len(chunk.tokens) for chunk in ordered])]
+        self._lines = list(zip(rows.chunks, places, keys, strict=True))
+        self._decodes, self._ends = rows.num_short, [0, *rows.ends]
         self._cache, self._queries = cache, queries
 
     def plan(self, window: int | None) -> Sequence[Attends]:

@@ -18,7 +18,7 @@ UNIT = 32  # inputs of a linear layer that are dealt out together: what kernels 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """The part of one rank. Ranges are of the whole model's heads, neurons, tokens and layers."""
+    """The part of a model that one rank computes. Ranges are of the whole model's heads, neurons, tokens and layers."""
 
     tensor_rank: int
     heads: range
@@ -42,13 +42,13 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Tells this part from the others of the same model."""
+        """A name that tells this part from the others of the same model."""
         ranges = (self.heads, self.inner, self.layers)
         return " ".join(f"{part.start}-{part.stop}" for part in ranges)
 
 
 def make_shard(config: ModelConfig, tensor_parallel: int, pipeline_parallel: int, rank: int) -> Shard:
-    """The part of `rank` of tensor_parallel x pipeline_parallel; ranks of one stage follow one another.
+    """Make the part of `rank` of tensor_parallel x pipeline_parallel; ranks of one stage follow one another.
 
     Raises EngineError where the model cannot be cut into so many parts; it says into how many it can.
     """

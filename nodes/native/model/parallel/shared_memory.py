@@ -35,7 +35,11 @@ class SharedMemory:
     """
 
     def __init__(self, place: ParallelOptions, store: TCPStore, threads: int) -> None:
-        """Meet the other ranks of this node. Raises OSError, library.CompileError where there can be no such memory."""
+        """Meet the other ranks of this node.
+
+        Raises OSError and library.CompileError where there can be no such memory, EngineError where the library
+        that was compiled has other structs than structs.py.
+        """
         self._place, here = place, _here(place)
         spins = _have_cpus_of_their_own(here, place.rank, store, threads)
         areas = _Areas(place)
@@ -76,7 +80,7 @@ class SharedMemory:
         return size <= _LINK_SLOT and self.has((source, to))
 
     def has(self, ranks: Sequence[int]) -> bool:
-        """Whether all of them are on this node."""
+        """Whether all of `ranks` are on this node."""
         here = _here(self._place)
         return all(rank in here for rank in ranks)
 

@@ -153,7 +153,7 @@ def test_it_takes_turns_with_the_plain_decoder_on_one_cache(model, load, drive, 
     drivers = drive(alone), drive(runner)
     sequences = [driver.add(_prompt(60)) for driver in drivers]
     for i, count in enumerate((20, 20, 5, 5, 9, 1)):
-        runner.decoder = (plain, fused)[i % 2]
+        runner.replace_decoder((plain, fused)[i % 2])
         for driver, sequence in zip(drivers, sequences, strict=True):
             driver.step((sequence, count))
     expected, found = (sequence.logits[0] for sequence in sequences)

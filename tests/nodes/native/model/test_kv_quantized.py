@@ -11,7 +11,8 @@ from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.model.attention import attend
 from slurminfer.nodes.native.model.batch import make_batch
-from slurminfer.nodes.native.model.kv_cache import KVCache, block_bytes, count_blocks
+from slurminfer.nodes.native.model.kv_budget import block_bytes, count_blocks
+from slurminfer.nodes.native.model.kv_cache import KVCache
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.config import parse_config

@@ -1,0 +1,33 @@
+"""The order in which the tokens of a step become rows of the tensors that a decoder computes."""
+
+from collections.abc import Sequence
+
+from .step import Chunk, cumulative
+
+
+class StepRows:
+    """One row for each token of a step: first all short chunks, the longest context first, then all longer chunks.
+
+    Ranks that compute one step together get the same order from the same chunks.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk], short: int = 1) -> None:
+        """A chunk of up to `short` tokens is a short one; with 1, those are the decode tokens."""
+        order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > short, -chunks[i].start))
+        self.chunks = [chunks[i] for i in order]
+        self.ends = cumulative([len(chunk.tokens) for chunk in self.chunks])  # of each chunk: the row behind its last
+        self.num_short = sum(len(chunk.tokens) <= short for chunk in self.chunks)  # chunks, not rows
+        self.places = [range(chunk.start, chunk.start + len(chunk.tokens)) for chunk in self.chunks]  # in the sequence
+        end_of = dict(zip(order, self.ends, strict=True))
+        # Rows whose logits are wanted, maybe none, in the order of `chunks` as they were given.
+        self.logits_rows = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]
+
+    @property
+    def tokens(self) -> list[int]:
+        """The token of each row."""
+        return [token for chunk in self.chunks for token in chunk.tokens]
+
+    @property
+    def positions(self) -> list[int]:
+        """The position in its sequence of each row's token."""
+        return [position for place in self.places for position in place]
