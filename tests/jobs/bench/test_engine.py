@@ -17,7 +17,7 @@ from slurminfer.jobs.bench.engine.job import bench, numbers
 from slurminfer.jobs.bench.engine.results import Decode, EngineBench, Load, Measured, Prefill, quantile
 from slurminfer.nodes.native.timing import Pace
 
-from ..evaluate.small_model import make_original
+from ...support.small_model import make_original
 
 pytestmark = pytest.mark.process
 
