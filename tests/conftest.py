@@ -4,6 +4,7 @@ import itertools
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -64,6 +65,14 @@ def lend_library() -> Callable[[Path], None]:
             shutil.copy(path, home / path.parent.name / path.name)
 
     return lend
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Lets SIGINT reach children: they inherit that it is ignored, as it is below a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

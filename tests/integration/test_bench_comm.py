@@ -78,14 +78,6 @@ def test_a_killed_rank_is_named_and_nothing_stays(execute, shared, ranks, words)
     eventually(lambda: execute("squeue", "--me", "--noheader").stdout == "")
 
 
-@pytest.fixture
-def interruptible():
-    """Children inherit that SIGINT is ignored, as it is below a shell's background job."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_the_job_ends_with_its_command(interruptible, sandbox, ordinary_user, environment, execute, ranks):
     argv = sandbox.argv_as(ordinary_user, [*BENCH, "--nodes", "2", "--seconds", "300"], environment)
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:

@@ -28,11 +28,20 @@ class Endpoint:
         self.faults: dict[str, list[int | str]] = {}
         self.retry_after: str | None = None
         self.delay_s = 0.0
+        self.answers = asyncio.Event()  # cleared: requests wait
+        self.answers.set()
         self.answered: Counter[str] = Counter()
         self.bodies: list[tuple[str, dict[str, Any]]] = []
         self.under_way = self.most_under_way = 0
         self.port = 0
         self.start()
+
+    def hold(self) -> None:
+        """Answer nothing until `release`."""
+        self._loop.soon(self.answers.clear)
+
+    def release(self) -> None:
+        self._loop.soon(self.answers.set)
 
     def start(self) -> None:
         self._loop.run(self._start())
@@ -71,6 +80,7 @@ class Endpoint:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
+            await self.answers.wait()
             await asyncio.sleep(self.delay_s)
             return await self._fault_or_answer(request, body)
         finally:

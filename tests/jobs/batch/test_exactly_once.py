@@ -54,13 +54,14 @@ def test_killed_with_9_again_and_again(batch):
 
 def test_two_drivers_on_one_output_are_refused(batch):
     batch.prompts(1)
-    batch.endpoint.delay_s = 3
+    batch.endpoint.hold()
     driver = start_driver(batch)
     while not batch.endpoint.bodies:
         assert driver.poll() is None, driver.communicate()[1]
         time.sleep(0.01)
     with pytest.raises(BatchError, match="another batch is writing"):
         batch.run()
+    batch.endpoint.release()
     _, said = driver.communicate(timeout=20)
     assert driver.returncode == 0, said
     assert batch.ids() == ["p0"]

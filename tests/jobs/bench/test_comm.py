@@ -224,7 +224,7 @@ def are_connected(ranks: dict[int, psutil.Process]) -> bool:
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_the_others_at_once_and_is_named(home, victim, monkeypatch):
-    monkeypatch.setattr(ranks_module, "_BLAME_S", LONG.seconds)  # the one that was killed is known without waiting
+    monkeypatch.setattr(ranks_module, "_BLAME_S", LONG.seconds)  # a rank that was killed is blamed without delay
     folder = folder_of(home, LONG)
 
     def kill():
@@ -256,14 +256,6 @@ def test_ranks_that_do_not_end_are_ended(home):
     with pytest.raises(CommunicationError, match="have not ended in time: 0, 1"):
         run_here(folder, range(2), {"SLURMINFER_LOCAL": "1"}, 1.0)
     assert ranks_of(os.getpid()) == {}
-
-
-@pytest.fixture
-def interruptible():
-    """Children inherit that SIGINT is ignored, as it is below a shell's background job."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

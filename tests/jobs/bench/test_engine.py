@@ -24,7 +24,7 @@ from slurminfer.jobs.bench.engine.results import (
 )
 from slurminfer.nodes.native.timing import Pace
 
-from ..evaluate.small_model import make_original
+from ...support.small_model import make_original
 
 pytestmark = pytest.mark.process
 

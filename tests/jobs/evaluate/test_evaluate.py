@@ -30,7 +30,7 @@ from slurminfer.jobs.evaluate.table import percent, print_evaluation
 from slurminfer.jobs.evaluate.variants import VARIANTS
 from slurminfer.quant.checkpoint.awq import pack
 
-from .small_model import make_original
+from ...support.small_model import make_original
 
 pytestmark = pytest.mark.process
 

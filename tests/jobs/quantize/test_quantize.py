@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from slurminfer.core.errors import SlurmError
+from slurminfer.cli import app
+from slurminfer.core.errors import SlurmError, UsageError
 from slurminfer.core.job import JobPhase
 from slurminfer.core.spec import load_job
 from slurminfer.jobs.launch import follow as following
@@ -44,9 +46,14 @@ def entry(tmp_path, monkeypatch):
         (["--dry-run"], "--dry-run prints a job: name its file with --spec"),
     ],
 )
-def test_wrong_usage_is_named_and_exits_with_2(tmp_path, words, complaint):
-    done = command("demo", tmp_path / "out", *words)
-    assert (done.returncode, done.stderr) == (2, f"error: {complaint}\n")
+def test_wrong_usage_is_named(tmp_path, words, complaint):
+    error = CliRunner().invoke(app, ["quantize", "demo", str(tmp_path / "out"), *words]).exception
+    assert isinstance(error, UsageError) and str(error) == complaint
+
+
+def test_wrong_usage_exits_with_2(tmp_path):
+    done = command("demo", tmp_path / "out", "--samples", "0")
+    assert (done.returncode, done.stderr) == (2, "error: samples = 0: expected at least 1\n")
 
 
 def test_a_model_that_is_not_there(tmp_path):

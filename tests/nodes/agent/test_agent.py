@@ -1,4 +1,4 @@
-"""The life of a worker, with the native engine and a real model, and what kills it."""
+"""The life of a worker, with the native engine and a small model, and what kills it."""
 
 import json
 import os
@@ -14,12 +14,12 @@ import pytest
 from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
-from slurminfer.quant.models import resolve
 
+from ...support.small_model import make_original
 from ...support.waiting import eventually, has_ended
 from .records import record_when
 
-pytestmark = [pytest.mark.process, pytest.mark.network]
+pytestmark = pytest.mark.process
 
 SPEC = """
 name = "life"
@@ -33,8 +33,10 @@ name = "cpu"
 
 
 @pytest.fixture(scope="module")
-def model() -> Path:
-    return resolve("demo")
+def model(tmp_path_factory) -> Path:
+    directory: Path = tmp_path_factory.mktemp("models") / "small"
+    make_original(directory, context=4096)
+    return directory
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
     run = make_run()
     agent = start_agent(run)
     record = record_when(run, WorkerState.READY)
-    body = {"max_tokens": 200, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    body = {"max_tokens": 1000, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
     with httpx.stream("POST", f"{record.url}/v1/completions", **request(run, **body)) as answer:
         lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line)
         first = next(lines)
@@ -100,7 +102,7 @@ def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
         *events, usage, done = first, *lines
     assert done == "[DONE]"
     assert json.loads(events[-1])["choices"][0]["finish_reason"] == "length"
-    assert json.loads(usage)["usage"]["completion_tokens"] == 200
+    assert json.loads(usage)["usage"]["completion_tokens"] == 1000
     assert agent.wait(30) == 0
 
 
@@ -150,5 +152,5 @@ def test_a_port_lost_to_somebody_else_is_replaced(make_run, start_agent):
 
 def test_an_engine_that_gives_no_token_in_time_is_given_up(make_run, start_agent):
     run = make_run('start_timeout = "00:00:01"\nextra_args = []\n')
-    start_agent(run)
+    start_agent(run, "head.EngineProbe.generates = lambda probe: False")
     assert "start_timeout = '00:00:01'" in record_when(run, WorkerState.GONE).reason

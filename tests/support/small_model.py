@@ -1,4 +1,4 @@
-"""A small random model, for tests that start real engines."""
+"""A small random model with a tokenizer, for tests that start real engines."""
 
 import json
 from pathlib import Path
