@@ -70,7 +70,7 @@ def spec_page() -> str:
 
 def _section(name: str, kind: type[msgspec.Struct]) -> Iterator[str]:
     yield f"## {name}\n"
-    yield f"{_paragraph(kind.__doc__ or '')}\n"
+    yield f"{_sentence(_paragraph(kind.__doc__ or '').removeprefix(f'{name}: '))}\n"
     yield "| key | value | default | |"
     yield "|---|---|---|---|"
     explained = explanations(kind)
