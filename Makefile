@@ -68,7 +68,7 @@ sandbox-packages: install
 
 # Tests wait more than they compute, so there are more workers than cores. The tests of a Slurm sandbox (two workers, each
 # with a sandbox of its own) and the interpreted kernels run beside the rest; what they print comes last.
-WORKERS ?= 2
+WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest --dist loadfile --durations 10
 SANDBOX_LOG := .test-sandbox.log
 KERNELS_LOG := .test-kernels.log
