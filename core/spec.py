@@ -192,7 +192,7 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 30000
     # How the router chooses the worker of a request. least_loaded: the one with the fewest requests in flight, compared
     # to what it computes at once.
-    policy: Literal["least_loaded"] = "least_loaded"
+    policy: str = "least_loaded"
     # Walltime limit of the router's job (sbatch --time), written as that of a pool. By default that of the pool with
     # the longest.
     time: str | None = None

@@ -21,7 +21,7 @@ from ..core.sockets import allow_many_sockets
 from .api.app import Api
 from .fleet.registry import Registry
 from .metrics import Metrics
-from .policies import POLICIES
+from .policies import policy_named
 from .relay.failover import Relay
 from .relay.upstream import make_client
 
@@ -49,7 +49,7 @@ async def serve(run: RunDirectory, stop: asyncio.Event) -> None:
             registry = Registry(run, client)
             await registry.look()
             metrics = Metrics(registry)
-            relay = Relay(registry, POLICIES[spec.router.policy](), client, metrics)
+            relay = Relay(registry, policy_named(spec.router.policy), client, metrics)
             await _accept(run, Api(key, registry, relay, metrics).app(), sock, registry, stop)
 
 

@@ -8,6 +8,7 @@ from ...core.spec import DeploymentSpec, ModelSpec, PoolSpec, SpeculativeSpec, d
 from ...nodes.engines.check import check_engines
 from ...quant.models import resolve, resolve_head
 from ...quant.progress import Progress, silent
+from ...router.policies import policy_named
 
 
 def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
@@ -16,6 +17,7 @@ def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
     if name is not None:
         spec = parse_spec(dump_spec(msgspec.structs.replace(spec, name=name)))
     check_engines(spec)
+    policy_named(spec.router.policy)
     return spec
 
 

@@ -1,4 +1,4 @@
-"""The truth about a deployment, put together from the scheduler, the run directory and the router."""
+"""The state of a deployment and its workers, from the scheduler, the run directory and the router."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,10 @@ _LOOK_EVERY_S = 1.0
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker: `state` is pending, starting, ready, draining, gone, or unreachable (ready by its own word only)."""
+    """One worker. `state` is pending, starting, ready, draining, gone, or unreachable.
+
+    Unreachable is a worker that its own record calls ready, and that the router calls unhealthy.
+    """
 
     id: str
     job: str
@@ -47,12 +50,12 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready_workers(self) -> int:
-        """How many workers are ready by their own word and the router's."""
+        """How many workers are ready, and not unhealthy in the router's eyes where the router answers."""
         return sum(worker.state == WorkerState.READY for worker in self.workers)
 
 
 def look(run: RunDirectory) -> DeploymentView:
-    """One consistent look: one question to the scheduler, one read of the run directory, one to the router."""
+    """What is true of a deployment now. Asks the scheduler, the run directory and the router once each."""
     name = run.path.name
     deployment = run.read_deployment()
     if deployment is None:
@@ -72,7 +75,7 @@ def look(run: RunDirectory) -> DeploymentView:
 
 
 def until_ready(run: RunDirectory, on_look: Callable[[DeploymentView], None]) -> DeploymentView:
-    """Look until the endpoint answers and every worker whose job runs is ready; pending ones are not waited for.
+    """Look until the endpoint answers, one worker is ready, and none is starting; pending ones are not waited for.
 
     Raises EngineError with the root cause where the deployment fails before that. Waits as long as Slurm's queue does.
     """
@@ -96,7 +99,7 @@ def _deployment_view(
 ) -> DeploymentView:
     view = DeploymentView(
         name=run.path.name,
-        state=_deployment_state(status, router, live, workers),
+        state=_deployment_state(status, live, workers),
         endpoint=f"{router.url}/v1" if router and router.url else None,
         router_job=job.id,
         router_scheduler=status.state,
@@ -107,13 +110,12 @@ def _deployment_view(
         return view
     reason = router.reason if router and router.reason else _why(run, job, status)
     if status.phase.is_living:
-        reason = workers[0].reason  # all are gone: one cause is enough to begin with
+        reason = workers[0].reason  # with the router's job alive, failed means that all workers are gone
     return msgspec.structs.replace(view, reason=reason)
 
 
 def _deployment_state(
     status: JobStatus,
-    router: RouterRecord | None,
     live: dict[str, dict[str, object]] | None,
     workers: tuple[WorkerView, ...],
 ) -> str:

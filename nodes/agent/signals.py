@@ -7,11 +7,17 @@ import signal
 from types import FrameType
 from typing import Any
 
+# Slurm sends it `drain_seconds` before the walltime limit: slurm/submit.py asks for it by --signal=USR2@SECONDS. It is
+# the one that submitit requeues a job on.
 WALLTIME_SIGNAL = signal.SIGUSR2
 
 
 class Signals:
-    """What the scheduler tells the agent: TERM and INT end it; the walltime signal ends it and asks for a requeue."""
+    """What the scheduler has told the agent.
+
+    `reason` is empty until a signal asks the agent to end, and then says which. `terminated` is set by SIGTERM and
+    SIGINT, after which the job ends; after the walltime signal alone the job goes back to the queue.
+    """
 
     def __init__(self) -> None:
         self.reason = ""
@@ -33,7 +39,10 @@ class Signals:
             signal.signal(number, handler)
 
     def hand_back(self) -> None:
-        """Give the walltime signal, if there was one, to whom it belonged: submitit's handler requeues the job."""
+        """Let submitit's handler have the walltime signal, if there was one: it requeues the job.
+
+        To be called last, when the engine has ended and after `restore`.
+        """
         handler = self._previous.get(WALLTIME_SIGNAL)
         if self._walltime_call is not None and callable(handler):
             handler(*self._walltime_call)

@@ -1,9 +1,10 @@
 """How many threads an engine takes, and on which CPUs.
 
-Workers on machines with several NUMA nodes: an engine that keeps to one has all its weights in the memory beside it.
+The number is for engines that have a flag for it, as the native one; SGLang and vLLM place their threads themselves.
 
-Slurm gives each of its tasks CPUs of one socket where it can. Local workers share a machine, or the job that they run
-in, without anybody to divide it: they do it themselves, each by the same computation.
+On a machine with several NUMA nodes, an engine that keeps to one of them has all its weights in the memory beside it.
+Slurm gives each task CPUs of one socket where it can. Local workers have nobody who divides the machine's CPUs, or
+those of the job around them: each computes the same division, and takes the part of its slot.
 """
 
 import os
@@ -14,12 +15,19 @@ from ...core.spec import DeploymentSpec, PoolSpec
 
 
 def engine_threads(pool: PoolSpec, found: Cpus) -> int:
-    """Threads of the engine's process on this node, all its ranks together: the CPUs asked for, one a core at most."""
+    """Threads of the engine on this node, all its ranks together: one for each CPU asked for, at most one per core."""
     return min(pool.cpus_per_task, found.cores)
 
 
 def settle(spec: DeploymentSpec, slot: int, system: Path = SYSTEM) -> None:
-    """Make this process, and what it starts, keep to the NUMA node that is the worker's; if that helps."""
+    """Bind this process, and what it starts, to the NUMA node of a local worker.
+
+    Does nothing where `numa_home` says that it would not help, or where a worker of the spec does not compute on CPUs
+    with the native engine: which CPUs that one takes is not known.
+
+    Args:
+        slot: the worker's number among all workers of the spec, see `DeploymentSpec.slots`.
+    """
     pools = spec.slots()
     if not all(_computes_here(pool) for pool in pools):
         return

@@ -1,7 +1,8 @@
 """From a client to a worker and back: bytes as they are, as they come.
 
-Until the first byte of a body has come back, a lost worker costs nothing but time: the request goes to another one.
-After it there is no second try: a stream ends with an error event, anything else with 502 or a broken connection.
+Until the first byte of a body has come back, the request of a lost worker goes to another one; when two workers were
+lost while they worked on it, it is answered with 502. After the first byte there is no second try: a stream ends with
+an error event, anything else with 502 or a broken connection.
 """
 
 import logging
@@ -113,9 +114,10 @@ class Relay:
 
 
 def _chunk_writer(request: web.Request, gate: EventGate) -> Callable[[bytes], bool] | None:
-    """Writes what passes `gate` to the client; False: wait until the client has read. None where it reads no chunks.
+    """A function that writes what passes `gate` to the client; None for a client that does not take chunks (HTTP/1.0).
 
-    The same bytes as by `StreamResponse.write`, without what that does for other kinds of answers.
+    It returns False where nothing more should be written for now: the client has not read yet, or has gone. It writes
+    the same bytes as `StreamResponse.write` and takes less time for an event, because it looks at nothing else.
     """
     transport, protocol = request.transport, request.protocol
     if transport is None or request.version != HttpVersion11:

@@ -316,7 +316,7 @@ def texts_fetch(names: Annotated[list[str], typer.Argument(help="texts to fetch:
 @sandbox_app.command("start")
 def sandbox_start(
     directory: SandboxDirectory = None,
-    nodes: Annotated[int, typer.Option(min=1, max=64, help="number of nodes")] = 4,
+    nodes: Annotated[int, typer.Option(min=1, max=48, help="number of nodes")] = 4,
     real_gpus: Annotated[
         bool,
         typer.Option(

@@ -69,10 +69,6 @@ def test_an_invalid_value_is_refused_by_key_value_and_expectation(pool, key, sai
     assert said in str(error)
 
 
-def test_an_unknown_router_policy_lists_the_valid_ones():
-    assert "least_loaded" in str(refused(after='[router]\npolicy = "magic"'))
-
-
 def test_a_missing_key_says_so():
     with pytest.raises(SpecError, match=r"model\.path: missing"):
         parse_spec('name = "a"\n[model]\n[[pool]]')

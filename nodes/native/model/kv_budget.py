@@ -22,9 +22,11 @@ def block_bytes(config: ModelConfig, block_size: int, format: KVFormat) -> int:
 def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int, sharing: int = 1) -> int:
     """Bytes that the KV cache of this process may take.
 
-    By `kv_cache_gib` (GiB) if that is given; else 80% of the memory that is free on a GPU, or of what the job has left
-    on this node less `reserved` bytes. Where no job or cgroup limits this process's memory: a quarter of what is
-    available, 4 GiB at most. On a CPU, `sharing` processes of this node get equal parts of the memory.
+    - With `kv_cache_gib` (GiB): so much, for each process.
+    - On a GPU: 80% of the memory that is free on it.
+    - In a job whose memory is limited: 80% of what the job has left on this node, divided by the `sharing` processes
+      of this node, less `reserved` bytes.
+    - Else (a local worker, or no limit): a quarter of what is available, 4 GiB at most, divided by `sharing`.
     """
     if kv_cache_gib is not None:
         return int(kv_cache_gib * GIB)
