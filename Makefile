@@ -67,20 +67,20 @@ sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
 # Tests wait more than they compute, so there are more workers than cores. The tests of a Slurm sandbox (two workers, each
-# with a sandbox of its own) and the interpreted kernels run beside the rest; what they print comes last.
+# with a sandbox of its own), the interpreted kernels, style and types run beside the rest; what they print comes last.
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest --dist loadfile --durations 10
-SANDBOX_LOG := .test-sandbox.log
-KERNELS_LOG := .test-kernels.log
 
-test: lint sandbox-packages .triton/.installed
+test: .venv/.installed-dev .triton/.installed sandbox-packages
 	@began=$$(date +%s); failed=0; \
-	$(PYTEST) -n 2 -m sandbox > $(SANDBOX_LOG) 2>&1 & sandbox=$$!; \
-	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED) > $(KERNELS_LOG) 2>&1 & kernels=$$!; \
-	$(PYTEST) -n $(WORKERS) -m "not sandbox" || failed=1; \
-	wait $$kernels || failed=1; cat $(KERNELS_LOG); \
-	wait $$sandbox || failed=1; cat $(SANDBOX_LOG); \
-	echo "all tests: $$(( $$(date +%s) - began )) s"; exit $$failed
+	$(PYTEST) -n 2 -m sandbox > .test-sandbox.log 2>&1 & sandbox=$$!; \
+	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED) > .test-kernels.log 2>&1 & kernels=$$!; \
+	$(MAKE) --no-print-directory lint > .test-lint.log 2>&1 & lint=$$!; \
+	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not sandbox" || failed=1; \
+	wait $$sandbox || failed=1; cat .test-sandbox.log; \
+	wait $$kernels || failed=1; cat .test-kernels.log; \
+	wait $$lint || failed=1; cat .test-lint.log; \
+	echo "make test: $$(( $$(date +%s) - began )) s, exit $$failed"; exit $$failed
 
 # What to run while working: style, types, and the tests that take no process of ours, no Slurm and no minutes.
 check: lint
@@ -126,4 +126,4 @@ bench-router: .venv/.installed-dev .venv-sglang-router/.installed
 	$(BIN)/python -m benchmarks.router --sglang-router .venv-sglang-router/bin/python
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-sandbox.log .test-kernels.log
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log

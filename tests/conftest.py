@@ -27,11 +27,15 @@ SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are clos
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a sandbox of Slurm, as their fixtures and the marker `slurm` tell."""
+    """Mark the tests that use a sandbox of Slurm, as their fixtures and the marker `slurm` tell; slow files first.
+
+    So that at the end, when one worker after the other has nothing left to do, only short files are still running.
+    """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if {"sandbox", "sandbox_directory"} & fixtures or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.sandbox)
+    items.sort(key=lambda item: not any(item.iter_markers("process")) and not any(item.iter_markers("slow")))
 
 
 @pytest.hookimpl(wrapper=True)

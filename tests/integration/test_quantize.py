@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import threading
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ..quant.awq.conftest import make_model
 from ..support.waiting import eventually
@@ -15,12 +17,35 @@ from .conftest import HOUSE
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(600)]
 TEXT = HOUSE / "examples/data/prompts-100.jsonl"
 OPTIONS = ("--calibration", TEXT, "--samples", "4", "--sample-length", "64")
+LAYERS = 14
 
 
 @pytest.fixture
-def expected(user, tmp_path):
-    """Of what one process makes of the demo model without Slurm."""
-    user.ok("quantize", "demo", tmp_path / "alone", *OPTIONS, "--threads", "1", timeout_s=400)
+def model(shared, demo_model):
+    """The first layers of the demo model: enough of them to be interrupted twice."""
+    directory = shared / "SmolLM2-135M-cut"
+    directory.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(demo_model / name, directory)
+    config = json.loads((demo_model / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
+    tensors = load_file(demo_model / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if layer_of(name) < LAYERS}
+    save_file(kept, directory / "model.safetensors")
+    for path in directory.iterdir():
+        path.chmod(0o644)  # others may read it: it is root's
+    return directory
+
+
+def layer_of(tensor):
+    found = re.match(r"model\.layers\.(\d+)\.", tensor)
+    return int(found[1]) if found else 0
+
+
+@pytest.fixture
+def expected(user, tmp_path, model):
+    """Of what one process makes of the model without Slurm."""
+    user.ok("quantize", model, tmp_path / "alone", *OPTIONS, "--threads", "1", timeout_s=400)
     return digest(tmp_path / "alone")
 
 
@@ -38,26 +63,26 @@ def finished(out):
     return len(list(layers.glob("[0-9]*"))) if layers.exists() else 0
 
 
-def start(cluster_user, out):
+def start(cluster_user, model, out):
     """The command in a thread: what it came to, when it has come to something."""
     results = []
     spec = HOUSE / "examples/quantize.toml"
     thread = threading.Thread(
         target=lambda: results.append(
-            cluster_user.slurminfer("quantize", "demo", out, "--spec", spec, *OPTIONS, timeout_s=500)
+            cluster_user.slurminfer("quantize", model, out, "--spec", spec, *OPTIONS, timeout_s=500)
         )
     )
     thread.start()
     return thread, results
 
 
-def test_two_nodes_and_all_that_can_happen_to_them(cluster_user, sandbox, ordinary_user, out, expected):
+def test_two_nodes_and_all_that_can_happen_to_them(cluster_user, sandbox, ordinary_user, out, expected, model):
     def jobs():
         done = sandbox.run_as(ordinary_user, ["squeue", "--me", "--noheader", "--format=%i %T %N"])
         return [line.split() for line in done.stdout.splitlines()]
 
     # A job that is killed says so, and what it had finished is kept.
-    thread, results = start(cluster_user, out)
+    thread, results = start(cluster_user, model, out)
     eventually(lambda: finished(out) >= 2, timeout_s=200)
     ((job, *_),) = jobs()
     subprocess.run(["scancel", job], env=sandbox.env(), check=True)
@@ -69,7 +94,7 @@ def test_two_nodes_and_all_that_can_happen_to_them(cluster_user, sandbox, ordina
     assert kept >= 2
 
     # The same command goes on. A node that dies puts the job back into the queue, and its layers stay done as well.
-    thread, results = start(cluster_user, out)
+    thread, results = start(cluster_user, model, out)
     eventually(lambda: finished(out) > kept, timeout_s=200)
     ((job, _, nodes),) = jobs()
     victim = nodes.replace("[", "").replace("]", "").replace(",", "-").split("-")[0]
