@@ -1,4 +1,4 @@
-"""The whole path on this machine: spec -> processes -> router -> answers, with a real model."""
+"""The whole path on this machine: spec -> processes -> router -> answers, with a real model where it says something."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import openai
 import psutil
 import pytest
 
+from ..support.small_model import make_original
 from .conftest import HOUSE
 
 pytestmark = [pytest.mark.process, pytest.mark.network]
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.process, pytest.mark.network]
 SPEC = """
 name = "here"
 [model]
-path = "demo"
+path = "{model}"
 [[pool]]
 name = "cpu"
 workers = 2
@@ -29,11 +30,18 @@ port = {port}
 """
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "small"
+    make_original(directory)
+    return directory
+
+
 @pytest.fixture
-def write_spec(tmp_path):
-    def write(pool: str = "", port: int = 0) -> Path:
+def write_spec(tmp_path, small):
+    def write(pool: str = "", port: int = 0, model: str | Path = small) -> Path:
         path = tmp_path / "spec.toml"
-        path.write_text(SPEC.format(pool=pool, port=port))
+        path.write_text(SPEC.format(pool=pool, port=port, model=model))
         return path
 
     return write
@@ -52,7 +60,7 @@ def processes_of(home: Path) -> list[int]:
 
 
 def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
-    user.ok("serve", write_spec(), "--local", "--wait")
+    user.ok("serve", write_spec(model="demo"), "--local", "--wait")
     client = user.client("here")
     parts = client.chat.completions.create(
         model="SmolLM2-135M-Instruct",
@@ -83,7 +91,7 @@ def test_a_killed_worker_is_seen_and_the_other_goes_on(user, write_spec):
     os.kill(int(victim["job"].partition("@")[0]), signal.SIGKILL)
     client = user.client("here")
     for _ in range(4):
-        client.completions.create(model="SmolLM2-135M-Instruct", prompt="One, two,", max_tokens=2)
+        client.completions.create(model="small", prompt="One, two,", max_tokens=2)
     states = {worker["id"]: worker["state"] for worker in user.status("here")["workers"]}
     assert states == {"cpu-0": "gone", "cpu-1": "ready"}
 
