@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import openai
@@ -27,6 +27,7 @@ class User:
 
     home: Path
     execute: Run
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     def slurminfer(self, *words: str | Path, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
         return self.execute([*SLURMINFER, *map(str, words)], timeout_s=timeout_s, env=env)
@@ -42,7 +43,9 @@ class User:
 
     def client(self, name: str) -> openai.OpenAI:
         key = (self.home / "runs" / name / "key").read_text().strip()
-        return openai.OpenAI(base_url=self.status(name)["endpoint"], api_key=key, max_retries=0)
+        client = openai.OpenAI(base_url=self.status(name)["endpoint"], api_key=key, max_retries=0)
+        self.clients.append(client)
+        return client
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +92,8 @@ def cluster_user(
 
 
 def stop_all(user: User) -> None:
+    for client in user.clients:
+        client.close()
     runs = user.home / "runs"
     for run in runs.iterdir() if runs.exists() else ():
         user.ok("stop", run.name)

@@ -100,8 +100,11 @@ def test_a_wrong_or_missing_key_is_refused(user, write_spec):
     user.ok("serve", write_spec(), "--local", "--wait")
     endpoint = user.status("here")["endpoint"]
     assert httpx.get(f"{endpoint}/models").status_code == 401
-    with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=endpoint, api_key="wrong", max_retries=0).models.list()
+    with (
+        openai.OpenAI(base_url=endpoint, api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
 
 
 def test_a_second_serve_of_one_name_is_refused_until_the_first_is_stopped(user, write_spec):

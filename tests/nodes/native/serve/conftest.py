@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -78,9 +78,12 @@ class RunningServer:
 
     url: str
     process: subprocess.Popen[str]
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60)
+        """A client that is closed when the server ends."""
+        self.clients.append(openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60))
+        return self.clients[-1]
 
     def metric(self, name: str) -> float:
         text = httpx.get(f"{self.url}/metrics").text
@@ -101,6 +104,8 @@ def _start(arguments: Sequence[str], env: dict[str, str] | None, wrapper: Sequen
 
 
 def _end(server: RunningServer) -> None:
+    for client in server.clients:
+        client.close()
     server.process.send_signal(signal.SIGTERM)
     try:
         server.process.wait(20)
