@@ -137,3 +137,23 @@ def test_a_serial_is_never_given_twice(run):
     assert run.read_serials() == {"cpu": 2, "gpu-a": 1}
     run.clear()
     assert run.read_serials() == {"cpu": 2, "gpu-a": 1}, "stopping keeps it"
+
+
+@pytest.mark.parametrize("text", ['{"cpu": -1}', '{"cpu": "1"}', "[]", "null", "0"])
+def test_serials_that_no_slurminfer_wrote_are_refused_by_path(run, text):
+    (run.path / "serials.json").write_text(text)
+    with pytest.raises(RunDirectoryError, match=r"serials\.json is not a table of serials"):
+        run.read_serials()
+
+
+def test_what_cannot_be_removed_is_named_and_the_claim_stays(run):
+    run.claim(DeploymentRecord(launcher="local", claimed_by="1 on here", claimed_at=0.0))
+    (run.workers_path / "cpu-0.json").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"cannot remove .*cpu-0\.json: "):
+        run.clear()
+    assert run.read_deployment() is not None
+
+
+def test_clearing_without_the_folder_of_records_is_no_error(run):
+    run.workers_path.rmdir()
+    run.clear()
