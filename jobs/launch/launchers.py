@@ -6,7 +6,10 @@ from .local import LocalLauncher
 
 
 def launcher_named(name: str) -> Launcher:
-    """The launcher "slurm" or "local". Raises RunDirectoryError for another name, SlurmError where there is no Slurm."""
+    """The launcher "slurm" or "local".
+
+    Raises RunDirectoryError for another name, SlurmError where there is no Slurm.
+    """
     if name == LocalLauncher.name:
         return LocalLauncher()
     if name != "slurm":
