@@ -30,9 +30,12 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, name: str) -> "RunDirectory":
-        """The directory of deployment `name`. Raises RunNotFoundError that lists the names there are."""
+        """The directory of deployment `name`. Raises RunNotFoundError that lists the names there are.
+
+        Raises RunDirectoryError where the directory cannot be read.
+        """
         run = cls.named(name)
-        if not run.spec_path.exists():
+        if not _exists(run.spec_path):
             names = ", ".join(known_names()) or "none"
             raise RunNotFoundError(f"no deployment named '{name}' in {runs_root()} (there are: {names})")
         return run
@@ -197,11 +200,21 @@ class RunDirectory:
 
 
 def known_names() -> list[str]:
-    """Names of all deployments of this user."""
+    """Names of all deployments of this user. Raises RunDirectoryError where they cannot be read."""
     try:
-        return sorted(entry.name for entry in runs_root().iterdir() if (entry / "spec.toml").exists())
+        entries = sorted(runs_root().iterdir())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {runs_root()}: {error.strerror}") from error
+    return [entry.name for entry in entries if _exists(entry / "spec.toml")]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _is_record(name: str) -> bool:

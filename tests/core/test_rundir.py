@@ -12,7 +12,7 @@ import pytest
 from slurminfer.core import files
 from slurminfer.core.errors import RunDirectoryError, RunNotFoundError
 from slurminfer.core.records import DeploymentRecord, WorkerRecord, WorkerState
-from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.rundir import RunDirectory, known_names
 from slurminfer.core.spec import parse_spec
 
 
@@ -157,3 +157,15 @@ def test_what_cannot_be_removed_is_named_and_the_claim_stays(run):
 def test_clearing_without_the_folder_of_records_is_no_error(run):
     run.workers_path.rmdir()
     run.clear()
+
+
+def test_a_name_that_no_filesystem_can_have_is_refused():
+    with pytest.raises(RunDirectoryError, match="File name too long"):
+        RunDirectory.existing("x" * 300)
+
+
+def test_deployments_that_cannot_be_listed_are_an_error_with_the_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+    (tmp_path / "runs").write_text("not a folder")
+    with pytest.raises(RunDirectoryError, match=r"cannot read .*runs: Not a directory"):
+        known_names()
