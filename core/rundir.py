@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -30,9 +30,12 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, name: str) -> "RunDirectory":
-        """The directory of deployment `name`. Raises RunNotFoundError that lists the names there are."""
+        """The directory of deployment `name`. Raises RunNotFoundError that lists the names there are.
+
+        Raises RunDirectoryError where the directory cannot be read.
+        """
         run = cls.named(name)
-        if not run.spec_path.exists():
+        if not _exists(run.spec_path):
             names = ", ".join(known_names()) or "none"
             raise RunNotFoundError(f"no deployment named '{name}' in {runs_root()} (there are: {names})")
         return run
@@ -95,9 +98,11 @@ class RunDirectory:
 
     def read_serials(self) -> dict[str, int]:
         """By pool the first serial that no worker has had; pools that never had a worker are missing."""
-        serials = files.read_json(self._serials_path) or {}
+        serials = files.read_json(self._serials_path)
+        if serials is None and not self._serials_path.exists():
+            return {}
         try:
-            return msgspec.convert(serials, dict[str, int])
+            return msgspec.convert(serials, dict[str, Annotated[int, msgspec.Meta(ge=0)]])
         except msgspec.ValidationError as error:
             raise RunDirectoryError(f"{self._serials_path} is not a table of serials: {error}") from error
 
@@ -169,12 +174,16 @@ class RunDirectory:
         _write(self.deployment_path, record)
 
     def clear(self) -> None:
-        """Forget the deployment's processes: records go, spec, key and logs stay. `deployment.json` goes last."""
-        for folder in (self.workers_path, self.rendezvous_path):
-            for name in os.listdir(folder):
-                (folder / name).unlink(missing_ok=True)
-        self.router_path.unlink(missing_ok=True)
-        self.deployment_path.unlink(missing_ok=True)
+        """Forget the deployment's processes: records go, spec, key and logs stay. `deployment.json` goes last.
+
+        Raises RunDirectoryError where something cannot be removed; `deployment.json` is then still there.
+        """
+        try:
+            records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
+            for path in (*records, self.router_path, self.deployment_path):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"cannot remove {error.filename}: {error.strerror}") from error
 
     @property
     def _serials_path(self) -> Path:
@@ -191,11 +200,21 @@ class RunDirectory:
 
 
 def known_names() -> list[str]:
-    """Names of all deployments of this user."""
+    """Names of all deployments of this user. Raises RunDirectoryError where they cannot be read."""
     try:
-        return sorted(entry.name for entry in runs_root().iterdir() if (entry / "spec.toml").exists())
+        entries = sorted(runs_root().iterdir())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {runs_root()}: {error.strerror}") from error
+    return [entry.name for entry in entries if _exists(entry / "spec.toml")]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _is_record(name: str) -> bool:

@@ -4,6 +4,7 @@ Unknown keys and invalid values are SpecErrors that name the key, the value and 
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,8 +19,9 @@ Option = str | int | bool
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE = "expected letters, digits, '.', '_' or '-', beginning with a letter or digit, at most 63 in all"
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
-_MEM = re.compile(r"\d+[KMGT]?")
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
+_MEM = re.compile(r"\d+[KMGT]?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keys of our own for what these sbatch options say; naming both would leave it open which one counts.
 _OWN_SBATCH = {
     "nodes": "nodes", "partition": "partition", "account": "account", "time": "time", "mem": "mem",
@@ -124,7 +126,7 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     # installed in the environment of `python`.
     engine: str = "native"
     # Workers that are started, each with the whole model. The router spreads requests over them.
-    workers: Positive = 1
+    workers: Annotated[int, Meta(ge=1, le=10_000)] = 1
     # Nodes of each worker (sbatch --nodes). More than one needs Slurm, and as many ranks as divide evenly among them.
     nodes: Positive = 1
     # Ranks (processes, each with one GPU or a share of the node's CPUs) that split every layer of the model. A worker
@@ -299,6 +301,7 @@ def _check(spec: DeploymentSpec) -> None:
             raise SpecError(f"{key}.name", pool.name, "expected a name of its own for every pool")
         _check_job(key, pool)
         _check_time(f"{key}.start_timeout", pool.start_timeout)
+        _check_env(f"{key}.env", pool.env)
         if pool.drain_seconds >= pool.time_s:
             raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
         if pool.model is None and spec.model is None:
@@ -315,6 +318,13 @@ def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
         own = _OWN_SBATCH.get(option.replace("_", "-"))
         if own:
             raise SpecError(f"{prefix}slurm.{option}", job.slurm[option], f"say it with {own}, beside slurm")
+
+
+def _check_env(key: str, env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        if not _VARIABLE.fullmatch(name):
+            expected = "expected letters, digits or '_' as the variable's name, not beginning with a digit"
+            raise SpecError(f"{key}.{name}", value, expected)
 
 
 def _check_name(key: str, value: str) -> None:

@@ -32,8 +32,11 @@ def parse_toml(text: str, root: type[SectionT]) -> SectionT:
     """TOML text as a `root`. Raises SpecError."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a plain one for a number of thousands of digits
         raise SpecError("file", None, f"not TOML: {error}") from error
+    except RecursionError as error:
+        raise SpecError("file", None, "tables or lists are nested too deeply") from error
+    _refuse_null("", raw)
     try:
         return msgspec.convert(raw, root)
     except msgspec.ValidationError as error:
@@ -43,6 +46,19 @@ def parse_toml(text: str, root: type[SectionT]) -> SectionT:
 def dump_toml(section: Section) -> str:
     """The section as TOML, without what is None; `parse_toml` gives it back."""
     return tomli_w.dumps(_without_none(msgspec.to_builtins(section)))
+
+
+def _refuse_null(path: str, value: Any) -> None:
+    """Raise SpecError for a null character in a string: no path, command line or environment can have one."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_null(path, key)
+            _refuse_null(f"{path}.{key}" if path else key, item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_null(f"{path}[{index}]", item)
+    elif isinstance(value, str) and "\0" in value:
+        raise SpecError(path or "file", value, "expected text without null characters")
 
 
 def _without_none(value: Any) -> Any:
@@ -57,7 +73,7 @@ def _explain(message: str, raw: Mapping[str, Any], root: type[Section]) -> SpecE
     """Turn msgspec's message into a SpecError that also carries the value and the valid keys."""
     text, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
-    unknown = re.match(r"Object contains unknown field `(.*)`", text)
+    unknown = re.match(r"Object contains unknown field `(.*)`", text, re.DOTALL)
     missing = re.match(r"Object missing required field `(.*)`", text)
     found = unknown or missing
     kind, value = _walk(path, raw, root)

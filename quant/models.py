@@ -88,13 +88,20 @@ def _find(path: str, progress: Progress, keep_quantized: bool) -> Path:
     if path in KNOWN:
         return fetch(path, progress, keep_quantized)
     place = Path(os.path.expanduser(path))
-    if path and place.is_dir():
+    if path and _is_directory(place):
         return place.absolute()
     if place.suffix.lower() == ".gguf":
         return _converted(place.resolve(), progress, keep_quantized)
     if _HUB_ID.fullmatch(path):
         return hub.snapshot(path)
     raise ModelNotFoundError(f"model {path!r} is not there; expected {_FORMS}")
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a name that is too long, a folder above it that may not be searched
+        raise ModelNotFoundError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _quantization(config: Path) -> str | None:

@@ -1,13 +1,19 @@
 """Which launcher a deployment runs under."""
 
+from ...core.errors import RunDirectoryError
 from ...core.job import Launcher
 from .local import LocalLauncher
 
 
 def launcher_named(name: str) -> Launcher:
-    """The launcher "slurm" or "local". Raises SlurmError where there is no Slurm."""
+    """The launcher "slurm" or "local".
+
+    Raises RunDirectoryError for another name, SlurmError where there is no Slurm.
+    """
     if name == LocalLauncher.name:
         return LocalLauncher()
+    if name != "slurm":
+        raise RunDirectoryError(f"launcher {name!r}: expected 'slurm' or 'local'")
     from ...slurm.submit import SlurmLauncher
 
     return SlurmLauncher()

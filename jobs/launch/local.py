@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from ...core.errors import SlurminferError, SpecError
+from ...core.errors import RunDirectoryError, SlurminferError, SpecError
 from ...core.job import JobPhase, JobRequest, JobStatus
 from ...core.slurm_env import LOCAL
 
@@ -87,6 +87,8 @@ def _living(job_id: str) -> psutil.Process | None:
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
+    except (ValueError, OverflowError) as error:
+        raise RunDirectoryError(f"job {job_id!r} of launcher 'local': expected PID@STARTTIME") from error
 
 
 def _status(job_id: str) -> JobStatus:

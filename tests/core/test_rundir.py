@@ -12,7 +12,7 @@ import pytest
 from slurminfer.core import files
 from slurminfer.core.errors import RunDirectoryError, RunNotFoundError
 from slurminfer.core.records import DeploymentRecord, WorkerRecord, WorkerState
-from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.rundir import RunDirectory, known_names
 from slurminfer.core.spec import parse_spec
 
 
@@ -137,3 +137,35 @@ def test_a_serial_is_never_given_twice(run):
     assert run.read_serials() == {"cpu": 2, "gpu-a": 1}
     run.clear()
     assert run.read_serials() == {"cpu": 2, "gpu-a": 1}, "stopping keeps it"
+
+
+@pytest.mark.parametrize("text", ['{"cpu": -1}', '{"cpu": "1"}', "[]", "null", "0"])
+def test_serials_that_no_slurminfer_wrote_are_refused_by_path(run, text):
+    (run.path / "serials.json").write_text(text)
+    with pytest.raises(RunDirectoryError, match=r"serials\.json is not a table of serials"):
+        run.read_serials()
+
+
+def test_what_cannot_be_removed_is_named_and_the_claim_stays(run):
+    run.claim(DeploymentRecord(launcher="local", claimed_by="1 on here", claimed_at=0.0))
+    (run.workers_path / "cpu-0.json").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"cannot remove .*cpu-0\.json: "):
+        run.clear()
+    assert run.read_deployment() is not None
+
+
+def test_clearing_without_the_folder_of_records_is_no_error(run):
+    run.workers_path.rmdir()
+    run.clear()
+
+
+def test_a_name_that_no_filesystem_can_have_is_refused():
+    with pytest.raises(RunDirectoryError, match="File name too long"):
+        RunDirectory.existing("x" * 300)
+
+
+def test_deployments_that_cannot_be_listed_are_an_error_with_the_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+    (tmp_path / "runs").write_text("not a folder")
+    with pytest.raises(RunDirectoryError, match=r"cannot read .*runs: Not a directory"):
+        known_names()

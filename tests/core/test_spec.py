@@ -56,8 +56,17 @@ def test_an_unknown_table_is_named_with_the_valid_ones():
     [
         ('workers = "two"', "pool[0].workers", "expected `int`, got `str`"),
         ("workers = 0", "pool[0].workers", ">= 1"),
+        ("workers = 99999999999999999999999", "pool[0].workers", "<= 10000"),
         ('time = "soon"', "pool[0].time", "Slurm time"),
+        ('time = "٣٠"', "pool[0].time", "Slurm time"),
         ('mem = "lots"', "pool[0].mem", "64G"),
+        ('mem = "٣G"', "pool[0].mem", "64G"),
+        ('env = {"A=B" = "1"}', "pool[0].env.A=B", "variable's name"),
+        ('env = {"" = "1"}', "pool[0].env.", "variable's name"),
+        ('env = {A = "x\\u0000"}', "pool[0].env.A", "null"),
+        ('setup = ["ls", "\\u0000"]', "pool[0].setup[1]", "null"),
+        ('"a\\u0000b" = 1', "pool[0]", "null"),
+        ('"a\\nb" = 1', "pool[0].a\nb", "unknown key"),
         ("drain_seconds = 3600", "pool[0].drain_seconds", "less than time"),
         ("slurm = {cpus-per-task = 3}", "pool[0].slurm.cpus-per-task", "say it with cpus_per_task"),
         ('slurm = {output = "x"}', "pool[0].slurm.output", "logs/"),
@@ -86,6 +95,12 @@ def test_a_name_that_cannot_be_a_directory_is_refused():
 def test_text_that_is_not_toml_says_where():
     with pytest.raises(SpecError, match="line 2"):
         parse_spec("x = 1\nname = = 2")
+
+
+@pytest.mark.parametrize("value", ["[" * 5000 + "]" * 5000, "9" * 5000], ids=["nested", "digits"])
+def test_toml_beyond_what_its_parser_can_read_is_a_spec_error(value):
+    with pytest.raises(SpecError, match="spec: file: "):
+        parse_spec(f"name = {value}")
 
 
 def test_a_spec_file_that_is_not_there_is_named(tmp_path):

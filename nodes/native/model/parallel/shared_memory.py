@@ -207,7 +207,7 @@ def _compiled() -> Path:
     path = library.place()
     if path is None:
         raise OSError("no g++, or a CPU without AVX2")
-    if not path.exists():
+    if not library.is_whole(path):
         library.compile_to(path)
     return path
 

@@ -74,6 +74,21 @@ def test_a_library_with_other_structs_is_refused(monkeypatch):
         library.load(path)
 
 
+@pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+def test_a_damaged_library_is_told_from_a_whole_one(tmp_path):
+    """Loading one that was cut off ends the process by SIGBUS: it must be found out before."""
+    path = tmp_path / "kernels.so"
+    assert not library.is_whole(path)
+    library.compile_to(path, ("-O0", *library.FLAGS[1:]))
+    assert library.is_whole(path)
+    library.load(path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"hello", whole[:-1], whole[: len(whole) // 2], whole[:4096] + bytes(len(whole) - 4096)):
+        path.unlink()  # the loaded one stays mapped
+        path.write_bytes(damaged)
+        assert not library.is_whole(path)
+
+
 def test_every_ctypes_structure_is_checked():
     """Whatever class inherits from a ctypes structure, in any file of the project, is one that `load` compares."""
     found = {
