@@ -60,7 +60,7 @@ def lend_library() -> Callable[[Path], None]:
     from slurminfer.nodes.native.model.fused import library
 
     path = library.place()
-    if path is not None and not path.exists():
+    if path is not None and not library.is_whole(path):
         library.compile_to(path)
 
     def lend(home: Path) -> None:

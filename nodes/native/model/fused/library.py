@@ -24,7 +24,7 @@ SOURCES = Path(__file__).with_name("kernels")
 # depend on how it unrolled a loop.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-fopenmp")
 _TIMEOUT_S = 120
-_SEAL_BYTES = 32
+_CHECKSUM_BYTES = 32
 
 _Int, _Long = ctypes.c_int32, ctypes.c_int64
 _FUNCTIONS: dict[str, Sequence[type]] = {
@@ -64,7 +64,7 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
     try:
         _run(found, *flags, "-c", str(SOURCES / "kernels.cpp"), "-o", str(object))
         _run(found, "-shared", str(object), "-o", str(beside))  # without OpenMP's own library: see above
-        beside.write_bytes(_sealed(beside.read_bytes()))
+        beside.write_bytes(_with_checksum(beside.read_bytes()))
         os.replace(beside, path)
     finally:
         for left in (beside, object):
@@ -77,7 +77,7 @@ def is_whole(path: Path) -> bool:
         data = path.read_bytes()
     except OSError:
         return False
-    return data == _sealed(data[:-_SEAL_BYTES])
+    return data == _with_checksum(data[:-_CHECKSUM_BYTES])
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -96,7 +96,7 @@ def load(path: Path) -> ctypes.CDLL:
     return library
 
 
-def _sealed(library: bytes) -> bytes:
+def _with_checksum(library: bytes) -> bytes:
     """The library with its SHA-256 behind it, where the dynamic linker does not look."""
     return library + hashlib.sha256(library).digest()
 
