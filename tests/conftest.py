@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if {"sandbox", "sandbox_directory"} & fixtures or item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.sandbox)
-    items.sort(key=lambda item: not any(item.iter_markers("process")) and not any(item.iter_markers("slow")))
+    items.sort(key=lambda item: -len({"process", "slow"} & {mark.name for mark in item.iter_markers()}))
 
 
 @pytest.hookimpl(wrapper=True)

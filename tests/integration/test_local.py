@@ -15,7 +15,7 @@ import pytest
 from ..support.small_model import make_original
 from .conftest import HOUSE
 
-pytestmark = [pytest.mark.process, pytest.mark.network]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.network]
 
 SPEC = """
 name = "here"

@@ -26,7 +26,7 @@ from slurminfer.nodes.native.timing import Pace
 
 from ...support.small_model import make_original
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 LAYERS, KV_HEADS, HEAD_DIM, FLOAT32 = 2, 2, 16, 4
 KV_BYTES = LAYERS * 2 * KV_HEADS * HEAD_DIM * FLOAT32  # of a token

@@ -32,7 +32,7 @@ from slurminfer.quant.checkpoint.awq import pack
 
 from ...support.small_model import make_original
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 GROUP = 32
 TEXT = "The lamp would be replaced by an electric one, which needs no keeper. " * 20

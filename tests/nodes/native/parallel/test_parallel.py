@@ -23,7 +23,7 @@ from ..model.conftest import make_model
 from . import program
 from .processes import run_ranks
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROGRAM = program.__file__

@@ -11,7 +11,7 @@ import pytest
 
 from slurminfer.quant.models import resolve
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 LIMIT = 1200 << 20
 ROOT = Path("/sys/fs/cgroup")

@@ -18,7 +18,7 @@ from slurminfer.nodes.native.model.parallel.timeouts import DEFAULT_TIMEOUTS
 
 from ....support.addresses import free_address
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 needs_compiler = pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
 PROMPTS = ["The quick brown fox", "Blocks of keys and values", "hi", "a b c a b c a b c a b"]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SMALL = ("--kv-cache-gib", "0.0012")  # 2,500 of the model's 4,096 tokens
 LENGTHS = (3500, 2470, 2460)  # the last two fit together, but not with all that they generate
