@@ -1,5 +1,6 @@
 """A job as every launcher understands it, and what can be seen of one. Slurm and local mode both speak this."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,6 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_variable(name: str) -> bool:
+    """Whether a shell can export an environment variable of this name."""
+    return _VARIABLE.fullmatch(name) is not None
 
 
 class Entry(Protocol):

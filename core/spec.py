@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from .errors import SpecError
+from .job import is_variable
 from .layout import Layout
 from .toml import Section, dump_toml, parse_toml, read_toml
 
@@ -21,7 +22,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE = "expected letters, digits, '.', '_' or '-', beginning with a letter or digit, at most 63 in all"
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
 _MEM = re.compile(r"\d+[KMGT]?", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keys of our own for what these sbatch options say; naming both would leave it open which one counts.
 _OWN_SBATCH = {
     "nodes": "nodes", "partition": "partition", "account": "account", "time": "time", "mem": "mem",
@@ -322,7 +322,7 @@ def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
 
 def _check_env(key: str, env: Mapping[str, str]) -> None:
     for name, value in env.items():
-        if not _VARIABLE.fullmatch(name):
+        if not is_variable(name):
             expected = "expected letters, digits or '_' as the variable's name, not beginning with a digit"
             raise SpecError(f"{key}.{name}", value, expected)
 

@@ -14,11 +14,10 @@ from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
 from ..core.errors import RunDirectoryError, SlurmError, SlurminferError
-from ..core.job import JobRequest, JobStatus
+from ..core.job import JobRequest, JobStatus, is_variable
 from .client import access_environment, ask, own_words, require
 from .observe import observe
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # After so many timeouts submitit gives up to requeue a job. Serving goes on for as long as the user wants it.
 _MAX_TIMEOUTS = 1_000_000_000
 
@@ -133,7 +132,7 @@ def _sbatch_options(request: JobRequest) -> dict[str, str | int | bool]:
 
 def _export(variable: tuple[str, str]) -> str:
     name, value = variable
-    if not _VARIABLE.fullmatch(name):
+    if not is_variable(name):
         raise SlurmError(f"env: {name!r} is not a name that a shell can export")
     return f"export {name}={shlex.quote(value)}"
 

@@ -35,11 +35,11 @@ class SGLangAdapter:
 
     def layout_fault(self, layout: Layout) -> Fault | None:
         """The fault of sequence_parallel, or where neither the stages nor the nodes are a multiple of the other."""
-        nodes, stages = layout.nodes, layout.pipeline_parallel
-        if stages % nodes and nodes % stages:  # _calculate_rank_ranges in SGLang's engine.py
+        fault, nodes, stages = sequence_parallel_fault(layout, "sglang"), layout.nodes, layout.pipeline_parallel
+        if fault is None and stages % nodes and nodes % stages:  # _calculate_rank_ranges in SGLang's engine.py
             whole = f"SGLang needs whole stages on each of {nodes} nodes, or whole nodes for each stage"
-            return sequence_parallel_fault(layout, "sglang") or ("pipeline_parallel", whole)
-        return sequence_parallel_fault(layout, "sglang")
+            return "pipeline_parallel", whole
+        return fault
 
     def argv(self, launch: EngineLaunch) -> list[str]:
         """The command line; the API key stands in a file of `launch.private`, which this writes."""
