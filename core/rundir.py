@@ -11,10 +11,10 @@ import msgspec
 from . import files
 from .errors import RunDirectoryError, RunNotFoundError
 from .paths import runs_root
-from .records import VERSION, DeploymentRecord, NodeRecord, RouterRecord, WorkerRecord
+from .records import VERSION, DeploymentRecord, NodeRecord, RendezvousRecord, RouterRecord, WorkerRecord
 from .spec import DeploymentSpec, dump_spec, load_spec
 
-Record = TypeVar("Record", WorkerRecord, NodeRecord, RouterRecord, DeploymentRecord)
+Record = TypeVar("Record", WorkerRecord, NodeRecord, RendezvousRecord, RouterRecord, DeploymentRecord)
 
 
 class RunDirectory:
@@ -151,14 +151,13 @@ class RunDirectory:
         found = (_read(self.workers_path / name, WorkerRecord) for name in names)
         return [record for record in found if record is not None]
 
-    def read_rendezvous(self, worker_id: str, epoch: int) -> str | None:
-        """HOST:PORT at which the ranks of a multi-node worker meet, once its head has published it."""
-        text = files.read_text(self._rendezvous_file(worker_id, epoch))
-        return text.strip() if text else None
+    def read_rendezvous(self, worker_id: str, epoch: int) -> RendezvousRecord | None:
+        """Where the ranks of a multi-node worker meet, once its head has published it. Raises RunDirectoryError."""
+        return _read(self._rendezvous_file(worker_id, epoch), RendezvousRecord)
 
-    def write_rendezvous(self, worker_id: str, epoch: int, address: str) -> None:
-        """Publish HOST:PORT at which the ranks of a multi-node worker meet. For the worker's head only."""
-        files.write_atomic(self._rendezvous_file(worker_id, epoch), address + "\n")
+    def write_rendezvous(self, worker_id: str, epoch: int, record: RendezvousRecord) -> None:
+        """Publish where the ranks of a multi-node worker meet. For the worker's head only."""
+        _write(self._rendezvous_file(worker_id, epoch), record)
 
     def read_nodes(self, worker_id: str, epoch: int, nodes: int) -> list[NodeRecord]:
         """What the agents of a worker's further nodes have said so far, by node rank."""
@@ -231,7 +230,7 @@ def _is_record(name: str) -> bool:
 
 
 def _write(path: Path, record: Record) -> None:
-    files.write_atomic(path, files.encode_json(record))
+    files.write_atomic(path, files.encode_json(record), mode=0o600)  # some carry secrets
 
 
 def _read(path: Path, kind: type[Record]) -> Record | None:
