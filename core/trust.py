@@ -98,7 +98,8 @@ def _open_folder(path: Path) -> Iterator[int]:
 def _check(path: Path, status: os.stat_result) -> None:
     """Raises UntrustedFileError."""
     if status.st_uid not in trusted_owners():
-        expected = f"expected {_name_of(os.geteuid())}, root, or an owner that {TRUSTED_OWNERS} names"
+        us = " or ".join(dict.fromkeys((_name_of(os.geteuid()), "root")))
+        expected = f"expected {us}, or an owner that {TRUSTED_OWNERS} names"
         raise UntrustedFileError(f"{path} is owned by {_name_of(status.st_uid)}: {expected}")
     if status.st_mode & _OTHERS_WRITE:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
