@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import EngineError, SlurminferError
+from ...core.keys import new_key
 from ...core.logs import lost_task, tail
 from ...core.records import RendezvousRecord, WorkerRecord, WorkerState
 from ...core.sockets import hold_port, is_port_free
@@ -19,7 +20,7 @@ from .gate import Gate
 from .group import EngineGroup
 from .keeper import RecordKeeper
 from .probe import EngineProbe
-from .task import SOCKET_NAME, Task, new_secret
+from .task import SOCKET_NAME, Task
 
 _TICK_S = 0.5
 _PORT_ATTEMPTS = 3
@@ -98,7 +99,7 @@ class Head:
         rendezvous = None
         if self._pool.layout.ranks > 1:
             port = held.enter_context(hold_port(self._task.address)).getsockname()[1]
-            rendezvous = RendezvousRecord(address=f"{self._task.address}:{port}", secret=new_secret())
+            rendezvous = RendezvousRecord(address=f"{self._task.address}:{port}", secret=new_key())
         if self._pool.nodes > 1 and rendezvous is not None:
             self._task.run.write_rendezvous(self._task.worker_id, self._place.epoch, rendezvous)
         launch = self._task.launch(self._private, rendezvous)

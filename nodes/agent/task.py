@@ -1,12 +1,12 @@
 """One task of a worker's job: what the agents of all its nodes have in common."""
 
 import os
-import secrets
 import time
 from pathlib import Path
 
 from ...core.address import interface_env, node_address
 from ...core.errors import RunDirectoryError
+from ...core.keys import new_key
 from ...core.machine.cpus import allowed_cpus
 from ...core.records import NodeRecord, RendezvousRecord, WorkerState
 from ...core.rundir import RunDirectory
@@ -47,7 +47,7 @@ class Task:
             pool=self.pool,
             address=self.address,
             socket=private / SOCKET_NAME,
-            key=new_secret(),
+            key=new_key(),
             private=private,
             threads=threads.engine_threads(self.pool, allowed_cpus()),
             node_rank=self.place.node_rank,
@@ -99,8 +99,3 @@ class Task:
         except RunDirectoryError:  # a filesystem in trouble is no reason to end
             return WorkerState.STARTING
         return WorkerState.STARTING if record is None or record.epoch != self.place.epoch else record.state
-
-
-def new_secret() -> str:
-    """A new secret of letters and digits, which no command line, YAML or shell takes for something else."""
-    return f"s{secrets.token_hex(24)}"
