@@ -43,6 +43,8 @@ def own_socket_fault(path: Path) -> str | None:
         folder, found = path.parent.lstat(), path.lstat()
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
+    except ValueError as error:  # no path can have a NUL
+        return f"{str(path)!r}: {error}"
     if not stat.S_ISSOCK(found.st_mode):
         return f"{path} is no socket"
     if {folder.st_uid, found.st_uid} != {os.geteuid()}:

@@ -22,8 +22,8 @@ from .api.app import Api
 from .fleet.registry import Registry
 from .metrics import Metrics
 from .policies import policy_named
+from .private import PrivateListener
 from .relay.failover import Relay
-from .relay.upstream import make_client
 
 DRAIN_S = 20.0
 _BACKLOG = 1024
@@ -45,12 +45,14 @@ async def serve(run: RunDirectory, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain."""
     spec, key = run.read_spec(), run.key()
     with _listening(run, spec.router.port) as sock:
-        async with make_client(key) as client:
-            registry = Registry(run, client)
+        registry = Registry(run)
+        try:
             await registry.look()
             metrics = Metrics(registry)
-            relay = Relay(registry, policy_named(spec.router.policy), client, metrics)
+            relay = Relay(registry, policy_named(spec.router.policy), metrics)
             await _accept(run, Api(key, registry, relay, metrics).app(), sock, registry, stop)
+        finally:
+            await registry.close()
 
 
 async def _serve_until_signalled(run: RunDirectory) -> None:
@@ -66,14 +68,17 @@ async def _accept(
     # handler_cancellation: a client that hangs up ends its handler, which closes the worker's connection.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_S)
     await runner.setup()
-    await web.SockSite(runner, sock, backlog=_BACKLOG).start()
-    record = _record(url="http://{}:{}".format(*sock.getsockname()))
-    run.write_router(record)
-    _log.info("listening on %s", record.url)
     try:
-        await _watch_until(registry, stop)
+        await web.SockSite(runner, sock, backlog=_BACKLOG).start()
+        with PrivateListener(run, runner) as private:
+            record = _record(url="http://{}:{}".format(*sock.getsockname()), private_url=private.url)
+            run.write_router(record)
+            _log.info("listening on %s", record.url)
+            try:
+                await _watch_until(registry, stop)
+            finally:
+                _retract(run, record)
     finally:
-        _retract(run, record)
         await runner.cleanup()
 
 
@@ -105,9 +110,10 @@ def _listening(run: RunDirectory, port: int) -> Iterator[socket.socket]:
         yield sock
 
 
-def _record(*, url: str | None, reason: str = "") -> RouterRecord:
+def _record(*, url: str | None, private_url: str | None = None, reason: str = "") -> RouterRecord:
     return RouterRecord(
         url=url,
+        private_url=private_url,
         host=socket.gethostname(),
         job=job_id() or str(os.getpid()),
         pid=os.getpid(),

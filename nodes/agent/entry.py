@@ -75,8 +75,8 @@ def private_folder() -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix="slurminfer-", dir=parent))
     except OSError as error:
-        what = "set TMPDIR to a local folder with a short path that you may write"
-        raise EngineError(f"cannot make a folder for the engine's socket in {parent}: {error.strerror}; {what}") from error
+        reason = f"cannot make a folder for the engine's socket in {parent}: {error.strerror}"
+        raise EngineError(f"{reason}; set TMPDIR to a local folder that you may write") from error
 
 
 def main() -> int:

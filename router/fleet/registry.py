@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from ...core.errors import RunDirectoryError
+from ...core.errors import RunDirectoryError, SlurminferError
 from ...core.records import WorkerRecord, WorkerState
 from ...core.rundir import RunDirectory
+from ..relay.connection import connection_to
 from .worker import Worker
 
 LOOK_INTERVAL_S = 1.0
@@ -27,9 +28,10 @@ _log = logging.getLogger(__name__)
 class Registry:
     """The workers by id. Only `watch` changes what they are; requests count themselves in and out."""
 
-    def __init__(self, run: RunDirectory, client: aiohttp.ClientSession) -> None:
-        self._run, self._client = run, client
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
         self._workers: dict[str, Worker] = {}
+        self._retired: set[Worker] = set()  # whose connection may still carry requests
         self._probes: dict[Worker, asyncio.Task[None]] = {}
         self._complaints: dict[str, str] = {}
         self._turns = itertools.count(1)
@@ -74,6 +76,13 @@ class Registry:
             for probe in list(self._probes.values()):
                 probe.cancel()
 
+    async def close(self) -> None:
+        """Close the connections to all workers, when no request is in flight any more."""
+        self._retired.update(self._workers.values())
+        for worker in self._retired:
+            if worker.connection is not None:
+                await worker.connection.close()
+
     async def _read(self) -> None:
         # In a thread: a shared filesystem may stand still for seconds, and the streams must not.
         try:
@@ -84,7 +93,16 @@ class Registry:
         for name in complaints.keys() - self._complaints.keys():
             _log.warning("%s", complaints[name])
         self._complaints = complaints
+        before = self._workers.values()
         self._workers = merge(self._workers, records, complaints.keys())
+        self._retired.update(set(before) - set(self._workers.values()))
+        await self._close_retired()
+
+    async def _close_retired(self) -> None:
+        for worker in [worker for worker in self._retired if not worker.in_flight and worker not in self._probes]:
+            self._retired.remove(worker)
+            if worker.connection is not None:
+                await worker.connection.close()
 
     def _start_probes(self) -> None:
         for worker in self._workers.values():
@@ -100,10 +118,14 @@ class Registry:
     async def _ask_health(self, worker: Worker) -> None:
         began, was_healthy = time.monotonic(), worker.healthy
         try:
-            async with self._client.get(f"{worker.record.url}/health", timeout=PROBE_TIMEOUT) as answer:
+            if worker.connection is None:
+                worker.connection = await connection_to(self._run, worker.record)
+            async with await worker.connection.request("GET", "/health", timeout=PROBE_TIMEOUT) as answer:
                 trouble = "" if answer.status == 200 else f"/health answers {answer.status}"
         except TRANSPORT_ERRORS as error:
             trouble = f"/health fails: {describe(error)}"
+        except (SlurminferError, ValueError) as error:  # the record's address is none
+            trouble = str(error)
         worker.probed(began, trouble)
         if worker.healthy != was_healthy:
             _log.info("worker %s %s", worker.id, "is healthy" if worker.healthy else f"is unhealthy: {trouble}")
@@ -135,7 +157,7 @@ def merge(known: dict[str, Worker], records: dict[str, WorkerRecord], unreadable
     for worker_id, record in records.items():
         worker = known.get(worker_id)
         if worker is not None and worker.lives_as(record):
-            worker.record = record
+            worker.hear(record)
         else:
             worker = Worker(record)
         workers[worker_id] = worker
@@ -158,6 +180,6 @@ def _ids(run: RunDirectory) -> list[str]:
 
 
 def _standing(worker: Worker) -> str:
-    if worker.record.state is WorkerState.READY and not worker.choosable:
+    if worker.is_lost or (worker.record.state is WorkerState.READY and not worker.choosable):
         return "unreachable"
     return worker.record.state.value

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...core.records import WorkerRecord, WorkerState
+from ..relay.connection import Connection
 
 # Stands in for the capacity that an agent could not learn; only ratios between workers matter.
 ASSUMED_CAPACITY = 32
+# An agent writes its record every 10 s. A worker that answers is not lost: a shared filesystem may stand still.
+SILENCE_S = 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -20,6 +23,8 @@ class Worker:
     in_flight: int = 0
     turn: int = 0  # ordinal of the last request it was chosen for: lower is longer ago
     suspected_at: float = 0.0  # monotonic
+    connection: Connection | None = None  # None until the first probe
+    heard_at: float = field(default_factory=time.monotonic)  # when its record changed last
 
     @property
     def id(self) -> str:
@@ -34,7 +39,12 @@ class Worker:
     @property
     def probeable(self) -> bool:
         """Whether the worker's agent says that it is ready and where: what is not is not asked for its health."""
-        return self.record.state is WorkerState.READY and self.record.url is not None
+        return self.record.state is WorkerState.READY and self._has_address
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its agent has been silent for a minute, and the worker does not answer either."""
+        return self.record.state is not WorkerState.GONE and bool(self._silence) and not self.choosable
 
     @property
     def choosable(self) -> bool:
@@ -54,14 +64,33 @@ class Worker:
     @property
     def reason(self) -> str:
         """Why it is not chosen; empty if it may be."""
+        if self.choosable:
+            return ""
         if self.record.state is not WorkerState.READY:
-            return self.record.reason or self.record.state.value
-        return self.trouble if self.record.url else "ready without a url"
+            return self._silence or self.record.reason or self.record.state.value
+        trouble = self.trouble if self._has_address else "ready without an address"
+        return f"{self._silence}; {trouble}" if self._silence else trouble
+
+    @property
+    def _has_address(self) -> bool:
+        return self.record.url is not None or self.record.socket is not None
+
+    @property
+    def _silence(self) -> str:
+        """How long its agent has been silent, if that is too long."""
+        silent_s = time.monotonic() - self.heard_at
+        return f"no heartbeat for {silent_s:.0f} s" if silent_s > SILENCE_S else ""
 
     def lives_as(self, record: WorkerRecord) -> bool:
         """Whether `record` tells of this life and not of a later one."""
         mine = self.record
         return (mine.job, mine.epoch, mine.pid) == (record.job, record.epoch, record.pid)
+
+    def hear(self, record: WorkerRecord) -> None:
+        """Take a later record of this life."""
+        if record.updated_at != self.record.updated_at:
+            self.heard_at = time.monotonic()
+        self.record = record
 
     def probed(self, began: float, trouble: str) -> None:
         """Take the result of a probe. One that began before a request failed says nothing about the time after."""

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import closing
 
-import aiohttp
 from aiohttp import HttpVersion11, web
 
 from ...core.openai import error_body
@@ -31,8 +30,8 @@ _log = logging.getLogger(__name__)
 class Relay:
     """Sends requests to workers and their answers back."""
 
-    def __init__(self, registry: Registry, policy: Policy, client: aiohttp.ClientSession, metrics: Metrics) -> None:
-        self._registry, self._policy, self._client, self._metrics = registry, policy, client, metrics
+    def __init__(self, registry: Registry, policy: Policy, metrics: Metrics) -> None:
+        self._registry, self._policy, self._metrics = registry, policy, metrics
 
     async def forward(self, request: web.Request, body: bytes, model: str | None) -> web.StreamResponse:
         """Answer `request` by a worker that serves `model` (None: any). Cancelling aborts the worker's request."""
@@ -45,7 +44,7 @@ class Relay:
             tried.add(worker)
             with self._registry.occupied(worker):
                 try:
-                    answer = await ask(self._client, worker, request, body)
+                    answer = await ask(worker, request, body)
                 except WorkerLostError as error:
                     self._report(error, "lost" if error.sent else "connect")
                     lost += error.sent

@@ -18,7 +18,7 @@ def main() -> None:
     """Run SGLang with the words that follow SOCKET, as `python -m sglang.launch_server` would."""
     path = sys.argv.pop(1)
     port = int(sys.argv[sys.argv.index("--port") + 1])
-    folder = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry != folder]  # what Python puts there for a script
     _listen_on_socket(path, port)
     # As __main__, so that the processes which SGLang spawns import what they expect.
@@ -40,11 +40,11 @@ def _listen_on_socket(path: str, port: int) -> None:
 
 def _leave_socket(path: str) -> None:
     """Leave a socket of mode 0600 at `path`: uvicorn replaces it by its own, and takes its mode, else 0666."""
-    if os.path.exists(path):  # noqa: PTH110
+    if os.path.exists(path):
         return
     with socket.socket(socket.AF_UNIX) as holder:
         holder.bind(path)
-    os.chmod(path, 0o600)  # noqa: PTH101
+    os.chmod(path, 0o600)
 
 
 if __name__ == "__main__":

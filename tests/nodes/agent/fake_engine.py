@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingUnixStreamServer
 
 READY = threading.Event()
 
@@ -38,8 +39,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--uds")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--node-rank", type=int, default=0)
     parser.add_argument("--rendezvous")
@@ -57,7 +57,7 @@ def main():
 
 
 def lead(rendezvous, given):
-    server = ThreadingHTTPServer((given.host, given.port), Handler)
+    server = ThreadingUnixStreamServer(given.uds, Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     if rendezvous:
         with socket.create_server(rendezvous) as meeting:
