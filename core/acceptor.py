@@ -14,7 +14,9 @@ from contextlib import suppress
 from .sockets import watch_peer
 
 _HANDSHAKE_S = 5.0
-_SHUTDOWN_S = 2.0
+# uvloop drops what a reader that has paused has not read yet when the connection ends without its last words, so a peer
+# has time to get to these. Whoever comes so far is no stranger, and a dead one is noticed by its socket.
+_SHUTDOWN_S = 600.0
 _MOST_HANDSHAKES = 256
 _ACCEPTED_AT_ONCE = 64
 _REST_S = 0.1  # without a free descriptor

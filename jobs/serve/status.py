@@ -166,7 +166,8 @@ def _worker_view(
     trouble = _trouble(record, seen, live is not None)
     state = _worker_state(status, record, trouble)
     in_flight = seen.get("in_flight")
-    reason = status.reason if state == "pending" else trouble or (record.reason if record else "")
+    said = trouble if state == "unreachable" else record.reason if record else ""
+    reason = status.reason if state == "pending" else said
     if state == WorkerState.GONE and not reason:
         reason = dead_node(run, record) or why(run, job, status)
     return WorkerView(

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
@@ -94,7 +94,10 @@ class Worker:
                     continue
                 self.asked.append(connection)
                 if not self.say(connection):
-                    return
+                    break
+            if self._tls:
+                with suppress(OSError):
+                    connection.unwrap()  # as the gate ends a connection
 
 
 @pytest.fixture

@@ -45,7 +45,11 @@ def main():
     parser.add_argument("--rendezvous")
     given, _ = parser.parse_known_args()
     interfaces = [os.environ.get(f"{library}_SOCKET_IFNAME") for library in ("NCCL", "GLOO")]
-    print(f"node rank {given.node_rank} of {given.nodes} at {given.rendezvous} over {interfaces}", flush=True)
+    secret = os.environ.get("SLURMINFER_RANK_SECRET")
+    print(
+        f"node rank {given.node_rank} of {given.nodes} at {given.rendezvous} over {interfaces}, secret {secret}",
+        flush=True,
+    )
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if os.environ.get("FAKE_ENGINE_FAILS") == "1":
         sys.exit("RuntimeError: no memory to speak of")
