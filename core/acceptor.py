@@ -59,8 +59,8 @@ class Acceptor:
             self._resting.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        for task in list(self._handshakes):
-            task.cancel()
+        while self._handshakes:
+            self._close_oldest()
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
@@ -74,20 +74,26 @@ class Acceptor:
                 self._rest()
                 return
             if len(self._handshakes) >= self._most_handshakes:
-                next(iter(self._handshakes)).cancel()
+                self._close_oldest()
             task = self._loop.create_task(self._admit(connection))
             self._handshakes[task] = connection
             task.add_done_callback(self._settle)
 
     def _settle(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.pop(task, None)
+
+    def _close_oldest(self) -> None:
+        task = next(iter(self._handshakes))
         connection = self._handshakes.pop(task)
-        if task.cancelled():  # before it had begun
-            connection.close()
+        task.cancel()
+        self._refuse("too many handshakes at once")
+        # A task that has not begun yet does not do it.
+        task.add_done_callback(lambda _: connection.close())
 
     def _rest(self) -> None:
         """There is no free descriptor: the oldest handshake gives its own back, and others may."""
         if self._handshakes:
-            next(iter(self._handshakes)).cancel()
+            self._close_oldest()
         self._loop.remove_reader(self._listener)
         self._resting = self._loop.call_later(_REST_S, self.start)
 
@@ -102,15 +108,14 @@ class Acceptor:
                 ssl_handshake_timeout=self._handshake_s,
                 ssl_shutdown_timeout=_SHUTDOWN_S,
             )
-        except (OSError, asyncio.CancelledError) as error:  # OSError includes all of ssl's
+        except OSError as error:  # which includes ssl's errors, and that the time is over
             with suppress(OSError):
                 connection.close()
-            self._refuse(error)
+            self._refuse(str(error) or type(error).__name__)
 
-    def _refuse(self, error: BaseException) -> None:
+    def _refuse(self, reason: str) -> None:
         self.refused += 1
         now = self._loop.time()
         if now >= self._report_at:
             self._report_at = now + _REPORT_S
-            reason = str(error)[:200] or type(error).__name__
-            _log.warning("%d connections refused so far; the last one: %s", self.refused, reason)
+            _log.warning("%d connections refused so far; the last one: %s", self.refused, reason[:200])

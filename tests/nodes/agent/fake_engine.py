@@ -34,7 +34,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
-        self.wfile.write(text.encode())
+        if text:
+            self.wfile.write(text.encode())
+
+
+class Server(ThreadingUnixStreamServer):
+    def handle_error(self, *_):
+        """Who asks may leave before the answer is written."""
 
 
 def main():
@@ -61,7 +67,7 @@ def main():
 
 
 def lead(rendezvous, given):
-    server = ThreadingUnixStreamServer(given.uds, Handler)
+    server = Server(given.uds, Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     if rendezvous:
         with socket.create_server(rendezvous) as meeting:
