@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from slurminfer.core.identity import client_context
 from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.rundir import RunDirectory
 
@@ -56,6 +58,7 @@ class ServedEngine:
     url: str
     key: str = ""
     model: str = "m"
+    verify: ssl.SSLContext | bool = True
 
     def answers(self, prompts: Sequence[str], tokens: int, at_once: int) -> list[list[str]]:
         """Greedy answers, token by token."""
@@ -75,8 +78,9 @@ class ServedEngine:
 
     async def _answers(self, prompts: Sequence[str], tokens: int, at_once: int) -> list[list[str]]:
         room = asyncio.Semaphore(at_once)
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=600, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, headers=self._headers, verify=self.verify, timeout=600, trust_env=False
+        ) as client:
 
             async def answer(prompt: str) -> list[str]:
                 body = {"model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0,
@@ -89,8 +93,12 @@ class ServedEngine:
 
             return await asyncio.gather(*map(answer, prompts))
 
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
     def _counters(self) -> list[float]:
-        text = httpx.get(f"{self.url}/metrics", trust_env=False).text
+        text = httpx.get(f"{self.url}/metrics", headers=self._headers, verify=self.verify, trust_env=False).text
         found = [re.search(rf"^slurminfer_engine_{name}_total (.*)$", text, re.MULTILINE) for name in _COUNTERS]
         return [float(match[1]) for match in found if match]
 
@@ -130,9 +138,10 @@ def over_nodes(model: Path, dtype: str, degrees: ParallelDegrees) -> Iterator[Se
         try:
             _slurminfer("serve", str(spec), "--wait")
             run = RunDirectory.existing(name)
-            url = run.read_workers()[0].url
-            assert url is not None, "a worker that is ready has one"
-            yield ServedEngine(url, run.key_path.read_text().strip(), model.name)
+            record = run.read_workers()[0]
+            assert record.url is not None, "a worker of Slurm that is ready has one"
+            identity = client_context(run.worker_identity_path(record.id, record.epoch))
+            yield ServedEngine(record.url, record.key, model.name, identity)
         finally:
             _slurminfer("stop", name)
             shutil.rmtree(RunDirectory.named(name).path)

@@ -45,6 +45,7 @@ from .streams import Client, open_streams
 
 PACES = {1: 200, 64: 180, 256: 45}  # steps/s by streams
 SECONDS, CALM = 2.0, 20
+_SOCKET = "worker.sock"
 RESULT = Path(__file__).parents[1] / "results/router.json"
 
 
@@ -73,9 +74,9 @@ def running(argv: list[str], **more: Any) -> Iterator["subprocess.Popen[str]"]:
 
 
 @contextmanager
-def upstream() -> Iterator[Target]:
-    """The load generator of streams.py, as a process of its own."""
-    with running([sys.executable, "-m", "benchmarks.router.streams"], stdout=subprocess.PIPE) as process:
+def upstream(path: Path) -> Iterator[Target]:
+    """The load generator of streams.py, as a process of its own, at a port and at the Unix socket `path`."""
+    with running([sys.executable, "-m", "benchmarks.router.streams", str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield Target(f"http://127.0.0.1:{int(process.stdout.readline())}")
 
@@ -89,8 +90,9 @@ def ours(worker: Target, folder: Path, code: Path | None = None) -> Iterator[Tar
         DeploymentSpec(name="streams", model=ModelSpec(path="s"), pool=(PoolSpec(),), router=RouterSpec(port=0))
     )
     run.write_worker(WorkerRecord(
-        id="streams-0", pool="streams", engine="none", model="streams", state=WorkerState.READY, host="localhost",
-        job="1", epoch=0, pid=1, updated_at=time.time(), url=worker.url, capacity=1024,
+        id="streams-0", pool="streams", engine="none", model="streams", state=WorkerState.READY, job="1",
+        epoch=0, pid=1, updated_at=time.time(), capacity=1024, host=socket.gethostname(), url=worker.url,
+        socket=str(folder.parent / _SOCKET),
     ))  # fmt: skip
     env = GIVEN | {"SLURMINFER_LOCAL": "1"} | ({"PYTHONPATH": str(code / "src")} if code else {})
     argv = [sys.executable, "-m", "slurminfer.router", str(folder)]
@@ -216,7 +218,7 @@ def main() -> None:
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        worker = stack.enter_context(upstream())
+        worker = stack.enter_context(upstream(folder / _SOCKET))
         targets = {"straight": worker, "slurminfer": stack.enter_context(ours(worker, folder / "run"))}
         if given.before:
             before = given.before.resolve()

@@ -1,6 +1,6 @@
 """Streams to measure a router with: an upstream that computes nothing, and clients that count.
 
-    python -m benchmarks.router.streams        the upstream as a process of its own; prints its port
+    python -m benchmarks.router.streams SOCKET   the upstream as a process of its own; prints its port
 
 The upstream is a load generator and no engine. It answers every POST with an endless stream, chunked, and writes one
 event to each stream at every step, as a batching engine does for every token. `GET /steps/N` makes it N steps a second
@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 import socket
+import sys
 import time
 from typing import cast
 
@@ -140,10 +141,12 @@ async def open_streams(url: str, key: str, count: int) -> list[Client]:
 
 async def main() -> None:
     source = StreamSource()
+    loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
-        server = await asyncio.get_running_loop().create_server(lambda: Upstream(source), sock=sock)
+        server = await loop.create_server(lambda: Upstream(source), sock=sock)
+        unix = await loop.create_unix_server(lambda: Upstream(source), sys.argv[1], backlog=1024)
         print(sock.getsockname()[1], flush=True)
-        async with server:
+        async with server, unix:
             await source.run()
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from slurminfer.jobs.batch import retry as batch_retry
 from slurminfer.jobs.batch.driver import BatchOptions, BatchSummary, run_batch
+from slurminfer.jobs.batch.endpoint import Address
 
 from ...support.loop import Loop
 
@@ -138,7 +139,7 @@ class Batch:
         self.lines(*({"id": f"p{index}", "prompt": f"p{index}"} for index in range(count)))
 
     def options(self, **changed: Any) -> BatchOptions:
-        basic = {"input": self.input, "output": self.output, "endpoint": self.endpoint.url, "key": KEY}
+        basic = {"input": self.input, "output": self.output, "endpoint": Address(self.endpoint.url), "key": KEY}
         return BatchOptions(**{**basic, **changed})
 
     def run(self, **changed: Any) -> BatchSummary:

@@ -13,7 +13,7 @@ from slurminfer.jobs.batch import endpoint
 from slurminfer.jobs.batch.appended import AppendedFile
 from slurminfer.jobs.batch.command import EndpointChoice
 from slurminfer.jobs.batch.driver import run_batch
-from slurminfer.jobs.batch.endpoint import check_key, check_url
+from slurminfer.jobs.batch.endpoint import Address, check_key, check_url
 from slurminfer.jobs.batch.results import make_error
 
 CHAT = {"custom_id": "c", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "c"}]}}
@@ -225,7 +225,7 @@ def test_an_error_log_that_cannot_be_replaced(batch):
 def test_endpoints_that_are_none(batch, url):
     batch.prompts(1)
     with pytest.raises(UsageError, match=r"endpoint = .*expected a URL such as http://HOST:PORT/v1"):
-        batch.run(endpoint=url)
+        batch.run(endpoint=Address(url))
     with pytest.raises(UsageError):
         EndpointChoice(spec=None, run=None, endpoint=url, key=None, local=False).check()
     assert not batch.output.exists()

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.driver import run_batch
+from slurminfer.jobs.batch.endpoint import Address
 from slurminfer.jobs.batch.tally import BatchState
 
 from ...support.waiting import eventually
@@ -157,7 +158,7 @@ def test_an_outage_is_waited_out(batch):
 
 def test_an_endpoint_that_moved_is_found_again(batch):
     batch.prompts(2)
-    summary = batch.run(endpoint="http://127.0.0.1:9/v1", locate=lambda: batch.endpoint.url)
+    summary = batch.run(endpoint=Address("http://127.0.0.1:9/v1"), locate=lambda: Address(batch.endpoint.url))
     assert summary.done == 2
 
 

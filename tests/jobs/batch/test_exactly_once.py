@@ -22,7 +22,8 @@ DRIVER = """
 import sys
 from pathlib import Path
 from slurminfer.jobs.batch.driver import BatchOptions, run_batch
-run_batch(BatchOptions(input=Path(sys.argv[1]), output=Path(sys.argv[2]), endpoint=sys.argv[3], key="secret",
+from slurminfer.jobs.batch.endpoint import Address
+run_batch(BatchOptions(input=Path(sys.argv[1]), output=Path(sys.argv[2]), endpoint=Address(sys.argv[3]), key="secret",
                        concurrency=8), lambda state: None)
 """
 FAULTS = st.sampled_from([500, 503, 429, "cut", "drop", "mush"])
