@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from slurminfer.core.identity import make_identity
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.sockets import hold_port
@@ -52,15 +54,12 @@ RESULT = Path(__file__).parents[1] / "results/router.json"
 class Target:
     """An HTTP server that clients ask, and the process whose CPU time that costs."""
 
-    def __init__(self, url: str, key: str = "", process: psutil.Process | None = None) -> None:
-        self.url, self.key, self._process = url, key, process
+    def __init__(self, url: str, key: str = "", *processes: psutil.Process) -> None:
+        self.url, self.key, self.processes = url, key, processes
 
     def cpu_s(self) -> float:
         """CPU time of the router's processes so far."""
-        if self._process is None:
-            return 0.0
-        times = [each.cpu_times() for each in (self._process, *self._process.children(recursive=True))]
-        return sum(each.user + each.system for each in times)
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
 
 
 @contextmanager
@@ -82,7 +81,25 @@ def upstream(path: Path) -> Iterator[Target]:
 
 
 @contextmanager
-def ours(worker: Target, folder: Path, code: Path | None = None) -> Iterator[Target]:
+def gated(worker: Target, folder: Path) -> Iterator[Target]:
+    """Run the router as on another node than the worker's: through a gate, whose CPU time counts too."""
+    run = RunDirectory(folder)
+    run.create()
+    identity = run.worker_identity_path("streams-0", 0)
+    make_identity(identity, "streams")
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        argv = [sys.executable, "-m", "slurminfer.nodes.gate", "--fd", str(listener.fileno())]
+        argv += ["--identity", str(identity), "--socket", str(folder.parent / _SOCKET)]
+        url = "https://{}:{}".format(*listener.getsockname())
+        with (
+            running(argv, env=GIVEN, stdout=subprocess.DEVNULL, pass_fds=[listener.fileno()]) as gate,
+            ours(Target(url), folder, host="elsewhere") as router,
+        ):
+            yield Target(router.url, router.key, *router.processes, psutil.Process(gate.pid))
+
+
+@contextmanager
+def ours(worker: Target, folder: Path, code: Path | None = None, host: str = socket.gethostname()) -> Iterator[Target]:
     """Run the router of this checkout, or of the one in `code`, before one worker; it is ended afterwards."""
     run = RunDirectory(folder)
     run.create()
@@ -91,7 +108,7 @@ def ours(worker: Target, folder: Path, code: Path | None = None) -> Iterator[Tar
     )
     run.write_worker(WorkerRecord(
         id="streams-0", pool="streams", engine="none", model="streams", state=WorkerState.READY, job="1",
-        epoch=0, pid=1, updated_at=time.time(), capacity=1024, host=socket.gethostname(), url=worker.url,
+        epoch=0, pid=1, updated_at=time.time(), capacity=1024, host=host, url=worker.url,
         socket=str(folder.parent / _SOCKET),
     ))  # fmt: skip
     env = GIVEN | {"SLURMINFER_LOCAL": "1"} | ({"PYTHONPATH": str(code / "src")} if code else {})
@@ -220,6 +237,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         worker = stack.enter_context(upstream(folder / _SOCKET))
         targets = {"straight": worker, "slurminfer": stack.enter_context(ours(worker, folder / "run"))}
+        targets["slurminfer, gated"] = stack.enter_context(gated(worker, folder / "gated"))
         if given.before:
             before = given.before.resolve()
             targets["slurminfer before"] = stack.enter_context(ours(worker, folder / "before", before))
