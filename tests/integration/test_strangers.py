@@ -159,8 +159,7 @@ def test_a_stranger_at_a_killed_worker_s_port_gets_nothing(run, start, tmp_path,
     agent.kill()
     eventually(lambda: has_ended(record.pid))
     identity = tmp_path / "alien.pem" if how == "tls" else None
-    stranger = eventually(lambda: take(record.url, identity), "the port is free")
-    assert stranger is not None
+    stranger = taken(record.url, identity)
     router = started_router(run, start)
     try:
         before = stranger.connections
@@ -171,6 +170,12 @@ def test_a_stranger_at_a_killed_worker_s_port_gets_nothing(run, start, tmp_path,
             assert secret.encode() not in stranger.heard
     finally:
         stranger.close()
+
+
+def taken(url: str | None, identity: Path | None) -> Stranger:
+    stranger = eventually(lambda: take(url, identity), "the port is free")
+    assert stranger is not None
+    return stranger
 
 
 def take(url: str | None, identity: Path | None) -> Stranger | None:
@@ -188,10 +193,8 @@ def test_a_stranger_at_a_killed_router_s_ports_gets_nothing(run, start, tmp_path
     os.kill(router.pid, signal.SIGKILL)
     eventually(lambda: has_ended(router.pid))
     run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))
-    strangers = [
-        eventually(lambda url=url: take(url, tmp_path / "alien.pem" if how == "tls" else None), "the port is free")
-        for url in (router.url, router.private_url)
-    ]
+    identity = tmp_path / "alien.pem" if how == "tls" else None
+    strangers = [taken(url, identity) for url in (router.url, router.private_url)]
     try:
         assert not look(run).router_answers
         (tmp_path / "in.jsonl").write_text(f'{{"prompt": "{PROMPT}"}}\n')

@@ -2,9 +2,13 @@
 
 import socket
 import threading
+import time
 from pathlib import Path
 
-from slurminfer.core.records import WorkerState
+import msgspec
+
+from slurminfer.core.records import WorkerRecord, WorkerState
+from slurminfer.router.fleet import worker
 
 
 def test_a_new_worker_is_found(one, eventually):
@@ -132,3 +136,24 @@ def client_gets_200(client):
         return b" 200 " in client.recv(1000)
     except (TimeoutError, ConnectionResetError):
         return False
+
+
+def test_a_worker_is_lost_when_its_agent_is_silent_and_it_does_not_answer(one, eventually, monkeypatch):
+    monkeypatch.setattr(worker, "SILENCE_S", 0.0)
+    eventually(lambda: one.workers()["cpu-0"]["state"] == "ready")
+    assert one.chat().status_code == 200, "a filesystem that stands still takes no worker away that answers"
+    one.stubs[0].health = 503
+    eventually(lambda: one.workers()["cpu-0"]["state"] == "unreachable")
+    assert "no heartbeat for" in one.workers()["cpu-0"]["reason"]
+
+
+def test_a_heartbeat_is_what_changes_in_the_record():
+    first = WorkerRecord(
+        id="cpu-0", pool="cpu", engine="native", model="m", state=WorkerState.READY, host="h", job="1", epoch=0, pid=1,
+        updated_at=1.0, socket="/s",
+    )  # fmt: skip
+    seen = worker.Worker(first, heard_at=time.monotonic() - 61)
+    seen.hear(first)
+    assert seen.is_lost
+    seen.hear(msgspec.structs.replace(first, updated_at=2.0))
+    assert not seen.is_lost

@@ -48,17 +48,16 @@ class Worker:
             self._server = socket.socket(socket.AF_UNIX)
             self._server.bind(str(self.socket))
             self._server.listen()
-        self.asked = []  # the connection of each POST
+        self.asked: list[socket.socket] = []  # the connection of each POST
         self.say = lambda connection: False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def record(self):
-        there = {"socket": str(self.socket)}
-        if self._tls:
-            there = {"url": "https://{}:{}".format(*self._server.getsockname())}
+        url = "https://{}:{}".format(*self._server.getsockname()) if self._tls else None
+        path = None if self._tls else str(self.socket)
         return WorkerRecord(
             id="raw", pool="raw", engine="native", model="stub-model", state=WorkerState.READY, job="1", epoch=0, pid=1,
-            host=socket.gethostname(), updated_at=time.time(), key="key", capacity=4, **there,
+            host=socket.gethostname(), updated_at=time.time(), key="key", capacity=4, url=url, socket=path,
         )  # fmt: skip
 
     def says(self, *pieces, stays=True):

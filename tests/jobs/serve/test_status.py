@@ -1,7 +1,12 @@
 """What is said of workers that have ended."""
 
+import time
+from types import SimpleNamespace
+
+import msgspec
 import pytest
 
+from slurminfer.core.job import JobPhase, JobStatus
 from slurminfer.core.records import DeploymentRecord, JobRecord, NodeRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
@@ -54,3 +59,41 @@ def test_where_the_head_could_say_nothing_the_other_nodes_word_counts(run):
 def test_a_node_that_runs_is_no_reason(run):
     write_node(run, 1, "")
     assert look(run).workers[0].reason == "ENDED"
+
+
+class Squeue:
+    """Says PENDING, and lets something happen right after."""
+
+    def __init__(self, then):
+        self._then = then
+
+    def observe(self, ids):
+        found = {id: JobStatus(id=id, phase=JobPhase.PENDING, state="PENDING", reason="Priority") for id in ids}
+        self._then()
+        return found
+
+
+def record(run: RunDirectory, **changes) -> WorkerRecord:
+    found = run.read_worker("cpu-0")
+    assert found is not None
+    return msgspec.structs.replace(found, **changes)
+
+
+@pytest.mark.parametrize(("written_s", "state"), [(60, "ready"), (-60, "pending")])
+def test_a_heartbeat_newer_than_the_look_at_squeue_says_that_the_job_runs(run, monkeypatch, written_s, state):
+    def write():
+        run.write_worker(record(run, updated_at=time.time() + written_s))
+
+    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: Squeue(write))
+    assert look(run).workers[0].state == state
+
+
+@pytest.mark.parametrize(("silent_s", "state"), [(5, "ready"), (300, "unreachable")])
+def test_without_a_router_a_worker_is_believed_by_its_heartbeat(run, monkeypatch, silent_s, state):
+    run.write_worker(record(run, updated_at=time.time() - silent_s))
+    running = JobStatus(id=ENDED, phase=JobPhase.RUNNING, state="RUNNING")
+    launcher = SimpleNamespace(observe=lambda ids: dict.fromkeys(ids, running))
+    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: launcher)
+    worker = look(run).workers[0]
+    assert worker.state == state
+    assert worker.reason.startswith("no heartbeat for") == (state == "unreachable")

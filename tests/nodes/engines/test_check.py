@@ -152,3 +152,18 @@ def test_what_is_suggested_instead_of_a_layout_works_with_the_engine(engine, tp,
         for suggestion in error.expected.partition("nearest: ")[2].split(", or "):
             changes: dict[str, Any] = {key: int(value) for key, value in re.findall(r"(\w+) = (\d+)", suggestion)}
             check_layout("pool[0]", replace(asked, **changes), rule)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("native", '["--host", "0.0.0.0"]'), ("native", '["--port=8000"]'), ("vllm", '["--api-key", "x"]'),
+        ("vllm", '["--uds", "/tmp/s"]'), ("sglang", '["--port", "30000"]'), ("sglang", '["--enable-http2"]'),
+        ("sglang", '["--tokenizer-worker-n", "2"]'), ("sglang", '["--grpc-port=1"]'),
+    ],
+)  # fmt: skip
+def test_no_engine_is_told_to_listen_elsewhere_or_to_take_another_key(engine, words):
+    with pytest.raises(
+        SpecError, match=r"pool\[0\].extra_args = '--.*is not to be set: the agent starts the engine on"
+    ):
+        checked(engine, f"extra_args = {words}")
