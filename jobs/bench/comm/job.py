@@ -19,7 +19,7 @@ import msgspec
 from ....core.errors import CommunicationError, UsageError
 from ....core.files import claim, make_directory, read_private, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
-from ....core.paths import jobs_root
+from ....core.paths import jobs_root, make_home
 from ....core.site.communication import CommProfile
 from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank
@@ -67,6 +67,7 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     Raises CommunicationError that names the rank, SlurmError, RunDirectoryError.
     """
     folder = jobs_root() / f"bench-comm-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    make_home()
     make_directory(folder)
     write_atomic(folder / TASK, msgspec.json.encode(task).decode())
     if isinstance(where, Job):
