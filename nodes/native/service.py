@@ -83,6 +83,7 @@ async def _serve(options: EngineOptions, server: ServerOptions, listener: socket
     engine.start(begin(engine.fail))
     tokenizer = Tokenizer(options.model)
     template = ChatTemplate(options.model, tokenizer.special_tokens)
+    await template.start()
     name = server.served_model_name or options.model.resolve().name
     front = Server(name, engine, tokenizer, template)
     runner = web.AppRunner(front.app(), handler_cancellation=True, access_log=None, shutdown_timeout=_CLOSE_S)
@@ -97,6 +98,7 @@ async def _serve(options: EngineOptions, server: ServerOptions, listener: socket
     await _drain(front)
     await engine.stop(_STOP_S)
     await runner.cleanup()
+    await front.close()
     _raise_failure(engine)
 
 
