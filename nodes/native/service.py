@@ -74,6 +74,7 @@ async def _serve(
     engine.start(begin(engine.fail))
     tokenizer = Tokenizer(options.model)
     template = ChatTemplate(options.model, tokenizer.special_tokens)
+    await template.start()
     name = server.served_model_name or options.model.resolve().name
     guard = ConnectionGuard(limits_of_process())
     front = Server(name, engine, tokenizer, template, guard)
@@ -89,6 +90,7 @@ async def _serve(
     await _drain(front)
     await engine.stop(_STOP_S)
     await runner.cleanup()
+    await front.close()
     _raise_failure(engine)
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -31,20 +32,33 @@ class Choice:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
         self.told_at: float | None = None  # time of the last token
-        self._detokenizer = Detokenizer(tokenizer, request.tokens)
+        self._tokenizer, self._prompt = tokenizer, request.tokens
         self._stops = StopStrings(stops)
+        self._hidden_stop = any(name in stop for stop in stops for name in tokenizer.special_names)
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
         if finish is FinishReason.STOP:  # by an end token
             return Delta(self.index, self._rest(""), None, None, finish)
-        text, stopped = self._stops.push(self._detokenizer.push(token))
+        text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP
         elif finish:
             text = self._rest(text)
         return Delta(self.index, text, token, logprobs, finish)
+
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self._tokenizer, self._prompt)  # when it is needed: thousands of sequences may be waiting
+
+    def _push_text(self, token: int) -> tuple[str, bool]:
+        """What a token adds to the text that may be told, and whether a stop string came."""
+        text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped or not self._hidden_stop or self._tokenizer.is_visible(token):
+            return text, stopped
+        more, stopped = self._stops.push(self._tokenizer.token_bytes(token).decode(), hidden=True)
+        return text + more, stopped
 
     def _rest(self, text: str) -> str:
         """`text` and all that is still held back."""
