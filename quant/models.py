@@ -10,7 +10,6 @@ their blocks where the native engine has a use for them; that is another directo
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from ..core.errors import CorruptModelError, ModelError, ModelNotFoundError
 from . import cache, hub, packages
+from .checkpoint.files import read_json_object
 from .packages import PackagedModel
 from .progress import Progress, silent
 
@@ -105,11 +105,10 @@ def _is_directory(path: Path) -> bool:
 
 
 def _quantization(config: Path) -> str | None:
-    try:
-        described = json.loads(config.read_text()).get("quantization_config") or {}
-        return described.get("quant_method") if described else None
-    except (OSError, ValueError, AttributeError) as error:
-        raise CorruptModelError(f"cannot read {config}: {error}") from error
+    described = read_json_object(config).get("quantization_config") or {}
+    if not isinstance(described, dict):
+        raise CorruptModelError(f"{config}: quantization_config = {described!r}: expected an object")
+    return described.get("quant_method")
 
 
 def _make_packaged(model: PackagedModel, progress: Progress, keep_quantized: bool, directory: Path) -> None:

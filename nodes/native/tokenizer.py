@@ -17,10 +17,10 @@ def read_model_json(directory: Path, name: str) -> dict[str, Any]:
     """A JSON object among the model's files; empty if there is no such file. Raises CorruptModelError."""
     path = directory / name
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptModelError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise CorruptModelError(f"cannot read {path}: expected a JSON object")

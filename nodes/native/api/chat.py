@@ -65,7 +65,7 @@ def _up_to_end(text: str) -> str:
 def _find_source(directory: Path) -> str | None:
     path = directory / "chat_template.jinja"
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:

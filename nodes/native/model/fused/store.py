@@ -20,6 +20,7 @@ import torch
 
 from .....core.paths import home
 from .....quant.checkpoint.config import ModelConfig
+from .....quant.checkpoint.files import weight_files
 from .pack import Packed
 from .parts import LayerParts, Parts
 
@@ -32,7 +33,7 @@ def place_of(model: Path, dtype: torch.dtype, part: str = "") -> Path:
     """Where packed weights of a model directory, or of a `part`, lie or would lie: a name that changes with them."""
     digest = hashlib.sha256(f"{_VERSION} {dtype} {part}".encode())
     digest.update((model / "config.json").read_bytes())
-    for path in sorted(model.glob("*.safetensors")):
+    for path in weight_files(model):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     return home() / "packed" / f"{model.resolve().name}-{digest.hexdigest()[:16]}.pt"
