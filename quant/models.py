@@ -32,6 +32,7 @@ KNOWN = {
     )
 }
 
+_CONVERTER = 2  # of GGUF files: another one makes what was converted before useless
 GGUF = "gguf"  # quantization of a model whose linear layers keep a GGUF file's blocks
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = f"a model directory, a .gguf file, a hub id such as org/name, or {', '.join(KNOWN)}"
@@ -126,7 +127,7 @@ def _converted(source: Path, progress: Progress, keep_quantized: bool) -> Path:
         status = source.stat()
     except OSError as error:
         raise ModelNotFoundError(f"cannot read {source}: {error.strerror}") from error
-    key = hashlib.sha256(f"{source}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:8]
+    key = hashlib.sha256(f"{_CONVERTER} {source}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:8]
     make = partial(_convert, source, progress, keep_quantized)
     return cache.make_once(_cache_name(f"{source.stem}-{key}", keep_quantized), make, progress)
 

@@ -208,7 +208,13 @@ def test_damaged_json_is_a_corrupt_model(tmp_path, text):
         read_config(tmp_path)
 
 
-NEUTRAL: dict[str, Any] = {"logit_scale": 1.0, "num_experts": 0, "use_qk_norm": False, "clip_qkv": None, "model_type": "llama"}
+NEUTRAL: dict[str, Any] = {
+    "logit_scale": 1.0,
+    "num_experts": 0,
+    "use_qk_norm": False,
+    "clip_qkv": None,
+    "model_type": "llama",
+}
 NEUTRAL |= {"rope_scaling": {"rope_type": "default", "beta_fast": 3, "finetuned": True}, "pretraining_tp": 4}
 NEUTRAL |= {"hidden_act": "swish", "use_cache": False, "attention_dropout": 0.5, "torch_dtype": "float16"}
 
