@@ -15,7 +15,7 @@ from .job import is_variable
 from .layout import Layout
 from .toml import Section, dump_toml, parse_toml, read_toml
 
-# Bounds far above what there is: a number beyond them is a mistake that would cost minutes and gigabytes until it fails.
+# Bounds far above what there is: a larger number is a mistake, and would cost minutes and gigabytes until it fails.
 Nodes = Annotated[int, Meta(ge=1, le=10_000)]
 Cpus = Annotated[int, Meta(ge=1, le=65_536)]
 Gpus = Annotated[int, Meta(ge=0, le=64)]

@@ -26,7 +26,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 def read_toml(path: Path) -> str:
     """The file's text. Raises SpecError."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), None, f"cannot read the spec: {error}") from error
 

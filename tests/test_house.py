@@ -67,7 +67,9 @@ def test_every_part_is_linked_into_the_import_namespace():
 
 def test_the_command_line_starts_without_heavy_imports():
     code = "import sys, slurminfer.cli; print('\\n'.join(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    ).stdout.split()
     assert not HEAVY & set(loaded)
 
 

@@ -159,7 +159,14 @@ class Sandbox:
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` as `user` to its end, whatever its exit code. Raises subprocess.TimeoutExpired."""
         command = self.argv_as(user, argv, env)
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
 
     def ensure_user(self, name: str) -> pwd.struct_passwd:
         """The system user `name`, made if there is none, with an account in Slurm's accounting."""
@@ -194,7 +201,7 @@ class Sandbox:
 
     def _answers(self, layout: SandboxLayout) -> bool:
         if HEAD not in processes.machines(self.directory):
-            said = (layout.log / f"machine-{HEAD}.log").read_text()[-2000:].strip()
+            said = (layout.log / f"machine-{HEAD}.log").read_text(encoding="utf-8", errors="replace")[-2000:].strip()
             raise SlurmError(f"the head node did not start: {said or 'see ' + str(layout.log)}")
         return self._succeeds("scontrol", "ping")
 

@@ -174,7 +174,24 @@ def test_sglang_reads_its_key_from_a_file_that_only_the_user_can_read(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-AWKWARD = ("123456", "1e5", "0x1f", "true", "null", "2026-11-28", "~", "*a", "a: b", "#a", "'", '"', "\\x", "{a}", "@a", "_")
+AWKWARD = (
+    "123456",
+    "1e5",
+    "0x1f",
+    "true",
+    "null",
+    "2026-11-28",
+    "~",
+    "*a",
+    "a: b",
+    "#a",
+    "'",
+    '"',
+    "\\x",
+    "{a}",
+    "@a",
+    "_",
+)
 
 
 @pytest.mark.parametrize("key", [new_key(), "-Zk_2", *AWKWARD])

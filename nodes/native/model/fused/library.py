@@ -131,7 +131,9 @@ def _compiler() -> str | None:
 
 def _run(*command: str) -> str:
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
+        return subprocess.run(
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S
+        ).stdout
     except subprocess.CalledProcessError as error:
         raise CompileError(f"{command[0]} fails: {error.stderr.strip()[-400:]}") from error
     except subprocess.TimeoutExpired as error:
