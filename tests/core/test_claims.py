@@ -5,6 +5,7 @@ import pytest
 from slurminfer.core import claims
 from slurminfer.core.claims import Claims
 from slurminfer.core.errors import RunStoppedError
+from slurminfer.core.record_files import write_record
 from slurminfer.core.records import DeploymentRecord, JobRecord
 
 
@@ -36,7 +37,7 @@ def test_of_two_that_judged_the_same_claim_dead_one_wins(held):
 
 def test_the_second_loses_while_the_first_is_still_replacing(held, monkeypatch):
     results = []
-    write = claims.write_record
+    write = write_record
 
     def slowly(path, record):
         results.append(held.take_over(DEAD, OTHER, living(ONE, OTHER)))
@@ -82,7 +83,7 @@ def test_stop_wins_over_a_serve_that_submits(held):
 
 def test_stop_wins_between_the_look_and_the_write(held, monkeypatch):
     held.take_over(DEAD, ONE, living(ONE))
-    write = claims.write_record
+    write = write_record
 
     def stopped_just_before(path, record):
         held.announce_stop(ONE)

@@ -13,6 +13,7 @@ from slurminfer.core.errors import RunDirectoryError, RunNotFoundError
 from slurminfer.core.records import DeploymentRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory, known_names
 from slurminfer.core.spec import parse_spec
+from slurminfer.core.trust import open_trusted
 
 
 def worker(**changes) -> WorkerRecord:
@@ -147,7 +148,6 @@ def test_a_stale_handle_is_read_again(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("fresh")
     failures = iter([OSError(errno.ESTALE, "Stale file handle")] * 2)
-    open_trusted = files.open_trusted
 
     def sometimes_stale(path):
         for failure in failures:

@@ -16,6 +16,7 @@ from slurminfer.core.spec import parse_spec
 from slurminfer.jobs.launch.local import LocalLauncher
 from slurminfer.jobs.serve import deployment, salvage
 from slurminfer.jobs.serve.deployment import start, stop, submit
+from slurminfer.jobs.serve.requests import dry_run
 from slurminfer.jobs.serve.status import look
 
 from ...support.launchers import FakeLauncher
@@ -173,12 +174,19 @@ def test_what_cannot_run_is_refused_before_a_model_is_found(run, monkeypatch):
         start(wide, LocalLauncher())
 
 
-def test_a_dry_run_of_many_workers_begins_at_once(run):
-    from slurminfer.jobs.serve.requests import dry_run
+class Renderer(LocalLauncher):
+    """Notes what it has rendered."""
 
+    def __init__(self) -> None:
+        self.rendered: list[str] = []
+
+    def render(self, request):
+        self.rendered.append(request.role)
+        return "x\n"
+
+
+def test_a_dry_run_of_many_workers_begins_at_once(run):
     many = parse_spec("name = 'many'\n[model]\npath = 'x'\n[[pool]]\nworkers = 10000")
-    rendered: list[str] = []
-    launcher = LocalLauncher()
-    launcher.render = lambda request: rendered.append(request.role) or "x\n"  # type: ignore[method-assign]
-    assert next(iter(dry_run(many, launcher))) == "# ---- router ----\nx\n"
-    assert rendered == ["router"]
+    launcher = Renderer()
+    assert next(dry_run(many, launcher)) == "# ---- router ----\nx\n"
+    assert launcher.rendered == ["router"]
