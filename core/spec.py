@@ -105,7 +105,8 @@ class JobSection(Section, frozen=True, kw_only=True):
     # Memory on each node (sbatch --mem): a number with K, M, G or T, such as "64G"; without a letter in MiB; "0" for
     # all memory of the node. By default what the cluster gives.
     mem: str | None = None
-    # Shell lines that run on the node before the program starts, such as "module load cuda".
+    # Shell lines that run on the node before the program starts, such as "module load cuda". They are part of the batch
+    # script, which administrators of the cluster see; secrets belong into `env`.
     setup: tuple[str, ...] = ()
     # Further sbatch options by their long names, such as {qos = "long", exclusive = true}. true gives an option without
     # a value, false leaves one out. Options that have a key of their own, such as time, are refused here.
@@ -172,7 +173,8 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     python: str | None = None
     # Further command line options of the engine, word by word, such as ["--mem-fraction-static", "0.8"].
     extra_args: tuple[str, ...] = ()
-    # Environment variables of the workers, such as {NCCL_DEBUG = "INFO"}, besides those that serve was started with.
+    # Environment variables of the workers, such as {NCCL_DEBUG = "INFO"}, besides those that serve was started with. They
+    # reach the job through a file that only you can read, not through the batch script.
     env: dict[str, str] = field(default_factory=dict)
     # Another model for this pool, in a section [pool.model] with the keys of [model]. By default that of [model].
     model: ModelSpec | None = None

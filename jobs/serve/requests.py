@@ -88,4 +88,5 @@ def dry_run(spec: DeploymentSpec, launcher: Launcher) -> Iterator[str]:
     run = RunDirectory.named(spec.name)
     asked = requests(spec, run, run.read_serials())
     for index, request in enumerate(asked):
-        yield f"{chr(10) if index else ''}# ---- {request.role} ----\n{launcher.render(request)}"
+        blank = "\n" if index else ""
+        yield f"{blank}# ---- {request.role} ----\n{launcher.render(request)}"
