@@ -173,8 +173,8 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     python: str | None = None
     # Further command line options of the engine, word by word, such as ["--mem-fraction-static", "0.8"].
     extra_args: tuple[str, ...] = ()
-    # Environment variables of the workers, such as {NCCL_DEBUG = "INFO"}, besides those that serve was started with. They
-    # reach the job through a file that only you can read, not through the batch script.
+    # Environment variables of the workers, such as {NCCL_DEBUG = "INFO"}, besides those that serve was started with.
+    # They reach the job through a file that only you can read, not through the batch script.
     env: dict[str, str] = field(default_factory=dict)
     # Another model for this pool, in a section [pool.model] with the keys of [model]. By default that of [model].
     model: ModelSpec | None = None

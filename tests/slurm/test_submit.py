@@ -179,5 +179,5 @@ def test_a_refusal_has_slurms_own_words(tmp_path, fields, words):
 @pytest.mark.slurm
 def test_a_log_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunDirectoryError, match=r"cannot write .*/file/logs: Not a directory"):
+    with pytest.raises(RunDirectoryError, match=r"cannot make .*/file/logs: Not a directory"):
         SlurmLauncher().submit(request(log_folder=tmp_path / "file/logs"))
