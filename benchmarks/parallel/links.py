@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import msgspec
 import torch
@@ -22,9 +23,9 @@ from slurminfer.core.sockets import hold_port
 from slurminfer.jobs.bench.comm.fit import fit
 from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
 from slurminfer.nodes.native.model.parallel.inheritance import make_memory, rank_secret
+from slurminfer.nodes.native.model.parallel.key_table import Ask
 from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
-from slurminfer.nodes.native.model.parallel.store import RankStore
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE, ParallelOptions
 
 from .. import GIVEN
@@ -57,7 +58,7 @@ def _measured(what: str) -> list[tuple[int, float]]:
         rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
         argv = [sys.executable, "-m", "benchmarks.parallel.links", rendezvous, what]
         env = GIVEN | {"GLOO_SOCKET_IFNAME": "lo", RANK_SECRET_VARIABLE: secrets.token_hex(32)}
-        options = {"env": env, "pass_fds": (make_memory(env),), "stdout": subprocess.PIPE, "text": True}
+        options: dict[str, Any] = {"env": env, "pass_fds": (make_memory(env),), "stdout": subprocess.PIPE, "text": True}
         first, second = (subprocess.Popen([*argv, f"{n}"], **options) for n in (0, 1))
         said = first.communicate()[0]
         if second.wait() or first.returncode:
@@ -73,7 +74,7 @@ def main(rendezvous: str, what: str, rank: int) -> None:
     torch.set_num_threads(1)
     kind = {"tensor_parallel": 2} if what == "sums" else {"pipeline_parallel": 2}
     place = ParallelOptions(**kind, local_rank=rank, rendezvous=rendezvous)
-    ranks = Ranks(place, torch.device("cpu"), 1, _store(rendezvous, rank))
+    ranks = Ranks(place, torch.device("cpu"), 1, _table(rendezvous, rank))
     timed = _sum if what == "sums" else _message
     found = [(size, timed(ranks, torch.zeros(1, size // 4))) for size in _SIZES]
     ranks.all_reduce_min(0)
@@ -82,10 +83,10 @@ def main(rendezvous: str, what: str, rank: int) -> None:
     os._exit(0)  # gloo's threads may not end well
 
 
-def _store(rendezvous: str, rank: int) -> RankStore:
+def _table(rendezvous: str, rank: int) -> Ask:
     if rank:
-        return Lifeline(rendezvous, rank, rank_secret(), queue.SimpleQueue()).store
-    return FailureDetector(rendezvous, 1, rank_secret(), queue.SimpleQueue(), lambda error: None).store
+        return Lifeline(rendezvous, rank, rank_secret(), queue.SimpleQueue()).ask
+    return FailureDetector(rendezvous, 1, rank_secret(), queue.SimpleQueue(), lambda error: None).ask
 
 
 def _sum(ranks: Ranks, x: torch.Tensor) -> float:

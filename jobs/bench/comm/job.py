@@ -16,17 +16,18 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from ....core.errors import CommunicationError, UsageError
-from ....core.files import claim, make_directory, read_text, write_atomic
+from ....core.errors import CommunicationError, RunDirectoryError, UsageError
+from ....core.files import claim, read_text, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
 from ....core.paths import jobs_root
 from ....core.site.communication import CommProfile
 from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank
+from ....core.trust import PRIVATE_FILE, make_private_folder
 from ....quant.progress import Progress
 from ...launch.follow import no_result, until_ended
 from ...launch.request import request_of
-from .group import CommTask
+from .group import SECRET, CommTask
 from .ranks import run_here, run_step
 from .where import Job, JobStep, Where
 from .worker import RESULT, TASK
@@ -67,8 +68,7 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     Raises CommunicationError that names the rank, SlurmError, RunDirectoryError.
     """
     folder = jobs_root() / f"bench-comm-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    make_directory(folder)
-    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    prepare(folder, task)
     if isinstance(where, Job):
         from ...launch.launchers import launcher_named
 
@@ -82,6 +82,19 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     profile = _result(folder)
     shutil.rmtree(folder, ignore_errors=True)  # NFS keeps what somebody has open
     return profile
+
+
+def prepare(folder: Path, task: CommTask) -> None:
+    """Write what the ranks need to know: the task, and a secret by which they know each other.
+
+    Raises RunDirectoryError.
+    """
+    try:
+        make_private_folder(folder)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot make {folder}: {error.strerror}") from error
+    write_atomic(folder / TASK, msgspec.json.encode(task).decode(), mode=PRIVATE_FILE)
+    write_atomic(folder / SECRET, secrets.token_hex(32), mode=PRIVATE_FILE)
 
 
 def request(where: Job, folder: Path) -> JobRequest:

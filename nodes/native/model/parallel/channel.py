@@ -8,6 +8,7 @@ import hmac
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 
 _MAC_BYTES = 32
 _LENGTH, _NUMBER = struct.Struct("!I"), struct.Struct("!Q")
@@ -39,30 +40,33 @@ class Channel:
     def recv(self) -> list[bytes]:
         """Wait for one or more messages; none: the other end has closed. Raises OSError, ChannelError."""
         while data := self.connection.recv(_READ_BYTES):
-            if found := self.feed(data):
+            if found := list(self.feed(data)):
                 return found
         return []
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are complete with these further bytes. Raises ChannelError."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The messages that are complete with these further bytes. Raises ChannelError behind the last good one."""
         self._unread += data
-        found, at = [], 0
-        while len(self._unread) - at >= _HEAD_BYTES:
-            (length,) = _LENGTH.unpack_from(self._unread, at)
-            if length > self._limit:
-                raise ChannelError(f"a message of {length} bytes, expected at most {self._limit}")
-            start = at + _HEAD_BYTES
-            if len(self._unread) < start + length:
-                break
-            message = bytes(self._unread[start : start + length])
-            mac = _mac(self._receiving, self._received, message)
-            if not hmac.compare_digest(mac, self._unread[at + _LENGTH.size : start]):
-                raise ChannelError("a message whose HMAC is wrong")
-            self._received += 1
-            found.append(message)
-            at = start + length
-        del self._unread[:at]
-        return found
+        while (message := self._next()) is not None:
+            yield message
+
+    def _next(self) -> bytes | None:
+        """Raises ChannelError."""
+        if len(self._unread) < _HEAD_BYTES:
+            return None
+        (length,) = _LENGTH.unpack_from(self._unread)
+        if length > self._limit:
+            raise ChannelError(f"a message of {length} bytes, expected at most {self._limit}")
+        end = _HEAD_BYTES + length
+        if len(self._unread) < end:
+            return None
+        message = bytes(self._unread[_HEAD_BYTES:end])
+        mac = _mac(self._receiving, self._received, message)
+        if not hmac.compare_digest(mac, self._unread[_LENGTH.size : _HEAD_BYTES]):
+            raise ChannelError("a message whose HMAC is wrong")
+        self._received += 1
+        del self._unread[:end]
+        return message
 
 
 def _mac(key: bytes, number: int, message: bytes) -> bytes:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 import msgspec
 
@@ -20,7 +19,7 @@ from .....core.errors import EngineError
 from .channel import Channel, ChannelError
 from .failures import Failures
 from .handshake import Admission, HandshakeError
-from .key_table import KeyTable
+from .key_table import Ask, KeyTable
 from .messages import (
     Alive,
     Answer,
@@ -36,7 +35,6 @@ from .messages import (
     decode_to_rank_0,
     encode,
 )  # fmt: skip
-from .store import RankStore
 from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 
 _MOST_STRANGERS = 64  # who have not yet; then the first of them goes
@@ -76,7 +74,7 @@ class FailureDetector:
         """
         self._others, self._secret, self._child_exits, self._on_failure = others, secret, child_exits, on_failure
         self._timeouts, self._table = timeouts, KeyTable()
-        self.store = RankStore(self._table.ask, timedelta(seconds=timeouts.meeting_s))
+        self.ask: Ask = self._table.ask
         self._listener = _listen(address)
         self._listener.setblocking(False)
         self.address = "{}:{}".format(*self._listener.getsockname()[:2])

@@ -10,6 +10,7 @@ from .messages import Add, Answer, Append, Check, CompareSet, Count, Delete, Get
 _MAX_KEYS, _MAX_BYTES = 1 << 16, 64 << 20
 
 Reply = Callable[[Answer], None]
+Ask = Callable[[Request, Reply], None]  # sends a request to the table and calls back with the answer
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class KeyTable:
             case Get(id, keys, _, with_values):
                 return Answer(id, [self._values[key] for key in keys] if with_values else [])
             case Check(id, keys):
-                return Answer(id, number=self._has(keys))
+                return Answer(id, number=int(self._has(keys)))
             case Add(id, key, number):
                 return self._add(id, key, number)
             case Append(id, key, value):
@@ -72,7 +73,7 @@ class KeyTable:
             case Delete(id, key):
                 found = self._values.pop(key, None)
                 self._bytes -= 0 if found is None else len(key) + len(found)
-                return Answer(id, number=found is not None)
+                return Answer(id, number=int(found is not None))
             case Count(id):
                 return Answer(id, number=len(self._values))
 

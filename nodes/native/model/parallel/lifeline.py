@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 
 import msgspec
 
@@ -42,7 +41,6 @@ from .messages import (
     decode_to_rank,
     encode,
 )  # fmt: skip
-from .store import RankStore
 from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 
 _RETRY_S = 0.1
@@ -81,10 +79,13 @@ class Lifeline:
         self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._replies: dict[int, Reply] = {}
         self._lock, self._gone = threading.Lock(), ""
-        self.store = RankStore(self._ask, timedelta(seconds=timeouts.meeting_s))
-        early = self._be_welcomed(address)
-        self._send(Hello(self._host))
         connection = self._channel.connection
+        try:
+            early = self._be_welcomed(address)
+        except EngineError:
+            connection.close()
+            raise
+        self._send(Hello(self._host))
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * timeouts.unacknowledged_s))
@@ -103,6 +104,20 @@ class Lifeline:
         """Tell rank 0 why this rank fails; at most 2,000 characters are sent."""
         self._send(Gone(self._rank, self._host, " ".join(reason.split())[:MAX_REASON]))
 
+    def close(self) -> None:
+        """Close the connection, once rank 0 has ended."""
+        self._channel.connection.close()
+
+    def ask(self, request: Request, reply: Reply) -> None:
+        """Send a request to rank 0's store; `reply` is called with the answer, in another thread or at once."""
+        with self._lock:
+            if not self._gone:
+                self._replies[request.id] = reply
+        if self._gone:
+            reply(Answer(request.id, error=self._gone))
+        else:
+            self._send(request)
+
     def _be_welcomed(self, address: str) -> list[bytes]:
         """Messages that have come behind the welcome. Raises EngineError where there is none."""
         try:
@@ -115,15 +130,6 @@ class Lifeline:
         if not isinstance(said, Welcome):
             raise _refusal(self._rank, address, f"it says {type(said).__name__}")
         return others
-
-    def _ask(self, request: Request, reply: Reply) -> None:
-        with self._lock:
-            if not self._gone:
-                self._replies[request.id] = reply
-        if self._gone:
-            reply(Answer(request.id, error=self._gone))
-        else:
-            self._send(request)
 
     def _send(self, message: ToRank0) -> None:
         with suppress(OSError):  # nobody hears it: standard error has it
@@ -159,9 +165,8 @@ class Lifeline:
         """Whether there is more to come."""
         if isinstance(message, Step):
             self._messages.put(message.content)
-        elif isinstance(message, Answer):
-            if reply := self._replies.pop(message.id, None):
-                reply(message)
+        elif isinstance(message, Answer) and (reply := self._replies.pop(message.id, None)):
+            reply(message)
         return not isinstance(message, Goodbye)
 
     def _end(self, why: str | None) -> None:

@@ -19,13 +19,13 @@ from ..step import Chunk
 from .chunk_codec import decode, encode
 from .failure_detector import FailureDetector
 from .inheritance import rank_secret
+from .key_table import Ask
 from .lifeline import Lifeline
 from .messages import ChildExits
 from .model_part import ModelPart
 from .ranks import PendingLogits, Ranks
 from .sequence import SequenceGroup
 from .shard import Shard, make_shard
-from .store import RankStore
 
 _MEETING_S = 60.0
 _NEWS_S = 3.0  # within which whoever has lost a rank hears which one it was
@@ -144,7 +144,7 @@ def load_leader(
 
     detector = FailureDetector(str(place.rendezvous), place.ranks - 1, rank_secret(), child_exits, lose)
     try:
-        ranks = _meet(options, place, detector.store)
+        ranks = _meet(options, place, detector.ask)
         met.append(ranks)
         team = _load(options, config, ranks)
         detector.wait_for_ranks(_MEETING_S)
@@ -158,7 +158,7 @@ def run_follower(options: EngineOptions, place: ParallelOptions, child_exits: Ch
     config = _checked_config(options, place)
     lifeline = Lifeline(str(place.rendezvous), place.rank, rank_secret(), child_exits)
     try:
-        ranks = _meet(options, place, lifeline.store)
+        ranks = _meet(options, place, lifeline.ask)
         team = _load(options, config, ranks)
         lifeline.report_loaded()
         with torch.inference_mode():
@@ -180,8 +180,8 @@ def _checked_config(options: EngineOptions, place: ParallelOptions) -> ModelConf
     return config
 
 
-def _meet(options: EngineOptions, place: ParallelOptions, store: RankStore) -> Ranks:
-    return Ranks(place, device_of(options.device), options.threads or allowed_cpus().cores, store)
+def _meet(options: EngineOptions, place: ParallelOptions, ask: Ask) -> Ranks:
+    return Ranks(place, device_of(options.device), options.threads or allowed_cpus().cores, ask)
 
 
 def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:

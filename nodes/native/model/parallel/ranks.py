@@ -15,15 +15,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from .....core.errors import EngineError
 from ...options import ParallelOptions
+from .key_table import Ask
 from .shared_memory import SharedMemory, share_memory
 from .store import RankStore
 from .tensor_sum import PATIENCE, TensorSum, make_tensor_sum
+
+_MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job may start one after the other
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,12 @@ class PendingLogits:
 class Ranks:
     """Communication of this rank with all other ranks of the model."""
 
-    def __init__(self, place: ParallelOptions, device: torch.device, threads: int, store: RankStore) -> None:
-        """Meet the others at `store`; this one computes with `threads`. Raises EngineError if they do not come."""
+    def __init__(self, place: ParallelOptions, device: torch.device, threads: int, ask: Ask) -> None:
+        """Meet the others at rank 0's table; this one has `threads`. Raises EngineError if they do not come."""
         self.place, self._device = place, device
         if device.type == "cuda":
             torch.cuda.set_device(place.local_rank)
-        self.store = store  # which PyTorch does not keep
+        self.store = store = RankStore(ask, _MEETING)  # PyTorch does not keep it
         try:
             dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.ranks, timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:

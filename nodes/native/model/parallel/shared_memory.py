@@ -202,13 +202,13 @@ def _meet(here: range, rank: int, store: RankStore, size: int) -> tuple[mmap.mma
     if not said:
         raise OSError("the node's first rank has none")
     token, checksum = said.split()
-    path = library.place()
-    if path is None or library.checksum(path) != checksum:
+    found = library.place()
+    if found is None or library.checksum(found) != checksum:
         raise OSError("the library of the node's first rank is not to be found here")
     memory = mmap.mmap(inherited_memory(), size)
     if memory[_TOKEN].hex() != token:
         raise OSError("this memory is not what the node's first rank shares")
-    return memory, path
+    return memory, found
 
 
 def _compiled() -> Path:

@@ -33,7 +33,7 @@ _NEWS_S = 2.0  # in which rank 0 ends this process, if it has a lifeline to hear
 def run(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, server: ServerOptions) -> None:
     """Be one rank of several until the engine ends; `words` are this process's command line.
 
-    Raises SlurminferErrors, at rank 0 those of another rank too; UsageError where ranks on several nodes have no secret.
+    Raises SlurminferErrors, at rank 0 those of another rank too; UsageError where several nodes have no secret.
     """
     make_secret(parallel)
     if parallel.rendezvous is not None:

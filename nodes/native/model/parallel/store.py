@@ -6,25 +6,23 @@ NCCL call it from threads of their own, through PyTorch's binding; what they wai
 
 import itertools
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from torch.distributed import DistStoreError, Store  # type: ignore[attr-defined]
 
-from .key_table import Reply
+from .key_table import Ask
 from .messages import Add, Answer, Append, Check, CompareSet, Count, Delete, Get, Request, Set
 
-Ask = Callable[[Request, Reply], None]
 
-
-class RankStore(Store):  # type: ignore[misc]
+class RankStore(Store):
     """The keys that all ranks share. Any thread may use it; each method raises DistStoreError where rank 0 is gone.
 
     The names of methods are those that PyTorch's binding calls. Whoever makes a store keeps it: C++ does not.
     """
 
     def __init__(self, ask: Ask, timeout: timedelta) -> None:
-        """`ask` sends a request to rank 0 and calls back with the answer; `timeout` is that of `get` and `wait`."""
+        """`ask` reaches rank 0's table, see FailureDetector and Lifeline; `timeout` is that of `get` and `wait`."""
         super().__init__()
         self.set_timeout(timeout)
         self._ask, self._ids = ask, itertools.count()
@@ -56,7 +54,7 @@ class RankStore(Store):  # type: ignore[misc]
 
     def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
         """Wait for keys; by default as long as `get` does."""
-        self._get(keys, self.timeout if timeout is None else timeout, with_values=False)
+        self._get(keys, timeout, with_values=False)
 
     def deleteKey(self, key: str) -> bool:
         """Delete a key; return whether it was there."""
@@ -76,15 +74,16 @@ class RankStore(Store):  # type: ignore[misc]
 
     def multi_get(self, keys: Sequence[str]) -> list[bytes]:
         """Wait for keys, and return their values."""
-        return self._get(keys, self.timeout, with_values=True)
+        return self._get(keys, None, with_values=True)
 
     def multi_set(self, keys: Sequence[str], values: Sequence[str | bytes]) -> None:
         """Set keys."""
         items = {key: _bytes(value) for key, value in zip(keys, values, strict=True)}
         self._call(Set(next(self._ids), items))
 
-    def _get(self, keys: Sequence[str], timeout: timedelta, with_values: bool) -> list[bytes]:
-        seconds = timeout.total_seconds()
+    def _get(self, keys: Sequence[str], timeout: timedelta | None, with_values: bool) -> list[bytes]:
+        default: timedelta = self.timeout  # type: ignore[attr-defined]
+        seconds = (default if timeout is None else timeout).total_seconds()
         return self._call(Get(next(self._ids), list(keys), seconds, with_values), seconds).values
 
     def _call(self, request: Request, timeout_s: float | None = None) -> Answer:

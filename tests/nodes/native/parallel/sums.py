@@ -18,9 +18,9 @@ import torch
 
 from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
 from slurminfer.nodes.native.model.parallel.inheritance import rank_secret
+from slurminfer.nodes.native.model.parallel.key_table import Ask
 from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
-from slurminfer.nodes.native.model.parallel.store import RankStore
 from slurminfer.nodes.native.options import ParallelOptions
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
     place, what, *rest = json.loads(argv[0]), *argv[1:]
     where = ParallelOptions(**place)
-    ranks = Ranks(where, torch.device("cpu"), 1, store_of(where))
+    ranks = Ranks(where, torch.device("cpu"), 1, table_of(where))
     if what == "lost":
         lose(ranks, where.rank)
     elif what == "forever":
@@ -63,12 +63,12 @@ def main(argv: Sequence[str]) -> None:
         os._exit(0)  # gloo's threads may not end well
 
 
-def store_of(place: ParallelOptions) -> RankStore:
+def table_of(place: ParallelOptions) -> Ask:
     """Where ranks meet; it goes with rank 0."""
     if place.rank:
-        return Lifeline(str(place.rendezvous), place.rank, rank_secret(), queue.SimpleQueue()).store
+        return Lifeline(str(place.rendezvous), place.rank, rank_secret(), queue.SimpleQueue()).ask
     others, ignore = place.ranks - 1, queue.SimpleQueue[object]()
-    return FailureDetector(str(place.rendezvous), others, rank_secret(), queue.SimpleQueue(), ignore.put).store
+    return FailureDetector(str(place.rendezvous), others, rank_secret(), queue.SimpleQueue(), ignore.put).ask
 
 
 def lose(ranks: Ranks, rank: int) -> None:
