@@ -83,10 +83,11 @@ def test_a_head_of_its_own_counts_though_config_ties_it(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("differs", [True, False])
 def test_a_tied_model_with_a_head_computes_what_transformers_computes(tmp_path, differs):
+    from transformers import AutoModelForCausalLM
+
     from slurminfer.nodes.native.model.loading import load_model
     from slurminfer.nodes.native.model.step import Chunk
     from slurminfer.nodes.native.options import EngineOptions
-    from transformers import AutoModelForCausalLM
 
     from ...support.random_models import SMALL, write_random_model
 
