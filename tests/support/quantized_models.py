@@ -64,7 +64,7 @@ def to_act_order(path: Path, alone: str = "", group_size: int = 32) -> None:
     (path / "config.json").write_text(json.dumps(config | {"quantization_config": described}))
 
 
-# GGUF types of the linear layers of a mix, such as K-quants with what no kernel has: two that are joined differ in bits,
+# GGUF types of the linear layers of a mix: two that are joined differ in bits,
 # and one of three is not quantized.
 MIX = {"q_proj": "Q4_1", "k_proj": "Q8_0", "gate_proj": "Q8_0", "up_proj": "Q4_0", "o_proj": "Q4_0"}
 
