@@ -5,11 +5,13 @@ SlurminferError
 ├── SpecError               a deployment spec: names the key, the value, what is valid
 ├── RunDirectoryError       the run directory cannot be read or written
 │   ├── RunNotFoundError
-│   └── RunActiveError      the name is taken by a living deployment
+│   ├── RunActiveError      the name is taken by a living deployment
+│   └── RunStoppedError     the deployment was stopped while its jobs were being submitted
 ├── ModelError              a model cannot be used
 │   ├── ModelNotFoundError
 │   ├── UnsupportedModelError
 │   └── CorruptModelError
+├── UntrustedFileError      a file that somebody else may have written is not loaded
 ├── CommandError            a subprocess failed, timed out or is not installed
 ├── SlurmError              Slurm refused or cannot be reached
 ├── EngineError             an engine process did not start, or died
@@ -54,6 +56,10 @@ class RunActiveError(RunDirectoryError):
     """A living deployment has that name."""
 
 
+class RunStoppedError(RunDirectoryError):
+    """The deployment was stopped while its jobs were being submitted."""
+
+
 class ModelError(SlurminferError):
     """A model cannot be used."""
 
@@ -68,6 +74,10 @@ class UnsupportedModelError(ModelError):
 
 class CorruptModelError(ModelError):
     """The model's files are damaged or incomplete."""
+
+
+class UntrustedFileError(SlurminferError):
+    """A file that somebody else may have written, and that is therefore not loaded."""
 
 
 class CommandError(SlurminferError):

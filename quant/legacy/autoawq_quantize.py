@@ -126,7 +126,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main() -> None:
     """Standard output is for the reports alone: whatever the libraries print goes to standard error."""
     args = parse(sys.argv[1:])
-    reports = os.fdopen(os.dup(1), "w")
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
     def report(line: dict[str, Any]) -> None:

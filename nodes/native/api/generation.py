@@ -1,13 +1,12 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
-from ....core.errors import EngineError
 from ..engine.request import FinishReason, Output, Request, TokenLogprobs
 from ..engine.thread import EngineThread
 from ..tokenizer import Tokenizer
@@ -33,20 +32,33 @@ class Choice:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
         self.told_at: float | None = None  # time of the last token
-        self._detokenizer = Detokenizer(tokenizer, request.tokens)
+        self._tokenizer, self._prompt = tokenizer, request.tokens
         self._stops = StopStrings(stops)
+        self._hidden_stop = any(name in stop for stop in stops for name in tokenizer.special_names)
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
         if finish is FinishReason.STOP:  # by an end token
             return Delta(self.index, self._rest(""), None, None, finish)
-        text, stopped = self._stops.push(self._detokenizer.push(token))
+        text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP
         elif finish:
             text = self._rest(text)
         return Delta(self.index, text, token, logprobs, finish)
+
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self._tokenizer, self._prompt)  # when it is needed: thousands of sequences may be waiting
+
+    def _push_text(self, token: int) -> tuple[str, bool]:
+        """What a token adds to the text that may be told, and whether a stop string came."""
+        text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped or not self._hidden_stop or self._tokenizer.is_visible(token):
+            return text, stopped
+        more, stopped = self._stops.push(self._tokenizer.token_bytes(token).decode(), hidden=True)
+        return text + more, stopped
 
     def _rest(self, text: str) -> str:
         """`text` and all that is still held back."""
@@ -60,29 +72,24 @@ class Generation:
     def __init__(self, engine: EngineThread, metrics: Metrics, choices: Sequence[Choice], started_at: float) -> None:
         self._engine, self._metrics, self.choices = engine, metrics, choices
         self._started_at = started_at
-        self._sink: asyncio.Queue[Output | EngineError] = asyncio.Queue()
         self._open = {choice.request.id: choice for choice in choices}
 
     async def __aenter__(self) -> Self:
-        for choice in self.choices:
-            self._engine.submit(choice.request, self._sink)
+        self._outputs = self._engine.submit([choice.request for choice in self.choices])
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for id in self._open:
-            self._engine.abort(id)
+        self._engine.abort(self._open)
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self
 
     async def __anext__(self) -> Delta:
-        """Raises EngineError if the engine ends before the sequences do."""
+        """Raises EngineError if the engine ends before the sequences do, or fails on one of them."""
         while self._open:
-            output = await self._sink.get()
-            if isinstance(output, EngineError):
-                raise output
+            output = await self._outputs.get()
             choice = self._open.get(output.request.id)
             if choice is not None:  # else a stop string ended it while the engine computed on
                 return self._push(choice, output)
@@ -93,7 +100,7 @@ class Generation:
         delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
         if delta.finish:
             del self._open[choice.request.id]
-            self._engine.abort(choice.request.id)
+            self._engine.abort([choice.request.id])
         return delta
 
     def _observe(self, choice: Choice) -> None:

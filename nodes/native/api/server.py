@@ -1,7 +1,6 @@
 """The HTTP side: OpenAI's endpoints, /health and /metrics."""
 
 import asyncio
-import hmac
 import os
 import time
 import uuid
@@ -12,16 +11,19 @@ import msgspec
 from aiohttp import web
 
 from ....core.errors import EngineError
-from ....core.openai import error_body
+from ....core.http_limits import ConnectionGuard
+from ....core.openai import error_body, shows_key
 from ..engine.request import Limits, Request, RequestTooLongError
 from ..engine.thread import EngineThread
 from ..options import API_KEY_VARIABLE
 from ..tokenizer import Tokenizer
-from .chat import ChatError, ChatTemplate
+from .chat import ChatTemplate
+from .encoding import PromptEncoder
 from .generation import Choice, Delta, Generation
 from .metrics import CONTENT_TYPE, Metrics
 from .protocol import ApiError, ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids
 from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
+from .template import ChatError, PromptTooLargeError
 
 _MAX_BODY_BYTES = 64 * 2**20
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
@@ -33,11 +35,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """Answers HTTP requests for one model."""
 
-    def __init__(self, name: str, engine: EngineThread, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    def __init__(
+        self, name: str, engine: EngineThread, tokenizer: Tokenizer, template: ChatTemplate, guard: ConnectionGuard
+    ) -> None:
         self.draining = False  # then new requests are turned away
         self.in_flight = 0  # generations being answered
         self._name, self._engine, self._tokenizer, self._template = name, engine, tokenizer, template
-        self._metrics = Metrics()
+        self._encoder = PromptEncoder(tokenizer)
+        self._metrics, self._guard = Metrics(), guard
         self._api_key = os.environ.get(API_KEY_VARIABLE, "")
         self._fingerprint = f"slurminfer-{version('slurminfer')}"
         self._created = int(time.time())
@@ -77,9 +82,9 @@ class Server:
         started_at = time.monotonic()
         body = parse(CompletionRequest, await request.read())
         limits = self._accept(body)
-        prompts = [await self._encode(prompt, add_special_tokens=True) for prompt in body.prompts]
+        prompts = [await self._encode(prompt, limits, add_special_tokens=True) for prompt in body.prompts]
         max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-        choices = self._choices(body, limits, prompts, max_tokens)
+        choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens)
         format = CompletionFormat(self._tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(choices, started_at))
 
@@ -88,7 +93,7 @@ class Server:
         started_at = time.monotonic()
         body = parse(ChatRequest, await request.read())
         limits = self._accept(body)
-        prompt = await self._encode(self._render(body), add_special_tokens=False)
+        prompt = await self._encode(await self._render(body, limits), limits, add_special_tokens=False)
         left = max(limits.sequence_tokens - len(prompt), 1)
         choices = self._choices(body, limits, [prompt], left if body.limit is None else body.limit)
         format = ChatFormat(self._tokenizer, self._origin(body))
@@ -112,19 +117,30 @@ class Server:
             raise ApiError(503, "the model is loading")
         return self._engine.limits
 
-    def _render(self, body: ChatRequest) -> str:
+    async def _render(self, body: ChatRequest, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)
         begin = not go_on if body.add_generation_prompt is None else body.add_generation_prompt
+        most = self._encoder.most_bytes(limits)
         try:
-            return self._template.render(body.turns, add_generation_prompt=begin, continue_final_message=go_on)
+            return await self._template.render(
+                body.turns, add_generation_prompt=begin, continue_final_message=go_on, most_bytes=most
+            )
         except ChatError as error:
-            raise ApiError(400, str(error), param="messages") from error
+            code = "context_length_exceeded" if isinstance(error, PromptTooLargeError) else None
+            raise ApiError(400, str(error), param="messages", code=code) from error
 
-    async def _encode(self, prompt: str | list[int], *, add_special_tokens: bool) -> list[int]:
+    async def _encode(self, prompt: str | list[int], limits: Limits, *, add_special_tokens: bool) -> list[int]:
         if not isinstance(prompt, str):
             return prompt
-        # In a thread: a prompt of 100,000 tokens takes 0.1 s, in which others' streams must not stall.
-        return await asyncio.to_thread(self._tokenizer.encode, prompt, add_special_tokens=add_special_tokens)
+        try:
+            return await self._encoder.encode(prompt, limits, add_special_tokens=add_special_tokens)
+        except RequestTooLongError as error:
+            raise ApiError(400, str(error), param="prompt", code="context_length_exceeded") from error
+
+    async def close(self) -> None:
+        """End the threads and processes that work for this server."""
+        self._encoder.close()
+        await self._template.close()
 
     def _choices(
         self, body: GenerationRequest, limits: Limits, prompts: list[list[int]], max_tokens: int
@@ -173,11 +189,12 @@ class Server:
 
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._api_key and request.path.startswith("/v1/"):
-            given = request.headers.get("Authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {self._api_key}".encode()):
-                message = "wrong or missing API key: expected the header 'Authorization: Bearer KEY'"
-                raise ApiError(401, message, code="invalid_api_key")
+        """All paths but /health want the key, if there is one."""
+        if not self._api_key or shows_key(request.headers.get("Authorization", ""), self._api_key):
+            self._guard.trust(request)
+        elif request.path != "/health":
+            message = "wrong or missing API key: expected the header 'Authorization: Bearer KEY'"
+            raise ApiError(401, message, code="invalid_api_key")
         return await handler(request)
 
 
