@@ -35,8 +35,15 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise CorruptModelError(f"chat template of {directory}, line {error.lineno}: {error}") from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool) -> str:
-        """The prompt for `messages`, whose contents are strings.
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt for `messages`, whose contents are strings; `variables` are the client's own of the template.
 
         With `continue_final_message` the prompt ends where the last message's content does, so that the model
         writes on. Raises ChatError.
@@ -48,7 +55,10 @@ class ChatTemplate:
             messages = [*messages[:-1], {**last, "content": (last["content"] or "") + _END}]
         try:
             text = self._template.render(
-                messages=messages, add_generation_prompt=add_generation_prompt, **self._special_tokens
+                **(variables or {}),
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             raise ChatError(f"the chat template refuses these messages: {error}") from error
