@@ -70,6 +70,15 @@ class RunDirectory:
         """The folder in which the nodes of multi-node workers find each other."""
         return self.path / "rendezvous"
 
+    @property
+    def router_identity_path(self) -> Path:
+        """The identity (core/identity.py) of the router's port for our own commands."""
+        return self.path / "router.pem"
+
+    def worker_identity_path(self, worker_id: str, epoch: int) -> Path:
+        """The identity (core/identity.py) of one life of a worker, made by its agent."""
+        return self.workers_path / f"{worker_id}.{epoch}.pem"
+
     def logs_of(self, role: str) -> Path:
         """Log folder of the router ("router") or of a worker (its id)."""
         return self.path / "logs" / role
@@ -180,7 +189,7 @@ class RunDirectory:
         """
         try:
             records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
-            for path in (*records, self.router_path, self.deployment_path):
+            for path in (*records, self.router_path, self.router_identity_path, self.deployment_path):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"cannot remove {error.filename}: {error.strerror}") from error

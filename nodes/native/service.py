@@ -75,6 +75,7 @@ async def _serve(
     engine.start(begin(engine.fail))
     tokenizer = Tokenizer(options.model)
     template = ChatTemplate(options.model, tokenizer.special_tokens)
+    await template.start()
     name = server.served_model_name or options.model.resolve().name
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
@@ -92,6 +93,7 @@ async def _serve(
     await _drain(front)
     await engine.stop(_STOP_S)
     await runner.cleanup()
+    await front.close()
     _raise_failure(engine)
 
 

@@ -1,38 +1,14 @@
-"""Messages of a chat as its template wants them: contents as strings, arguments of tool calls as objects."""
+"""Messages of a chat, checked, with contents as strings and without what is null."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from .body import is_too_deep
 from .errors import ApiError, short
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 4096
 _MAX_PARTS = 16384  # of all messages
 _MAX_TOOL_CALLS = 1024  # of one message
-
-
-class Arguments(dict[str, Any]):
-    """Arguments of a tool call, which some templates take for an object and some for a string of JSON.
-
-    OpenAI has a string, transformers documents an object. This is an object (`arguments.a`, `arguments | items`,
-    `arguments | tojson`) that is written as the client's own text (`{{ arguments }}`, `'...' + arguments`).
-    """
-
-    def __init__(self, value: Mapping[str, Any], text: str) -> None:
-        super().__init__(value)
-        self._text = text
-
-    def __str__(self) -> str:
-        return self._text
-
-    def __add__(self, other: str) -> str:
-        return self._text + other
-
-    def __radd__(self, other: str) -> str:
-        return other + self._text
 
 
 def turns(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -93,20 +69,8 @@ def _function(param: str, function: Any) -> dict[str, Any]:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         expected = 'expected {"name": string, "arguments": string or object}'
         raise ApiError(400, f"{param} = {short(function)}: {expected}", param=param)
-    return {**function, "arguments": _arguments(f"{param}.arguments", function.get("arguments"))}
-
-
-def _arguments(param: str, arguments: Any) -> Arguments | str:
-    """An object where there is one. What a model has written that is no JSON object stays the text that it is."""
-    if arguments is None or isinstance(arguments, dict):
-        value = arguments or {}
-        return Arguments(value, msgspec.json.encode(value).decode())
-    if not isinstance(arguments, str):
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str | dict | None):
+        param = f"{param}.arguments"
         raise ApiError(400, f"{param} = {short(arguments)}: expected a string of JSON or an object", param=param)
-    try:
-        value = msgspec.json.decode(arguments) if arguments.strip() else {}
-    except (ValueError, RecursionError):
-        return arguments
-    if not isinstance(value, dict) or is_too_deep(value):
-        return arguments
-    return Arguments(value, arguments or "{}")
+    return {**function, "arguments": arguments or {}}

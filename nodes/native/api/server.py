@@ -13,20 +13,23 @@ from ....core.errors import EngineError
 from ....core.http_body import BodyError, read_body
 from ....core.http_limits import ConnectionGuard
 from ....core.openai import error_body, shows_key
+from ..engine.failures import RequestFailedError
 from ..engine.request import Limits, Request, RequestTooLongError
 from ..engine.thread import EngineThread
 from ..options import API_KEY_VARIABLE
 from ..tokenizer import Tokenizer
 from .body import MAX_BYTES
-from .chat import ChatError, ChatTemplate
+from .chat import ChatTemplate
 from .defaults import SamplingDefaults
+from .encoding import PromptEncoder
 from .errors import ApiError
-from .generation import Choice, Delta, Generation
+from .generation import Choice, Delta, Generation, TextOptions
 from .metrics import CONTENT_TYPE, Metrics
 from .middleware import Handler, add_request_id, answer_errors, json_response
 from .protocol import ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids, require_stop_ids
 from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
 from .stream import EventStream
+from .template import ChatError, PromptTooLargeError
 
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 
@@ -51,6 +54,7 @@ class Server:
         self.draining = False  # then new requests are turned away
         self.in_flight = 0  # generations being answered
         self._model, self._engine, self._guard, self._keep_alive_s = model, engine, guard, keep_alive_s
+        self._encoder = PromptEncoder(model.tokenizer)
         self._metrics = Metrics()
         self._api_key = os.environ.get(API_KEY_VARIABLE, "")
         self._fingerprint = f"slurminfer-{version('slurminfer')}"
@@ -93,9 +97,9 @@ class Server:
         body = parse(CompletionRequest, await _read(request))
         limits = self._accept(body)
         special = body.add_special_tokens is not False
-        prompts = [await self._encode(prompt, add_special_tokens=special) for prompt in body.prompts]
+        prompts = [await self._encode(body, prompt, limits, add_special_tokens=special) for prompt in body.prompts]
         max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-        choices = self._choices(body, limits, prompts, max_tokens)
+        choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens)
         format = CompletionFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(choices, started_at))
 
@@ -104,7 +108,8 @@ class Server:
         started_at = time.monotonic()
         body = parse(ChatRequest, await _read(request))
         limits = self._accept(body)
-        prompt = await self._encode(self._render(body), add_special_tokens=bool(body.add_special_tokens))
+        text = await self._render(body, limits)
+        prompt = await self._encode(body, text, limits, add_special_tokens=bool(body.add_special_tokens))
         left = max(limits.sequence_tokens - len(prompt), 1)
         choices = self._choices(body, limits, [prompt], left if body.limit is None else body.limit)
         format = ChatFormat(self._model.tokenizer, self._origin(body))
@@ -130,24 +135,36 @@ class Server:
             raise ApiError(503, "the model is loading")
         return self._engine.limits
 
-    def _render(self, body: ChatRequest) -> str:
+    async def _render(self, body: ChatRequest, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)
         begin = not go_on if body.add_generation_prompt is None else body.add_generation_prompt
         try:
-            return self._model.template.render(
+            return await self._model.template.render(
                 body.turns,
                 add_generation_prompt=begin,
                 continue_final_message=go_on,
+                most_bytes=self._encoder.most_bytes(limits),
                 variables=body.variables,
             )
+        except PromptTooLargeError as error:
+            raise _too_long(str(error), limits, body) from error
         except ChatError as error:
             raise ApiError(400, str(error), param="messages") from error
 
-    async def _encode(self, prompt: str | list[int], *, add_special_tokens: bool) -> list[int]:
+    async def _encode(
+        self, body: GenerationRequest, prompt: str | list[int], limits: Limits, *, add_special_tokens: bool
+    ) -> list[int]:
         if not isinstance(prompt, str):
             return prompt
-        # In a thread: a prompt of 100,000 tokens takes 0.1 s, in which others' streams must not stall.
-        return await asyncio.to_thread(self._model.tokenizer.encode, prompt, add_special_tokens=add_special_tokens)
+        try:
+            return await self._encoder.encode(prompt, limits, add_special_tokens=add_special_tokens)
+        except RequestTooLongError as error:
+            raise _too_long(str(error), limits, body) from error
+
+    async def close(self) -> None:
+        """End the threads and processes that work for this server."""
+        self._encoder.close()
+        await self._model.template.close()
 
     def _choices(
         self, body: GenerationRequest, limits: Limits, prompts: list[list[int]], max_tokens: int
@@ -161,11 +178,12 @@ class Server:
                 raise _too_long(str(error), limits, body) from error
         choices: list[Choice] = []
         tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
+        text = TextOptions(stops=body.stops, keeps_stop=body.keeps_stop, shows_special_tokens=body.shows_special_tokens)
         for prompt in prompts:
             for index in range(body.choices):
                 params = body.sampling(index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults)
                 request = Request(uuid.uuid4().hex, prompt, params)
-                choices.append(Choice(len(choices), request, tokenizer, body.stops))
+                choices.append(Choice(len(choices), request, tokenizer, text))
         return choices
 
     def _generation(self, choices: list[Choice], started_at: float) -> Generation:
@@ -210,7 +228,9 @@ class Server:
 
     def _failure(self, error: EngineError) -> ApiError:
         """The answer to a request that the engine has not finished."""
-        return ApiError(503 if self.draining else 500, str(error), code="engine_error")
+        if isinstance(error, RequestFailedError):
+            return ApiError(500, str(error), code="request_failed")
+        return ApiError(503 if self.draining else 500, str(error), code="engine_failed")
 
     def _origin(self, body: GenerationRequest) -> Origin:
         return Origin(self._model.name, self._fingerprint, body.include_usage)

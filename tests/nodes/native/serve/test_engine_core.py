@@ -270,10 +270,12 @@ def test_generated_tokens_are_found_by_the_next_turn_of_a_conversation():
 @pytest.mark.parametrize(
     ("context_length", "blocks", "message"),
     [
-        (10, 100, "8 prompt tokens + max_tokens 3 = 11 tokens requested, but the context length is 10 tokens"),
-        (100, 5, "8 prompt tokens + max_tokens 3 = 11 tokens requested, but the KV cache holds 10 tokens"),
+        (10, 100, "This model's maximum context length is 10 tokens, but 8 prompt tokens + max_tokens 3 = 11 tokens "
+                  "were requested"),
+        (100, 5, "This model's maximum context length is 10 tokens, which is what the KV cache holds, but 8 prompt "
+                 "tokens + max_tokens 3 = 11 tokens were requested"),
     ],
-)
+)  # fmt: skip
 def test_a_request_that_can_never_fit_is_refused_with_both_numbers(context_length, blocks, message):
     core = _core(FakeModel(blocks, 2, context_length))
     with pytest.raises(RequestTooLongError) as refused:
