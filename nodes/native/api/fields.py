@@ -1,8 +1,8 @@
 """Every request field of OpenAI's, vLLM's and SGLang's APIs, and some of other engines: obeyed, refused or harmless.
 
 A field that would change the answer and is not implemented is refused by its name, unless its value asks for nothing. A
-field that cannot change the answer is ignored, and so is one that no API defines. The page docs/engine/api.md is
-generated from these tables.
+field that cannot change the answer is ignored, and so is one that no API defines. The page
+docs/reference/api-fields.md is generated from these tables.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Refused:
 
 OBEYED: Mapping[str, Obeyed] = {
     "model": Obeyed("the name in /v1/models; another is 404"),
-    "messages": Obeyed("at most 4,096, of text only; see below", CHAT),
+    "messages": Obeyed("at most 4,096, of text only", CHAT),
     "prompt": Obeyed("a string, token ids, or a list of either", COMPLETIONS),
     "max_tokens": Obeyed("at least 1; by default 16 for completions, what the context leaves for chat"),
     "max_completion_tokens": Obeyed("the newer name of max_tokens, which it overrides", CHAT),
