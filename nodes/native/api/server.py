@@ -147,7 +147,8 @@ class Server:
                 variables=body.variables,
             )
         except PromptTooLargeError as error:
-            raise _too_long(str(error), limits, body) from error
+            most = f"This model's maximum context length is {limits.sequence_tokens} tokens"
+            raise _too_long(f"{most}, but {error}", body) from error
         except ChatError as error:
             raise ApiError(400, str(error), param="messages") from error
 
@@ -159,7 +160,7 @@ class Server:
         try:
             return await self._encoder.encode(prompt, limits, add_special_tokens=add_special_tokens)
         except RequestTooLongError as error:
-            raise _too_long(str(error), limits, body) from error
+            raise _too_long(str(error), body) from error
 
     async def close(self) -> None:
         """End the threads and processes that work for this server."""
@@ -175,7 +176,7 @@ class Server:
             try:
                 limits.check(len(prompt), max_tokens)
             except RequestTooLongError as error:
-                raise _too_long(str(error), limits, body) from error
+                raise _too_long(str(error), body) from error
         choices: list[Choice] = []
         tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
         text = TextOptions(stops=body.stops, keeps_stop=body.keeps_stop, shows_special_tokens=body.shows_special_tokens)
@@ -259,11 +260,10 @@ async def _read(request: web.Request) -> bytes:
         raise ApiError(error.status, error.message) from error
 
 
-def _too_long(why: str, limits: Limits, body: GenerationRequest) -> ApiError:
-    """Clients that cut their prompts recognize OpenAI's words."""
-    known = f"This model's maximum context length is {limits.sequence_tokens} tokens."
+def _too_long(message: str, body: GenerationRequest) -> ApiError:
+    """`message` begins as OpenAI's does, by which clients recognize that they must cut their prompts."""
     param = "messages" if isinstance(body, ChatRequest) else "prompt"
-    return ApiError(400, f"{known} {why}", param=param, code="context_length_exceeded")
+    return ApiError(400, message, param=param, code="context_length_exceeded")
 
 
 def _says_something(delta: Delta) -> bool:
