@@ -118,7 +118,7 @@ def test_nesting_is_counted():
 def test_stop_tokens_are_tokens_of_the_model():
     require_stop_ids([0, 319], 320)
     for wrong in (-1, 320, 2**63, 10**400):
-        with pytest.raises(ApiError, match="stop_token_ids: token id .*: expected 0 to 319") as refused:
+        with pytest.raises(ApiError, match=r"stop_token_ids: token id .*: expected 0 to 319") as refused:
             require_stop_ids([5, wrong], 320)
         assert len(refused.value.message) < 200
 

@@ -65,7 +65,7 @@ def test_values_that_ask_for_something_are_refused(kind, name, value):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_field_that_cannot_change_the_answer_is_ignored(kind):
-    _parse(kind, **dict.fromkeys(HARMLESS, {"any": "value"}))
+    _parse(kind, **{name: {"any": "value"} for name in HARMLESS})
 
 
 @pytest.mark.parametrize("kind", KINDS)
