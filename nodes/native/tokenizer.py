@@ -20,7 +20,7 @@ def read_model_json(directory: Path, name: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptModelError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise CorruptModelError(f"cannot read {path}: expected a JSON object")

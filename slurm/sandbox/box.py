@@ -48,6 +48,7 @@ class Sandbox:
         nodes: how many compute nodes `start` brings up.
         real_gpus: share out this machine's GPUs among the nodes, in place of eight that each pretends to have.
         expose: further paths that jobs and `run_as` must reach although they lie below closed directories.
+        private: paths that root's own jobs must reach in the same way.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Sandbox:
         nodes: int = 4,
         expose: Sequence[Path] = (),
         real_gpus: bool = False,
+        private: Sequence[Path] = (),
     ) -> None:
         self.directory = directory.absolute()
         self.nodes, self.real_gpus = nodes, real_gpus
         self.expose = [Path(sys.base_prefix), Path(sys.executable), Path(sys.prefix), _CHECKOUT, *expose]
+        self.private = list(private)
 
     def start(self) -> None:
         """Bring it up and wait until all nodes can take jobs. Raises SlurmError, also if it runs already."""
@@ -71,7 +74,7 @@ class Sandbox:
             if self.status().state == "running":
                 raise SlurmError(f"a sandbox runs in {self.directory} already")
             self._sweep()
-            covers = expose.plan(self.expose)
+            covers = expose.plan(self.expose, self.private)
             make_database(self.directory)
             try:
                 with system.machine_lock():

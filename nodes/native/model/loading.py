@@ -55,7 +55,7 @@ def load_draft(options: EngineOptions, target: Model) -> Runner:
     config = read_config(options.draft_model)
     check_same_tokens(options.model, options.draft_model)
     own = replace(options, model=options.draft_model, quantization=None, kernels="auto", kv_cache_dtype="auto")
-    context_length = min(target.context_length, config.max_position_embeddings)
+    context_length = min(target.context_length, config.context_length)
     return _load(own, ModelPart(whole=config), context_length, False, target.num_blocks)
 
 
@@ -123,9 +123,11 @@ def _draft_bytes(options: EngineOptions, dtype: torch.dtype, device: torch.devic
 
 
 def _context_length(wanted: int | None, config: ModelConfig) -> int:
-    most = config.max_position_embeddings
+    most = config.context_length
     if wanted is not None and not 1 <= wanted <= most:
-        raise EngineError(f"context_length = {wanted}: the model has max_position_embeddings = {most}")
+        own = config.max_position_embeddings
+        stretched = "" if most == own else f", which its rope scaling makes {most}"
+        raise EngineError(f"context_length = {wanted}: the model has max_position_embeddings = {own}{stretched}")
     return wanted or most
 
 

@@ -140,6 +140,6 @@ def _run(*command: str) -> str:
 
 def _key(compiler: str) -> str:
     """A name for the library that these sources, this compiler and this CPU's instructions make."""
-    sources = "".join(path.read_text() for path in sorted(SOURCES.iterdir()))
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir()))
     parts = (sources, _run(compiler, "--version"), " ".join(sorted(cpu_flags())), " ".join(FLAGS))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
