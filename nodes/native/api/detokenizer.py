@@ -98,19 +98,20 @@ class StopStrings:
     A part of the text may be hidden: special tokens, which can be a stop string or a part of one and are never told.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = stops
+    def __init__(self, stops: Sequence[str], *, keep: bool = False) -> None:
+        """`keep`: the text ends with the stop string, not before it."""
+        self._stops, self._keep_stop = stops, keep
         self._held = ""
         self._hidden: list[tuple[int, int]] = []  # the places in `_held`: start, stop
 
     def push(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:
-        """The text that may be told now, and whether a stop string came: then it ends before that."""
+        """The text that may be told now, and whether a stop string came: then it ends before that, or with it."""
         if hidden:
             self._hidden.append((len(self._held), len(self._held) + len(text)))
         self._held += text
-        found = [position for position in map(self._held.find, self._stops) if position >= 0]
+        found = [(place, place + len(stop)) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if found:
-            return self._take(min(found)), True
+            return self._take(min(found)[self._keep_stop]), True
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         return self._take(len(self._held) - keep), False
 
