@@ -19,6 +19,8 @@ from pathlib import Path
 from ..core.errors import CorruptModelError, ModelError, ModelNotFoundError
 from . import cache, hub, packages
 from .checkpoint.files import read_json_object
+from .checkpoint.quantization import parse_scheme
+from .checkpoint.schemes.gguf import GgufScheme
 from .packages import PackagedModel
 from .progress import Progress, silent
 
@@ -76,6 +78,18 @@ def check_directory(directory: Path, required: Sequence[str] = _OF_MODEL) -> Pat
     if missing:
         raise CorruptModelError(f"model directory {directory} lacks {', '.join(missing)}")
     return directory
+
+
+def remark_on(directory: Path) -> str | None:
+    """What is to be said to whoever asked for GGUF's blocks, where not all layers could keep them, else None.
+
+    Raises CorruptModelError, UnsupportedModelError.
+    """
+    config = directory / "config.json"
+    scheme = parse_scheme(read_json_object(config), str(config)) if _quantization(config) == GGUF else None
+    if not isinstance(scheme, GgufScheme) or scheme.converted is None:
+        return None
+    return f"quantization = {GGUF!r}: {scheme.converted}"
 
 
 def check_quantization(directory: Path, wanted: str) -> None:

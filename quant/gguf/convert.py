@@ -23,7 +23,7 @@ def convert(source: Path, directory: Path, progress: Progress, keep_quantized: b
     file = GgufFile(source)
     config = model_config(file, weights_dtype(file))
     if keep_quantized:
-        config["quantization_config"] = {"quant_method": "gguf", "types": kept_types(file, config["num_hidden_layers"])}
+        config["quantization_config"] = {"quant_method": "gguf", **kept_types(file, config["num_hidden_layers"])}
     (directory / "tokenizer.json").write_text(build_tokenizer(file).to_str(pretty=True), encoding="utf-8")
     _write_json(directory / "tokenizer_config.json", tokenizer_config(file))
     _write_json(directory / "generation_config.json", generation_config(file))

@@ -303,10 +303,12 @@ def models_fetch(
 ) -> None:
     """Fetch a model into the cache, so that jobs find it there. A GGUF file is converted."""
     from .jobs.terminal.progress import model_progress
-    from .quant.models import resolve
+    from .quant.models import remark_on, resolve
 
     with model_progress() as progress:
         directory = resolve(name, progress, "gguf" if keep_quantized else None)
+    if remark := remark_on(directory):
+        typer.echo(remark, err=True)
     typer.echo(directory)
 
 

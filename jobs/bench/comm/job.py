@@ -26,7 +26,7 @@ from ....core.slurm_env import LOCAL, task_rank
 from ....quant.progress import Progress
 from ...launch.follow import no_result, until_ended
 from ...launch.request import request_of
-from .group import CommTask
+from .group import SECRET, CommTask
 from .ranks import run_here, run_step
 from .where import Job, JobStep, Where
 from .worker import RESULT, TASK
@@ -68,8 +68,7 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     """
     folder = jobs_root() / f"bench-comm-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     make_home()
-    make_directory(folder)
-    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    prepare(folder, task)
     if isinstance(where, Job):
         from ...launch.launchers import launcher_named
 
@@ -83,6 +82,16 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     profile = _result(folder)
     shutil.rmtree(folder, ignore_errors=True)  # NFS keeps what somebody has open
     return profile
+
+
+def prepare(folder: Path, task: CommTask) -> None:
+    """Write what the ranks need to know: the task, and a secret by which they know each other.
+
+    Raises RunDirectoryError.
+    """
+    make_directory(folder)
+    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    write_atomic(folder / SECRET, secrets.token_hex(32))
 
 
 def request(where: Job, folder: Path) -> JobRequest:

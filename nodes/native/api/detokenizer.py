@@ -27,7 +27,7 @@ class Detokenizer:
             return ""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        if text.endswith(_REPLACEMENT) and self._unfinished():
+        if text.endswith(_REPLACEMENT) and self._unfinished(self._ids):
             return ""
         new = self._new(text)
         self._keep(self._ids[self._told :])
@@ -35,39 +35,42 @@ class Detokenizer:
 
     def flush(self) -> str:
         """What is left at the end, without the character that remained incomplete."""
-        unfinished = self._unfinished()
-        while len(self._ids) > self._told and 0 < (size := self._size(self._ids[-1])) <= unfinished:
-            unfinished -= size
-            self._ids.pop()
-        if len(self._ids) == self._told:
-            return ""
-        new = self._new(self._tokenizer.decode(self._ids))
-        return new.removesuffix(_REPLACEMENT) if unfinished else new
+        return self._new(self._complete(self._ids)[0]) if len(self._ids) > self._told else ""
 
     def _new(self, text: str) -> str:
         """What `text`, of all tokens, adds to the text that has been told."""
-        if text.startswith(self._told_text):
-            return text[len(self._told_text) :]
-        if self._told_text.endswith(_REPLACEMENT):  # a character that has been completed
-            pairs = zip(text, self._told_text, strict=False)
-            return text[next((i for i, (a, b) in enumerate(pairs) if a != b), len(text)) :]
+        for told in self._told_texts:
+            if text.startswith(told):
+                return text[len(told) :]
         # Bytes that are no UTF-8 spoil the characters beside them: these have been told, and stay.
-        return self._tokenizer.decode(self._ids[self._told :])
+        return self._complete(self._ids[self._told :])[0]
 
-    def _unfinished(self) -> int:
+    def _complete(self, ids: list[int]) -> tuple[str, int]:
+        """The text of `ids` without a character at the end that is incomplete, and how many tokens that is."""
+        text, end = self._tokenizer.decode(ids), len(ids)
+        unfinished = self._unfinished(ids) if text.endswith(_REPLACEMENT) else 0
+        if not unfinished:
+            return text, end
+        while end and (size := len(self._tokenizer.token_bytes(ids[end - 1]))) <= unfinished:
+            unfinished -= size
+            end -= 1
+        text = self._tokenizer.decode(ids[:end])
+        return text.removesuffix(_REPLACEMENT) if unfinished else text, end
+
+    def _unfinished(self, ids: Sequence[int]) -> int:
         """The number of bytes at the end that begin a character and do not end it."""
-        raw = b"".join(map(self._tokenizer.token_bytes, self._ids[-_CHARACTER_BYTES:]))
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        decoder.decode(raw)
+        decoder.decode(b"".join(map(self._tokenizer.token_bytes, ids[-_CHARACTER_BYTES:])))
         return len(decoder.getstate()[0])
-
-    def _size(self, token: int) -> int:
-        return len(self._tokenizer.token_bytes(token))
 
     def _keep(self, ids: list[int]) -> None:
         """Go on with `ids`, whose text has been told, as the context of what follows."""
-        self._ids, self._told = ids, len(ids)
-        self._told_text = self._tokenizer.decode(ids)
+        self._ids = ids
+        text, self._told = self._tokenizer.decode(ids), len(ids)
+        self._told_texts = text, text
+        if text.endswith(_REPLACEMENT):  # maybe a prompt that ends in a character that the answer completes
+            complete, self._told = self._complete(ids)
+            self._told_texts = text, complete
 
 
 def _context(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
@@ -95,19 +98,20 @@ class StopStrings:
     A part of the text may be hidden: special tokens, which can be a stop string or a part of one and are never told.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = stops
+    def __init__(self, stops: Sequence[str], *, keep: bool = False) -> None:
+        """`keep`: the text ends with the stop string, not before it."""
+        self._stops, self._keep_stop = stops, keep
         self._held = ""
         self._hidden: list[tuple[int, int]] = []  # the places in `_held`: start, stop
 
     def push(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:
-        """The text that may be told now, and whether a stop string came: then it ends before that."""
+        """The text that may be told now, and whether a stop string came: then it ends before that, or with it."""
         if hidden:
             self._hidden.append((len(self._held), len(self._held) + len(text)))
         self._held += text
-        found = [position for position in map(self._held.find, self._stops) if position >= 0]
+        found = [(place, place + len(stop)) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if found:
-            return self._take(min(found)), True
+            return self._take(min(found)[self._keep_stop]), True
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         return self._take(len(self._held) - keep), False
 

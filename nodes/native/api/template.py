@@ -11,6 +11,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from .arguments import with_arguments
+
 Message = Mapping[str, Any]
 # Marks where the final message ends. Templates trim and split messages; this they leave alone.
 _END = "\N{OBJECT REPLACEMENT CHARACTER}end-of-final-message\N{OBJECT REPLACEMENT CHARACTER}"
@@ -50,7 +52,7 @@ class Template:
             last = messages[-1]
             messages = [*messages[:-1], {**last, "content": (last["content"] or "") + _END}]
         values = {
-            **self._special_tokens, **(variables or {}), "messages": messages,
+            **self._special_tokens, **(variables or {}), "messages": [with_arguments(message) for message in messages],
             "add_generation_prompt": add_generation_prompt,
         }  # fmt: skip
         try:

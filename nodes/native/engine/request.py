@@ -104,8 +104,8 @@ class Request:
 
 
 def _positive(seed: int | None) -> int | None:
-    """Python's generator takes -1 and 1 for the same seed; here negative ones are numbers of 64 bits."""
-    return seed if seed is None or seed >= 0 else seed % 2**64
+    """Python's generator takes -1 and 1 for the same seed: negative ones go beyond all positive ones of 64 bits."""
+    return seed if seed is None or seed >= 0 else 2**64 - seed
 
 
 @dataclass(frozen=True, slots=True)
