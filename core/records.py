@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 
 
 class WorkerState(StrEnum):
@@ -30,7 +30,9 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int  # rises with every requeue of the job
     pid: int
     updated_at: float
-    url: str | None = None  # http://ADDRESS:PORT, set before READY
+    url: str | None = None  # https://ADDRESS:PORT, where core/identity.py guards it; None for local workers
+    socket: str | None = None  # path of the engine's Unix socket on `host`
+    key: str = ""  # the engine's own API key, drawn by the agent; no client has it
     capacity: int | None = None  # requests that the engine computes at once
     load_s: float | None = None  # from start of the engine to its first real token
     ends_at: float | None = None  # walltime limit of the job
@@ -57,7 +59,8 @@ class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`router.json`, owned by the router. `url` is None and `reason` set where it could not start."""
 
     version: int = VERSION
-    url: str | None
+    url: str | None  # http://ADDRESS:PORT for clients
+    private_url: str | None = None  # https://ADDRESS:PORT for our own commands, guarded by core/identity.py
     host: str
     job: str
     pid: int
@@ -67,7 +70,7 @@ class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One job of a deployment: `id` is Slurm's, or PID@STARTTIME in local mode."""
+    """One job of a deployment: `id` is Slurm's, or that of core/process_id.py in local mode."""
 
     id: str
     role: str  # "router" or the worker's id

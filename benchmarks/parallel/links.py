@@ -58,8 +58,8 @@ def _measured(what: str) -> list[tuple[int, float]]:
         rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
         argv = [sys.executable, "-m", "benchmarks.parallel.links", rendezvous, what]
         env = GIVEN | {"GLOO_SOCKET_IFNAME": "lo", RANK_SECRET_VARIABLE: secrets.token_hex(32)}
-        options: dict[str, Any] = {"env": env, "pass_fds": (make_memory(env),), "stdout": subprocess.PIPE, "text": True}
-        first, second = (subprocess.Popen([*argv, f"{n}"], **options) for n in (0, 1))
+        options: dict[str, Any] = {"env": env, "pass_fds": (make_memory(env),), "stdout": subprocess.PIPE}
+        first, second = (subprocess.Popen([*argv, f"{n}"], encoding="utf-8", **options) for n in (0, 1))
         said = first.communicate()[0]
         if second.wait() or first.returncode:
             raise SystemExit(f"the ranks that measure {what} have failed")

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from ...core.errors import UsageError
 from ...core.rundir import RunDirectory
@@ -18,7 +19,9 @@ from ..serve.spec import read_spec
 from ..serve.views import print_submitted, wait_until_ready
 from ..terminal.console import stderr, stdout
 from ..terminal.progress import count_progress, time_left
+from ..terminal.text import shown
 from .driver import BatchOptions, BatchSummary, run_batch
+from .endpoint import check_url
 from .tally import BatchState
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -41,6 +44,8 @@ class EndpointChoice:
             raise UsageError(f"expected one of --spec, --run and --endpoint; got {', '.join(given) or 'none'}")
         if self.local and self.spec is None:
             raise UsageError("--local says how --spec is served; it means nothing with --run or --endpoint")
+        if self.endpoint is not None:
+            check_url(self.endpoint)
 
 
 def run(source: Path, output: Path, where: EndpointChoice, **settings: Any) -> int:
@@ -129,4 +134,4 @@ def _print(summary: BatchSummary) -> None:
     stdout.print(f"{summary.done} of {summary.total} lines done{earlier}: {summary.output}")
     stdout.print(f"{summary.tokens} tokens in {summary.elapsed_s:.1f} s, {rate:.1f} tokens/s")
     if summary.failed:
-        stdout.print(f"[red]{summary.failed} lines failed[/red]: {summary.errors}")
+        stdout.print(Text.assemble((f"{summary.failed} lines failed", "red"), shown(f": {summary.errors}")))

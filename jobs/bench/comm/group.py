@@ -14,9 +14,8 @@ import msgspec
 
 from ....core.address import interface_env, node_address
 from ....core.errors import CommunicationError, EngineError
-from ....core.files import read_text, write_atomic
+from ....core.files import read_private, write_atomic
 from ....core.site.communication import Backend, Operation
-from ....core.trust import open_trusted
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
     import torch
@@ -211,17 +210,16 @@ class _Follower:
 
 
 def _secret(folder: Path) -> str:
-    """Raises CommunicationError, UntrustedFileError."""
-    try:
-        with open_trusted(folder / SECRET) as file:
-            return file.read().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommunicationError(f"no secret by which ranks know each other: {error}") from error
+    """Raises CommunicationError, RunDirectoryError."""
+    secret = read_private(folder / SECRET)
+    if secret is None:
+        raise CommunicationError(f"no secret by which ranks know each other in {folder / SECRET}")
+    return secret
 
 
 def _rendezvous(folder: Path, timeout_s: float) -> str:
     deadline = time.monotonic() + timeout_s
-    while (place := read_text(folder / _RENDEZVOUS)) is None:
+    while (place := read_private(folder / _RENDEZVOUS)) is None:
         if time.monotonic() > deadline:
             raise CommunicationError(f"rank 0 has not come within {timeout_s:g} s")
         time.sleep(_POLL_S)

@@ -16,14 +16,13 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from ....core.errors import CommunicationError, RunDirectoryError, UsageError
-from ....core.files import claim, read_text, write_atomic
+from ....core.errors import CommunicationError, UsageError
+from ....core.files import claim, make_directory, read_private, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
-from ....core.paths import jobs_root
+from ....core.paths import jobs_root, make_home
 from ....core.site.communication import CommProfile
 from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank
-from ....core.trust import PRIVATE_FILE, make_private_folder
 from ....quant.progress import Progress
 from ...launch.follow import no_result, until_ended
 from ...launch.request import request_of
@@ -50,7 +49,7 @@ class CommEntry:
     def __call__(self) -> None:
         """Run the ranks of this node to their end. Raises CommunicationError."""
         first = task_rank() * self.ranks_per_node
-        task = msgspec.json.decode(read_text(self.folder / TASK) or "", type=CommTask)
+        task = msgspec.json.decode(read_private(self.folder / TASK) or "", type=CommTask)
         try:
             run_here(self.folder, range(first, first + self.ranks_per_node), {}, task.limit_s)
         except CommunicationError as error:
@@ -68,6 +67,7 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     Raises CommunicationError that names the rank, SlurmError, RunDirectoryError.
     """
     folder = jobs_root() / f"bench-comm-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    make_home()
     prepare(folder, task)
     if isinstance(where, Job):
         from ...launch.launchers import launcher_named
@@ -89,12 +89,9 @@ def prepare(folder: Path, task: CommTask) -> None:
 
     Raises RunDirectoryError.
     """
-    try:
-        make_private_folder(folder)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot make {folder}: {error.strerror}") from error
-    write_atomic(folder / TASK, msgspec.json.encode(task).decode(), mode=PRIVATE_FILE)
-    write_atomic(folder / SECRET, secrets.token_hex(32), mode=PRIVATE_FILE)
+    make_directory(folder)
+    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    write_atomic(folder / SECRET, secrets.token_hex(32))
 
 
 def request(where: Job, folder: Path) -> JobRequest:
@@ -144,7 +141,7 @@ def _run_job(where: Job, folder: Path, launcher: Launcher, progress: Progress) -
         launcher.cancel([job_id])
         raise
     if status.phase is not JobPhase.DONE and not (folder / RESULT).exists():
-        raise no_result(status, folder, read_text(folder / _FAILURE))
+        raise no_result(status, folder, read_private(folder / _FAILURE))
 
 
 def _show(status: JobStatus, progress: Progress) -> None:

@@ -231,10 +231,14 @@ def test_an_invalid_value_is_a_bad_request_in_openais_shape(client):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(client, stream):
-    with pytest.raises(openai.BadRequestError, match=f"5000 prompt tokens .* context length is {CONTEXT}") as refused:
+    with pytest.raises(
+        openai.BadRequestError, match=f"context length is {CONTEXT} tokens, but 5000 prompt tokens"
+    ) as refused:
         _complete(client, [5] * 5000, stream=stream)
     assert refused.value.code == "context_length_exceeded"
-    with pytest.raises(openai.BadRequestError, match=rf"max_tokens 4090 = 4100 tokens .* context length is {CONTEXT}"):
+    with pytest.raises(
+        openai.BadRequestError, match=rf"context length is {CONTEXT} tokens, but .* max_tokens 4090 = 4100 tokens"
+    ):
         _complete(client, [5] * 10, max_tokens=4090, stream=stream)
     with pytest.raises(openai.BadRequestError, match=f"context length is {CONTEXT}"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 5000}])
@@ -302,3 +306,9 @@ def test_a_crowded_cache_preempts_and_still_says_the_same_and_a_key_is_asked_for
                 crowded.client(key or "none").models.list()
         assert httpx.get(f"{crowded.url}/v1/models").status_code == 401
         assert httpx.get(f"{crowded.url}/v1/models").json()["error"]["code"] == "invalid_api_key"
+        assert httpx.get(f"{crowded.url}/metrics").status_code == 401
+        assert httpx.get(f"{crowded.url}/health").status_code == 200
+        for scheme in (b"bearer", b"BEARER"):
+            shown = {b"Authorization": scheme + b" right"}
+            assert httpx.get(f"{crowded.url}/v1/models", headers=shown).status_code == 200
+        assert httpx.get(f"{crowded.url}/v1/models", headers={b"Authorization": b"Bearer \xff"}).status_code == 401
