@@ -33,7 +33,9 @@ def complete(url: str, prompt: str, **options) -> str:
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The ranks that a process has started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"--local-rank" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def is_there(pid: int) -> bool:
