@@ -261,7 +261,7 @@ def main() -> None:
     }
     report(record, Console())
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
+    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n", mode=None)
 
 
 def read_bytes(model: Path) -> int:

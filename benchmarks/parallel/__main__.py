@@ -151,7 +151,7 @@ def main() -> None:
             "ratios": ratios(found["here"]),
             "runs": found,
         }
-        write_atomic(RESULTS, encode_json(record))
+        write_atomic(RESULTS, encode_json(record), mode=None)
     console.print({name: round(value, 4) for name, value in ratios(found["here"]).items()})
 
 

@@ -217,7 +217,7 @@ def main() -> None:
     record["ratios"] = ratios(record)
     report(record)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
+    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n", mode=None)
 
 
 def ratios(record: dict[str, Any]) -> dict[str, float]:

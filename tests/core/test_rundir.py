@@ -53,7 +53,7 @@ def test_only_one_of_many_claims_wins(run):
 
 
 def _claim(run: RunDirectory) -> bool:
-    return run.claim(DeploymentRecord(launcher="local", claimed_by=f"{os.getpid()} on n1", claimed_at=0.0))
+    return run.claims.take(DeploymentRecord(launcher="local", claimed_by=f"{os.getpid()} on n1", claimed_at=0.0))
 
 
 def test_readers_never_see_half_a_file(run):
@@ -101,7 +101,7 @@ def test_a_stale_handle_is_read_again(tmp_path, monkeypatch):
 def test_clearing_keeps_spec_key_and_logs(run):
     run.write_spec(parse_spec('name = "demo"\n[model]\npath = "demo"\n[[pool]]'))
     run.write_worker(worker())
-    run.claim(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0))
+    run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0))
     key = run.key()
     run.clear()
     assert run.read_workers() == []
@@ -147,7 +147,7 @@ def test_serials_that_no_slurminfer_wrote_are_refused_by_path(run, text):
 
 
 def test_what_cannot_be_removed_is_named_and_the_claim_stays(run):
-    run.claim(DeploymentRecord(launcher="local", claimed_by="1 on here", claimed_at=0.0))
+    run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on here", claimed_at=0.0))
     (run.workers_path / "cpu-0.json").mkdir()
     with pytest.raises(RunDirectoryError, match=r"cannot remove .*cpu-0\.json: "):
         run.clear()

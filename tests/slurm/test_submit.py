@@ -35,12 +35,15 @@ FULL = """\
 
 # setup
 module load cuda
-export GREETING='it'"'"'s'
+. '/shared/two words/cpu-0.env'
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/shared/two words/%j_%t_log.out' --cpus-per-task=8 --kill-on-bad-exit=1 \
+srun --unbuffered --output '/shared/two words/%j_%t_log.out' --cpus-per-task=8 --export=ALL --kill-on-bad-exit=1 \
 {python} -u -m submitit.core._submit '/shared/two words'
+# /shared/two words/cpu-0.env, readable by you only:
+#   export GREETING='it'"'"'s'
+#   export HF_TOKEN='***'
 """
 
 
@@ -64,7 +67,7 @@ def test_render_is_the_whole_batch_script():
             partition="gpu",
             account="physics",
             setup=("module load cuda",),
-            env={"GREETING": "it's"},
+            env={"GREETING": "it's", "HF_TOKEN": "hf_x"},
             slurm={"qos": "long", "exclusive": True, "contiguous": False},
         )
     )

@@ -12,7 +12,7 @@ import msgspec
 
 from ....core.address import interface_env, node_address
 from ....core.errors import CommunicationError
-from ....core.files import read_text, write_atomic
+from ....core.files import read_private, write_atomic
 from ....core.site.communication import Backend, Operation
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
@@ -180,7 +180,7 @@ def _open_store(task: CommTask, folder: Path, rank: int) -> "Store":
 
 def _rendezvous(folder: Path, timeout_s: float) -> str:
     deadline = time.monotonic() + timeout_s
-    while (place := read_text(folder / _RENDEZVOUS)) is None:
+    while (place := read_private(folder / _RENDEZVOUS)) is None:
         if time.monotonic() > deadline:
             raise CommunicationError(f"rank 0 has not come within {timeout_s:g} s")
         time.sleep(_POLL_S)

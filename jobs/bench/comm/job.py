@@ -17,7 +17,7 @@ from typing import get_args, get_type_hints
 import msgspec
 
 from ....core.errors import CommunicationError, UsageError
-from ....core.files import claim, make_directory, read_text, write_atomic
+from ....core.files import claim, make_directory, read_private, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
 from ....core.paths import jobs_root
 from ....core.site.communication import CommProfile
@@ -49,7 +49,7 @@ class CommEntry:
     def __call__(self) -> None:
         """Run the ranks of this node to their end. Raises CommunicationError."""
         first = task_rank() * self.ranks_per_node
-        task = msgspec.json.decode(read_text(self.folder / TASK) or "", type=CommTask)
+        task = msgspec.json.decode(read_private(self.folder / TASK) or "", type=CommTask)
         try:
             run_here(self.folder, range(first, first + self.ranks_per_node), {}, task.limit_s)
         except CommunicationError as error:
@@ -131,7 +131,7 @@ def _run_job(where: Job, folder: Path, launcher: Launcher, progress: Progress) -
         launcher.cancel([job_id])
         raise
     if status.phase is not JobPhase.DONE and not (folder / RESULT).exists():
-        raise no_result(status, folder, read_text(folder / _FAILURE))
+        raise no_result(status, folder, read_private(folder / _FAILURE))
 
 
 def _show(status: JobStatus, progress: Progress) -> None:

@@ -57,7 +57,9 @@ def test_output_environment_and_setup_reach_the_log(tmp_path):
 def test_a_reused_pid_is_not_mistaken_for_the_job(tmp_path):
     job = LocalLauncher().submit(request(tmp_path, "import time; time.sleep(60)"))
     pid, _, started = job.partition("@")
-    assert phase(f"{pid}@{float(started) - 10:.2f}") is JobPhase.DONE
+    ticks, _, boot = started.partition("-")
+    assert phase(f"{pid}@{int(ticks) - 1}-{boot}") is JobPhase.DONE
+    assert phase(f"{pid}@{ticks}-{'f' * 8}") is JobPhase.DONE, "of before the machine was restarted"
     LocalLauncher().kill([job])
     eventually(lambda: phase(job) is JobPhase.DONE)
 
@@ -84,7 +86,7 @@ def test_more_than_one_node_needs_slurm(tmp_path):
 
 @pytest.mark.parametrize("job", ["x", "", "-1@1", "7@soon"])
 def test_an_id_that_no_local_job_can_have_is_named(job):
-    with pytest.raises(RunDirectoryError, match="expected PID@STARTTIME"):
+    with pytest.raises(RunDirectoryError, match="expected PID@TICKS-BOOT"):
         LocalLauncher().observe([job])
 
 
