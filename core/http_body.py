@@ -23,9 +23,7 @@ def _take_any(count: int) -> None:
     """No account is kept of the bytes."""
 
 
-async def read_body(
-    request: web.BaseRequest, most_bytes: int, take: Callable[[int], None] = _take_any
-) -> bytes:
+async def read_body(request: web.BaseRequest, most_bytes: int, take: Callable[[int], None] = _take_any) -> bytes:
     """The whole body, at most `most_bytes` after decompression. Raises BodyError.
 
     `take` is told of every piece how many bytes it has, as received and as decompressed; what it raises passes.

@@ -11,10 +11,11 @@ from aiohttp import web
 
 from ...core import files
 from ...core.errors import RunDirectoryError
+from ...core.keys import new_key
 from ...core.rundir import RunDirectory
 
 REQUEST_ID_HEADER = "X-Request-Id"
-_REQUEST_ID = "request_id"  # of what aiohttp keeps with a request
+_REQUEST_ID = web.RequestKey("request_id", str)
 _LONGEST_ID = 128
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
 _EXPOSED = "X-Request-Id, Retry-After, X-Should-Retry"
@@ -55,11 +56,11 @@ def given_key(request: web.Request) -> bytes | None:
 def metrics_key(run: RunDirectory) -> str | None:
     """The key in the run directory's `metrics.key`, which is made if it is missing; None where neither is possible."""
     try:
-        text = files.read_text(run.metrics_key_path)
+        text = files.read_private(run.metrics_key_path)
         if text and text.strip():
             return text.strip()
-        key = secrets.token_hex(32)
-        files.write_atomic(run.metrics_key_path, key + "\n", mode=0o600)
+        key = new_key()
+        files.write_atomic(run.metrics_key_path, key + "\n")
         return key
     except RunDirectoryError as error:
         _log.warning("/metrics takes the client's key only: %s", error)
@@ -70,7 +71,9 @@ class Origins:
     """The origins whose pages may use the endpoint (Fetch standard, CORS). Browsers ask; nothing else is kept out."""
 
     def __init__(self, allowed: Collection[str]) -> None:
-        patterns = (re.escape(pattern.lower()).replace(r"\*", "[^/]*") if pattern != "*" else ".*" for pattern in allowed)
+        patterns = (
+            re.escape(pattern.lower()).replace(r"\*", "[^/]*") if pattern != "*" else ".*" for pattern in allowed
+        )
         self._allowed = re.compile("|".join(patterns) or "(?!)", re.DOTALL)
 
     def allow(self, origin: str) -> bool:
@@ -108,7 +111,6 @@ def name_request(request: web.Request) -> None:
     request[_REQUEST_ID] = given if usable else secrets.token_hex(16)
 
 
-def request_id(request: web.BaseRequest) -> str:
+def request_id(request: web.Request) -> str:
     """The id that `name_request` has given."""
-    name: str = request[_REQUEST_ID]
-    return name
+    return request[_REQUEST_ID]

@@ -10,6 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ...core.sockets import watchful_socket
+from ..api.access import REQUEST_ID_HEADER, request_id
 from ..fleet.registry import TRANSPORT_ERRORS, describe
 from ..fleet.worker import Worker
 from .splice import SplicedRequest, SplicedResponse
@@ -22,7 +23,7 @@ KEEPALIVE_S = 2.0
 _NOT_FORWARDED = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade", "host", "content-length", "content-encoding", "accept-encoding", "expect"}
-    | {"authorization"}
+    | {"authorization", "x-api-key"}
 )
 
 
@@ -104,10 +105,10 @@ async def _send(client: aiohttp.ClientSession, worker: Worker, request: web.Requ
     url = URL(f"{worker.record.url}{request.rel_url.raw_path_qs}", encoded=True)
     # aiohttp warns about large bodies given as bytes: it would write them in one go.
     data = io.BytesIO(body)
+    headers = forwardable(request.headers)
+    headers[REQUEST_ID_HEADER] = request_id(request)
     try:
-        response = await client.request(
-            request.method, url, data=data, headers=forwardable(request.headers), allow_redirects=False
-        )
+        response = await client.request(request.method, url, data=data, headers=headers, allow_redirects=False)
         return cast(SplicedResponse, response)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise WorkerLostError(worker, error, sent=False) from error

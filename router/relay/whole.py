@@ -14,10 +14,10 @@ class Beginning:
         self.broken: WorkerLostError | None = None  # the body broke off, for this reason
         self._parts: list[bytes] = []
 
-    @property
-    def content(self) -> bytes:
-        """The bytes so far."""
-        return b"".join(self._parts)
+    def take(self) -> bytes:
+        """What has been held so far, and is no longer."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
 
     async def fill(self, most_bytes: int = MOST_BYTES) -> None:
         """Wait for the whole body, or for more than `most_bytes` of it."""
