@@ -22,7 +22,6 @@ from .bodies import Bodies, wait_with_continue
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 # Paths below /v1/ of which it is known what they take; of others, the workers know.
-_GET_ONLY = frozenset({"models"})
 _POST_ONLY = frozenset(
     {"chat/completions", "completions", "embeddings", "messages", "moderations", "rerank", "responses", "score"}
     | {"audio/speech", "audio/transcriptions", "audio/translations", "images/generations"}
@@ -101,7 +100,7 @@ class Api:
         return await handler(request)
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
-        if request.match_info.get("path") in _GET_ONLY:
+        if _takes_get_only(request.match_info.get("path", "")):
             return await self._no_such_path(request)
         try:
             async with self._bodies.read(request) as body:
@@ -122,7 +121,7 @@ class Api:
 
     async def _no_such_path(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["path"]
-        if path in _GET_ONLY or path.startswith("models/"):
+        if _takes_get_only(path):
             raise web.HTTPMethodNotAllowed(request.method, ["GET"])
         if path in _POST_ONLY:
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
@@ -154,6 +153,10 @@ class Api:
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def _takes_get_only(path: str) -> bool:
+    return path == "models" or path.startswith("models/")
 
 
 def _model_of(request: web.Request, body: bytes) -> str | None:

@@ -87,7 +87,7 @@ def routed(request, tmp_path, worker, caplog):
     loop = Loop(uvloop.new_event_loop() if request.param == "uvloop" else asyncio.new_event_loop())
     deployment = Deployment(loop, tmp_path / "run")
     deployment.run.write_worker(WorkerRecord(
-        id="raw", pool="raw", engine="native", model="stub-model", state=WorkerState.READY, host="localhost", job="1",
+        id="raw-0", pool="raw", engine="native", model="stub-model", state=WorkerState.READY, host="localhost", job="1",
         epoch=0, pid=1, updated_at=time.time(), url=worker.url, capacity=4,
     ))  # fmt: skip
     deployment.start_router()
@@ -336,8 +336,8 @@ def test_a_client_that_hangs_up_without_having_read_stops_its_worker(routed, wor
     with asked_by_hand(routed):
         eventually(flood.stands_still)
     eventually(lambda: flood.error)
-    eventually(lambda: routed.workers()["raw"]["in_flight"] == 0)
-    assert routed.workers()["raw"]["healthy"]
+    eventually(lambda: routed.workers()["raw-0"]["in_flight"] == 0)
+    assert routed.workers()["raw-0"]["healthy"]
 
 
 def test_clients_that_hang_up_while_events_come(routed, worker, eventually):
