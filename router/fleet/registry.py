@@ -89,12 +89,18 @@ class Registry:
         try:
             while True:
                 await asyncio.sleep(max(LOOK_INTERVAL_S, _IDLE_SHARE * self._read_s))
-                await self._read()
-                self._start_probes()
-                self._release_waiting()
+                try:
+                    await self._look_again()
+                except Exception as error:  # whatever one look meets, the next one may not
+                    self._go_blind(f"a look failed: {error!r}")
         finally:
             for task in (*self._probes.values(), *self._checks.values()):
                 task.cancel()
+
+    async def _look_again(self) -> None:
+        await self._read()
+        self._start_probes()
+        self._release_waiting()
 
     async def outlives(self, worker: Worker) -> bool:
         """Whether `worker`, which has just answered 5xx, is there a moment later and says that it is healthy."""
@@ -193,16 +199,16 @@ class Registry:
         if worker.healthy and worker.card is None:
             worker.card = await self._ask_card(worker)
 
-    async def _ask_card(self, worker: Worker) -> dict[str, Any]:
-        """What the worker says of its model in `/v1/models`; empty if that is nothing usable."""
+    async def _ask_card(self, worker: Worker) -> dict[str, Any] | None:
+        """What the worker says of its model in `/v1/models`: empty if that is nothing usable, None if it is silent."""
         try:
             async with self._client.get(f"{worker.record.url}/v1/models", timeout=PROBE_TIMEOUT) as answer:
-                text = await answer.content.read(_MOST_CARD_BYTES) if answer.status == 200 else b""
-                while answer.status == 200 and not answer.content.at_eof() and len(text) < _MOST_CARD_BYTES:
-                    text += await answer.content.read(_MOST_CARD_BYTES)
+                text = bytearray()
+                while len(text) < _MOST_CARD_BYTES and (chunk := await answer.content.readany()):
+                    text += chunk
         except TRANSPORT_ERRORS:
-            return {}
-        return card_of(text, worker.record.model)
+            return None
+        return card_of(bytes(text), worker.record.model)
 
 
 def card_of(text: bytes, model: str) -> dict[str, Any]:

@@ -322,7 +322,7 @@ def test_a_client_that_does_not_read_stops_its_worker_and_then_gets_everything(r
     worker.say = flood = Flood()
     with routed.http.stream("POST", "/v1/completions", json={"model": "stub-model"}) as answer:
         eventually(flood.stands_still)
-        assert flood.said < flood.events / 2
+        assert flood.said < flood.events
         assert routed.http.get("/health").status_code == 200, "others do not wait for it"
         found = bytearray()
         for data in answer.iter_raw():
