@@ -1,7 +1,7 @@
 """Bodies of requests in memory: each up to a bound, and all of them together."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import HttpVersion11, web
@@ -34,19 +34,29 @@ class Bodies:
                 raise BodyError(503, "the router holds as many request bodies as it can; send this one again later")
             taken += count
             self.held += count
-            patience.reschedule(loop.time() + SILENCE_S)
 
-        loop = asyncio.get_running_loop()
         try:
-            await _continue(request)
-            try:
-                async with asyncio.timeout(SILENCE_S) as patience:
-                    body = await read_body(request, self._most_bytes, take)
-            except TimeoutError as error:
-                raise BodyError(408, f"no more of the body came for {SILENCE_S:g} s") from error
-            yield body
+            if request.content.is_eof():  # it has come with the head, as most do: a timer costs more than reading it
+                yield await read_body(request, self._most_bytes, take)
+            else:
+                await _continue(request)
+                yield await self._read_slowly(request, take)
         finally:
             self.held -= taken
+
+
+    async def _read_slowly(self, request: web.Request, take: Callable[[int], None]) -> bytes:
+        loop = asyncio.get_running_loop()
+
+        def go_on(count: int) -> None:
+            patience.reschedule(loop.time() + SILENCE_S)
+            take(count)
+
+        try:
+            async with asyncio.timeout(SILENCE_S) as patience:
+                return await read_body(request, self._most_bytes, go_on)
+        except TimeoutError as error:
+            raise BodyError(408, f"no more of the body came for {SILENCE_S:g} s") from error
 
 
 async def wait_with_continue(request: web.Request) -> None:
