@@ -220,7 +220,7 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Connections from one address that have not shown the API key yet; if there are more, the oldest is closed. Clients
     # show it as soon as they are connected, so this matters only where very many behind one address (a login node, a
     # NAT) connect at the same moment. By default half of all connections that the router can have open.
-    pending_connections: Positive | None = None
+    pending_connections: Annotated[int, Meta(ge=1, le=65_536)] | None = None
 
 
 class DeploymentSpec(Section, frozen=True, kw_only=True):

@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,23 +14,19 @@ from aiohttp import web
 from ..core.address import node_address
 from ..core.errors import RouterError, RunDirectoryError
 from ..core.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
-from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
-from ..core.slurm_env import job_id, restart_count
 from ..core.sockets import allow_many_sockets
 from ..core.spec import RouterSpec
+from .announcement import Announcement, router_record
 from .api.access import Keys, Origins, metrics_key
 from .api.app import Api
-from .fleet.records import in_thread
 from .fleet.registry import Registry
 from .metrics import Metrics
 from .policies import policy_named
 from .relay.failover import Relay
-from .relay.upstream import make_client
 
 DRAIN_S = 20.0
 _BACKLOG = 1024
-_ANNOUNCE_AGAIN_S = 1.0
 # Descriptors for probes, files and libraries; those for requests to workers are counted with their clients'.
 _SPARE_DESCRIPTORS = 64
 
@@ -54,14 +48,16 @@ async def serve(run: RunDirectory, stop: asyncio.Event) -> None:
     spec, key = run.read_spec(), run.key()
     keys, origins = Keys(key, metrics_key(run)), Origins(spec.router.allowed_origins)
     with _listening(run, spec.router.port) as sock:
-        async with make_client(key) as client:
-            guard = ConnectionGuard(connection_limits(spec.router))
-            registry = Registry(run, client)
+        guard = ConnectionGuard(connection_limits(spec.router))
+        registry = Registry(run)
+        try:
             await registry.look()
             metrics = Metrics(registry, guard)
-            relay = Relay(registry, policy_named(spec.router.policy), client, metrics)
+            relay = Relay(registry, policy_named(spec.router.policy), metrics)
             app = Api(keys, origins, guard, registry, relay, metrics).app()
             await _accept(run, app, guard, sock, registry, stop)
+        finally:
+            await registry.close()
 
 
 def connection_limits(spec: RouterSpec) -> ConnectionLimits:
@@ -86,33 +82,22 @@ async def _accept(
 ) -> None:
     """Answer requests until `stop` is set or the registry's watch fails, then let what is in flight end."""
     # handler_cancellation: a client that hangs up ends its handler, which closes the worker's connection.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_S)
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_S, auto_decompress=False
+    )
     await runner.setup()
-    await guard.listen(runner, sock, backlog=_BACKLOG)
-    record = _record(url="http://{}:{}".format(*sock.getsockname()))
-    _log.info("listening on %s", record.url)
-    announcing = asyncio.create_task(_announce(run, record))
+    announcement = Announcement(run, runner, url="http://{}:{}".format(*sock.getsockname()))
     try:
-        await _watch_until(registry, stop)
-    finally:
-        announcing.cancel()
-        guard.close()
-        _retract(run, record)
-        await runner.cleanup()
-
-
-async def _announce(run: RunDirectory, record: RouterRecord) -> None:
-    """Write `router.json`. Requests are answered meanwhile: a disk may be full for a while."""
-    told = False
-    while True:
+        await guard.listen(runner, sock, backlog=_BACKLOG)
+        announcing = asyncio.create_task(announcement.publish())
         try:
-            await in_thread(lambda: run.write_router(record))
-            return
-        except RunDirectoryError as error:
-            if not told:
-                _log.warning("clients cannot find the router until this is written: %s", error)
-            told = True
-        await asyncio.sleep(_ANNOUNCE_AGAIN_S)
+            await _watch_until(registry, stop)
+        finally:
+            announcing.cancel()
+            guard.close()
+            announcement.retract()
+    finally:
+        await runner.cleanup()
 
 
 async def _watch_until(registry: Registry, stop: asyncio.Event) -> None:
@@ -139,30 +124,9 @@ def _listening(run: RunDirectory, port: int) -> Iterator[socket.socket]:
             advice = "choose another router.port in the spec (0 takes any free one)"
             reason = f"cannot listen on {address}:{port}: {error.strerror}; {advice}"
             with suppress(RunDirectoryError):  # the log has the reason too
-                run.write_router(_record(url=None, reason=reason))
+                run.write_router(router_record(url=None, reason=reason))
             raise RouterError(reason) from error
         yield sock
-
-
-def _record(*, url: str | None, reason: str = "") -> RouterRecord:
-    return RouterRecord(
-        url=url,
-        host=socket.gethostname(),
-        job=job_id() or str(os.getpid()),
-        pid=os.getpid(),
-        epoch=restart_count(),
-        started_at=time.time(),
-        reason=reason,
-    )
-
-
-def _retract(run: RunDirectory, record: RouterRecord) -> None:
-    """Take our record back, unless another router has put its own there."""
-    try:
-        if run.read_router() == record:
-            run.router_path.unlink(missing_ok=True)
-    except (RunDirectoryError, OSError) as error:
-        _log.warning("the router's record may stay behind: %s", error)
 
 
 @contextmanager

@@ -44,7 +44,6 @@ class Bodies:
         finally:
             self.held -= taken
 
-
     async def _read_slowly(self, request: web.Request, take: Callable[[int], None]) -> bytes:
         loop = asyncio.get_running_loop()
 

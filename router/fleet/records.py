@@ -106,7 +106,7 @@ def _go_on(worker: Worker | None, record: WorkerRecord) -> Worker:
     if worker is None:
         return Worker(record)
     if worker.lives_as(record):
-        worker.record = record
+        worker.hear(record)
     elif not worker.follows(record):
         return Worker(record)
     worker.missing_since = None

@@ -13,8 +13,10 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from ...core.errors import SlurminferError
 from ...core.records import WorkerState
 from ...core.rundir import RunDirectory
+from ..relay.connection import connection_to
 from .records import Found, in_thread, merge, merge_blind, read_records
 from .worker import Worker
 
@@ -39,11 +41,11 @@ _log = logging.getLogger(__name__)
 class Registry:
     """The workers by id. Only `watch` changes what they are; requests count themselves in and out."""
 
-    def __init__(self, run: RunDirectory, client: aiohttp.ClientSession) -> None:
-        self._run, self._client = run, client
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
         self._workers: dict[str, Worker] = {}
+        self._retired: set[Worker] = set()  # whose connection may still carry requests
         self._probes: dict[Worker, asyncio.Task[None]] = {}
-        self._departed: set[Worker] = set()  # no longer in the view, with requests that still wait there
         self._checks: dict[Worker, asyncio.Task[bool]] = {}
         self._reading: asyncio.Future[Found] | None = None
         self._read_s = 0.0  # how long the last reading took
@@ -101,6 +103,7 @@ class Registry:
         await self._read()
         self._start_probes()
         self._release_waiting()
+        await self._close_retired()
 
     async def outlives(self, worker: Worker) -> bool:
         """Whether `worker`, which has just answered 5xx, is there a moment later and says that it is healthy."""
@@ -115,6 +118,13 @@ class Registry:
             return worker.healthy and self._workers.get(worker.id) is worker
         finally:
             del self._checks[worker]
+
+    async def close(self) -> None:
+        """Close the connections to all workers, when no request is in flight any more."""
+        self._retired.update(self._workers.values())
+        for worker in self._retired:
+            if worker.connection is not None:
+                await worker.connection.close()
 
     async def _read(self) -> None:
         """Follow what the run directory says now. Whatever goes wrong with that, the view stays."""
@@ -160,7 +170,7 @@ class Registry:
         for worker in self._workers.values():
             if workers.get(worker.id) is not worker:
                 worker.suspect("its record is gone")
-                self._departed.add(worker)
+                self._retired.add(worker)
         for worker in workers.values():
             if worker.record.state is WorkerState.GONE and worker.healthy:
                 worker.suspect(worker.record.reason or "gone")
@@ -168,9 +178,15 @@ class Registry:
 
     def _release_waiting(self) -> None:
         now = time.monotonic()
-        self._departed = {worker for worker in self._departed if worker.waiting}
-        for worker in (*self._workers.values(), *self._departed):
+        for worker in (*self._workers.values(), *self._retired):
             worker.release_waiting(now)
+
+    async def _close_retired(self) -> None:
+        asked = self._probes.keys() | self._checks.keys()
+        for worker in [worker for worker in self._retired if not worker.in_flight and worker not in asked]:
+            self._retired.remove(worker)
+            if worker.connection is not None:
+                await worker.connection.close()
 
     def _start_probes(self) -> None:
         for worker in self._workers.values():
@@ -186,13 +202,17 @@ class Registry:
     async def _ask_health(self, worker: Worker) -> None:
         began, was_healthy = time.monotonic(), worker.healthy
         try:
-            async with self._client.get(f"{worker.record.url}/health", timeout=PROBE_TIMEOUT) as answer:
+            if worker.connection is None:
+                worker.connection = await connection_to(self._run, worker.record)
+            async with await worker.connection.request("GET", "/health", timeout=PROBE_TIMEOUT) as answer:
                 trouble = "" if answer.status == 200 else f"/health answers {answer.status}"
-        except (*TRANSPORT_ERRORS, ValueError) as error:  # ValueError: no URL
+        except TRANSPORT_ERRORS as error:
             if is_own_fault(error):
                 _log.warning("worker %s cannot be asked for its health: %s", worker.id, describe(error))
                 return
             trouble = f"/health fails: {describe(error)}"
+        except (SlurminferError, ValueError) as error:  # the record's address is none
+            trouble = str(error)
         worker.probed(began, trouble)
         if worker.healthy != was_healthy:
             _log.info("worker %s %s", worker.id, "is healthy" if worker.healthy else f"is unhealthy: {trouble}")
@@ -201,8 +221,9 @@ class Registry:
 
     async def _ask_card(self, worker: Worker) -> dict[str, Any] | None:
         """What the worker says of its model in `/v1/models`: empty if that is nothing usable, None if it is silent."""
+        assert worker.connection is not None, "it has just been asked for its health"
         try:
-            async with self._client.get(f"{worker.record.url}/v1/models", timeout=PROBE_TIMEOUT) as answer:
+            async with await worker.connection.request("GET", "/v1/models", timeout=PROBE_TIMEOUT) as answer:
                 text = bytearray()
                 while len(text) < _MOST_CARD_BYTES and (chunk := await answer.content.readany()):
                     text += chunk
@@ -231,7 +252,7 @@ def describe(error: BaseException) -> str:
 
 
 def _standing(worker: Worker) -> str:
-    if worker.record.state is WorkerState.READY and not worker.choosable:
+    if worker.is_lost or (worker.record.state is WorkerState.READY and not worker.choosable):
         return "unreachable"
     return worker.record.state.value
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.records import WorkerRecord, WorkerState
+from ..relay.connection import Connection
 
 # Stands in for the capacity that an agent could not learn; only ratios between workers matter.
 ASSUMED_CAPACITY = 32
 # A worker that has not answered for so long is taken to have stopped, not to be busy: requests that wait there go to
 # another one. It comes on top of the time that a probe may take.
 STOPPED_S = 10.0
+# An agent writes its record every 10 s. A worker that answers is not lost: a shared filesystem may stand still.
+SILENCE_S = 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +34,8 @@ class Worker:
     # Requests of which nothing has been sent to the client: what ends their waiting, and whether another worker could
     # take them.
     waiting: dict[asyncio.Timeout, Callable[[], bool]] = field(default_factory=dict)
+    connection: Connection | None = None  # None until the first probe
+    heard_at: float = field(default_factory=time.monotonic)  # when its record changed last
 
     @property
     def id(self) -> str:
@@ -50,7 +55,12 @@ class Worker:
     @property
     def probeable(self) -> bool:
         """Whether the worker's agent says that it is ready and where: what is not is not asked for its health."""
-        return self.record.state is WorkerState.READY and self.record.url is not None
+        return self.record.state is WorkerState.READY and self._has_address
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its agent has been silent for a minute, and the worker does not answer either."""
+        return self.record.state is not WorkerState.GONE and bool(self._silence) and not self.choosable
 
     @property
     def choosable(self) -> bool:
@@ -71,9 +81,22 @@ class Worker:
     @property
     def reason(self) -> str:
         """Why it is not chosen; empty if it may be."""
+        if self.choosable:
+            return ""
         if self.record.state is not WorkerState.READY:
-            return self.record.reason or self.record.state.value
-        return self.trouble if self.record.url else "ready without a url"
+            return self._silence or self.record.reason or self.record.state.value
+        trouble = self.trouble if self._has_address else "ready without an address"
+        return f"{self._silence}; {trouble}" if self._silence else trouble
+
+    @property
+    def _has_address(self) -> bool:
+        return self.record.url is not None or self.record.socket is not None
+
+    @property
+    def _silence(self) -> str:
+        """How long its agent has been silent, if that is too long."""
+        silent_s = time.monotonic() - self.heard_at
+        return f"no heartbeat for {silent_s:.0f} s" if silent_s > SILENCE_S else ""
 
     def lives_as(self, record: WorkerRecord) -> bool:
         """Whether `record` tells of this life and not of a later one."""
@@ -82,6 +105,12 @@ class Worker:
     def follows(self, record: WorkerRecord) -> bool:
         """Whether `record` tells of a life before this one: Slurm has requeued the job since it was written."""
         return self.record.job == record.job and self.record.epoch > record.epoch
+
+    def hear(self, record: WorkerRecord) -> None:
+        """Take a later record of this life."""
+        if record.updated_at != self.record.updated_at:
+            self.heard_at = time.monotonic()
+        self.record = record
 
     def probed(self, began: float, trouble: str) -> None:
         """Take the result of a probe. One that began before a request failed says nothing about the time after."""

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import closing
 
-import aiohttp
 from aiohttp import HttpVersion11, web
 
 from ...core.openai import error_body
@@ -37,8 +36,8 @@ class WorkerStoppedError(Exception):
 class Relay:
     """Sends requests to workers and their answers back."""
 
-    def __init__(self, registry: Registry, policy: Policy, client: aiohttp.ClientSession, metrics: Metrics) -> None:
-        self._registry, self._policy, self._client, self._metrics = registry, policy, client, metrics
+    def __init__(self, registry: Registry, policy: Policy, metrics: Metrics) -> None:
+        self._registry, self._policy, self._metrics = registry, policy, metrics
         self._culprits = Culprits()
 
     async def forward(self, request: web.Request, body: bytes, model: str | None) -> web.StreamResponse:
@@ -93,7 +92,7 @@ class Relay:
             raise
 
     async def _ask(self, worker: Worker, request: web.Request, body: bytes) -> tuple[Answer, Beginning | None]:
-        answer = await ask(self._client, worker, request, body)
+        answer = await ask(worker, request, body)
         if answer.is_events and answer.status < 500:
             return answer, None
         try:

@@ -1,6 +1,9 @@
 """Stub workers (real HTTP servers that compute nothing, steered by the test) and real routers before them."""
 
 import asyncio
+import shutil
+import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,13 +55,14 @@ class Stub:
         app.router.add_post("/v1/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.socket = private_folder(self._run) / f"{self.id}.sock"
+        await web.UnixSite(self._runner, str(self.socket)).start()
 
     def publish(self, state: WorkerState = WorkerState.READY, epoch: int = 0, model: str = "stub-model") -> None:
         self.record = WorkerRecord(
-            id=self.id, pool="stubs", engine="native", model=model, state=state, host="localhost", job="1",
-            epoch=epoch, pid=1, updated_at=time.time(), url=self.url, capacity=self.capacity,
+            id=self.id, pool="stubs", engine="native", model=model, state=state, host=socket.gethostname(), job="1",
+            epoch=epoch, pid=1, updated_at=time.time(), socket=str(self.socket), key=f"key-of-{self.id}",
+            capacity=self.capacity,
         )  # fmt: skip
         self._run.write_worker(self.record)
 
@@ -135,6 +139,14 @@ class Stub:
         return response
 
 
+def private_folder(run: RunDirectory) -> Path:
+    """A folder for sockets, whose paths must be short."""
+    link = run.path / "sockets"
+    if not link.is_symlink():
+        link.symlink_to(tempfile.mkdtemp(prefix="slurminfer-test-"))
+    return link.readlink()
+
+
 class Deployment:
     """A run directory with stub workers and at most one router, all in this process."""
 
@@ -179,6 +191,7 @@ class Deployment:
         self.stop_router()
         for stub in self.stubs:
             stub.stop()
+        shutil.rmtree(private_folder(self.run))
 
     def chat(self, **fields: Any) -> httpx.Response:
         return self.http.post("/v1/chat/completions", json={"model": "stub-model", "messages": [], **fields})

@@ -46,7 +46,7 @@ def test_body_bytes_query_and_headers_arrive_as_they_were_sent(one):
     path, sent, received = one.stubs[0].requests[-1]
     assert (path, received) == ("/v1/chat/completions?a=%20b", body)
     assert sent["x-request-id"] == "abc"
-    assert sent["authorization"] == f"Bearer {one.run.key()}"
+    assert sent["authorization"] == "Bearer key-of-cpu-0", "the engine's own key, not the client's"
 
 
 def test_any_other_post_below_v1_is_passed_on(one):

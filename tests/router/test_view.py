@@ -5,9 +5,11 @@ import os
 import shutil
 import threading
 
+import msgspec
 import pytest
 
 from slurminfer.core.errors import RunDirectoryError
+from slurminfer.core.identity import make_identity
 from slurminfer.core.records import WorkerState
 from slurminfer.router.fleet.records import FOLDER_AWAY_S, VANISHED_S, Found, in_thread, merge, merge_blind
 from slurminfer.router.fleet.registry import card_of
@@ -144,10 +146,11 @@ def test_workers_stay_while_their_folder_is_sick(one, fault, eventually, caplog)
     eventually(lambda: one.workers().get("cpu-1", {}).get("healthy"))
 
 
-def test_a_url_that_is_none_disturbs_nobody(one, eventually):
+@pytest.mark.parametrize("url", ["https://[::1", "https://h:99999999", "https:// ", "https://"])
+def test_a_url_that_is_none_disturbs_nobody(one, url, eventually):
     stub = one.add("cpu-1")
-    stub.url = "http://[::1"
-    stub.publish()
+    one.run.write_worker(msgspec.structs.replace(stub.record, url=url, socket=None))
+    make_identity(one.run.worker_identity_path("cpu-1", 0), "cpu-1")
     eventually(lambda: "cpu-1" in one.workers())
     assert [one.chat().status_code for _ in range(3)] == [200] * 3
     one.stop_router()
