@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import aiohttp
 import pytest
@@ -48,12 +49,12 @@ class Worker:
             self._server = socket.socket(socket.AF_UNIX)
             self._server.bind(str(self.socket))
             self._server.listen()
-        self.asked = []  # the connection of each POST
+        self.asked: list[Any] = []  # the connection of each POST
         self.say = lambda connection: False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def record(self):
-        there = {"socket": str(self.socket)}
+        there: dict[str, Any] = {"socket": str(self.socket)}
         if self._tls:
             there = {"url": "https://{}:{}".format(*self._server.getsockname())}
         return WorkerRecord(
