@@ -126,7 +126,7 @@ class Relay:
             response = await self._send(request, answer, beginning)
         except WorkerLostError as error:  # nothing has been said yet
             self._report(error, "body", body)
-            return failure(502, f"the answer broke off: {error}", code="worker_lost")
+            return failure(502, f"the answer broke off: {error}", code="answer_broke_off")
         except _BrokenOffError as broken:
             self._report(broken.error, "stream", body)
             return broken.response
@@ -159,7 +159,7 @@ class Relay:
                         await answer.pour(write)
                         await request.writer.drain()
         except WorkerLostError as error:
-            body = error_body(502, f"the stream broke off: {error}", code="worker_lost")
+            body = error_body(502, f"the stream broke off: {error}", code="answer_broke_off")
             await response.write(error_event(body))
             raise _BrokenOffError(error, response) from error
         if rest := gate.rest():
