@@ -96,6 +96,13 @@ def private_umask() -> Iterator[None]:
         os.umask(before)
 
 
+def current_umask() -> int:
+    """The umask of this process."""
+    umask = os.umask(_OPEN_TO_OTHERS)  # the only way to ask for it is to set it
+    os.umask(umask)
+    return umask
+
+
 def read_text(path: Path) -> str | None:
     """A file's text, or None if there is none, whoever wrote it. Retries what NFS gets wrong for a moment.
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,19 @@ def tail(path: Path) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+def oldest_first(paths: Iterable[Path]) -> list[Path]:
+    """Those of the paths that are files, by the time of their last change; one that vanishes meanwhile is left out."""
+    times: dict[Path, float] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            times[path] = status.st_mtime
+    return sorted(times, key=lambda path: times[path])
 
 
 def root_cause(text: str, log_format: LogFormat = PLAIN) -> str:

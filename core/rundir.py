@@ -61,6 +61,11 @@ class RunDirectory:
         return self.path / "key"
 
     @property
+    def metrics_key_path(self) -> Path:
+        """The key that opens the router's /metrics and nothing else; made by the router."""
+        return self.path / "metrics.key"
+
+    @property
     def workers_path(self) -> Path:
         """The folder of the workers' records, one JSON file for each."""
         return self.path / "workers"

@@ -11,42 +11,62 @@ What killed processes left is not swept there, as it might be a living one's.
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ..core.errors import ModelError
 from ..core.locks import Lock, try_lock, wait_lock
 from ..core.paths import models_root
+from ..core.trust import PRIVATE_FILE, PRIVATE_FOLDER, make_private_folder, require_trusted_folder
 from .progress import Progress
 
 _TEMPORARY, _LOCK = ".tmp-", ".lock-"
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
-def make_once(name: str, make: Callable[[Path], None], progress: Progress) -> Path:
+def make_once(name: str, make: Callable[[Path], None], progress: Progress, required: Sequence[str] = ("*",)) -> Path:
     """The directory `name` of the cache; if it is not there, `make` fills an empty directory that then becomes it.
 
-    Raises ModelError where the cache cannot be written, and whatever `make` raises; then nothing is left behind.
+    One that lacks what is `required`, patterns of file names, is made anew: whoever cleans up a filesystem by the age
+    of files leaves directories behind. Raises ModelError where the cache cannot be written, UntrustedFileError for an
+    entry that others may have written, and whatever `make` raises; then nothing is left behind.
     """
     final = models_root() / name
-    if final.is_dir():
-        return final
     try:
-        models_root().mkdir(parents=True, exist_ok=True)
+        if _is_whole(final, required):
+            return final
+        make_private_folder(models_root())
         _sweep()
         with _locked(name, progress):
-            if not final.is_dir():
+            if not _is_whole(final, required):
+                _remove(final)
                 _make(final, make)
     except OSError as error:
         raise ModelError(f"cannot write model {name} into {models_root()}: {error.strerror or error}") from error
     return final
 
 
+def _is_whole(final: Path, required: Sequence[str]) -> bool:
+    """Whether an entry is there with all that it must have. Raises UntrustedFileError, OSError."""
+    if not final.is_dir():
+        return False
+    require_trusted_folder(final)
+    return all(any(final.glob(pattern)) for pattern in required)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
+
+
 def _make(final: Path, make: Callable[[Path], None]) -> None:
     temporary = final.with_name(f"{_TEMPORARY}{final.name}@{os.uname().nodename}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary.mkdir(PRIVATE_FOLDER)
     try:
         make(temporary)
         _sync(temporary)
@@ -83,18 +103,23 @@ def _sweep() -> None:
     """Remove what killed processes left behind: temporary directories whose lock nobody holds."""
     for leftover in models_root().glob(f"{_TEMPORARY}*"):
         name = leftover.name.removeprefix(_TEMPORARY).rpartition("@")[0]
-        with _lock_path(name).open("a") as file:
+        with _open_lock(name) as file:
             if try_lock(file) is Lock.HELD:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
 def _locked(name: str, progress: Progress) -> Iterator[None]:
-    with _lock_path(name).open("a") as file:
+    with _open_lock(name) as file:
         if try_lock(file) is Lock.BUSY:
             progress("wait for another process", 0, 0)
             wait_lock(file)
         yield
+
+
+def _open_lock(name: str) -> IO[str]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return os.fdopen(os.open(_lock_path(name), flags, PRIVATE_FILE), "a", encoding="utf-8")
 
 
 def _lock_path(name: str) -> Path:

@@ -1,5 +1,6 @@
 """How much memory this process may still take: what its Slurm job, its cgroup and the machine leave."""
 
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,13 @@ from .readings import resident_bytes
 def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int:
     """Bytes of main memory that can still be allocated."""
     return min([_machine_bytes(root / "proc/meminfo"), *_job_bytes(root, env)])
+
+
+def give_back_freed() -> None:
+    """Have the C library return to the system what was freed: after much of it, glibc keeps it for what may come."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others do not
+    if trim is not None:
+        trim(0)
 
 
 def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int | None:
@@ -31,13 +39,13 @@ def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:
 
 def _machine_bytes(meminfo: Path) -> int:
     """MemAvailable: free memory and what the kernel can reclaim."""
-    lines = meminfo.read_text().splitlines()
+    lines = meminfo.read_text(encoding="utf-8", errors="replace").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
 
 
 def _cgroup_bytes(root: Path) -> Iterator[int]:
     """What each limited cgroup above this process leaves, in version 2 and version 1 hierarchies."""
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+    for line in (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
             mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
@@ -64,7 +72,7 @@ def _cgroup_bytes(root: Path) -> Iterator[int]:
 def _fields(path: Path) -> dict[str, int]:
     """A file of lines with a name and a number each; empty without."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     return {name: int(number) for name, number in map(str.split, lines)}
@@ -73,6 +81,6 @@ def _fields(path: Path) -> dict[str, int]:
 def _number(path: Path) -> int | None:
     """The file's integer; None if it is not there or says `max`."""
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):
         return None

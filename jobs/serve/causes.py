@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...core.errors import RunDirectoryError, SpecError
 from ...core.job import JobStatus
-from ...core.logs import PLAIN, LogFormat, complaint, root_cause, tail
+from ...core.logs import PLAIN, LogFormat, complaint, oldest_first, root_cause, tail
 from ...core.records import JobRecord, WorkerRecord
 from ...core.rundir import RunDirectory
 from ...nodes.engines.table import adapter_of
@@ -39,14 +39,7 @@ def dead_node(run: RunDirectory, record: WorkerRecord | None) -> str:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    times: dict[Path, float] = {}
-    for kind in ("*.log", "*_log.out"):
-        for path in folder.glob(kind):
-            try:
-                times[path] = path.stat().st_mtime
-            except OSError:
-                continue  # a link that leads nowhere
-    return sorted(times, key=lambda path: times[path], reverse=True)
+    return oldest_first(path for kind in ("*.log", "*_log.out") for path in folder.glob(kind))[::-1]
 
 
 def _text(path: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...core.errors import EngineError, SlurminferError
 from ...core.job import RequeueableEntry
+from ...core.output import accept_any_text
 from ...core.rundir import RunDirectory
 from ...core.sockets import LONGEST_SOCKET_PATH
 from . import threads
@@ -49,6 +50,7 @@ class Agent:
 
     def run(self) -> None:
         """Run the worker to its end. Raises EngineError where the engine fails; a walltime limit requeues the job."""
+        accept_any_text()
         task = self._task
         task.signals.listen()
         if task.place.local:

@@ -81,7 +81,7 @@ class Workspace:
 
         Where the filesystem has no locks this is not noticed.
         """
-        with (self.path / f"part-{part.index}.lock").open("a+") as file:
+        with (self.path / f"part-{part.index}.lock").open("a+", encoding="utf-8") as file:
             if try_lock(file) is Lock.BUSY:
                 file.seek(0)
                 raise ModelError(f"another process ({file.read().strip()}) is quantizing into {self.out}")

@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from ..api.access import REQUEST_ID_HEADER, request_id
 from ..fleet.registry import TRANSPORT_ERRORS, describe
 from ..fleet.worker import Worker
 from .splice import SplicedResponse
@@ -16,7 +17,7 @@ from .splice import SplicedResponse
 _NOT_FORWARDED = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade", "host", "content-length", "content-encoding", "accept-encoding", "expect"}
-    | {"authorization"}
+    | {"authorization", "x-api-key"}
 )
 
 
@@ -90,9 +91,11 @@ def _abort(response: SplicedResponse) -> None:
 
 async def _send(worker: Worker, request: web.Request, body: bytes) -> SplicedResponse:
     assert worker.connection is not None, "a worker is chosen after a good probe"
-    path, headers = request.rel_url.raw_path_qs, forwardable(request.headers)
+    path = request.rel_url.raw_path_qs
     # aiohttp warns about large bodies given as bytes: it would write them in one go.
     data = io.BytesIO(body)
+    headers = forwardable(request.headers)
+    headers[REQUEST_ID_HEADER] = request_id(request)
     try:
         response = await worker.connection.request(
             request.method, path, data=data, headers=headers, allow_redirects=False

@@ -28,12 +28,18 @@ WORDS = ["Hello", " from", " the", " stub"]
 
 
 class Stub:
-    """A stub worker. `mode`: answer | drop (before any byte) | cut (in mid-body) | hang (after one word)."""
+    """A stub worker.
+
+    `mode`: answer | drop (before any byte) | cut (in mid-body) | hang (after one word) | stop (no answer, no health) |
+    die (says 500, and that it is not healthy from then on) | die later (it seems healthy for a while).
+    """
 
     def __init__(self, loop: Loop, run: RunDirectory, worker_id: str, capacity: int | None) -> None:
         self._loop, self._run = loop, run
         self.id, self.capacity = worker_id, capacity
         self.mode, self.status, self.health = "answer", 200, 200
+        self.error: dict[str, Any] = {"error": {"message": "no"}}  # what it says where `status` is not 200
+        self.card: dict[str, Any] = {"id": "stub-model", "object": "model", "created": 7, "owned_by": "stub"}
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.go = threading.Semaphore(0)  # one word each where `stepwise`
         self.stepwise = False
@@ -45,6 +51,7 @@ class Stub:
     async def _start(self) -> None:
         app = web.Application(client_max_size=2**27)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -62,7 +69,12 @@ class Stub:
     def stop(self) -> None:
         self._loop.run(self._runner.cleanup())
 
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [self.card]})
+
     async def _health(self, request: web.Request) -> web.Response:
+        if self.mode == "stop":
+            await asyncio.sleep(60)
         return web.Response(status=self.health)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -71,8 +83,13 @@ class Stub:
         assert request.transport is not None
         if self.mode == "drop":
             request.transport.abort()
+        if self.mode == "stop":
+            await self._until_cancelled()
+        if self.mode.startswith("die"):
+            self.health = 503 if self.mode == "die" else 200
+            return web.json_response({"error": {"message": "the engine has died"}}, status=500)
         if self.status != 200:
-            return web.json_response({"error": {"message": "no"}}, status=self.status)
+            return web.json_response(self.error, status=self.status)
         if b'"stream": true' in body or b'"stream":true' in body:
             return await self._events(request)
         return await self._json(request)
@@ -137,12 +154,16 @@ class Deployment:
         self._loop = loop
         self.run = RunDirectory(path)
         self.run.create()
-        spec = DeploymentSpec(
-            name="test", model=ModelSpec(path="stub-model"), pool=(PoolSpec(),), router=RouterSpec(port=0)
-        )
-        self.run.write_spec(spec)
+        self.configure()
         self.stubs: list[Stub] = []
         self._router: Future[Any] | None = None
+
+    def configure(self, **router: Any) -> None:
+        """Write a spec whose [router] has these keys."""
+        spec = DeploymentSpec(
+            name="test", model=ModelSpec(path="stub-model"), pool=(PoolSpec(),), router=RouterSpec(port=0, **router)
+        )
+        self.run.write_spec(spec)
 
     def add(self, worker_id: str, capacity: int | None = 4) -> Stub:
         self.stubs.append(Stub(self._loop, self.run, worker_id, capacity))

@@ -154,6 +154,8 @@ def test_whole_answer_that_breaks_gets_502_in_openai_shape(two):
     answer = two.chat()
     assert answer.status_code == 502
     assert answer.json()["error"]["type"] == "server_error"
+    assert answer.json()["error"]["code"] == "answer_broke_off", "one worker: it may be sent again"
+    assert "X-Should-Retry" not in answer.headers
     assert sum(len(stub.requests) for stub in two.stubs) == 1
 
 

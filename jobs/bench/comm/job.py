@@ -19,14 +19,14 @@ import msgspec
 from ....core.errors import CommunicationError, UsageError
 from ....core.files import claim, make_directory, read_private, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
-from ....core.paths import jobs_root
+from ....core.paths import jobs_root, make_home
 from ....core.site.communication import CommProfile
 from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank
 from ....quant.progress import Progress
 from ...launch.follow import no_result, until_ended
 from ...launch.request import request_of
-from .group import CommTask
+from .group import SECRET, CommTask
 from .ranks import run_here, run_step
 from .where import Job, JobStep, Where
 from .worker import RESULT, TASK
@@ -67,8 +67,8 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     Raises CommunicationError that names the rank, SlurmError, RunDirectoryError.
     """
     folder = jobs_root() / f"bench-comm-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    make_directory(folder)
-    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    make_home()
+    prepare(folder, task)
     if isinstance(where, Job):
         from ...launch.launchers import launcher_named
 
@@ -82,6 +82,16 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     profile = _result(folder)
     shutil.rmtree(folder, ignore_errors=True)  # NFS keeps what somebody has open
     return profile
+
+
+def prepare(folder: Path, task: CommTask) -> None:
+    """Write what the ranks need to know: the task, and a secret by which they know each other.
+
+    Raises RunDirectoryError.
+    """
+    make_directory(folder)
+    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    write_atomic(folder / SECRET, secrets.token_hex(32))
 
 
 def request(where: Job, folder: Path) -> JobRequest:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import sys
 from dataclasses import dataclass
 
@@ -72,6 +73,19 @@ def test_what_ignores_the_cancel_can_be_killed(tmp_path):
     assert phase(job) is JobPhase.RUNNING
     LocalLauncher().kill([job])
     eventually(lambda: phase(job) is JobPhase.DONE)
+
+
+def test_what_a_job_writes_is_for_its_owner_alone(tmp_path):
+    code = "from pathlib import Path; Path('made').mkdir(); Path('made/file').touch(); print('x')"
+    job = LocalLauncher().submit(request(tmp_path, f"import os; os.chdir({str(tmp_path)!r}); {code}"))
+    eventually(lambda: phase(job) is JobPhase.DONE)
+    written = ("logs", "logs/process.log", "made", "made/file")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in written] == [0o700, 0o600, 0o700, 0o600]
+
+
+def test_a_rendered_command_has_no_secrets(tmp_path):
+    text = LocalLauncher().render(request(tmp_path, "", env={"HF_TOKEN": "hf_x", "NCCL_DEBUG": "INFO"}))
+    assert "HF_TOKEN=*** NCCL_DEBUG=INFO" in text
 
 
 def test_cancelling_what_has_ended_is_no_error(tmp_path):
