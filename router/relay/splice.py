@@ -107,6 +107,9 @@ class Splice(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell aiohttp, and wake whoever waits for content: there is no more."""
+        if self._rest is not None:  # uvloop's TLS tells of an end that came together with the rest, although paused
+            rest, self._rest = self._rest, None
+            self._aiohttp.data_received(rest)
         self._aiohttp.connection_lost(error)
         self._end()
 
