@@ -10,6 +10,7 @@ SlurminferError
 │   ├── ModelNotFoundError
 │   ├── UnsupportedModelError
 │   └── CorruptModelError
+├── UntrustedFileError      a file that somebody else may have written is not loaded
 ├── CommandError            a subprocess failed, timed out or is not installed
 ├── SlurmError              Slurm refused or cannot be reached
 ├── EngineError             an engine process did not start, or died
@@ -68,6 +69,10 @@ class UnsupportedModelError(ModelError):
 
 class CorruptModelError(ModelError):
     """The model's files are damaged or incomplete."""
+
+
+class UntrustedFileError(SlurminferError):
+    """A file that somebody else may have written, and that is therefore not loaded."""
 
 
 class CommandError(SlurminferError):

@@ -1,11 +1,28 @@
-"""The shape of OpenAI's errors, which our engine and the router answer with alike."""
+"""What our engine and the router have in common of OpenAI's API: the shape of errors, and how a key is shown."""
 
+import hmac
 from typing import Any
 
-_TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """The JSON body of an error answer; `status` is the HTTP status that goes with it."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def shows_key(authorization: str, key: str) -> bool:
+    """Whether `authorization`, the value of that header, is `Bearer KEY`; the scheme in any case (RFC 9110, 11.1).
+
+    The header may hold any bytes, decoded with `surrogateescape` as aiohttp does. Takes as long whatever is wrong.
+    """
+    scheme, _, given = authorization.strip().partition(" ")
+    right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), key.encode())
+    return right and scheme.lower() == "bearer"

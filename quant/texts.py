@@ -4,11 +4,12 @@ The packaged ones are excerpts of C4, Wikipedia and TinyStories that exllamav2 c
 on one and evaluating on another shows what a model does with text it was not fitted to.
 """
 
-import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import ModelError, ModelNotFoundError
+from ..core.jsonl import BadLineError, decode_line, read_lines
 from . import cache, packages
 from .packages import PackagedModel
 from .progress import Progress, silent
@@ -45,10 +46,9 @@ def read_text(name_or_path: str, progress: Progress = silent) -> str:
     if not path.is_file():
         raise ModelNotFoundError(f"text {name_or_path!r} is not there; expected a file, or one of {', '.join(KNOWN)}")
     try:
-        text = path.read_text()
+        return _json_lines(path) if path.suffix.lower() == ".jsonl" else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
-    return _json_lines(text, path) if path.suffix == ".jsonl" else text
 
 
 def fetch(name: str, progress: Progress = silent) -> Path:
@@ -66,24 +66,33 @@ def fetch(name: str, progress: Progress = silent) -> Path:
 
 
 def _packaged(name: str, progress: Progress) -> str:
-    raw = fetch(name, progress).read_text()
+    raw = fetch(name, progress).read_text(encoding="utf-8")
     documents = (document.strip() for document in re.split(_BETWEEN_DOCUMENTS[name], raw))
     return _SEPARATOR.join(document for document in documents if document)
 
 
-def _json_lines(text: str, path: Path) -> str:
-    """The value of "text" or "prompt", or the contents of "messages", of every line. Raises ModelError."""
-    return _SEPARATOR.join(_document(line, number, path) for number, line in enumerate(text.splitlines(), 1) if line)
+def _json_lines(path: Path) -> str:
+    """The value of "text" or "prompt", or the contents of "messages", of every line. Raises ModelError, OSError."""
+    return _SEPARATOR.join(_document(line, f"{path}, line {number}") for number, line in read_lines(path))
 
 
-def _document(line: str, number: int, path: Path) -> str:
+def _document(line: bytes | None, place: str) -> str:
     try:
-        value = json.loads(line)
-        if isinstance(value, dict) and "messages" in value:
-            return _SEPARATOR.join(str(message["content"]) for message in value["messages"])
-        found = value if isinstance(value, str) else value.get("text", value.get("prompt"))
-    except (ValueError, AttributeError, KeyError, TypeError):
-        found = None
-    if not isinstance(found, str):
-        raise ModelError(f'{path}, line {number}: expected a string, or an object with "text", "prompt" or "messages"')
+        found = _text(decode_line(line))
+    except BadLineError as error:
+        raise ModelError(f"{place}: {error}") from error
+    if found is None:
+        raise ModelError(f'{place}: expected a string, or an object with "text", "prompt" or "messages"')
     return found
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, dict) and "messages" in value:
+        try:
+            said = [message["content"] for message in value["messages"]]
+        except (KeyError, TypeError):
+            return None
+        contents = [content for content in said if content is not None]  # None beside tool calls
+        return _SEPARATOR.join(contents) if all(isinstance(content, str) for content in contents) else None
+    found = value.get("text", value.get("prompt")) if isinstance(value, dict) else value
+    return found if isinstance(found, str) else None

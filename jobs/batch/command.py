@@ -19,6 +19,7 @@ from ..serve.views import print_submitted, wait_until_ready
 from ..terminal.console import stderr, stdout
 from ..terminal.progress import count_progress, time_left
 from .driver import BatchOptions, BatchSummary, run_batch
+from .endpoint import check_url
 from .tally import BatchState
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -41,6 +42,8 @@ class EndpointChoice:
             raise UsageError(f"expected one of --spec, --run and --endpoint; got {', '.join(given) or 'none'}")
         if self.local and self.spec is None:
             raise UsageError("--local says how --spec is served; it means nothing with --run or --endpoint")
+        if self.endpoint is not None:
+            check_url(self.endpoint)
 
 
 def run(source: Path, output: Path, where: EndpointChoice, **settings: Any) -> int:

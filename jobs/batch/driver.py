@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +16,12 @@ import uvloop
 from ...core.errors import BatchError
 from ...core.sockets import allow_many_sockets
 from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
-from .endpoint import Endpoint, Reply, UnreachableError, model_names
+from .endpoint import AnswerTooLongError, Endpoint, Reply, UnreachableError, check_key, check_url, model_names
 from .inputs.reader import reader_of
 from .inputs.request import BadLine, BatchRequest, Id
 from .ledger import ErrorLog, Ledger
-from .results import MalformedAnswerError, make_error, make_result
-from .retry import MAX_FAILURES, Patience, Verdict, delay_s, judge
+from .results import MalformedAnswerError, NoTextError, make_error, make_result
+from .retry import Patience, Verdict, delay_s, judge, most_failures
 from .tally import BatchState, Tally
 
 _TICK_S = 1.0
@@ -60,10 +61,12 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
 
     Killed at any point and called again, it goes on where it was. Raises BatchError where it cannot go on: another
     driver at work, an output of something else, no space, a wrong key, or an endpoint that stays away for
-    `patience_s`; whatever was written by then stays.
+    `patience_s`; whatever was written by then stays. Raises UsageError for an endpoint or a key that cannot be one.
     """
-    allow_many_sockets()
+    check_url(options.endpoint)
+    check_key(options.key)
     _check_paths(options)
+    allow_many_sockets()
     with Ledger(options.output) as ledger:
         return uvloop.run(_run(options, ledger, progress))
 
@@ -76,6 +79,7 @@ async def _run(options: BatchOptions, ledger: Ledger, progress: Callable[[BatchS
         await _Driver(options, ledger, errors, endpoint, tally).drive(progress)
     finally:
         await endpoint.close()
+        errors.close()
         await asyncio.to_thread(ledger.sync)
         progress(tally.state())
     return BatchSummary(
@@ -145,18 +149,23 @@ class _Driver:
                     return await self._attempt(request, body)
                 except _AgainError as again:
                     failures += again.failed
-                    if failures == MAX_FAILURES:
+                    if again.failed and failures >= most_failures(again.status):
                         return self._fail(request.line, request.id, again.status, f"failed {failures} times: {again}")
                     await self._pause(attempt, again)
         finally:
             self._slots.release()
 
     async def _attempt(self, request: BatchRequest, body: bytes) -> None:
-        reply = await self._settled(self._endpoint.post(request.path, body))
-        if judge(reply.status) is Verdict.REFUSED:
+        try:
+            reply = await self._settled(self._endpoint.post(request.path, body))
+        except AnswerTooLongError as error:
+            return self._fail(request.line, request.id, None, str(error))
+        if judge(reply.status, reply.code) is Verdict.REFUSED:
             return self._fail(request.line, request.id, reply.status, reply.message)
         try:
             line, tokens = make_result(request, reply.body, reply.request_id)
+        except NoTextError as error:
+            return self._fail(request.line, request.id, reply.status, str(error))
         except MalformedAnswerError as error:
             raise _AgainError(str(error), status=reply.status, failed=True) from error
         self._ledger.append(line)
@@ -169,7 +178,7 @@ class _Driver:
         except UnreachableError as error:
             await self._endpoint.relocate()
             raise _AgainError(str(error)) from error
-        verdict = judge(reply.status)
+        verdict = judge(reply.status, reply.code)
         if verdict is Verdict.LOCKED_OUT:
             raise BatchError(f"{self._endpoint.url} refuses the API key: {reply.message}")
         if verdict in (Verdict.WAIT, Verdict.FAILED):
@@ -191,6 +200,8 @@ class _Driver:
             except _AgainError as again:
                 await self._pause(attempt, again)
                 continue
+            except AnswerTooLongError as error:
+                raise BatchError(f"{self._endpoint.url}/v1/models: {error}") from error
             names = model_names(reply)
             if len(names) != 1:
                 there_are = ", ".join(names) or "no model that it names"
@@ -232,7 +243,16 @@ def _first_batch_error() -> Iterator[None]:
 
 
 def _check_paths(options: BatchOptions) -> None:
-    if not options.input.is_file():
-        raise BatchError(f"no input file {options.input}")
-    if options.output.exists() and options.output.samefile(options.input):
+    try:
+        found = options.input.stat()
+        same = options.output.exists() and options.output.samefile(options.input)
+    except FileNotFoundError as error:
+        raise BatchError(f"no input file {options.input}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise BatchError(f"cannot read {options.input}: {error}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise BatchError(f"input {options.input} is a directory: expected a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise BatchError(f"input {options.input} is a pipe or a device: expected a file, which can be read again")
+    if same:
         raise BatchError(f"{options.output} is the input; choose another output")

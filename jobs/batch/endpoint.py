@@ -5,10 +5,13 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
+from ...core.errors import UsageError
 from ...core.sockets import watchful_socket
 from .retry import parse_retry_after
 
@@ -17,10 +20,20 @@ _ASIDE = aiohttp.ClientTimeout(total=20.0, sock_connect=_CONNECT_TIMEOUT_S)
 # Below the 5 s after which uvicorn closes idle connections.
 _KEEPALIVE_S = 2.0
 _MESSAGE_LIMIT = 2000
+_BYTES_LIMIT = 4 * _MESSAGE_LIMIT
+_Shape = TypeVar("_Shape")
+
+
+# A body beyond this is no answer to a line of a batch, and many of them are in memory at once.
+LONGEST_ANSWER = 64 * 1024 * 1024
 
 
 class UnreachableError(Exception):
     """No whole answer came."""
+
+
+class AnswerTooLongError(Exception):
+    """An answer has more than LONGEST_ANSWER bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +48,15 @@ class Reply:
     @property
     def message(self) -> str:
         """What an error answer says: OpenAI's message where it has that shape, else its text."""
-        try:
-            return msgspec.json.decode(self.body, type=_ErrorBody).error.message
-        except msgspec.DecodeError:
-            return self.body.decode(errors="replace").strip()[:_MESSAGE_LIMIT]
+        said = _decode(self.body, _ErrorBody)
+        text = said.error.message if said else self.body[:_BYTES_LIMIT].decode(errors="replace").strip()
+        return text[:_MESSAGE_LIMIT]
+
+    @property
+    def code(self) -> str | None:
+        """The code of an error answer in OpenAI's shape, if it has one."""
+        said = _decode(self.body, _ErrorBody)
+        return said.error.code if said and isinstance(said.error.code, str) else None
 
 
 class Endpoint:
@@ -58,7 +76,10 @@ class Endpoint:
         await self._client.close()
 
     async def post(self, path: str, body: bytes) -> Reply:
-        """Send one request. Raises UnreachableError where no answer came, or only the beginning of one."""
+        """Send one request.
+
+        Raises UnreachableError where no answer came, or only the beginning of one, and AnswerTooLongError.
+        """
         # BytesIO: aiohttp warns about large bodies given as bytes.
         return await self._ask("POST", path, data=io.BytesIO(body), headers={"Content-Type": "application/json"})
 
@@ -71,12 +92,13 @@ class Endpoint:
 
         Raises UnreachableError.
         """
-        reply = await self.get("/workers")
         try:
-            workers = msgspec.json.decode(reply.body, type=_Workers).workers
-        except msgspec.DecodeError:
+            told = _decode((await self.get("/workers")).body, _Workers)
+        except AnswerTooLongError:
             return None
-        return sum(worker.capacity or _UNKNOWN_CAPACITY for worker in workers if worker.usable)
+        if told is None:
+            return None
+        return sum(worker.capacity or _UNKNOWN_CAPACITY for worker in told.workers if worker.usable)
 
     async def relocate(self) -> None:
         """Look where the endpoint is now: a router that was requeued has another address."""
@@ -87,11 +109,26 @@ class Endpoint:
     async def _ask(self, method: str, path: str, **options: object) -> Reply:
         try:
             async with self._client.request(method, self.url + path, **options) as answer:  # type: ignore[arg-type]
-                body = await answer.read()
+                body = await _read(answer)
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(str(error) or type(error).__name__) from error
         wait = parse_retry_after(answer.headers.get("Retry-After"), time.time())
-        return Reply(answer.status, body, answer.headers.get("X-Request-Id"), wait)
+        return Reply(answer.status, body, _text(answer.headers.get("X-Request-Id")), wait)
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > LONGEST_ANSWER:
+            answer.close()
+            raise AnswerTooLongError(f"the answer is longer than {LONGEST_ANSWER // 1024**2} MiB")
+    return bytes(body)
+
+
+def _text(header: str | None) -> str | None:
+    """A header's value as text: aiohttp keeps bytes that are not UTF-8 as halves of surrogate pairs."""
+    return None if header is None else header.encode(errors="surrogateescape").decode(errors="replace")
 
 
 # Stands in for the capacity that a worker does not know; see also the router's own.
@@ -100,6 +137,7 @@ _UNKNOWN_CAPACITY = 32
 
 class _Error(msgspec.Struct):
     message: str
+    code: Any = None
 
 
 class _ErrorBody(msgspec.Struct):
@@ -130,10 +168,33 @@ class _Workers(msgspec.Struct):
 
 def model_names(reply: Reply) -> list[str]:
     """The names in an answer of /v1/models; none where it is not one."""
+    told = _decode(reply.body, _Models)
+    return [card.id for card in told.data] if told else []
+
+
+def check_url(url: str) -> None:
+    """Raise UsageError for what is not the address of an endpoint."""
     try:
-        return [card.id for card in msgspec.json.decode(reply.body, type=_Models).data]
-    except msgspec.DecodeError:
-        return []
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise UsageError(f"endpoint = {url!r}: expected a URL such as http://HOST:PORT/v1")
+
+
+def check_key(key: str | None) -> None:
+    """Raise UsageError for a key that no HTTP header can hold."""
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise UsageError("the API key has characters that are not printable ASCII, such as the end of a line")
+
+
+def _decode(body: bytes, shape: type[_Shape]) -> _Shape | None:
+    """A body of that shape, or None."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _root(url: str) -> str:

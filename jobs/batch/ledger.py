@@ -1,17 +1,18 @@
 """A batch's output file, which is its own ledger: what stands in it is done, and nothing else is."""
 
 import logging
-import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from ...core.errors import BatchError
 from ...core.locks import Lock, try_lock
+from .appended import AppendedFile
 from .inputs.request import Id
-from .results import RESULT_START, id_of
+from .results import RESULT_START, NotAResultError, id_of
 
 _log = logging.getLogger(__name__)
 
@@ -24,73 +25,63 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            # Opened, not created anew: it is the file itself that is locked, so no lock file stays behind.
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise BatchError(f"cannot write {path}: {error.strerror}") from error
+        # Opened, not created anew: it is the file itself that is locked, so no lock file stays behind.
+        self._file = AppendedFile(path)
         try:
             self._lock()
-            self.finished, self._size = self._read()
-            os.ftruncate(self._file, self._size)
+            with _deeper_nesting():
+                self.finished, size = self._read()
+            self._file.cut(size)
         except BaseException:
-            os.close(self._file)
+            self._file.close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        os.close(self._file)
+        self._file.close()
 
     def append(self, line: bytes) -> None:
         """Write one result, newline included. It survives this process from here on, and the machine from `sync`."""
-        try:
-            _write_all(self._file, line)
-        except OSError as error:
-            os.ftruncate(self._file, self._size)
-            raise self._failed(error) from error
-        self._size += len(line)
+        self._file.append(line)
 
     def sync(self) -> None:
-        """Have everything on the disk. May wait for it."""
-        try:
-            os.fsync(self._file)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> BatchError:
-        advice = "the results written so far are whole; make room and start the same command again"
-        return BatchError(f"cannot write {self._path}: {error.strerror}; {advice}")
+        """Have everything on the disk, and see that nobody has taken the file away. May wait for the disk."""
+        self._file.sync()
 
     def _lock(self) -> None:
         try:
-            lock = try_lock(self._file)
+            lock = try_lock(self._file.descriptor)
         except OSError as error:
-            raise BatchError(f"cannot lock {self._path}: {error.strerror}") from error
+            raise BatchError(f"cannot lock {self._file.path}: {error.strerror}") from error
         if lock is Lock.BUSY:
-            raise BatchError(f"another batch is writing {self._path}; wait for it or choose another output")
+            raise BatchError(f"another batch is writing {self._file.path}; wait for it or choose another output")
         if lock is Lock.UNSUPPORTED:
-            _log.warning("no locks on the filesystem of %s: see to it that no second batch writes there", self._path)
+            _log.warning(
+                "no locks on the filesystem of %s: see to it that no second batch writes there", self._file.path
+            )
 
     def _read(self) -> tuple[set[Id], int]:
         """The ids that have results, and where their whole lines end."""
         finished: set[Id] = set()
         size = 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    self._check_torn(number, line)
-                    break
-                finished.add(self._id(number, line))
-                size += len(line)
+        try:
+            with self._file.path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if not line.endswith(b"\n"):
+                        self._check_torn(number, line)
+                        break
+                    finished.add(self._id(number, line))
+                    size += len(line)
+        except OSError as error:
+            raise BatchError(f"cannot read {self._file.path}: {error.strerror}") from error
         return finished, size
 
     def _id(self, number: int, line: bytes) -> Id:
         try:
             return id_of(line)
-        except msgspec.DecodeError as error:
+        except NotAResultError as error:
             raise self._foreign(number) from error
 
     def _check_torn(self, number: int, line: bytes) -> None:
@@ -98,7 +89,18 @@ class Ledger:
             raise self._foreign(number)
 
     def _foreign(self, number: int) -> BatchError:
-        return BatchError(f"{self._path}, line {number}: not a batch's result; choose another output")
+        return BatchError(f"{self._file.path}, line {number}: not a batch's result; choose another output")
+
+
+@contextmanager
+def _deeper_nesting() -> Iterator[None]:
+    """Read what was written by a call that had more of the stack left: the limit of nested JSON is that of calls."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(2 * limit)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class ErrorLog:
@@ -106,6 +108,7 @@ class ErrorLog:
 
     def __init__(self, output: Path) -> None:
         self.path = output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
+        self._file: AppendedFile | None = None
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
@@ -113,13 +116,11 @@ class ErrorLog:
 
     def append(self, line: bytes) -> None:
         """Write one error, newline included. Raises BatchError."""
-        try:
-            with self.path.open("ab") as file:
-                file.write(line)
-        except OSError as error:
-            raise BatchError(f"cannot write {self.path}: {error.strerror}") from error
+        if self._file is None:
+            self._file = AppendedFile(self.path)
+        self._file.append(line)
 
-
-def _write_all(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._file is not None:
+            self._file.close()

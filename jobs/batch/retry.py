@@ -8,8 +8,12 @@ from ...core.errors import BatchError
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
-# An engine that answers 500 to one line again and again while it lives is telling something about that line.
-MAX_FAILURES = 8
+# An endpoint that fails at one line again and again while it lives is telling something about that line. What a proxy
+# says of an endpoint that is away counts less than what an engine says of the line.
+MAX_FAILURES = 3
+MAX_GATEWAY_FAILURES = 8
+# The code of the router's answer to a request under which it has lost as many workers as a request may cost.
+WORKER_LOST = "worker_lost"
 
 
 class Verdict(Enum):
@@ -22,8 +26,10 @@ class Verdict(Enum):
     LOCKED_OUT = "locked out"  # no line will fare better
 
 
-def judge(status: int) -> Verdict:
-    """Classify a status; 503, 429, 408 and 425 ask to come back."""
+def judge(status: int, code: str | None = None) -> Verdict:
+    """Classify a status and an error's code; 503, 429, 408 and 425 ask to come back."""
+    if code == WORKER_LOST:
+        return Verdict.REFUSED
     if 200 <= status < 300:
         return Verdict.DONE
     if status in (408, 425, 429, 503):
@@ -31,6 +37,11 @@ def judge(status: int) -> Verdict:
     if status == 401:
         return Verdict.LOCKED_OUT
     return Verdict.FAILED if status >= 500 else Verdict.REFUSED
+
+
+def most_failures(status: int | None) -> int:
+    """How many attempts of one line may fail, the last one by an answer of this status."""
+    return MAX_GATEWAY_FAILURES if status is not None and status > 500 else MAX_FAILURES
 
 
 def delay_s(attempt: int, retry_after_s: float, jitter: float) -> float:
@@ -52,7 +63,7 @@ def parse_retry_after(value: str | None, now: float) -> float:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

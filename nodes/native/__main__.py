@@ -40,8 +40,12 @@ _HELP = {
     "local_rank": "this process's number on its node; 0 starts the others",
     "rendezvous": "HOST:PORT on node 0 where processes meet (default, on one node: a free port of loopback)",
     "host": "address to listen on",
-    "port": "port to listen on; 0: any free one, which is printed",
+    "port": "port to listen on (default: 8000, or none with --uds); 0: any free one, which is printed",
+    "uds": "Unix socket to listen on, in a folder of mode 0700; then no port is opened unless --port is given too",
     "served_model_name": "what clients call the model (default: its directory's name)",
+    "generation_config": "where requests do not say how to sample: as the model's generation_config.json says, or by "
+    "OpenAI's defaults",
+    "sse_keep_alive_s": "seconds without a token after which a stream gets a comment, so that proxies wait; 0: never",
 }
 
 

@@ -13,6 +13,9 @@ API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line m
 # With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py.
 MAX_DRAFT_TOKENS = 15
 
+DEFAULT_PORT = 8000
+_LONGEST_SILENCE_S = 3600
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["awq", "gptq", "fp8", "compressed-tensors", "gguf"]  # read besides unquantized weights
 Device = Literal["auto", "cpu", "cuda"]
@@ -141,8 +144,22 @@ class ParallelOptions(ParallelDegrees):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """Options of the HTTP server in front of the engine."""
+    """Options of the HTTP server in front of the engine. Raises UsageError for a value that cannot be."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int | None = None  # by default DEFAULT_PORT, or none where there is a Unix socket
+    uds: Path | None = None
     served_model_name: str | None = None  # by default the name of the model's directory
+    generation_config: Literal["model", "none"] = "model"  # where requests say nothing of sampling
+    sse_keep_alive_s: float = 15.0  # without a token; 0: never
+
+    def __post_init__(self) -> None:
+        if self.port is not None and not 0 <= self.port < 2**16:
+            raise UsageError(f"port = {self.port}: expected 0 to 65535")
+        if not 0 <= self.sse_keep_alive_s <= _LONGEST_SILENCE_S:
+            raise UsageError(f"sse_keep_alive_s = {self.sse_keep_alive_s}: expected 0 to {_LONGEST_SILENCE_S}")
+
+    @property
+    def tcp_port(self) -> int | None:
+        """The TCP port to listen on, 0 for any; None: a Unix socket only."""
+        return DEFAULT_PORT if self.port is None and self.uds is None else self.port

@@ -7,16 +7,19 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import uvloop
 from aiohttp import web
 
 from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
+from ...core.http_limits import ConnectionGuard, limits_of_process
+from ...core.sockets import allow_many_sockets
 from .api.chat import ChatTemplate
 from .api.server import Server
 from .engine.thread import EngineThread
+from .listeners import BACKLOG, listening, urls
 from .options import EngineOptions, ServerOptions
 from .tokenizer import Tokenizer
 
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 _GRACE_S = 5.0  # for requests in flight when told to end
 _STOP_S = 5.0  # for the engine's last step
 _CLOSE_S = 1.0  # for the last answers to leave
-_BACKLOG = 1024
 
 
 # Starts what an engine needs besides its own process, and returns what loads it; is told how to end the engine.
@@ -38,22 +40,9 @@ def serve(options: EngineOptions, server: ServerOptions, begin: Begin | None = N
     """Serve one model until SIGTERM or SIGINT. Raises SlurminferErrors only; the engine's thread may still be alive."""
     if not options.model.is_dir():
         raise ModelNotFoundError(f"model {options.model}: no such directory")
-    listener = bind(server.host, server.port)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, server, listener, begin or (lambda _: lambda: load(options))))
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens already, so that nobody else gets the port while the model is loading."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise EngineError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
-    return listener
+    allow_many_sockets()
+    with listening(server) as listeners, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(options, server, listeners, begin or (lambda _: lambda: load(options))))
 
 
 def load(options: EngineOptions) -> "EngineCore":
@@ -76,7 +65,9 @@ def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
     return core
 
 
-async def _serve(options: EngineOptions, server: ServerOptions, listener: socket.socket, begin: Begin) -> None:
+async def _serve(
+    options: EngineOptions, server: ServerOptions, listeners: Sequence[socket.socket], begin: Begin
+) -> None:
     started_at = time.monotonic()
     told = _signals()
     engine = EngineThread()
@@ -84,16 +75,17 @@ async def _serve(options: EngineOptions, server: ServerOptions, listener: socket
     tokenizer = Tokenizer(options.model)
     template = ChatTemplate(options.model, tokenizer.special_tokens)
     name = server.served_model_name or options.model.resolve().name
-    front = Server(name, engine, tokenizer, template)
-    runner = web.AppRunner(front.app(), handler_cancellation=True, access_log=None, shutdown_timeout=_CLOSE_S)
+    guard = ConnectionGuard(limits_of_process())
+    front = Server(name, engine, tokenizer, template, guard)
+    runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()
-    site = web.SockSite(runner, listener, backlog=_BACKLOG)
-    await site.start()
-    print(f"listening on {_url(listener)}, loading {name}", flush=True)
+    for listener in listeners:
+        await guard.listen(runner, listener, backlog=BACKLOG)
+    print(f"listening on {urls(listeners)}, loading {name}", flush=True)
     announcement = asyncio.create_task(_announce(engine, started_at))
     await asyncio.wait([told, engine.ended], return_when=asyncio.FIRST_COMPLETED)
     announcement.cancel()
-    await site.stop()
+    guard.close()
     await _drain(front)
     await engine.stop(_STOP_S)
     await runner.cleanup()
@@ -129,8 +121,3 @@ def _raise_failure(engine: EngineThread) -> None:
     if error is not None:  # a defect: whoever repairs it needs the traceback
         traceback.print_exception(error, file=sys.stderr)
         raise EngineError(f"the engine has failed: {error!r}") from error
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from ....core.errors import BatchError
+from ....core.jsonl import BadLineError, decode_line, read_lines
 from .request import BadLine, BatchRequest, parse_request
 
 
@@ -21,20 +20,15 @@ class JsonlReader:
         return (_parse(number, line) for number, line in _lines(path))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line := line.strip():
-                    yield number, line
+        yield from read_lines(path)
     except OSError as error:
         raise BatchError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _parse(number: int, line: bytes) -> BatchRequest | BadLine:
+def _parse(number: int, line: bytes | None) -> BatchRequest | BadLine:
     try:
-        return parse_request(number, msgspec.json.decode(line))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return BadLine(number, None, f"not JSON: {error}")
-    except RecursionError:
-        return BadLine(number, None, "nested too deeply")
+        return parse_request(number, decode_line(line))
+    except BadLineError as error:
+        return BadLine(number, None, str(error))

@@ -11,6 +11,7 @@ further key is a parameter of the request: max_tokens, temperature, stop, seed, 
 OpenAI's lines get whole answers back, so what needs more than one text (n > 1, logprobs, tool calls) belongs there.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 Id = str | int
 
 _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
+GENERATES = (_COMPLETIONS, _CHAT)  # paths whose answers have choices
+_PATH = re.compile(r"/v1(/[A-Za-z0-9_-]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class BatchRequest:
 
     def with_defaults(self, model: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """The body to send: what the record says, and where it says nothing, `model` and `defaults`."""
-        generates = self.path in (_COMPLETIONS, _CHAT)
+        generates = self.path in GENERATES
         added = {name: value for name, value in defaults.items() if generates and not _says(self.body, name)}
         return {"model": model, **added, **self.body}
 
@@ -85,7 +88,7 @@ def _parse_openai(line: int, value: dict[str, Any]) -> BatchRequest:
     if value.get("method", "POST") != "POST":
         raise _BadLineError("method: expected POST", id)
     path, body = value.get("url"), value.get("body")
-    if not (isinstance(path, str) and path.startswith("/v1/")):
+    if not (isinstance(path, str) and _PATH.fullmatch(path)):
         raise _BadLineError("url: expected a path below /v1/, such as /v1/chat/completions", id)
     if not isinstance(body, dict):
         raise _BadLineError("body: expected a JSON object", id)

@@ -1,13 +1,11 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ....core.errors import EngineError
 from ..engine.request import FinishReason, Output, Request, TokenLogprobs
 from ..engine.thread import EngineThread
 from ..tokenizer import Tokenizer
@@ -60,29 +58,24 @@ class Generation:
     def __init__(self, engine: EngineThread, metrics: Metrics, choices: Sequence[Choice], started_at: float) -> None:
         self._engine, self._metrics, self.choices = engine, metrics, choices
         self._started_at = started_at
-        self._sink: asyncio.Queue[Output | EngineError] = asyncio.Queue()
         self._open = {choice.request.id: choice for choice in choices}
 
     async def __aenter__(self) -> Self:
-        for choice in self.choices:
-            self._engine.submit(choice.request, self._sink)
+        self._outputs = self._engine.submit([choice.request for choice in self.choices])
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for id in self._open:
-            self._engine.abort(id)
+        self._engine.abort(self._open)
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self
 
     async def __anext__(self) -> Delta:
-        """Raises EngineError if the engine ends before the sequences do."""
+        """Raises EngineError if the engine ends before the sequences do, or fails on one of them."""
         while self._open:
-            output = await self._sink.get()
-            if isinstance(output, EngineError):
-                raise output
+            output = await self._outputs.get()
             choice = self._open.get(output.request.id)
             if choice is not None:  # else a stop string ended it while the engine computed on
                 return self._push(choice, output)
@@ -93,7 +86,7 @@ class Generation:
         delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
         if delta.finish:
             del self._open[choice.request.id]
-            self._engine.abort(choice.request.id)
+            self._engine.abort([choice.request.id])
         return delta
 
     def _observe(self, choice: Choice) -> None:

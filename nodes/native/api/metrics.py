@@ -12,6 +12,7 @@ _PREFIX = "slurminfer_engine_"
 _GAUGES = {
     "running_requests": "Sequences being computed",
     "waiting_requests": "Sequences waiting for room",
+    "paused_requests": "Sequences that wait for a client to read",
     "kv_blocks_used": "KV blocks held by running sequences",
     "kv_blocks_total": "KV blocks in all",
     "compiled_kernels": "1 where steps are computed by the compiled library",
@@ -24,6 +25,7 @@ _COUNTERS = {  # the client library appends _total
     "step_seconds": "Seconds that they took, without sampling",
     "communication_seconds": "Seconds of steps that went to the other ranks, and to waiting for them",
     "preemptions": "Running sequences made to wait because KV blocks ran out",
+    "failed_requests": "Sequences ended by an exception of their own",
     "speculative_draft_tokens": "Tokens guessed and checked",
     "speculative_accepted_tokens": "Guesses that were right",
 }
@@ -41,6 +43,7 @@ class EngineStats:
 
     running_requests: int = 0
     waiting_requests: int = 0
+    paused_requests: int = 0
     kv_blocks_used: int = 0
     kv_blocks_total: int = 0
     prefix_cache_hit_tokens: int = 0
@@ -50,6 +53,7 @@ class EngineStats:
     step_seconds: float = 0.0
     communication_seconds: float = 0.0
     preemptions: int = 0
+    failed_requests: int = 0
     compiled_kernels: bool = False
     speculative_draft_tokens: int = 0
     speculative_accepted_tokens: int = 0

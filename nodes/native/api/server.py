@@ -1,7 +1,6 @@
 """The HTTP side: OpenAI's endpoints, /health and /metrics."""
 
 import asyncio
-import hmac
 import os
 import time
 import uuid
@@ -12,7 +11,8 @@ import msgspec
 from aiohttp import web
 
 from ....core.errors import EngineError
-from ....core.openai import error_body
+from ....core.http_limits import ConnectionGuard
+from ....core.openai import error_body, shows_key
 from ..engine.request import Limits, Request, RequestTooLongError
 from ..engine.thread import EngineThread
 from ..options import API_KEY_VARIABLE
@@ -33,11 +33,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """Answers HTTP requests for one model."""
 
-    def __init__(self, name: str, engine: EngineThread, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    def __init__(
+        self, name: str, engine: EngineThread, tokenizer: Tokenizer, template: ChatTemplate, guard: ConnectionGuard
+    ) -> None:
         self.draining = False  # then new requests are turned away
         self.in_flight = 0  # generations being answered
         self._name, self._engine, self._tokenizer, self._template = name, engine, tokenizer, template
-        self._metrics = Metrics()
+        self._metrics, self._guard = Metrics(), guard
         self._api_key = os.environ.get(API_KEY_VARIABLE, "")
         self._fingerprint = f"slurminfer-{version('slurminfer')}"
         self._created = int(time.time())
@@ -173,11 +175,12 @@ class Server:
 
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._api_key and request.path.startswith("/v1/"):
-            given = request.headers.get("Authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {self._api_key}".encode()):
-                message = "wrong or missing API key: expected the header 'Authorization: Bearer KEY'"
-                raise ApiError(401, message, code="invalid_api_key")
+        """All paths but /health want the key, if there is one."""
+        if not self._api_key or shows_key(request.headers.get("Authorization", ""), self._api_key):
+            self._guard.trust(request)
+        elif request.path != "/health":
+            message = "wrong or missing API key: expected the header 'Authorization: Bearer KEY'"
+            raise ApiError(401, message, code="invalid_api_key")
         return await handler(request)
 
 

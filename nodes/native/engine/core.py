@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from ..model.process import describe
 from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
+from .failures import Failure, FailureLog, StepError
 from .request import Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
@@ -37,6 +38,7 @@ class EngineCore:
         self._blocks = BlockManager(model.num_blocks, model.block_size)
         self._scheduler = Scheduler(
             self._blocks,
+            self._fail,
             max_running_requests=options.max_running_requests,
             max_batch_tokens=options.max_batch_tokens,
             age_weight=options.age_weight,
@@ -49,22 +51,57 @@ class EngineCore:
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
         self._step_s = 0.0
         self._begun: deque[_Begun] = deque()
+        self._failures: list[Failure] = []
+        self._failed = 0
+        self._log = FailureLog()
 
     @property
     def busy(self) -> bool:
-        """Whether any request is waiting or running, or a step has begun and not finished."""
+        """Whether any request is waiting or running, or a step has begun and not finished. Paused ones do not count."""
         return bool(self._scheduler.num_running or self._scheduler.num_waiting or self._begun)
 
     def add(self, request: Request) -> None:
-        """Queue a request. Raises RequestTooLongError for one that can never fit into the KV cache or the context."""
+        """Queue a request.
+
+        Raises RequestTooLongError for one that can never fit into the KV cache or the context, WrongTokensError.
+        """
         self.limits.check(request.prompt_length, request.params.max_tokens)
+        self.limits.check_tokens(request.tokens)
         self._scheduler.add(request)
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Queue requests; those that cannot be queued fail."""
+        for request in requests:
+            try:
+                self.add(request)
+            except Exception as error:
+                self._fail(request, error)
 
     def abort(self, id: str) -> None:
         """Forget a request and free its blocks; nothing happens if it is over."""
         self._scheduler.remove(id)
         if self._speculation:
             self._speculation.forget(id)
+
+    def abort_all(self, ids: Iterable[str]) -> None:
+        """Forget requests and free their blocks; nothing happens to those that are over."""
+        for id in ids:
+            self.abort(id)
+
+    def pause(self, ids: Iterable[str]) -> None:
+        """Compute no more of these requests until they are resumed."""
+        for id in ids:
+            self._scheduler.pause(id)
+
+    def resume(self, ids: Iterable[str]) -> None:
+        """Let paused requests go on."""
+        for id in ids:
+            self._scheduler.resume(id)
+
+    def take_failures(self) -> list[Failure]:
+        """The requests that have failed since the last call. They are forgotten already."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def step(self) -> list[Output]:
         """Begin as many steps as the model computes at once, finish one; its tokens, those of a request in order."""
@@ -75,15 +112,22 @@ class EngineCore:
     def _begin(self) -> bool:
         """Whether there was anything to begin with."""
         slices = self._scheduler.schedule(self._model.depth)
-        sampled = [slice.request for slice in slices if slice.reaches_end]
+        guesses = self._guess(slices)
+        chunks: list[Chunk] = []
+        begun: list[Slice] = []
+        for slice in slices:
+            chunk = self._chunk(slice, guesses.get(slice.request.id, []))
+            if chunk is not None:
+                chunks.append(chunk)
+                begun.append(slice)
+        sampled = [slice.request for slice in begun if slice.reaches_end]
         for request in sampled:
             if not request.generated:
                 self._prompt_tokens += request.prompt_length
                 self._hit_tokens += request.cached or 0
-        guesses = self._speculation.guess(slices) if self._speculation else {}
-        if slices:
-            self._begun.append(_Begun(slices, sampled, guesses, time.perf_counter()))
-            self._model.begin([self._chunk(slice, guesses.get(slice.request.id, [])) for slice in slices])
+        if begun:
+            self._begun.append(_Begun(begun, sampled, guesses, time.perf_counter()))
+            self._model.begin(chunks)
         return bool(slices)
 
     def _finish(self, step: _Begun) -> list[Output]:
@@ -97,10 +141,38 @@ class EngineCore:
             self._speculation.learn(step.slices, step.guesses, outputs, seconds)
         return outputs
 
-    def _chunk(self, slice: Slice, guesses: list[int]) -> Chunk:
+    def _guess(self, slices: Sequence[Slice]) -> dict[str, list[int]]:
+        """Draft tokens; none for any request in a step in which one fails."""
+        if self._speculation is None:
+            return {}
+        try:
+            return self._speculation.guess(slices)
+        except StepError:
+            raise
+        except Exception:  # whose fault it is shows one by one
+            for slice in slices:
+                self._speculation.forget(slice.request.id)
+                self._guess_alone(self._speculation, slice)
+            return {}
+
+    def _guess_alone(self, speculation: Speculation, slice: Slice) -> None:
+        try:
+            speculation.guess([slice])
+        except StepError:
+            raise
+        except Exception as error:
+            self._fail(slice.request, error)
+
+    def _chunk(self, slice: Slice, guesses: list[int]) -> Chunk | None:
         request = slice.request
-        tokens = request.tokens[request.computed : request.computed + slice.count]
-        return Chunk(tokens + guesses, request.computed, request.blocks, slice.reaches_end + len(guesses))
+        if request.failed:
+            return None
+        try:
+            tokens = request.tokens[request.computed : request.computed + slice.count]
+            return Chunk(tokens + guesses, request.computed, request.blocks, slice.reaches_end + len(guesses))
+        except Exception as error:
+            self._fail(request, error)
+            return None
 
     def _sample(
         self, logits: torch.Tensor, requests: Sequence[Request], guesses: Mapping[str, list[int]]
@@ -109,26 +181,45 @@ class EngineCore:
         if not requests:
             return []
         if not guesses:
-            return [self._extend(*pair) for pair in zip(requests, sample(logits, requests), strict=True)]
+            return [output for output in self._draw(logits, requests) if output]
         outputs: list[Output] = []
         starts = cumulative([0] + [1 + len(guesses.get(request.id, [])) for request in requests])
         going, place = list(zip(requests, starts, strict=False)), 0
         while going:
-            rows = logits[[start + place for _, start in going]]
-            drawn = [
-                self._extend(request, one)
-                for (request, _), one in zip(going, sample(rows, [request for request, _ in going]), strict=True)
-            ]
-            outputs.extend(drawn)
+            drawn = self._draw(logits[[start + place for _, start in going]], [request for request, _ in going])
+            outputs.extend(output for output in drawn if output)
             going = [
-                (request, start)
-                for (request, start), output in zip(going, drawn, strict=True)
-                if output.finish is None and guesses.get(request.id, [])[place : place + 1] == [output.sample.token]
+                pair
+                for pair, output in zip(going, drawn, strict=True)
+                if output is not None
+                and output.finish is None
+                and guesses.get(output.request.id, [])[place : place + 1] == [output.sample.token]
             ]
             for request, _ in going:
                 self._scheduler.advance(request, 1)
             place += 1
         return outputs
+
+    def _draw(self, logits: torch.Tensor, requests: Sequence[Request]) -> list[Output | None]:
+        """A token for each request; None for those that fail."""
+        try:
+            samples = sample(logits, requests)
+        except Exception as error:
+            if len(requests) == 1:
+                self._fail(requests[0], error)
+                return [None]
+            # Whose fault it is shows row by row. The others get the tokens that they would have got.
+            return [self._draw(logits[row : row + 1], [request])[0] for row, request in enumerate(requests)]
+        return [self._extend(*pair) for pair in zip(requests, samples, strict=True)]
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        if request.failed:
+            return
+        request.failed = True
+        self._failed += 1
+        self._failures.append(failure := Failure(request, error))
+        self._log.write(failure)
+        self.abort(request.id)
 
     def close(self) -> None:
         """End the processes that compute with this one. No step may follow."""
@@ -139,12 +230,14 @@ class EngineCore:
         return EngineStats(
             running_requests=self._scheduler.num_running,
             waiting_requests=self._scheduler.num_waiting,
+            paused_requests=self._scheduler.num_paused,
             kv_blocks_used=self._blocks.num_used,
             kv_blocks_total=self._blocks.num_blocks,
             prefix_cache_hit_tokens=self._hit_tokens,
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,
             preemptions=self._scheduler.preemptions,
+            failed_requests=self._failed,
             speculative_draft_tokens=self._speculation.guessed if self._speculation else 0,
             speculative_accepted_tokens=self._speculation.accepted if self._speculation else 0,
             steps=self._steps,
@@ -154,9 +247,15 @@ class EngineCore:
             process=self._process,
         )
 
-    def _extend(self, request: Request, sample: Sample) -> Output:
+    def _extend(self, request: Request, sample: Sample) -> Output | None:
+        if request.failed:
+            return None
+        try:
+            finish = request.extend(sample.token)
+        except Exception as error:
+            self._fail(request, error)
+            return None
         self._generation_tokens += 1
-        finish = request.extend(sample.token)
         if finish:
             self._scheduler.remove(request.id)
         return Output(request, sample, finish)

@@ -54,15 +54,17 @@ class Sample:
 class Request:
     """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
 
-    __slots__ = ("accepted", "blocks", "cached", "committed", "computed", "digests", "guessed", "id",
-                 "params", "prompt_length", "random", "rank", "tokens")  # fmt: skip
+    __slots__ = ("_random", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests", "failed",
+                 "guessed", "id", "params", "prompt_length", "rank", "tokens")  # fmt: skip
 
     def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams) -> None:
+        """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more."""
         self.id = id
         self.params = params
         self.prompt_length = len(prompt)
-        self.tokens = list(prompt)  # the prompt, then what was generated
-        self.random = random.Random(params.seed)  # one uniform number for each sampled token
+        self.tokens = prompt if isinstance(prompt, list) else list(prompt)  # then what was generated
+        self._random: random.Random | None = None  # 2.5 KB, which a request that waits or is greedy does without
+        self._uniform = (-1, 0.0)
         self.rank = (0.0, 0)
         self.computed = 0  # tokens whose keys and values lie in `blocks`
         self.cached: int | None = None  # prompt tokens that the prefix cache had; None until it was looked up
@@ -70,6 +72,7 @@ class Request:
         self.committed = 0  # blocks, from the first on, that the prefix cache knows
         self.digests: list[bytes] = []  # of the full blocks
         self.guessed = self.accepted = 0  # tokens of speculative decoding
+        self.failed = False  # by an exception of its own
 
     @property
     def remaining(self) -> int:
@@ -81,12 +84,28 @@ class Request:
         """How many tokens have been sampled so far."""
         return len(self.tokens) - self.prompt_length
 
+    def uniform(self) -> float:
+        """The random number in [0, 1) that chooses the next token: the same one until that token is there."""
+        place = len(self.tokens)
+        if self._uniform[0] != place:
+            if self._random is None:
+                self._random = random.Random(_positive(self.params.seed))
+            self._uniform = place, self._random.random()
+        return self._uniform[1]
+
     def extend(self, token: int) -> FinishReason | None:
         """Take a sampled token; why the sequence ends with it, or None if it goes on."""
+        if not self.generated:
+            self.tokens = self.tokens.copy()
         self.tokens.append(token)
         if token in self.params.stop_token_ids:
             return FinishReason.STOP
         return FinishReason.LENGTH if self.generated >= self.params.max_tokens else None
+
+
+def _positive(seed: int | None) -> int | None:
+    """Python's generator takes -1 and 1 for the same seed; here negative ones are numbers of 64 bits."""
+    return seed if seed is None or seed >= 0 else seed % 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +119,10 @@ class Output:
 
 class RequestTooLongError(ValueError):
     """The request can never be computed; the message says both numbers."""
+
+
+class WrongTokensError(ValueError):
+    """The prompt is empty, or has numbers that are no tokens of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +148,10 @@ class Limits:
             room = f"the KV cache holds {self.cache_tokens} tokens"
         asked = f"{prompt} prompt tokens + max_tokens {max_tokens} = {prompt + max_tokens} tokens"
         raise RequestTooLongError(f"{asked} requested, but {room}")
+
+    def check_tokens(self, prompt: Sequence[int]) -> None:
+        """Raise WrongTokensError for a prompt that the model cannot compute."""
+        if not prompt:
+            raise WrongTokensError("the prompt has no tokens; expected at least one")
+        if min(prompt) < 0 or max(prompt) >= self.vocab_size:
+            raise WrongTokensError(f"the prompt has token ids outside of 0 to {self.vocab_size - 1}")

@@ -13,6 +13,9 @@ from .request import Request, Sample, SamplingParams, TokenLogprobs
 # So many of the best tokens nearly always hold all that top_k and top_p leave; sorting all tokens costs 50 times more.
 _CANDIDATES = 256
 _SMALLEST_TOP_P = 1e-9  # leaves the best token
+# Below, logits / temperature leave what float32 can tell apart, or float32 itself.
+_SMALLEST_TEMPERATURE = 1e-5
+_SMALLEST_PENALTY = 1e-10  # more than enough, and logits divided by it are finite
 
 
 @torch.inference_mode()
@@ -26,7 +29,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sample]:
 def _choose(logits: Tensor, requests: Sequence[Request]) -> list[int]:
     if any(request.params.penalizes for request in requests):
         logits = _penalize(logits, requests)
-    drawn = [row for row, request in enumerate(requests) if request.params.temperature > 0]
+    drawn = [row for row, request in enumerate(requests) if request.params.temperature >= _SMALLEST_TEMPERATURE]
     if len(drawn) == len(requests):
         return _draw(logits, requests)
     tokens: list[int] = logits.max(-1).indices.tolist()  # several times faster than argmax on a CPU
@@ -49,8 +52,8 @@ def _penalize_row(row: Tensor, request: Request) -> None:
     params = request.params
     if params.repetition_penalty != 1.0:
         seen = torch.unique(torch.tensor(request.tokens, device=row.device))
-        values = row[seen]
-        row[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+        values, penalty = row[seen], max(params.repetition_penalty, _SMALLEST_PENALTY)
+        row[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if request.generated and (params.presence_penalty or params.frequency_penalty):
         output = torch.tensor(request.tokens[request.prompt_length :], device=row.device)
         seen, counts = torch.unique(output, return_counts=True)
@@ -58,13 +61,14 @@ def _penalize_row(row: Tensor, request: Request) -> None:
 
 
 def _draw(logits: Tensor, requests: Sequence[Request]) -> list[int]:
-    """Sample rows of temperature > 0 by inverting their distribution functions at one uniform number each."""
+    """Sample rows that are not greedy by inverting their distribution functions at one uniform number each."""
     params = [request.params for request in requests]
+    vocab = logits.shape[-1]
     logits = logits / _column([p.temperature for p in params], logits)
-    uniforms = _column([request.random.random() for request in requests], logits)
+    uniforms = _column([request.uniform() for request in requests], logits)
     tokens = torch.empty(len(params), dtype=torch.long, device=logits.device)
-    cut = [row for row, p in enumerate(params) if p.top_p < 1 or p.top_k > 0]
-    whole = [row for row, p in enumerate(params) if not (p.top_p < 1 or p.top_k > 0)]
+    cut = [row for row, p in enumerate(params) if p.top_p < 1 or 0 < p.top_k < vocab]
+    whole = [row for row, p in enumerate(params) if not (p.top_p < 1 or 0 < p.top_k < vocab)]
     if cut:
         tokens[cut] = _draw_cut(logits[cut], [params[row] for row in cut], uniforms[cut], _CANDIDATES)
     if whole:
@@ -82,23 +86,24 @@ def _draw_whole(logits: Tensor, params: Sequence[SamplingParams], uniforms: Tens
 
 def _draw_cut(logits: Tensor, params: Sequence[SamplingParams], uniforms: Tensor, width: int) -> Tensor:
     """Rows with top_k or top_p: over their `width` best tokens, best first; over all where these do not suffice."""
-    width = min(width, logits.shape[-1])
+    vocab = logits.shape[-1]
+    width = min(width, vocab)
     best, indices = logits.topk(width)
     probs = (best - logits.logsumexp(-1, keepdim=True)).exp()
-    top_k = torch.tensor([p.top_k or logits.shape[-1] for p in params], device=logits.device)[:, None]
+    top_k = torch.tensor([min(p.top_k or vocab, vocab) for p in params], device=logits.device)[:, None]
     top_p = _column([max(p.top_p, _SMALLEST_TOP_P) for p in params], logits)
     min_p = _column([p.min_p for p in params], logits)
     floor = min_p * probs[:, :1]
-    enough = (top_k <= width) | (probs[:, -1:] < floor) | ((min_p == 0) & (top_k >= logits.shape[-1]) &
+    enough = (top_k <= width) | (probs[:, -1:] < floor) | ((min_p == 0) & (top_k >= vocab) &
                                                           (probs.sum(-1, keepdim=True) >= top_p))  # fmt: skip
     left = probs.where((probs >= floor) & (torch.arange(width, device=probs.device) < top_k), 0.0)
     total = left.sum(-1, keepdim=True)
-    total = torch.where((min_p == 0) & (top_k >= logits.shape[-1]), 1.0, total)  # the mass is the whole vocabulary's
+    total = torch.where((min_p == 0) & (top_k >= vocab), 1.0, total)  # the mass is the whole vocabulary's
     before = left.cumsum(-1) - left
     chosen = indices.gather(-1, _invert(left.where(before < top_p * total, 0.0), uniforms)[:, None])[:, 0]
-    short = (~enough[:, 0]).nonzero()[:, 0].tolist() if width < logits.shape[-1] else []
+    short = (~enough[:, 0]).nonzero()[:, 0].tolist() if width < vocab else []
     if short:
-        chosen[short] = _draw_cut(logits[short], [params[row] for row in short], uniforms[short], logits.shape[-1])
+        chosen[short] = _draw_cut(logits[short], [params[row] for row in short], uniforms[short], vocab)
     return chosen
 
 

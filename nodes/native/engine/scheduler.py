@@ -4,12 +4,14 @@ Decoding goes first, so that nobody's stream stalls behind a long prompt; what i
 prompts, shorter ones first: they hold up others less. A prompt's rank rises with its age, so that none waits forever.
 When blocks run out, the request that ranks last gives up its own and waits; its tokens are kept and computed again,
 mostly out of the prefix cache. The request that ranks first is never made to wait, so everything ends.
+A request whose client does not read is paused: it holds no blocks until it is resumed.
 """
 
+import heapq
 import time
-from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from .block_manager import BlockManager
 from .request import Request
@@ -33,17 +35,65 @@ def _rank(request: Request) -> tuple[float, int]:
     return request.rank
 
 
+class WaitingQueue:
+    """Requests by rank. Adding and taking one costs O(log n), removing one O(1) on average.
+
+    A request that is removed leaves its entry in the heap, to be dropped when it comes up or when most are such.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[tuple[float, int], int, Request]] = []  # the number in between is never equal
+        self._numbers = count()
+        self._present: dict[str, Request] = {}
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    def push(self, request: Request) -> None:
+        """Add a request that is not there."""
+        self._present[request.id] = request
+        heapq.heappush(self._heap, (request.rank, next(self._numbers), request))
+
+    def first(self) -> Request | None:
+        """The request that ranks first, which stays; None if there is none."""
+        while self._heap and not self._is_present(self._heap[0][2]):
+            heapq.heappop(self._heap)
+        return self._heap[0][2] if self._heap else None
+
+    def remove(self, id: str) -> Request | None:
+        """Take out the request of that id; None if it is not there."""
+        request = self._present.pop(id, None)
+        if len(self._heap) > 2 * len(self._present) + 16:
+            self._heap = [entry for entry in self._heap if self._is_present(entry[2])]
+            heapq.heapify(self._heap)
+        return request
+
+    def _is_present(self, request: Request) -> bool:
+        return self._present.get(request.id) is request
+
+
 class Scheduler:
     """The waiting and the running requests. Every request must fit into the blocks when it is alone (see Limits)."""
 
     def __init__(
-        self, blocks: BlockManager, *, max_running_requests: int, max_batch_tokens: int, age_weight: float
+        self,
+        blocks: BlockManager,
+        fail: Callable[[Request, Exception], None],
+        *,
+        max_running_requests: int,
+        max_batch_tokens: int,
+        age_weight: float,
     ) -> None:
-        """`age_weight`: tokens of a longer prompt that a second of waiting makes up for."""
-        self._blocks = blocks
+        """`age_weight`: tokens of a longer prompt that a second of waiting makes up for.
+
+        `fail` is told which request has raised an exception, and removes it.
+        """
+        self._blocks, self._fail = blocks, fail
         self._max_running, self._max_tokens = max_running_requests, max_batch_tokens
         self._age_weight, self._began = age_weight, time.monotonic()
-        self._waiting: list[Request] = []  # by rank
+        self._waiting = WaitingQueue()
+        self._pausing: set[str] = set()  # to be paused once no step computes them
+        self._paused: dict[str, Request] = {}
         self._running: dict[str, Request] = {}
         self._computing: set[str] = set()  # those in steps that have begun
         self._arrivals = 0
@@ -53,6 +103,11 @@ class Scheduler:
     def num_waiting(self) -> int:
         """Requests that hold no blocks yet, preempted ones included."""
         return len(self._waiting)
+
+    @property
+    def num_paused(self) -> int:
+        """Requests that hold no blocks until they are resumed."""
+        return len(self._paused)
 
     @property
     def num_running(self) -> int:
@@ -65,7 +120,18 @@ class Scheduler:
         # Shortest first, but for age: length - weight * (now - arrival) of two requests compare alike at any time.
         waited_since = 1 + time.monotonic() - self._began
         request.rank = request.prompt_length + self._age_weight * waited_since, self._arrivals
-        insort(self._waiting, request, key=_rank)
+        self._waiting.push(request)
+
+    def pause(self, id: str) -> None:
+        """Compute no more of a request until it is resumed, and give its blocks to others."""
+        self._pausing.add(id)
+
+    def resume(self, id: str) -> None:
+        """Let a paused request go on; nothing happens if it is not paused."""
+        self._pausing.discard(id)
+        request = self._paused.pop(id, None)
+        if request is not None:
+            self._waiting.push(request)
 
     def schedule(self, steps: int = 1) -> list[Slice]:
         """The next step: at most `max_batch_tokens` tokens, one slice for a request.
@@ -73,6 +139,8 @@ class Scheduler:
         Of so many `steps` that are computed at once, each takes its share of the running requests, and none that
         another has begun. Empty only if there are no others.
         """
+        for id in self._pausing - self._computing:
+            self._set_aside(id)
         preemptions = self.preemptions
         step: dict[str, Slice] = {}
         budget = self._continue_running(step, self._max_tokens, -(-len(self._running) // steps))
@@ -85,7 +153,10 @@ class Scheduler:
         """Note that the model has computed `step`."""
         for slice in step:
             self._computing.discard(slice.request.id)
-            self.advance(slice.request, slice.count)
+            try:
+                self.advance(slice.request, slice.count)
+            except Exception as error:
+                self._fail(slice.request, error)
 
     def reserve(self, request: Request, count: int) -> int:
         """Take blocks for up to `count` draft tokens without preempting any request; returns how many fit."""
@@ -100,11 +171,12 @@ class Scheduler:
     def remove(self, id: str) -> None:
         """Drop a finished or aborted request, with its blocks; nothing happens if it is gone."""
         self._computing.discard(id)
+        self._pausing.discard(id)
         request = self._running.pop(id, None)
         if request:
             self._blocks.free(request)
-        else:
-            self._waiting = [other for other in self._waiting if other.id != id]
+        elif self._paused.pop(id, None) is None:
+            self._waiting.remove(id)
 
     def _continue_running(self, step: dict[str, Slice], budget: int, most: int) -> int:
         """Put up to `most` running requests into `step`, decodes first; the budget that is left."""
@@ -136,16 +208,33 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         del self._running[request.id]
         self._blocks.free(request)
-        insort(self._waiting, request, key=_rank)
+        self._waiting.push(request)
         self.preemptions += 1
 
+    def _set_aside(self, id: str) -> None:
+        self._pausing.discard(id)
+        request = self._running.pop(id, None)
+        if request is not None:
+            self._blocks.free(request)
+        else:
+            request = self._waiting.remove(id)
+        if request is not None:
+            self._paused[id] = request
+
     def _admit(self, step: dict[str, Slice], budget: int) -> None:
-        while self._waiting and budget and len(self._running) < self._max_running:
-            request = self._waiting[0]
-            # One spare block for each that runs already: else the next steps would preempt what is admitted now.
-            if not self._blocks.allocate(request, spare=len(self._running)):
+        while budget and len(self._running) < self._max_running:
+            request = self._waiting.first()
+            if request is None:
                 break
-            del self._waiting[0]
+            try:
+                # One spare block for each that runs already: else the next steps would preempt what is admitted now.
+                room = self._blocks.allocate(request, spare=len(self._running))
+            except Exception as error:
+                self._fail(request, error)
+                continue
+            if not room:
+                break
+            self._waiting.remove(request.id)
             self._running[request.id] = request
             if request.cached is None:
                 request.cached = request.computed

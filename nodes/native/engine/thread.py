@@ -1,21 +1,22 @@
 """The engine thread, which computes, and its interface for asyncio.
 
 The two meet twice only: an inbox of commands, emptied between two steps, and `call_soon_threadsafe`, once a step.
-Whatever ends the thread ends every request with an error, and then the process: see `EngineThread.ended`.
+Whatever ends the thread ends every request with an error, and then the process: see `EngineThread.ended`. What one
+request causes ends that request alone: see failures.py.
 """
 
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVarTuple
 
 from ....core.errors import EngineError
 from ..api.metrics import EngineStats
+from .failures import Failure, RequestFailedError
+from .outputs import Outputs
 from .request import Limits, Output, Request
-
-Sink = asyncio.Queue[Output | EngineError]
 
 _Args = TypeVarTuple("_Args")
 
@@ -30,7 +31,7 @@ class EngineThread:
 
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()  # None: stop
-        self._sinks: dict[str, Sink] = {}
+        self._outputs: dict[str, Outputs] = {}  # by request
         self.limits: Limits | None = None  # None while the model is loading
         self.stats = EngineStats()
 
@@ -41,21 +42,28 @@ class EngineThread:
         self.ended: asyncio.Future[None] = self._loop.create_future()  # an exception if the engine broke
         threading.Thread(target=self._run, args=(load,), name="engine", daemon=True).start()
 
-    def submit(self, request: Request, sink: Sink) -> None:
-        """Compute `request`; its outputs go into `sink`, an EngineError at last if the engine ends before it does.
+    def submit(self, requests: Sequence[Request]) -> Outputs:
+        """Compute `requests` of one client.
 
         Raises EngineError if the model is not loaded or the engine has ended, RequestTooLongError.
         """
         if self.limits is None or self.ended.done():
             raise EngineError("the engine is not running")
-        self.limits.check(request.prompt_length, request.params.max_tokens)
-        self._sinks[request.id] = sink
-        self._inbox.put(lambda core: core.add(request))
+        for request in requests:
+            self.limits.check(request.prompt_length, request.params.max_tokens)
+        outputs = Outputs(requests, self._set_paused)
+        self._outputs.update(dict.fromkeys((request.id for request in requests), outputs))
+        self._inbox.put(lambda core: core.submit(requests))
+        return outputs
 
-    def abort(self, id: str) -> None:
-        """Stop computing a request and free its blocks before the next step; nothing happens if it is over."""
-        if self._sinks.pop(id, None) is not None:
-            self._inbox.put(lambda core: core.abort(id))
+    def abort(self, ids: Iterable[str]) -> None:
+        """Stop computing requests and free their blocks before the next step; nothing happens to those that are over."""
+        known = [id for id in ids if self._outputs.pop(id, None) is not None]
+        if known:
+            self._inbox.put(lambda core: core.abort_all(known))
+
+    def _set_paused(self, ids: Sequence[str], paused: bool) -> None:
+        self._inbox.put(lambda core: core.pause(ids) if paused else core.resume(ids))
 
     async def stop(self, timeout_s: float) -> bool:
         """End the thread after its present step; False if it does not end in time."""
@@ -87,7 +95,7 @@ class EngineThread:
                     return
                 command(core)
             outputs = core.step() if core.busy else []
-            self._tell(self._on_step, outputs, core.stats())
+            self._tell(self._on_step, outputs, core.take_failures(), core.stats())
 
     def _commands(self, *, wait: bool) -> "Iterator[Command | None]":
         """All that have come; at least one if the engine has nothing else to do."""
@@ -106,20 +114,24 @@ class EngineThread:
         self.limits, self.stats = limits, stats
         self.ready.set()
 
-    def _on_step(self, outputs: Sequence[Output], stats: EngineStats) -> None:
+    def _on_step(self, outputs: Sequence[Output], failures: Sequence[Failure], stats: EngineStats) -> None:
         self.stats = stats
         for output in outputs:
             id = output.request.id
-            sink = self._sinks.pop(id, None) if output.finish else self._sinks.get(id)
-            if sink is not None:  # else it was aborted meanwhile
-                sink.put_nowait(output)
+            found = self._outputs.pop(id, None) if output.finish else self._outputs.get(id)
+            if found is not None:  # else it was aborted meanwhile
+                found.put(output)
+        for failure in failures:
+            found = self._outputs.pop(failure.request.id, None)
+            if found is not None:
+                found.fail(RequestFailedError(f"the engine failed on this request: {type(failure.error).__name__}"))
 
     def _on_end(self, error: BaseException | None) -> None:
         if self.ended.done():  # what has ended it breaks the thread's step too
             return
-        sinks, self._sinks = self._sinks, {}
-        for sink in sinks.values():
-            sink.put_nowait(EngineError("the engine has failed" if error else "the engine is shutting down"))
+        ended, self._outputs = set(self._outputs.values()), {}
+        for outputs in ended:
+            outputs.fail(EngineError("the engine has failed" if error else "the engine is shutting down"))
         if error is None:
             self.ended.set_result(None)
         else:

@@ -19,13 +19,16 @@ KEY = "secret"
 
 
 class Endpoint:
-    """`faults[prompt]` are taken one by one before that prompt gets its answer: a status, "cut", "drop" or "mush"."""
+    """`faults[prompt]` are taken one by one before that prompt gets its answer.
+
+    A fault is a status, "cut", "drop" or "mush", or an answer to send.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self.models = ["stub"]
         self.workers: list[dict[str, Any]] | None = None
-        self.faults: dict[str, list[int | str]] = {}
+        self.faults: dict[str, list[int | str | web.Response]] = {}
         self.retry_after: str | None = None
         self.delay_s = 0.0
         self.answers = asyncio.Event()  # cleared: requests wait
@@ -90,6 +93,8 @@ class Endpoint:
         prompt = body["prompt"] if "prompt" in body else body.get("messages", [{"content": ""}])[-1]["content"]
         faults = self.faults.get(prompt)
         fault = faults.pop(0) if faults else None
+        if isinstance(fault, web.Response):
+            return fault
         if isinstance(fault, int):
             headers = {"Retry-After": self.retry_after} if self.retry_after else {}
             return web.json_response({"error": {"message": f"stub says {fault}"}}, status=fault, headers=headers)

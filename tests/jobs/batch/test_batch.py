@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from aiohttp import web
 
 from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.driver import run_batch
@@ -98,10 +99,10 @@ def test_a_line_that_the_endpoint_refuses_is_that_lines_error(batch):
 @pytest.mark.parametrize("fault", [408, 425, 429, 500, 502, 503, "cut", "drop", "mush"])
 def test_what_may_pass_is_tried_again(batch, fault):
     batch.prompts(3)
-    batch.endpoint.faults["p1"] = [fault] * 3
+    batch.endpoint.faults["p1"] = [fault] * 2
     assert batch.run().done == 3
     assert batch.ids() == ["p0", "p1", "p2"]
-    assert len(batch.endpoint.bodies) == 6
+    assert len(batch.endpoint.bodies) == 5
 
 
 def test_a_line_that_makes_the_endpoint_fail_every_time_is_given_up(batch):
@@ -109,7 +110,23 @@ def test_a_line_that_makes_the_endpoint_fail_every_time_is_given_up(batch):
     batch.endpoint.faults["p0"] = [500] * 100
     assert batch.run().failed == 1
     (error,) = batch.errors()
-    assert (error["id"], error["status"], error["error"]) == ("p0", 500, "failed 8 times: HTTP 500: stub says 500")
+    assert (error["id"], error["status"], error["error"]) == ("p0", 500, "failed 3 times: HTTP 500: stub says 500")
+
+
+def test_a_gateway_that_fails_longer_is_waited_out(batch):
+    batch.prompts(1)
+    batch.endpoint.faults["p0"] = [502] * 7
+    assert batch.run().done == 1
+
+
+def test_a_line_under_which_workers_were_lost_is_not_sent_again(batch):
+    batch.prompts(2)
+    lost = {"error": {"message": "2 workers were lost under this request", "code": "worker_lost"}}
+    batch.endpoint.faults["p0"] = [web.json_response(lost, status=502)]
+    assert batch.run().failed == 1
+    assert len(batch.endpoint.bodies) == 2
+    error = "2 workers were lost under this request"
+    assert batch.errors() == [{"line": 1, "id": "p0", "status": 502, "error": error}]
 
 
 def test_retry_after_is_honoured(batch):

@@ -29,11 +29,30 @@ def test_lines_of_json_may_be_strings_texts_prompts_or_chats(tmp_path):
     assert read_text(str(tmp_path / "a.jsonl")) == "x\n\na\n\nb\n\nc\n\nd"
 
 
-@pytest.mark.parametrize("line", ["{", "3", '{"body": "x"}', '{"text": 3}', '{"messages": [{"role": "user"}]}', "[1]"])
+@pytest.mark.parametrize("line", ["3", '{"body": "x"}', '{"text": 3}', '{"messages": [{"role": "user"}]}', "[1]"])
 def test_a_line_that_has_no_text_is_named(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' + line + "\n")
     with pytest.raises(ModelError, match=r'a\.jsonl, line 2: expected a string, or an object with "text"'):
         read_text(str(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("line", [b"{", b'{"text": "\xff"}', b"[" * 5000, b'{"text": "a", "text": "b"}'])
+def test_a_line_that_is_no_json_is_named(tmp_path, line):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n' + line + b"\n")
+    with pytest.raises(ModelError, match=r"a\.jsonl, line 2: (not JSON|nested|key 'text' occurs twice)"):
+        read_text(str(tmp_path / "a.jsonl"))
+
+
+def test_files_of_windows_mean_the_same(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes('\ufeff"x\u2028y"\r\n\r\n{"text": "ä"}'.encode())
+    assert read_text(str(tmp_path / "a.jsonl")) == "x\u2028y\n\nä"
+    (tmp_path / "a.txt").write_bytes("\ufeffone".encode())
+    assert read_text(str(tmp_path / "a.txt")) == "one"
+
+
+def test_messages_without_content_are_left_out(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"messages": [{"content": null}, {"content": "a"}]}')
+    assert read_text(str(tmp_path / "a.jsonl")) == "a"
 
 
 def test_what_is_not_text_is_named(tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...model.step import Chunk, Model
+from ..failures import StepError
 from ..request import Request
 from .budget import Budget
 
@@ -96,7 +97,10 @@ class DraftProposer:
             Chunk([min(token, most) for token in tokens], start, known.blocks, int(follows))
             for known, tokens, start, follows in pieces
         ]
-        best = iter(self._model.forward(chunks)[:, : self._vocab_size].max(-1).indices.tolist())
+        try:
+            best = iter(self._model.forward(chunks)[:, : self._vocab_size].max(-1).indices.tolist())
+        except Exception as error:
+            raise StepError(f"the draft model cannot compute a step: {error!r}") from error
         for known, _, _, follows in pieces:
             if follows:
                 known.guessed.append(next(best))

@@ -49,7 +49,7 @@ class Speculation:
         if all(slice.count == 1 for slice in slices):
             self._budget.cost.observe(len(slices) + sum(map(len, guesses.values())), seconds)
         drawn = Counter(output.request.id for output in outputs)
-        for request in (slice.request for slice in slices if slice.request.id in guesses):
+        for request in (s.request for s in slices if s.request.id in guesses and not s.request.failed):
             guessed, accepted = len(guesses[request.id]), drawn[request.id] - 1
             request.guessed, request.accepted = request.guessed + guessed, request.accepted + accepted
             self.guessed, self.accepted = self.guessed + guessed, self.accepted + accepted

@@ -1,4 +1,4 @@
-"""Compiles kernels/ for this machine's CPU, once per CPU type into the user's cache, and loads it with ctypes.
+"""Compiles kernels/ for this machine's CPU, once per CPU type into the cache, and loads it with ctypes.
 
 The library has no OpenMP of its own: it joins the threads that PyTorch has, whose runtime is in the process already.
 Two runtimes would spin against each other for the same cores.
@@ -9,14 +9,17 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from .....core.errors import UntrustedFileError
 from .....core.machine.libraries import OPENMP, loaded
 from .....core.machine.readings import cpu_flags
-from .....core.paths import home
+from .....core.trust import PRIVATE_FILE, make_private_folder, open_trusted
+from . import cache
 from .structs import Pointer, check_structs
 
 SOURCES = Path(__file__).with_name("kernels")
@@ -50,7 +53,7 @@ def place() -> Path | None:
     found = _compiler()
     if found is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
-    return home() / "kernels" / f"{_key(found)}.so"
+    return cache.place("kernels", f"{_key(found)}.so")
 
 
 def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
@@ -58,36 +61,48 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
     found = _compiler()
     if found is None:
         raise CompileError("there is no g++")
-    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-    object = beside.with_name(f"{beside.name}.o")  # several ranks may compile at once
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    make_private_folder(path.parent)
+    # A folder for each: several ranks may compile at once.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        object, made = Path(folder, "kernels.o"), Path(folder, "kernels.so")
         _run(found, *flags, "-c", str(SOURCES / "kernels.cpp"), "-o", str(object))
-        _run(found, "-shared", str(object), "-o", str(beside))  # without OpenMP's own library: see above
-        beside.write_bytes(_with_checksum(beside.read_bytes()))
-        os.replace(beside, path)
-    finally:
-        for left in (beside, object):
-            left.unlink(missing_ok=True)
+        _run(found, "-shared", str(object), "-o", str(made))  # without OpenMP's own library: see above
+        made.write_bytes(_with_checksum(made.read_bytes()))
+        made.chmod(PRIVATE_FILE)
+        cache.put(made, path)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether `path` holds what `compile_to` has written: a library that was cut off would kill who loads it."""
+    """Whether `path` holds a library that `load` would take. Why one is refused is printed to stderr."""
+    return checksum(path) is not None
+
+
+def checksum(path: Path) -> str | None:
+    """The SHA-256 of the library at `path`; None where there is none, or one that is damaged or not trusted."""
     try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    return data == _with_checksum(data[:-_CHECKSUM_BYTES])
+        with open_trusted(path) as file:
+            return _checksum_of(file.read())
+    except FileNotFoundError:
+        return None
+    except (OSError, UntrustedFileError) as error:
+        cache.say_once(f"a compiled library is not loaded: {error}")
+        return None
 
 
 def load(path: Path) -> ctypes.CDLL:
     """Load the library at `path` and declare its functions.
 
-    Raises OSError where it does not load, EngineError where its structs are not those of structs.py.
+    Raises OSError where it is damaged or does not load, UntrustedFileError, EngineError where its structs are not those
+    of structs.py.
     """
     for runtime in loaded(OPENMP):
         ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
-    library = ctypes.CDLL(str(path))
+    with open_trusted(path) as file:
+        if _checksum_of(file.read()) is None:  # one that was cut off would kill this process
+            raise OSError(f"{path} is damaged")
+        # What was checked is what is loaded. The descriptor stays open: the linker knows a library by its name, and
+        # would take another file of the same number for this one.
+        library = ctypes.CDLL(f"/proc/self/fd/{os.dup(file.fileno())}")
     for name, arguments in _FUNCTIONS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
@@ -99,6 +114,12 @@ def load(path: Path) -> ctypes.CDLL:
 def _with_checksum(library: bytes) -> bytes:
     """The library with its SHA-256 behind it, where the dynamic linker does not look."""
     return library + hashlib.sha256(library).digest()
+
+
+def _checksum_of(data: bytes) -> str | None:
+    """The checksum behind a library, as hex; None where it is wrong."""
+    found = data[-_CHECKSUM_BYTES:]
+    return found.hex() if data == _with_checksum(data[:-_CHECKSUM_BYTES]) else None
 
 
 def _compiler() -> str | None:

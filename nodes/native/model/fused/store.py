@@ -7,6 +7,7 @@ someone removes would take a mapped engine down, and memory lies near the CPUs t
 import hashlib
 import os
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -18,8 +19,10 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from .....core.paths import home
+from .....core.errors import UntrustedFileError
+from .....core.trust import make_private_folder, open_trusted
 from .....quant.checkpoint.config import ModelConfig
+from . import cache
 from .pack import Packed
 from .parts import LayerParts, Parts
 
@@ -35,26 +38,37 @@ def place_of(model: Path, dtype: torch.dtype, part: str = "") -> Path:
     for path in sorted(model.glob("*.safetensors")):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-    return home() / "packed" / f"{model.resolve().name}-{digest.hexdigest()[:16]}.pt"
+    return cache.place("packed", f"{model.resolve().name}-{digest.hexdigest()[:16]}.pt")
 
 
 def read(path: Path, config: ModelConfig) -> Parts | None:
-    """Read packed weights. None if there is no file, or if it is damaged (it has checksums): then says so on stderr."""
-    if not path.exists():
-        return None
+    """Read packed weights. None if there are none, or if they are damaged (they have checksums) or not trusted.
+
+    Why they are refused is printed to stderr.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:  # what torch.save writes; torch.load does not look at its checksums
-            if archive.testzip() is not None:
-                raise ValueError("a checksum is wrong")
-        found = torch.load(path, weights_only=True)
-        layers = [_layer(layer) for layer in found["layers"]]
-        if len(layers) != config.num_layers:
-            raise ValueError(f"{len(layers)} layers, config.json says {config.num_layers}")
-        head = found["head"]
-        return Parts(layers, found["norm"], None if head is None else Packed(**head), found["embedding"])
+        with open_trusted(path) as file:
+            return _read(file, config)
+    except FileNotFoundError:
+        return None
+    except UntrustedFileError as error:
+        print(f"packed weights are not loaded, and made anew: {error}", file=sys.stderr, flush=True)
     except Exception as error:  # whatever a damaged file does to unpickling: the checkpoint has it all
         print(f"{path} is damaged, weights are packed anew: {error!r}", file=sys.stderr, flush=True)
-        return None
+    return None
+
+
+def _read(file: BinaryIO, config: ModelConfig) -> Parts:
+    """Raises whatever a damaged file makes torch.load raise, and ValueError."""
+    with zipfile.ZipFile(file) as archive:  # what torch.save writes; torch.load does not look at its checksums
+        if archive.testzip() is not None:
+            raise ValueError("a checksum is wrong")
+    found = torch.load(f"/proc/self/fd/{file.fileno()}", weights_only=True)  # by a path it reads without Python
+    layers = [_layer(layer) for layer in found["layers"]]
+    if len(layers) != config.num_layers:
+        raise ValueError(f"{len(layers)} layers, config.json says {config.num_layers}")
+    head = found["head"]
+    return Parts(layers, found["norm"], None if head is None else Packed(**head), found["embedding"])
 
 
 def write_later(path: Path, parts: Parts) -> threading.Thread:
@@ -77,27 +91,28 @@ def finish_writing() -> None:
 def _write(path: Path, parts: Parts) -> None:
     with suppress(OSError):  # the first requests are computed meanwhile
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
     content = {
         "layers": [_fields(layer) for layer in parts.layers],
         "norm": parts.norm,
         "head": None if parts.head is None else _fields(parts.head),
         "embedding": parts.embedding,
     }
+    beside: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         _sweep(path)
-        with beside.open("wb") as file:
+        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 0600
+        with os.fdopen(descriptor, "wb") as file:
             torch.save(content, cast("IO[bytes]", _WhileRunning(file)))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        cache.put(Path(beside), path)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of some of a disk's errors
         if threading.main_thread().is_alive():
             print(f"packed weights are not kept, the next start takes as long: {error}", file=sys.stderr, flush=True)
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+        if beside is not None:
+            with suppress(OSError):
+                Path(beside).unlink(missing_ok=True)
 
 
 class _WhileRunning:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .....core.errors import EngineError, SlurminferError
+from .....core.errors import EngineError, SlurminferError, UntrustedFileError
 from .....core.machine.memory import available_bytes
 from .....quant.checkpoint.config import stored_bytes
 from .....quant.kv import KVFormat
@@ -66,7 +66,7 @@ class Upgrade:
         except DoesNotFitError as error:
             self._go_without(str(error), error)
             return None
-        except (library.CompileError, OSError) as error:
+        except (library.CompileError, OSError, UntrustedFileError) as error:
             self._go_without(str(error), error)
             print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
             return None

@@ -78,6 +78,7 @@ class RunningServer:
 
     url: str
     process: subprocess.Popen[str]
+    key: str = "none"
     clients: list[openai.OpenAI] = field(default_factory=list)
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
@@ -86,7 +87,7 @@ class RunningServer:
         return self.clients[-1]
 
     def metric(self, name: str) -> float:
-        text = httpx.get(f"{self.url}/metrics").text
+        text = httpx.get(f"{self.url}/metrics", headers={"Authorization": f"Bearer {self.key}"}).text
         found = re.search(rf"^slurminfer_engine_{name} (.*)$", text, re.MULTILINE)
         assert found, f"no metric {name} in:\n{text}"
         return float(found[1])
@@ -100,7 +101,7 @@ def _start(arguments: Sequence[str], env: dict[str, str] | None, wrapper: Sequen
     line = process.stdout.readline()
     found = re.search(r"http://\S+:\d+", line)
     assert found, f"no address in {line!r}"
-    return RunningServer(found[0], process)
+    return RunningServer(found[0], process, (env or {}).get("SLURMINFER_API_KEY", "none"))
 
 
 def _end(server: RunningServer) -> None:

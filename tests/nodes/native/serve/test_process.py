@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import httpx
+import psutil
 import pytest
 
 pytestmark = pytest.mark.process
@@ -75,6 +76,23 @@ def test_a_port_that_is_taken_is_refused_in_one_line(command, model_directory):
         port = str(other.getsockname()[1])
         line = _refused(_run(command, "--model", str(model_directory), "--port", port))
     assert line == f"error: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_it_answers_on_a_unix_socket_and_opens_no_port(command, model_directory, tmp_path, wait_until):
+    tmp_path.chmod(0o700)
+    path = tmp_path / "engine"
+    words = [*command, "--model", str(model_directory), "--uds", str(path), "--threads", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"listening on unix:{path}, loading tiny\n"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://engine") as client:
+            wait_until(lambda: client.get("/health").status_code == 200, "health")
+            answer = client.post("/v1/completions", json={"model": "tiny", "prompt": "fox", "max_tokens": 2})
+        sockets = psutil.Process(process.pid).net_connections("tcp")
+        process.send_signal(signal.SIGTERM)
+    assert answer.json()["usage"]["completion_tokens"] <= 2
+    assert sockets == []
+    assert (process.returncode, path.exists()) == (0, False)
 
 
 def test_a_model_that_is_not_there_is_refused_in_one_line(command, tmp_path):

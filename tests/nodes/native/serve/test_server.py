@@ -302,3 +302,9 @@ def test_a_crowded_cache_preempts_and_still_says_the_same_and_a_key_is_asked_for
                 crowded.client(key or "none").models.list()
         assert httpx.get(f"{crowded.url}/v1/models").status_code == 401
         assert httpx.get(f"{crowded.url}/v1/models").json()["error"]["code"] == "invalid_api_key"
+        assert httpx.get(f"{crowded.url}/metrics").status_code == 401
+        assert httpx.get(f"{crowded.url}/health").status_code == 200
+        for scheme in (b"bearer", b"BEARER"):
+            shown = {b"Authorization": scheme + b" right"}
+            assert httpx.get(f"{crowded.url}/v1/models", headers=shown).status_code == 200
+        assert httpx.get(f"{crowded.url}/v1/models", headers={b"Authorization": b"Bearer \xff"}).status_code == 401
