@@ -1,21 +1,35 @@
-"""An engine and a router to be stormed, and what must be true of them afterwards."""
+"""An engine, and a deployment with a router, to be stormed."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from slurminfer.core.rundir import RunDirectory
+
 from ..support.small_model import make_original
 from ..support.waiting import eventually
 
 KEY = "sk-fuzz"
+_SPEC = """
+name = "storm"
+[model]
+path = "{model}"
+dtype = "float32"
+[[pool]]
+workers = 2
+extra_args = ["--kv-cache-gib", "0.02"]
+[router]
+port = 0
+"""
 _TEMPLATE = """\
 {%- for message in messages %}{{- '<' + message.role + '>' + message.content | trim }}
 {%- if message.tool_calls %}{{- message.tool_calls | tojson }}{%- endif %}{%- endfor %}
@@ -25,10 +39,11 @@ _TEMPLATE = """\
 class Program:
     """A program of ours that listens at a port of loopback."""
 
-    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
-        self.process, self.port = process, port
+    def __init__(self, pid: int, port: int, key: str, log: Path) -> None:
+        self.port, self.key, self.log = port, key, log
+        self._process = psutil.Process(pid)
         self._client = httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=60, trust_env=False
         )
 
     def get(self, path: str) -> httpx.Response:
@@ -42,28 +57,19 @@ class Program:
         text: str = answer.json()["choices"][0]["text"]
         return text
 
-    def gauge(self, name: str) -> float:
-        """The sum of a metric's samples."""
-        found = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", self.get("/metrics").text, re.MULTILINE)
-        assert found, name
-        return sum(map(float, found))
-
-    def is_zero(self, name: str) -> bool:
-        return self.gauge(name) == 0
+    def is_zero(self, gauge: str) -> bool:
+        """Whether all samples of a metric are zero."""
+        found = re.findall(rf"^{gauge}(?:\{{[^}}]*\}})? (\S+)$", self.get("/metrics").text, re.MULTILINE)
+        assert found, gauge
+        return not any(map(float, found))
 
     def resident(self) -> int:
         """Bytes of memory."""
-        rss: int = psutil.Process(self.process.pid).memory_info().rss
+        rss: int = self._process.memory_info().rss
         return rss
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._client.close()
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(30)
-        finally:
-            self.process.kill()
-            self.process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -77,20 +83,45 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def engine(tiny: Path, tmp_path: Path) -> Iterator[Program]:
     log = tmp_path / "engine.log"
-    argv = ["--model", tiny, "--dtype", "float32", "--kv-cache-gib", "0.02", "--port", "0", "--threads", "1"]
+    words = ["--model", tiny, "--dtype", "float32", "--kv-cache-gib", "0.02", "--port", "0", "--threads", "1"]
     with log.open("w", encoding="utf-8") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "slurminfer.nodes.native", *map(str, argv)],
-            stdout=sink, stderr=subprocess.STDOUT, text=True, env={**os.environ, "SLURMINFER_API_KEY": KEY},
+            [sys.executable, "-m", "slurminfer.nodes.native", *map(str, words)],
+            stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, "SLURMINFER_API_KEY": KEY},
         )  # fmt: skip
-    program = None
     try:
-        eventually(lambda: "listening on" in log.read_text(encoding="utf-8"), "the engine listens")
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8"))
-        assert found
-        program = Program(process, int(found[1]))
-        eventually(lambda: program.get("/health").status_code == 200, "the model is loaded")
-        yield program
-        assert "Traceback" not in log.read_text(encoding="utf-8")
+        found = eventually(
+            lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")), "it listens"
+        )
+        with closing(Program(process.pid, int(found[1]), KEY, log)) as program:
+            eventually(lambda: program.get("/health").status_code == 200, "the model is loaded")
+            yield program
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
     finally:
-        program.end() if program else process.kill()
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def router(tiny: Path, tmp_path: Path, lend_library: Callable[[Path], None]) -> Iterator[Program]:
+    """The router of a local deployment of two workers."""
+    home = tmp_path / "home"
+    lend_library(home)
+    spec = tmp_path / "spec.toml"
+    spec.write_text(_SPEC.format(model=tiny), encoding="utf-8")
+    environ = {**os.environ, "SLURMINFER_HOME": str(home)}
+
+    def slurminfer(*words: str) -> None:
+        subprocess.run([sys.executable, "-m", "slurminfer", *words], env=environ, check=True, timeout=200)
+
+    slurminfer("serve", str(spec), "--local", "--wait")
+    try:
+        run = RunDirectory(home / "runs" / "storm")
+        record = run.read_router()
+        assert record is not None and record.url is not None
+        log = run.logs_of("router") / "process.log"
+        with closing(Program(record.pid, int(record.url.rpartition(":")[2]), run.key(), log)) as program:
+            yield program
+    finally:
+        slurminfer("stop", "storm")
