@@ -90,10 +90,9 @@ def engine(tiny: Path, tmp_path: Path) -> Iterator[Program]:
             stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, "SLURMINFER_API_KEY": KEY},
         )  # fmt: skip
     try:
-        found = eventually(
-            lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")), "it listens"
-        )
-        with closing(Program(process.pid, int(found[1]), KEY, log)) as program:
+        eventually(lambda: "listening on" in log.read_text(encoding="utf-8"), "it listens")
+        port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8"))[0])
+        with closing(Program(process.pid, port, KEY, log)) as program:
             eventually(lambda: program.get("/health").status_code == 200, "the model is loaded")
             yield program
         process.send_signal(signal.SIGTERM)
