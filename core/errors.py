@@ -5,7 +5,8 @@ SlurminferError
 ├── SpecError               a deployment spec: names the key, the value, what is valid
 ├── RunDirectoryError       the run directory cannot be read or written
 │   ├── RunNotFoundError
-│   └── RunActiveError      the name is taken by a living deployment
+│   ├── RunActiveError      the name is taken by a living deployment
+│   └── RunStoppedError     the deployment was stopped while its jobs were being submitted
 ├── ModelError              a model cannot be used
 │   ├── ModelNotFoundError
 │   ├── UnsupportedModelError
@@ -53,6 +54,10 @@ class RunNotFoundError(RunDirectoryError):
 
 class RunActiveError(RunDirectoryError):
     """A living deployment has that name."""
+
+
+class RunStoppedError(RunDirectoryError):
+    """The deployment was stopped while its jobs were being submitted."""
 
 
 class ModelError(SlurminferError):

@@ -1,30 +1,47 @@
-"""Files on a shared filesystem: written beside and renamed, read with retry, claimed by exactly one."""
+"""Files on a shared filesystem: written beside and renamed, read with retry, claimed by exactly one.
+
+What is written here is for its owner alone (mode 0600 in folders of 0700, whatever the umask), unless the caller says
+that it is a user's own output.
+"""
 
 import errno
 import json
 import os
+import stat
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
-from .errors import RunDirectoryError
+from .errors import RunDirectoryError, UntrustedFileError
+from .trust import PRIVATE_FILE, PRIVATE_FOLDER, make_private_folder, open_trusted, trusted_owners
 
 # NFS serves a stale handle for a moment after another client has replaced a file.
 _TRANSIENT = {errno.ESTALE, errno.EIO, errno.EBUSY}
 _READ_ATTEMPTS = 5
 _RETRY_DELAY_S = 0.05
+_MOST_BYTES = 1 << 20  # records have some hundred
+_AS_UMASK_SAYS = 0o666
+_OPEN_TO_OTHERS = 0o077
 
 
-def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace `path` by `text` so that no reader ever sees half of it. Raises RunDirectoryError."""
+def write_atomic(path: Path, text: str, *, mode: int | None = PRIVATE_FILE) -> None:
+    """Replace `path` by `text` so that no reader ever sees half of it. Raises RunDirectoryError.
+
+    Args:
+        path: of the file; its folder must be there.
+        text: written as UTF-8.
+        mode: of the file. None: what the user's umask leaves, for files that a user has asked for.
+    """
     beside = _beside(path)
     try:
         _write(beside, text, mode)
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        _remove(beside)
         raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -32,32 +49,110 @@ def claim(path: Path, text: str) -> bool:
     """Create `path` with `text` if it does not exist; False if it does. Atomic on NFS too (link, not O_EXCL)."""
     beside = _beside(path)
     try:
-        _write(beside, text, 0o644)
+        _write(beside, text, PRIVATE_FILE)
         os.link(beside, path)
     except FileExistsError:
         return False
     except OSError as error:
         raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        _remove(beside)
     return True
 
 
 def make_directory(path: Path) -> None:
-    """Make `path` and what is above it, if it is not there. Raises RunDirectoryError."""
+    """Make `path` and what is above it, if it is not there, for its owner alone. Raises RunDirectoryError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path)
     except OSError as error:
         raise RunDirectoryError(f"cannot make {path}: {error.strerror}") from error
 
 
+def close_to_others(path: Path) -> None:
+    """Take all rights of group and others from a file or folder of this user; a symbolic link is left as it is.
+
+    Raises RunDirectoryError for one that another user owns and that others may write, or whom nobody trusts.
+    """
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            return
+        if status.st_uid == os.geteuid():
+            if status.st_mode & _OPEN_TO_OTHERS:
+                path.chmod(stat.S_IMODE(status.st_mode) & PRIVATE_FOLDER)
+            return
+    except OSError as error:
+        raise RunDirectoryError(f"cannot close {path} to others: {error.strerror}") from error
+    _require_closed(path, status)
+
+
+@contextmanager
+def private_umask() -> Iterator[None]:
+    """Let what is made in here, and by programs that are started in here, be for this user alone."""
+    before = os.umask(_OPEN_TO_OTHERS)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def current_umask() -> int:
+    """The umask of this process."""
+    umask = os.umask(_OPEN_TO_OTHERS)  # the only way to ask for it is to set it
+    os.umask(umask)
+    return umask
+
+
 def read_text(path: Path) -> str | None:
-    """The file's text, or None if there is none. Retries what NFS gets wrong for a moment."""
+    """A file's text, or None if there is none, whoever wrote it. Retries what NFS gets wrong for a moment.
+
+    Raises RunDirectoryError for what cannot be read, is no regular file, or no UTF-8.
+    """
+    return _read(path, _open_regular, None)
+
+
+def read_private(path: Path, *, most_bytes: int = _MOST_BYTES) -> str | None:
+    """The text of a file of ours, or None if there is none: nobody but this user, root or a trusted owner wrote it.
+
+    Raises RunDirectoryError as `read_text`, and for a file of somebody else or one that others may write
+    (core/trust.py), a symbolic link, or more than `most_bytes`.
+    """
+    return _read(path, open_trusted, most_bytes)
+
+
+def read_json(path: Path, *, most_bytes: int = _MOST_BYTES) -> Any:
+    """The JSON value of a file of ours, or None if there is no file. Raises RunDirectoryError as `read_private`."""
+    text = read_private(path, most_bytes=most_bytes)
+    return None if text is None else parse_json(path, text)
+
+
+def parse_json(path: Path, text: str) -> Any:
+    """The JSON value of a text that `path` has. Raises RunDirectoryError if it is not JSON, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise RunDirectoryError(f"{path} is nested too deeply") from error
+
+
+def encode_json(value: Any) -> str:
+    """A value that msgspec can encode, as indented JSON with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+
+
+def _read(path: Path, open_file: Callable[[Path], BinaryIO], most_bytes: int | None) -> str | None:
     for attempt in range(_READ_ATTEMPTS):
         try:
-            return path.read_text()
+            with open_file(path) as file:
+                data = file.read(-1 if most_bytes is None else most_bytes + 1)
+            if most_bytes is not None and len(data) > most_bytes:
+                raise RunDirectoryError(f"{path} has more than {most_bytes} bytes")
+            return data.decode("utf-8")
         except FileNotFoundError:
             return None
+        except UntrustedFileError as error:
+            raise RunDirectoryError(str(error)) from error
         except UnicodeDecodeError as error:
             raise RunDirectoryError(f"{path} is not text: {error}") from error
         except OSError as error:
@@ -67,30 +162,41 @@ def read_text(path: Path) -> str | None:
     raise AssertionError("unreachable")
 
 
-def read_json(path: Path) -> Any:
-    """The file's JSON value, or None if there is no file. Raises RunDirectoryError if it is not JSON."""
-    text = read_text(path)
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it, without waiting where it is a FIFO. Raises OSError, RunDirectoryError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RunDirectoryError(f"{path} is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
-def encode_json(value: Any) -> str:
-    """A value that msgspec can encode, as indented JSON with a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+def _require_closed(path: Path, status: os.stat_result) -> None:
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    if status.st_uid not in trusted_owners():
+        raise RunDirectoryError(f"{path} is owned by uid {status.st_uid} (mode {mode}): expected your own")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RunDirectoryError(f"{path} may be written by others (mode {mode}): its owner has to chmod go-w it")
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
 
 
-def _write(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, mode)
-        file.write(text)
+def _write(path: Path, text: str, mode: int | None) -> None:
+    _remove(path)  # left by a process of the same number that was killed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, _AS_UMASK_SAYS if mode is None else mode)
+    with os.fdopen(descriptor, "wb") as file:
+        if mode is not None:
+            os.fchmod(descriptor, mode)
+        file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(descriptor)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # what matters is said by whatever needs the name

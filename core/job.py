@@ -9,12 +9,18 @@ from typing import Any, Protocol
 
 import msgspec
 
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|PRIVATE", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def is_variable(name: str) -> bool:
     """Whether a shell can export an environment variable of this name."""
     return _VARIABLE.fullmatch(name) is not None
+
+
+def shown_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables as they may be shown to others: `***` for the values of those whose names sound secret."""
+    return {name: "***" if _SECRET.search(name) else value for name, value in env.items()}
 
 
 class Entry(Protocol):
@@ -90,6 +96,9 @@ class Launcher(Protocol):
     """Where jobs run. All methods raise SlurminferErrors only."""
 
     name: str
+
+    def check(self, request: JobRequest) -> None:
+        """Raise SpecError or SlurmError for a job that cannot run here, before anything is done for it."""
 
     def submit(self, request: JobRequest) -> str:
         """Start the job; its id."""

@@ -1,6 +1,9 @@
 """What went wrong, out of a log."""
 
+import os
 import re
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +39,9 @@ PLAIN = LogFormat()
 
 
 def tail(path: Path) -> str:
-    """The end of a log file; empty if there is none."""
+    """The end of a log file; empty if there is none, or if it is no file."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - _TAIL_BYTES))
             return file.read().decode(errors="replace")
@@ -46,8 +49,27 @@ def tail(path: Path) -> str:
         return ""
 
 
+def oldest_first(paths: Iterable[Path]) -> list[Path]:
+    """Those of the paths that are files, by the time of their last change; one that vanishes meanwhile is left out."""
+    times: dict[Path, float] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            times[path] = status.st_mtime
+    return sorted(times, key=lambda path: times[path])
+
+
 def root_cause(text: str, log_format: LogFormat = PLAIN) -> str:
-    """The line that says why: the first exception raised, else crash, else complaint, else the last line; or ''.
+    """The line that says why: the first exception raised, else crash, else complaint, else the last line; or ''."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return complaint(text, log_format) or (lines[-1] if lines else "")
+
+
+def complaint(text: str, log_format: LogFormat = PLAIN) -> str:
+    """The line that says that something failed: the first exception raised, else crash, else complaint; or ''.
 
     The first, because whatever follows it in the log of a distributed program is usually its echo.
     """
@@ -57,7 +79,7 @@ def root_cause(text: str, log_format: LogFormat = PLAIN) -> str:
         for message in messages:
             if pattern is not None and pattern.search(message):
                 return message
-    return lines[-1] if lines else ""
+    return ""
 
 
 def ends_itself(text: str, log_format: LogFormat) -> bool:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from . import files
+
 
 def runs_root() -> Path:
     """Directory of all deployments: `$SLURMINFER_HOME/runs`, by default `~/.slurminfer/runs`."""
@@ -24,6 +26,21 @@ def site_root() -> Path:
     return home() / "site"
 
 
+def make_home() -> None:
+    """Make `home()` for this user alone. One that is there is closed to others if it is `~/.slurminfer`.
+
+    A directory that `$SLURMINFER_HOME` names may hold other things, or be shared on purpose: its mode is the user's.
+    Raises RunDirectoryError.
+    """
+    files.make_directory(home())
+    if home() == _own_home():
+        files.close_to_others(home())
+
+
 def home() -> Path:
     """`$SLURMINFER_HOME`, by default `~/.slurminfer`."""
-    return Path(os.environ.get("SLURMINFER_HOME") or Path.home() / ".slurminfer").absolute()
+    return Path(os.environ.get("SLURMINFER_HOME") or _own_home()).absolute()
+
+
+def _own_home() -> Path:
+    return Path.home() / ".slurminfer"

@@ -21,7 +21,9 @@ def run(
     """
     name = argv[0]
     try:
-        done = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run(
+            argv, input=stdin, env=env, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout_s
+        )
     except FileNotFoundError as error:
         raise CommandError(f"{name}: command not found") from error
     except subprocess.TimeoutExpired as error:

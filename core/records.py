@@ -70,7 +70,7 @@ class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One job of a deployment: `id` is Slurm's, or PID@STARTTIME in local mode."""
+    """One job of a deployment: `id` is Slurm's, or that of core/process_id.py in local mode."""
 
     id: str
     role: str  # "router" or the worker's id

@@ -1,20 +1,20 @@
 """The run directory: the only place where the parts of a deployment meet. DESIGN: docs/reference/run-directory.md."""
 
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
 from . import files
-from .errors import RunDirectoryError, RunNotFoundError
-from .paths import runs_root
-from .records import VERSION, DeploymentRecord, NodeRecord, RouterRecord, WorkerRecord
-from .spec import DeploymentSpec, dump_spec, load_spec
-
-Record = TypeVar("Record", WorkerRecord, NodeRecord, RouterRecord, DeploymentRecord)
+from .claims import Claims
+from .errors import RunDirectoryError, RunNotFoundError, SpecError
+from .keys import new_key
+from .paths import make_home, runs_root
+from .record_files import read_record, write_record
+from .records import DeploymentRecord, NodeRecord, RouterRecord, WorkerRecord
+from .spec import DeploymentSpec, dump_spec, parse_spec
 
 
 class RunDirectory:
@@ -84,22 +84,36 @@ class RunDirectory:
         return self.path / "logs" / role
 
     def create(self) -> None:
-        """Make the directory, its folders and its API key; keeps what is there."""
-        for folder in (self.path, self.workers_path, self.rendezvous_path):
+        """Make the directory, its folders and its API key, for this user alone; keeps what is there.
+
+        Raises RunDirectoryError where it cannot, or where somebody else owns what is there.
+        """
+        make_home()
+        for folder in (self.path, self.workers_path, self.rendezvous_path, self.path / "logs"):
             files.make_directory(folder)
-        if files.read_text(self.key_path) is None:
-            files.write_atomic(self.key_path, secrets.token_urlsafe(32) + "\n", mode=0o600)
+            files.close_to_others(folder)
+        for path in (self.key_path, self.spec_path, self._serials_path, self.deployment_path):
+            if path.exists():
+                files.close_to_others(path)
+        if files.read_private(self.key_path) is None:
+            files.write_atomic(self.key_path, new_key() + "\n")
 
     def key(self) -> str:
         """The deployment's API key. Raises RunDirectoryError if it is missing."""
-        text = files.read_text(self.key_path)
+        text = files.read_private(self.key_path)
         if not text or not text.strip():
             raise RunDirectoryError(f"no API key in {self.key_path}")
         return text.strip()
 
     def read_spec(self) -> DeploymentSpec:
-        """The deployment's spec. Raises SpecError where the file is missing or invalid; engines are not checked."""
-        return load_spec(self.spec_path)
+        """The deployment's spec; engines are not checked.
+
+        Raises SpecError where the file is missing or invalid, RunDirectoryError where it is not ours to believe.
+        """
+        text = files.read_private(self.spec_path)
+        if text is None:
+            raise SpecError(str(self.spec_path), None, "cannot read the spec: no such file")
+        return parse_spec(text)
 
     def write_spec(self, spec: DeploymentSpec) -> None:
         """Replace the deployment's spec."""
@@ -128,32 +142,48 @@ class RunDirectory:
 
     def read_router(self) -> RouterRecord | None:
         """The router's record, None where there is none yet. Raises RunDirectoryError for an unreadable one."""
-        return _read(self.router_path, RouterRecord)
+        return read_record(self.router_path, RouterRecord)
 
     def write_router(self, record: RouterRecord) -> None:
         """Replace the router's record. For the router only."""
-        _write(self.router_path, record)
+        write_record(self.router_path, record)
 
     def read_worker(self, worker_id: str) -> WorkerRecord | None:
         """A worker's record, None where there is none yet. Raises RunDirectoryError for an unreadable one."""
-        return _read(self._worker_path(worker_id), WorkerRecord)
+        record = read_record(self._worker_path(worker_id), WorkerRecord)
+        if record is not None and record.id != worker_id:
+            raise RunDirectoryError(f"{self._worker_path(worker_id)} is the record of another worker, {record.id!r}")
+        return record
 
     def write_worker(self, record: WorkerRecord) -> None:
         """Replace a worker's record. For the agent of the worker's first node only."""
-        _write(self._worker_path(record.id), record)
+        write_record(self._worker_path(record.id), record)
 
-    def read_workers(self) -> list[WorkerRecord]:
-        """All worker records, by id. A file that vanishes meanwhile is not listed."""
+    def look_at_workers(self) -> dict[str, WorkerRecord | RunDirectoryError]:
+        """By worker's id its record, or why there is none that can be read. A file that vanishes is left out.
+
+        Raises RunDirectoryError where the folder is there and cannot be read.
+        """
         try:
             names = sorted(name for name in os.listdir(self.workers_path) if _is_record(name))
         except FileNotFoundError:
-            return []
-        found = (_read(self.workers_path / name, WorkerRecord) for name in names)
-        return [record for record in found if record is not None]
+            return {}
+        except OSError as error:
+            raise RunDirectoryError(f"cannot read {self.workers_path}: {error.strerror}") from error
+        found = {name.removesuffix(".json"): self._look_at_worker(name.removesuffix(".json")) for name in names}
+        return {worker_id: record for worker_id, record in found.items() if record is not None}
+
+    def read_workers(self) -> list[WorkerRecord]:
+        """All worker records, by id. Raises RunDirectoryError for the first that cannot be read."""
+        found = list(self.look_at_workers().values())
+        for record in found:
+            if isinstance(record, RunDirectoryError):
+                raise record
+        return [record for record in found if isinstance(record, WorkerRecord)]
 
     def read_rendezvous(self, worker_id: str, epoch: int) -> str | None:
         """HOST:PORT at which the ranks of a multi-node worker meet, once its head has published it."""
-        text = files.read_text(self._rendezvous_file(worker_id, epoch))
+        text = files.read_private(self._rendezvous_file(worker_id, epoch))
         return text.strip() if text else None
 
     def write_rendezvous(self, worker_id: str, epoch: int, address: str) -> None:
@@ -163,40 +193,54 @@ class RunDirectory:
     def read_nodes(self, worker_id: str, epoch: int, nodes: int) -> list[NodeRecord]:
         """What the agents of a worker's further nodes have said so far, by node rank."""
         # By name: the NFS client trusts a listing for half a minute, but asks for a file that it knows at every open.
-        found = (_read(self._node_file(worker_id, epoch, rank), NodeRecord) for rank in range(1, nodes))
+        found = (read_record(self._node_file(worker_id, epoch, rank), NodeRecord) for rank in range(1, nodes))
         return [record for record in found if record is not None]
 
     def write_node(self, worker_id: str, epoch: int, record: NodeRecord) -> None:
         """Replace the record of one further node of a worker. For the agent of that node only."""
-        _write(self._node_file(worker_id, epoch, record.node_rank), record)
+        write_record(self._node_file(worker_id, epoch, record.node_rank), record)
 
-    def claim(self, record: DeploymentRecord) -> bool:
-        """Become the one `serve` of this name; False if another holds it."""
-        return files.claim(self.deployment_path, files.encode_json(record))
+    @property
+    def claims(self) -> Claims:
+        """Who holds the deployment's name."""
+        return Claims(self.deployment_path)
 
     def read_deployment(self) -> DeploymentRecord | None:
         """The record of the deployment's jobs, None if there is none. Raises RunDirectoryError if it is unreadable."""
-        return _read(self.deployment_path, DeploymentRecord)
+        return read_record(self.deployment_path, DeploymentRecord)
 
-    def write_deployment(self, record: DeploymentRecord) -> None:
-        """Replace the record of the deployment's jobs. For the process that has claimed the deployment only."""
-        _write(self.deployment_path, record)
+    def clear_records(self) -> None:
+        """Remove what routers and workers of an earlier deployment have left; spec, key, logs and claim stay.
+
+        Raises RunDirectoryError where something cannot be removed.
+        """
+        try:
+            records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
+            for path in (*records, self.router_path, self.router_identity_path):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"cannot remove {error.filename}: {error.strerror}") from error
 
     def clear(self) -> None:
         """Forget the deployment's processes: records go, spec, key and logs stay. `deployment.json` goes last.
 
         Raises RunDirectoryError where something cannot be removed; `deployment.json` is then still there.
         """
+        self.clear_records()
         try:
-            records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
-            for path in (*records, self.router_path, self.router_identity_path, self.deployment_path):
-                path.unlink(missing_ok=True)
+            self.deployment_path.unlink(missing_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"cannot remove {error.filename}: {error.strerror}") from error
 
     @property
     def _serials_path(self) -> Path:
         return self.path / "serials.json"
+
+    def _look_at_worker(self, worker_id: str) -> WorkerRecord | RunDirectoryError | None:
+        try:
+            return self.read_worker(worker_id)
+        except RunDirectoryError as error:
+            return error
 
     def _worker_path(self, worker_id: str) -> Path:
         return self.workers_path / f"{worker_id}.json"
@@ -228,20 +272,3 @@ def _exists(path: Path) -> bool:
 
 def _is_record(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
-
-
-def _write(path: Path, record: Record) -> None:
-    files.write_atomic(path, files.encode_json(record))
-
-
-def _read(path: Path, kind: type[Record]) -> Record | None:
-    value = files.read_json(path)
-    if value is None:
-        return None
-    try:
-        record = msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise RunDirectoryError(f"{path} is not a {kind.__name__}: {error}") from error
-    if record.version != VERSION:
-        raise RunDirectoryError(f"{path} has version {record.version}; this slurminfer reads {VERSION}")
-    return record

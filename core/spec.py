@@ -15,13 +15,26 @@ from .job import is_variable
 from .layout import Layout
 from .toml import Section, dump_toml, parse_toml, read_toml
 
-Positive = Annotated[int, Meta(ge=1)]
+# Bounds far above what there is: a larger number is a mistake, and would cost minutes and gigabytes until it fails.
+Nodes = Annotated[int, Meta(ge=1, le=10_000)]
+Cpus = Annotated[int, Meta(ge=1, le=65_536)]
+Gpus = Annotated[int, Meta(ge=0, le=64)]
+Ranks = Annotated[int, Meta(ge=1, le=65_536)]
+Tokens = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Requests = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[int, Meta(ge=0, le=365 * 86_400)]
 Option = str | int | bool
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE = "expected letters, digits, '.', '_' or '-', beginning with a letter or digit, at most 63 in all"
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
-_MEM = re.compile(r"\d+[KMGT]?", re.ASCII)
+_MEM = re.compile(r"\d{1,15}[KMGT]?", re.ASCII)
+# Shell code, words of a command line, and variables may have newlines; in what becomes an option of sbatch they would
+# end its line.
+_SEVERAL_LINES = re.compile(r"(?:^|\.)(?:(?:setup|extra_args)\[\d+\]|env\.[^.]*)$")
+_LONGEST_TIME_S = 366 * 86_400
+_MOST_WORKERS = 10_000
+_SBATCH_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
 # Keys of our own for what these sbatch options say; naming both would leave it open which one counts.
 _OWN_SBATCH = {
     "nodes": "nodes", "partition": "partition", "account": "account", "time": "time", "mem": "mem",
@@ -46,7 +59,7 @@ class ModelSpec(Section, frozen=True, kw_only=True):
     # some of them on certain GPUs only. A value that the engine does not know is refused with those that it does.
     kv_cache_dtype: str = "auto"
     # Tokens of the longest sequence, prompt and answer together. By default what the model was trained for.
-    context_length: Positive | None = None
+    context_length: Tokens | None = None
     # native: which format the weights must be in (awq, gptq, fp8, compressed-tensors or gguf), so that a model of
     # another format is refused; gguf also makes it compute with a .gguf file's own quantized blocks instead of
     # converting them to 16 bits. sglang, vllm: the value of their option --quantization. By default the engine computes
@@ -71,7 +84,7 @@ class SpeculativeSpec(Section, frozen=True, kw_only=True):
     # The smaller model or the head, written as `path` of [model]. Needed by all methods but ngram, which has none.
     draft_model: str | None = None
     # Tokens guessed for each sequence in one step. native guesses fewer where that is faster, and at most 15.
-    draft_tokens: Positive = 8
+    draft_tokens: Annotated[int, Meta(ge=1, le=1_000)] = 8
 
     @property
     def is_head(self) -> bool:
@@ -88,11 +101,12 @@ class JobSection(Section, frozen=True, kw_only=True):
     account: str | None = None
     # CPUs on each node of the job (sbatch --cpus-per-task, with one task a node). The native engine computes with
     # so many threads, one a core at most.
-    cpus_per_task: Positive = 1
+    cpus_per_task: Cpus = 1
     # Memory on each node (sbatch --mem): a number with K, M, G or T, such as "64G"; without a letter in MiB; "0" for
     # all memory of the node. By default what the cluster gives.
     mem: str | None = None
-    # Shell lines that run on the node before the program starts, such as "module load cuda".
+    # Shell lines that run on the node before the program starts, such as "module load cuda". They are part of the batch
+    # script, which administrators of the cluster see; secrets belong into `env`.
     setup: tuple[str, ...] = ()
     # Further sbatch options by their long names, such as {qos = "long", exclusive = true}. true gives an option without
     # a value, false leaves one out. Options that have a key of their own, such as time, are refused here.
@@ -103,9 +117,9 @@ class JobSpec(JobSection, frozen=True, kw_only=True):
     """The file of a single job, such as that of `slurminfer quantize --spec`: one that does one thing and ends."""
 
     # Nodes that share the work (sbatch --nodes).
-    nodes: Positive = 1
+    nodes: Nodes = 1
     # GPUs on each node (sbatch --gpus-per-node). 0: the job computes on CPUs.
-    gpus_per_node: Annotated[int, Meta(ge=0)] = 0
+    gpus_per_node: Gpus = 0
     # Walltime limit (sbatch --time): MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS. A job that reaches it goes back
     # to the queue and continues where it was.
     time: str = "01:00:00"
@@ -128,19 +142,19 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     # Workers that are started, each with the whole model. The router spreads requests over them.
     workers: Annotated[int, Meta(ge=1, le=10_000)] = 1
     # Nodes of each worker (sbatch --nodes). More than one needs Slurm, and as many ranks as divide evenly among them.
-    nodes: Positive = 1
+    nodes: Nodes = 1
     # Ranks (processes, each with one GPU or a share of the node's CPUs) that split every layer of the model. A worker
     # has tensor_parallel x sequence_parallel x pipeline_parallel ranks: on GPUs exactly one for each GPU of its nodes,
     # on CPUs at most one for each CPU.
-    tensor_parallel: Positive = 1
+    tensor_parallel: Ranks = 1
     # Groups of tensor_parallel ranks that split the tokens and the KV cache among them, each with all layers of its
     # stage, for prompts that are too long for one. Engine native only.
-    sequence_parallel: Positive = 1
+    sequence_parallel: Ranks = 1
     # Stages that the layers are divided into, one after the other; each has ranks of its own, which hold only its
     # layers.
-    pipeline_parallel: Positive = 1
+    pipeline_parallel: Ranks = 1
     # GPUs on each node (sbatch --gpus-per-node). 0: the worker computes on CPUs.
-    gpus_per_node: Annotated[int, Meta(ge=0)] = 0
+    gpus_per_node: Gpus = 0
     # Walltime limit of each worker (sbatch --time): MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS. A worker that
     # reaches it goes back to Slurm's queue under the same job id, and serves again when it is started again.
     time: str = "01:00:00"
@@ -148,18 +162,19 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     # in flight for up to 80% of this time; the rest is for ending the engine and requeueing. Must be less than `time`.
     # Slurm may send the signal up to a minute earlier. After SIGTERM (scancel, preemption) a worker waits up to 20
     # seconds, whatever stands here.
-    drain_seconds: Annotated[int, Meta(ge=0)] = 60
+    drain_seconds: Seconds = 60
     # How long a worker may take from the start of its engine, loading of the model included, until it generates tokens;
     # written as `time`. One that takes longer fails, with the path of the engine's log as part of the reason.
     start_timeout: str = "01:00:00"
     # Requests that one worker computes at once; others wait in the engine. By default the engine's own limit, which is
     # 64 for native.
-    max_running_requests: Positive | None = None
+    max_running_requests: Requests | None = None
     # Path of the Python interpreter that starts the engine, in the environment that holds it. By default slurminfer's.
     python: str | None = None
     # Further command line options of the engine, word by word, such as ["--mem-fraction-static", "0.8"].
     extra_args: tuple[str, ...] = ()
     # Environment variables of the workers, such as {NCCL_DEBUG = "INFO"}, besides those that serve was started with.
+    # They reach the job through a file that only you can read, not through the batch script.
     env: dict[str, str] = field(default_factory=dict)
     # Another model for this pool, in a section [pool.model] with the keys of [model]. By default that of [model].
     model: ModelSpec | None = None
@@ -252,7 +267,7 @@ def parse_spec(text: str) -> DeploymentSpec:
 
     Whether an engine of that name exists and can do what its pool asks is checked by `check_engines` of nodes/engines.
     """
-    spec = parse_toml(text, DeploymentSpec)
+    spec = parse_toml(text, DeploymentSpec, _SEVERAL_LINES)
     _check(spec)
     return spec
 
@@ -264,7 +279,7 @@ def dump_spec(spec: DeploymentSpec) -> str:
 
 def load_job(path: Path) -> JobSpec:
     """Read and check the file of a single job. Raises SpecError."""
-    job = parse_toml(read_toml(path), JobSpec)
+    job = parse_toml(read_toml(path), JobSpec, _SEVERAL_LINES)
     check_job(job)
     return job
 
@@ -291,6 +306,9 @@ def _check(spec: DeploymentSpec) -> None:
     _check_name("name", spec.name)
     if not spec.pool:
         raise SpecError("pool", None, "expected at least one [[pool]]")
+    total = sum(pool.workers for pool in spec.pool)
+    if total > _MOST_WORKERS:
+        raise SpecError("pool", f"{total} workers in all", f"expected at most {_MOST_WORKERS}")
     _check_job("router", spec.router)
     if spec.speculative is not None:
         _check_speculative(spec.speculative)
@@ -315,6 +333,8 @@ def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
     if job.mem is not None and not _MEM.fullmatch(job.mem):
         raise SpecError(f"{prefix}mem", job.mem, "expected a number with K, M, G or T, such as '64G'")
     for option in job.slurm:
+        if not _SBATCH_OPTION.fullmatch(option):
+            raise SpecError(f"{prefix}slurm.{option}", job.slurm[option], "expected the long name of an sbatch option")
         own = _OWN_SBATCH.get(option.replace("_", "-"))
         if own:
             raise SpecError(f"{prefix}slurm.{option}", job.slurm[option], f"say it with {own}, beside slurm")
@@ -337,8 +357,9 @@ def _check_time(key: str, value: str) -> None:
         seconds = parse_time(value)
     except ValueError:
         seconds = 0
-    if seconds <= 0:
-        raise SpecError(key, value, "expected a Slurm time such as '30', '04:00:00' or '2-00:00:00'")
+    if not 0 < seconds <= _LONGEST_TIME_S:
+        expected = "expected a Slurm time such as '30', '04:00:00' or '2-00:00:00', of at most a year"
+        raise SpecError(key, value, expected)
 
 
 def _check_speculative(speculative: SpeculativeSpec) -> None:

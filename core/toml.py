@@ -12,6 +12,9 @@ import tomli_w
 
 from .errors import SpecError
 
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_NOWHERE = re.compile(r"(?!)")
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all parts of a spec."""
@@ -23,20 +26,26 @@ SectionT = TypeVar("SectionT", bound=Section)
 def read_toml(path: Path) -> str:
     """The file's text. Raises SpecError."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), None, f"cannot read the spec: {error}") from error
 
 
-def parse_toml(text: str, root: type[SectionT]) -> SectionT:
-    """TOML text as a `root`. Raises SpecError."""
+def parse_toml(text: str, root: type[SectionT], several_lines: re.Pattern[str] = _NOWHERE) -> SectionT:
+    """TOML text as a `root`. Raises SpecError.
+
+    Args:
+        text: of the file.
+        root: what the file as a whole is.
+        several_lines: searched in the dotted path of a key; matches where a string may have newlines.
+    """
     try:
         raw = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a plain one for a number of thousands of digits
         raise SpecError("file", None, f"not TOML: {error}") from error
     except RecursionError as error:
         raise SpecError("file", None, "tables or lists are nested too deeply") from error
-    _refuse_null("", raw)
+    _refuse_control("", raw, several_lines)
     try:
         return msgspec.convert(raw, root)
     except msgspec.ValidationError as error:
@@ -48,17 +57,21 @@ def dump_toml(section: Section) -> str:
     return tomli_w.dumps(_without_none(msgspec.to_builtins(section)))
 
 
-def _refuse_null(path: str, value: Any) -> None:
-    """Raise SpecError for a null character in a string: no path, command line or environment can have one."""
+def _refuse_control(path: str, value: Any, several_lines: re.Pattern[str]) -> None:
+    """Raise SpecError for a newline or another control character (but tab) in a string.
+
+    In a batch script, a newline would end the line that the value stands in, and begin one of its own; a null character
+    can stand in no path, command line or environment.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
-            _refuse_null(path, key)
-            _refuse_null(f"{path}.{key}" if path else key, item)
+            _refuse_control(path, key, _NOWHERE)
+            _refuse_control(f"{path}.{key}" if path else key, item, several_lines)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _refuse_null(f"{path}[{index}]", item)
-    elif isinstance(value, str) and "\0" in value:
-        raise SpecError(path or "file", value, "expected text without null characters")
+            _refuse_control(f"{path}[{index}]", item, several_lines)
+    elif isinstance(value, str) and _CONTROL.search(value.replace("\n", "") if several_lines.search(path) else value):
+        raise SpecError(path or "file", value, "expected one line of text without control characters")
 
 
 def _without_none(value: Any) -> Any:

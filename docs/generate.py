@@ -1,4 +1,5 @@
-"""Write the generated reference pages: reference/spec.md from core/spec.py, reference/commands.md from cli.py.
+"""Write the generated reference pages: reference/spec.md from core/spec.py, reference/commands.md from cli.py,
+reference/api-fields.md from nodes/native/api/fields.py.
 
 python docs/generate.py            write them
 python docs/generate.py --check    exit with 1 if they are not what the code says
@@ -10,13 +11,14 @@ import io
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import inspect as types
 
 from slurminfer.core import spec
+from slurminfer.nodes.native.api import fields as api
 
 REFERENCE = Path(__file__).parent / "reference"
 # Headings of the page, and the types behind them.
@@ -45,18 +47,38 @@ _COMMANDS_HEAD = """\
 Every command exits with 0 when it has done what it was asked, with 1 when it failed, and with 2 when the command line
 makes no sense. Errors are one line on stderr.
 """
+_API_HEAD = """\
+# Fields of requests
+
+*Generated from `nodes/native/api/fields.py` by `make docs`; do not edit.*
+
+What the native engine does with each field of the request APIs of OpenAI, vLLM and SGLang, and with some of other
+engines. [The API of the native engine](../engine/api.md) explains the rest. A null is the same as no field. SGLang and
+vLLM read their fields themselves: the router passes all of them on.
+"""
+_REFUSED_TEXT = """\
+These would change the answer and are not implemented. The request gets a 400 that names the field, unless the field
+asks for nothing.
+"""
+_IGNORED_TEXT = """\
+These cannot change the answer. Fields that are in no table are ignored too.
+"""
 
 
 def main() -> int:
-    """Write or check both pages."""
-    pages = {REFERENCE / "spec.md": spec_page(), REFERENCE / "commands.md": commands_page()}
-    stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    """Write or check the pages."""
+    pages = {
+        REFERENCE / "spec.md": spec_page(),
+        REFERENCE / "commands.md": commands_page(),
+        REFERENCE / "api-fields.md": api_fields_page(),
+    }
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
             print(f"{path} is not what the code says: run 'make docs'", file=sys.stderr)
         return 1 if stale else 0
     for path in stale:
-        path.write_text(pages[path])
+        path.write_text(pages[path], encoding="utf-8")
     return 0
 
 
@@ -121,7 +143,7 @@ def _default(field: types.Field) -> str:
 
 def explanations(kind: type[msgspec.Struct]) -> dict[str, str]:
     """What the comments above and behind each key say, inherited keys included."""
-    source = Path(spec.__file__).read_text()
+    source = Path(spec.__file__).read_text(encoding="utf-8")
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
@@ -150,13 +172,54 @@ def _paragraph(docstring: str) -> str:
     return " ".join(docstring.split())
 
 
+# ---- the fields of requests
+
+
+def api_fields_page() -> str:
+    """A table for each of: obeyed, refused, harmless."""
+    obeyed = [(name, _endpoint(rule.endpoint), rule.note) for name, rule in api.OBEYED.items()]
+    refused = [(name, _values(rule.nothing), rule.note) for name, rule in sorted(api.REFUSED.items())]
+    harmless = [(name, note) for name, note in sorted(api.HARMLESS.items())]
+    return "\n".join(
+        [
+            _API_HEAD,
+            *_table("Obeyed", "", ("field", "of", "values"), obeyed),
+            *_table("Refused", _REFUSED_TEXT, ("field", "taken where it is", ""), refused),
+            *_table("Ignored", _IGNORED_TEXT, ("field", "why it cannot change the answer"), harmless),
+        ]
+    )
+
+
+def _table(title: str, text: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    yield f"## {title}\n"
+    if text:
+        yield text
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for name, *cells in rows:
+        yield f"| {' | '.join([f'`{name}`', *cells])} |"
+    yield ""
+
+
+def _endpoint(path: str | None) -> str:
+    return "both" if path is None else f"`{path}`"
+
+
+def _values(nothing: Sequence[object]) -> str:
+    if tuple(nothing) == api.NOTHING:
+        return "null, false, 0 or empty"
+    extra = [value for value in nothing if value not in api.NOTHING or value is True]
+    words = ["null, false, 0 or empty" if len(nothing) > len(extra) + 1 else "null"]
+    return " or ".join(words + [f"`{msgspec.json.encode(value).decode()}`" for value in extra])
+
+
 # ---- the commands
 
 
 def commands_page() -> str:
     """What typer says of every command."""
     words = [sys.executable, "-m", "typer", "slurminfer.cli", "utils", "docs", "--name", "slurminfer"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(words, capture_output=True, encoding="utf-8", check=True).stdout
     _, _, commands = html.unescape(told).partition("\n## ")
     return f"{_COMMANDS_HEAD}\n## {commands.rstrip()}\n"
 

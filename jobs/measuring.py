@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from ..core.errors import CommandError, EngineError, SlurminferError
+from ..core.output import accept_any_text
 from ..core.process import run
 
 _TIMEOUT_S = 6 * 3600.0  # large models on few cores take that long
@@ -29,6 +30,7 @@ def run_worker(module: str, task: msgspec.Struct, result: type[Result]) -> Resul
 
 def work(measure: Callable[[Task], object], task: type[Task]) -> int:
     """The worker's `main`: measure the task on standard input; the exit status."""
+    accept_any_text()
     try:
         measured = measure(msgspec.json.decode(sys.stdin.buffer.read(), type=task))
     except SlurminferError as error:

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from rich.text import Text
+
 from ..core.files import encode_json
-from ..core.paths import home
+from ..core.paths import home, make_home
 from ..slurm.sandbox import DEFAULT_DIRECTORY, Sandbox, SandboxStatus, install
 from .terminal.console import stdout
 
@@ -12,9 +14,9 @@ def start(directory: Path | None, nodes: int, real_gpus: bool, install_packages:
     """Bring a sandbox up and print how to use it. Raises SlurmError."""
     if install_packages:
         install()
-    home().mkdir(parents=True, exist_ok=True)
+    make_home()
     # Root's home is closed; the deployments in it must be seen on the nodes all the same.
-    sandbox = Sandbox(directory or DEFAULT_DIRECTORY, nodes, expose=[home()], real_gpus=real_gpus)
+    sandbox = Sandbox(directory or DEFAULT_DIRECTORY, nodes, real_gpus=real_gpus, private=[home()])
     sandbox.start()
     _print(sandbox.status())
     for name, value in sandbox.env().items():
@@ -40,6 +42,6 @@ def status(directory: Path | None, as_json: bool) -> None:
 def _print(seen: SandboxStatus) -> None:
     stdout.print(f"sandbox {seen.state} in {seen.directory}, {seen.jobs} jobs")
     for daemon, runs in seen.daemons.items():
-        stdout.print(f"  {daemon:<12} {'running' if runs else '[red]down[/red]'}")
+        stdout.print(Text.assemble(f"  {daemon:<12} ", "running" if runs else ("down", "red")))
     for node, state in seen.nodes.items():
         stdout.print(f"  {node:<12} {state}")

@@ -14,10 +14,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ..core.errors import ModelError
 from ..core.locks import Lock, try_lock, wait_lock
 from ..core.paths import models_root
+from ..core.trust import PRIVATE_FILE, make_private_folder
 from .progress import Progress
 
 _TEMPORARY, _LOCK = ".tmp-", ".lock-"
@@ -33,7 +35,7 @@ def make_once(name: str, make: Callable[[Path], None], progress: Progress) -> Pa
     if final.is_dir():
         return final
     try:
-        models_root().mkdir(parents=True, exist_ok=True)
+        make_private_folder(models_root())
         _sweep()
         with _locked(name, progress):
             if not final.is_dir():
@@ -83,18 +85,23 @@ def _sweep() -> None:
     """Remove what killed processes left behind: temporary directories whose lock nobody holds."""
     for leftover in models_root().glob(f"{_TEMPORARY}*"):
         name = leftover.name.removeprefix(_TEMPORARY).rpartition("@")[0]
-        with _lock_path(name).open("a") as file:
+        with _open_lock(name) as file:
             if try_lock(file) is Lock.HELD:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
 def _locked(name: str, progress: Progress) -> Iterator[None]:
-    with _lock_path(name).open("a") as file:
+    with _open_lock(name) as file:
         if try_lock(file) is Lock.BUSY:
             progress("wait for another process", 0, 0)
             wait_lock(file)
         yield
+
+
+def _open_lock(name: str) -> IO[str]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return os.fdopen(os.open(_lock_path(name), flags, PRIVATE_FILE), "a", encoding="utf-8")
 
 
 def _lock_path(name: str) -> Path:

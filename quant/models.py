@@ -10,7 +10,6 @@ their blocks where the native engine has a use for them; that is another directo
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -19,6 +18,9 @@ from pathlib import Path
 
 from ..core.errors import CorruptModelError, ModelError, ModelNotFoundError
 from . import cache, hub, packages
+from .checkpoint.files import read_json_object
+from .checkpoint.quantization import parse_scheme
+from .checkpoint.schemes.gguf import GgufScheme
 from .packages import PackagedModel
 from .progress import Progress, silent
 
@@ -32,6 +34,7 @@ KNOWN = {
     )
 }
 
+_CONVERTER = 2  # of GGUF files: another one makes what was converted before useless
 GGUF = "gguf"  # quantization of a model whose linear layers keep a GGUF file's blocks
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = f"a model directory, a .gguf file, a hub id such as org/name, or {', '.join(KNOWN)}"
@@ -77,6 +80,18 @@ def check_directory(directory: Path, required: Sequence[str] = _OF_MODEL) -> Pat
     return directory
 
 
+def remark_on(directory: Path) -> str | None:
+    """What is to be said to whoever asked for GGUF's blocks, where not all layers could keep them, else None.
+
+    Raises CorruptModelError, UnsupportedModelError.
+    """
+    config = directory / "config.json"
+    scheme = parse_scheme(read_json_object(config), str(config)) if _quantization(config) == GGUF else None
+    if not isinstance(scheme, GgufScheme) or scheme.converted is None:
+        return None
+    return f"quantization = {GGUF!r}: {scheme.converted}"
+
+
 def check_quantization(directory: Path, wanted: str) -> None:
     """Raises ModelError unless the weights in `directory` are quantized in the way `wanted`, as config.json has it."""
     found = _quantization(directory / "config.json") or "not quantized"
@@ -105,11 +120,10 @@ def _is_directory(path: Path) -> bool:
 
 
 def _quantization(config: Path) -> str | None:
-    try:
-        described = json.loads(config.read_text()).get("quantization_config") or {}
-        return described.get("quant_method") if described else None
-    except (OSError, ValueError, AttributeError) as error:
-        raise CorruptModelError(f"cannot read {config}: {error}") from error
+    described = read_json_object(config).get("quantization_config") or {}
+    if not isinstance(described, dict):
+        raise CorruptModelError(f"{config}: quantization_config = {described!r}: expected an object")
+    return described.get("quant_method")
 
 
 def _make_packaged(model: PackagedModel, progress: Progress, keep_quantized: bool, directory: Path) -> None:
@@ -127,7 +141,7 @@ def _converted(source: Path, progress: Progress, keep_quantized: bool) -> Path:
         status = source.stat()
     except OSError as error:
         raise ModelNotFoundError(f"cannot read {source}: {error.strerror}") from error
-    key = hashlib.sha256(f"{source}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:8]
+    key = hashlib.sha256(f"{_CONVERTER} {source}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:8]
     make = partial(_convert, source, progress, keep_quantized)
     return cache.make_once(_cache_name(f"{source.stem}-{key}", keep_quantized), make, progress)
 

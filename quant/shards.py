@@ -54,7 +54,7 @@ def write_shards(
     if len(shards) > 1:
         weight_map = {name: file_name for file_name, names in shards.items() for name in names}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def plan_shards(tensors: Mapping[str, TensorInfo], limit: int) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from ..core.errors import SlurminferError
+from ..core.output import accept_any_text
 from ..core.rundir import RunDirectory
 from .main import run_router
 
@@ -25,4 +26,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    accept_any_text()
     sys.exit(main())

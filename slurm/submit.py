@@ -6,15 +6,17 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
+from ..core import files
 from ..core.errors import RunDirectoryError, SlurmError, SlurminferError
-from ..core.job import JobRequest, JobStatus, is_variable
+from ..core.job import JobRequest, JobStatus, is_variable, shown_env
 from .client import access_environment, ask, own_words, require
 from .observe import observe
 
@@ -27,26 +29,51 @@ class SlurmLauncher:
 
     name = "slurm"
 
+    def check(self, request: JobRequest) -> None:
+        """Raise SlurmError for what no batch script can say."""
+        if re.search(r"[%\n\\]", str(request.log_folder)):
+            raise SlurmError(
+                f"log folder {str(request.log_folder)!r}: Slurm cannot write below names with %, \\ or newline"
+            )
+        for name in request.env:
+            if not is_variable(name):
+                raise SlurmError(f"env: {name!r} is not a name that a shell can export")
+
     def submit(self, request: JobRequest) -> str:
         """Submit the job; its id. Raises SlurmError where Slurm refuses, RunDirectoryError for the log folder.
 
         The submission leaves out SLURM_*, SBATCH_* and SRUN_* of the own environment: inside a job they describe that
-        job. The job inherits the rest.
+        job. The job inherits the rest, and a umask (which sbatch hands on) that makes its files this user's alone.
         """
         require("sbatch")
-        executor = _executor(request)
+        self.check(request)
+        files.make_directory(request.log_folder)
+        files.close_to_others(request.log_folder)
+        if request.env:
+            files.write_atomic(_env_file(request), _exports(request.env))
         try:
-            with _clean_environment(), redirect_stderr(io.StringIO()):  # submitit prints what it also raises
-                return str(executor.submit(request.entry).job_id)
+            # submitit prints what it also raises
+            with _clean_environment(), files.private_umask(), redirect_stderr(io.StringIO()):
+                return str(_executor(request).submit(request.entry).job_id)
         except (FailedJobError, FailedSubmissionError) as error:
             raise _refusal(request, str(error)) from error
         except OSError as error:
             raise RunDirectoryError(f"cannot write {request.log_folder}: {error.strerror}") from error
 
     def render(self, request: JobRequest) -> str:
-        """The batch script that `submit` would hand to sbatch. Needs no Slurm."""
+        """The batch script that `submit` would hand to sbatch, and the file of variables that it reads. Needs no Slurm.
+
+        Values of variables whose names sound secret are left out.
+        """
+        self.check(request)
         executor = _executor(request)
-        return str(executor._make_submission_file_text(executor._submitit_command_str, uid=""))
+        script = str(executor._make_submission_file_text(executor._submitit_command_str, uid=""))
+        if not request.env:
+            return script
+        exports = _exports(shown_env(request.env)).splitlines()
+        return script + "\n".join(
+            [f"# {_env_file(request)}, readable by you only:", *(f"#   {line}" for line in exports), ""]
+        )
 
     def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """One status for every id. Raises SlurmError."""
@@ -85,11 +112,7 @@ class _Executor(SlurmExecutor):
 
 
 def _executor(request: JobRequest) -> _Executor:
-    """The request in submitit's terms. Raises SlurmError for what no batch script can say."""
-    if re.search(r"[%\n\\]", str(request.log_folder)):
-        raise SlurmError(
-            f"log folder {str(request.log_folder)!r}: Slurm cannot write below names with %, \\ or newline"
-        )
+    """The request in submitit's terms."""
     executor = _Executor(folder=request.log_folder, max_num_timeout=_MAX_TIMEOUTS)
     executor.update_parameters(
         job_name=request.name,
@@ -101,7 +124,7 @@ def _executor(request: JobRequest) -> _Executor:
         partition=request.partition,
         account=request.account,
         signal_delay_s=request.signal_s,
-        setup=[*request.setup, *map(_export, request.env.items())],
+        setup=[*request.setup, *([f". {shlex.quote(str(_env_file(request)))}"] if request.env else [])],
         srun_args=_srun_options(request),
         stderr_to_stdout=True,  # one log per task: a traceback stands beside the lines that led to it
         wckey=None,  # clusters that check it do not know submitit's
@@ -111,7 +134,9 @@ def _executor(request: JobRequest) -> _Executor:
 
 
 def _srun_options(request: JobRequest) -> list[str]:
-    options = [f"--cpus-per-task={request.cpus_per_task}"]  # not inherited from sbatch since Slurm 22.05
+    # CPUs are not inherited from sbatch since Slurm 22.05. srun would take sbatch's --export for its own, and with NONE
+    # the tasks would have nothing of what the script has set.
+    options = [f"--cpus-per-task={request.cpus_per_task}", "--export=ALL"]
     if request.nodes > 1:
         options.append("--kill-on-bad-exit=1")  # an engine that has lost a rank only hangs
     return options
@@ -130,11 +155,13 @@ def _sbatch_options(request: JobRequest) -> dict[str, str | int | bool]:
     return {name: value for name, value in {**own, **given}.items() if value is not False}
 
 
-def _export(variable: tuple[str, str]) -> str:
-    name, value = variable
-    if not is_variable(name):
-        raise SlurmError(f"env: {name!r} is not a name that a shell can export")
-    return f"export {name}={shlex.quote(value)}"
+def _env_file(request: JobRequest) -> Path:
+    """Where the script finds `env`: Slurm shows a script to administrators, and keeps copies of it."""
+    return request.log_folder / f"{request.role}.env"
+
+
+def _exports(env: Mapping[str, str]) -> str:
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def run(entry: ComparedEngine, tokens: Path, context: int) -> dict[str, Any]:
     argv = [entry.python, str(WORKER), entry.engine, str(entry.model), str(tokens), f"--dtype={entry.dtype}"]
     argv.append(f"--context={context}")
     started, busy, own = time.time(), _busy_s(), os.times()
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         process = subprocess.Popen(argv, stdout=said, env=GIVEN | dict(entry.env))
         status = process.wait()
         _end_orphans()
@@ -101,14 +101,16 @@ def _end_orphans() -> None:
     """End them, and count their time as that of children."""
     with contextlib.suppress(ChildProcessError):
         while True:
-            for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split():
                 os.kill(int(pid), signal.SIGKILL)
             os.waitpid(-1, 0)
 
 
 def _busy_s() -> float:
     """CPU seconds of the whole machine since it started, without idling and waiting for disks."""
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:9]
+    )
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
@@ -174,7 +176,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Runs of each, in turns, on prompts that are pieces of `stream`; prefill is of half of the context."""
     adopt_orphans()
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(stream, file)
         file.flush()
         return [run(entry, Path(file.name), context) for _ in range(rounds) for entry in compared]
@@ -182,7 +184,7 @@ def compare(
 
 def questions(model: Path) -> list[int]:
     """A text in the model's tokens."""
-    lines = QUESTIONS.read_text().splitlines()
+    lines = QUESTIONS.read_text(encoding="utf-8").splitlines()
     text = "\n\n".join(json.loads(line)["messages"][0]["content"] for line in lines)
     return Tokenizer(model).encode(text, add_special_tokens=False)
 
@@ -261,7 +263,7 @@ def main() -> None:
     }
     report(record, Console())
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
+    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n", mode=None)
 
 
 def read_bytes(model: Path) -> int:

@@ -53,9 +53,9 @@ def in_four_bits(model: Path, out: Path) -> None:
             tensors[prefix + part] = torch.randint(words.min, words.max, (rows, outputs // 8), dtype=torch.int32)
         tensors[prefix + "scales"] = torch.full((groups, outputs), 0.002, dtype=torch.float16)
     save_file(tensors, out / "model.safetensors")
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "version": "gemm"}
-    (out / "config.json").write_text(json.dumps(config))
+    (out / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def measure(model: Path, kernels: str, threads: int) -> list[float]:

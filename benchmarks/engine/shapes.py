@@ -74,7 +74,11 @@ def main() -> None:
         print_medians(each, console)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(RESULTS, json.dumps({"date": date, "machine": state, "medians": found, "runs": runs}, indent=2) + "\n")
+    write_atomic(
+        RESULTS,
+        json.dumps({"date": date, "machine": state, "medians": found, "runs": runs}, indent=2) + "\n",
+        mode=None,
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def measure(model: Path) -> float:
 def step_s(model: Path, spin: str) -> float:
     """Median seconds of a step in a process of its own, whose OpenMP threads spin so often."""
     argv = [sys.executable, "-m", "benchmarks.engine.shared_cpus", str(model), "--one"]
-    done = subprocess.run(argv, env={**os.environ, "GOMP_SPINCOUNT": spin}, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        argv, env={**os.environ, "GOMP_SPINCOUNT": spin}, check=True, capture_output=True, encoding="utf-8"
+    )
     return float(done.stdout)
 
 

@@ -100,7 +100,10 @@ def copy_prompts(count: int = 6) -> list[str]:
 
 def chat_prompts(questions: Path, count: int = 6) -> list[str]:
     """The first questions of a file of OpenAI batch lines."""
-    asked = [json.loads(line)["messages"][0]["content"] for line in questions.read_text().splitlines()[:count]]
+    asked = [
+        json.loads(line)["messages"][0]["content"]
+        for line in questions.read_text(encoding="utf-8").splitlines()[:count]
+    ]
     return [f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" for question in asked]
 
 

@@ -158,7 +158,7 @@ def _seconds(engine: BenchmarkEngine, prompts: Prompts, count: int) -> float:
 
 def _peak_rss() -> int:
     """Bytes; VmHWM, because ru_maxrss also counts the process that forked this one."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
 
 
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--context", type=int, default=4096)
     args = parser.parse_args()
-    stream = json.loads(args.tokens.read_text())
+    stream = json.loads(args.tokens.read_text(encoding="utf-8"))
     engine: BenchmarkEngine = ENGINES[args.engine](args.model, args.dtype, args.context)
     tokens = engine.generate([stream[:PROMPT]], 1)
     first_token_at = time.time()

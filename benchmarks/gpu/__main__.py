@@ -71,7 +71,7 @@ class Deployment:
             degrees="\n".join(f"{key} = {size}" for key, size in degrees.by_key().items()),
             gpus=degrees.ranks // given.nodes,
             cpus=cpus, extra=json.dumps(given.extra), model_lines=lines, context=given.context,
-        ))  # fmt: skip
+        ), encoding="utf-8")  # fmt: skip
         self.run = RunDirectory.named(self.name)
         self._serve = ("serve", str(spec), "--wait", *(() if given.slurm else ("--local",)))
         self._asked = given.workers
@@ -226,7 +226,7 @@ def main() -> None:
     text = json.dumps(record, indent=1)
     print(text)
     if given.out:
-        given.out.write_text(text + "\n")
+        given.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

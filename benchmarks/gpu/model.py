@@ -36,8 +36,8 @@ def make(out: Path, tokenizer: Path, awq: bool, device: torch.device) -> None:
             "quant_method": "awq", "bits": 4, "group_size": _GROUP, "zero_point": True, "version": "gemm",
             "modules_to_not_convert": ["lm_head"],
         }  # fmt: skip
-    (out / "config.json").write_text(json.dumps(config, indent=2))
-    (out / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}))
+    (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (out / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}), encoding="utf-8")
     random = torch.Generator(device).manual_seed(0)
     dtype = torch.float16 if awq else torch.bfloat16
     hidden, inner, kv = LLAMA_8B["hidden_size"], LLAMA_8B["intermediate_size"], 1024
@@ -81,7 +81,7 @@ def make(out: Path, tokenizer: Path, awq: bool, device: torch.device) -> None:
             tensors |= linear(prefix + name, outputs, inputs)
         write(f"model-{index:02d}.safetensors", tensors)
     index_file = {"metadata": {}, "weight_map": files}
-    (out / "model.safetensors.index.json").write_text(json.dumps(index_file))
+    (out / "model.safetensors.index.json").write_text(json.dumps(index_file), encoding="utf-8")
 
 
 def main() -> None:

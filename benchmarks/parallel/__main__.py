@@ -131,7 +131,9 @@ def main() -> None:
     with_slurm = parser.parse_args().slurm
     if with_slurm and not available():
         raise SystemExit("--slurm: no Slurm answers here; try `slurminfer sandbox start`, and export SLURM_CONF")
-    prompts = [json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text().splitlines()]
+    prompts = [
+        json.loads(line)["messages"][0]["content"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()
+    ]
     state, cores, console = machine(), allowed_cpus().cores, Console()
     speeds = {threads: memory_bandwidth(threads) for threads in {readers(layout, cores) for layout in LAYOUTS.values()}}
     within = shared_memory()
@@ -151,7 +153,7 @@ def main() -> None:
             "ratios": ratios(found["here"]),
             "runs": found,
         }
-        write_atomic(RESULTS, encode_json(record))
+        write_atomic(RESULTS, encode_json(record), mode=None)
     console.print({name: round(value, 4) for name, value in ratios(found["here"]).items()})
 
 

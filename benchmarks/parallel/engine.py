@@ -101,7 +101,7 @@ def here(model: Path, dtype: str, degrees: ParallelDegrees, *options: str) -> It
     parallel = [f"--{key.replace('_', '-')}={size}" for key, size in degrees.by_key().items() if degrees.ranks > 1]
     argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(model), "--served-model-name=m", "--port=0",
             f"--dtype={dtype}", "--kv-cache-gib=0.5", "--context-length=1024", *parallel, *options]  # fmt: skip
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=GIVEN)
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", env=GIVEN)
     try:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
@@ -126,19 +126,21 @@ def over_nodes(model: Path, dtype: str, degrees: ParallelDegrees) -> Iterator[Se
                 name=name, model=model, dtype=dtype, nodes=nodes, cpus=max(degrees.ranks // nodes, 2 // nodes),
                 degrees="\n".join(f"{key} = {size}" for key, size in degrees.by_key().items()),
             )
-        )  # fmt: skip
+        , encoding="utf-8")  # fmt: skip
         try:
             _slurminfer("serve", str(spec), "--wait")
             run = RunDirectory.existing(name)
             url = run.read_workers()[0].url
             assert url is not None, "a worker that is ready has one"
-            yield ServedEngine(url, run.key_path.read_text().strip(), model.name)
+            yield ServedEngine(url, run.key_path.read_text(encoding="utf-8").strip(), model.name)
         finally:
             _slurminfer("stop", name)
             shutil.rmtree(RunDirectory.named(name).path)
 
 
 def _slurminfer(*words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "slurminfer", *words], env=GIVEN, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "slurminfer", *words], env=GIVEN, capture_output=True, encoding="utf-8"
+    )
     if done.returncode:
         raise SystemExit(f"slurminfer {' '.join(words)}: {done.stdout}{done.stderr}")

@@ -7,10 +7,13 @@ Run as a program it is one of two ranks, over gloo or the memory that they share
 
 import json
 import os
+import queue
+import secrets
 import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import msgspec
 import torch
@@ -18,8 +21,12 @@ import torch
 from slurminfer.core.site.communication import CommPoint, CommProfile
 from slurminfer.core.sockets import hold_port
 from slurminfer.jobs.bench.comm.fit import fit
+from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.inheritance import make_memory, rank_secret
+from slurminfer.nodes.native.model.parallel.key_table import Ask
+from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
-from slurminfer.nodes.native.options import ParallelOptions
+from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE, ParallelOptions
 
 from .. import GIVEN
 from .prediction import Link
@@ -50,8 +57,9 @@ def _measured(what: str) -> list[tuple[int, float]]:
     with hold_port(_LOOPBACK) as held:
         rendezvous = f"{_LOOPBACK}:{held.getsockname()[1]}"
         argv = [sys.executable, "-m", "benchmarks.parallel.links", rendezvous, what]
-        env = GIVEN | {"GLOO_SOCKET_IFNAME": "lo"}
-        first, second = (subprocess.Popen([*argv, f"{n}"], env=env, stdout=subprocess.PIPE, text=True) for n in (0, 1))
+        env = GIVEN | {"GLOO_SOCKET_IFNAME": "lo", RANK_SECRET_VARIABLE: secrets.token_hex(32)}
+        options: dict[str, Any] = {"env": env, "pass_fds": (make_memory(env),), "stdout": subprocess.PIPE}
+        first, second = (subprocess.Popen([*argv, f"{n}"], encoding="utf-8", **options) for n in (0, 1))
         said = first.communicate()[0]
         if second.wait() or first.returncode:
             raise SystemExit(f"the ranks that measure {what} have failed")
@@ -65,13 +73,20 @@ def main(rendezvous: str, what: str, rank: int) -> None:
     os.sched_setaffinity(0, {cpus[rank % len(cpus)]})
     torch.set_num_threads(1)
     kind = {"tensor_parallel": 2} if what == "sums" else {"pipeline_parallel": 2}
-    ranks = Ranks(ParallelOptions(**kind, local_rank=rank, rendezvous=rendezvous), torch.device("cpu"), 1)
+    place = ParallelOptions(**kind, local_rank=rank, rendezvous=rendezvous)
+    ranks = Ranks(place, torch.device("cpu"), 1, _table(rendezvous, rank))
     timed = _sum if what == "sums" else _message
     found = [(size, timed(ranks, torch.zeros(1, size // 4))) for size in _SIZES]
     ranks.all_reduce_min(0)
     if rank == 0:
         print(json.dumps(found), flush=True)
     os._exit(0)  # gloo's threads may not end well
+
+
+def _table(rendezvous: str, rank: int) -> Ask:
+    if rank:
+        return Lifeline(rendezvous, rank, rank_secret(), queue.SimpleQueue()).ask
+    return FailureDetector(rendezvous, 1, rank_secret(), queue.SimpleQueue(), lambda error: None).ask
 
 
 def _sum(ranks: Ranks, x: torch.Tensor) -> float:

@@ -79,7 +79,7 @@ def main() -> None:
         table.add_row(name, *cells)
     Console().print(table)
     record = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": state, "runs": found}
-    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
+    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n", mode=None)
 
 
 if __name__ == "__main__":

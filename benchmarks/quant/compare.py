@@ -61,13 +61,15 @@ def ours(model: Path, out: Path, samples: int, length: int, group_size: int, tex
     argv = [sys.executable, "-m", "slurminfer", "quantize", str(model), str(out), f"--calibration={text}"]
     argv += [f"--samples={samples}", f"--sample-length={length}", f"--group-size={group_size}"]
     wall, peak = _timed(argv, subprocess.DEVNULL)
-    layers = [layer["seconds"] for layer in json.loads((out / "quantization.json").read_text())["layers"]]
+    layers = [
+        layer["seconds"] for layer in json.loads((out / "quantization.json").read_text(encoding="utf-8"))["layers"]
+    ]
     return {"wall_s": wall, "layer_s": layers, "peak_bytes": peak}
 
 
 def theirs(model: Path, out: Path, samples: Sequence[Sequence[int]], group_size: int, layers: int) -> dict[str, Any]:
     """Quantize with AutoAWQ; all layers if `layers` is 0, else its first ones and no checkpoint."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(samples, file)
         file.flush()
         argv = [str(autoawq.interpreter()), str(AUTOAWQ), str(model), str(out), f"--samples={file.name}"]
@@ -133,7 +135,7 @@ def round_to_nearest(model: Path, out: Path, group_size: int) -> None:
             tensors[f"{layer_prefix(index)}{name}"] = tensor
     out.mkdir()
     copy_other_files(model, out)
-    (out / "config.json").write_text((model / "config.json").read_text())
+    (out / "config.json").write_text((model / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
     save_file(tensors, out / "model.safetensors")
 
 
@@ -201,7 +203,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="measure this again, and keep the other results of before")
     args = parser.parse_args()
     model, wanted = resolve("demo"), [args.only] if args.only else PARTS
-    record: dict[str, Any] = json.loads(RESULTS.read_text()) if args.only else {}
+    record: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if args.only else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measure: dict[str, Callable[[], dict[str, Any]]] = {
@@ -217,7 +219,7 @@ def main() -> None:
     record["ratios"] = ratios(record)
     report(record)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n")
+    write_atomic(RESULTS, json.dumps(record, indent=2) + "\n", mode=None)
 
 
 def ratios(record: dict[str, Any]) -> dict[str, float]:

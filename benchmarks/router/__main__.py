@@ -65,7 +65,7 @@ class Target:
 @contextmanager
 def running(argv: list[str], **more: Any) -> Iterator["subprocess.Popen[str]"]:
     """A process that is terminated afterwards."""
-    with subprocess.Popen(argv, text=True, **more) as process:
+    with subprocess.Popen(argv, encoding="utf-8", **more) as process:
         try:
             yield process
         finally:
@@ -225,7 +225,7 @@ def main() -> None:
             targets["sglang-router"] = stack.enter_context(sglang_router(worker, given.sglang_router.absolute()))
         results = {streams: compare(targets, worker, streams, given.rounds) for streams in given.streams}
     show(results)
-    given.out.write_text(json.dumps({"cpus": os.cpu_count(), "results": results}, indent=1) + "\n")
+    given.out.write_text(json.dumps({"cpus": os.cpu_count(), "results": results}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

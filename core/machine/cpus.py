@@ -79,6 +79,6 @@ def _by_core(ids: frozenset[int], system: Path) -> list[frozenset[int]]:
 
 def _read(path: Path, default: str) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return default

@@ -33,6 +33,6 @@ def preload(python: str) -> dict[str, str]:
 
 def loaded(names: Sequence[str]) -> list[str]:
     """Paths of the libraries in this process whose file names begin so."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6)
     return [path for path in paths if Path(path).name.startswith(tuple(names))]

@@ -31,13 +31,13 @@ def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:
 
 def _machine_bytes(meminfo: Path) -> int:
     """MemAvailable: free memory and what the kernel can reclaim."""
-    lines = meminfo.read_text().splitlines()
+    lines = meminfo.read_text(encoding="utf-8", errors="replace").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
 
 
 def _cgroup_bytes(root: Path) -> Iterator[int]:
     """What each limited cgroup above this process leaves, in version 2 and version 1 hierarchies."""
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+    for line in (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
             mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
@@ -64,7 +64,7 @@ def _cgroup_bytes(root: Path) -> Iterator[int]:
 def _fields(path: Path) -> dict[str, int]:
     """A file of lines with a name and a number each; empty without."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     return {name: int(number) for name, number in map(str.split, lines)}
@@ -73,6 +73,6 @@ def _fields(path: Path) -> dict[str, int]:
 def _number(path: Path) -> int | None:
     """The file's integer; None if it is not there or says `max`."""
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):
         return None

@@ -45,5 +45,5 @@ def _kib(status: Path, name: str) -> int:
 
 def _first(path: Path, name: str) -> str | None:
     """The value of the first line `name : value`; None if there is none."""
-    pairs = (line.partition(":") for line in path.read_text().splitlines())
+    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
     return next((value.strip() for key, _, value in pairs if key.strip() == name), None)

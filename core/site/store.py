@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import RunDirectoryError
-from ..files import encode_json, make_directory, read_text, write_atomic
+from ..files import encode_json, make_directory, read_private, write_atomic
 from ..paths import site_root
 from .communication import VERSION, CommProfile
 
@@ -31,7 +31,7 @@ def read_comms() -> tuple[CommProfile, ...]:
 
 def read_comm(path: Path) -> CommProfile | None:
     """The profile in a file; None if there is no file. Raises RunDirectoryError if it is none of this version."""
-    text = read_text(path)
+    text = read_private(path)
     if text is None:
         return None
     try:

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from ...core.errors import UsageError
 from ...core.rundir import RunDirectory
@@ -18,6 +19,7 @@ from ..serve.spec import read_spec
 from ..serve.views import print_submitted, wait_until_ready
 from ..terminal.console import stderr, stdout
 from ..terminal.progress import count_progress, time_left
+from ..terminal.text import shown
 from .driver import BatchOptions, BatchSummary, run_batch
 from .endpoint import check_url
 from .tally import BatchState
@@ -132,4 +134,4 @@ def _print(summary: BatchSummary) -> None:
     stdout.print(f"{summary.done} of {summary.total} lines done{earlier}: {summary.output}")
     stdout.print(f"{summary.tokens} tokens in {summary.elapsed_s:.1f} s, {rate:.1f} tokens/s")
     if summary.failed:
-        stdout.print(f"[red]{summary.failed} lines failed[/red]: {summary.errors}")
+        stdout.print(Text.assemble((f"{summary.failed} lines failed", "red"), shown(f": {summary.errors}")))

@@ -66,7 +66,7 @@ def evaluate(
 
 def write(evaluation: Evaluation, directory: Path) -> None:
     """Write evaluation.json, and evaluation.png where matplotlib is installed. Raises RunDirectoryError."""
-    write_atomic(directory / "evaluation.json", encode_json(evaluation))
+    write_atomic(directory / "evaluation.json", encode_json(evaluation), mode=None)
     page = directory / PAGE
     if not plots.can_draw():
         page.unlink(missing_ok=True)  # of an evaluation before this one

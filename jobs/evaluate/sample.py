@@ -30,7 +30,7 @@ def read_sample(original: Path, quantized: Path, text: str, windows: int, progre
     from ...quant.texts import read_text
 
     configs = [read_config(directory) for directory in (original, quantized)]
-    window = min(WINDOW, *(config.max_position_embeddings for config in configs))
+    window = min(WINDOW, *(config.context_length for config in configs))
     whole = read_text(text, progress)
     found = [_tokens(Tokenizer(directory), whole, windows * window) for directory in (original, quantized)]
     if found[0] != found[1]:

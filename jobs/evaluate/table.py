@@ -17,7 +17,7 @@ def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
     if as_json:
         print(encode_json(evaluation), end="")
         if not can_draw():
-            stderr.print(_page(evaluation), markup=False, soft_wrap=True)
+            stderr.print(_page(evaluation), soft_wrap=True)
         return
     table = figures_table(*_COLUMNS, tight=True)
     for figures in evaluation.variants:
@@ -28,14 +28,13 @@ def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
         f"ppl: perplexity on {evaluation.windows} windows of {evaluation.window} tokens of {text}; batch and prefill: "
         f"tokens/s; weights: MiB of memory; KV/GiB: tokens that fit; computed in {served} where it does not say",
         style="dim",
-        markup=False,
     )
     stdout.print(
         f"[bold]{evaluation.size_ratio:.2f} x smaller[/bold] on disk, perplexity "
         f"[bold]{percent(evaluation.perplexity_change)}[/bold], decodes [bold]{evaluation.speedup(1):.2f} x[/bold] as "
         f"fast at batch 1 and {evaluation.speedup(16):.2f} x at batch 16"
     )
-    stdout.print(_page(evaluation), markup=False)
+    stdout.print(_page(evaluation))
 
 
 def _page(evaluation: Evaluation) -> str:

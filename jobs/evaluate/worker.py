@@ -49,7 +49,7 @@ def measure(task: EvaluateTask) -> EngineResult:
     from ...quant.checkpoint.config import read_config
 
     model, memory = Path(task.model), _Memory()
-    context_length = min(read_config(model).max_position_embeddings, max(task.window, LONGEST))
+    context_length = min(read_config(model).context_length, max(task.window, LONGEST))
     options = EngineOptions(model=model, context_length=context_length, kv_cache_gib=_KV_CACHE_GIB, **task.options)
     runner = load_model(options)
     weights_bytes = memory.weights_bytes()

@@ -6,32 +6,40 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
+from ...core import files, process_id
 from ...core.errors import RunDirectoryError, SlurminferError, SpecError
-from ...core.job import JobPhase, JobRequest, JobStatus
+from ...core.job import JobPhase, JobRequest, JobStatus, shown_env
 from ...core.slurm_env import LOCAL
 
 _LOG = "process.log"
-# Start times are compared after a round trip through text, to the precision of the kernel's clock tick.
-_SAME_START_S = 0.02
 
 
 class LocalLauncher:
-    """A job is a process in a session of its own. Its id is PID@STARTTIME, so that a reused pid is not mistaken."""
+    """A job is a process in a session of its own. Its id is that of core/process_id.py."""
 
     name = "local"
 
+    def check(self, request: JobRequest) -> None:
+        """Raise SpecError for more than one node."""
+        if request.nodes > 1:
+            raise SpecError("nodes", request.nodes, f"{request.role}: more than one node needs Slurm (without --local)")
+
     def submit(self, request: JobRequest) -> str:
-        """Start the process; its id. Raises SpecError for more than one node, SlurminferError where it cannot start."""
-        _refuse_what_needs_slurm(request)
-        request.log_folder.mkdir(parents=True, exist_ok=True)
+        """Start the process; its id. What it writes is for this user alone, unless it sets another umask.
+
+        Raises SpecError for more than one node, SlurminferError where it cannot start.
+        """
+        self.check(request)
+        files.make_directory(request.log_folder)
         return _spawn(_argv(request), {**os.environ, **request.env, **LOCAL}, request.log_folder / _LOG)
 
     def render(self, request: JobRequest) -> str:
-        """The command line that `submit` would run, with its environment. Raises SpecError for more than one node."""
-        _refuse_what_needs_slurm(request)
-        words = [*(f"{key}={value}" for key, value in request.env.items()), *_argv(request)]
+        """The command line that `submit` would run, with its environment, without values that look secret.
+
+        Raises SpecError for more than one node.
+        """
+        self.check(request)
+        words = [*(f"{key}={value}" for key, value in shown_env(request.env).items()), *_argv(request)]
         return subprocess.list2cmdline(words) + "\n"
 
     def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
@@ -41,30 +49,30 @@ class LocalLauncher:
     def cancel(self, ids: Sequence[str]) -> None:
         """Send SIGTERM to the processes; those that have ended are no error."""
         for job_id in ids:
-            process = _living(job_id)
-            if process is not None:
-                process.send_signal(signal.SIGTERM)
+            _signal(job_id, signal.SIGTERM)
 
     def kill(self, ids: Sequence[str]) -> None:
         """End at once what `cancel` could not; engines die with their agents."""
         for job_id in ids:
-            process = _living(job_id)
-            if process is not None:
-                process.kill()
+            _signal(job_id, signal.SIGKILL)
 
 
 def _spawn(argv: list[str], env: Mapping[str, str], log: Path) -> str:
     """Start what shall outlive this process (so no Popen, which wants to be waited for); its id."""
-    files = [
+    opened = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     try:
-        pid = os.posix_spawnp(argv[0], argv, env, file_actions=files, setsid=True)
+        with files.private_umask():
+            pid = os.posix_spawnp(argv[0], argv, env, file_actions=opened, setsid=True)
     except OSError as error:
-        raise SlurminferError(f"cannot start {argv[0]}: {error.strerror}") from error
-    return f"{pid}@{psutil.Process(pid).create_time():.2f}"
+        raise SlurminferError(f"cannot start {argv[0]} with its log {log}: {error.strerror}") from error
+    try:
+        return process_id.process_id(pid)
+    except ProcessLookupError as error:
+        raise SlurminferError(f"{argv[0]} has ended at once; its log is {log}") from error
 
 
 def _argv(request: JobRequest) -> list[str]:
@@ -74,24 +82,25 @@ def _argv(request: JobRequest) -> list[str]:
     return ["bash", "-c", script, "bash", *request.entry.argv()]
 
 
-def _refuse_what_needs_slurm(request: JobRequest) -> None:
-    if request.nodes > 1:
-        raise SpecError("nodes", request.nodes, f"{request.role}: more than one node needs Slurm (without --local)")
-
-
-def _living(job_id: str) -> psutil.Process | None:
-    pid, _, started = job_id.partition("@")
+def _signal(job_id: str, number: int) -> None:
+    if not _is_living(job_id):
+        return
     try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(started)) < _SAME_START_S
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-    except (ValueError, OverflowError) as error:
-        raise RunDirectoryError(f"job {job_id!r} of launcher 'local': expected PID@STARTTIME") from error
+        os.kill(process_id.pid_of(job_id), number)
+    except ProcessLookupError:
+        return  # it has ended since
+    except PermissionError as error:
+        raise SlurminferError(f"process {job_id} belongs to another user: {error.strerror}") from error
+
+
+def _is_living(job_id: str) -> bool:
+    try:
+        return process_id.is_running(job_id)
+    except ValueError as error:
+        raise RunDirectoryError(f"job {job_id!r} of launcher 'local': expected PID@TICKS-BOOT") from error
 
 
 def _status(job_id: str) -> JobStatus:
-    if _living(job_id) is not None:
+    if _is_living(job_id):
         return JobStatus(id=job_id, phase=JobPhase.RUNNING, state="RUNNING", node=os.uname().nodename)
     return JobStatus(id=job_id, phase=JobPhase.DONE, state="ENDED")

@@ -5,15 +5,17 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from ...core import files
 from ...core.files import read_json, write_atomic
 from ...core.job import JobPhase, JobRequest, JobStatus, Launcher, RequeueableEntry
-from ...core.paths import jobs_root
+from ...core.output import accept_any_text
+from ...core.paths import jobs_root, make_home
 from ...core.slurm_env import task_count, task_rank
 from ...core.spec import JobSpec
 from ...quant.awq.options import AwqOptions
@@ -34,12 +36,15 @@ class QuantizeEntry(RequeueableEntry):
     out: Path
     options: AwqOptions
     backend: Backend = "native"
+    umask: int = field(default_factory=files.current_umask)
     evaluate_on: str | None = None  # a text to evaluate the result with, by the first task
 
     def __call__(self) -> None:
         """Quantize, with progress on standard error. Raises ModelError, EngineError, CommandError."""
         from ..terminal.progress import model_progress
 
+        accept_any_text()
+        os.umask(self.umask)  # a job of ours has one that closes its files; the output is the user's
         with model_progress() as progress:
             run(self, part_here(), progress)
 
@@ -103,6 +108,7 @@ def submit(entry: QuantizeEntry, spec: JobSpec, launcher: Launcher) -> str:
     known = read_json(record)
     if known is not None and launcher.observe([known["id"]])[known["id"]].phase.is_living:
         return str(known["id"])
+    make_home()
     job_id = launcher.submit(request(entry, spec))
     write_atomic(record, msgspec.json.encode({"id": job_id, "out": str(entry.out)}).decode())
     return job_id

@@ -5,15 +5,16 @@ import socket
 import time
 
 import msgspec
-import psutil
 
-from ...core.errors import RunActiveError, SlurminferError
+from ...core import process_id
+from ...core.errors import RunActiveError, RunDirectoryError, SlurminferError
 from ...core.job import Launcher
 from ...core.records import DeploymentRecord, JobRecord
 from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec
 from ..launch.launchers import launcher_named
 from ..terminal.progress import model_progress
+from . import claimer, salvage
 from .requests import ROUTER, requests
 from .spec import with_models_found
 
@@ -27,6 +28,8 @@ def start(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
 
     Raises ModelError, RunActiveError if a living deployment has the name, and whatever the launcher refuses.
     """
+    for request in requests(spec, RunDirectory.named(spec.name), {}):
+        launcher.check(request)  # before anything is fetched
     with model_progress() as progress:
         found = with_models_found(spec, progress)
     return submit(found, launcher)
@@ -35,7 +38,8 @@ def start(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
 def submit(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
     """Submit all jobs of a spec whose models are found. Either all are submitted or none is left.
 
-    Raises RunActiveError if a living deployment has the name, and whatever the launcher refuses.
+    Raises RunActiveError if a living deployment has the name, RunStoppedError if it is stopped meanwhile, and whatever
+    the launcher refuses.
     """
     run = RunDirectory.named(spec.name)
     run.create()
@@ -45,26 +49,52 @@ def submit(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
         asked = list(requests(spec, run, run.read_serials()))
         run.take_serials(request.role for request in asked if request.role != ROUTER)
         for request in asked:
+            run.claims.require(record)
             job = JobRecord(id=launcher.submit(request), role=request.role)
             record = msgspec.structs.replace(record, jobs=(*record.jobs, job))
-            run.write_deployment(record)
-    except BaseException:
-        launcher.cancel([job.id for job in record.jobs])
-        run.clear()
+            run.claims.update(record)
+    except BaseException as error:
+        _abandon(run, launcher, record, error)
         raise
     return run
 
 
-def stop(run: RunDirectory) -> int:
-    """End all jobs of a deployment and forget them; how many there were. Stopping what is stopped is no error.
+def stop(run: RunDirectory, force: bool = False) -> int | None:
+    """End all jobs of a deployment and forget them; how many there were, None if it was stopped already.
 
-    Raises SlurminferError if jobs are still there after a minute.
+    Args:
+        run: directory of the deployment.
+        force: where `deployment.json` is damaged, end the jobs that other files and this machine's processes tell of.
+
+    Raises SlurminferError if jobs are still there after a minute, RunDirectoryError where nobody knows what to end.
     """
+    try:
+        count = _end_all(run)
+    except RunDirectoryError as error:
+        if not force:
+            raise RunDirectoryError(f"{error}; {salvage.way_out(run)}") from error
+        count = sum(_end(launcher_named(name), ids) for name, ids in salvage.find_jobs(run).items())
+    if count is not None:
+        run.clear()
+    return count
+
+
+def _end_all(run: RunDirectory) -> int | None:
+    """End the jobs that the deployment's record names; how many there were, None without a record."""
     deployment = run.read_deployment()
     if deployment is None:
+        return None
+    claimer.require_here(run, deployment)
+    # A serve that is still submitting finds this after each job; whatever it has noted before is read below.
+    run.claims.announce_stop(deployment)
+    deployment = run.read_deployment()
+    if deployment is None:  # the serve has given up itself, or another stop was faster
         return 0
-    launcher = launcher_named(deployment.launcher)
-    ids = [job.id for job in deployment.jobs]
+    return _end(launcher_named(deployment.launcher), [job.id for job in deployment.jobs])
+
+
+def _end(launcher: Launcher, ids: list[str]) -> int:
+    """Cancel jobs and wait until they have ended; how many they are. Raises SlurminferError after a minute."""
     launcher.cancel(ids)
     started = time.monotonic()
     while left := [job for job, status in launcher.observe(ids).items() if status.phase.is_living]:
@@ -74,37 +104,43 @@ def stop(run: RunDirectory) -> int:
         if waited > _STOP_PATIENCE_S:
             raise SlurminferError(f"jobs {', '.join(left)} have not ended {_STOP_PATIENCE_S:g} s after being cancelled")
         time.sleep(0.3)
-    run.clear()
     return len(ids)
 
 
+def _abandon(run: RunDirectory, launcher: Launcher, record: DeploymentRecord, reason: BaseException) -> None:
+    """Cancel what has been submitted and give the name back. Raises SlurminferError where jobs may be left."""
+    ids = [job.id for job in record.jobs]
+    try:
+        launcher.cancel(ids)
+    except SlurminferError as error:
+        raise SlurminferError(
+            f"{reason}; jobs {', '.join(ids)} are left, which could not be cancelled: {error}"
+        ) from error
+    try:
+        is_ours = run.claims.is_held(record)
+    except RunDirectoryError:
+        is_ours = False
+    if is_ours:
+        run.clear()
+
+
 def _claim(run: RunDirectory, launcher: Launcher) -> DeploymentRecord:
-    record = DeploymentRecord(
-        launcher=launcher.name, claimed_by=f"{os.getpid()} on {socket.gethostname()}", claimed_at=time.time()
-    )
-    if run.claim(record):
+    here = f"{process_id.process_id(os.getpid())} on {socket.gethostname()}"
+    record = DeploymentRecord(launcher=launcher.name, claimed_by=here, claimed_at=time.time())
+    if run.claims.take(record):
         return record
-    holder = run.read_deployment()
-    if holder is not None and _is_living(holder):
+    try:
+        holder = run.read_deployment()
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{error}; {salvage.way_out(run)}") from error
+    if holder is not None and claimer.is_living(holder):
         raise RunActiveError(
-            f"deployment '{run.path.name}' exists already, claimed by process {holder.claimed_by} at "
+            f"deployment '{run.path.name}' exists already, claimed by process {claimer.shown(holder)} at "
             f"{time.strftime('%F %T', time.localtime(holder.claimed_at))}; "
             f"end it with 'slurminfer stop {run.path.name}', or choose another --name"
         )
-    run.clear()
-    if run.claim(record):
-        return record
-    raise RunActiveError(f"deployment '{run.path.name}' has just been claimed by another serve")
-
-
-def _is_living(record: DeploymentRecord) -> bool:
-    if not record.jobs:
-        return _claimer_lives(record.claimed_by)
-    statuses = launcher_named(record.launcher).observe([job.id for job in record.jobs])
-    return any(status.phase.is_living for status in statuses.values())
-
-
-def _claimer_lives(claimed_by: str) -> bool:
-    """Whether the serve that has not submitted anything yet is still at it; on another host nobody can tell."""
-    pid, _, host = claimed_by.partition(" on ")
-    return host != socket.gethostname() or psutil.pid_exists(int(pid))
+    taken = run.claims.take(record) if holder is None else run.claims.take_over(holder, record, claimer.is_living)
+    if not taken:
+        raise RunActiveError(f"deployment '{run.path.name}' has just been claimed by another serve")
+    run.clear_records()
+    return record

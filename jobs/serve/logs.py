@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.errors import RunNotFoundError
-from ...core.logs import tail
+from ...core.logs import oldest_first, tail
 from ...core.rundir import RunDirectory
 
 
@@ -15,8 +15,7 @@ def log_files(run: RunDirectory, role: str | None) -> list[Path]:
         raise RunNotFoundError(f"no logs of '{role}' in {run.path / 'logs'}; there are: {', '.join(roles) or 'none'}")
     wanted = [role] if role is not None else roles
     found = [path for name in wanted for kind in ("*.log", "*.out", "*.err") for path in run.logs_of(name).glob(kind)]
-    found = [path for path in found if path.is_file()]
-    return sorted(found, key=lambda path: path.stat().st_mtime)
+    return oldest_first(found)
 
 
 def last_lines(path: Path, count: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.job import JobRequest, Launcher, RequeueableEntry
+from ...core.output import accept_any_text
 from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec
 from ...nodes.agent.entry import WorkerEntry
@@ -25,6 +26,7 @@ class RouterEntry(RequeueableEntry):
         """Serve until told to stop. Raises RouterError where it cannot."""
         from ...router.main import run_router
 
+        accept_any_text()
         run_router(RunDirectory(self.run_path))
 
     def argv(self) -> Sequence[str]:
@@ -81,8 +83,10 @@ def requests(spec: DeploymentSpec, run: RunDirectory, serials: Mapping[str, int]
         yield worker_request(spec, run, f"{pool.name}-{serial}", slot)
 
 
-def dry_run(spec: DeploymentSpec, launcher: Launcher) -> str:
+def dry_run(spec: DeploymentSpec, launcher: Launcher) -> Iterator[str]:
     """Exactly what `submit` would hand over, job by job. The model is taken as written: nothing is fetched."""
     run = RunDirectory.named(spec.name)
     asked = requests(spec, run, run.read_serials())
-    return "\n".join(f"# ---- {request.role} ----\n{launcher.render(request)}" for request in asked)
+    for index, request in enumerate(asked):
+        blank = "\n" if index else ""
+        yield f"{blank}# ---- {request.role} ----\n{launcher.render(request)}"

@@ -6,9 +6,11 @@ import msgspec
 
 from ...core.spec import DeploymentSpec, ModelSpec, PoolSpec, SpeculativeSpec, dump_spec, load_spec, parse_spec
 from ...nodes.engines.check import check_engines
-from ...quant.models import resolve, resolve_head
+from ...quant.checkpoint.config import read_config
+from ...quant.models import remark_on, resolve, resolve_head
 from ...quant.progress import Progress, silent
 from ...router.policies import policy_named
+from ..terminal.console import stderr
 
 
 def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
@@ -22,9 +24,10 @@ def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
 
 
 def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> DeploymentSpec:
-    """The spec with its models as directories on this filesystem, fetched or converted if need be. Raises ModelError.
+    """The spec with its models as directories on this filesystem, fetched or converted if need be.
 
-    Clients keep calling a model what the user called it: the hub id, or the directory's name.
+    Clients keep calling a model what the user called it: the hub id, or the directory's name. Raises ModelError, also
+    for a model that is meant for engine native and that it does not compute.
     """
     pools = tuple(_pool_found(pool, progress) for pool in spec.pool)
     model = spec.model
@@ -32,7 +35,9 @@ def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> Depl
         # What the key means for other engines is theirs to say: SGLang's "awq_marlin" is no kind of checkpoint.
         is_native = any(pool.engine == "native" and pool.model is None for pool in spec.pool)
         model = _found(model, is_native, progress)
-    return msgspec.structs.replace(spec, model=model, pool=pools, speculative=_draft_found(spec.speculative, progress))
+    any_native = any(pool.engine == "native" for pool in spec.pool)
+    draft = _draft_found(spec.speculative, any_native, progress)
+    return msgspec.structs.replace(spec, model=model, pool=pools, speculative=draft)
 
 
 def _pool_found(pool: PoolSpec, progress: Progress) -> PoolSpec:
@@ -44,13 +49,20 @@ def _pool_found(pool: PoolSpec, progress: Progress) -> PoolSpec:
 def _found(model: ModelSpec, is_native: bool, progress: Progress) -> ModelSpec:
     """The model as a directory. Only the native engine's `quantization` says what kind of checkpoint it must be."""
     directory = resolve(model.path, progress, model.quantization if is_native else None)
+    if is_native:
+        read_config(directory)  # says what engine native does not compute
+        if remark := remark_on(directory):
+            stderr.print(remark, markup=False, soft_wrap=True)
     is_hub_id = model.path.count("/") == 1 and not Path(model.path).expanduser().exists()
     name = model.name or (model.path if is_hub_id else directory.name)
     return msgspec.structs.replace(model, path=str(directory), name=name)
 
 
-def _draft_found(speculative: SpeculativeSpec | None, progress: Progress) -> SpeculativeSpec | None:
+def _draft_found(speculative: SpeculativeSpec | None, is_native: bool, progress: Progress) -> SpeculativeSpec | None:
     if speculative is None or speculative.draft_model is None:
         return speculative
     find = resolve_head if speculative.is_head else resolve
-    return msgspec.structs.replace(speculative, draft_model=str(find(speculative.draft_model, progress)))
+    directory = find(speculative.draft_model, progress)
+    if is_native and not speculative.is_head:
+        read_config(directory)
+    return msgspec.structs.replace(speculative, draft_model=str(directory))

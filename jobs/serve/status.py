@@ -6,13 +6,13 @@ from collections.abc import Callable
 import httpx
 import msgspec
 
-from ...core.errors import EngineError
+from ...core.errors import EngineError, RunDirectoryError
 from ...core.job import JobPhase, JobStatus
-from ...core.logs import PLAIN, root_cause, tail
-from ...core.records import JobRecord, RouterRecord, WorkerRecord, WorkerState
+from ...core.records import DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
 from ...core.rundir import RunDirectory
-from ...nodes.engines.table import adapter_of
 from ..launch.launchers import launcher_named
+from . import claimer, salvage
+from .causes import dead_node, why
 from .requests import ROUTER
 
 _ROUTER_ANSWERS_S = 3.0
@@ -37,7 +37,10 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at a deployment. `state` is stopped, pending, starting, ready or failed."""
+    """One look at a deployment. `state` is stopped, pending, starting, ready, failed, damaged or unknown.
+
+    Damaged is a deployment whose files cannot be read, unknown one whose processes are on another machine.
+    """
 
     name: str
     state: str
@@ -55,13 +58,27 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look(run: RunDirectory) -> DeploymentView:
-    """What is true of a deployment now. Asks the scheduler, the run directory and the router once each."""
+    """What is true of a deployment now. Asks the scheduler, the run directory and the router once each.
+
+    What is wrong with its files is part of the answer. Raises SlurmError where Slurm does not answer.
+    """
     name = run.path.name
-    deployment = run.read_deployment()
-    if deployment is None:
-        return DeploymentView(name=name, state="stopped")
+    try:
+        deployment = run.read_deployment()
+        if deployment is None:
+            return DeploymentView(name=name, state="stopped")
+        return _look(run, deployment)
+    except RunDirectoryError as error:
+        return DeploymentView(name=name, state="damaged", reason=f"{error}; {salvage.way_out(run)}")
+
+
+def _look(run: RunDirectory, deployment: DeploymentRecord) -> DeploymentView:
+    name = run.path.name
+    if claimer.is_elsewhere(deployment):
+        reason = f"its processes are on {claimer.host_of(deployment)}; look at them there"
+        return DeploymentView(name=name, state="unknown", reason=reason)
     statuses = launcher_named(deployment.launcher).observe([job.id for job in deployment.jobs])
-    records = {record.id: record for record in run.read_workers()}
+    records = run.look_at_workers()
     router = run.read_router()
     live = _ask_router(run, router)
     jobs = {job.role: job for job in deployment.jobs}
@@ -69,9 +86,12 @@ def look(run: RunDirectory) -> DeploymentView:
     workers = tuple(
         _worker_view(run, job, statuses[job.id], records.get(role), live) for role, job in sorted(jobs.items())
     )
-    if router_job is None:
+    if router_job is not None:
+        return _deployment_view(run, router_job, statuses[router_job.id], router, live, workers)
+    if claimer.is_submitting(deployment):
         return DeploymentView(name=name, state="starting", workers=workers, reason="serve is still submitting")
-    return _deployment_view(run, router_job, statuses[router_job.id], router, live, workers)
+    reason = f"serve ({claimer.shown(deployment)}) ended before it had submitted a job; serve again, or stop it"
+    return DeploymentView(name=name, state="failed", workers=workers, reason=reason)
 
 
 def until_ready(run: RunDirectory, on_look: Callable[[DeploymentView], None]) -> DeploymentView:
@@ -82,7 +102,7 @@ def until_ready(run: RunDirectory, on_look: Callable[[DeploymentView], None]) ->
     while True:
         view = look(run)
         on_look(view)
-        if view.state in ("failed", "stopped"):
+        if view.state in ("failed", "stopped", "damaged", "unknown"):
             raise EngineError(f"deployment '{view.name}' {view.state}: {view.reason or 'it was stopped'}")
         if view.state == "ready" and not any(worker.state == "starting" for worker in view.workers):
             return view
@@ -108,7 +128,7 @@ def _deployment_view(
     )
     if view.state != "failed":
         return view
-    reason = router.reason if router and router.reason else _why(run, job, status)
+    reason = router.reason if router and router.reason else why(run, job, status)
     if status.phase.is_living:
         reason = workers[0].reason  # with the router's job alive, failed means that all workers are gone
     return msgspec.structs.replace(view, reason=reason)
@@ -133,15 +153,16 @@ def _worker_view(
     run: RunDirectory,
     job: JobRecord,
     status: JobStatus,
-    record: WorkerRecord | None,
+    found: WorkerRecord | RunDirectoryError | None,
     live: dict[str, dict[str, object]] | None,
 ) -> WorkerView:
     seen = (live or {}).get(job.role, {})
+    record = None if isinstance(found, RunDirectoryError) else found
     state = _worker_state(status, record, bool(seen.get("healthy", True)))
     in_flight = seen.get("in_flight")
     reason = status.reason if state == "pending" else (record.reason if record else "")
     if state == WorkerState.GONE and not reason:
-        reason = _dead_node(run, record) or _why(run, job, status)
+        reason = dead_node(run, record) or why(run, job, status)
     return WorkerView(
         id=job.role,
         job=job.id,
@@ -151,7 +172,7 @@ def _worker_view(
         in_flight=in_flight if isinstance(in_flight, int) else None,
         load_s=record.load_s if record else None,
         seconds_left=max(0.0, record.ends_at - time.time()) if record and record.ends_at else None,
-        reason=reason,
+        reason=str(found) if isinstance(found, RunDirectoryError) else reason,
     )
 
 
@@ -164,22 +185,6 @@ def _worker_state(status: JobStatus, record: WorkerRecord | None, healthy: bool)
     if record is None:
         return WorkerState.STARTING
     return "unreachable" if record.state is WorkerState.READY and not healthy else record.state
-
-
-def _dead_node(run: RunDirectory, record: WorkerRecord | None) -> str:
-    """What the agent of a further node said of its engine's death, where the worker's head could say nothing more."""
-    if record is None:
-        return ""
-    nodes = run.read_nodes(record.id, record.epoch, run.read_spec().pool_of(record.id).nodes)
-    return next((str(node) for node in nodes if node.reason), "")
-
-
-def _why(run: RunDirectory, job: JobRecord, status: JobStatus) -> str:
-    """Why a job ended: the scheduler's own reason, and the root cause out of its newest log."""
-    logs = sorted(run.logs_of(job.role).glob("*.log"), key=lambda path: path.stat().st_mtime)
-    log_format = PLAIN if job.role == ROUTER else adapter_of(run.read_spec().pool_of(job.role).engine).log_format
-    said = next((cause for path in reversed(logs) if (cause := root_cause(tail(path), log_format))), "")
-    return ": ".join(part for part in (status.reason or status.state, said) if part)
 
 
 def _ask_router(run: RunDirectory, router: RouterRecord | None) -> dict[str, dict[str, object]] | None:

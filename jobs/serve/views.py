@@ -3,13 +3,19 @@
 import shlex
 from datetime import timedelta
 
+from rich.text import Text
+
 from ...core.files import encode_json
 from ...core.rundir import RunDirectory
 from ..terminal.console import stderr, stdout
 from ..terminal.table import text_table
+from ..terminal.text import shown
 from .status import DeploymentView, WorkerView, until_ready
 
-_COLOURS = {"ready": "green", "gone": "red", "failed": "red", "unreachable": "red", "draining": "magenta"}
+_COLOURS = {
+    "ready": "green", "gone": "red", "failed": "red", "damaged": "red", "unreachable": "red", "draining": "magenta",
+}  # fmt: skip
+_WITHOUT_JOBS = ("stopped", "damaged", "unknown")
 
 
 def print_submitted(run: RunDirectory) -> None:
@@ -26,8 +32,9 @@ def print_submitted(run: RunDirectory) -> None:
 def wait_until_ready(run: RunDirectory) -> DeploymentView:
     """Wait with a line that says for what; then print how to reach the endpoint. Raises EngineError where it fails."""
     with stderr.status("waiting for the scheduler") as line:
-        view = until_ready(run, lambda seen: line.update(_waiting_for(seen)))
-    stdout.print(f"[green]ready[/green]            {view.ready_workers} of {len(view.workers)} workers")
+        view = until_ready(run, lambda seen: line.update(Text(shown(_waiting_for(seen)))))
+    ready = f"            {view.ready_workers} of {len(view.workers)} workers"
+    stdout.print(Text.assemble(("ready", _COLOURS["ready"]), ready))
     stdout.print(f"export OPENAI_BASE_URL={view.endpoint}")
     stdout.print(f"export OPENAI_API_KEY=$(cat {shlex.quote(str(run.key_path))})")
     return view
@@ -45,29 +52,30 @@ def print_views(views: list[DeploymentView], as_json: bool) -> None:
 
 
 def _print_view(view: DeploymentView) -> None:
-    stdout.print(f"[bold]{view.name}[/bold]  {_coloured(view.state)}  {view.endpoint or ''}".rstrip())
+    endpoint = shown(f"  {view.endpoint}") if view.endpoint else ""
+    stdout.print(Text.assemble((shown(view.name), "bold"), "  ", _coloured(view.state), endpoint))
     if view.reason:
-        stdout.print(f"  {view.reason}", markup=False)
-    if view.state == "stopped":
+        stdout.print(f"  {view.reason}")
+    if view.state in _WITHOUT_JOBS:
         return
     table = text_table("worker", "job", "state", "slurm", "node", "in flight", "loaded in", "time left")
     answers = "" if view.endpoint is None else "answers" if view.router_answers else "silent"
-    table.add_row("router", _short(view.router_job), answers, view.router_scheduler)
+    table.add_row("router", shown(_short(view.router_job)), answers, shown(view.router_scheduler))
     for worker in view.workers:
         table.add_row(*_cells(worker))
     stdout.print(table)
     for worker in view.workers:
         if worker.reason and worker.reason != view.reason:
-            stdout.print(f"  {worker.id}: {worker.reason}", markup=False)
+            stdout.print(f"  {worker.id}: {worker.reason}")
 
 
-def _cells(worker: WorkerView) -> tuple[str, ...]:
+def _cells(worker: WorkerView) -> tuple[str | Text, ...]:
     return (
-        worker.id,
-        _short(worker.job),
+        shown(worker.id),
+        shown(_short(worker.job)),
         _coloured(worker.state),
-        worker.scheduler,
-        worker.node,
+        shown(worker.scheduler),
+        shown(worker.node),
         "" if worker.in_flight is None else str(worker.in_flight),
         "" if worker.load_s is None else f"{worker.load_s:.1f} s",
         "" if worker.seconds_left is None else str(timedelta(seconds=int(worker.seconds_left))),
@@ -78,9 +86,8 @@ def _short(job: str) -> str:
     return job.partition("@")[0]
 
 
-def _coloured(state: str) -> str:
-    colour = _COLOURS.get(state, "yellow")
-    return f"[{colour}]{state}[/{colour}]"
+def _coloured(state: str) -> Text:
+    return Text(state, _COLOURS.get(state, "yellow"))
 
 
 def _waiting_for(view: DeploymentView) -> str:

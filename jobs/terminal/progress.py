@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ...quant.progress import Progress as ModelProgress
 from .console import stderr
+from .text import shown
 
 _LINE_INTERVAL_S = 30.0
 _COUNTABLE = 10_000  # layers are; bytes are better told in percent
@@ -24,7 +25,7 @@ def model_progress(console: Console = stderr) -> Iterator[ModelProgress]:
         yield _StageLines(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
@@ -36,7 +37,7 @@ def model_progress(console: Console = stderr) -> Iterator[ModelProgress]:
             if stage not in tasks:
                 for earlier in tasks.values():  # a stage that has begun means that the ones before it are over
                     bar.update(earlier, completed=bar.tasks[earlier].total)
-                tasks[stage] = bar.add_task(stage)
+                tasks[stage] = bar.add_task(shown(stage))
             bar.update(tasks[stage], completed=done, total=total or None)
 
         yield show
@@ -49,10 +50,15 @@ def count_progress(name: str, console: Console = stderr) -> Iterator[CountProgre
         lines = _Lines(console)
         yield lambda done, total, figures: lines.show(name, done, total, f"{name} {done}/{total} {figures}")
         return
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn(name, markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("")
-        yield lambda done, total, figures: bar.update(task, completed=done, total=total, description=figures)
+        yield lambda done, total, figures: bar.update(task, completed=done, total=total, description=shown(figures))
 
 
 def time_left(seconds: float) -> str:

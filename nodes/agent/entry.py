@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...core.errors import SlurminferError
 from ...core.job import RequeueableEntry
+from ...core.output import accept_any_text
 from ...core.rundir import RunDirectory
 from . import threads
 from .follower import Follower
@@ -47,6 +48,7 @@ class Agent:
 
     def run(self) -> None:
         """Run the worker to its end. Raises EngineError where the engine fails; a walltime limit requeues the job."""
+        accept_any_text()
         task = self._task
         task.signals.listen()
         if task.place.local:

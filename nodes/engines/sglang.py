@@ -3,8 +3,10 @@
 Flags as of 0.5.16: docs.sglang.io, "Server Arguments", "Multi-node" and "Quantized KV Cache".
 """
 
+import json
 import re
 
+from ...core.errors import EngineError
 from ...core.files import write_atomic
 from ...core.layout import Fault, Layout
 from ...core.logs import LogFormat
@@ -75,7 +77,11 @@ class SGLangAdapter:
     def _key_file(self, launch: EngineLaunch) -> str:
         # SGLang takes its key by flag or config file only; a flag could be read in the process list.
         path = launch.private / "sglang.yaml"
-        write_atomic(path, f"api-key: {launch.key}\n", mode=0o600)
+        if launch.key.startswith(
+            "-"
+        ):  # SGLang makes two words of a command line of it, the second of which is no value
+            raise EngineError("SGLang cannot take an API key that begins with '-'")
+        write_atomic(path, f"api-key: {json.dumps(launch.key)}\n")  # quoted, lest it is a number, a date or a boolean
         return str(path)
 
     def _device(self, launch: EngineLaunch) -> list[str]:

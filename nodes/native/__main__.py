@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import SlurminferError, UsageError
 from ...core.machine.libraries import prepare
+from ...core.output import accept_any_text
 from .options import EngineOptions, ParallelOptions, ServerOptions
 
 _HELP = {
@@ -96,6 +97,7 @@ def _taken(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    accept_any_text()
     status = main()
     sys.stdout.flush()
     # The engine's thread may be deep in a load or a step: an ordinary exit would wait for it, or crash under it.

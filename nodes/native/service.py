@@ -17,7 +17,8 @@ from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.http_limits import ConnectionGuard, limits_of_process
 from ...core.sockets import allow_many_sockets
 from .api.chat import ChatTemplate
-from .api.server import Server
+from .api.defaults import SamplingDefaults, defaults_of_model
+from .api.server import ServedModel, Server
 from .engine.thread import EngineThread
 from .listeners import BACKLOG, listening, urls
 from .options import EngineOptions, ServerOptions
@@ -74,9 +75,12 @@ async def _serve(
     engine.start(begin(engine.fail))
     tokenizer = Tokenizer(options.model)
     template = ChatTemplate(options.model, tokenizer.special_tokens)
+    await template.start()
     name = server.served_model_name or options.model.resolve().name
+    defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
-    front = Server(name, engine, tokenizer, template, guard)
+    served = ServedModel(name, tokenizer, template, defaults)
+    front = Server(served, engine, guard, keep_alive_s=server.sse_keep_alive_s)
     runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()
     for listener in listeners:
@@ -89,6 +93,7 @@ async def _serve(
     await _drain(front)
     await engine.stop(_STOP_S)
     await runner.cleanup()
+    await front.close()
     _raise_failure(engine)
 
 

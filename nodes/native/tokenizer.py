@@ -17,10 +17,10 @@ def read_model_json(directory: Path, name: str) -> dict[str, Any]:
     """A JSON object among the model's files; empty if there is no such file. Raises CorruptModelError."""
     path = directory / name
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptModelError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise CorruptModelError(f"cannot read {path}: expected a JSON object")
@@ -54,7 +54,9 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`. Special tokens are added as the model wants them, but BOS never twice."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        # Of the library's methods, `encode` alone would hold the GIL meanwhile.
+        [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        ids: list[int] = encoding.ids
         doubled = self.bos_id is not None and ids[:2] == [self.bos_id, self.bos_id]
         return ids[1:] if doubled and add_special_tokens else ids
 
@@ -74,6 +76,26 @@ class Tokenizer:
         if len(token) == 6 and token.startswith("<0x"):
             return bytes([int(token[3:5], 16)])
         return token.replace("▁", " ").encode()
+
+    def is_visible(self, id: int) -> bool:
+        """Whether `decode` writes anything for this token: special tokens and unused numbers are left out."""
+        return id not in self._special and self._tokenizer.id_to_token(id) is not None
+
+    @cached_property
+    def special_names(self) -> frozenset[str]:
+        """The special tokens as they are written, which `decode` leaves out."""
+        return frozenset(self._special.values())
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token, or a few more."""
+        tokens = self._tokenizer.get_vocab(with_added_tokens=True)
+        return max((len(token.encode()) for token in tokens), default=1)
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {id: token.content for id, token in added.items() if token.special}
 
     @cached_property
     def _added(self) -> frozenset[int]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from ...core.errors import CorruptModelError, ModelError
+from ...core.errors import ModelError
 from ..checkpoint.awq import PER_WORD
+from ..checkpoint.files import read_json_object
 from ..checkpoint.tensors import (
     EMBEDDING,
     FINAL_NORM,
@@ -41,7 +42,7 @@ def export(calibration: Calibration, workspace: Workspace, description: dict[str
     _write_config(calibration, final, description["group_size"])
     layers = [workspace.layer_report(index) for index in range(calibration.config.num_layers)]
     report = description | {"seconds": round(sum(layer["seconds"] for layer in layers), 3), "layers": layers}
-    (final / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+    (final / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     commit(final, workspace.out)
     workspace.remove()
 
@@ -113,12 +114,9 @@ def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
 
 
 def _write_config(calibration: Calibration, directory: Path, group_size: int) -> None:
-    path = calibration.model / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CorruptModelError(f"cannot read {path}: {error}") from error
+    config = read_json_object(calibration.model / "config.json")
     config.pop("dtype", None)
+    config["tie_word_embeddings"] = calibration.config.tie_word_embeddings  # not where a head of its own is stored
     config["torch_dtype"] = _DTYPES[checkpoint_dtype(calibration)]
     config["quantization_config"] = {
         "quant_method": "awq",
@@ -128,4 +126,4 @@ def _write_config(calibration: Calibration, directory: Path, group_size: int) ->
         "version": "gemm",
         "modules_to_not_convert": [HEAD],
     }
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -48,7 +48,7 @@ class _Quantization:
     def __init__(self, model: Path, out: Path, options: AwqOptions, progress: Progress, part: WorkShare) -> None:
         config = read_config(model)
         self._group_size = choose_group_size(config, options.group_size)
-        if options.sample_length > config.max_position_embeddings:
+        if options.sample_length > config.context_length:
             raise ModelError(
                 f"sample_length = {options.sample_length}: the model has max_position_embeddings = "
                 f"{config.max_position_embeddings}"

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ...core.errors import CorruptModelError, ModelError
-from ...core.files import read_json, write_atomic
+from ...core.files import parse_json, read_text, write_atomic
 from ...core.locks import Lock, try_lock
 
 
@@ -65,10 +65,11 @@ class Workspace:
             raise ModelError(f"{self.out} exists already: remove it, or choose another name")
         for folder in ("hidden", "layers"):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
-        found = read_json(self.path / "plan.json")
-        if found is None:
-            write_atomic(self.path / "plan.json", json.dumps(plan, indent=2))
-        elif found != plan:
+        path = self.path / "plan.json"
+        text = read_text(path)
+        if text is None:
+            write_atomic(path, json.dumps(plan, indent=2), mode=None)
+        elif (found := parse_json(path, text)) != plan:
             different = ", ".join(sorted(key for key in {*found, *plan} if found.get(key) != plan.get(key)))
             raise ModelError(
                 f"{self.path} holds unfinished work with another {different}: finish it as it was begun, or remove it"
@@ -80,7 +81,7 @@ class Workspace:
 
         Where the filesystem has no locks this is not noticed.
         """
-        with (self.path / f"part-{part.index}.lock").open("a+") as file:
+        with (self.path / f"part-{part.index}.lock").open("a+", encoding="utf-8") as file:
             if try_lock(file) is Lock.BUSY:
                 file.seek(0)
                 raise ModelError(f"another process ({file.read().strip()}) is quantizing into {self.out}")

@@ -1,36 +1,54 @@
-"""What a decoder is made of, read from a Hugging Face `config.json`; torch is not needed for it."""
+"""What a decoder is made of, read from a Hugging Face `config.json`; torch is not needed for it.
 
-import json
+Every key that changes what transformers computes is obeyed or refused:
+
+    obeyed   the fields of ModelConfig, by the names in `parse_config`; keys that are missing count as what
+             transformers' class for the architecture says
+    refused  other values of hidden_act and partial_rotary_factor; rope types and rope parameters that are not computed
+             (rope_scaling.py); a model_type of another architecture; _ELSEWHERE, keys of other families
+    without  the rest: of training (dropout, initializer_range), of loading (torch_dtype, use_cache), of tokens (bos,
+    effect   pad), pretraining_tp, which splits products and sums them again; attention_bias and mlp_bias where the
+             architecture has none, sliding_window and layer_types of Llama: transformers passes over them too
+"""
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from .files import read_json_object, stored_bytes, stores_tensor
+from .keys import Keys
 from .quantization import Scheme, parse_scheme
+from .rope_scaling import ROPE_TYPES, RopeConfig, parse_rope
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
-# Keys of config.json that older files leave out, and what transformers then takes.
-_DEFAULTS: Mapping[str, Any] = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False}
+__all__ = ["ARCHITECTURES", "ROPE_TYPES", "ModelConfig", "RopeConfig", "parse_config", "read_config", "stored_bytes"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RopeConfig:
-    """Rotary position embedding; which fields count depends on `type`."""
-
-    type: str = "default"
-    theta: float = 10000.0
-    factor: float = 1.0
-    original_max_position: int  # positions seen in pretraining, before scaling
-    low_freq_factor: float = 1.0  # llama3
-    high_freq_factor: float = 4.0  # llama3
-    beta_fast: float = 32.0  # yarn
-    beta_slow: float = 1.0  # yarn
-    attention_factor: float | None = None  # yarn; None: from `factor` and the two below
-    mscale: float | None = None  # yarn
-    mscale_all_dim: float | None = None  # yarn
-    truncate: bool = True  # yarn
+# Keys that older files leave out, and what transformers' classes then take, by model_type.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
+    "qwen3": {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28, "head_dim": 128},
+}
+_MODEL_TYPES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+ARCHITECTURES = tuple(_MODEL_TYPES)
+# Keys that change numbers in other families, which configs of models made from them carry. null, false, 0, 1 and what
+# is empty change nothing.
+_ELSEWHERE = (
+    "attention_chunk_size", "attention_multiplier", "attn_logit_softcapping", "alibi", "clip_qkv",
+    "embedding_multiplier", "final_logit_softcapping", "logit_scale", "logits_scaling", "n_routed_experts",
+    "no_rope_layers", "num_experts", "num_local_experts", "qk_layernorm", "query_pre_attn_scalar",
+    "residual_multiplier", "rope_interleave", "rotary_dim", "rotary_pct", "scale_depth", "scale_emb", "use_alibi",
+    "use_bidirectional_attention", "use_qk_norm",
+)  # fmt: skip
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +75,16 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     quantization: Scheme | None = None  # of the linear layers
 
+    @property
+    def context_length(self) -> int:
+        """How many positions the model is made for, those that scaled rope adds included."""
+        return self.rope.positions(self.max_position_embeddings)
+
 
 def read_config(model: Path) -> ModelConfig:
     """Read `config.json` (and the end tokens of `generation_config.json`) of a model directory.
 
+    A head of its own that is stored counts, though config.json ties it to the embedding: transformers takes it too.
     Raises ModelNotFoundError, CorruptModelError (a key is missing or senseless), UnsupportedModelError.
     """
     if not model.is_dir():
@@ -69,21 +93,22 @@ def read_config(model: Path) -> ModelConfig:
     if not path.exists():
         raise ModelNotFoundError(f"{model} has no config.json: not a Hugging Face model directory")
     generation = model / "generation_config.json"
-    return parse_config(_read_json(path), _read_json(generation) if generation.exists() else {}, str(path))
-
-
-def stored_bytes(model: Path) -> int:
-    """Bytes that the tensors (*.safetensors) of a model directory take on the disk."""
-    return sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    config = parse_config(
+        read_json_object(path), read_json_object(generation) if generation.exists() else {}, str(path)
+    )
+    if config.tie_word_embeddings and stores_tensor(model, _HEAD) and stores_tensor(model, _EMBEDDING):
+        return replace(config, tie_word_embeddings=False)
+    return config
 
 
 def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: str) -> ModelConfig:
     """ModelConfig of the content of `config.json` and `generation_config.json`; `source` names it in errors."""
     architecture = _architecture(raw, source)
     _check_supported(raw, source)
-    keys = _Keys(raw, source)
+    keys = Keys({**_DEFAULTS[_MODEL_TYPES[architecture]], **raw}, source)
     num_heads, hidden_size = keys.positive("num_attention_heads"), keys.positive("hidden_size")
-    attention_bias = bool(raw.get("attention_bias", False)) and architecture != "MistralForCausalLM"
+    max_position = keys.positive("max_position_embeddings")
+    attention_bias = keys.flag("attention_bias") and architecture != "MistralForCausalLM"
     config = ModelConfig(
         architecture=architecture,
         vocab_size=keys.positive("vocab_size"),
@@ -93,16 +118,16 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: 
         num_heads=num_heads,
         num_kv_heads=keys.positive("num_key_value_heads", num_heads),
         head_dim=keys.positive("head_dim", hidden_size // num_heads),
-        rms_norm_eps=float(raw.get("rms_norm_eps", _DEFAULTS["rms_norm_eps"])),
-        max_position_embeddings=keys.positive("max_position_embeddings"),
-        tie_word_embeddings=bool(raw.get("tie_word_embeddings", _DEFAULTS["tie_word_embeddings"])),
+        rms_norm_eps=keys.number("rms_norm_eps", 1e-6, may_be_zero=True),
+        max_position_embeddings=max_position,
+        tie_word_embeddings=keys.flag("tie_word_embeddings"),
         qkv_bias=attention_bias or architecture == "Qwen2ForCausalLM",
         o_bias=attention_bias and architecture != "Qwen2ForCausalLM",
-        mlp_bias=bool(raw.get("mlp_bias", False)) and architecture == "LlamaForCausalLM",
+        mlp_bias=keys.flag("mlp_bias") and architecture == "LlamaForCausalLM",
         qk_norm=architecture == "Qwen3ForCausalLM",
-        rope=_rope(raw, keys.positive("max_position_embeddings"), source),
-        windows=_windows(raw, architecture, keys),
-        eos_token_ids=_eos_token_ids(raw, generation),
+        rope=parse_rope(raw, max_position, source),
+        windows=_windows(architecture, keys),
+        eos_token_ids=_eos_token_ids(raw, generation, source=source),
         quantization=parse_scheme(raw, source),
     )
     if config.num_heads % config.num_kv_heads or config.head_dim % 2:
@@ -113,81 +138,55 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: 
     return config
 
 
-class _Keys:
-    """Access to config.json that names the key in its errors."""
-
-    def __init__(self, raw: Mapping[str, Any], source: str) -> None:
-        self._raw, self._source = raw, source
-
-    def positive(self, key: str, default: int | None = None) -> int:
-        value = self._raw.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise CorruptModelError(f"{self._source}: {key} = {value!r}: expected a positive integer")
-        return value
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CorruptModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise CorruptModelError(f"{path}: expected a JSON object")
-    return value
-
-
 def _architecture(raw: Mapping[str, Any], source: str) -> str:
     names = raw.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedModelError(f"{source}: architecture {name} is not one of {', '.join(ARCHITECTURES)}")
-    return str(name)
+    found = raw.get("model_type", _MODEL_TYPES[name])
+    if found != _MODEL_TYPES[name]:
+        expected = f"architecture {name} goes with {_MODEL_TYPES[name]!r}"
+        raise UnsupportedModelError(f"{source}: model_type {found!r}: {expected}")
+    return name
 
 
 def _check_supported(raw: Mapping[str, Any], source: str) -> None:
-    activation = raw.get("hidden_act", _DEFAULTS["hidden_act"])
-    if activation != "silu":
+    activation = raw.get("hidden_act", "silu")
+    if activation not in ("silu", "swish"):  # two names for one
         raise UnsupportedModelError(f"{source}: hidden_act {activation!r}; supported is silu")
+    for key in _ELSEWHERE:
+        value = raw.get(key)
+        if value and value != 1:
+            raise UnsupportedModelError(f"{source}: {key} = {value!r}: this engine does not compute it; leave it out")
 
 
-def _rope(raw: Mapping[str, Any], max_position: int, source: str) -> RopeConfig:
-    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` beside `rope_scaling` (before)."""
-    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    rope_type = scaling.get("rope_type") or scaling.get("type") or "default"
-    if rope_type not in ROPE_TYPES:
-        raise UnsupportedModelError(f"{source}: rope type {rope_type!r} is not one of {', '.join(ROPE_TYPES)}")
-    partial = scaling.get("partial_rotary_factor", raw.get("partial_rotary_factor")) or 1.0
-    if partial != 1.0:
-        raise UnsupportedModelError(f"{source}: partial_rotary_factor {partial}; supported is 1.0")
-    numbers = set(RopeConfig.__dataclass_fields__) - {"type", "theta", "original_max_position", "truncate"}
-    try:
-        return RopeConfig(
-            type=rope_type,
-            theta=float(scaling.get("rope_theta") or raw.get("rope_theta") or 10000.0),
-            original_max_position=int(scaling.get("original_max_position_embeddings") or max_position),
-            truncate=bool(scaling.get("truncate", True)),
-            **{name: float(scaling[name]) for name in numbers if scaling.get(name) is not None},
-        )
-    except (TypeError, ValueError) as error:
-        raise CorruptModelError(f"{source}: rope parameters {dict(scaling)!r}: {error}") from error
-
-
-def _windows(raw: Mapping[str, Any], architecture: str, keys: _Keys) -> tuple[int | None, ...]:
+def _windows(architecture: str, keys: Keys) -> tuple[int | None, ...]:
     num_layers = keys.positive("num_hidden_layers")
-    window = keys.positive("sliding_window") if raw.get("sliding_window") is not None else None
-    if architecture == "MistralForCausalLM":
-        return (window,) * num_layers
-    if architecture == "LlamaForCausalLM" or not raw.get("use_sliding_window", False):
+    if architecture == "LlamaForCausalLM" or keys.raw.get("sliding_window") is None:
         return (None,) * num_layers
-    first = raw.get("max_window_layers", num_layers)
-    types = raw.get("layer_types") or ["full_attention"] * first + ["sliding_attention"] * (num_layers - first)
-    return tuple(window if kind == "sliding_attention" else None for kind in types[:num_layers])
+    if architecture == "MistralForCausalLM":
+        return (keys.positive("sliding_window"),) * num_layers
+    types = _layer_types(keys, num_layers)
+    window = keys.positive("sliding_window") if keys.flag("use_sliding_window") else None
+    return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
-def _eos_token_ids(*sources: Mapping[str, Any]) -> tuple[int, ...]:
+def _layer_types(keys: Keys, num_layers: int) -> list[str]:
+    types = keys.raw.get("layer_types")
+    if types is None:
+        first = int(keys.number("max_window_layers", may_be_zero=True))
+        return [_LAYER_TYPES[layer >= first] for layer in range(num_layers)]
+    if not isinstance(types, list) or len(types) != num_layers or any(kind not in _LAYER_TYPES for kind in types):
+        raise keys.wrong("layer_types", types, f"{num_layers} times one of {', '.join(_LAYER_TYPES)}")
+    return types
+
+
+def _eos_token_ids(*places: Mapping[str, Any], source: str) -> tuple[int, ...]:
     found: set[int] = set()
-    for source in sources:
-        ids = source.get("eos_token_id")
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    for place in places:
+        ids = place.get("eos_token_id")
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
+            raise Keys(place, source).wrong("eos_token_id", ids, "an integer or a list of them")
+        found.update(ids)
     return tuple(sorted(found))

@@ -1,6 +1,5 @@
 """The tensors of a model directory: `model.safetensors`, or shards named by `model.safetensors.index.json`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +9,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...core.errors import CorruptModelError, ModelNotFoundError
+from .files import INDEX, weight_files
 from .formats import make_format
 from .quantization import Scheme
 from .quantized import GroupQuantized
 
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
 
 
 class Reads(Protocol):
@@ -125,30 +123,14 @@ def _locate(model: Path) -> dict[str, Path]:
     if not model.is_dir():
         raise ModelNotFoundError(f"no model directory {model}")
     files: dict[str, Path] = {}
-    for path in _paths(model):
+    for path in weight_files(model):
         files.update(dict.fromkeys(_names(path), path))
     return files
 
 
-def _paths(model: Path) -> list[Path]:
-    index = model / _INDEX
-    if not index.exists():
-        if not (model / _SINGLE).exists():
-            raise ModelNotFoundError(f"{model} has neither {_SINGLE} nor {_INDEX}")
-        return [model / _SINGLE]
-    try:
-        shards = {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CorruptModelError(f"cannot read {index}: {error!r}") from error
-    outside = [shard for shard in shards if Path(shard).name != shard]
-    if outside:
-        raise CorruptModelError(f"{index} names {outside[0]!r}, which is outside of {model}")
-    return [model / shard for shard in sorted(shards)]
-
-
 def _names(path: Path) -> list[str]:
     if not path.exists():
-        raise CorruptModelError(f"{path} is missing; {_INDEX} names it")
+        raise CorruptModelError(f"{path} is missing; {INDEX} names it")
     try:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import CorruptModelError, UnsupportedModelError
+from .keys import check_keys
 from .reader import GgufFile
 
 ARCHITECTURES = {
@@ -19,7 +20,6 @@ ARCHITECTURES = {
 }
 # Tokens with which chat models end their turn, where the metadata names another one as end of text.
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_text|>")
-_ROPE_SCALING_KEYS = {"type", "factor", "original_context_length", "finetuned"}
 # Llama 3.1 and later: https://github.com/meta-llama/llama-models, apply_scaling. GGUF stores only its result.
 _LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_CONTEXT = 1.0, 4.0, 8192
 
@@ -31,6 +31,7 @@ def model_config(file: GgufFile, dtype: str) -> dict[str, Any]:
         raise UnsupportedModelError(
             f"{file.path} is of architecture {file.architecture!r}; supported: {', '.join(ARCHITECTURES)}"
         )
+    check_keys(file)
     architecture, model_type = names
     prefix = f"{file.architecture}."
     heads = file.get(prefix + "attention.head_count", int)
@@ -84,25 +85,37 @@ def _head_dim(file: GgufFile, default: int) -> int:
     value = file.find(f"{file.architecture}.attention.value_length", int, key)
     if key != value:
         raise UnsupportedModelError(f"{file.path} has keys of {key} and values of {value} dimensions: must be equal")
+    rotated = file.find(f"{file.architecture}.rope.dimension_count", int, key)
+    if rotated != key:
+        raise UnsupportedModelError(f"{file.path} rotates {rotated} of {key} dimensions of a head: supported are all")
     return key
 
 
 def _rope_scaling(file: GgufFile) -> dict[str, Any] | None:
+    """What llama.cpp makes of the keys: a file that has a factor and no type scales linearly."""
     prefix = f"{file.architecture}.rope.scaling."
-    unknown = sorted(set(file.keys_under(prefix)) - _ROPE_SCALING_KEYS)
-    kind = file.find(prefix + "type", str, "none")
-    if unknown or kind not in ("none", "linear", "yarn"):
-        raise UnsupportedModelError(
-            f"{file.path} scales its rope by {kind} {unknown}; supported: linear, yarn, llama3, without further keys"
-        )
+    kind = file.find(prefix + "type", str, "linear")
+    if kind not in ("none", "linear", "yarn"):
+        raise UnsupportedModelError(f"{file.path} scales its rope by {kind}; supported: none, linear, yarn, llama3")
+    factor = file.find(prefix + "factor", float, 0.0)
+    factor = factor or file.find(f"{file.architecture}.rope.scale_linear", float, 0.0)  # the name that it had before
+    is_scaled = kind != "none" and factor not in (0.0, 1.0)
     if "rope_freqs.weight" in file.tensors:
+        if is_scaled:
+            raise UnsupportedModelError(f"{file.path} scales its rope twice, by {kind} and by rope_freqs.weight")
         return _llama3_scaling(file)
-    if kind == "none":
+    if not is_scaled:
         return None
-    scaling = {"rope_type": kind, "factor": file.get(prefix + "factor", float)}
-    if kind == "yarn":
-        scaling["original_max_position_embeddings"] = file.get(prefix + "original_context_length", int)
-    return scaling
+    return {"rope_type": kind, "factor": factor} | (_yarn(file, prefix) if kind == "yarn" else {})
+
+
+def _yarn(file: GgufFile, prefix: str) -> dict[str, Any]:
+    context = file.get(f"{file.architecture}.context_length", int)
+    betas = {name: f"{prefix}yarn_{name}" for name in ("beta_fast", "beta_slow")}
+    return {
+        "original_max_position_embeddings": file.find(prefix + "original_context_length", int, context),
+        **{name: file.get(key, float) for name, key in betas.items() if file.has(key)},
+    }
 
 
 def _llama3_scaling(file: GgufFile) -> dict[str, Any]:

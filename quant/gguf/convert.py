@@ -23,8 +23,8 @@ def convert(source: Path, directory: Path, progress: Progress, keep_quantized: b
     file = GgufFile(source)
     config = model_config(file, weights_dtype(file))
     if keep_quantized:
-        config["quantization_config"] = {"quant_method": "gguf", "types": kept_types(file, config["num_hidden_layers"])}
-    (directory / "tokenizer.json").write_text(build_tokenizer(file).to_str(pretty=True))
+        config["quantization_config"] = {"quant_method": "gguf", **kept_types(file, config["num_hidden_layers"])}
+    (directory / "tokenizer.json").write_text(build_tokenizer(file).to_str(pretty=True), encoding="utf-8")
     _write_json(directory / "tokenizer_config.json", tokenizer_config(file))
     _write_json(directory / "generation_config.json", generation_config(file))
     try:
@@ -36,4 +36,5 @@ def convert(source: Path, directory: Path, progress: Progress, keep_quantized: b
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps({key: item for key, item in value.items() if item is not None}, indent=2) + "\n")
+    content = {key: item for key, item in value.items() if item is not None}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -52,6 +52,10 @@ class GgufFile:
             raise CorruptModelError(f"{self.path}: {key} = {value!r} is not of type {kind.__name__}")
         return cast(Value, value)
 
+    def value(self, key: str) -> Any:
+        """The metadata value of `key`, of whatever type. Raises KeyError where it is missing, CorruptModelError."""
+        return self._decode(key)
+
     def find(self, key: str, kind: type[Value], default: Value) -> Value:
         """The metadata value of `key`, or `default` where it is missing. Raises CorruptModelError for another type."""
         return self.get(key, kind) if key in self._fields else default

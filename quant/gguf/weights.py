@@ -7,7 +7,7 @@ become bfloat16, F32 ones stay float32. A model with a weight beyond float16's r
 Linear layers may also stay in the blocks that the file has them in: `layer.blocks`, uint8 [out, bytes a row].
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ _LAYER_EXTRA = {
     "qwen2": {f"attn_{part}.bias": f"self_attn.{part}_proj.bias" for part in "qkv"},
     "qwen3": {f"attn_{part}_norm.weight": f"self_attn.{part}_norm.weight" for part in "qk"},
 }
+_AS_WIDE = {"F32", "F16", "BF16"}  # converting these to 16 bits costs nothing
 _NOT_WEIGHTS = {"rope_freqs.weight"}  # config.json says in rope_scaling what it holds
 
 
@@ -84,20 +85,34 @@ def write_weights(file: GgufFile, config: dict[str, Any], directory: Path, progr
     write_shards(directory, infos, values, progress)
 
 
-def kept_types(file: GgufFile, layers: int) -> dict[str, str]:
-    """GGUF types by linear layer, such as "lm_head": those that a kernel computes with, of LAYOUTS.
+def kept_types(file: GgufFile, layers: int) -> dict[str, Any]:
+    """What config.json says of the linear layers of a file that keeps its blocks.
+
+    "types": GGUF types by layer, such as "lm_head", of those that a kernel computes with, of LAYOUTS. "converted":
+    the number, types and bytes in the file of those that become 16 bits for want of such a kernel, if there are any.
 
     Raises as `tensor_names`, and UnsupportedModelError where no layer is of such a type.
     """
-    linear = {ours: theirs for ours, theirs in tensor_names(file, layers).items() if _is_linear(ours)}
-    types = {ours: file.tensors[theirs].tensor_type.name for ours, theirs in linear.items()}
-    kept = {ours.removesuffix(".weight"): type for ours, type in types.items() if type in LAYOUTS}
+    names = tensor_names(file, layers).items()
+    linear = {ours.removesuffix(".weight"): file.tensors[theirs] for ours, theirs in names if _is_linear(ours)}
+    types = {layer: tensor.tensor_type.name for layer, tensor in linear.items()}
+    kept = {layer: type for layer, type in types.items() if type in LAYOUTS}
     if not kept:
         raise UnsupportedModelError(
             f"{file.path} has no linear layers of type {', '.join(LAYOUTS)} to keep quantized; "
             f"they are {', '.join(sorted(set(types.values())))}"
         )
-    return kept
+    converted = [tensor for layer, tensor in linear.items() if layer not in kept and types[layer] not in _AS_WIDE]
+    return {"types": kept} | ({"converted": _described(converted)} if converted else {})
+
+
+def _described(tensors: Sequence[ReaderTensor]) -> dict[str, Any]:
+    return {
+        "layers": len(tensors),
+        "types": sorted({tensor.tensor_type.name for tensor in tensors}),
+        "bytes_in_file": sum(int(tensor.n_bytes) for tensor in tensors),
+        "bytes": sum(2 * int(tensor.n_elements) for tensor in tensors),
+    }
 
 
 def tensor_names(file: GgufFile, layers: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ...core.errors import CommandError, ModelError
 from ...core.logs import root_cause, tail
@@ -42,7 +43,7 @@ def quantize(
     try:
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "samples.json"
-            file.write_text(json.dumps([list(sample) for sample in samples]))
+            file.write_text(json.dumps([list(sample) for sample in samples]), encoding="utf-8")
             argv = [str(python), str(_SCRIPT), str(model), str(beside), "--samples", str(file)]
             argv += ["--group-size", str(group_size), "--threads", str(len(os.sched_getaffinity(0)))]
             _run(argv, Path(scratch) / "log", progress)
@@ -69,7 +70,8 @@ def interpreter(python: Path | None = None) -> Path:
 
 def _run(argv: Sequence[str], log: Path, progress: Progress) -> None:
     """Run the script to its end; it does not outlive this call."""
-    with log.open("w") as stderr, subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    with log.open("w", encoding="utf-8") as stderr, subprocess.Popen(argv, stderr=stderr, **pipes) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:

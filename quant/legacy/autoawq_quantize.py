@@ -74,8 +74,8 @@ def _copy_tensors(module: torch.nn.Module, state: dict[str, torch.Tensor], prefi
 def quantize(args: argparse.Namespace, report: Report) -> None:
     """Write the directory `args.out`, or only time `args.layers` layers."""
     torch.set_num_threads(args.threads)
-    samples = json.loads(args.samples.read_text())
-    config = json.loads((args.model / "config.json").read_text())
+    samples = json.loads(args.samples.read_text(encoding="utf-8"))
+    config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     model = AutoAWQForCausalLM.from_pretrained(
         str(args.model), torch_dtype=torch.float32, trust_remote_code=False, **rope(config)
     )
@@ -126,7 +126,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main() -> None:
     """Standard output is for the reports alone: whatever the libraries print goes to standard error."""
     args = parse(sys.argv[1:])
-    reports = os.fdopen(os.dup(1), "w")
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
     def report(line: dict[str, Any]) -> None:

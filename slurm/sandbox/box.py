@@ -48,6 +48,7 @@ class Sandbox:
         nodes: how many compute nodes `start` brings up.
         real_gpus: share out this machine's GPUs among the nodes, in place of eight that each pretends to have.
         expose: further paths that jobs and `run_as` must reach although they lie below closed directories.
+        private: paths that root's own jobs must reach in the same way.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Sandbox:
         nodes: int = 4,
         expose: Sequence[Path] = (),
         real_gpus: bool = False,
+        private: Sequence[Path] = (),
     ) -> None:
         self.directory = directory.absolute()
         self.nodes, self.real_gpus = nodes, real_gpus
         self.expose = [Path(sys.base_prefix), Path(sys.executable), Path(sys.prefix), _CHECKOUT, *expose]
+        self.private = list(private)
 
     def start(self) -> None:
         """Bring it up and wait until all nodes can take jobs. Raises SlurmError, also if it runs already."""
@@ -71,7 +74,7 @@ class Sandbox:
             if self.status().state == "running":
                 raise SlurmError(f"a sandbox runs in {self.directory} already")
             self._sweep()
-            covers = expose.plan(self.expose)
+            covers = expose.plan(self.expose, self.private)
             make_database(self.directory)
             try:
                 with system.machine_lock():
@@ -156,7 +159,14 @@ class Sandbox:
     ) -> subprocess.CompletedProcess[str]:
         """Run `argv` as `user` to its end, whatever its exit code. Raises subprocess.TimeoutExpired."""
         command = self.argv_as(user, argv, env)
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
 
     def ensure_user(self, name: str) -> pwd.struct_passwd:
         """The system user `name`, made if there is none, with an account in Slurm's accounting."""
@@ -191,7 +201,7 @@ class Sandbox:
 
     def _answers(self, layout: SandboxLayout) -> bool:
         if HEAD not in processes.machines(self.directory):
-            said = (layout.log / f"machine-{HEAD}.log").read_text()[-2000:].strip()
+            said = (layout.log / f"machine-{HEAD}.log").read_text(encoding="utf-8", errors="replace")[-2000:].strip()
             raise SlurmError(f"the head node did not start: {said or 'see ' + str(layout.log)}")
         return self._succeeds("scontrol", "ping")
 

@@ -8,7 +8,7 @@ may enter, and only the wanted paths are bound back into it. The real file syste
 import os
 import shlex
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,8 +26,15 @@ class Cover(msgspec.Struct, frozen=True):
     links: dict[Path, str]  # symbolic link: its target
 
 
-def plan(paths: Iterable[Path]) -> list[Cover]:
-    """The covers that let everybody reach `paths`, outer ones first. Raises SlurmError for a path closed itself."""
+def plan(paths: Sequence[Path], private: Sequence[Path] = ()) -> list[Cover]:
+    """The covers that let everybody reach `paths`, outer ones first. Raises SlurmError for one that is closed itself.
+
+    Args:
+        paths: what everybody must be able to read.
+        private: what must be there for its owner, and may be closed to others.
+    """
+    closed_on_purpose = {_directory(Path(os.path.realpath(path))) for path in private}
+    paths = [*paths, *private]
     covers: dict[Path, Cover] = {}
     shown: list[Path] = []
     links: dict[Path, str] = {}
@@ -40,7 +47,7 @@ def plan(paths: Iterable[Path]) -> list[Cover]:
             if closed:
                 covers.setdefault(closed, Cover(closed, [], {})).links[item] = links[item]
             continue
-        if not _is_open(item):
+        if item not in closed_on_purpose and not _is_open(item):
             raise SlurmError(f"{item} is closed to ordinary users: chmod o+rx it, or leave it out of the sandbox")
         shown.append(item)
         if closed:

@@ -22,7 +22,7 @@ def prepare(layout: SandboxLayout, covers: Sequence[expose.Cover]) -> None:
     _write(layout.etc / "slurmdbd.conf", config.slurmdbd_conf(layout), mode=0o600)  # slurmdbd insists
     _write(layout.etc / "gres.conf", config.gres_conf(layout))
     _write(layout.etc / "cgroup.conf", config.CGROUP_CONF)
-    _write(layout.etc / "hosts", config.hosts(layout, Path("/etc/hosts").read_text()))
+    _write(layout.etc / "hosts", config.hosts(layout, Path("/etc/hosts").read_text(encoding="utf-8")))
     _write(layout.enter_script, config.enter_script(layout, expose.mount_script(covers, layout.stash)))
     _write(layout.file, msgspec.json.encode(layout).decode())
     _write_key(layout.munge_key)
@@ -55,7 +55,7 @@ def _layout_of_files(directory: Path) -> SandboxLayout:
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(mode)
 
 

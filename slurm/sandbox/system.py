@@ -71,7 +71,7 @@ def create_user(name: str) -> pwd.struct_passwd:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, once nobody else does. Raises SlurmError on a filesystem without locks."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         if wait_lock(file) is Lock.UNSUPPORTED:
             raise SlurmError(f"cannot lock {path}: expected a filesystem with flock(2)")
         yield
@@ -86,7 +86,7 @@ def _forbid_services() -> bool:
     """Forbid packages to start services; False if the machine does so already."""
     if _POLICY.exists():
         return False
-    with tempfile.NamedTemporaryFile("w", dir=_POLICY.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", dir=_POLICY.parent, delete=False, encoding="utf-8") as file:
         file.write("#!/bin/sh\nexit 101\n")
     Path(file.name).chmod(0o755)
     Path(file.name).rename(_POLICY)

@@ -8,6 +8,7 @@ import typer
 
 from .core.errors import SlurminferError, UsageError
 from .core.machine.libraries import prepare
+from .core.output import accept_any_text
 
 app = typer.Typer(
     help="LLM inference on Slurm clusters, GPU and pure CPU.",
@@ -49,14 +50,15 @@ def serve(
     """Start an endpoint: a router job and the worker jobs of a spec."""
     from .jobs.launch.launchers import launcher_here
     from .jobs.serve.deployment import start
-    from .jobs.serve.requests import dry_run as shown
+    from .jobs.serve.requests import dry_run as rendered
     from .jobs.serve.spec import read_spec
     from .jobs.serve.views import print_submitted, wait_until_ready
 
     spec = read_spec(spec_path, name)
     launcher = launcher_here(local)
     if dry_run:
-        typer.echo(shown(spec, launcher), nl=False)
+        for text in rendered(spec, launcher):
+            typer.echo(text, nl=False)
         return
     run = start(spec, launcher)
     print_submitted(run)
@@ -89,21 +91,27 @@ def logs(
     """Show the logs of a deployment's jobs."""
     from .core.rundir import RunDirectory
     from .jobs.serve.logs import last_lines, log_files
+    from .jobs.terminal.text import shown
 
     for path in log_files(RunDirectory.existing(name), role):
-        typer.secho(f"==> {path} <==", bold=True)
+        typer.secho(shown(f"==> {path} <=="), bold=True)
         for line in last_lines(path, lines):
-            typer.echo(line)
+            typer.echo(shown(line))
 
 
 @app.command()
-def stop(name: Name) -> None:
+def stop(
+    name: Name,
+    force: Annotated[
+        bool, typer.Option("--force", help="if its files are damaged: end the jobs that are found, forget the rest")
+    ] = False,
+) -> None:
     """End all jobs of a deployment."""
     from .core.rundir import RunDirectory
     from .jobs.serve import deployment
 
-    count = deployment.stop(RunDirectory.existing(name))
-    typer.echo(f"'{name}' stopped: {count} jobs ended" if count else f"'{name}' was stopped already")
+    count = deployment.stop(RunDirectory.existing(name), force)
+    typer.echo(f"'{name}' was stopped already" if count is None else f"'{name}' stopped: {count} jobs ended")
 
 
 @app.command()
@@ -295,10 +303,12 @@ def models_fetch(
 ) -> None:
     """Fetch a model into the cache, so that jobs find it there. A GGUF file is converted."""
     from .jobs.terminal.progress import model_progress
-    from .quant.models import resolve
+    from .quant.models import remark_on, resolve
 
     with model_progress() as progress:
         directory = resolve(name, progress, "gguf" if keep_quantized else None)
+    if remark := remark_on(directory):
+        typer.echo(remark, err=True)
     typer.echo(directory)
 
 
@@ -358,8 +368,11 @@ def sandbox_status(directory: SandboxDirectory = None, as_json: AsJson = False) 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 usage."""
     prepare()
+    accept_any_text()
     try:
         app()
     except SlurminferError as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
+        from .jobs.terminal.text import shown
+
+        typer.secho(f"error: {shown(str(error))}", err=True, fg="red")
         sys.exit(2 if isinstance(error, UsageError) else 1)

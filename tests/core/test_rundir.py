@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import stat
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from slurminfer.core.errors import RunDirectoryError, RunNotFoundError
 from slurminfer.core.records import DeploymentRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory, known_names
 from slurminfer.core.spec import parse_spec
+from slurminfer.core.trust import open_trusted
 
 
 def worker(**changes) -> WorkerRecord:
@@ -46,6 +46,67 @@ def test_the_key_is_private_and_kept(run):
     assert stat.S_IMODE(run.key_path.stat().st_mode) == 0o600
 
 
+def test_all_of_it_is_closed_to_others_and_a_loose_one_is_closed(run):
+    run.write_worker(worker())
+    run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0))
+    for path in (run.path, run.workers_path, run.key_path):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    run.create()
+    for path in (run.path, *run.path.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_the_home_is_closed_where_it_is_ours_alone_and_left_where_the_user_chose_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SLURMINFER_HOME", raising=False)
+    own, chosen = tmp_path / ".slurminfer", tmp_path / "scratch"
+    for folder in (own, chosen):
+        folder.mkdir()
+        folder.chmod(0o755)
+    RunDirectory.named("demo").create()
+    monkeypatch.setenv("SLURMINFER_HOME", str(chosen))
+    RunDirectory.named("demo").create()
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (own, chosen)] == [0o700, 0o755]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs root")
+def test_a_run_directory_of_another_user_is_refused(run):
+    run.path.chmod(0o777)
+    os.chown(run.path, 4242, 4242)
+    with pytest.raises(RunDirectoryError, match="owned by uid 4242"):
+        run.create()
+
+
+def test_an_earlier_key_goes_on_working(run):
+    files.write_atomic(run.key_path, "-Zk_2 \n")
+    run.create()
+    assert run.key() == "-Zk_2"
+
+
+def test_one_bad_record_is_the_trouble_of_one_worker(run):
+    run.write_worker(worker())
+    run.write_worker(worker(id="cpu-1"))
+    (run.workers_path / "cpu-1.json").rename(run.workers_path / "cpu-2.json")
+    (run.workers_path / "cpu-3.json").write_text("[" * 100_000)
+    os.mkfifo(run.workers_path / "cpu-4.json")
+    (run.workers_path / "cpu-5.json").write_text("null")
+    (run.workers_path / "readme.txt").write_text("hello")
+    seen = run.look_at_workers()
+    assert seen.pop("cpu-0") == worker()
+    assert {name: str(error).partition(f"{name}.json ")[2][:22] for name, error in seen.items()} == {
+        "cpu-2": "is the record of anoth",
+        "cpu-3": "is nested too deeply",
+        "cpu-4": "is no regular file",
+        "cpu-5": "is not a WorkerRecord:",
+    }
+
+
+def test_without_the_folder_there_are_no_workers(run):
+    run.workers_path.rmdir()
+    assert run.look_at_workers() == {}
+    assert run.read_workers() == []
+
+
 def test_only_one_of_many_claims_wins(run):
     with multiprocessing.get_context("fork").Pool(8) as pool:
         won = pool.map(_claim, [run] * 32)
@@ -53,7 +114,7 @@ def test_only_one_of_many_claims_wins(run):
 
 
 def _claim(run: RunDirectory) -> bool:
-    return run.claim(DeploymentRecord(launcher="local", claimed_by=f"{os.getpid()} on n1", claimed_at=0.0))
+    return run.claims.take(DeploymentRecord(launcher="local", claimed_by=f"{os.getpid()} on n1", claimed_at=0.0))
 
 
 def test_readers_never_see_half_a_file(run):
@@ -87,21 +148,20 @@ def test_a_stale_handle_is_read_again(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("fresh")
     failures = iter([OSError(errno.ESTALE, "Stale file handle")] * 2)
-    read = Path.read_text
 
-    def sometimes_stale(self, *args):
+    def sometimes_stale(path):
         for failure in failures:
             raise failure
-        return read(self, *args)
+        return open_trusted(path)
 
-    monkeypatch.setattr(Path, "read_text", sometimes_stale)
-    assert files.read_text(path) == "fresh"
+    monkeypatch.setattr(files, "open_trusted", sometimes_stale)
+    assert files.read_private(path) == "fresh"
 
 
 def test_clearing_keeps_spec_key_and_logs(run):
     run.write_spec(parse_spec('name = "demo"\n[model]\npath = "demo"\n[[pool]]'))
     run.write_worker(worker())
-    run.claim(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0))
+    run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0))
     key = run.key()
     run.clear()
     assert run.read_workers() == []
@@ -147,7 +207,7 @@ def test_serials_that_no_slurminfer_wrote_are_refused_by_path(run, text):
 
 
 def test_what_cannot_be_removed_is_named_and_the_claim_stays(run):
-    run.claim(DeploymentRecord(launcher="local", claimed_by="1 on here", claimed_at=0.0))
+    run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on here", claimed_at=0.0))
     (run.workers_path / "cpu-0.json").mkdir()
     with pytest.raises(RunDirectoryError, match=r"cannot remove .*cpu-0\.json: "):
         run.clear()

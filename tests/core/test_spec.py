@@ -63,10 +63,23 @@ def test_an_unknown_table_is_named_with_the_valid_ones():
         ('mem = "٣G"', "pool[0].mem", "64G"),
         ('env = {"A=B" = "1"}', "pool[0].env.A=B", "variable's name"),
         ('env = {"" = "1"}', "pool[0].env.", "variable's name"),
-        ('env = {A = "x\\u0000"}', "pool[0].env.A", "null"),
-        ('setup = ["ls", "\\u0000"]', "pool[0].setup[1]", "null"),
-        ('"a\\u0000b" = 1', "pool[0]", "null"),
-        ('"a\\nb" = 1', "pool[0].a\nb", "unknown key"),
+        ('env = {A = "x\\u0000"}', "pool[0].env.A", "control"),
+        ('setup = ["ls", "\\u0000"]', "pool[0].setup[1]", "control"),
+        ('"a\\u0000b" = 1', "pool[0]", "control"),
+        ('"a\\nb" = 1', "pool[0]", "control"),
+        ('partition = "cpu\\n#SBATCH --uid=0"', "pool[0].partition", "one line"),
+        ('account = "a\\rb"', "pool[0].account", "one line"),
+        ('mem = "4G\\n"', "pool[0].mem", "one line"),
+        ('slurm = {comment = "x\\ny"}', "pool[0].slurm.comment", "one line"),
+        ('slurm = {"qos=a --uid" = "0"}', "pool[0].slurm.qos=a --uid", "long name of an sbatch option"),
+        ('env = {A = "\\u001b[2J"}', "pool[0].env.A", "control"),
+        ("nodes = 9223372036854775807", "pool[0].nodes", "<= 10000"),
+        ("cpus_per_task = 9223372036854775807", "pool[0].cpus_per_task", "<= 65536"),
+        ("gpus_per_node = 65", "pool[0].gpus_per_node", "<= 64"),
+        ("tensor_parallel = 100000", "pool[0].tensor_parallel", "<= 65536"),
+        ("drain_seconds = 9223372036854775807", "pool[0].drain_seconds", "<= 31536000"),
+        ("max_running_requests = 9223372036854775807", "pool[0].max_running_requests", "<= 1000000"),
+        ('time = "999999999-00"', "pool[0].time", "at most a year"),
         ("drain_seconds = 3600", "pool[0].drain_seconds", "less than time"),
         ("slurm = {cpus-per-task = 3}", "pool[0].slurm.cpus-per-task", "say it with cpus_per_task"),
         ('slurm = {output = "x"}', "pool[0].slurm.output", "logs/"),
@@ -76,6 +89,16 @@ def test_an_invalid_value_is_refused_by_key_value_and_expectation(pool, key, sai
     error = refused(pool)
     assert error.key == key
     assert said in str(error)
+
+
+def test_shell_code_variables_and_words_of_a_command_line_may_have_several_lines():
+    read = spec("setup = ['if true\\nthen ls\\nfi']\nenv = {A = 'x'}\nextra_args = ['a']".replace("'", '"'))
+    assert read.pool[0].setup == ("if true\nthen ls\nfi",)
+
+
+def test_all_pools_together_have_a_bound():
+    error = refused("workers = 6000", '[[pool]]\nname = "b"\nworkers = 6000')
+    assert "12000 workers in all" in str(error) and "at most 10000" in str(error)
 
 
 def test_a_missing_key_says_so():

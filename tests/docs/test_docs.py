@@ -26,6 +26,7 @@ def generate() -> ModuleType:
 def test_the_reference_is_what_the_code_says(generate):
     assert (DOCS / "reference/spec.md").read_text() == generate.spec_page(), "run 'make docs'"
     assert (DOCS / "reference/commands.md").read_text() == generate.commands_page(), "run 'make docs'"
+    assert (DOCS / "reference/api-fields.md").read_text() == generate.api_fields_page(), "run 'make docs'"
 
 
 def test_every_key_of_a_spec_is_explained(generate):

@@ -73,6 +73,12 @@ def test_a_path_that_is_closed_itself_is_an_error(root):
         plan([make(root / "home/python", 0o700)])
 
 
+def test_what_is_for_its_owner_alone_is_put_back_as_it_is(root):
+    closed = make(root / "home", 0o700)
+    own = make(closed / ".slurminfer", 0o700)
+    assert plan([], [own]) == [Cover(closed, [own], {})]
+
+
 def test_the_script_holds_all_directories_before_it_covers_any(root):
     closed = make(root / "home", 0o700)
     script = mount_script([Cover(closed, [closed / "a b", closed / "c"], {})], root / "stash")

@@ -75,6 +75,26 @@ def test_environment_and_setup_reach_the_job(submit, shared):
     assert "<up> <two 'words' $HOME> <3>" in (shared / f"logs/{job}_0_log.out").read_text()
 
 
+def test_where_a_site_exports_nothing_the_task_has_its_environment_all_the_same(submit, shared):
+    fields = {"setup": ["export SET=up"], "env": {"VALUE": "mine"}, "slurm": {"export": "NONE"}}
+    job = submit(shell('echo "<$SET> <$VALUE>"'), shared / "logs", **fields)
+    wait_for(job, JobPhase.DONE)
+    assert "<up> <mine>" in (shared / f"logs/{job}_0_log.out").read_text()
+
+
+def test_what_a_job_leaves_is_its_users_alone_and_its_script_has_no_secret(submit, shared):
+    fields = {"env": {"HF_TOKEN": "hf_secret"}, "slurm": {"hold": True}}
+    job = submit(shell(f"umask; touch {shared}/logs/made"), shared / "logs", **fields)
+    shown = subprocess.check_output(["scontrol", "write", "batch_script", job, "-"], encoding="utf-8")
+    assert "hf_secret" not in shown and "test.env" in shown
+    subprocess.check_call(["scontrol", "release", job])
+    wait_for(job, JobPhase.DONE)
+    left = {path.name: oct(path.stat().st_mode & 0o777) for path in (shared / "logs").iterdir()}
+    assert {f"{job}_0_log.out", "made", "test.env"} <= left.keys()
+    assert set(left.values()) <= {"0o600", "0o700"}, left
+    assert (shared / "logs").stat().st_mode & 0o777 == 0o700
+
+
 def test_two_nodes_get_one_task_each_and_can_reduce(submit, shared):
     job = submit([sys.executable, "-c", ALL_REDUCE, str(shared)], shared / "logs", nodes=2)
     wait_for(job, JobPhase.DONE, timeout_s=90)

@@ -1,7 +1,9 @@
 """The batch script of a request, and what cannot be submitted."""
 
 import functools
+import os
 import shlex
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -35,12 +37,15 @@ FULL = """\
 
 # setup
 module load cuda
-export GREETING='it'"'"'s'
+. '/shared/two words/cpu-0.env'
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/shared/two words/%j_%t_log.out' --cpus-per-task=8 --kill-on-bad-exit=1 \
+srun --unbuffered --output '/shared/two words/%j_%t_log.out' --cpus-per-task=8 --export=ALL --kill-on-bad-exit=1 \
 {python} -u -m submitit.core._submit '/shared/two words'
+# /shared/two words/cpu-0.env, readable by you only:
+#   export GREETING='it'"'"'s'
+#   export HF_TOKEN='***'
 """
 
 
@@ -64,7 +69,7 @@ def test_render_is_the_whole_batch_script():
             partition="gpu",
             account="physics",
             setup=("module load cuda",),
-            env={"GREETING": "it's"},
+            env={"GREETING": "it's", "HF_TOKEN": "hf_x"},
             slurm={"qos": "long", "exclusive": True, "contiguous": False},
         )
     )
@@ -111,6 +116,38 @@ def test_without_slurm_submission_says_so(monkeypatch, tmp_path):
         SlurmLauncher().cancel(["1"])
 
 
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A `sbatch` that notes its umask and the script in `tmp_path`."""
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.write_text(f'#!/bin/sh\numask > {tmp_path}/umask\ncp "$1" {tmp_path}/script\necho Submitted batch job 7\n')
+    sbatch.chmod(0o755)
+    return tmp_path
+
+
+def test_all_that_is_left_of_a_submission_is_closed_to_others(recorded):
+    before = os.umask(0o002)
+    try:
+        assert SlurmLauncher().submit(request(log_folder=recorded / "logs", env={"HF_TOKEN": "hf_'x"})) == "7"
+    finally:
+        os.umask(before)
+    assert (recorded / "umask").read_text().strip() == "0077"
+    for path in ((recorded / "logs"), *(recorded / "logs").rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    assert {path.suffix for path in (recorded / "logs").iterdir()} == {".env", ".pkl", ".sh"}
+
+
+def test_variables_reach_the_job_through_a_file(recorded):
+    SlurmLauncher().submit(request(log_folder=recorded / "logs", env={"HF_TOKEN": "hf_'x\n$(ls)"}))
+    script = (recorded / "script").read_text()
+    assert "hf_" not in script
+    [line] = [line for line in script.splitlines() if line.startswith(". ")]
+    said = subprocess.run(["sh", "-c", f'{line}; printf %s "$HF_TOKEN"'], capture_output=True, check=True).stdout
+    assert said == b"hf_'x\n$(ls)"
+
+
 @pytest.mark.slurm
 def test_the_sandbox_is_available():
     assert available()
@@ -142,5 +179,5 @@ def test_a_refusal_has_slurms_own_words(tmp_path, fields, words):
 @pytest.mark.slurm
 def test_a_log_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunDirectoryError, match=r"cannot write .*/file/logs: Not a directory"):
+    with pytest.raises(RunDirectoryError, match=r"cannot make .*/file/logs: Not a directory"):
         SlurmLauncher().submit(request(log_folder=tmp_path / "file/logs"))

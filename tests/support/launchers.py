@@ -15,6 +15,9 @@ class FakeLauncher:
         self.submitted: list[JobRequest] = []
         self.cancelled: list[str] = []
 
+    def check(self, request: JobRequest) -> None:
+        """Everything can run."""
+
     def submit(self, request: JobRequest) -> str:
         """The ids are "1", "2" and so on."""
         request.log_folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
 from safetensors.torch import load_file, save_file
 
 from slurminfer.quant.checkpoint.awq import pack
@@ -62,5 +64,26 @@ def to_act_order(path: Path, alone: str = "", group_size: int = 32) -> None:
     (path / "config.json").write_text(json.dumps(config | {"quantization_config": described}))
 
 
+# GGUF types of the linear layers of a mix: two that are joined differ in bits,
+# and one of three is not quantized.
+MIX = {"q_proj": "Q4_1", "k_proj": "Q8_0", "gate_proj": "Q8_0", "up_proj": "Q4_0", "o_proj": "Q4_0"}
+
+
+def to_gguf_mix(path: Path) -> None:
+    """Store the linear layers of the model in `path` in GGUF blocks as in MIX; the others stay as they are."""
+    tensors, types = load_file(path / "model.safetensors"), {}
+    for name in [name for name in tensors if name.split(".")[-2] in MIX and name.endswith(".weight")]:
+        layer = name.removesuffix(".weight")
+        types[layer] = MIX[layer.split(".")[-1]]
+        blocks = quantize(tensors.pop(name).float().numpy(), GGMLQuantizationType[types[layer]])
+        tensors[f"{layer}.blocks"] = torch.from_numpy(blocks)
+    save_file(tensors, path / "model.safetensors")
+    config = json.loads((path / "config.json").read_text())
+    described = {"quant_method": "gguf", "types": types}
+    (path / "config.json").write_text(json.dumps(config | {"quantization_config": described}))
+
+
 # How to store a model that is there in float32.
-STORE: dict[str, Callable[[Path], None]] = {"awq": to_awq, "act-order": to_act_order, "dense": lambda _: None}
+STORE: dict[str, Callable[[Path], None]] = {
+    "awq": to_awq, "act-order": to_act_order, "dense": lambda _: None, "mixed": to_gguf_mix,
+}  # fmt: skip

@@ -1,7 +1,9 @@
 """The ranks of `slurminfer bench comm`: how they meet, and the operations that they do together."""
 
 import os
+import queue
 import socket
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,14 +13,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from ....core.address import interface_env, node_address
-from ....core.errors import CommunicationError
-from ....core.files import read_text, write_atomic
+from ....core.errors import CommunicationError, EngineError
+from ....core.files import read_private, write_atomic
 from ....core.site.communication import Backend, Operation
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
     import torch
-    from torch.distributed.distributed_c10d import Store
 
+    from ....nodes.native.model.parallel.store import RankStore
+
+SECRET = "secret"  # the file that lets ranks know each other
 _RENDEZVOUS = "rendezvous"
 _INTERFACES: dict[Backend, str] = {"gloo": "GLOO_SOCKET_IFNAME", "nccl": "NCCL_SOCKET_IFNAME"}
 _POLL_S = 0.05
@@ -52,7 +56,8 @@ class Group:
         self.rank, self.ranks = rank, task.ranks
         os.environ.update(interface_env(node_address()))
         self._turn = 0
-        self._store = _open_store(task, folder, rank)
+        self._meeting = _Leader(task, folder) if rank == 0 else _Follower(task, folder, rank)
+        self._store = self._meeting.store
         self.hosts = _wait_for_all(self._store, task, rank)
         self.backend = self._agree_on_backend(task)
         self.device = _own_gpu(rank, local_rank) if self.backend == "nccl" else torch.device("cpu")
@@ -112,15 +117,12 @@ class Group:
         return tensor.nbytes, self._ping_pong(tensor) if operation == "send_recv" else lambda: dist.all_reduce(tensor)
 
     def shutdown(self) -> None:
-        """End the group when all ranks have called it. Rank 0 goes last: it holds the store."""
+        """End the group when all ranks have called it."""
         import torch.distributed as dist
 
         self.barrier()
         dist.destroy_process_group()
-        if self.rank:
-            self._store.set(f"left/{self.rank}", "")
-        else:
-            self._store.wait([f"left/{other}" for other in range(1, self.ranks)])
+        self._meeting.leave()
 
     def _agree_on_backend(self, task: CommTask) -> Backend:
         known: tuple[Backend, ...] = get_args(Backend)
@@ -158,36 +160,73 @@ class Group:
             torch.cuda.synchronize()
 
 
-def _open_store(task: CommTask, folder: Path, rank: int) -> "Store":
-    """The store that rank 0 holds; the folder says where. Others wait for longer than rank 0, who knows who is late."""
-    from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
+class _Leader:
+    """Rank 0's place in the meeting: it listens, at one address, and holds the store."""
 
-    timeout = timedelta(seconds=task.timeout_s)
-    if rank == 0:
-        listener = socket.create_server((node_address(), 0))  # PyTorch's own would listen on all addresses
-        address, port = listener.getsockname()
-        write_atomic(folder / _RENDEZVOUS, f"{address}:{port}")
-        return TCPStore(
-            address, port, is_master=True, wait_for_workers=False, timeout=timeout, master_listen_fd=listener.detach()
+    def __init__(self, task: CommTask, folder: Path) -> None:
+        from ....nodes.native.model.parallel.failure_detector import FailureDetector
+        from ....nodes.native.model.parallel.store import RankStore
+        from ....nodes.native.model.parallel.timeouts import Timeouts
+
+        self._others = range(1, task.ranks)
+        # Whoever watches the processes says which rank has failed.
+        timeouts = Timeouts(meeting_s=task.timeout_s, loading_s=task.limit_s)
+        address, failures = f"{node_address()}:0", queue.SimpleQueue[EngineError]()
+        self._detector = FailureDetector(
+            address, len(self._others), _secret(folder), queue.SimpleQueue(), failures.put, timeouts
         )
-    place = _rendezvous(folder, task.timeout_s)
-    host, _, number = place.rpartition(":")
-    try:
-        return TCPStore(host, int(number), is_master=False, timeout=2 * timeout)
-    except DistNetworkError as error:
-        raise CommunicationError(f"rank {rank} on {socket.gethostname()} cannot reach rank 0 at {place}") from error
+        self.store = RankStore(self._detector.ask, timedelta(seconds=task.timeout_s))
+        write_atomic(folder / _RENDEZVOUS, self._detector.address)
+
+    def leave(self) -> None:
+        """Let the others go when all of them want to."""
+        self.store.wait([f"left/{other}" for other in self._others])
+        self._detector.close()
+
+
+class _Follower:
+    """Another rank's place in the meeting. It waits for longer than rank 0, who knows who is late."""
+
+    def __init__(self, task: CommTask, folder: Path, rank: int) -> None:
+        from ....nodes.native.model.parallel.lifeline import Lifeline
+        from ....nodes.native.model.parallel.store import RankStore
+        from ....nodes.native.model.parallel.timeouts import Timeouts
+
+        self._rank, self._ended = rank, threading.Event()
+        self._timeout_s = 2 * task.timeout_s
+        timeouts, place = Timeouts(meeting_s=self._timeout_s), _rendezvous(folder, task.timeout_s)
+        try:
+            self._lifeline = Lifeline(
+                place, rank, _secret(folder), queue.SimpleQueue(), timeouts, lambda _: self._ended.set()
+            )
+        except EngineError as error:
+            raise CommunicationError(f"{socket.gethostname()}: {error}") from error
+        self.store = RankStore(self._lifeline.ask, timedelta(seconds=self._timeout_s))
+
+    def leave(self) -> None:
+        """Return when rank 0 needs this rank no more."""
+        self.store.set(f"left/{self._rank}", "")
+        self._ended.wait(self._timeout_s)
+
+
+def _secret(folder: Path) -> str:
+    """Raises CommunicationError, RunDirectoryError."""
+    secret = read_private(folder / SECRET)
+    if secret is None:
+        raise CommunicationError(f"no secret by which ranks know each other in {folder / SECRET}")
+    return secret
 
 
 def _rendezvous(folder: Path, timeout_s: float) -> str:
     deadline = time.monotonic() + timeout_s
-    while (place := read_text(folder / _RENDEZVOUS)) is None:
+    while (place := read_private(folder / _RENDEZVOUS)) is None:
         if time.monotonic() > deadline:
             raise CommunicationError(f"rank 0 has not come within {timeout_s:g} s")
         time.sleep(_POLL_S)
     return place
 
 
-def _wait_for_all(store: "Store", task: CommTask, rank: int) -> tuple[str, ...]:
+def _wait_for_all(store: "RankStore", task: CommTask, rank: int) -> tuple[str, ...]:
     """The hosts in the order of their ranks, when all ranks have come. Raises CommunicationError on rank 0."""
     keys = [f"host/{other}" for other in range(task.ranks)]
     store.set(keys[rank], socket.gethostname())

@@ -17,16 +17,16 @@ from typing import get_args, get_type_hints
 import msgspec
 
 from ....core.errors import CommunicationError, UsageError
-from ....core.files import claim, make_directory, read_text, write_atomic
+from ....core.files import claim, make_directory, read_private, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
-from ....core.paths import jobs_root
+from ....core.paths import jobs_root, make_home
 from ....core.site.communication import CommProfile
 from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank
 from ....quant.progress import Progress
 from ...launch.follow import no_result, until_ended
 from ...launch.request import request_of
-from .group import CommTask
+from .group import SECRET, CommTask
 from .ranks import run_here, run_step
 from .where import Job, JobStep, Where
 from .worker import RESULT, TASK
@@ -49,7 +49,7 @@ class CommEntry:
     def __call__(self) -> None:
         """Run the ranks of this node to their end. Raises CommunicationError."""
         first = task_rank() * self.ranks_per_node
-        task = msgspec.json.decode(read_text(self.folder / TASK) or "", type=CommTask)
+        task = msgspec.json.decode(read_private(self.folder / TASK) or "", type=CommTask)
         try:
             run_here(self.folder, range(first, first + self.ranks_per_node), {}, task.limit_s)
         except CommunicationError as error:
@@ -67,8 +67,8 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     Raises CommunicationError that names the rank, SlurmError, RunDirectoryError.
     """
     folder = jobs_root() / f"bench-comm-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    make_directory(folder)
-    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    make_home()
+    prepare(folder, task)
     if isinstance(where, Job):
         from ...launch.launchers import launcher_named
 
@@ -82,6 +82,16 @@ def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:
     profile = _result(folder)
     shutil.rmtree(folder, ignore_errors=True)  # NFS keeps what somebody has open
     return profile
+
+
+def prepare(folder: Path, task: CommTask) -> None:
+    """Write what the ranks need to know: the task, and a secret by which they know each other.
+
+    Raises RunDirectoryError.
+    """
+    make_directory(folder)
+    write_atomic(folder / TASK, msgspec.json.encode(task).decode())
+    write_atomic(folder / SECRET, secrets.token_hex(32))
 
 
 def request(where: Job, folder: Path) -> JobRequest:
@@ -131,7 +141,7 @@ def _run_job(where: Job, folder: Path, launcher: Launcher, progress: Progress) -
         launcher.cancel([job_id])
         raise
     if status.phase is not JobPhase.DONE and not (folder / RESULT).exists():
-        raise no_result(status, folder, read_text(folder / _FAILURE))
+        raise no_result(status, folder, read_private(folder / _FAILURE))
 
 
 def _show(status: JobStatus, progress: Progress) -> None:

@@ -14,10 +14,10 @@ _UNITS = (("MiB", 1 << 20), ("KiB", 1 << 10))
 
 def print_comm(profile: CommProfile, kept: Path) -> None:
     """Print measured times, then the lines through them; `kept` is the profile's file."""
-    stdout.print(describe(profile), markup=False)
+    stdout.print(describe(profile))
     stdout.print(_times(profile))
     stdout.print(_lines(profile))
-    stdout.print(f"kept in {kept}", markup=False)
+    stdout.print(f"kept in {kept}")
 
 
 def describe(profile: CommProfile) -> str:

@@ -16,7 +16,8 @@ from typing import get_args
 import msgspec
 
 from ....core.errors import SlurminferError
-from ....core.files import read_text, write_atomic
+from ....core.files import read_private, write_atomic
+from ....core.output import accept_any_text
 from ....core.site.communication import CommPoint, CommProfile, Operation
 from ....core.site.store import encode_comm
 from ....core.slurm_env import is_local, local_task_rank, partition, task_rank
@@ -38,7 +39,7 @@ def main(words: Sequence[str]) -> int:
     folder = Path(words[0])
     rank, local_rank = map(int, words[1:] or (task_rank(), local_task_rank()))
     try:
-        task = msgspec.json.decode(read_text(folder / TASK) or "", type=CommTask)
+        task = msgspec.json.decode(read_private(folder / TASK) or "", type=CommTask)
         profile = measure(task, Group(task, folder, rank, local_rank))
         if profile is not None:
             write_atomic(folder / RESULT, encode_comm(profile))
@@ -105,4 +106,5 @@ def _time(group: Group, call: Call, budget_s: float) -> float:
 
 
 if __name__ == "__main__":
+    accept_any_text()
     sys.exit(main(sys.argv[1:]))

@@ -57,7 +57,7 @@ def report(found: EngineBench, as_json: bool, page: Path | None, out: Path | Non
     """Print as a table or as JSON; write the same JSON to `out` and a picture to `page`, if they are given."""
     encoded = encode_json(found)
     if out is not None:
-        write_atomic(out, encoded)
+        write_atomic(out, encoded, mode=None)
     if page is not None:
         from .page import draw
 

@@ -87,9 +87,9 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 def _check_length(model: Path, longest: int) -> None:
     from ....quant.checkpoint.config import read_config
 
-    most = read_config(model).max_position_embeddings
+    most = read_config(model).context_length
     if longest > most:
-        raise UsageError(f"{longest} tokens: the model has max_position_embeddings = {most}; ask for shorter ones")
+        raise UsageError(f"{longest} tokens: the model has {most} positions; ask for shorter ones")
 
 
 def _tokens(model: Path, name: str, progress: Progress) -> tuple[int, ...]:

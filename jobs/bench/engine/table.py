@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from ...terminal.console import stdout
 from ...terminal.table import figures_table
+from ...terminal.text import shown
 from .results import EngineBench, LoadResult, quantile
 
 _MIB = 1 << 20
@@ -14,13 +16,12 @@ _MIB = 1 << 20
 def print_bench(found: EngineBench) -> None:
     """Print speeds as a table, then latency, memory and bandwidth in two lines."""
     seen = found.measured
-    stdout.print(f"[bold]{found.model}[/bold] on {found.described}", markup=True)
+    stdout.print(Text.assemble((shown(found.model), "bold"), shown(f" on {found.described}")))
     stdout.print(_speeds(found))
-    stdout.print(_latencies(seen.load), markup=False)
+    stdout.print(_latencies(seen.load))
     stdout.print(
         f"loaded in {seen.load_s:.1f} s; memory at its peak {seen.peak_bytes / _MIB:.0f} MiB; a token takes "
         f"{seen.kv_bytes_per_token} bytes of KV cache; {seen.bandwidth / 1e9:.1f} GB/s of memory",
-        markup=False,
     )
 
 

@@ -1,71 +1,152 @@
-"""Chat messages to a prompt, by the model's own Jinja template, run in a sandbox as the transformers library does."""
+"""Chat messages to a prompt, by the model's own Jinja template, rendered in a process of its own."""
 
-import json
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import msgspec
 
 from ....core.errors import CorruptModelError
+from ..options import API_KEY_VARIABLE
 from ..tokenizer import read_model_json
+from .template import ChatError, Message, PromptTooLargeError
+from .template_process import LENGTH_BYTES, RenderCall, Reply, Setup
 
-Message = Mapping[str, Any]
-# Marks where the final message ends. Templates trim and split messages; this they leave alone.
-_END = "\N{OBJECT REPLACEMENT CHARACTER}end-of-final-message\N{OBJECT REPLACEMENT CHARACTER}"
-
-
-class ChatError(ValueError):
-    """These messages cannot be rendered: the client's fault, or the template's."""
+_CPU_SECONDS = 5.0  # for one prompt: real ones take milliseconds
+_MEMORY_BYTES = 512 << 20
+_BIG_BYTES = 1 << 18  # of messages; bigger ones do not hold up smaller ones
+_encode = msgspec.msgpack.encode
 
 
 class ChatTemplate:
-    """The chat template of one model. Raises CorruptModelError if it is not Jinja."""
+    """The chat template of one model. Rendering does not block the event loop, and is bounded in time and memory."""
 
-    def __init__(self, directory: Path, special_tokens: Mapping[str, str]) -> None:
-        source = _find_source(directory)
-        self._special_tokens = special_tokens
-        try:
-            self._template = None if source is None else _environment().from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise CorruptModelError(f"chat template of {directory}, line {error.lineno}: {error}") from error
+    def __init__(
+        self,
+        directory: Path,
+        special_tokens: Mapping[str, str],
+        *,
+        cpu_seconds: float = _CPU_SECONDS,
+        memory_bytes: int = _MEMORY_BYTES,
+    ) -> None:
+        """Raises CorruptModelError for files that cannot be read. `cpu_seconds` are those of one prompt."""
+        self._directory = directory
+        source = find_source(directory)
+        self._lanes: tuple[_Lane, _Lane] | None = None
+        if source is not None:
+            setup = Setup(source, dict(special_tokens), cpu_seconds, memory_bytes)
+            self._lanes = _Lane(setup, keep=True), _Lane(setup, keep=False)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool) -> str:
-        """The prompt for `messages`, whose contents are strings.
+    async def start(self) -> None:
+        """Start the process. Raises CorruptModelError if the template is not Jinja."""
+        if self._lanes is not None:
+            reply = await self._lanes[0].start()
+            if reply.error is not None:
+                raise CorruptModelError(f"chat template of {self._directory}: {reply.error}")
 
-        With `continue_final_message` the prompt ends where the last message's content does, so that the model
-        writes on. Raises ChatError.
-        """
-        if self._template is None:
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        most_bytes: int,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt for `messages`: see `Template.render`. Raises ChatError, PromptTooLargeError."""
+        if self._lanes is None:
             raise ChatError("this model has no chat template: use /v1/completions")
-        if continue_final_message:
-            last = messages[-1]
-            messages = [*messages[:-1], {**last, "content": (last["content"] or "") + _END}]
+        call = RenderCall(
+            messages=[dict(message) for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            most_bytes=most_bytes,
+            variables=dict(variables or {}),
+        )
+        raw = _encode(call)
+        reply = await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
+        if reply.error is not None:
+            raise PromptTooLargeError(reply.error) if reply.too_large else ChatError(reply.error)
+        return reply.text
+
+    async def close(self) -> None:
+        """End the processes."""
+        for lane in self._lanes or ():
+            await lane.close()
+
+
+class _Lane:
+    """A rendering process, which does one thing at a time and is started again when it has ended."""
+
+    def __init__(self, setup: Setup, *, keep: bool) -> None:
+        """With `keep` the process stays for the next call; else its memory is given back at once."""
+        self._setup, self._keep = setup, keep
+        self._lock = asyncio.Lock()
+        self._process: Process | None = None
+
+    async def start(self) -> Reply:
+        """Start the process; whether it could compile the template."""
+        environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
+        command = [sys.executable, "-m", f"{__package__}.template_process"]
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
+        return await self._exchange(_encode(self._setup))
+
+    async def ask(self, call: bytes) -> Reply:
+        """The answer to a call. A caller that is cancelled meanwhile leaves the process in order."""
+        await self._lock.acquire()
+        work = asyncio.ensure_future(self._answer(call))
+        work.add_done_callback(lambda _: self._lock.release())
+        return await asyncio.shield(work)
+
+    async def _answer(self, call: bytes) -> Reply:
+        if self._process is None:
+            begun = await self.start()
+            if begun.error is not None:
+                return begun
+        reply = await self._exchange(call)
+        if not self._keep:
+            await self.close()
+        return reply
+
+    async def _exchange(self, message: bytes) -> Reply:
+        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         try:
-            text = self._template.render(
-                messages=messages, add_generation_prompt=add_generation_prompt, **self._special_tokens
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
-            raise ChatError(f"the chat template refuses these messages: {error}") from error
-        return _up_to_end(text) if continue_final_message else text
+            self._process.stdin.write(len(message).to_bytes(LENGTH_BYTES, "big") + message)
+            await self._process.stdin.drain()
+            head = await self._process.stdout.readexactly(LENGTH_BYTES)
+            raw = await self._process.stdout.readexactly(int.from_bytes(head, "big"))
+            return msgspec.msgpack.decode(raw, type=Reply)
+        except (OSError, asyncio.IncompleteReadError):
+            return Reply(error=self._why_ended(await self.close()))
+
+    def _why_ended(self, code: int) -> str:
+        if code == -signal.SIGPROF:
+            return f"the chat template takes more than {self._setup.cpu_seconds:g} s of CPU time"
+        reason = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return f"the chat template has ended the process that renders it ({reason})"
+
+    async def close(self) -> int:
+        """End the process, if there is one, and say how it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()  # until all of its pipes are closed
+        return await process.wait()
 
 
-def _up_to_end(text: str) -> str:
-    before, mark, _ = text.rpartition(_END)
-    if not mark:
-        raise ChatError("the chat template leaves the final message out: it cannot be continued")
-    return before
-
-
-def _find_source(directory: Path) -> str | None:
+def find_source(directory: Path) -> str | None:
+    """The chat template of a model; None if it has none. Raises CorruptModelError."""
     path = directory / "chat_template.jinja"
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
@@ -74,33 +155,3 @@ def _find_source(directory: Path) -> str | None:
     if isinstance(template, list):  # several by name
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     return template if isinstance(template, str) else None
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """What templates are written against: Hugging Face's documentation, "Writing a chat template"."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return environment
-
-
-class _GenerationBlock(Extension):
-    """`{% generation %}...{% endgeneration %}` marks the assistant's words for training: here it is its content."""
-
-    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it so
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(value: Any, **options: Any) -> str:
-    """Jinja's own escapes HTML, which a model should not see."""
-    return json.dumps(value, **{"ensure_ascii": False, **options})
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)

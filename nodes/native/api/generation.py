@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,15 @@ from ..engine.thread import EngineThread
 from ..tokenizer import Tokenizer
 from .detokenizer import Detokenizer, StopStrings
 from .metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextOptions:
+    """What of a sequence is told as text."""
+
+    stops: Sequence[str] = ()
+    keeps_stop: bool = False  # the text ends with the stop string or end token, not before it
+    shows_special_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +37,42 @@ class Delta:
 class Choice:
     """One sequence's tokens turned into text."""
 
-    def __init__(self, index: int, request: Request, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+    def __init__(self, index: int, request: Request, tokenizer: Tokenizer, text: TextOptions) -> None:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
         self.told_at: float | None = None  # time of the last token
-        self._detokenizer = Detokenizer(tokenizer, request.tokens)
-        self._stops = StopStrings(stops)
+        self._tokenizer, self._prompt = tokenizer, request.tokens
+        self._stops, self._text = StopStrings(text.stops, keep=text.keeps_stop), text
+        # Whether special tokens are looked at: they are told, or may be a stop string or a part of one.
+        self._reads_special = text.shows_special_tokens or any(
+            name in stop for stop in text.stops for name in tokenizer.special_names
+        )
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
         if finish is FinishReason.STOP:  # by an end token
-            return Delta(self.index, self._rest(""), None, None, finish)
-        text, stopped = self._stops.push(self._detokenizer.push(token))
+            last = self._push_text(token)[0] if self._text.keeps_stop else ""
+            return Delta(self.index, self._rest(last), None, None, finish)
+        text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP
         elif finish:
             text = self._rest(text)
         return Delta(self.index, text, token, logprobs, finish)
+
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self._tokenizer, self._prompt)  # when it is needed: thousands of sequences may be waiting
+
+    def _push_text(self, token: int) -> tuple[str, bool]:
+        """What a token adds to the text that may be told, and whether a stop string came."""
+        text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped or not self._reads_special or self._tokenizer.is_visible(token):
+            return text, stopped
+        name = self._tokenizer.token_bytes(token).decode()
+        more, stopped = self._stops.push(name, hidden=not self._text.shows_special_tokens)
+        return text + more, stopped
 
     def _rest(self, text: str) -> str:
         """`text` and all that is still held back."""

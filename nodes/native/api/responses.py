@@ -26,8 +26,8 @@ class Origin:
 class EndpointFormat(Protocol):
     """How an endpoint writes generated text as JSON, whole or in chunks."""
 
-    def chunk(self, delta: Delta) -> Json:
-        """The SSE event of one delta."""
+    def chunk(self, delta: Delta, usage: Json | None = None) -> Json:
+        """The SSE event of one delta, with the token counts up to then if they are to be in every chunk."""
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         """The answer that is not streamed, from all its deltas."""
@@ -66,8 +66,8 @@ class CompletionFormat:
         self._envelope = Envelope("text_completion", "text_completion", "cmpl", origin)
         self._offsets: dict[int, int] = {}  # of the next token in each choice's text, in characters
 
-    def chunk(self, delta: Delta) -> Json:
-        return self._envelope.chunk([self._choice([delta])])
+    def chunk(self, delta: Delta, usage: Json | None = None) -> Json:
+        return self._envelope.chunk([self._choice([delta])], usage)
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         return self._envelope.whole([self._choice(group) for group in _by_choice(deltas)], usage)
@@ -93,11 +93,17 @@ class CompletionFormat:
         return {
             "tokens": tokens,
             "token_logprobs": [_finite(logprobs.chosen) for _, logprobs in entries],
-            "top_logprobs": [
-                {self._token(id): _finite(value) for id, value in logprobs.top} for _, logprobs in entries
-            ],
+            "top_logprobs": [self._top(*entry) for entry in entries] if any(one.top for _, one in entries) else None,
             "text_offset": offsets,
         }
+
+    def _top(self, token: int, logprobs: TokenLogprobs) -> Json:
+        """The best tokens, and the sampled one if it is none of them. Of tokens with the same text the better one."""
+        found: Json = {}
+        for id, value in logprobs.top:
+            found.setdefault(self._token(id), _finite(value))
+        found[self._token(token)] = _finite(logprobs.chosen)
+        return found
 
     def _token(self, id: int) -> str:
         return self._tokenizer.token_bytes(id).decode(errors="replace")
@@ -111,13 +117,13 @@ class ChatFormat:
         self._envelope = Envelope("chat.completion", "chat.completion.chunk", "chatcmpl", origin)
         self._begun: set[int] = set()
 
-    def chunk(self, delta: Delta) -> Json:
+    def chunk(self, delta: Delta, usage: Json | None = None) -> Json:
         said: Json = {"content": delta.text} if delta.text or delta.finish is None else {}
         if delta.index not in self._begun:
             self._begun.add(delta.index)
             said = {"role": "assistant", "content": delta.text}
         choice = {"index": delta.index, "delta": said, **self._ending([delta])}
-        return self._envelope.chunk([choice])
+        return self._envelope.chunk([choice], usage)
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         choices = []

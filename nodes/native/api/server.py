@@ -4,49 +4,66 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 
-import msgspec
 from aiohttp import web
 
 from ....core.errors import EngineError
+from ....core.http_body import BodyError, read_body
 from ....core.http_limits import ConnectionGuard
 from ....core.openai import error_body, shows_key
+from ..engine.failures import RequestFailedError
 from ..engine.request import Limits, Request, RequestTooLongError
 from ..engine.thread import EngineThread
 from ..options import API_KEY_VARIABLE
 from ..tokenizer import Tokenizer
-from .chat import ChatError, ChatTemplate
-from .generation import Choice, Delta, Generation
+from .body import MAX_BYTES
+from .chat import ChatTemplate
+from .defaults import SamplingDefaults
+from .encoding import PromptEncoder
+from .errors import ApiError
+from .generation import Choice, Delta, Generation, TextOptions
 from .metrics import CONTENT_TYPE, Metrics
-from .protocol import ApiError, ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids
+from .middleware import Handler, add_request_id, answer_errors, json_response
+from .protocol import ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids, require_stop_ids
 from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
+from .stream import EventStream
+from .template import ChatError, PromptTooLargeError
 
-_MAX_BODY_BYTES = 64 * 2**20
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
-_RETRY_AFTER = {"Retry-After": "1"}
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as clients know it."""
+
+    name: str
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    defaults: SamplingDefaults
 
 
 class Server:
     """Answers HTTP requests for one model."""
 
     def __init__(
-        self, name: str, engine: EngineThread, tokenizer: Tokenizer, template: ChatTemplate, guard: ConnectionGuard
+        self, model: ServedModel, engine: EngineThread, guard: ConnectionGuard, *, keep_alive_s: float = 0
     ) -> None:
+        """`keep_alive_s`: seconds without a token after which a stream gets a comment; 0: never."""
         self.draining = False  # then new requests are turned away
         self.in_flight = 0  # generations being answered
-        self._name, self._engine, self._tokenizer, self._template = name, engine, tokenizer, template
-        self._metrics, self._guard = Metrics(), guard
+        self._model, self._engine, self._guard, self._keep_alive_s = model, engine, guard, keep_alive_s
+        self._encoder = PromptEncoder(model.tokenizer)
+        self._metrics = Metrics()
         self._api_key = os.environ.get(API_KEY_VARIABLE, "")
         self._fingerprint = f"slurminfer-{version('slurminfer')}"
         self._created = int(time.time())
 
     def app(self) -> web.Application:
         """The aiohttp application with all routes."""
-        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_answer_errors, self._authenticate])
+        app = web.Application(middlewares=[answer_errors, self._authenticate])
+        app.on_response_prepare.append(add_request_id)
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/v1/models", self.models)
@@ -67,44 +84,48 @@ class Server:
 
     async def models(self, _: web.Request) -> web.Response:
         """GET /v1/models: a list with the one model that is served."""
-        return _json({"object": "list", "data": [self._model_card()]})
+        return json_response({"object": "list", "data": [self._model_card()]})
 
     async def model(self, request: web.Request) -> web.Response:
         """GET /v1/models/NAME: the model, or 404."""
         self._require_name(request.match_info["name"])
-        return _json(self._model_card())
+        return json_response(self._model_card())
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/completions: text after a prompt, whole or as server-sent events."""
         started_at = time.monotonic()
-        body = parse(CompletionRequest, await request.read())
+        body = parse(CompletionRequest, await _read(request))
         limits = self._accept(body)
-        prompts = [await self._encode(prompt, add_special_tokens=True) for prompt in body.prompts]
+        special = body.add_special_tokens is not False
+        prompts = [await self._encode(body, prompt, limits, add_special_tokens=special) for prompt in body.prompts]
         max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-        choices = self._choices(body, limits, prompts, max_tokens)
-        format = CompletionFormat(self._tokenizer, self._origin(body))
+        choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens)
+        format = CompletionFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(choices, started_at))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions: the next message of a conversation, whole or as server-sent events."""
         started_at = time.monotonic()
-        body = parse(ChatRequest, await request.read())
+        body = parse(ChatRequest, await _read(request))
         limits = self._accept(body)
-        prompt = await self._encode(self._render(body), add_special_tokens=False)
+        text = await self._render(body, limits)
+        prompt = await self._encode(body, text, limits, add_special_tokens=bool(body.add_special_tokens))
         left = max(limits.sequence_tokens - len(prompt), 1)
         choices = self._choices(body, limits, [prompt], left if body.limit is None else body.limit)
-        format = ChatFormat(self._tokenizer, self._origin(body))
+        format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(choices, started_at))
 
     # What both endpoints share.
 
     def _accept(self, body: GenerationRequest) -> Limits:
         self._require_name(body.model)
-        return self._require_running()
+        limits = self._require_running()
+        require_stop_ids(body.stop_token_ids or (), limits.vocab_size)
+        return limits
 
     def _require_name(self, name: str) -> None:
-        if name != self._name:
-            message = f"model {name!r} does not exist; this server has: {self._name!r}"
+        if name != self._model.name:
+            message = f"model {name[:80]!r} does not exist; this server has: {self._model.name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def _require_running(self) -> Limits:
@@ -114,19 +135,37 @@ class Server:
             raise ApiError(503, "the model is loading")
         return self._engine.limits
 
-    def _render(self, body: ChatRequest) -> str:
+    async def _render(self, body: ChatRequest, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)
         begin = not go_on if body.add_generation_prompt is None else body.add_generation_prompt
         try:
-            return self._template.render(body.turns, add_generation_prompt=begin, continue_final_message=go_on)
+            return await self._model.template.render(
+                body.turns,
+                add_generation_prompt=begin,
+                continue_final_message=go_on,
+                most_bytes=self._encoder.most_bytes(limits),
+                variables=body.variables,
+            )
+        except PromptTooLargeError as error:
+            most = f"This model's maximum context length is {limits.sequence_tokens} tokens"
+            raise _too_long(f"{most}, but {error}", body) from error
         except ChatError as error:
             raise ApiError(400, str(error), param="messages") from error
 
-    async def _encode(self, prompt: str | list[int], *, add_special_tokens: bool) -> list[int]:
+    async def _encode(
+        self, body: GenerationRequest, prompt: str | list[int], limits: Limits, *, add_special_tokens: bool
+    ) -> list[int]:
         if not isinstance(prompt, str):
             return prompt
-        # In a thread: a prompt of 100,000 tokens takes 0.1 s, in which others' streams must not stall.
-        return await asyncio.to_thread(self._tokenizer.encode, prompt, add_special_tokens=add_special_tokens)
+        try:
+            return await self._encoder.encode(prompt, limits, add_special_tokens=add_special_tokens)
+        except RequestTooLongError as error:
+            raise _too_long(str(error), body) from error
+
+    async def close(self) -> None:
+        """End the threads and processes that work for this server."""
+        self._encoder.close()
+        await self._model.template.close()
 
     def _choices(
         self, body: GenerationRequest, limits: Limits, prompts: list[list[int]], max_tokens: int
@@ -137,13 +176,15 @@ class Server:
             try:
                 limits.check(len(prompt), max_tokens)
             except RequestTooLongError as error:
-                raise ApiError(400, str(error), param="prompt", code="context_length_exceeded") from error
+                raise _too_long(str(error), body) from error
         choices: list[Choice] = []
+        tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
+        text = TextOptions(stops=body.stops, keeps_stop=body.keeps_stop, shows_special_tokens=body.shows_special_tokens)
         for prompt in prompts:
             for index in range(body.choices):
-                params = body.sampling(index, max_tokens=max_tokens, end_ids=frozenset(self._tokenizer.end_ids))
+                params = body.sampling(index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults)
                 request = Request(uuid.uuid4().hex, prompt, params)
-                choices.append(Choice(len(choices), request, self._tokenizer, body.stops))
+                choices.append(Choice(len(choices), request, tokenizer, text))
         return choices
 
     def _generation(self, choices: list[Choice], started_at: float) -> Generation:
@@ -157,20 +198,48 @@ class Server:
         try:
             async with generation:
                 if body.stream:
-                    return await _stream(request, generation, format, body)
+                    return await self._stream(EventStream(request, self._keep_alive_s), body, format, generation)
                 deltas = [delta async for delta in generation]
-                return _json(format.whole(deltas, usage(generation.choices, body.choices)))
+                return json_response(format.whole(deltas, usage(generation.choices, body.choices)))
         except EngineError as error:
-            raise ApiError(503 if self.draining else 500, str(error)) from error
+            raise self._failure(error) from error
         finally:
             self.in_flight -= 1
 
+    async def _stream(
+        self, stream: EventStream, body: GenerationRequest, format: EndpointFormat, generation: Generation
+    ) -> web.StreamResponse:
+        """Server-sent events. Raises ApiError where the engine fails before the head has been sent."""
+        async with stream:
+            try:
+                async for delta in generation:
+                    if _says_something(delta) or not stream.begun:
+                        spent = usage([generation.choices[delta.index]], 1) if body.continuous_usage else None
+                        await stream.send(format.chunk(delta, spent))
+            except EngineError as error:
+                failure = self._failure(error)
+                if not stream.begun:
+                    raise failure from error
+                await stream.send(error_body(failure.status, failure.message, code=failure.code))
+                return stream.response
+            if body.include_usage:
+                await stream.send(format.usage_chunk(usage(generation.choices, body.choices)))
+            await stream.finish()
+        return stream.response
+
+    def _failure(self, error: EngineError) -> ApiError:
+        """The answer to a request that the engine has not finished."""
+        if isinstance(error, RequestFailedError):
+            return ApiError(500, str(error), code="request_failed")
+        return ApiError(503 if self.draining else 500, str(error), code="engine_failed")
+
     def _origin(self, body: GenerationRequest) -> Origin:
-        return Origin(self._name, self._fingerprint, body.include_usage)
+        return Origin(self._model.name, self._fingerprint, body.include_usage)
 
     def _model_card(self) -> Json:
-        card: Json = {"id": self._name, "object": "model", "created": self._created, "owned_by": "slurminfer"}
-        limits = self._engine.limits
+        name, limits = self._model.name, self._engine.limits
+        card: Json = {"id": name, "object": "model", "created": self._created, "owned_by": "slurminfer",
+                      "root": name, "parent": None}  # fmt: skip
         return card if limits is None else {**card, "max_model_len": limits.sequence_tokens}
 
     @web.middleware
@@ -184,49 +253,18 @@ class Server:
         return await handler(request)
 
 
-async def _stream(
-    request: web.Request, generation: Generation, format: EndpointFormat, body: GenerationRequest
-) -> web.StreamResponse:
-    """Server-sent events. An engine that fails before the first token can still be answered with a status."""
-    first = await anext(generation)
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    await response.prepare(request)
+async def _read(request: web.Request) -> bytes:
     try:
-        await _send(response, format.chunk(first))
-        async for delta in generation:
-            if _says_something(delta):
-                await _send(response, format.chunk(delta))
-    except EngineError as error:
-        await _send(response, error_body(500, str(error)))
-        return response
-    if body.include_usage:
-        await _send(response, format.usage_chunk(usage(generation.choices, body.choices)))
-    await response.write(b"data: [DONE]\n\n")
-    return response
+        return await read_body(request, MAX_BYTES)
+    except BodyError as error:
+        raise ApiError(error.status, error.message) from error
+
+
+def _too_long(message: str, body: GenerationRequest) -> ApiError:
+    """`message` begins as OpenAI's does, by which clients recognize that they must cut their prompts."""
+    param = "messages" if isinstance(body, ChatRequest) else "prompt"
+    return ApiError(400, message, param=param, code="context_length_exceeded")
 
 
 def _says_something(delta: Delta) -> bool:
     return bool(delta.text or delta.finish or delta.logprobs)
-
-
-async def _send(response: web.StreamResponse, event: Json) -> None:
-    await response.write(b"data: " + msgspec.json.encode(event) + b"\n\n")
-
-
-@web.middleware
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """All errors in OpenAI's shape, those of the HTTP library too."""
-    try:
-        return await handler(request)
-    except ApiError as error:
-        body = error_body(error.status, error.message, param=error.param, code=error.code)
-        return _json(body, status=error.status, headers=_RETRY_AFTER if error.status == 503 else {})
-    except web.HTTPException as error:
-        message = f"{request.method} {request.path}: {error.reason}"
-        return _json(error_body(error.status, message), status=error.status)
-
-
-def _json(body: Json, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers or {}
-    )

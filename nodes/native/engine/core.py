@@ -149,11 +149,12 @@ class EngineCore:
             return self._speculation.guess(slices)
         except StepError:
             raise
-        except Exception:  # whose fault it is shows one by one
+        except Exception:
             for slice in slices:
                 self._speculation.forget(slice.request.id)
-                self._guess_alone(self._speculation, slice)
-            return {}
+        for slice in slices:  # whose fault it is shows one by one
+            self._guess_alone(self._speculation, slice)
+        return {}
 
     def _guess_alone(self, speculation: Speculation, slice: Slice) -> None:
         try:
@@ -208,9 +209,10 @@ class EngineCore:
             if len(requests) == 1:
                 self._fail(requests[0], error)
                 return [None]
-            # Whose fault it is shows row by row. The others get the tokens that they would have got.
-            return [self._draw(logits[row : row + 1], [request])[0] for row, request in enumerate(requests)]
-        return [self._extend(*pair) for pair in zip(requests, samples, strict=True)]
+        else:
+            return [self._extend(*pair) for pair in zip(requests, samples, strict=True)]
+        # Whose fault it is shows row by row. The others get the tokens that they would have got.
+        return [self._draw(logits[row : row + 1], [request])[0] for row, request in enumerate(requests)]
 
     def _fail(self, request: Request, error: Exception) -> None:
         if request.failed:

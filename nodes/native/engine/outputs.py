@@ -43,7 +43,7 @@ class Outputs:
         self._queue.put_nowait(error)
 
     async def get(self) -> Output:
-        """The next output. Raises EngineError if the engine has ended, RequestFailedError if one of the requests has."""
+        """The next output. Raises EngineError if the engine has ended, RequestFailedError if it failed on a request."""
         output = await self._queue.get()
         if isinstance(output, EngineError):
             raise output

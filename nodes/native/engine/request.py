@@ -104,8 +104,8 @@ class Request:
 
 
 def _positive(seed: int | None) -> int | None:
-    """Python's generator takes -1 and 1 for the same seed; here negative ones are numbers of 64 bits."""
-    return seed if seed is None or seed >= 0 else seed % 2**64
+    """Python's generator takes -1 and 1 for the same seed: negative ones go beyond all positive ones of 64 bits."""
+    return seed if seed is None or seed >= 0 else 2**64 - seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +142,23 @@ class Limits:
         """Raise RequestTooLongError if `prompt` tokens and `max_tokens` more are beyond what there is room for."""
         if prompt + max_tokens <= self.sequence_tokens:
             return
-        if self.context_length <= self.cache_tokens:
-            room = f"the context length is {self.context_length} tokens"
-        else:
-            room = f"the KV cache holds {self.cache_tokens} tokens"
         asked = f"{prompt} prompt tokens + max_tokens {max_tokens} = {prompt + max_tokens} tokens"
-        raise RequestTooLongError(f"{asked} requested, but {room}")
+        raise RequestTooLongError(f"{self._maximum}, but {asked} were requested")
+
+    def check_bytes(self, size: int, longest_token: int) -> None:
+        """Raise RequestTooLongError if a text of `size` bytes cannot fit, whatever its tokens of at most so many bytes.
+
+        A text of which the tokenizer leaves out a lot, such as long runs of spaces, may be refused though it would fit.
+        """
+        if size > self.sequence_tokens * longest_token:
+            raise RequestTooLongError(
+                f"{self._maximum}, but the prompt has {size} bytes or more: tokens have {longest_token} bytes at most"
+            )
+
+    @property
+    def _maximum(self) -> str:
+        cut = "" if self.context_length <= self.cache_tokens else ", which is what the KV cache holds"
+        return f"This model's maximum context length is {self.sequence_tokens} tokens{cut}"
 
     def check_tokens(self, prompt: Sequence[int]) -> None:
         """Raise WrongTokensError for a prompt that the model cannot compute."""

@@ -57,7 +57,7 @@ class EngineThread:
         return outputs
 
     def abort(self, ids: Iterable[str]) -> None:
-        """Stop computing requests and free their blocks before the next step; nothing happens to those that are over."""
+        """Stop computing requests and free their blocks before the next step; those that are over may be among them."""
         known = [id for id in ids if self._outputs.pop(id, None) is not None]
         if known:
             self._inbox.put(lambda core: core.abort_all(known))

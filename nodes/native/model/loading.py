@@ -1,5 +1,6 @@
 """From options to a model that is ready to run: weights, kernels, the KV cache and its size."""
 
+import sys
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from ....core.machine.cpus import allowed_cpus
 from ....core.machine.memory import available_bytes
 from ....quant.checkpoint.config import ModelConfig, read_config, stored_bytes
 from ....quant.kv import make_format
-from ....quant.models import check_quantization
+from ....quant.models import check_quantization, remark_on
 from ....quant.numerics import native_dtype
 from ..options import Device, Dtype, EngineOptions
 from ..tokenizer import check_same_tokens
@@ -42,6 +43,8 @@ def load_part(options: EngineOptions, part: ModelPart, at_once: bool = False) ->
     """
     if options.quantization is not None:
         check_quantization(options.model, options.quantization)
+    if part.is_first_rank and (remark := remark_on(options.model)):
+        print(remark, file=sys.stderr, flush=True)
     torch.set_num_threads(options.threads or allowed_cpus().cores)
     return _load(options, part, _context_length(options.context_length, part.whole), at_once)
 
@@ -55,7 +58,7 @@ def load_draft(options: EngineOptions, target: Model) -> Runner:
     config = read_config(options.draft_model)
     check_same_tokens(options.model, options.draft_model)
     own = replace(options, model=options.draft_model, quantization=None, kernels="auto", kv_cache_dtype="auto")
-    context_length = min(target.context_length, config.max_position_embeddings)
+    context_length = min(target.context_length, config.context_length)
     return _load(own, ModelPart(whole=config), context_length, False, target.num_blocks)
 
 
@@ -123,9 +126,11 @@ def _draft_bytes(options: EngineOptions, dtype: torch.dtype, device: torch.devic
 
 
 def _context_length(wanted: int | None, config: ModelConfig) -> int:
-    most = config.max_position_embeddings
+    most = config.context_length
     if wanted is not None and not 1 <= wanted <= most:
-        raise EngineError(f"context_length = {wanted}: the model has max_position_embeddings = {most}")
+        own = config.max_position_embeddings
+        stretched = "" if most == own else f", which its rope scaling makes {most}"
+        raise EngineError(f"context_length = {wanted}: the model has max_position_embeddings = {own}{stretched}")
     return wanted or most
 
 

@@ -21,11 +21,10 @@ from slurminfer.core.spec import JobSpec
 from slurminfer.jobs.bench.comm import ranks as ranks_module
 from slurminfer.jobs.bench.comm.fit import fit
 from slurminfer.jobs.bench.comm.group import CommTask
-from slurminfer.jobs.bench.comm.job import bench, request, sizes, task
+from slurminfer.jobs.bench.comm.job import bench, prepare, request, sizes, task
 from slurminfer.jobs.bench.comm.ranks import run_here, step_argv, why_step_failed
 from slurminfer.jobs.bench.comm.table import describe, print_comm
 from slurminfer.jobs.bench.comm.where import Asked, Here, Job, JobStep, choose
-from slurminfer.jobs.bench.comm.worker import TASK
 from slurminfer.jobs.launch import follow as following
 from slurminfer.quant.progress import silent
 
@@ -201,8 +200,7 @@ def test_the_command_prints_json_and_keeps_it():
 
 def folder_of(home, task):
     folder = home / "ranks"
-    folder.mkdir(parents=True)
-    (folder / TASK).write_bytes(msgspec.json.encode(task))
+    prepare(folder, task)
     return folder
 
 
@@ -217,7 +215,7 @@ def ranks_of(parent: int) -> dict[int, psutil.Process]:
 
 
 def are_connected(ranks: dict[int, psutil.Process]) -> bool:
-    """Whether rank 1 has its two connections to rank 0: that of the rendezvous, and the one for what is measured."""
+    """Whether rank 1 has its two connections to rank 0: its lifeline, and the one for what is measured."""
     states = [connection.status for connection in ranks[1].net_connections("tcp")] if len(ranks) == 2 else []
     return states.count(psutil.CONN_ESTABLISHED) == 2
 

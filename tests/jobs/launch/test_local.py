@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import sys
 from dataclasses import dataclass
 
@@ -57,7 +58,9 @@ def test_output_environment_and_setup_reach_the_log(tmp_path):
 def test_a_reused_pid_is_not_mistaken_for_the_job(tmp_path):
     job = LocalLauncher().submit(request(tmp_path, "import time; time.sleep(60)"))
     pid, _, started = job.partition("@")
-    assert phase(f"{pid}@{float(started) - 10:.2f}") is JobPhase.DONE
+    ticks, _, boot = started.partition("-")
+    assert phase(f"{pid}@{int(ticks) - 1}-{boot}") is JobPhase.DONE
+    assert phase(f"{pid}@{ticks}-{'f' * 8}") is JobPhase.DONE, "of before the machine was restarted"
     LocalLauncher().kill([job])
     eventually(lambda: phase(job) is JobPhase.DONE)
 
@@ -72,6 +75,19 @@ def test_what_ignores_the_cancel_can_be_killed(tmp_path):
     eventually(lambda: phase(job) is JobPhase.DONE)
 
 
+def test_what_a_job_writes_is_for_its_owner_alone(tmp_path):
+    code = "from pathlib import Path; Path('made').mkdir(); Path('made/file').touch(); print('x')"
+    job = LocalLauncher().submit(request(tmp_path, f"import os; os.chdir({str(tmp_path)!r}); {code}"))
+    eventually(lambda: phase(job) is JobPhase.DONE)
+    written = ("logs", "logs/process.log", "made", "made/file")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in written] == [0o700, 0o600, 0o700, 0o600]
+
+
+def test_a_rendered_command_has_no_secrets(tmp_path):
+    text = LocalLauncher().render(request(tmp_path, "", env={"HF_TOKEN": "hf_x", "NCCL_DEBUG": "INFO"}))
+    assert "HF_TOKEN=*** NCCL_DEBUG=INFO" in text
+
+
 def test_cancelling_what_has_ended_is_no_error(tmp_path):
     LocalLauncher().cancel(["999999@1.00", f"{os.getpid()}@1.00"])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -84,7 +100,7 @@ def test_more_than_one_node_needs_slurm(tmp_path):
 
 @pytest.mark.parametrize("job", ["x", "", "-1@1", "7@soon"])
 def test_an_id_that_no_local_job_can_have_is_named(job):
-    with pytest.raises(RunDirectoryError, match="expected PID@STARTTIME"):
+    with pytest.raises(RunDirectoryError, match="expected PID@TICKS-BOOT"):
         LocalLauncher().observe([job])
 
 

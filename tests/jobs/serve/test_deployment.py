@@ -3,17 +3,11 @@
 from slurminfer.core.spec import parse_spec
 from slurminfer.jobs.serve.spec import with_models_found
 
-
-def directory(path):
-    path.mkdir()
-    (path / "config.json").write_text("{}")
-    for name in ("model.safetensors", "tokenizer.json"):
-        (path / name).touch()
-    return path
+from ...support.model_directories import write_directory
 
 
 def test_model_and_draft_become_directories(tmp_path, monkeypatch):
-    model, draft = directory(tmp_path / "large"), directory(tmp_path / "small")
+    model, draft = write_directory(tmp_path / "large"), write_directory(tmp_path / "small")
     monkeypatch.chdir(tmp_path)
     spec = with_models_found(
         parse_spec(
@@ -25,13 +19,13 @@ def test_model_and_draft_become_directories(tmp_path, monkeypatch):
 
 
 def test_without_a_draft_there_is_none_to_find(tmp_path):
-    model = directory(tmp_path / "large")
+    model = write_directory(tmp_path / "large")
     spec = with_models_found(parse_spec(f"name = 'x'\n[model]\npath = '{model}'\n[[pool]]\n[speculative]\n"))
     assert spec.speculative is not None and spec.speculative.draft_model is None
 
 
 def test_a_head_that_guesses_has_no_tokenizer(tmp_path):
-    model, head = directory(tmp_path / "large"), directory(tmp_path / "head")
+    model, head = write_directory(tmp_path / "large"), write_directory(tmp_path / "head")
     (head / "tokenizer.json").unlink()
     guesses = f"[speculative]\nmethod = 'eagle3'\ndraft_model = '{head}'\n"
     spec = with_models_found(

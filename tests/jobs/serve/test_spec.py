@@ -4,8 +4,11 @@ import pytest
 from typer.testing import CliRunner
 
 from slurminfer.cli import app
-from slurminfer.core.errors import SpecError
-from slurminfer.jobs.serve.spec import read_spec
+from slurminfer.core.errors import SpecError, UnsupportedModelError
+from slurminfer.core.spec import parse_spec
+from slurminfer.jobs.serve.spec import read_spec, with_models_found
+
+from ...support.model_directories import write_directory
 
 SPEC = "name = 'x'\n[model]\npath = 'demo'\n[[pool]]\n"
 
@@ -59,3 +62,31 @@ def test_every_command_that_takes_a_spec_refuses_it(write, tmp_path, lines, said
         done = CliRunner().invoke(app, words)
         assert isinstance(done.exception, SpecError)
         assert said in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, "architecture GPT2LMHeadModel is not one of LlamaForCausalLM"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rope type 'longrope' is not one of"),
+        ({"quantization_config": {"quant_method": "exl2"}}, "exl2"),
+    ],
+)
+@pytest.mark.parametrize("place", ["model", "pool", "draft"])
+def test_a_model_that_the_native_engine_does_not_compute_starts_nothing(tmp_path, monkeypatch, place, changes, said):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
+    good, bad = write_directory(tmp_path / "good"), write_directory(tmp_path / "bad", **changes)
+    paths = {"model": good, "pool": good, "draft": good} | {place: bad}
+    (tmp_path / "spec.toml").write_text(
+        f'name = "x"\n[model]\npath = "{paths["model"]}"\n[[pool]]\n[[pool]]\nname = "b"\nmodel = {{ path = '
+        f'"{paths["pool"]}" }}\n[speculative]\nmethod = "draft"\ndraft_model = "{paths["draft"]}"\n'
+    )
+    done = CliRunner().invoke(app, ["serve", str(tmp_path / "spec.toml"), "--local"])
+    assert isinstance(done.exception, UnsupportedModelError) and said in str(done.exception)
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_other_engines_say_for_themselves_what_they_compute(tmp_path):
+    model = write_directory(tmp_path / "m", architectures=["GPT2LMHeadModel"])
+    spec = parse_spec(f'name = "x"\n[model]\npath = "{model}"\n[[pool]]\nengine = "vllm"\ngpus_per_node = 1\n')
+    assert with_models_found(spec).model is not None

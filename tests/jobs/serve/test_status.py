@@ -20,7 +20,7 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
         parse_spec("name = 'wide'\n[model]\npath = 'x'\n[[pool]]\nname = 'cpu'\nnodes = 2\ntensor_parallel = 2")
     )
     jobs = tuple(JobRecord(id=ENDED, role=role) for role in ("router", "cpu-0"))
-    directory.write_deployment(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))
+    directory.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))
     directory.write_worker(
         WorkerRecord(
             id="cpu-0",

@@ -4,7 +4,10 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 
+from slurminfer.core.errors import EngineError
+from slurminfer.core.keys import new_key
 from slurminfer.core.machine import libraries
 from slurminfer.core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 from slurminfer.nodes.engines.launch import EngineLaunch
@@ -167,8 +170,42 @@ def test_sglang_on_one_node(tmp_path):
 def test_sglang_reads_its_key_from_a_file_that_only_the_user_can_read(tmp_path):
     argv = ADAPTERS["sglang"].argv(launch(tmp_path))
     path = Path(pairs(argv)["--config"])
-    assert path.read_text() == "api-key: secret\n"
+    assert path.read_text() == 'api-key: "secret"\n'
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+AWKWARD = (
+    "123456",
+    "1e5",
+    "0x1f",
+    "true",
+    "null",
+    "2026-11-28",
+    "~",
+    "*a",
+    "a: b",
+    "#a",
+    "'",
+    '"',
+    "\\x",
+    "{a}",
+    "@a",
+    "_",
+)
+
+
+@pytest.mark.parametrize("key", [new_key(), "-Zk_2", *AWKWARD])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_key_reaches_every_engine_as_it_is(tmp_path, name, key):
+    adapter, there = ADAPTERS[name], launch(tmp_path, key=key)
+    if name == "sglang" and key.startswith("-"):
+        with pytest.raises(EngineError, match="cannot take an API key"):
+            adapter.argv(there)
+        return
+    argv = adapter.argv(there)
+    assert name == "sglang" or key in adapter.env(there).values()
+    if name == "sglang":
+        assert yaml.safe_load(Path(pairs(argv)["--config"]).read_text(encoding="utf-8")) == {"api-key": key}
 
 
 def test_sglang_without_gpus_runs_its_cpu_engine(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slurminfer.core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
-from slurminfer.quant.checkpoint.config import parse_config, read_config
+from slurminfer.quant.checkpoint.config import ARCHITECTURES, parse_config, read_config
 from slurminfer.quant.checkpoint.formats import make_format
 from slurminfer.quant.checkpoint.quantization import SCHEMES
 
@@ -67,7 +67,77 @@ def test_old_and_new_rope_spellings_mean_the_same():
     ],
 )
 def test_sliding_windows_per_layer(architecture, changes, windows):
-    assert parse(architectures=[architecture], **changes).windows == windows
+    shape = {"num_key_value_heads": 4, "head_dim": 16}
+    assert parse(architectures=[architecture], **shape, **changes).windows == windows
+
+
+def of_transformers(raw):
+    """A config.json's values as transformers reads them."""
+    from transformers import AutoConfig
+
+    model_type = raw["architectures"][0].removesuffix("ForCausalLM").lower()
+    config = AutoConfig.for_model(model_type, **raw)
+    config.standardize_rope_params()  # as what computes with it does
+    return config
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sliding_window": None, "num_key_value_heads": 16, "head_dim": 16},
+        {"use_sliding_window": True, "num_hidden_layers": 30},
+        {"use_sliding_window": True, "num_hidden_layers": 30, "max_window_layers": 0, "sliding_window": 9},
+        {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 4},
+        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+        {"rope_theta": 5.0, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}},
+        {"rope_scaling": YARN | {"type": "yarn"}, "rope_parameters": {"rope_type": "linear", "factor": 3.0}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 512}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}, "original_max_position_embeddings": 256},
+    ],
+)
+def test_values_are_those_of_transformers(architecture, changes):
+    """Missing keys, null, and several spellings of one thing."""
+    raw = LLAMA | {"architectures": [architecture], "hidden_size": 4096, "num_attention_heads": 32} | changes
+    ours, theirs = parse_config(raw, {}, "config.json"), of_transformers(raw)
+    rope = theirs.rope_parameters
+    assert ours.num_kv_heads == theirs.num_key_value_heads
+    assert ours.head_dim == (getattr(theirs, "head_dim", None) or 128)
+    assert (ours.rms_norm_eps, ours.tie_word_embeddings) == (theirs.rms_norm_eps, theirs.tie_word_embeddings)
+    assert (ours.rope.type, ours.rope.theta) == (rope["rope_type"], rope["rope_theta"])
+    if ours.rope.type == "yarn":
+        assert ours.rope.original_max_position == rope["original_max_position_embeddings"]
+    if rope.get("factor"):
+        assert ours.rope.factor == rope["factor"]
+    elif ours.rope.type == "yarn":
+        assert ours.rope.factor == 2048 / 512
+    if architecture == "MistralForCausalLM":
+        assert ours.windows == (theirs.sliding_window,) * ours.num_layers
+    elif architecture != "LlamaForCausalLM":
+        expected = [theirs.sliding_window if kind == "sliding_attention" else None for kind in theirs.layer_types]
+        assert list(ours.windows) == expected
+
+
+@pytest.mark.parametrize(
+    ("scaling", "positions"),
+    [
+        (None, 64),
+        ({"type": "linear", "factor": 4.0}, 256),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}, 64),
+        ({"type": "yarn", "factor": 4.0}, 256),
+        ({"type": "dynamic", "factor": 4.0}, 64),
+        (
+            {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+             "original_max_position_embeddings": 32},
+            64,
+        ),
+    ],
+)  # fmt: skip
+def test_scaled_rope_stretches_the_context(scaling, positions):
+    assert parse(max_position_embeddings=64, rope_scaling=scaling).context_length == positions
 
 
 def test_end_tokens_come_from_both_files():
@@ -85,6 +155,12 @@ def test_end_tokens_come_from_both_files():
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, ["partial_rotary_factor 0.5"]),
         ({"quantization_config": {"quant_method": "exl2"}}, ["exl2", "unquantized"]),
         ({"hidden_act": "gelu"}, ["gelu", "silu"]),
+        ({"model_type": "mixtral"}, ["mixtral", "LlamaForCausalLM", "llama"]),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, ["full_attention"]),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "beta": 1.0}}, ["beta"]),
+        ({"logit_scale": 0.5}, ["logit_scale", "0.5"]),
+        ({"num_local_experts": 8}, ["num_local_experts", "8"]),
+        ({"attn_logit_softcapping": 50.0}, ["attn_logit_softcapping", "50"]),
     ],
 )
 def test_what_is_not_computed_is_refused_with_what_is(changes, said):
@@ -101,6 +177,16 @@ def test_what_is_not_computed_is_refused_with_what_is(changes, said):
         ({"num_attention_heads": 0}, "num_attention_heads = 0"),
         ({"num_key_value_heads": 3}, "4 heads over 3"),
         ({"rope_scaling": {"rope_type": "linear", "factor": "much"}}, "much"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "factor = None"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor = None"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor = 0"),
+        ({"rope_scaling": "linear"}, "rope_scaling = 'linear'"),
+        ({"rope_theta": float("nan")}, "rope_theta = nan"),
+        ({"rms_norm_eps": "tiny"}, "rms_norm_eps = 'tiny'"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings = 'false'"),
+        ({"eos_token_id": ["a"]}, "eos_token_id"),
+        ({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["full_attention"]}, "layer_types"),
+        ({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["chunked_attention"] * 4}, "layer_types"),
     ],
 )
 def test_senseless_values_are_named(changes, said):
@@ -115,11 +201,27 @@ def test_a_missing_directory_and_a_directory_without_config(tmp_path):
         read_config(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"architectures": '])
+@pytest.mark.parametrize("text", ["{", "[]", '{"architectures": ', "[" * 5000])
 def test_damaged_json_is_a_corrupt_model(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(CorruptModelError, match=r"config\.json"):
         read_config(tmp_path)
+
+
+NEUTRAL: dict[str, Any] = {
+    "logit_scale": 1.0,
+    "num_experts": 0,
+    "use_qk_norm": False,
+    "clip_qkv": None,
+    "model_type": "llama",
+}
+NEUTRAL |= {"rope_scaling": {"rope_type": "default", "beta_fast": 3, "finetuned": True}, "pretraining_tp": 4}
+NEUTRAL |= {"hidden_act": "swish", "use_cache": False, "attention_dropout": 0.5, "torch_dtype": "float16"}
+
+
+@pytest.mark.parametrize("key", NEUTRAL)
+def test_keys_without_effect(key):
+    assert parse(**{key: NEUTRAL[key]}) == parse()
 
 
 def test_both_files_are_read(tmp_path):

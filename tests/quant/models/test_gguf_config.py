@@ -54,11 +54,59 @@ def test_linear_scaling_is_translated(configured):
 
 
 @pytest.mark.parametrize(
-    "keys", [{"type": "longrope"}, {"type": "yarn", "factor": 2.0, "yarn_log_multiplier": 0.1}], ids=["type", "key"]
+    ("keys", "expected"),
+    [
+        ({"scale_linear": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"scaling.factor": 2.0, "scale_linear": 4.0}, {"rope_type": "linear", "factor": 2.0}),
+        ({"scaling.type": "none", "scaling.factor": 4.0, "scale_linear": 4.0}, None),
+        ({"scaling.type": "linear", "scaling.factor": 1.0}, None),
+        ({"scaling.attn_factor": 1.0, "scaling.finetuned": True}, None),
+        (
+            {"scaling.type": "yarn", "scaling.factor": 4.0, "scaling.yarn_beta_fast": 8.0},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "beta_fast": 8.0},
+        ),
+    ],
 )
-def test_rope_scaling_that_would_be_lost_is_unsupported(configured, keys):
-    with pytest.raises(UnsupportedModelError, match="supported: linear, yarn, llama3"):
-        configured(metadata={f"llama.rope.scaling.{key}": value for key, value in keys.items()})
+def test_rope_scaling_is_what_llama_cpp_takes_it_for(configured, keys, expected):
+    assert configured(metadata={f"llama.rope.{key}": value for key, value in keys.items()})["rope_scaling"] == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope.scaling.type", "longrope"),
+        ("rope.scaling.yarn_log_multiplier", 0.1),
+        ("rope.scaling.attn_factor", 0.5),
+        ("rope.scaling.sharpness", 1.0),
+        ("rope.dimension_count", 8),
+        ("attention.causal", False),
+        ("attention.sliding_window", 32),
+        ("attention.sharpness", 1),
+        ("expert_count", 8),
+        ("logit_scale", 0.5),
+        ("anything.new", "x"),
+    ],
+)
+def test_a_key_that_would_change_numbers_is_refused_by_name(configured, key, value):
+    with pytest.raises(UnsupportedModelError, match=str(value)):
+        configured(metadata={f"llama.{key}": value})
+
+
+def test_keys_that_switch_nothing_on_are_passed_over(configured):
+    neutral = {
+        "attention.causal": True,
+        "expert_count": 0,
+        "logit_scale": 1.0,
+        "vocab_size": 3,
+        "rope.dimension_count": 16,
+    }
+    assert configured(metadata={f"llama.{key}": value for key, value in neutral.items()}) == configured()
+
+
+def test_rope_that_is_scaled_twice_is_refused(configured):
+    with pytest.raises(UnsupportedModelError, match="twice"):
+        configured(metadata={"llama.rope.scale_linear": 2.0}, extra={"rope_freqs.weight": llama31_divisors(8.0)})
 
 
 def llama31_divisors(factor: float) -> np.ndarray:

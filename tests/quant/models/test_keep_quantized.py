@@ -73,6 +73,21 @@ def test_kept_and_converted_lie_beside_each_other(home, write_gguf):
         resolve(str(converted), quantization="gguf")
 
 
+def test_layers_that_cannot_keep_their_blocks_are_told_of(home, write_gguf, capfd):
+    path, _ = write_gguf(
+        types=lambda name, weight: Q.Q5_0 if "up_proj" in name or "down_proj" in name else kind_of(name, weight)
+    )
+    done = CliRunner().invoke(app, ["models", "fetch", str(path), "--keep-quantized"])
+    said = (
+        "quantization = 'gguf': 6 of 10 linear layers keep the file's blocks; 4 (Q5_0) have no kernel and are 16 bits "
+        "wide: 0 MB instead of 0, which every token reads"
+    )
+    assert said in done.stderr
+    kept = resolve(str(path), quantization="gguf")
+    load_model(EngineOptions(model=kept, device="cpu", threads=1, kv_cache_gib=0.1))
+    assert said in capfd.readouterr().err
+
+
 def test_a_file_without_such_layers_lists_what_it_has(home, write_gguf):
     path, _ = write_gguf(types=lambda name, weight: Q.F32 if weight.ndim == 1 else Q.BF16)
     with pytest.raises(UnsupportedModelError, match=r"no linear layers of type Q4_0, Q4_1, Q8_0 .* they are BF16"):

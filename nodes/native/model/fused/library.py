@@ -131,7 +131,9 @@ def _compiler() -> str | None:
 
 def _run(*command: str) -> str:
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
+        return subprocess.run(
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S
+        ).stdout
     except subprocess.CalledProcessError as error:
         raise CompileError(f"{command[0]} fails: {error.stderr.strip()[-400:]}") from error
     except subprocess.TimeoutExpired as error:
@@ -140,6 +142,6 @@ def _run(*command: str) -> str:
 
 def _key(compiler: str) -> str:
     """A name for the library that these sources, this compiler and this CPU's instructions make."""
-    sources = "".join(path.read_text() for path in sorted(SOURCES.iterdir()))
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir()))
     parts = (sources, _run(compiler, "--version"), " ".join(sorted(cpu_flags())), " ".join(FLAGS))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,7 +1,8 @@
 """The weights of a whole model as the library reads them: packed from a checkpoint, or as they were packed before."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -116,14 +117,29 @@ def _head(weight: torch.Tensor | GroupQuantized, like: Packed) -> Packed:
 
 
 def _pack(parts: Sequence[torch.Tensor | GroupQuantized], biases: Sequence[torch.Tensor]) -> Packed:
-    """Weights side by side: all quantized alike, or all dense."""
-    dense = [part for part in parts if isinstance(part, torch.Tensor)]
-    if len(dense) == len(parts):
-        return pack_dense(dense, biases)
+    """Weights side by side: quantized where all of them are, else dense."""
     quantized = [part for part in parts if isinstance(part, GroupQuantized)]
-    whole = concatenate(quantized) if not dense else None
+    if len(quantized) < len(parts):
+        return pack_dense([_dense(part) for part in parts], biases)
+    whole = concatenate(quantized) or _concatenate_widened(quantized)
     if whole is None:
-        raise DoesNotFitError("weights that are computed as one differ in bits, groups or order of inputs")
+        raise DoesNotFitError("weights that are computed as one differ in the order of their inputs")
     if not fits(whole):
         raise DoesNotFitError(f"weights of {whole.bits} bits in groups of {whole.group_size}: no multiple of 32")
     return pack(whole, biases)
+
+
+def _concatenate_widened(parts: Sequence[GroupQuantized]) -> GroupQuantized | None:
+    """One weight of parts that differ in bits or groups, all in 8 bits and the shortest groups; None if orders do."""
+    shortest = math.gcd(*(part.group_size for part in parts))
+    return concatenate([_widened(part, shortest) for part in parts])
+
+
+def _widened(part: GroupQuantized, group_size: int) -> GroupQuantized:
+    times = part.group_size // group_size
+    scales, offsets = (values.repeat_interleave(times, 1) for values in (part.scales, part.offsets))
+    return replace(part, bits=8, scales=scales, offsets=offsets)
+
+
+def _dense(part: torch.Tensor | GroupQuantized) -> torch.Tensor:
+    return part.dequantize() if isinstance(part, GroupQuantized) else part

@@ -22,6 +22,7 @@ import torch
 from .....core.errors import UntrustedFileError
 from .....core.trust import make_private_folder, open_trusted
 from .....quant.checkpoint.config import ModelConfig
+from .....quant.checkpoint.files import weight_files
 from . import cache
 from .pack import Packed
 from .parts import LayerParts, Parts
@@ -35,7 +36,7 @@ def place_of(model: Path, dtype: torch.dtype, part: str = "") -> Path:
     """Where packed weights of a model directory, or of a `part`, lie or would lie: a name that changes with them."""
     digest = hashlib.sha256(f"{_VERSION} {dtype} {part}".encode())
     digest.update((model / "config.json").read_bytes())
-    for path in sorted(model.glob("*.safetensors")):
+    for path in weight_files(model):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     return cache.place("packed", f"{model.resolve().name}-{digest.hexdigest()[:16]}.pt")

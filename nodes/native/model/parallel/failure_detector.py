@@ -1,12 +1,10 @@
-"""Rank 0's side of the lifelines: which ranks are connected, which have failed, and why.
+"""Rank 0's side of the lifelines: which ranks are connected, which have failed, and why; and the store they meet at.
 
 Whoever else connects, a port scanner say, takes no rank's place and is no failure: it has a few seconds to prove that
-it knows the deployment's key. One thread hears all, so that callers cost no more than a bounded number of sockets.
+it knows the worker's secret. One thread hears all, so that callers cost no more than a bounded number of sockets.
 """
 
-import hmac
 import queue
-import secrets
 import selectors
 import socket
 import threading
@@ -15,10 +13,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from .....core.errors import EngineError
+from .channel import Channel, ChannelError
 from .failures import Failures
-from .lifeline import LENGTH_BYTES
-from .messages import MAX_LINE_BYTES, WELCOME, ChildExits, Gone, Hello, Loaded, decode_hello, decode_message, make_proof
+from .handshake import Admission, HandshakeError
+from .key_table import Ask, KeyTable
+from .messages import (
+    Alive,
+    Answer,
+    ChildExits,
+    Gone,
+    Goodbye,
+    Hello,
+    Loaded,
+    Refused,
+    Step,
+    ToRank0,
+    Welcome,
+    decode_to_rank_0,
+    encode,
+)  # fmt: skip
 from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 
 _MOST_STRANGERS = 64  # who have not yet; then the first of them goes
@@ -28,15 +44,16 @@ _READ_BYTES = 1 << 16
 
 
 @dataclass(eq=False)
-class _Connection:
-    """A connection, and who speaks on it: nobody until it has said Hello."""
+class _Caller:
+    """A connection, and who speaks on it: nobody until `channel` is there."""
 
     connection: socket.socket
+    admission: Admission
     patience_s: float
+    channel: Channel | None = None
     rank: int | None = None
     host: str = ""
     silent_s: float = 0.0
-    unread: bytes = b""
 
 
 class FailureDetector:
@@ -46,22 +63,25 @@ class FailureDetector:
         self,
         address: str,
         others: int,
-        key: str,
+        secret: str,
         child_exits: ChildExits,
         on_failure: Callable[[EngineError], None],
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
     ) -> None:
-        """Listen at `address` for so many other ranks; `child_exits` are those of this process's children."""
-        self._others, self._key, self._child_exits, self._on_failure = others, key, child_exits, on_failure
-        self._timeouts = timeouts
-        self._nonce = secrets.token_hex(16)
-        self._listener = socket.create_server((address, 0))
+        """Listen at `address`, HOST:PORT, for so many other ranks; `child_exits` are those of this process's children.
+
+        Raises EngineError where somebody else listens there.
+        """
+        self._others, self._secret, self._child_exits, self._on_failure = others, secret, child_exits, on_failure
+        self._timeouts, self._table = timeouts, KeyTable()
+        self.ask: Ask = self._table.ask
+        self._listener = _listen(address)
         self._listener.setblocking(False)
-        self.address_and_nonce = f"{address}:{self._listener.getsockname()[1]} {self._nonce}"
+        self.address = "{}:{}".format(*self._listener.getsockname()[:2])
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._callers: list[_Connection] = []
-        self._ranks: dict[int, socket.socket] = {}
+        self._callers: list[_Caller] = []
+        self._ranks: dict[int, Channel] = {}
         self._failures = Failures()
         self._lock, self._complete, self._ending = threading.Lock(), threading.Event(), False
         self.failure: EngineError | None = None
@@ -71,17 +91,14 @@ class FailureDetector:
         """Tell all ranks to end, without failure."""
         with self._lock:
             self._ending = True
-        self.broadcast(b"")
-        for connection in self._ranks.values():
+        self._send_to_all(Goodbye())
+        for channel in list(self._ranks.values()):
             with suppress(OSError):  # it is gone already
-                connection.close()
+                channel.connection.close()
 
     def broadcast(self, message: bytes) -> None:
-        """Send a message to all ranks. Whoever is gone will be noticed elsewhere."""
-        framed = len(message).to_bytes(LENGTH_BYTES, "little") + message
-        for connection in list(self._ranks.values()):
-            with suppress(OSError):
-                connection.sendall(framed)
+        """Send a step to all ranks. Whoever is gone will be noticed elsewhere."""
+        self._send_to_all(Step(message))
 
     def wait_for_ranks(self, timeout_s: float) -> None:
         """Wait until all ranks are connected. Raises EngineError where one has failed or is missing by then."""
@@ -95,6 +112,12 @@ class FailureDetector:
         while self.failure is None and time.monotonic() < deadline:
             time.sleep(0.02)
         return self.failure
+
+    def _send_to_all(self, message: Step | Goodbye) -> None:
+        encoded = encode(message)
+        for channel in list(self._ranks.values()):
+            with suppress(OSError):
+                channel.send(encoded)
 
     def _run(self) -> None:
         with self._selector:
@@ -114,79 +137,81 @@ class FailureDetector:
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, (host, *_) = self._listener.accept()
         except OSError:  # it has hung up; or this process has too many open files
             time.sleep(_SHORT_TICK_S)
             return
         connection.setblocking(False)
-        caller = _Connection(connection, self._timeouts.hello_s)
+        caller = _Caller(connection, Admission(connection, self._secret), self._timeouts.hello_s, host=host)
         self._selector.register(connection, selectors.EVENT_READ, caller)
         self._callers.append(caller)
         strangers = [caller for caller in self._callers if caller.rank is None]
         if len(strangers) > _MOST_STRANGERS:
             self._drop(strangers[0])
 
-    def _read(self, caller: _Connection) -> None:
+    def _read(self, caller: _Caller) -> None:
         try:
             data = caller.connection.recv(_READ_BYTES)
         except OSError:
             data = b""
-        *lines, caller.unread = (caller.unread + data).split(b"\n")
-        for said in lines:
-            if caller.rank is not None:
-                self._handle(caller, caller.rank, said)
-            elif not self._handle_hello(caller, said):
-                return
-        if not data or len(caller.unread) > MAX_LINE_BYTES:
+        try:
+            if caller.channel is None:
+                self._admit(caller, data)
+            elif caller.rank is not None:
+                for message in caller.channel.feed(data):
+                    self._handle(caller, caller.channel, caller.rank, decode_to_rank_0(message))
+        except (HandshakeError, OSError):
+            data = b""
+        except (ChannelError, msgspec.DecodeError) as error:
+            self._record(Gone(caller.rank or 0, caller.host, f"it says what nobody understands: {error}"))
+            data = b""
+        if not data:
             self._drop(caller)
 
-    def _handle_hello(self, caller: _Connection, said: bytes) -> bool:
-        """Admit a rank, or refuse and close the connection; returns whether it is a rank now."""
-        hello = decode_hello(said) if len(said) <= MAX_LINE_BYTES else None
-        refusal = self._refusal(hello) if hello else ""
-        if hello and not refusal:
-            self._admit(caller, hello)
-            return True
-        with suppress(OSError):  # it has hung up
-            caller.connection.send(f"{refusal}\n".encode())
-        self._drop(caller)
-        return False
-
-    def _admit(self, caller: _Connection, hello: Hello) -> None:
+    def _admit(self, caller: _Caller, data: bytes) -> None:
+        """Raises HandshakeError for whoever is refused, OSError."""
+        channel = caller.admission.feed(data)
+        if channel is None:
+            return
+        rank = caller.admission.rank
         caller.connection.settimeout(_SEND_S)
-        with suppress(OSError):  # the next reading will tell
-            caller.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            caller.connection.sendall(WELCOME)
-        caller.rank, caller.host = hello.rank, hello.host
+        caller.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if refusal := self._refusal(rank):
+            channel.send(encode(Refused(refusal)))
+            raise HandshakeError(refusal)
+        channel.send(encode(Welcome()))
+        caller.rank, caller.channel = rank, channel
         caller.patience_s, caller.silent_s = self._timeouts.loading_s, 0.0
-        self._ranks[hello.rank] = caller.connection
+        self._ranks[rank] = channel
         if len(self._ranks) == self._others:
             self._stop_accepting()
             self._complete.set()
 
-    def _refusal(self, hello: Hello) -> str:
-        """Return why a Hello is refused; empty if it is accepted."""
-        if not hmac.compare_digest(hello.proof.encode(), make_proof(self._key, self._nonce, hello.rank).encode()):
-            return "its API key is another"
-        if not 1 <= hello.rank <= self._others:
+    def _refusal(self, rank: int) -> str:
+        """Return why a rank that has proven itself is refused; empty if it is accepted."""
+        if not 1 <= rank <= self._others:
             return f"expected rank 1 to {self._others}"
-        return f"rank {hello.rank} is there already" if hello.rank in self._ranks else ""
+        return f"rank {rank} is there already" if rank in self._ranks else ""
 
     def _stop_accepting(self) -> None:
-        """Stop accepting, and close connections that have not said Hello."""
+        """Stop accepting, and close connections that have not proven to be a rank's."""
         self._unregister(self._listener)
         for caller in [caller for caller in self._callers if caller.rank is None]:
             self._drop(caller)
 
-    def _handle(self, caller: _Connection, rank: int, said: bytes) -> None:
+    def _handle(self, caller: _Caller, channel: Channel, rank: int, message: ToRank0) -> None:
         caller.silent_s = 0.0
-        if not said:
-            return
-        message = decode_message(said) or Gone(rank, caller.host, f"it says what nobody understands: {said!r}")
-        if isinstance(message, Loaded):
-            caller.patience_s = self._timeouts.loaded_s
-        else:
-            self._record(message, is_own=message.rank == rank)
+        match message:
+            case Hello(host):
+                caller.host = host
+            case Alive():
+                pass
+            case Loaded():
+                caller.patience_s = self._timeouts.loaded_s
+            case Gone():
+                self._record(message, is_own=message.rank == rank)
+            case _:
+                self._table.ask(message, lambda answer: _reply(channel, answer))
 
     def _record_child_exits(self) -> None:
         with suppress(queue.Empty):
@@ -202,7 +227,7 @@ class FailureDetector:
                 self._record(Gone(caller.rank, caller.host, f"it has been silent for {caller.patience_s:.0f} s"))
             self._drop(caller)
 
-    def _drop(self, caller: _Connection) -> None:
+    def _drop(self, caller: _Caller) -> None:
         """Close a connection; if it was a rank's, the rank has failed."""
         self._callers.remove(caller)
         self._unregister(caller.connection)
@@ -226,3 +251,16 @@ class FailureDetector:
                 return
             self.failure = EngineError(str(gone))
         self._on_failure(self.failure)
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.create_server((host, int(port)))
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"rank 0 cannot listen on {address}: {error}") from error
+
+
+def _reply(channel: Channel, answer: Answer) -> None:
+    with suppress(OSError):  # it is gone, which is noticed elsewhere
+        channel.send(encode(answer))

@@ -31,6 +31,12 @@ class ModelPart:
         return self.whole if self.shard is None else self.shard.config(self.whole)
 
     @property
+    def is_first_rank(self) -> bool:
+        """Whether this is the first of all ranks: what concerns the whole model is said once."""
+        is_first_shard = self.shard is None or (self.shard.is_first and self.shard.tensor_rank == 0)
+        return is_first_shard and (self.sequence is None or self.sequence.rank == 0)
+
+    @property
     def sequence_ranks(self) -> int:
         """How many ranks share the tokens of each sequence."""
         return 1 if self.sequence is None else self.sequence.size

@@ -1,6 +1,5 @@
 """A model whose parts several processes compute: rank 0 is a `Model`, the other ranks compute what it broadcasts."""
 
-import os
 import sys
 import time
 from collections import deque
@@ -13,12 +12,14 @@ import torch
 from .....core.errors import EngineError, SlurminferError
 from .....core.machine.cpus import allowed_cpus
 from .....quant.checkpoint.config import ModelConfig, read_config
-from ...options import API_KEY_VARIABLE, EngineOptions, ParallelOptions
+from ...options import EngineOptions, ParallelOptions
 from ..loading import device_of, load_part
 from ..runner import Runner
 from ..step import Chunk
 from .chunk_codec import decode, encode
 from .failure_detector import FailureDetector
+from .inheritance import rank_secret
+from .key_table import Ask
 from .lifeline import Lifeline
 from .messages import ChildExits
 from .model_part import ModelPart
@@ -26,7 +27,6 @@ from .ranks import PendingLogits, Ranks
 from .sequence import SequenceGroup
 from .shard import Shard, make_shard
 
-_LIFELINE = "lifeline"
 _MEETING_S = 60.0
 _NEWS_S = 3.0  # within which whoever has lost a rank hears which one it was
 
@@ -134,15 +134,18 @@ def load_leader(
     `on_failure` is called in a thread of its own when a rank is gone; `child_exits` are those of this process's
     children. Raises as `load_model`, and EngineError for a model that cannot be cut so.
     """
-    config, ranks = _meet(options, place)
+    config = _checked_config(options, place)
+    met: list[Ranks] = []
 
     def lose(error: EngineError) -> None:
-        ranks.abort()
+        for ranks in met:
+            ranks.abort()
         on_failure(error)
 
-    detector = FailureDetector(str(place.rendezvous).rpartition(":")[0], place.ranks - 1, _key(), child_exits, lose)
-    ranks.store.set(_LIFELINE, detector.address_and_nonce)
+    detector = FailureDetector(str(place.rendezvous), place.ranks - 1, rank_secret(), child_exits, lose)
     try:
+        ranks = _meet(options, place, detector.ask)
+        met.append(ranks)
         team = _load(options, config, ranks)
         detector.wait_for_ranks(_MEETING_S)
         return ParallelModel(team, detector)
@@ -152,9 +155,10 @@ def load_leader(
 
 def run_follower(options: EngineOptions, place: ParallelOptions, child_exits: ChildExits) -> None:
     """Load the part of a rank other than 0, and compute what rank 0 broadcasts until it ends this process."""
-    config, ranks = _meet(options, place)
-    lifeline = Lifeline(ranks.store.get(_LIFELINE).decode(), place.rank, _key(), child_exits)
+    config = _checked_config(options, place)
+    lifeline = Lifeline(str(place.rendezvous), place.rank, rank_secret(), child_exits)
     try:
+        ranks = _meet(options, place, lifeline.ask)
         team = _load(options, config, ranks)
         lifeline.report_loaded()
         with torch.inference_mode():
@@ -169,15 +173,15 @@ def run_follower(options: EngineOptions, place: ParallelOptions, child_exits: Ch
         raise
 
 
-def _key() -> str:
-    return os.environ.get(API_KEY_VARIABLE, "")
-
-
-def _meet(options: EngineOptions, place: ParallelOptions) -> tuple[ModelConfig, Ranks]:
+def _checked_config(options: EngineOptions, place: ParallelOptions) -> ModelConfig:
     """A model that cannot be cut so is refused before anybody waits for anybody."""
     config = read_config(options.model)
     make_shard(config, place.tensor_parallel, place.pipeline_parallel, 0)
-    return config, Ranks(place, device_of(options.device), options.threads or allowed_cpus().cores)
+    return config
+
+
+def _meet(options: EngineOptions, place: ParallelOptions, ask: Ask) -> Ranks:
+    return Ranks(place, device_of(options.device), options.threads or allowed_cpus().cores, ask)
 
 
 def _load(options: EngineOptions, config: ModelConfig, ranks: Ranks) -> _Team:

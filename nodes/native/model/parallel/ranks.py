@@ -19,11 +19,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from .....core.errors import EngineError
 from ...options import ParallelOptions
+from .key_table import Ask
 from .shared_memory import SharedMemory, share_memory
+from .store import RankStore
 from .tensor_sum import PATIENCE, TensorSum, make_tensor_sum
 
 _MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job may start one after the other
@@ -41,19 +42,16 @@ class PendingLogits:
 class Ranks:
     """Communication of this rank with all other ranks of the model."""
 
-    def __init__(self, place: ParallelOptions, device: torch.device, threads: int) -> None:
-        """Meet the others; this one computes with `threads`. Raises EngineError if they do not come."""
+    def __init__(self, place: ParallelOptions, device: torch.device, threads: int, ask: Ask) -> None:
+        """Meet the others at rank 0's table; this one has `threads`. Raises EngineError if they do not come."""
         self.place, self._device = place, device
         if device.type == "cuda":
             torch.cuda.set_device(place.local_rank)
-        assert place.rendezvous is not None, "ranks have a place to meet"
-        host, _, port = place.rendezvous.rpartition(":")
+        self.store = store = RankStore(ask, _MEETING)  # PyTorch does not keep it
         try:
-            store = TCPStore(host, int(port), place.ranks, place.rank == 0, timeout=_MEETING)
             dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.ranks, timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"rank {place.rank} of {place.ranks} at {place.rendezvous}: {_brief(error)}") from error
-        self.store = store
         backend = "nccl" if device.type == "cuda" else "gloo"
         self._tensor_group = self._own_group([list(ranks) for ranks in place.tensor_groups], backend)
         self._sequence_ranks = place.sequence_ranks(place.rank)

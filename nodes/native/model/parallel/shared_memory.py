@@ -1,7 +1,7 @@
 """Memory that the ranks of one node share: they sum and send through it in microseconds, where sockets take hundreds.
 
-It has no name. The node's first rank makes it, the others open it among that one's files, and when the last of them
-has ended it is gone, whatever it was that ended them.
+It has no name. The node's first rank makes it and hands it on to the others, which it starts (inheritance.py), and when
+the last of them has ended it is gone, whatever it was that ended them.
 """
 
 import ctypes
@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from .....core.errors import UntrustedFileError
 from ...options import ParallelOptions
 from ..fused import library
 from ..fused.structs import LinkStruct, SumStruct, WaitsStruct, WordStruct
+from .inheritance import inherited_memory
+from .store import RankStore
 
 _LINE = ctypes.sizeof(WordStruct)  # bytes, of a cache line
 _PAGE = 4096
@@ -34,11 +36,11 @@ class SharedMemory:
     Every transfer raises RuntimeError where another rank is gone, which `abort` makes known.
     """
 
-    def __init__(self, place: ParallelOptions, store: TCPStore, threads: int) -> None:
+    def __init__(self, place: ParallelOptions, store: RankStore, threads: int) -> None:
         """Meet the other ranks of this node.
 
-        Raises OSError and library.CompileError where there can be no such memory, EngineError where the library
-        that was compiled has other structs than structs.py.
+        Raises OSError, UntrustedFileError and library.CompileError where there can be no such memory, EngineError where
+        the library that was compiled has other structs than structs.py.
         """
         self._place, here = place, _here(place)
         spins = _have_cpus_of_their_own(here, place.rank, store, threads)
@@ -137,11 +139,11 @@ class SharedMemory:
         return LinkStruct(ctypes.pointer(self._waits), at, at + _LINE, at + _PAGE, _LINK_SLOT, depth, 0)
 
 
-def share_memory(place: ParallelOptions, store: TCPStore, threads: int) -> SharedMemory | None:
+def share_memory(place: ParallelOptions, store: RankStore, threads: int) -> SharedMemory | None:
     """Share memory with this node's other ranks, each with `threads`; None where that cannot be, with why on stderr."""
     try:
         return SharedMemory(place, store, threads)
-    except (OSError, library.CompileError) as error:
+    except (OSError, UntrustedFileError, library.CompileError) as error:
         print(f"slower without shared memory: {error}", file=sys.stderr, flush=True)
         return None
 
@@ -181,26 +183,32 @@ def _here(place: ParallelOptions) -> range:
     return range(first, first + place.ranks_here)
 
 
-def _meet(here: range, rank: int, store: TCPStore, size: int) -> tuple[mmap.mmap, Path]:
-    """Map the memory that all ranks of this node share, and find the library. Raises OSError, library.CompileError."""
+def _meet(here: range, rank: int, store: RankStore, size: int) -> tuple[mmap.mmap, Path]:
+    """Map the memory that all ranks of this node share, and find the library.
+
+    Each rank finds both itself. What they tell each other is only a token in the memory and the library's checksum, so
+    that none uses others than the first. Raises OSError, library.CompileError.
+    """
     key = f"memory/{here.start}"
     if rank == here.start:
         try:
-            path, file, memory = _compiled(), *_make(size)
+            path, memory = _compiled(), _make(size)
         except (OSError, library.CompileError):
             store.set(key, "")
             raise
-        store.set(key, f"{memory[_TOKEN].hex()} /proc/{os.getpid()}/fd/{file} {path}")
+        store.set(key, f"{memory[_TOKEN].hex()} {library.checksum(path)}")
         return memory, path
     said = store.get(key).decode()
     if not said:
         raise OSError("the node's first rank has none")
-    token, shared, compiled = said.split(maxsplit=2)
-    with Path(shared).open("r+b") as opened:
-        memory = mmap.mmap(opened.fileno(), size)
+    token, checksum = said.split()
+    found = library.place()
+    if found is None or library.checksum(found) != checksum:
+        raise OSError("the library of the node's first rank is not to be found here")
+    memory = mmap.mmap(inherited_memory(), size)
     if memory[_TOKEN].hex() != token:
-        raise OSError(f"{shared} is not what the node's first rank shares")
-    return memory, Path(compiled)
+        raise OSError("this memory is not what the node's first rank shares")
+    return memory, found
 
 
 def _compiled() -> Path:
@@ -212,16 +220,15 @@ def _compiled() -> Path:
     return path
 
 
-def _make(size: int) -> tuple[int, mmap.mmap]:
-    """Its file, which stays open for the others, and the memory."""
-    file = os.memfd_create("slurminfer")
+def _make(size: int) -> mmap.mmap:
+    file = inherited_memory()
     os.ftruncate(file, size)
     memory = mmap.mmap(file, size)
     memory[_TOKEN] = secrets.token_bytes(_TOKEN.stop - _TOKEN.start)
-    return file, memory
+    return memory
 
 
-def _have_cpus_of_their_own(here: range, rank: int, store: TCPStore, threads: int) -> bool:
+def _have_cpus_of_their_own(here: range, rank: int, store: RankStore, threads: int) -> bool:
     """Whether each thread of this node's ranks has a CPU: who waits then keeps nobody from computing."""
     cpus = " ".join(map(str, os.sched_getaffinity(0)))
     store.set(f"cpus/{rank}", f"{threads} {cpus}")

@@ -19,6 +19,7 @@ from .....core.process import describe_exit, die_with_parent
 from .....core.sockets import hold_port
 from ...options import EngineOptions, ParallelOptions, ServerOptions
 from ...service import core_of, serve
+from .inheritance import make_memory, make_secret
 from .messages import ChildExits, Gone
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ _NEWS_S = 2.0  # in which rank 0 ends this process, if it has a lifeline to hear
 def run(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, server: ServerOptions) -> None:
     """Be one rank of several until the engine ends; `words` are this process's command line.
 
-    Raises SlurminferErrors, at rank 0 those of another rank too.
+    Raises SlurminferErrors, at rank 0 those of another rank too; UsageError where several nodes have no secret.
     """
+    make_secret(parallel)
     if parallel.rendezvous is not None:
+        os.environ.update(interface_env(_own_address(parallel.rendezvous)))
         _take_part(words, options, parallel, server)
         return
     os.environ.update(interface_env(_LOOPBACK))  # a node's name may resolve to an address that it does not have
@@ -99,11 +102,12 @@ def _start_others(
     `on_failure` is called a little later.
     """
     child_exits: ChildExits = queue.SimpleQueue()
-    children, mine = [], os.sched_getaffinity(0)
+    children, mine, memory = [], os.sched_getaffinity(0), make_memory()
     os.sched_setaffinity(0, allowed)  # which children inherit, from this thread
     for local_rank in range(1, parallel.ranks_here):
         own = ["--local-rank", str(local_rank), "--rendezvous", str(parallel.rendezvous)]
-        children.append(subprocess.Popen([sys.executable, "-m", "slurminfer.nodes.native", *words, *own]))
+        argv = [sys.executable, "-m", "slurminfer.nodes.native", *words, *own]
+        children.append(subprocess.Popen(argv, pass_fds=(memory,)))
     os.sched_setaffinity(0, mine)
     for rank, child in enumerate(children, parallel.rank + 1):
         threading.Thread(
@@ -119,6 +123,18 @@ def _watch(child: "subprocess.Popen[bytes]", rank: int, child_exits: ChildExits,
         child_exits.put(gone)
         time.sleep(_NEWS_S)
         on_failure(EngineError(str(gone)))
+
+
+def _own_address(rendezvous: str) -> str:
+    """The address of this node on the network of the rendezvous, for gloo and NCCL; no packet is sent."""
+    host, _, port = rendezvous.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, int(port)))
+        except OSError as error:
+            raise EngineError(f"no way to the rendezvous {rendezvous}: {error}") from error
+        address: str = probe.getsockname()[0]
+        return address
 
 
 def _end(error: EngineError) -> None:

@@ -21,7 +21,7 @@ from .conftest import FUSABLE
 # The library's error, in errors of the plain decoder in bfloat16. Both round the inputs of dense weights to bfloat16,
 # but the library keeps its results in float32. Inputs of quantized weights have 8 bits beside the largest of their
 # group: for the largest as many as in bfloat16, for smaller ones fewer.
-MOST_OF_BFLOAT16 = {"awq": 2.0, "act-order": 2.0, "dense": 1.0}
+MOST_OF_BFLOAT16 = {"awq": 2.0, "act-order": 2.0, "dense": 1.0, "mixed": 2.0}
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")]
 
 
@@ -90,15 +90,29 @@ def test_a_dense_head_keeps_its_values_in_8_bits():
 
 
 @pytest.mark.parametrize(
-    ("weights", "dtype"), [("awq", "float32"), ("awq", "bfloat16"), ("act-order", "bfloat16"), ("dense", "bfloat16")]
+    ("weights", "dtype"),
+    [("awq", "float32"), ("awq", "bfloat16"), ("act-order", "bfloat16"), ("dense", "bfloat16")],
 )
 @pytest.mark.parametrize("variant", FUSABLE)
 def test_logits_are_those_of_the_plain_decoder(
     built, make, load, drive, tmp_path, monkeypatch, variant, weights, dtype
 ):
-    """Prompts in whole, in pieces and token by token, in one step with others, over the same and other positions."""
     monkeypatch.setattr(library, "place", lambda: built)
     make(tmp_path, variant)
+    check_logits(load, drive, tmp_path, weights, dtype)
+
+
+@pytest.mark.parametrize("variant", ["llama", "qwen2"])
+def test_layers_of_several_kinds_do_not_keep_the_others_from_the_library(
+    built, make, load, drive, tmp_path, monkeypatch, variant
+):
+    monkeypatch.setattr(library, "place", lambda: built)
+    make(tmp_path, variant)
+    check_logits(load, drive, tmp_path, "mixed", "bfloat16")
+
+
+def check_logits(load, drive, tmp_path, weights, dtype):
+    """Prompts in whole, in pieces and token by token, in one step with others, over the same and other positions."""
     STORE[weights](tmp_path)
     fused = load(tmp_path, kernels="compiled", dtype=dtype)
     assert fused.compiled
@@ -226,7 +240,7 @@ def test_orders_that_differ_between_joined_layers_are_computed_without(make, loa
     make(tmp_path, "llama")
     to_act_order(tmp_path, alone="k_proj")
     assert not load(tmp_path, dtype="bfloat16").compiled
-    with pytest.raises(EngineError, match="computed as one differ in bits, groups or order"):
+    with pytest.raises(EngineError, match="computed as one differ in the order of their inputs"):
         load(tmp_path, dtype="bfloat16", kernels="compiled")
 
 

@@ -2,10 +2,16 @@
 
 import multiprocessing
 import os
+import secrets
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any
+
+from slurminfer.nodes.native.model.parallel.inheritance import MEMORY_VARIABLE, make_memory
+from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from . import program, sums
 
@@ -15,16 +21,22 @@ _context.set_forkserver_preload([program.__name__, sums.__name__])
 
 
 def run_ranks(
-    main: Callable[[Sequence[str]], None], argvs: Sequence[Sequence[str]], folder: Path, cpus: Sequence[int] = ()
+    main: Callable[[Sequence[str]], None],
+    argvs: Sequence[Sequence[str]],
+    folder: Path,
+    cpus: Sequence[int] = (),
+    nodes: int = 1,
 ) -> list[str]:
     """Run `main` with each argv in a process of its own, on these CPUs only if some are given; all must exit with 0.
 
-    `folder` takes their standard errors, which are returned.
+    Each of `nodes` has as many, which share memory. `folder` takes their standard errors, which are returned.
     """
     said = [folder / f"stderr-{index}" for index in range(len(argvs))]
-    ranks = [
-        _context.Process(target=_run, args=(main, *work, cpus), daemon=True) for work in zip(argvs, said, strict=True)
-    ]
+    secret, files = secrets.token_hex(), [make_memory({}) for _ in range(nodes)]
+    ranks = []
+    for index, (argv, path) in enumerate(zip(argvs, said, strict=True)):
+        work = (main, argv, path, cpus, secret, DupFd(files[index * nodes // len(argvs)]))
+        ranks.append(_context.Process(target=_run, args=work, daemon=True))
     try:
         for rank in ranks:
             rank.start()
@@ -34,13 +46,23 @@ def run_ranks(
         assert [rank.exitcode for rank in ranks] == [0] * len(ranks), "\n".join(found)
         return found
     finally:
+        for file in files:
+            os.close(file)
         for rank in ranks:
             rank.kill()
             rank.join()
             rank.close()
 
 
-def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str], said: Path, cpus: Sequence[int]) -> None:
+def _run(
+    main: Callable[[Sequence[str]], None],
+    argv: Sequence[str],
+    said: Path,
+    cpus: Sequence[int],
+    secret: str,
+    memory: Any,
+) -> None:
+    os.environ.update({RANK_SECRET_VARIABLE: secret, MEMORY_VARIABLE: str(memory.detach())})
     with said.open("w") as file:
         os.dup2(file.fileno(), 2)
     if cpus:

@@ -8,6 +8,7 @@ python sums.py PLACE(json) forever                        says "summing"
 
 import json
 import os
+import queue
 import sys
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from pathlib import Path
 
 import torch
 
+from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.inheritance import rank_secret
+from slurminfer.nodes.native.model.parallel.key_table import Ask
+from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
 from slurminfer.nodes.native.options import ParallelOptions
 
@@ -29,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
     place, what, *rest = json.loads(argv[0]), *argv[1:]
     where = ParallelOptions(**place)
-    ranks = Ranks(where, torch.device("cpu"), 1)
+    ranks = Ranks(where, torch.device("cpu"), 1, table_of(where))
     if what == "lost":
         lose(ranks, where.rank)
     elif what == "forever":
@@ -56,6 +61,14 @@ def main(argv: Sequence[str]) -> None:
         torch.save(by_dtype, Path(out) / f"{where.rank}.pt")
         ranks.all_reduce_min(0)  # rank 0 has what the others meet at
         os._exit(0)  # gloo's threads may not end well
+
+
+def table_of(place: ParallelOptions) -> Ask:
+    """Where ranks meet; it goes with rank 0."""
+    if place.rank:
+        return Lifeline(str(place.rendezvous), place.rank, rank_secret(), queue.SimpleQueue()).ask
+    others, ignore = place.ranks - 1, queue.SimpleQueue[object]()
+    return FailureDetector(str(place.rendezvous), others, rank_secret(), queue.SimpleQueue(), ignore.put).ask
 
 
 def lose(ranks: Ranks, rank: int) -> None:

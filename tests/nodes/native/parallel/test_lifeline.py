@@ -12,30 +12,42 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from slurminfer.core.errors import EngineError
+from slurminfer.nodes.native.model.parallel.channel import Channel
 from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.handshake import prove
 from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
-from slurminfer.nodes.native.model.parallel.messages import Gone, Hello, Loaded, encode_line, make_proof
+from slurminfer.nodes.native.model.parallel.messages import (
+    Alive,
+    Gone,
+    Hello,
+    Loaded,
+    Refused,
+    Welcome,
+    decode_to_rank,
+    encode,
+)
 from slurminfer.nodes.native.model.parallel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 
 pytestmark = pytest.mark.process
 
 # Silence is noticed sooner, from ranks that say more often that they live.
 QUICK = Timeouts(hello_s=1, loaded_s=1, tick_s=0.1, heartbeat_s=0.1, unacknowledged_s=2)
-KEY = "a deployment's key"
+KEY = "a worker's secret"
 RANK = """
 import json, queue, sys, time
 from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.messages import Gone
 from slurminfer.nodes.native.model.parallel.timeouts import Timeouts
-address_and_nonce, rank, key, timeouts, *words = sys.argv[1:]
+address, rank, key, timeouts, *words = sys.argv[1:]
 child_exits = queue.SimpleQueue()
-lifeline = Lifeline(address_and_nonce, int(rank), key, child_exits, Timeouts(**json.loads(timeouts)))
+lifeline = Lifeline(address, int(rank), key, child_exits, Timeouts(**json.loads(timeouts)))
 if "loaded" in words:
     lifeline.report_loaded()
 print("here", flush=True)
@@ -52,10 +64,24 @@ from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetec
 from slurminfer.nodes.native.model.parallel.timeouts import Timeouts
 losses = queue.SimpleQueue()
 timeouts = Timeouts(**json.loads(sys.argv[2]))
-detector = FailureDetector(sys.argv[1], 1, "", queue.SimpleQueue(), losses.put, timeouts)
-print(detector.address_and_nonce, flush=True)
+detector = FailureDetector(sys.argv[1] + ":0", 1, "key", queue.SimpleQueue(), losses.put, timeouts)
+print(detector.address, flush=True)
 print(losses.get(), flush=True)
 """
+
+
+class Recorder(socket.socket):
+    """A connection that keeps what is sent, and sends what `change` makes of it."""
+
+    def __init__(self, connection: socket.socket, change: Callable[[bytes], list[bytes]]) -> None:
+        super().__init__(fileno=os.dup(connection.fileno()))
+        self.settimeout(10)
+        self.connection, self.change, self.sent = connection, change, list[bytes]()
+
+    def sendall(self, said: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        self.sent.append(said)
+        for part in self.change(said):
+            self.connection.sendall(part)
 
 
 class Meeting:
@@ -65,15 +91,14 @@ class Meeting:
         self.timeouts = timeouts
         self.losses: queue.SimpleQueue[EngineError] = queue.SimpleQueue()
         self.child_exits: queue.SimpleQueue[Gone] = queue.SimpleQueue()
-        self.detector = FailureDetector("127.0.0.1", others, key, self.child_exits, self.losses.put, timeouts)
+        self.detector = FailureDetector("127.0.0.1:0", others, key, self.child_exits, self.losses.put, timeouts)
         self.processes: list[subprocess.Popen[str]] = []
         self.callers: list[socket.socket] = []
-        address, _, self.nonce = self.detector.address_and_nonce.partition(" ")
-        self.port = int(address.rpartition(":")[2])
+        self.address = self.detector.address
 
     def add(self, rank: int, *words: str, key: str = KEY) -> "subprocess.Popen[str]":
         timeouts = json.dumps(asdict(self.timeouts))
-        argv = [sys.executable, "-c", RANK, self.detector.address_and_nonce, str(rank), key, timeouts, *words]
+        argv = [sys.executable, "-c", RANK, self.address, str(rank), key, timeouts, *words]
         process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -86,13 +111,22 @@ class Meeting:
         return process
 
     def call(self, said: bytes = b"") -> socket.socket:
-        caller = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        host, _, port = self.address.rpartition(":")
+        caller = socket.create_connection((host, int(port)), timeout=10)
         self.callers.append(caller)
         caller.sendall(said)
         return caller
 
-    def hello(self, rank: int, key: str = KEY) -> bytes:
-        return encode_line(Hello(rank, "n9", make_proof(key, self.nonce, rank)))
+    def record(self, change: Callable[[bytes], list[bytes]] = lambda said: [said]) -> "Recorder":
+        recorder = Recorder(self.call(), change)
+        self.callers.append(recorder)
+        return recorder
+
+    def admitted(self, rank: int, key: str = KEY) -> Channel:
+        """A rank that the test plays."""
+        channel = prove(self.call(), rank, key)
+        assert isinstance(decode_to_rank(channel.recv()[0]), Welcome)
+        return channel
 
     def loss(self, timeout_s: float = 10) -> str:
         return str(self.losses.get(timeout=timeout_s))
@@ -134,22 +168,16 @@ def is_hung_up(caller: socket.socket) -> bool:
 
 
 NOISE = random.Random(0)
+PREAMBLE = b"slurminfer rank\0"
 STRANGE = {
-    "curl": b"GET / HTTP/1.1\r\nHost: n1\r\n\r\n",
-    "noise": NOISE.randbytes(3000) + b"\n",
-    "empty line": b"\n",
-    "nested": b'{"type":"hello","rank":' + b"[" * 4000 + b"\n",
-    "an unknown field": b'{"type":"hello","more":' + b"[" * 4000 + b"\n",
-    "a word before hello": encode_line(Gone(1, "n9", "says a stranger")),
-    "another word": encode_line(Loaded()),
-    "no object": b"[1]\n",
-    "a rank that is a word": b'{"type":"hello","rank":"one","host":"","proof":""}\n',
-    "not UTF-8": b'{"type":"hello","rank":1,"host":"\xff","proof":""}\n',
-    "no proof": encode_line(Hello(1, "n9", "")),
-    "a proof that is no ASCII": encode_line(Hello(1, "n9", "\N{PILE OF POO}")),
-    "half a character": b'{"type":"hello","rank":1,"host":"","proof":"\\ud800"}\n',
-    "a rank of 50,000 digits": b'{"type":"hello","rank":' + b"9" * 50_000 + b',"host":"","proof":""}\n',
-    "a large rank": b'{"type":"hello","rank":' + b"9" * 300 + b',"host":"","proof":""}\n',
+    "curl": b"GET / HTTP/1.1\r\nHost: n1\r\n\r\n" + b"Accept: */*\r\n" * 10,
+    "noise": NOISE.randbytes(3000),
+    "zeros": bytes(52),
+    "a hello of another program": b"slurminfer rank " + bytes(36),
+    "a proof before it is asked for": PREAMBLE + bytes(36 + 32),
+    "a message before it is asked for": PREAMBLE + bytes(36) + encode(Gone(1, "n9", "says a stranger")),
+    "a pickle": b"\x80\x04\x95" + NOISE.randbytes(100),
+    "what TCPStore's clients say": b"\x0f" + bytes(4) + b"\x85\xd5\x3c\x97" * 20,
 }
 
 
@@ -165,7 +193,7 @@ def test_strangers_are_dropped_and_take_nobodys_place(meeting, said):
     assert room.loss() == f"rank 1 on {socket.gethostname()} is gone: words of rank 1"
 
 
-def test_ten_megabytes_without_a_line_are_not_kept(meeting):
+def test_ten_megabytes_of_a_stranger_are_not_kept(meeting):
     room = meeting()
     caller = room.call()
     with pytest.raises(ConnectionError):
@@ -177,7 +205,7 @@ def test_ten_megabytes_without_a_line_are_not_kept(meeting):
 
 def test_silence_and_half_a_hello_are_dropped_after_a_while(meeting):
     room = meeting(timeouts=QUICK)
-    assert all(map(is_hung_up, [room.call(), room.call(room.hello(1)[:-5])]))
+    assert all(map(is_hung_up, [room.call(), room.call(PREAMBLE), room.call(PREAMBLE + bytes(36))]))
     room.join(1)
     room.detector.wait_for_ranks(5)
     assert room.losses.empty()
@@ -216,12 +244,16 @@ def test_nobody_is_heard_once_all_have_come(meeting):
 
 @pytest.mark.parametrize(
     ("rank", "key", "why"),
-    [(1, "another", "its API key is another"), (1, "", "its API key is another"), (3, KEY, "expected rank 1 to 2")],
+    [
+        (1, "another", "it has hung up; its secret may be another"),
+        (1, "", "it has hung up; its secret may be another"),
+        (3, KEY, "expected rank 1 to 2"),
+    ],
 )
 def test_a_rank_that_is_refused_is_told_why(meeting, rank, key, why):
     room = meeting(2)
     said = room.add(rank, key=key).communicate(timeout=20)[1]
-    assert f"EngineError: rank {rank}: rank 0 at 127.0.0.1:{room.port} does not take it: {why}" in said
+    assert f"EngineError: rank {rank}: whoever listens at {room.address} does not take it: {why}" in said
     with pytest.raises(EngineError, match=r"no lifeline within 0 s from rank 1, 2"):
         room.detector.wait_for_ranks(0.1)
     assert room.losses.empty()
@@ -238,16 +270,17 @@ def test_the_same_rank_twice_is_refused_and_the_first_stays(meeting):
     assert room.loss().endswith("words of the first")
 
 
-def test_one_ranks_proof_is_no_others_and_not_of_another_meeting(meeting):
-    room, other = meeting(2), meeting(2)
-    for hello in (Hello(2, "n9", make_proof(KEY, room.nonce, 1)), Hello(1, "n9", make_proof(KEY, other.nonce, 1))):
-        assert room.call(encode_line(hello)).recv(100) == b"its API key is another\n"
-
-
-def test_without_a_key_ranks_meet_all_the_same(meeting):
-    room = meeting(key="")
-    room.add(1, key="")
-    room.detector.wait_for_ranks(20)
+def test_what_was_recorded_of_a_rank_opens_no_other_connection(meeting):
+    room = meeting(2)
+    recorder = room.record()
+    channel = prove(recorder, 1, KEY)
+    channel.send(encode(Loaded()))
+    hello, proof, message = recorder.sent
+    again = room.call(hello)
+    assert len(again.recv(4096)) == 32  # another nonce
+    again.sendall(proof)
+    assert again.recv(4096) == b""
+    assert is_hung_up(room.call(hello + proof + message))
 
 
 def test_a_rank_that_ends_without_a_word(meeting):
@@ -285,10 +318,10 @@ def test_a_child_that_never_came(meeting):
 
 def test_what_a_rank_says_of_itself_counts_more_than_its_exit_status(meeting):
     room = meeting()
-    caller = room.call(room.hello(1))
+    channel = room.admitted(1)
     room.detector.wait_for_ranks(5)
     room.child_exits.put(Gone(1, "n9", "exited with 1"))
-    caller.sendall(encode_line(Gone(1, "n9", "no memory for it")))
+    channel.send(encode(Gone(1, "n9", "no memory for it")))
     assert room.loss().endswith("no memory for it")
 
 
@@ -301,28 +334,104 @@ def test_silence_is_told_of_by_rank_soon_if_it_has_loaded(meeting):
     assert room.loss(10).startswith(f"rank 2 on {socket.gethostname()} is gone: it has been silent for 1 s")
 
 
-def test_what_a_rank_says_in_pieces_is_one_word(meeting):
+def test_what_a_rank_says_in_pieces_is_one_message(meeting):
     room = meeting()
-    caller = room.call()
-    said = room.hello(1) + encode_line(Loaded()) + b"\n" + encode_line(Gone(1, "n9", "in pieces"))
-    for byte in said:
-        caller.sendall(bytes([byte]))
+    recorder = room.record(lambda said: [bytes([byte]) for byte in said])
+    channel = prove(recorder, 1, KEY)
+    for message in (Hello("n9"), Loaded(), Alive(), Gone(1, "n9", "in pieces")):
+        channel.send(encode(message))
     assert room.loss() == "rank 1 on n9 is gone: in pieces"
 
 
-def test_a_rank_that_says_what_nobody_understands_is_lost(meeting):
+CHANGES = {
+    "a bit": lambda said: [said[:-1] + bytes([said[-1] ^ 1])],
+    "a bit of the HMAC": lambda said: [said[:10] + bytes([said[10] ^ 1]) + said[11:]],
+    "twice": lambda said: [said, said],
+    "without an HMAC": lambda said: [said[:4] + bytes(32) + said[36:]],
+    "a length of gigabytes": lambda said: [b"\xff\xff\xff\xff" + said[4:]],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whoever_writes_into_a_ranks_connection_is_found_out(meeting, change):
     room = meeting()
-    room.call(room.hello(1) + b"nonsense\n")
+    recorder = room.record()
+    channel = prove(recorder, 1, KEY)
+    channel.send(encode(Hello("n9")))
+    recorder.change = change
+    channel.send(encode(Alive()))
+    assert room.loss().startswith("rank 1 on n9 is gone: it says what nobody understands: a message")
+
+
+def test_messages_in_another_order_are_found_out(meeting):
+    room = meeting()
+    recorder = room.record()
+    channel = prove(recorder, 1, KEY)
+    recorder.change = lambda said: []
+    channel.send(encode(Alive()))
+    channel.send(encode(Loaded()))
+    recorder.connection.sendall(recorder.sent[-1] + recorder.sent[-2])
+    assert "a message whose HMAC is wrong" in room.loss()
+
+
+@pytest.mark.parametrize("message", [b"", b"nonsense", encode(Refused("")), b"\x80\x04\x95pickle"])
+def test_a_rank_that_says_what_nobody_understands_is_lost(meeting, message):
+    room = meeting()
+    room.admitted(1).send(message)
     assert "it says what nobody understands" in room.loss()
+
+
+class FakeRank0:
+    """Listens where rank 0 should, and answers with what it is given; `heard` is all that it has been told."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.heard: list[bytes] = []
+        threading.Thread(target=self._serve, args=(answers,), daemon=True).start()
+
+    def _serve(self, answers: tuple[bytes, ...]) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                caller, _ = self.listener.accept()
+                with caller:
+                    self.heard.append(caller.recv(4096))
+                    for answer in answers:
+                        caller.sendall(answer)
+                        self.heard.append(caller.recv(4096))
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ((bytes(32), bytes(32)), "it does not know the secret of this worker"),
+        ((bytes(32), NOISE.randbytes(3000)), "it does not know the secret of this worker"),
+        ((bytes(32),), "it has hung up; its secret may be another"),
+    ],
+)
+def test_whoever_listens_in_rank_0s_place_learns_nothing_and_is_not_believed(answers, why):
+    fake = FakeRank0(*answers)
+    with pytest.raises(EngineError, match=f"rank 1: whoever listens at {fake.address} does not take it: {why}"):
+        Lifeline(fake.address, 1, KEY, queue.SimpleQueue(), QUICK)
+    fake.listener.close()
+    hello, proof = fake.heard[:2]
+    assert hello.startswith(PREAMBLE) and (len(hello), len(proof)) == (52, 32)
+    assert not any(KEY.encode() in said for said in fake.heard)
+
+
+def test_who_says_nothing_or_hangs_up_is_asked_again_until_the_meeting_is_over():
+    fake = FakeRank0()
+    with pytest.raises(EngineError, match="does not take it: it has hung up"):
+        Lifeline(fake.address, 1, KEY, queue.SimpleQueue(), replace(QUICK, meeting_s=0.3))
+    fake.listener.close()
+    assert len(fake.heard) > 1
 
 
 def test_messages_come_in_order_and_a_goodbye_is_no_failure(meeting):
     room = meeting()
     heard = "for _ in range(3): print(lifeline.recv(), flush=True)\nlifeline.recv()"
     argv = [sys.executable, "-c", RANK.replace("for line in sys.stdin:", f"{heard}\nfor line in sys.stdin:")]
-    process = subprocess.Popen(
-        [*argv, room.detector.address_and_nonce, "1", KEY, "{}"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*argv, room.address, "1", KEY, "{}"], stdout=subprocess.PIPE, text=True)
     room.processes.append(process)
     room.detector.wait_for_ranks(20)
     messages = (b"one", b"two" * 100_000, b"3")
@@ -339,7 +448,7 @@ def test_no_rank_0_is_said_so():
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     with pytest.raises(EngineError, match=f"rank 1: no lifeline to rank 0 at 127.0.0.1:{port}: .*refused"):
-        Lifeline(f"127.0.0.1:{port} nonce", 1, KEY, queue.SimpleQueue())
+        Lifeline(f"127.0.0.1:{port}", 1, KEY, queue.SimpleQueue(), replace(QUICK, meeting_s=0))
 
 
 @pytest.fixture
@@ -373,8 +482,8 @@ def test_a_node_that_vanishes_is_missed_on_both_sides(nodes):
     timeouts = json.dumps(asdict(QUICK))
     with run(first, RANK_0, address, timeouts) as head:
         assert head.stdout is not None
-        address_and_nonce = head.stdout.readline().strip()
-        with run(second, RANK, address_and_nonce, "1", "", timeouts, "loaded") as rank:
+        meeting = head.stdout.readline().strip()
+        with run(second, RANK, meeting, "1", "key", timeouts, "loaded") as rank:
             assert rank.stdout is not None and rank.stdout.readline() == "here\n"
             subprocess.run(["ip", "-n", first, "link", "set", "cable", "down"], check=True)
             assert "it has been silent for 1 s" in head.stdout.readline()

@@ -1,6 +1,7 @@
 """Ranks in processes of their own, over gloo: the same logits as one process."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import torch
 
 from slurminfer.nodes.native.model.fused import library
 from slurminfer.nodes.native.model.loading import load_model
+from slurminfer.nodes.native.model.parallel.inheritance import make_memory
 from slurminfer.nodes.native.model.step import Chunk
-from slurminfer.nodes.native.options import EngineOptions
+from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE, EngineOptions
 
 from ....support.addresses import free_address
 from ....support.quantized_models import STORE, relative_error, to_act_order, to_awq
@@ -105,7 +107,10 @@ def test_the_compiled_library_computes_parts_too(tmp_path, kind, tensor, pipelin
 def test_a_step_that_waits_for_a_killed_rank_ends_with_its_name(tmp_path, kernels, tensor):
     make_model(tmp_path, "llama")
     given = argvs(tmp_path, tensor, 1, tmp_path, steps=STEPS[:1] * 300, dtype="bfloat16", kernels=kernels)
-    ranks = [subprocess.Popen([sys.executable, PROGRAM, *argv], stderr=subprocess.PIPE, text=True) for argv in given]
+    env = {**os.environ, RANK_SECRET_VARIABLE: "a worker's"}
+    options: dict[str, Any] = {"env": env, "pass_fds": (make_memory(env),), "stderr": subprocess.PIPE}
+    ranks = [subprocess.Popen([sys.executable, PROGRAM, *argv], text=True, **options) for argv in given]
+    os.close(*options["pass_fds"])
     assert ranks[0].stderr is not None
     assert any(line.startswith("rank 0: layers") for line in ranks[0].stderr)  # the first step is about to begin
     ranks[1].send_signal(signal.SIGSTOP)

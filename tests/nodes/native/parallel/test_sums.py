@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
 from slurminfer.nodes.native.model.fused import library
+from slurminfer.nodes.native.model.parallel.inheritance import make_memory
+from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from ....support.addresses import free_address
 from ....support.waiting import cpu_seconds, wait_until_idle
@@ -31,15 +34,16 @@ SIZES = [1, 15, 16, 17, 576, 4095, 4096, 4097, 1, SLOT, SLOT + 1, 3 * SLOT + 5, 
 def start(
     layout: dict[str, int], *words: str, cpus: Sequence[int] = (), env: Mapping[str, str] | None = None
 ) -> "list[subprocess.Popen[str]]":
-    """All ranks of a layout, on these CPUs only if some are given, with `env` beside what there is."""
+    """All ranks of one node, on these CPUs only if some are given, with `env` beside what there is."""
     keep = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
-    ranks, pipe = [], subprocess.PIPE
-    for argv in argvs(layout, *words):
-        argv = [*keep, sys.executable, sums.__file__, *argv]
-        ranks.append(
-            subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **(env or {})})
-        )
-    return ranks
+    own = {**os.environ, **(env or {}), RANK_SECRET_VARIABLE: "a worker's"}
+    memory, pipe = make_memory(own), subprocess.PIPE
+    options: dict[str, Any] = {"env": own, "pass_fds": (memory,), "stdin": pipe, "stdout": pipe, "stderr": pipe}
+    try:
+        commands = [[*keep, sys.executable, sums.__file__, *argv] for argv in argvs(layout, *words)]
+        return [subprocess.Popen(command, text=True, **options) for command in commands]
+    finally:
+        os.close(memory)
 
 
 def argvs(layout: dict[str, int], *words: str) -> list[list[str]]:
@@ -56,7 +60,7 @@ def found_sums(
 ) -> list[dict[str, list[torch.Tensor]]]:
     """What each rank has found, of all SIZES, by dtype."""
     ranks = argvs(layout, json.dumps(SIZES), ",".join(dtypes), str(out))
-    said = run_ranks(sums.main, ranks, out, cpus)
+    said = run_ranks(sums.main, ranks, out, cpus, layout.get("nodes", 1))
     assert not any("slower" in words for words in said), said
     return [torch.load(out / f"{rank}.pt") for rank in range(len(ranks))]
 
@@ -167,7 +171,7 @@ def shared_memory(pid: int) -> set[tuple[str, int]]:
 @pytest.mark.parametrize(("rows", "nodes"), [([[2, 3, 0], [1, 0, 4], [1_000_000, 2, 1]], 1), ([[1, 2], [3, 4]], 2)])
 def test_ranks_exchange_rows(tmp_path, rows, nodes):
     layout = {"tensor_parallel": 1, "sequence_parallel": len(rows), "nodes": nodes}
-    run_ranks(sums.main, argvs(layout, "rows", json.dumps(rows), str(tmp_path)), tmp_path)
+    run_ranks(sums.main, argvs(layout, "rows", json.dumps(rows), str(tmp_path)), tmp_path, nodes=nodes)
     for rank in range(len(rows)):
         found = torch.load(tmp_path / f"{rank}.pt")
         expected = [torch.full((line[rank], 9), 10.0 * source + rank) for source, line in enumerate(rows)]

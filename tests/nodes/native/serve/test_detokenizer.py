@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
 from slurminfer.nodes.native.api.detokenizer import Detokenizer, StopStrings
+from slurminfer.nodes.native.api.generation import Choice
+from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
 MULTILINGUAL = "Héllo wörld 👩‍👩‍👧 你好，世界 🎉🎉 مرحبا ok"
@@ -77,6 +79,48 @@ def test_a_character_that_is_never_finished_is_left_out(kind, request):
     assert "".join([*map(detokenizer.push, ids[:-1]), detokenizer.flush()]) == "Hello"
 
 
+def _answer(tokenizer: Tokenizer, prompt: list[int], answer: list[int]) -> str:
+    detokenizer = Detokenizer(tokenizer, prompt)
+    return "".join([*map(detokenizer.push, answer), detokenizer.flush()])
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("prompt", ["", "Hello", "曌曌", "Hello 曌🎉曌", "🎉🎉🎉🎉"])
+@pytest.mark.parametrize("answer", ["曌", "Hello", " world 🎉", "\ufffd", "o\ufffd曌\ufffd", "🎉\ufffd"])
+def test_an_answer_is_what_decoding_it_with_the_prompt_adds(kind, prompt, answer, request):
+    tokenizer = request.getfixturevalue(kind)
+    before = tokenizer.encode(prompt, add_special_tokens=False)
+    whole = tokenizer.encode(prompt + answer, add_special_tokens=False)
+    assert whole[: len(before)] == before
+    added = tokenizer.decode(whole)[len(tokenizer.decode(before)) :]
+    assert _answer(tokenizer, before, whole[len(before) :]) == added
+    assert added.strip() == answer.strip()
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("inside", [1, 2, 3])
+def test_a_character_that_begins_in_the_prompt_and_ends_in_the_answer_is_the_answers(kind, inside, request):
+    tokenizer = request.getfixturevalue(kind)
+    ids = [max(id for id in range(300) if tokenizer.token_bytes(id) == bytes([byte])) for byte in "o🎉H".encode()]
+    assert _answer(tokenizer, ids[: 1 + inside], ids[1 + inside :]) == "🎉H"
+    assert _answer(tokenizer, ids[: 1 + inside], ids[5:]) == "H"  # never finished: the prompt's U+FFFD is not repeated
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+def test_special_tokens_in_prompt_and_answer_leave_spaces_alone(kind, request):
+    tokenizer = request.getfixturevalue(kind)
+    special = next(id for id in range(300) if not tokenizer.is_visible(id))
+    before = tokenizer.encode("Hello", add_special_tokens=False)
+    word = tokenizer.encode("Hello world", add_special_tokens=False)[len(before) :]
+    assert _answer(tokenizer, [*before, *[special] * 9], [*word, special, *word]) == " world world"
+
+
+def test_a_character_told_stays_when_the_byte_behind_it_is_no_text(sentencepiece):
+    ids = [*sentencepiece.encode("o曌", add_special_tokens=False), 3 + 0xFF]
+    last = sentencepiece.encode("Hello", add_special_tokens=False)[1:]
+    assert _answer(sentencepiece, [], [*ids, *last]) == "o曌\ufffdHello"
+
+
 def test_bytes_that_are_no_text_are_not_held_forever(byte_level):
     [broken] = [id for id in range(320) if byte_level.token_bytes(id) == b"\xff"]
     detokenizer = Detokenizer(byte_level, [])
@@ -112,6 +156,42 @@ def test_stop_strings_are_held_back_and_never_told(stops, pieces, told, stopped)
             break
     assert [text for text, _ in results] == told
     assert results[-1][1] is stopped
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "told", "stopped"),
+    [
+        (["<e>"], ["a", ("<e>", True)], "a", True),
+        (["<e>b"], ["a", ("<e>", True), "b"], "a", True),
+        (["<e>b"], ["a", ("<e>", True), "c", "d"], "acd", False),
+        (["a<e>"], ["xa", ("<e>", True), "d"], "x", True),
+        (["a<e>", "zz"], ["xa", ("<f>", True), "d"], "xad", False),
+        (["<e><e>z"], [("<e>", True), ("<e>", True), ("<e>", True), "y"], "y", False),
+    ],
+)
+def test_special_tokens_stop_and_are_never_told(stops, pieces, told, stopped):
+    matcher, text, found = StopStrings(stops), "", False
+    for piece in pieces:
+        content, hidden = piece if isinstance(piece, tuple) else (piece, False)
+        new, found = matcher.push(content, hidden=hidden)
+        text += new
+        if found:
+            break
+    assert (text + ("" if found else matcher.flush()), found) == (told, stopped)
+
+
+def test_a_choice_ends_at_a_stop_string_with_a_special_token(byte_level):
+    [user] = byte_level.encode("<|user|>", add_special_tokens=False)
+    [a, b] = byte_level.encode("a", add_special_tokens=False) + byte_level.encode("b", add_special_tokens=False)
+
+    def say(stops: list[str], *tokens: int) -> list[tuple[str, str | None]]:
+        choice = Choice(0, Request("id", [a], SamplingParams(max_tokens=9)), byte_level, stops)
+        return [(delta.text, delta.finish) for delta in (choice.push(token, None, None) for token in tokens)]
+
+    assert say(["<|user|>"], b, user) == [("b", None), ("", "stop")]
+    assert say(["b<|user|>a"], b, user, a) == [("", None), ("", None), ("", "stop")]
+    assert say(["b<|user|>a"], b, user, b) == [("", None), ("", None), ("b", None)]
+    assert say(["x"], b, user, b) == [("b", None), ("", None), ("b", None)]
 
 
 def test_what_was_held_for_a_stop_string_is_told_at_the_end():

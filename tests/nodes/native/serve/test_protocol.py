@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from slurminfer.nodes.native.api.protocol import ApiError, ChatRequest, CompletionRequest, parse
+from slurminfer.nodes.native.api.defaults import SamplingDefaults
+from slurminfer.nodes.native.api.errors import ApiError
+from slurminfer.nodes.native.api.protocol import ChatRequest, CompletionRequest, parse
 
+OPENAI = SamplingDefaults()
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -140,7 +143,7 @@ def test_null_and_fields_that_ask_for_nothing_are_the_same_as_absent():
     nothing = {"tools": None, "tool_choice": "auto", "response_format": {"type": "text"}, "logit_bias": {}}
     unknown = {"user": "ann", "metadata": {"a": "b"}, "something_new": 1}
     request = _parse(ChatRequest, temperature=None, n=None, stop=None, **nothing, **unknown)
-    params = request.sampling(0, max_tokens=5, end_ids=frozenset([7]))
+    params = request.sampling(0, max_tokens=5, end_ids=frozenset([7]), defaults=OPENAI)
     assert (params.temperature, params.top_p, params.top_k, params.seed) == (1.0, 1.0, 0, None)
     assert params.stop_token_ids == {7}
 
@@ -150,13 +153,15 @@ def test_tools_are_fine_where_the_client_forbids_their_use():
 
 
 def test_zero_is_not_mistaken_for_absent():
-    params = _parse(ChatRequest, temperature=0, top_p=0, seed=0).sampling(2, max_tokens=5, end_ids=frozenset([7]))
+    params = _parse(ChatRequest, temperature=0, top_p=0, seed=0).sampling(
+        2, max_tokens=5, end_ids=frozenset([7]), defaults=OPENAI
+    )
     assert (params.temperature, params.top_p, params.seed) == (0, 0, 2)
 
 
 def test_end_tokens_can_be_ignored_and_others_added():
     request = _parse(ChatRequest, ignore_eos=True, stop_token_ids=[9])
-    assert request.sampling(0, max_tokens=5, end_ids=frozenset([7])).stop_token_ids == {9}
+    assert request.sampling(0, max_tokens=5, end_ids=frozenset([7]), defaults=OPENAI).stop_token_ids == {9}
 
 
 def test_the_new_name_of_max_tokens_wins():

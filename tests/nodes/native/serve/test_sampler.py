@@ -79,6 +79,57 @@ def test_temperature_zero_takes_the_best_token():
     assert tokens == rows.argmax(-1).tolist()
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1.1754943e-38, 1e-40, 5e-324])
+@pytest.mark.parametrize("params", [{}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.3}])
+def test_the_smallest_temperatures_take_the_best_token(temperature, params):
+    rows = torch.stack([_flat(seed) * 100 for seed in range(5)])
+    greedy = [one.token for one in sample(rows, [_request(**{**params, "temperature": 0}) for _ in range(5)])]
+    assert [
+        one.token for one in sample(rows, [_request(temperature=temperature, **params) for _ in range(5)])
+    ] == greedy
+
+
+@pytest.mark.parametrize("params", [{}, {"top_p": 0.5}, {"top_k": 3, "min_p": 0.2}])
+def test_the_smallest_temperature_that_is_drawn_gives_numbers(params):
+    row = torch.full((VOCAB,), -1e4)
+    row[7] = 1e4
+    assert {one.token for one in sample(row.expand(9, -1), [_request(temperature=1e-5, **params)] * 9)} == {7}
+
+
+@pytest.mark.parametrize("top_k", [VOCAB, VOCAB + 1, 2**31, 2**63 - 1, 2**63, 10**25])
+def test_a_top_k_of_the_vocabulary_or_more_is_all_tokens(top_k):
+    rows = torch.stack([_flat(seed) for seed in range(20)])
+    for more in ({}, {"top_p": 0.7}, {"min_p": 0.5}):
+        draws = [
+            [one.token for one in sample(rows, [_request(seed=seed, top_k=k, **more) for seed in range(20)])]
+            for k in (0, top_k)
+        ]
+        assert draws[0] == draws[1]
+
+
+EXTREME: list[dict[str, Any]] = [
+    {"repetition_penalty": 1e-300},
+    {"repetition_penalty": 5e-324, "temperature": 0},
+    {"repetition_penalty": 1e-300, "temperature": 1e-5, "top_p": 1e-300},
+    {"presence_penalty": -2.0, "frequency_penalty": -2.0, "temperature": 1e-5},
+    {"presence_penalty": 2.0, "frequency_penalty": 2.0, "top_k": 2**63, "min_p": 1.0},
+    {"top_p": 5e-324, "top_k": 1, "min_p": 1.0},
+    {"top_p": 1 - 2**-53, "temperature": 2.0},
+    {"logprobs": 10 * VOCAB, "stop_token_ids": frozenset([2**70, -(2**70)])},
+    {"seed": -(2**63), "temperature": 2.0},
+    {"seed": 2**63 + 127, "temperature": 2.0},
+]
+
+
+@pytest.mark.parametrize("params", EXTREME, ids=str)
+def test_extreme_parameters_choose_tokens_that_they_allow(params):
+    row = _flat()
+    row[500:] = -math.inf
+    [one] = sample(row[None], [_request(prompt=[0, 3, 600], output=[3, 4, 700] * 50, **params)])
+    assert 0 <= one.token < 500
+    assert one.logprobs is None or len(one.logprobs.top) == VOCAB
+
+
 def test_repetition_penalty_counts_prompt_and_output():
     row = torch.tensor([2.0, 3.0, -1.0, 1.9])
     request = _request(prompt=[1], output=[2], temperature=0, repetition_penalty=1.8)

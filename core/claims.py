@@ -1,0 +1,106 @@
+"""Who holds a deployment's name: one `serve` at a time, until `stop`.
+
+Claiming is `link(2)` of `deployment.json`, which exactly one process can do. A claim whose holder has died is replaced;
+who may replace it is decided by a second link, of a file named after the dead claim. `stop` leaves a file named after
+the claim that it ends, so that a `serve` which is still submitting jobs under this claim finds it.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from . import files
+from .errors import RunDirectoryError, RunStoppedError
+from .record_files import read_record, write_record
+from .records import DeploymentRecord
+
+_TAKEN, _STOPPED = ".taken-", ".stopped-"
+
+
+class Claims:
+    """The claim of one run directory.
+
+    Args:
+        path: of `deployment.json`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def take(self, record: DeploymentRecord) -> bool:
+        """Claim a name that nobody holds; False if somebody does."""
+        if not files.claim(self.path, files.encode_json(record)):
+            return False
+        self._forget_stops()
+        return True
+
+    def take_over(
+        self, dead: DeploymentRecord, record: DeploymentRecord, is_living: Callable[[DeploymentRecord], bool]
+    ) -> bool:
+        """Replace a claim whose holder has died; False if another process is doing so, or has done so.
+
+        Args:
+            dead: the claim as it was read when its holder was found to be dead.
+            record: the new claim.
+            is_living: whether the holder of a claim lives.
+        """
+        permit = self._named(_TAKEN, dead)
+        while not files.claim(permit, files.encode_json(record)):
+            other = read_record(permit, DeploymentRecord)
+            if other is None or is_living(other):
+                return False
+            permit = self._named(_TAKEN, other)  # it has died before it replaced the claim
+        try:
+            return self._replace(dead, record)
+        finally:
+            permit.unlink(missing_ok=True)
+
+    def update(self, record: DeploymentRecord) -> None:
+        """Replace the own claim by one with further jobs. Raises RunStoppedError if it is no longer the own one."""
+        self.require(record)
+        write_record(self.path, record)
+        if self._named(_STOPPED, record).exists():  # since; what was just written is for the caller to remove
+            raise RunStoppedError(
+                f"deployment '{self.path.parent.name}' was stopped while its jobs were being submitted"
+            )
+
+    def require(self, record: DeploymentRecord) -> None:
+        """Raise RunStoppedError if the claim is no longer that of `record`."""
+        if not self.is_held(record) or self._named(_STOPPED, record).exists():
+            raise RunStoppedError(
+                f"deployment '{self.path.parent.name}' was stopped while its jobs were being submitted"
+            )
+
+    def is_held(self, record: DeploymentRecord) -> bool:
+        """Whether the claim is that of `record`, whatever jobs it has by now."""
+        current = read_record(self.path, DeploymentRecord)
+        return current is not None and _token(current) == _token(record)
+
+    def announce_stop(self, record: DeploymentRecord) -> None:
+        """Tell the `serve` that holds this claim, if it is still submitting, that the deployment is being stopped."""
+        try:
+            files.write_atomic(self._named(_STOPPED, record), "")
+        except RunDirectoryError:
+            return  # a full disk must not keep anybody from stopping; the claim itself will be gone
+
+    def _replace(self, dead: DeploymentRecord, record: DeploymentRecord) -> bool:
+        current = read_record(self.path, DeploymentRecord)
+        if current is None:
+            return self.take(record)
+        if _token(current) != _token(dead):
+            return False
+        write_record(self.path, record)
+        self._forget_stops()
+        return True
+
+    def _forget_stops(self) -> None:
+        for path in self.path.parent.glob(f"{_STOPPED}*"):
+            path.unlink(missing_ok=True)
+
+    def _named(self, prefix: str, record: DeploymentRecord) -> Path:
+        return self.path.with_name(prefix + _token(record))
+
+
+def _token(record: DeploymentRecord) -> str:
+    """What tells one claim from another, whatever jobs it has."""
+    return hashlib.sha256(f"{record.claimed_by} {record.claimed_at!r}".encode()).hexdigest()[:16]

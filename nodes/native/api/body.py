@@ -1,0 +1,55 @@
+"""The JSON of a request, bounded before anything is made of it."""
+
+from typing import Any
+
+import msgspec
+
+from .errors import ApiError, short
+
+MAX_BYTES = 16 * 2**20
+_MAX_CONTAINERS = 200_000  # objects and lists
+_MAX_VALUES = 2_000_000
+_MAX_DEPTH = 64
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises ApiError.
+
+    Braces and commas are counted before decoding, those in strings included: millions of empty objects would take
+    more memory and time than their text lets one expect.
+    """
+    for what, most, count in (
+        ("objects and lists", _MAX_CONTAINERS, body.count(b"{") + body.count(b"[")),
+        ("values", _MAX_VALUES, body.count(b",")),
+    ):
+        if count > most:
+            raise ApiError(400, f"the body has {count} {what} by its braces and commas: expected at most {most}")
+    try:
+        raw = msgspec.json.decode(body)
+    except RecursionError as error:
+        raise ApiError(400, f"the body is nested too deep: expected at most {_MAX_DEPTH} levels") from error
+    except ValueError as error:  # DecodeError, UnicodeDecodeError, numbers of thousands of digits
+        raise ApiError(400, f"the body is not valid JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ApiError(400, f"the body is {short(raw)}: expected a JSON object")
+    for name, value in raw.items():
+        if is_too_deep(value):
+            message = f"{short(name)} is nested too deep: expected at most {_MAX_DEPTH} levels"
+            raise ApiError(400, message, param=name[:80])
+    return raw
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether JSON is nested deeper than templates and encoders can be trusted with."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> list[Any]:
+    """The objects and lists in an object or a list."""
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [member for member in members if isinstance(member, dict | list)]

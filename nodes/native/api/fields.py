@@ -1,0 +1,155 @@
+"""Every request field of OpenAI's, vLLM's and SGLang's APIs, and some of other engines: obeyed, refused or harmless.
+
+A field that would change the answer and is not implemented is refused by its name, unless its value asks for nothing. A
+field that cannot change the answer is ignored, and so is one that no API defines. The page
+docs/reference/api-fields.md is generated from these tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Values = tuple[Any, ...]
+# What most fields say where they ask for nothing.
+NOTHING: Values = (None, False, 0, "", [], {})
+_NULL: Values = (None,)
+_TRUE: Values = (None, True)
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Obeyed:
+    """A field that does what its API says. `endpoint`: the only one that has it; elsewhere it is refused."""
+
+    note: str
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A field that is an error, unless its value is in `nothing`."""
+
+    note: str = ""
+    nothing: Values = NOTHING
+
+
+OBEYED: Mapping[str, Obeyed] = {
+    "model": Obeyed("the name in /v1/models; another is 404"),
+    "messages": Obeyed("at most 4,096, of text only", CHAT),
+    "prompt": Obeyed("a string, token ids, or a list of either", COMPLETIONS),
+    "max_tokens": Obeyed("at least 1; by default 16 for completions, what the context leaves for chat"),
+    "max_completion_tokens": Obeyed("the newer name of max_tokens, which it overrides", CHAT),
+    "n": Obeyed("1 to 128; at most 1,024 sequences in all, prompts times n"),
+    "best_of": Obeyed("must be n: choices are not ranked"),
+    "temperature": Obeyed("0 to 2; 0 is greedy"),
+    "top_p": Obeyed("0 to 1"),
+    "top_k": Obeyed("at least -1; 0 and -1 are all tokens"),
+    "min_p": Obeyed("0 to 1"),
+    "presence_penalty": Obeyed("-2 to 2"),
+    "frequency_penalty": Obeyed("-2 to 2"),
+    "repetition_penalty": Obeyed("more than 0, at most 10"),
+    "seed": Obeyed("an integer of 64 bits; each of n choices has a seed of its own"),
+    "stop": Obeyed("at most 64 strings of at most 1,024 characters"),
+    "stop_token_ids": Obeyed("at most 1,024 token ids of the vocabulary"),
+    "ignore_eos": Obeyed("true: the model's end tokens do not end the answer"),
+    "include_stop_str_in_output": Obeyed("true: the answer ends with the stop string"),
+    "no_stop_trim": Obeyed("SGLang's name of include_stop_str_in_output"),
+    "skip_special_tokens": Obeyed("false: special tokens are part of the text"),
+    "add_special_tokens": Obeyed("such as BOS; by default true for completions, false for chat"),
+    "logprobs": Obeyed("completions: 0 to 20 alternatives, and always the sampled token; chat: true or false"),
+    "top_logprobs": Obeyed("0 to 20 alternatives, with logprobs = true", CHAT),
+    "stream": Obeyed("server-sent events"),
+    "stream_options": Obeyed("include_usage, continuous_usage_stats"),
+    "add_generation_prompt": Obeyed("by default true, or false with continue_final_message", CHAT),
+    "continue_final_message": Obeyed("true: the model continues the last message", CHAT),
+    "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),
+}
+
+HARMLESS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("custom_labels", "extra_key", "metadata", "request_id", "rid", "safety_identifier", "session_id", "user"),
+        "only names the request or its user",
+    ),
+    **dict.fromkeys(("prediction", "prompt_cache_key", "prompt_cache_retention", "priority", "service_tier"),
+                    "changes when the answer comes, not what it is"),
+    **dict.fromkeys(("data_parallel_rank", "disagg_prefill_dp_rank", "routed_dp_rank"), "there is one engine"),
+    **dict.fromkeys(("images_config", "max_dynamic_patch", "media_io_kwargs", "min_dynamic_patch",
+                     "mm_processor_kwargs", "return_mm_kwargs", "use_audio_in_video"), "without images or audio"),
+    "keep_alive": "the model stays loaded",
+    "length_penalty": "for beam search only",
+    "parallel_tool_calls": "without tools",
+    "routed_experts_prompt_start": "without return_routed_experts",
+    "routed_experts_start_len": "without return_routed_experts",
+    "separate_reasoning": "reasoning stays in the text",
+    "spaces_between_special_tokens": "tokenizers of tokenizer.json add none",
+    "store": "nothing is stored",
+    "stream_interval": "every token is sent when it is there",
+    "stream_reasoning": "reasoning stays in the text",
+    "truncation_side": "without truncate_prompt_tokens",
+}  # fmt: skip
+
+_KWARGS = Refused("put it into chat_template_kwargs", _NULL)
+_NOT_TAKEN = Refused()
+
+REFUSED: Mapping[str, Refused] = {
+    # OpenAI
+    **dict.fromkeys(("audio", "echo", "function_call", "functions", "logit_bias", "reasoning_effort", "suffix",
+                     "verbosity", "web_search_options"), _NOT_TAKEN),
+    "tools": Refused('taken with tool_choice = "none"'),
+    "tool_choice": Refused(nothing=(*NOTHING, "none", "auto")),
+    "modalities": Refused(nothing=(*NOTHING, ["text"])),
+    "moderation": _NOT_TAKEN,
+    "response_format": Refused(nothing=(*NOTHING, {"type": "text"})),
+    # vLLM
+    **dict.fromkeys(("allowed_token_ids", "bad_words", "cache_salt", "chat_template", "documents", "ec_transfer_params",
+                     "guided_choice", "guided_decoding", "guided_decoding_backend", "guided_grammar", "guided_json",
+                     "guided_regex", "guided_whitespace_pattern", "kv_transfer_params", "logits_processors",
+                     "min_tokens", "prompt_embeds", "repetition_detection", "return_prompt_text", "return_token_ids",
+                     "return_token_offsets", "return_tokens_as_token_ids", "structural_tag", "structured_outputs",
+                     "truncate_prompt_tokens", "use_beam_search", "vllm_xargs", "watermarking"), _NOT_TAKEN),
+    "include_reasoning": Refused("reasoning stays in the text", _TRUE),
+    **dict.fromkeys(("logprob_token_ids", "prompt_logprobs", "thinking_token_budget"), Refused(nothing=_NULL)),
+    # SGLang
+    **dict.fromkeys(("custom_logit_processor", "custom_params", "ebnf", "json_schema", "lora_path", "min_new_tokens",
+                     "ngram_corpus_id", "regex", "return_cached_tokens_details", "return_hidden_states",
+                     "return_meta_info", "return_prompt_token_ids", "return_routed_experts", "return_text_in_logprobs",
+                     "session_params", "stop_regex"), _NOT_TAKEN),
+    **dict.fromkeys(("bootstrap_host", "bootstrap_port", "bootstrap_room", "input_embeds", "input_ids", "reasoning",
+                     "task"), Refused(nothing=_NULL)),
+    "max_new_tokens": Refused("here it is max_tokens", _NULL),
+    "sampling_params": Refused("put its fields beside the others"),
+    "sampling_seed": Refused("here it is seed", _NULL),
+    # Others: transformers, TGI, llama.cpp, Ollama
+    **dict.fromkeys(("adapter_id", "decoder_input_details", "details", "diversity_penalty", "dry_allowed_length",
+                     "dry_base", "dry_multiplier", "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent",
+                     "dynatemp_range", "encoder_repetition_penalty", "epsilon_cutoff", "eta_cutoff", "format",
+                     "grammar", "lora", "mirostat", "mirostat_eta", "mirostat_tau", "n_keep", "n_probs",
+                     "no_repeat_ngram_size", "penalty_alpha", "post_sampling_probs", "return_full_text",
+                     "samplers", "smoothing_factor", "top_a", "top_n_tokens", "truncate", "watermark",
+                     "xtc_probability", "xtc_threshold"), _NOT_TAKEN),
+    **dict.fromkeys(("tfs_z", "typical_p"), Refused(nothing=(*NOTHING, 1))),
+    "do_sample": Refused("here greedy is temperature = 0", _TRUE),
+    **dict.fromkeys(("enable_thinking", "think", "thinking"), _KWARGS),
+    "extra_body": Refused("it is an argument of OpenAI's client: put its fields beside the others"),
+    "n_predict": Refused("here it is max_tokens", _NULL),
+    "num_beams": Refused(nothing=(*NOTHING, 1)),
+    "num_predict": Refused("here it is max_tokens", _NULL),
+    "options": Refused("put its fields beside the others"),
+    "repeat_last_n": Refused(nothing=_NULL),
+    "repeat_penalty": Refused("here it is repetition_penalty", (None, 1)),
+    "stop_sequences": Refused("here it is stop"),
+}  # fmt: skip
+
+
+def refusal(raw: Mapping[str, Any], endpoint: str) -> tuple[str, str] | None:
+    """The first field of a request that must be refused, and why; None if there is none."""
+    for name, value in raw.items():
+        if name in REFUSED:
+            rule = REFUSED[name]
+            tools_unused = name == "tools" and raw.get("tool_choice") == "none"
+            if value not in rule.nothing and not tools_unused:
+                return name, "not supported by this engine; " + (rule.note or "leave it out")
+        elif name in OBEYED and OBEYED[name].endpoint not in (None, endpoint) and value not in NOTHING:
+            return name, f"expected for {OBEYED[name].endpoint} only; leave it out"
+    return None

@@ -1,0 +1,54 @@
+"""What happens to every request: an id, errors in OpenAI's shape."""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ....core.openai import error_body
+from .errors import ApiError, short
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = "X-Request-Id"
+_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+_RETRY_AFTER = {"Retry-After": "1"}
+
+
+def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer of JSON."""
+    return web.Response(
+        body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers or {}
+    )
+
+
+async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Give an answer the id that its request came with, or one of our own. For `Application.on_response_prepare`."""
+    given = request.headers.get(REQUEST_ID, "")
+    response.headers[REQUEST_ID] = given if _ID.fullmatch(given) else uuid.uuid4().hex
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """All errors in OpenAI's shape, those of the HTTP library too."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        body = error_body(error.status, error.message, param=error.param, code=error.code)
+        return json_response(body, status=error.status, headers=_RETRY_AFTER if error.status == 503 else {})
+    except web.HTTPException as error:
+        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return json_response(error_body(error.status, _explain(request, error)), status=error.status, headers=allowed)
+
+
+def _explain(request: web.Request, error: web.HTTPException) -> str:
+    asked = f"{request.method[:20]} {short(request.raw_path)}"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{asked}: method not allowed; expected {' or '.join(sorted(error.allowed_methods))}"
+    if isinstance(error, web.HTTPNotFound):
+        paths = sorted({resource.canonical for resource in request.app.router.resources()})
+        return f"{asked}: no such path; this server has: {', '.join(paths)}"
+    return f"{asked}: {error.reason}"

@@ -1,0 +1,112 @@
+"""A process that renders chat templates, so that a template which never ends, or fills memory, ends this process alone.
+
+It reads messages from standard input and answers each on standard output: 4 bytes of length, then msgpack. The first
+message is a Setup, all others are RenderCalls; each gets a Reply. Run as a module.
+"""
+
+import ctypes
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jinja2
+import msgspec
+
+from .template import ChatError, PromptTooLargeError, Template
+
+LENGTH_BYTES = 4
+_TRIM_BYTES = 1 << 18  # after a call of so many, memory is given back
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """A template, and what rendering may take: seconds of CPU time for a call, bytes of memory in all."""
+
+    source: str
+    special_tokens: dict[str, str]
+    cpu_seconds: float
+    memory_bytes: int
+
+
+class RenderCall(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of Template.render."""
+
+    messages: list[dict[str, Any]]
+    add_generation_prompt: bool
+    continue_final_message: bool
+    most_bytes: int
+    variables: dict[str, Any] = {}
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The rendered text, or why there is none."""
+
+    text: str = ""
+    error: str | None = None
+    too_large: bool = False
+
+
+def main() -> None:
+    """Answer until standard input ends, or a limit is passed."""
+    setup = msgspec.msgpack.decode(_read() or b"", type=Setup)
+    resource.setrlimit(resource.RLIMIT_DATA, (setup.memory_bytes, setup.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole job: the engine, which drains, ends this process
+        signal.signal(number, signal.SIG_IGN)
+    with _limit(setup):
+        template = _compile(setup)
+    _write(template if isinstance(template, Reply) else Reply())
+    while isinstance(template, Template) and (raw := _read()) is not None:
+        with _limit(setup):
+            reply = _render(template, raw)
+        _write(reply)
+        if len(raw) > _TRIM_BYTES:
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def _limit(setup: Setup) -> Iterator[None]:
+    """Let a signal end the process when this takes too much CPU time, whatever it is doing."""
+    signal.setitimer(signal.ITIMER_PROF, setup.cpu_seconds)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _compile(setup: Setup) -> Template | Reply:
+    try:
+        return Template(setup.source, setup.special_tokens)
+    except jinja2.TemplateSyntaxError as error:
+        return Reply(error=f"line {error.lineno}: {error}")
+    except Exception as error:
+        return Reply(error=f"{type(error).__name__}: {error}")
+
+
+def _render(template: Template, raw: bytes) -> Reply:
+    try:
+        call = msgspec.msgpack.decode(raw, type=RenderCall)
+        text = template.render(
+            call.messages, add_generation_prompt=call.add_generation_prompt, most_bytes=call.most_bytes,
+            continue_final_message=call.continue_final_message, variables=call.variables,
+        )  # fmt: skip
+        return Reply(text)
+    except ChatError as error:
+        return Reply(error=str(error), too_large=isinstance(error, PromptTooLargeError))
+    except (MemoryError, ValueError, RecursionError) as error:
+        return Reply(error=f"the messages cannot be read: {type(error).__name__}")
+
+
+def _read() -> bytes | None:
+    head = sys.stdin.buffer.read(LENGTH_BYTES)
+    return sys.stdin.buffer.read(int.from_bytes(head, "big")) if len(head) == LENGTH_BYTES else None
+
+
+def _write(reply: Reply) -> None:
+    raw = msgspec.msgpack.encode(reply)
+    sys.stdout.buffer.write(len(raw).to_bytes(LENGTH_BYTES, "big") + raw)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

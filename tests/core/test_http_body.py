@@ -1,0 +1,107 @@
+"""Bodies: whole, compressed, broken, too large."""
+
+import asyncio
+import gzip
+import zlib
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from slurminfer.core.http_body import BodyError, read_body
+
+TEXT = b'{"prompt": "foxes"}' * 50
+
+
+class Body:
+    """A request's content that comes in pieces."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self._pieces = [*pieces, b""]
+
+    async def readany(self) -> bytes:
+        piece = self._pieces.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+
+def _read(
+    *pieces: bytes | Exception, encoding: str | None = None, most: int = 10_000, length: int | None = None
+) -> bytes:
+    headers = {} if encoding is None else {"Content-Encoding": encoding}
+    if length is not None:
+        headers["Content-Length"] = str(length)
+    payload: Any = Body(*pieces)
+    return asyncio.run(read_body(make_mocked_request("POST", "/", headers=headers, payload=payload), most))
+
+
+def _raw_deflate(text: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(text) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        (None, TEXT),
+        ("identity", TEXT),
+        ("gzip", gzip.compress(TEXT)),
+        ("GZip", gzip.compress(TEXT)),
+        ("x-gzip", gzip.compress(TEXT)),
+        ("gzip", gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", _raw_deflate(TEXT)),
+    ],
+)
+def test_a_body_is_read_and_decompressed(encoding, body):
+    assert _read(body, encoding=encoding) == TEXT
+    assert _read(*(body[i : i + 1] for i in range(len(body))), encoding=encoding) == TEXT
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
+def test_an_empty_body_is_empty(encoding):
+    assert _read(encoding=encoding) == b""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", b"abcd", 400),
+        ("gzip", gzip.compress(TEXT)[:-8], 400),
+        ("gzip", gzip.compress(TEXT) + b"abcd", 400),
+        ("deflate", b"abcd", 400),
+        ("deflate", zlib.compress(TEXT) + b"x", 400),
+        ("deflate", zlib.compress(TEXT)[:-5], 400),
+        ("zstd", b"abcd", 415),
+        ("br", b"abcd", 415),
+        ("gzip, gzip", b"abcd", 415),
+        ("x" * 5000, b"abcd", 415),
+    ],
+)
+def test_a_body_that_is_not_what_its_head_says_is_the_clients_error(encoding, body, status):
+    with pytest.raises(BodyError) as refused:
+        _read(body, encoding=encoding)
+    assert refused.value.status == status
+    assert len(refused.value.message) < 300
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", None])
+def test_a_body_is_read_up_to_its_bound_only(encoding):
+    pack: dict[str | None, Any] = {None: bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+    most = pack[encoding]
+    assert len(_read(most(bytes(10_000)), encoding=encoding)) == 10_000
+    with pytest.raises(BodyError, match="at most 10000") as refused:
+        _read(most(bytes(10_001)), encoding=encoding)
+    assert refused.value.status == 413
+
+
+def test_a_body_whose_head_says_too_much_is_not_read():
+    with pytest.raises(BodyError, match="the body has 10001 bytes: expected at most 10000"):
+        _read(ValueError("read"), length=10_001)
+
+
+def test_a_body_that_breaks_off_is_the_clients_error():
+    with pytest.raises(BodyError, match="cannot be read: bad chunk"):
+        _read(b"abc", web.RequestPayloadError("bad chunk"))

@@ -1,0 +1,192 @@
+"""Serving and stopping where other processes, the disk or the records are against it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from slurminfer.core import process_id
+from slurminfer.core.errors import RunActiveError, RunDirectoryError, RunStoppedError, SpecError
+from slurminfer.core.job import JobPhase
+from slurminfer.core.records import DeploymentRecord, JobRecord
+from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.spec import parse_spec
+from slurminfer.jobs.launch.local import LocalLauncher
+from slurminfer.jobs.serve import deployment, salvage
+from slurminfer.jobs.serve.deployment import start, stop, submit
+from slurminfer.jobs.serve.requests import dry_run
+from slurminfer.jobs.serve.status import look
+
+from ...support.launchers import FakeLauncher
+
+SPEC = parse_spec("name = 'demo'\n[model]\npath = 'x'\n[[pool]]\nname = 'cpu'\nworkers = 2")
+HERE = socket.gethostname()
+DEAD = f"999999@1-{process_id.boot()} on {HERE}"
+LIVING = f"{process_id.process_id(os.getpid())} on {HERE}"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunDirectory:
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+    directory = RunDirectory.named("demo")
+    directory.create()
+    directory.write_spec(SPEC)
+    return directory
+
+
+@pytest.fixture
+def launcher(monkeypatch) -> FakeLauncher:
+    """What every deployment of this test runs under."""
+    fake = FakeLauncher(JobPhase.DONE)
+    for module in ("deployment", "claimer", "status"):
+        monkeypatch.setattr(f"slurminfer.jobs.serve.{module}.launcher_named", lambda name: fake)
+    return fake
+
+
+def claimed_by(who: str, *jobs: JobRecord, launcher: str = "slurm") -> DeploymentRecord:
+    return DeploymentRecord(launcher=launcher, claimed_by=who, claimed_at=1.0, jobs=jobs)
+
+
+def test_a_stop_before_the_first_job_ends_the_serve(run, launcher, monkeypatch):
+    write_spec = RunDirectory.write_spec
+
+    def stopped_meanwhile(self, spec):
+        write_spec(self, spec)
+        assert stop(run) == 0
+
+    monkeypatch.setattr(RunDirectory, "write_spec", stopped_meanwhile)
+    with pytest.raises(RunStoppedError, match="'demo' was stopped while its jobs were being submitted"):
+        submit(SPEC, launcher)
+    assert launcher.submitted == []
+    assert look(run).state == "stopped"
+
+
+def test_a_stop_between_two_jobs_ends_all_of_them(run, launcher, monkeypatch):
+    submit_job = launcher.submit
+
+    def stopped_meanwhile(request):
+        job = submit_job(request)
+        if request.role == "cpu-0":
+            assert stop(run) == 1  # the router; what is being submitted it cannot know
+        return job
+
+    monkeypatch.setattr(launcher, "submit", stopped_meanwhile)
+    with pytest.raises(RunStoppedError):
+        submit(SPEC, launcher)
+    assert [request.role for request in launcher.submitted] == ["router", "cpu-0"]
+    assert set(launcher.cancelled) == {"1", "2"}
+    assert look(run).state == "stopped"
+
+
+def test_a_full_disk_while_jobs_are_submitted_leaves_none_of_them(run, launcher, monkeypatch):
+    def full(self, record):
+        raise RunDirectoryError("cannot write deployment.json: No space left on device")
+
+    monkeypatch.setattr("slurminfer.core.claims.Claims.update", full)
+    with pytest.raises(RunDirectoryError, match="No space left"):
+        submit(SPEC, launcher)
+    assert launcher.cancelled == ["1"]
+    assert look(run).state == "stopped"
+
+
+def test_the_claim_of_a_dead_serve_is_taken_over_with_the_records_removed(run, launcher):
+    run.claims.take(claimed_by(DEAD))
+    (run.workers_path / "cpu-7.json").write_text("garbage")
+    submit(SPEC, launcher)
+    assert len(launcher.submitted) == 3
+    assert not (run.workers_path / "cpu-7.json").exists()
+
+
+def test_the_claim_of_a_living_serve_is_not(run, launcher):
+    run.claims.take(claimed_by(LIVING))
+    with pytest.raises(RunActiveError, match=rf"claimed by process {os.getpid()} on"):
+        submit(SPEC, launcher)
+
+
+def test_a_serve_that_died_before_its_first_job_is_said(run, launcher):
+    run.claims.take(claimed_by(DEAD))
+    view = look(run)
+    assert view.state == "failed"
+    assert "999999" in view.reason and "before it had submitted a job" in view.reason
+    assert stop(run) == 0
+    assert stop(run) is None
+
+
+def test_a_serve_that_still_submits_is_said(run, launcher):
+    run.claims.take(claimed_by(LIVING))
+    assert look(run).reason == "serve is still submitting"
+
+
+@pytest.mark.parametrize("damage", ['{"version": 1, "laun', "null", "[]", "[" * 100_000, "\udcff"], ids=range(5))
+def test_a_damaged_record_is_one_deployments_trouble_and_has_a_way_out(run, launcher, damage):
+    run.deployment_path.write_text(damage, errors="surrogateescape")
+    view = look(run)
+    assert view.state == "damaged"
+    assert "deployment.json" in view.reason and "slurminfer stop demo --force" in view.reason
+    for wrong in (lambda: stop(run), lambda: submit(SPEC, launcher)):
+        with pytest.raises(RunDirectoryError, match="slurminfer stop demo --force"):
+            wrong()
+    (run.logs_of("cpu-0")).mkdir(parents=True)
+    (run.logs_of("cpu-0") / "41_submission.sh").touch()
+    assert stop(run, force=True) == 1
+    assert launcher.cancelled == ["41"]
+    assert look(run).state == "stopped"
+
+
+@pytest.mark.parametrize(("launcher_name", "job"), [("slumr", "7"), ("local", "soon")])
+def test_a_record_that_cannot_be_meant_has_one_too(run, launcher_name, job):
+    run.claims.take(claimed_by(DEAD, JobRecord(id=job, role="router"), launcher=launcher_name))
+    assert look(run).state == "damaged"
+    with pytest.raises(RunDirectoryError, match="--force"):
+        stop(run)
+    assert stop(run, force=True) == 0
+
+
+def test_local_processes_are_found_by_their_command_line(run):
+    program = "import time; time.sleep(60)"
+    with (
+        subprocess.Popen([sys.executable, "-c", program, "slurminfer.router", str(run.path)]) as router,
+        subprocess.Popen([sys.executable, "-c", program, "slurminfer.router", f"{run.path}-2"]) as other,
+    ):
+        found = salvage.find_jobs(run)
+        router.kill()
+        other.kill()
+    assert [process_id.pid_of(job) for job in found["local"]] == [router.pid]
+
+
+def test_processes_of_another_machine_are_not_forgotten(run):
+    job = JobRecord(id="7@1-ffffffff", role="router")
+    run.claims.take(claimed_by("6@1-ffffffff on elsewhere", job, launcher="local"))
+    assert look(run).state == "unknown"
+    with pytest.raises(RunDirectoryError, match="are on elsewhere: stop it there"):
+        stop(run)
+    with pytest.raises(RunActiveError):
+        submit(SPEC, LocalLauncher())
+    assert run.read_deployment() is not None
+
+
+def test_what_cannot_run_is_refused_before_a_model_is_found(run, monkeypatch):
+    monkeypatch.setattr(deployment, "with_models_found", lambda *_: pytest.fail("nothing may be fetched"))
+    wide = parse_spec("name = 'wide'\n[model]\npath = 'x'\n[[pool]]\nnodes = 2\ntensor_parallel = 2")
+    with pytest.raises(SpecError, match=r"nodes = 2: .*needs Slurm"):
+        start(wide, LocalLauncher())
+
+
+class Renderer(LocalLauncher):
+    """Notes what it has rendered."""
+
+    def __init__(self) -> None:
+        self.rendered: list[str] = []
+
+    def render(self, request):
+        self.rendered.append(request.role)
+        return "x\n"
+
+
+def test_a_dry_run_of_many_workers_begins_at_once(run):
+    many = parse_spec("name = 'many'\n[model]\npath = 'x'\n[[pool]]\nworkers = 10000")
+    launcher = Renderer()
+    assert next(dry_run(many, launcher)) == "# ---- router ----\nx\n"
+    assert launcher.rendered == ["router"]

@@ -1,0 +1,209 @@
+"""A client that does not read its answer makes its own requests wait, in bounded memory; nobody else waits for it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slurminfer.nodes.native.engine import outputs as outputs_module
+from slurminfer.nodes.native.engine.outputs import Outputs
+from slurminfer.nodes.native.engine.request import FinishReason, Output, Request, Sample, SamplingParams
+from slurminfer.nodes.native.engine.scheduler import WaitingQueue
+from slurminfer.nodes.native.engine.thread import EngineThread
+
+from ....support.fake_model import FakeModel, alone, make_core, make_request, run
+
+PROMPT = [0, 1, 2, 1]
+
+
+def _request(id: str = "a", **params: Any) -> Request:
+    return Request(id, [0], SamplingParams(max_tokens=10**6, **params))
+
+
+def _output(request: Request, finish: FinishReason | None = None) -> Output:
+    return Output(request, Sample(0), finish)
+
+
+def _buffer(*requests: Request) -> tuple[Outputs, list[tuple[list[str], bool]]]:
+    told: list[tuple[list[str], bool]] = []
+    return Outputs(requests, lambda ids, paused: told.append((list(ids), paused))), told
+
+
+def test_a_full_buffer_pauses_what_goes_on_and_a_half_empty_one_resumes_it(monkeypatch):
+    monkeypatch.setattr(outputs_module, "_MOST_UNITS", 10)
+
+    async def read() -> None:
+        ended, going = _request("ended"), _request("going")
+        buffer, told = _buffer(ended, going)
+        buffer.put(_output(ended, FinishReason.STOP))
+        for _ in range(9):
+            buffer.put(_output(going))
+        assert told == []
+        for _ in range(3):
+            buffer.put(_output(going))
+        assert told == [(["going"], True)]
+        for _ in range(8):
+            await buffer.get()
+        assert told == [(["going"], True), (["going"], False)]
+
+    asyncio.run(read())
+
+
+def test_alternatives_count_and_a_buffer_holds_some_steps_of_all_choices(monkeypatch):
+    monkeypatch.setattr(outputs_module, "_MOST_UNITS", 10)
+    requests = [_request(str(index), logprobs=4) for index in range(3)]
+    buffer, told = _buffer(*requests)
+    for step in range(4):
+        assert told == [], step
+        for request in requests:
+            buffer.put(_output(request))
+    buffer.put(_output(requests[0]))
+    assert told == [(["0", "1", "2"], True)]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_paused_request_holds_no_blocks_and_goes_on_where_it_was(depth):
+    core = make_core(FakeModel(40, 2, depth=depth))
+    core.submit([make_request("slow", PROMPT, 30, end=None), make_request("quick", [1], 30, end=None)])
+    tokens: dict[str, list[int]] = {"slow": [], "quick": []}
+
+    def step() -> None:
+        for output in core.step():
+            tokens[output.request.id].append(output.sample.token)
+
+    for _ in range(4):
+        step()
+    core.pause(["slow"])
+    while core.busy:
+        step()
+    stats = core.stats()
+    assert (stats.paused_requests, stats.running_requests, stats.kv_blocks_used) == (1, 0, 0)
+    assert tokens["quick"] == alone([1], 30, end=None)
+    assert 0 < len(tokens["slow"]) < 30
+    core.resume(["slow"])
+    tokens["slow"] += run(core)["slow"]
+    assert tokens["slow"] == alone(PROMPT, 30, end=None)
+
+
+def test_paused_requests_leave_room_for_others_and_can_be_aborted():
+    core = make_core(FakeModel(40, 2), running=2)
+    core.submit([make_request(id, PROMPT, 40, end=None) for id in ("s1", "s2", "waiting")])
+    core.step()
+    core.pause(["s1", "s2", "waiting"])
+    core.submit([make_request("other", [2], 3, end=None)])
+    assert list(run(core)) == ["other"]
+    assert core.stats().paused_requests == 3
+    core.abort_all(["s1", "waiting", "s2"])
+    core.resume(["s1", "s2"])
+    assert not core.busy
+    assert core.stats().paused_requests == 0
+
+
+@settings(max_examples=100)
+@given(
+    events=st.lists(st.none() | st.tuples(st.booleans(), st.integers(0, 5)), max_size=60),
+    requests=st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=9), st.integers(1, 9)),
+                      min_size=1, max_size=6),
+    depth=st.integers(1, 3),
+)  # fmt: skip
+def test_pausing_at_any_time_changes_no_tokens(events, requests, depth):
+    core = make_core(FakeModel(12, 2, depth=depth))
+    core.submit([make_request(str(index), *request) for index, request in enumerate(requests)])
+    tokens: dict[str, list[int]] = {}
+
+    def step() -> None:
+        for output in core.step():
+            tokens.setdefault(output.request.id, []).append(output.sample.token)
+
+    for event in events:
+        if event is None:
+            step()
+        else:
+            (core.pause if event[0] else core.resume)([str(event[1])])
+    core.resume(map(str, range(6)))
+    while core.busy:
+        step()
+    assert tokens == {str(index): alone(*request) for index, request in enumerate(requests)}
+    assert core.stats().kv_blocks_used == 0
+
+
+def test_a_client_that_does_not_read_bounds_what_the_engine_keeps(monkeypatch):
+    monkeypatch.setattr(outputs_module, "_MOST_UNITS", 20)
+
+    async def work() -> None:
+        engine = EngineThread()
+        engine.start(lambda: make_core(FakeModel(400, 2)))
+        await engine.ready.wait()
+        slow = engine.submit([make_request("slow", PROMPT, 300, end=None)])
+        await _until(lambda: engine.stats.paused_requests == 1)
+        assert slow._queue.qsize() < 100
+        quick = engine.submit([make_request("quick", [1], 10, end=None)])
+        assert [(await quick.get()).sample.token for _ in range(10)] == alone([1], 10, end=None)
+        assert [(await slow.get()).sample.token for _ in range(300)] == alone(PROMPT, 300, end=None)
+        await engine.stop(5)
+
+    asyncio.run(work())
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+class CountingHeap:
+    """Counts comparisons of ranks."""
+
+    compared = 0
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def __lt__(self, other: "CountingHeap") -> bool:
+        CountingHeap.compared += 1
+        return self.rank < other.rank
+
+
+def test_thousands_of_waiting_requests_are_added_and_removed_with_few_comparisons():
+    queue, count = WaitingQueue(), 20_000
+    requests = []
+    for index in range(count):
+        request = _request(str(index))
+        request.rank = CountingHeap(-index % 977)  # type: ignore[assignment]
+        requests.append(request)
+    CountingHeap.compared = 0
+    for request in requests:
+        queue.push(request)
+    for request in requests[: count - 100]:
+        assert queue.remove(request.id) is request
+    assert CountingHeap.compared < 10 * count  # a sorted list would take millions
+    assert len(queue) == 100
+    assert len(queue._heap) < 300
+    ranks = []
+    while (first := queue.first()) is not None:
+        queue.remove(first.id)
+        ranks.append(first.rank.rank)  # type: ignore[attr-defined]
+    assert ranks == sorted(ranks)
+    assert len(ranks) == 100
+
+
+def test_seeds_of_any_size_and_sign_are_different_seeds():
+    seeds = [0, 1, -1, 2, -2, 2**63, -(2**63), 2**63 - 1, 10**30]
+    draws = {_request(seed=seed).uniform() for seed in seeds}
+    assert len(draws) == len(seeds)
+    request = _request(seed=7)
+    assert request.uniform() == request.uniform()
+    before = request.uniform()
+    request.extend(0)
+    assert request.uniform() != before
+
+
+def test_requests_share_a_prompt_until_they_generate():
+    prompt = [0, 1]
+    one, other = Request("1", prompt, _request().params), Request("2", prompt, _request().params)
+    one.extend(2)
+    assert (one.tokens, other.tokens, prompt) == ([0, 1, 2], [0, 1], [0, 1])
+    assert torch.tensor(other.tokens).shape == (2,)
