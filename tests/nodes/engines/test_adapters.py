@@ -194,9 +194,10 @@ AWKWARD = (
 )
 
 
-@pytest.mark.parametrize("key", [new_key(), "-Zk_2", *AWKWARD])
+@pytest.mark.parametrize("key", [None, "-Zk_2", *AWKWARD])
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_key_reaches_every_engine_as_it_is(tmp_path, name, key):
+    key = key or new_key()
     adapter, there = ADAPTERS[name], launch(tmp_path, key=key)
     if name == "sglang" and key.startswith("-"):
         with pytest.raises(EngineError, match="cannot take an API key"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
 from slurminfer.nodes.native.api.detokenizer import Detokenizer, StopStrings
-from slurminfer.nodes.native.api.generation import Choice
+from slurminfer.nodes.native.api.generation import Choice, TextOptions
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
@@ -185,7 +185,7 @@ def test_a_choice_ends_at_a_stop_string_with_a_special_token(byte_level):
     [a, b] = byte_level.encode("a", add_special_tokens=False) + byte_level.encode("b", add_special_tokens=False)
 
     def say(stops: list[str], *tokens: int) -> list[tuple[str, str | None]]:
-        choice = Choice(0, Request("id", [a], SamplingParams(max_tokens=9)), byte_level, stops)
+        choice = Choice(0, Request("id", [a], SamplingParams(max_tokens=9)), byte_level, TextOptions(stops))
         return [(delta.text, delta.finish) for delta in (choice.push(token, None, None) for token in tokens)]
 
     assert say(["<|user|>"], b, user) == [("b", None), ("", "stop")]
