@@ -105,6 +105,8 @@ class Attempts:
         return maker()
 
     def _generation(self) -> Attempt:
+        if self._chance(0.3):
+            return self._attempt("POST", "/v1/completions", self._written({"prompt": "a b", **self._fields(0)}), [])
         chat = self._chance(0.5)
         body = self._chat() if chat else self._completion()
         path = "/v1/chat/completions" if chat else "/v1/completions"
@@ -178,15 +180,15 @@ class Attempts:
         extra = {"tool_calls": self._one_of(calls, [], None)} if self._chance(0.1) else {}
         return self._one_of(*_ODD) if self._chance(0.03) else {"role": role, "content": content, **extra}
 
-    def _fields(self) -> dict[str, Any]:
-        """A few fields, most with values that they may have; one request in five has one that it may not have."""
+    def _fields(self, wrong: float = 0.2) -> dict[str, Any]:
+        """A few fields with values that they may have, and with this chance one that has none of them."""
         pool = {**_NUMBERS, **_OTHERS}
         fields: dict[str, Any] = {"model": self._model, "max_tokens": self._random.randrange(1, 6)}
         for name in self._random.sample(list(_NUMBERS), self._random.randrange(4)):
             fields[name] = self._one_of(*pool[name])
-        for name in self._random.sample(list(_OTHERS), self._random.randrange(3)):
-            fields[name] = self._one_of(*pool[name])
-        if self._chance(0.2):
+        if self._chance(wrong):
+            for name in self._random.sample(list(_OTHERS), self._random.randrange(3)):
+                fields[name] = self._one_of(*pool[name])
             fields[self._one_of("model", *pool)] = self._one_of(*_ODD)
         return fields
 
