@@ -1,5 +1,7 @@
 """`slurminfer quantize` as a command: what it refuses, what it submits, which share of the work a task has."""
 
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from slurminfer.cli import app
+from slurminfer.core import files
 from slurminfer.core.errors import SlurmError, UsageError
 from slurminfer.core.job import JobPhase
 from slurminfer.core.spec import load_job
@@ -142,3 +145,16 @@ def test_a_finished_job_is_one_whose_output_is_there(entry, model):
     entry.out.mkdir()
     follow("7", entry, FakeLauncher(JobPhase.RUNNING, JobPhase.DONE), lambda *state: seen.append(state))
     assert seen[-1] == ("quantize", 4, 4)
+
+
+def test_the_output_has_the_umask_of_whoever_asked_for_it(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "run", lambda *_: seen.append(files.current_umask()))
+    before = os.umask(0o002)
+    try:
+        entry = QuantizeEntry(model=tmp_path / "model", out=tmp_path / "out", options=AwqOptions())
+        with files.private_umask():  # as in a job of ours
+            pickle.loads(pickle.dumps(entry))()
+    finally:
+        os.umask(before)
+    assert seen == [0o002]
