@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -18,8 +19,15 @@ class BodyError(Exception):
         super().__init__(message)
 
 
-async def read_body(request: web.BaseRequest, most_bytes: int) -> bytes:
-    """The whole body, at most `most_bytes` after decompression. Raises BodyError."""
+def _take_any(count: int) -> None:
+    """No account is kept of the bytes."""
+
+
+async def read_body(request: web.BaseRequest, most_bytes: int, take: Callable[[int], None] = _take_any) -> bytes:
+    """The whole body, at most `most_bytes` after decompression. Raises BodyError.
+
+    `take` is told of every piece how many bytes it has, as received and as decompressed; what it raises passes.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
     if encoding == "x-gzip":
         encoding = "gzip"
@@ -28,19 +36,20 @@ async def read_body(request: web.BaseRequest, most_bytes: int) -> bytes:
     declared = request.content_length
     if declared is not None and declared > most_bytes:
         raise BodyError(413, f"the body has {declared} bytes: expected at most {most_bytes}")
-    body = await _read(request, most_bytes)
+    body = await _read(request, most_bytes, take)
     if encoding == "identity" or not body:
         return body
     try:
-        return await _decompress(body, encoding, most_bytes)
+        return await _decompress(body, encoding, most_bytes, take)
     except zlib.error as error:
         raise BodyError(400, f"the body is not {encoding}, as its Content-Encoding says: {error}") from error
 
 
-async def _read(request: web.BaseRequest, most_bytes: int) -> bytes:
+async def _read(request: web.BaseRequest, most_bytes: int, take: Callable[[int], None]) -> bytes:
     body = bytearray()
     try:
         while chunk := await request.content.readany():
+            take(len(chunk))
             body += chunk
             if len(body) > most_bytes:
                 raise BodyError(413, f"the body is too large: expected at most {most_bytes} bytes")
@@ -49,7 +58,7 @@ async def _read(request: web.BaseRequest, most_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def _decompress(body: bytes, encoding: str, most_bytes: int) -> bytes:
+async def _decompress(body: bytes, encoding: str, most_bytes: int, take: Callable[[int], None]) -> bytes:
     """Raises BodyError, zlib.error."""
     text, rest = bytearray(), body
     while rest:  # gzip may have several members
@@ -57,6 +66,7 @@ async def _decompress(body: bytes, encoding: str, most_bytes: int) -> bytes:
         while not stream.eof:
             piece = stream.decompress(rest, _STEP_BYTES)
             rest = stream.unconsumed_tail
+            take(len(piece))
             text += piece
             if len(text) > most_bytes:
                 raise BodyError(413, f"the body is too large once decompressed: expected at most {most_bytes} bytes")

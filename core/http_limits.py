@@ -45,6 +45,7 @@ class ConnectionLimits:
     discarded_bytes: int = 8 * 2**20  # read from a connection while no trusted request is being answered
     line_bytes: int = 8190  # of the request line, and of one header
     headers: int = 100
+    head_bytes: int = 64 * 2**10  # of a request's head; aiohttp itself bounds each line only
 
 
 def limits_of_process(*, spare: int = 64, descriptors_each: int = 1) -> ConnectionLimits:
@@ -196,6 +197,7 @@ class _Connection(web.RequestHandler):
         self.source = ""  # the peer's address; "" for a Unix socket
         self.since = 0  # the guard's tick at which it was opened
         self.discarded = 0  # bytes read while it was not busy
+        self._head_bytes = 0  # of a head that has begun and not ended
         self.trusted = self.busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -214,7 +216,15 @@ class _Connection(web.RequestHandler):
             if self.discarded > self.guard.limits.discarded_bytes and self.transport is not None:
                 self.transport.abort()
                 return
+        before = self._request_count
         super().data_received(data)
+        if self._waiter is None or self._request_count != before:  # a request is being answered
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > self.guard.limits.head_bytes and self.transport is not None:
+            self.guard.malformed(self.source, f"a head of more than {self.guard.limits.head_bytes} bytes")
+            self.transport.abort()
 
     async def finish_response(self, *args: Any, **kwargs: Any) -> Any:
         """Send the response; the connection is idle afterwards."""

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from . import files
 from .errors import RunDirectoryError
+from .trust import require_trusted
 
 # Wide enough for any clock: what ends an identity's life is that its file is removed.
 _VALID = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -41,7 +42,7 @@ def make_identity(path: Path, name: str) -> None:
 def server_context(path: Path) -> ssl.SSLContext:
     """TLS 1.3 for a server with the identity at `path`, which lets in only clients with the same one.
 
-    Raises RunDirectoryError where the file cannot be used.
+    Raises RunDirectoryError where the file cannot be used, UntrustedFileError where another user could have written it.
     """
     return _context(path, ssl.PROTOCOL_TLS_SERVER)
 
@@ -49,7 +50,7 @@ def server_context(path: Path) -> ssl.SSLContext:
 def client_context(path: Path) -> ssl.SSLContext:
     """TLS 1.3 for a client with the identity at `path`, which talks only to servers with the same one.
 
-    Raises RunDirectoryError where the file cannot be used.
+    Raises RunDirectoryError where the file cannot be used, UntrustedFileError where another user could have written it.
     """
     return _context(path, ssl.PROTOCOL_TLS_CLIENT)
 
@@ -60,6 +61,7 @@ def _context(path: Path, protocol: int) -> ssl.SSLContext:
     context.check_hostname = False  # the certificate itself is compared, whatever the address
     context.verify_mode = ssl.CERT_REQUIRED
     try:
+        require_trusted(path)
         context.load_cert_chain(path)
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:

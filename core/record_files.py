@@ -7,9 +7,9 @@ import msgspec
 
 from . import files
 from .errors import RunDirectoryError
-from .records import VERSION, DeploymentRecord, NodeRecord, RouterRecord, WorkerRecord
+from .records import VERSION, DeploymentRecord, NodeRecord, RendezvousRecord, RouterRecord, WorkerRecord
 
-Record = TypeVar("Record", WorkerRecord, NodeRecord, RouterRecord, DeploymentRecord)
+Record = TypeVar("Record", WorkerRecord, NodeRecord, RendezvousRecord, RouterRecord, DeploymentRecord)
 _MOST_BYTES = 1 << 20
 _MOST_BYTES_OF_JOBS = 16 << 20  # a DeploymentRecord has a line for each of up to 10,000 workers
 

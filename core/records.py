@@ -39,6 +39,14 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""  # why it is GONE
 
 
+class RendezvousRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`rendezvous/ID.EPOCH`, owned by the worker's head: where and how the ranks of all nodes meet."""
+
+    version: int = VERSION
+    address: str  # HOST:PORT on node rank 0
+    secret: str  # by which the ranks know each other
+
+
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`rendezvous/ID.EPOCH.NODE_RANK`, owned by the agent of a further node of a worker."""
 

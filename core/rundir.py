@@ -13,7 +13,7 @@ from .errors import RunDirectoryError, RunNotFoundError, SpecError
 from .keys import new_key
 from .paths import make_home, runs_root
 from .record_files import read_record, write_record
-from .records import DeploymentRecord, NodeRecord, RouterRecord, WorkerRecord
+from .records import DeploymentRecord, NodeRecord, RendezvousRecord, RouterRecord, WorkerRecord
 from .spec import DeploymentSpec, dump_spec, parse_spec
 
 
@@ -59,6 +59,11 @@ class RunDirectory:
     def key_path(self) -> Path:
         """The API key as a text file that only the user can read."""
         return self.path / "key"
+
+    @property
+    def metrics_key_path(self) -> Path:
+        """The key that opens the router's /metrics and nothing else; made by the router."""
+        return self.path / "metrics.key"
 
     @property
     def workers_path(self) -> Path:
@@ -181,14 +186,13 @@ class RunDirectory:
                 raise record
         return [record for record in found if isinstance(record, WorkerRecord)]
 
-    def read_rendezvous(self, worker_id: str, epoch: int) -> str | None:
-        """HOST:PORT at which the ranks of a multi-node worker meet, once its head has published it."""
-        text = files.read_private(self._rendezvous_file(worker_id, epoch))
-        return text.strip() if text else None
+    def read_rendezvous(self, worker_id: str, epoch: int) -> RendezvousRecord | None:
+        """Where the ranks of a multi-node worker meet, once its head has published it. Raises RunDirectoryError."""
+        return read_record(self._rendezvous_file(worker_id, epoch), RendezvousRecord)
 
-    def write_rendezvous(self, worker_id: str, epoch: int, address: str) -> None:
-        """Publish HOST:PORT at which the ranks of a multi-node worker meet. For the worker's head only."""
-        files.write_atomic(self._rendezvous_file(worker_id, epoch), address + "\n")
+    def write_rendezvous(self, worker_id: str, epoch: int, record: RendezvousRecord) -> None:
+        """Publish where the ranks of a multi-node worker meet. For the worker's head only."""
+        write_record(self._rendezvous_file(worker_id, epoch), record)
 
     def read_nodes(self, worker_id: str, epoch: int, nodes: int) -> list[NodeRecord]:
         """What the agents of a worker's further nodes have said so far, by node rank."""

@@ -1,25 +1,63 @@
-"""Sockets: enough of them, ports that are kept for somebody, and connections that notice when a node has died."""
+"""Sockets: enough of them, ports that are kept for somebody, Unix sockets of our own, peers that have died."""
 
+import os
 import resource
 import socket
+import stat
+import struct
 from contextlib import suppress
+from pathlib import Path
 
 from aiohttp.connector import AddrInfoType
 
+LONGEST_SOCKET_PATH = 107  # bytes; what the kernel's sun_path takes
 _SILENCE_S = 30  # between the last sign of a peer and its being given up
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 def watchful_socket(address: AddrInfoType) -> socket.socket:
     """A client's socket that fails within 30 s of its peer's power failure; otherwise a wait would last for ever."""
     family, kind, protocol, *_ = address
     sock = socket.socket(family, kind, protocol)
+    watch_peer(sock)
+    return sock
+
+
+def watch_peer(sock: socket.socket) -> None:
+    """Make a TCP socket fail within 30 s of its peer's power failure, and send small pieces at once."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENCE_S // 2)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENCE_S // 6)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     # Keepalive is silent while sent data is not acknowledged; this is not.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
-    return sock
+
+
+def own_socket_fault(path: Path) -> str | None:
+    """Why the Unix socket at `path` may be somebody else's, or is not there; None if only this user can have made it.
+
+    It and its folder must be this user's, and nobody else may enter the folder.
+    """
+    try:
+        folder, found = path.parent.lstat(), path.lstat()
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    except ValueError as error:  # no path can have a NUL
+        return f"{str(path)!r}: {error}"
+    if not stat.S_ISSOCK(found.st_mode):
+        return f"{path} is no socket"
+    if {folder.st_uid, found.st_uid} != {os.geteuid()}:
+        return f"{path} or its folder is another user's"
+    if not stat.S_ISDIR(folder.st_mode) or folder.st_mode & 0o077:
+        return f"{path.parent} is open to others (mode {stat.S_IMODE(folder.st_mode):04o}): expected 0700"
+    return None
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user id of the process that listens at, or has connected to, the other end of a Unix socket."""
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(found)[1])
 
 
 def allow_many_sockets() -> None:

@@ -213,6 +213,14 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Walltime limit of the router's job (sbatch --time), written as that of a pool. By default that of the pool with
     # the longest.
     time: str | None = None
+    # Origins of web pages that may use the endpoint, such as "https://chat.example.org" (browsers enforce this: CORS).
+    # * stands for any characters, so ["*"] allows all. By default pages that this machine itself serves. A page needs
+    # the API key whatever stands here.
+    allowed_origins: tuple[str, ...] = ("http://localhost:*", "http://127.0.0.1:*")
+    # Connections from one address that have not shown the API key yet; if there are more, the oldest is closed. Clients
+    # show it as soon as they are connected, so this matters only where very many behind one address (a login node, a
+    # NAT) connect at the same moment. By default half of all connections that the router can have open.
+    pending_connections: Annotated[int, Meta(ge=1, le=65_536)] | None = None
 
 
 class DeploymentSpec(Section, frozen=True, kw_only=True):

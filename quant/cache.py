@@ -11,7 +11,7 @@ What killed processes left is not swept there, as it might be a living one's.
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,36 +19,54 @@ from typing import IO
 from ..core.errors import ModelError
 from ..core.locks import Lock, try_lock, wait_lock
 from ..core.paths import models_root
-from ..core.trust import PRIVATE_FILE, make_private_folder
+from ..core.trust import PRIVATE_FILE, PRIVATE_FOLDER, make_private_folder, require_trusted_folder
 from .progress import Progress
 
 _TEMPORARY, _LOCK = ".tmp-", ".lock-"
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
-def make_once(name: str, make: Callable[[Path], None], progress: Progress) -> Path:
+def make_once(name: str, make: Callable[[Path], None], progress: Progress, required: Sequence[str] = ("*",)) -> Path:
     """The directory `name` of the cache; if it is not there, `make` fills an empty directory that then becomes it.
 
-    Raises ModelError where the cache cannot be written, and whatever `make` raises; then nothing is left behind.
+    One that lacks what is `required`, patterns of file names, is made anew: whoever cleans up a filesystem by the age
+    of files leaves directories behind. Raises ModelError where the cache cannot be written, UntrustedFileError for an
+    entry that others may have written, and whatever `make` raises; then nothing is left behind.
     """
     final = models_root() / name
-    if final.is_dir():
-        return final
     try:
+        if _is_whole(final, required):
+            return final
         make_private_folder(models_root())
         _sweep()
         with _locked(name, progress):
-            if not final.is_dir():
+            if not _is_whole(final, required):
+                _remove(final)
                 _make(final, make)
     except OSError as error:
         raise ModelError(f"cannot write model {name} into {models_root()}: {error.strerror or error}") from error
     return final
 
 
+def _is_whole(final: Path, required: Sequence[str]) -> bool:
+    """Whether an entry is there with all that it must have. Raises UntrustedFileError, OSError."""
+    if not final.is_dir():
+        return False
+    require_trusted_folder(final)
+    return all(any(final.glob(pattern)) for pattern in required)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
+
+
 def _make(final: Path, make: Callable[[Path], None]) -> None:
     temporary = final.with_name(f"{_TEMPORARY}{final.name}@{os.uname().nodename}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary.mkdir(PRIVATE_FOLDER)
     try:
         make(temporary)
         _sync(temporary)

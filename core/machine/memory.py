@@ -1,5 +1,6 @@
 """How much memory this process may still take: what its Slurm job, its cgroup and the machine leave."""
 
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,13 @@ from .readings import resident_bytes
 def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int:
     """Bytes of main memory that can still be allocated."""
     return min([_machine_bytes(root / "proc/meminfo"), *_job_bytes(root, env)])
+
+
+def give_back_freed() -> None:
+    """Have the C library return to the system what was freed: after much of it, glibc keeps it for what may come."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others do not
+    if trim is not None:
+        trim(0)
 
 
 def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int | None:

@@ -11,17 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ...core.errors import UsageError
+from ...core.errors import RunDirectoryError, UsageError
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_here
 from ..serve.deployment import start, stop
+from ..serve.router_link import router_link
 from ..serve.spec import read_spec
 from ..serve.views import print_submitted, wait_until_ready
 from ..terminal.console import stderr, stdout
 from ..terminal.progress import count_progress, time_left
 from ..terminal.text import shown
 from .driver import BatchOptions, BatchSummary, run_batch
-from .endpoint import check_url
+from .endpoint import Address, check_url
 from .tally import BatchState
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -81,7 +82,7 @@ def _figures(state: BatchState) -> str:
 def _endpoint(where: EndpointChoice) -> Iterator[dict[str, Any]]:
     """The endpoint's part of the batch's options, for as long as the batch takes."""
     if where.endpoint is not None:
-        yield {"endpoint": where.endpoint, "key": where.key}
+        yield {"endpoint": Address(where.endpoint), "key": where.key}
     elif where.run is not None:
         yield _of(RunDirectory.existing(where.run))
     elif where.spec is not None:
@@ -102,10 +103,13 @@ def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
 
 
 def _of(run: RunDirectory) -> dict[str, Any]:
-    def locate() -> str | None:
-        """Where the router says that it listens now."""
-        router = run.read_router()
-        return router.url if router else None
+    def locate() -> Address | None:
+        """Where the router says that it listens now, and how it proves that it is ours."""
+        try:
+            link = router_link(run, run.read_router())
+        except RunDirectoryError:  # a filesystem in trouble: it is where it was
+            return None
+        return Address(link.url, link.tls) if link else None
 
     endpoint = locate()
     if endpoint is None:

@@ -16,7 +16,7 @@ import uvloop
 from ...core.errors import BatchError
 from ...core.sockets import allow_many_sockets
 from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
-from .endpoint import AnswerTooLongError, Endpoint, Reply, UnreachableError, check_key, check_url, model_names
+from .endpoint import Address, AnswerTooLongError, Endpoint, Reply, UnreachableError, check_key, check_url, model_names
 from .inputs.reader import reader_of
 from .inputs.request import BadLine, BatchRequest, Id
 from .ledger import ErrorLog, Ledger
@@ -33,13 +33,13 @@ class BatchOptions:
 
     input: Path  # in a format that inputs/reader.py knows
     output: Path
-    endpoint: str  # http://HOST:PORT, with or without /v1
+    endpoint: Address
     key: str | None = None
     model: str | None = None  # by default the endpoint's only one
     concurrency: int | None = None  # by default fitted to the workers
     defaults: Mapping[str, Any] = field(default_factory=dict)  # such as max_tokens, for lines that do not say
     patience_s: float = 600.0  # without any answer, until the batch gives up
-    locate: Callable[[], str | None] | None = None  # where the endpoint is now, asked when it does not answer
+    locate: Callable[[], Address | None] | None = None  # where the endpoint is now, asked when it does not answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
     driver at work, an output of something else, no space, a wrong key, or an endpoint that stays away for
     `patience_s`; whatever was written by then stays. Raises UsageError for an endpoint or a key that cannot be one.
     """
-    check_url(options.endpoint)
+    check_url(options.endpoint.url)
     check_key(options.key)
     _check_paths(options)
     allow_many_sockets()

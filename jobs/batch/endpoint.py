@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,17 +60,29 @@ class Reply:
         return said.error.code if said and isinstance(said.error.code, str) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an endpoint is, and how it proves itself."""
+
+    url: str  # http(s)://HOST:PORT, with or without /v1
+    tls: ssl.SSLContext | None = None  # None: as the web does, for an https URL
+
+
 class Endpoint:
     """One HTTP client. Generation has no time limit: a long one is not a hung one."""
 
-    def __init__(self, url: str, key: str | None, locate: Callable[[], str | None] | None) -> None:
-        self.url = _root(url)
-        self._locate = locate
+    def __init__(self, address: Address, key: str | None, locate: Callable[[], Address | None] | None) -> None:
+        self._address, self._locate = address, locate
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S, socket_factory=watchful_socket),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
+
+    @property
+    def url(self) -> str:
+        """The part of its address before /v1."""
+        return self._address.url.rstrip("/").removesuffix("/v1")
 
     async def close(self) -> None:
         """Close all connections."""
@@ -103,12 +116,13 @@ class Endpoint:
     async def relocate(self) -> None:
         """Look where the endpoint is now: a router that was requeued has another address."""
         if self._locate is not None:
-            url = await asyncio.to_thread(self._locate)
-            self.url = _root(url) if url else self.url
+            found = await asyncio.to_thread(self._locate)
+            self._address = found or self._address
 
     async def _ask(self, method: str, path: str, **options: object) -> Reply:
+        tls = self._address.tls or True
         try:
-            async with self._client.request(method, self.url + path, **options) as answer:  # type: ignore[arg-type]
+            async with self._client.request(method, self.url + path, ssl=tls, **options) as answer:  # type: ignore[arg-type]
                 body = await _read(answer)
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(str(error) or type(error).__name__) from error
@@ -195,8 +209,3 @@ def _decode(body: bytes, shape: type[_Shape]) -> _Shape | None:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-
-
-def _root(url: str) -> str:
-    """The part of an endpoint's address before /v1."""
-    return url.rstrip("/").removesuffix("/v1")

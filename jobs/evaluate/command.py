@@ -7,7 +7,7 @@ measured by workers (measure.py, worker.py); what they found (evaluation.py) bec
 
 from ...quant.models import resolve
 from ..terminal.progress import model_progress
-from .evaluate import DEFAULT_TEXT, DEFAULT_WINDOWS, evaluate
+from .evaluate import DEFAULT_TEXT, evaluate
 from .table import print_evaluation
 
 
@@ -15,7 +15,5 @@ def run(quantized: str, original: str, text: str | None, windows: int | None, as
     """Measure and print. Raises UsageError, ModelError, EngineError."""
     with model_progress() as progress:
         directories = [resolve(name, progress) for name in (original, quantized)]
-        evaluation = evaluate(
-            *directories, text=text or DEFAULT_TEXT, windows=windows or DEFAULT_WINDOWS, progress=progress
-        )
+        evaluation = evaluate(*directories, text=text or DEFAULT_TEXT, windows=windows, progress=progress)
     print_evaluation(evaluation, as_json)

@@ -20,7 +20,13 @@ from .measure import figures, measure
 from .sample import read_sample
 from .variants import VARIANTS
 
-DEFAULT_TEXT, DEFAULT_WINDOWS = "wiki", 12
+DEFAULT_TEXT = "wiki"
+_WINDOWS, _FEW_WINDOWS, _SMALL_MACHINE = 12, 4, 8  # the last in CPUs
+
+
+def default_windows(cpus: int | None = None) -> int:
+    """Windows of text to measure on where nobody says how many: fewer on a machine of few CPUs, by default this one."""
+    return _FEW_WINDOWS if (cpus or len(os.sched_getaffinity(0))) < _SMALL_MACHINE else _WINDOWS
 
 
 def evaluate(
@@ -28,16 +34,19 @@ def evaluate(
     quantized: Path,
     *,
     text: str = DEFAULT_TEXT,
-    windows: int = DEFAULT_WINDOWS,
+    windows: int | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure all VARIANTS on `windows` pieces of a text, which `texts.read_text` finds by its name or path.
+
+    By default there are as many as `default_windows` says.
 
     Writes evaluation.json and, with matplotlib, evaluation.png into `quantized`. Raises UsageError where the two cannot
     be compared, ModelError for what is wrong with one of them or with the text, EngineError where an engine fails.
     """
     if not os.access(quantized, os.W_OK):
         raise UsageError(f"cannot write evaluation.json and evaluation.png into {quantized}: copy the model first")
+    windows = windows or default_windows()
     settings = _quantization_config(quantized)
     quantization = read_quantization(quantized)
     sample = read_sample(original, quantized, text, windows, progress)

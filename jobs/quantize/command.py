@@ -25,8 +25,11 @@ def quantize(
     spec_path: Path | None,
     dry_run: bool,
     evaluate_on: str | None,
+    windows: int | None = None,
 ) -> None:
     """Do it here, or as the job of a spec; `options` are those of AwqOptions that were given.
+
+    With `evaluate_on`, the result is evaluated on so many `windows` of that text.
 
     Raises UsageError, and whatever goes wrong as a SlurminferError.
     """
@@ -36,6 +39,7 @@ def quantize(
         options=_options(options),
         backend=cast(Backend, _one_of("backend", backend, get_args(Backend))),
         evaluate_on=evaluate_on,
+        windows=windows,
     )
     if dry_run:
         if spec_path is None:

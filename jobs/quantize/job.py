@@ -38,6 +38,7 @@ class QuantizeEntry(RequeueableEntry):
     backend: Backend = "native"
     umask: int = field(default_factory=files.current_umask)
     evaluate_on: str | None = None  # a text to evaluate the result with, by the first task
+    windows: int | None = None  # of that text; by default what `evaluate` takes
 
     def __call__(self) -> None:
         """Quantize, with progress on standard error. Raises ModelError, EngineError, CommandError."""
@@ -61,7 +62,9 @@ class QuantizeEntry(RequeueableEntry):
         ]
         given = ((option.name, getattr(self.options, option.name)) for option in fields(self.options))
         argv += [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
-        return argv if self.evaluate_on is None else [*argv, "--evaluate", f"--text={self.evaluate_on}"]
+        if self.evaluate_on is not None:
+            argv += ["--evaluate", f"--text={self.evaluate_on}"]
+        return argv if self.windows is None else [*argv, f"--windows={self.windows}"]
 
 
 def part_here(environ: Mapping[str, str] = os.environ) -> WorkShare:
@@ -84,7 +87,7 @@ def run(entry: QuantizeEntry, part: WorkShare, progress: Progress) -> None:
     if entry.evaluate_on is not None and part.index == 0:
         from ..evaluate.evaluate import evaluate
 
-        evaluate(entry.model, entry.out, text=entry.evaluate_on, progress=progress)
+        evaluate(entry.model, entry.out, text=entry.evaluate_on, windows=entry.windows, progress=progress)
 
 
 def request(entry: QuantizeEntry, spec: JobSpec) -> JobRequest:

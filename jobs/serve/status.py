@@ -14,15 +14,18 @@ from ..launch.launchers import launcher_named
 from . import claimer, salvage
 from .causes import dead_node, why
 from .requests import ROUTER
+from .router_link import router_link
 
 _ROUTER_ANSWERS_S = 3.0
 _LOOK_EVERY_S = 1.0
+_SILENCE_S = 60.0  # an agent writes its record every 10 s
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """One worker. `state` is pending, starting, ready, draining, gone, or unreachable.
 
-    Unreachable is a worker that its own record calls ready, and that the router calls unhealthy.
+    Unreachable is a worker that its own record calls ready, and that the router calls unhealthy; where the router does
+    not answer, one whose record has not been written for a minute.
     """
 
     id: str
@@ -77,6 +80,7 @@ def _look(run: RunDirectory, deployment: DeploymentRecord) -> DeploymentView:
     if claimer.is_elsewhere(deployment):
         reason = f"its processes are on {claimer.host_of(deployment)}; look at them there"
         return DeploymentView(name=name, state="unknown", reason=reason)
+    looked_at = time.time()
     statuses = launcher_named(deployment.launcher).observe([job.id for job in deployment.jobs])
     records = run.look_at_workers()
     router = run.read_router()
@@ -84,7 +88,8 @@ def _look(run: RunDirectory, deployment: DeploymentRecord) -> DeploymentView:
     jobs = {job.role: job for job in deployment.jobs}
     router_job = jobs.pop(ROUTER, None)
     workers = tuple(
-        _worker_view(run, job, statuses[job.id], records.get(role), live) for role, job in sorted(jobs.items())
+        _worker_view(run, job, _corrected(statuses[job.id], records.get(role), looked_at), records.get(role), live)
+        for role, job in sorted(jobs.items())
     )
     if router_job is not None:
         return _deployment_view(run, router_job, statuses[router_job.id], router, live, workers)
@@ -143,7 +148,7 @@ def _deployment_state(
         return "failed"
     if workers and all(worker.state == WorkerState.GONE for worker in workers):
         return "failed"
-    if status.phase is JobPhase.PENDING:
+    if status.phase is JobPhase.PENDING and live is None:
         return "pending"
     is_ready = live is not None and any(worker.state == WorkerState.READY for worker in workers)
     return "ready" if is_ready else "starting"
@@ -158,9 +163,11 @@ def _worker_view(
 ) -> WorkerView:
     seen = (live or {}).get(job.role, {})
     record = None if isinstance(found, RunDirectoryError) else found
-    state = _worker_state(status, record, bool(seen.get("healthy", True)))
+    trouble = _trouble(record, seen, live is not None)
+    state = _worker_state(status, record, trouble)
     in_flight = seen.get("in_flight")
-    reason = status.reason if state == "pending" else (record.reason if record else "")
+    said = trouble if state == "unreachable" else record.reason if record else ""
+    reason = status.reason if state == "pending" else said
     if state == WorkerState.GONE and not reason:
         reason = dead_node(run, record) or why(run, job, status)
     return WorkerView(
@@ -176,7 +183,26 @@ def _worker_view(
     )
 
 
-def _worker_state(status: JobStatus, record: WorkerRecord | None, healthy: bool) -> str:
+def _corrected(status: JobStatus, found: WorkerRecord | RunDirectoryError | None, looked_at: float) -> JobStatus:
+    """The scheduler's word for a job; a heartbeat of the worker that is newer than it says that the job runs."""
+    is_newer = isinstance(found, WorkerRecord) and found.updated_at > looked_at and found.state is not WorkerState.GONE
+    if status.phase is JobPhase.PENDING and is_newer:
+        return msgspec.structs.replace(status, phase=JobPhase.RUNNING, state="RUNNING", reason="")
+    return status
+
+
+def _trouble(record: WorkerRecord | None, seen: dict[str, object], router_answers: bool) -> str:
+    """Why a worker that says it lives cannot be reached; empty if it can."""
+    if router_answers:
+        is_well = seen.get("healthy", True) or (record is not None and record.state is not WorkerState.READY)
+        return "" if is_well and seen.get("state") != "unreachable" else str(seen.get("reason") or "unhealthy")
+    if record is None or record.state is WorkerState.GONE:
+        return ""
+    silent_s = time.time() - record.updated_at
+    return f"no heartbeat for {silent_s:.0f} s" if silent_s > _SILENCE_S else ""
+
+
+def _worker_state(status: JobStatus, record: WorkerRecord | None, trouble: str) -> str:
     """The scheduler knows whether the job lives; only a living job's own word counts; the router may know better."""
     if status.phase is JobPhase.PENDING:
         return "pending"
@@ -184,16 +210,17 @@ def _worker_state(status: JobStatus, record: WorkerRecord | None, healthy: bool)
         return WorkerState.GONE
     if record is None:
         return WorkerState.STARTING
-    return "unreachable" if record.state is WorkerState.READY and not healthy else record.state
+    return "unreachable" if trouble and record.state is not WorkerState.GONE else record.state
 
 
 def _ask_router(run: RunDirectory, router: RouterRecord | None) -> dict[str, dict[str, object]] | None:
-    """The router's own view of its workers by id, or None if it does not answer."""
-    if router is None or router.url is None:
+    """The router's own view of its workers by id, or None if it does not answer, or is not ours."""
+    link = router_link(run, router)
+    if link is None:
         return None
-    headers = {"Authorization": f"Bearer {run.key()}"}
     try:
-        answer = httpx.get(f"{router.url}/workers", headers=headers, timeout=_ROUTER_ANSWERS_S, trust_env=False)
+        with httpx.Client(verify=link.tls, timeout=_ROUTER_ANSWERS_S, trust_env=False) as client:
+            answer = client.get(f"{link.url}/workers", headers={"Authorization": f"Bearer {run.key()}"})
         answer.raise_for_status()
         return {worker["id"]: worker for worker in answer.json()["workers"]}
     except (httpx.HTTPError, ValueError, KeyError):

@@ -7,9 +7,8 @@ the worker with that reason, or to call the ranks together again; if nothing com
 import time
 from pathlib import Path
 
-from ...core.errors import EngineError
-from ...core.records import WorkerState
-from ...core.sockets import hold_port
+from ...core.errors import EngineError, RunDirectoryError
+from ...core.records import RendezvousRecord, WorkerState
 from ..engines.launch import EngineLaunch
 from .process import EngineProcess
 from .task import Task
@@ -34,19 +33,18 @@ class Follower:
         while rendezvous is not None:
             rendezvous = self._attend(rendezvous)
 
-    def _attend(self, rendezvous: str) -> str | None:
+    def _attend(self, rendezvous: RendezvousRecord) -> RendezvousRecord | None:
         """Run the engine's process for this meeting; where the next one is, or None if the head has ended."""
-        with hold_port(self._task.address) as held:
-            launch = self._task.launch(self._private, held.getsockname()[1], rendezvous)
-            engine = self._task.spawn(launch)
-            try:
+        launch = self._task.launch(self._private, rendezvous)
+        engine = self._task.spawn(launch)
+        try:
+            self._write(engine, launch)
+            self._stay(engine, rendezvous)
+            has_died = engine.exit_code() is not None
+            if has_died:
                 self._write(engine, launch)
-                self._stay(engine, rendezvous)
-                has_died = engine.exit_code() is not None
-                if has_died:
-                    self._write(engine, launch)
-            finally:
-                engine.stop()
+        finally:
+            engine.stop()
         if not has_died:
             return self._call_after(rendezvous)
         call = self._await_call(rendezvous, _HEAD_ACTS_S)
@@ -54,7 +52,7 @@ class Follower:
             raise EngineError(str(self._task.node_record(engine, launch)))
         return call
 
-    def _stay(self, engine: EngineProcess, rendezvous: str) -> None:
+    def _stay(self, engine: EngineProcess, rendezvous: RendezvousRecord) -> None:
         """Wait until the process dies, or the head has ended or calls the ranks to another rendezvous.
 
         A signal is no reason to leave: the head drains, and this process must compute with it to the end.
@@ -67,15 +65,18 @@ class Follower:
                 deadline = min(deadline, time.monotonic() + _TERMINATE_GRACE_S)
             self._signals.wait(_TICK_S)
 
-    def _await_call(self, before: str | None, timeout_s: float) -> str | None:
+    def _await_call(self, before: RendezvousRecord | None, timeout_s: float) -> RendezvousRecord | None:
         """Where the head calls the ranks together, other than `before`; None if it does not."""
         deadline = time.monotonic() + timeout_s
         while not (call := self._call_after(before)) and not self._is_ending() and time.monotonic() < deadline:
             self._signals.wait(_TICK_S)
         return call
 
-    def _call_after(self, before: str | None) -> str | None:
-        call = self._task.run.read_rendezvous(self._task.worker_id, self._task.place.epoch)
+    def _call_after(self, before: RendezvousRecord | None) -> RendezvousRecord | None:
+        try:
+            call = self._task.run.read_rendezvous(self._task.worker_id, self._task.place.epoch)
+        except RunDirectoryError:  # a filesystem in trouble calls nobody
+            return None
         return call if call != before else None
 
     def _is_ending(self) -> bool:
@@ -83,4 +84,7 @@ class Follower:
 
     def _write(self, engine: EngineProcess, launch: EngineLaunch) -> None:
         task = self._task
-        task.run.write_node(task.worker_id, task.place.epoch, task.node_record(engine, launch))
+        try:
+            task.run.write_node(task.worker_id, task.place.epoch, task.node_record(engine, launch))
+        except RunDirectoryError as error:  # the head sees the death by its own process's
+            print(error, flush=True)

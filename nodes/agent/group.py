@@ -3,7 +3,7 @@
 import signal
 import time
 
-from ...core.errors import EngineError
+from ...core.errors import EngineError, RunDirectoryError
 from ...core.records import NodeRecord
 from ..engines.launch import EngineLaunch
 from .process import EngineProcess
@@ -48,7 +48,10 @@ class EngineGroup:
         if self._last_word is None and self.process.exit_code() is not None:
             self._last_word = task.node_record(self.process, self.launch)
         own = [] if self._last_word is None else [self._last_word]
-        others = task.run.read_nodes(task.worker_id, task.place.epoch, task.pool.nodes)
+        try:
+            others = task.run.read_nodes(task.worker_id, task.place.epoch, task.pool.nodes)
+        except RunDirectoryError:  # a filesystem in trouble says nothing of the ranks
+            return own
         return own + [node for node in others if node.reason and node.rendezvous == self.launch.rendezvous]
 
 

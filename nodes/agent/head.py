@@ -9,21 +9,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ...core.errors import EngineError, SlurminferError
+from ...core.keys import new_key
 from ...core.logs import lost_task, tail
-from ...core.records import WorkerRecord, WorkerState
+from ...core.records import RendezvousRecord, WorkerRecord, WorkerState
 from ...core.sockets import hold_port, is_port_free
 from ..engines.launch import EngineLaunch
 from . import gpus
+from .gate import Gate
 from .group import EngineGroup
+from .keeper import RecordKeeper
 from .probe import EngineProbe
-from .task import Task
+from .task import SOCKET_NAME, Task
 
 _TICK_S = 0.5
 _PORT_ATTEMPTS = 3
-_PORT_RELEASE_S = 1.0  # so long a killed process may take to give its ports back
+_PORT_RELEASE_S = 1.0  # so long a killed process may take to give its port back
 _TOKENS_TO_TRUST = 2  # one could be an accident of a half-started engine
 _HEALTH_MISSES_TO_CONDEMN = 60
 # The router looks every second: only after two looks can nothing new arrive.
@@ -37,27 +38,32 @@ class Head:
     def __init__(self, task: Task, private: Path) -> None:
         self._task, self._private = task, private
         self._pool, self._place, self._signals = task.pool, task.place, task.signals
-        self._record = self._first_record()
+        self._keeper = RecordKeeper(task.run.write_worker, self._first_record())
+        self._gate: Gate | None = None
 
     def run(self) -> None:
         """Run the engine until a signal comes. Raises EngineError where it fails, here or on another node."""
-        self._note(WorkerState.STARTING)
         try:
-            group = self._start()
-        except SlurminferError as error:
-            self._note(WorkerState.GONE, reason=str(error))
-            raise
-        probe = self._probe(group.launch)
-        try:
-            self._watch(group, probe)
-            self._drain(group, probe)
+            self._live()
+            self._note(WorkerState.GONE, reason=self._why_ended())
         except SlurminferError as error:
             self._note(WorkerState.GONE, reason=str(error))
             raise
         finally:
-            probe.close()
-            group.process.stop()
-        self._note(WorkerState.GONE, reason=self._why_ended())
+            self._keeper.close()
+
+    def _live(self) -> None:
+        self._note(WorkerState.STARTING)
+        with ExitStack() as ending:
+            if not self._place.local:
+                self._gate = Gate(self._task, self._private / SOCKET_NAME)
+                ending.callback(self._gate.close)
+            group = self._start()
+            ending.callback(group.process.stop)
+            probe = self._probe(group.launch)
+            ending.callback(probe.close)
+            self._watch(group, probe)
+            self._drain(group, probe)
 
     def _why_ended(self) -> str:
         """The signal; and whom Slurm has lost, where it sent SIGTERM because of that."""
@@ -68,7 +74,7 @@ class Head:
         return f"{self._signals.reason}: {lost}" if is_due else self._signals.reason
 
     def _start(self) -> EngineGroup:
-        """Start the engine and wait for real tokens; with other ports where somebody was quicker to bind one."""
+        """Start the engine and wait for real tokens; again where somebody was quicker to bind the ranks' port."""
         if self._place.local:
             gpus.settle(self._task.spec, self._task.slot)
         for _ in range(_PORT_ATTEMPTS):
@@ -80,7 +86,7 @@ class Head:
                 except EngineError:
                     has_exited = group.process.exit_code() is not None
                     group.process.stop()
-                    if not has_exited or self._gets_ports_back(group.launch):
+                    if not has_exited or self._gets_port_back(group.launch):
                         raise
                     continue
                 if not self._signals.reason:
@@ -89,28 +95,27 @@ class Head:
         raise EngineError(f"no port could be bound on {self._place.host} in {_PORT_ATTEMPTS} attempts")
 
     def _launch(self, held: ExitStack) -> EngineGroup:
-        """Start the own process, and call the other nodes' to it. The ports are kept from others by `held`."""
-        address = self._task.address
+        """Start the own process, and call the other nodes' to it. The ranks' port is kept from others by `held`."""
         rendezvous = None
-        port = held.enter_context(hold_port(address)).getsockname()[1]
         if self._pool.layout.ranks > 1:
-            rendezvous = f"{address}:{held.enter_context(hold_port(address)).getsockname()[1]}"
+            port = held.enter_context(hold_port(self._task.address)).getsockname()[1]
+            rendezvous = RendezvousRecord(address=f"{self._task.address}:{port}", secret=new_key())
         if self._pool.nodes > 1 and rendezvous is not None:
             self._task.run.write_rendezvous(self._task.worker_id, self._place.epoch, rendezvous)
-        launch = self._task.launch(self._private, port, rendezvous)
+        launch = self._task.launch(self._private, rendezvous)
         process = self._task.spawn(launch)
-        self._note(WorkerState.STARTING, pid=process.pid, url=launch.url)
+        url = self._gate and self._gate.url
+        self._note(WorkerState.STARTING, pid=process.pid, url=url, socket=str(launch.socket), key=launch.key)
         return EngineGroup(self._task, launch, process)
 
-    def _gets_ports_back(self, launch: EngineLaunch) -> bool:
-        """Whether the ports of an engine that has been ended are free again; else they are somebody else's."""
-        ports = [launch.port, *([int(launch.rendezvous.rpartition(":")[2])] if launch.rendezvous else [])]
-        deadline = time.monotonic() + _PORT_RELEASE_S
-        while not (are_free := all(is_port_free(launch.address, port) for port in ports)):
-            if time.monotonic() > deadline:
-                break
+    def _gets_port_back(self, launch: EngineLaunch) -> bool:
+        """Whether the ranks' port of an engine that has been ended is free again; else it is somebody else's."""
+        if launch.rendezvous is None:
+            return True
+        port, deadline = int(launch.rendezvous.rpartition(":")[2]), time.monotonic() + _PORT_RELEASE_S
+        while not (is_free := is_port_free(launch.address, port)) and time.monotonic() < deadline:
             time.sleep(_TICK_S / 10)
-        return are_free
+        return is_free
 
     def _await_tokens(self, group: EngineGroup) -> None:
         probe = self._probe(group.launch)
@@ -118,7 +123,7 @@ class Head:
         tokens = 0
         try:
             while tokens < _TOKENS_TO_TRUST and not self._signals.reason:
-                group.check()
+                self._check(group)
                 if time.monotonic() > deadline:
                     key = f"start_timeout = {self._pool.start_timeout!r}"
                     raise EngineError(f"no token within {key} of pool '{self._pool.name}' (log: {group.process.log})")
@@ -132,7 +137,7 @@ class Head:
         """Watch the engine until a signal comes. Raises EngineError where a process of it dies, or it stays silent."""
         misses = 0
         while not self._signals.reason:
-            group.check()
+            self._check(group)
             misses = 0 if probe.answers_health() else misses + 1
             if misses == _HEALTH_MISSES_TO_CONDEMN:
                 log = group.process.log
@@ -148,10 +153,18 @@ class Head:
         while time.monotonic() < deadline and not group.has_died():
             if time.monotonic() > earliest and probe.in_flight() == 0:
                 return
+            if self._gate is not None:
+                self._gate.keep()
             self._signals.wait(_TICK_S)
 
+    def _check(self, group: EngineGroup) -> None:
+        """Raise EngineError if a process of the engine has died, or the gate again and again."""
+        group.check()
+        if self._gate is not None:
+            self._gate.keep()
+
     def _probe(self, launch: EngineLaunch) -> EngineProbe:
-        return EngineProbe(launch.url, launch.key, launch.model.served_name, self._task.adapter.in_flight_metrics)
+        return EngineProbe(launch.socket, launch.key, launch.model.served_name, self._task.adapter.in_flight_metrics)
 
     def _first_record(self) -> WorkerRecord:
         return WorkerRecord(
@@ -170,7 +183,6 @@ class Head:
         )
 
     def _note(self, state: WorkerState, **changes: Any) -> None:
-        if state is not self._record.state:
+        if state is not self._keeper.record.state:
             print(f"{time.strftime('%H:%M:%S')} {state} {changes.get('reason', '')}".rstrip(), flush=True)
-        self._record = msgspec.structs.replace(self._record, state=state, updated_at=time.time(), **changes)
-        self._task.run.write_worker(self._record)
+        self._keeper.note(state=state, **changes)

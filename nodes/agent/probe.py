@@ -1,6 +1,7 @@
-"""Asking a running engine how it is, over HTTP."""
+"""Asking a running engine how it is, over HTTP through its Unix socket."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,10 +13,14 @@ _FIRST_TOKEN_S = 120.0
 class EngineProbe:
     """One engine's HTTP side, as its agent sees it. Every answer that is not clearly good counts as bad."""
 
-    def __init__(self, url: str, key: str, model: str, in_flight_metrics: Sequence[str]) -> None:
+    def __init__(self, socket: Path, key: str, model: str, in_flight_metrics: Sequence[str]) -> None:
         self._model, self._in_flight_metrics = model, set(in_flight_metrics)
-        # Proxies that a site sets for the outside must not see requests to a node.
-        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        self._client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)),
+            base_url="http://engine",
+            headers={"Authorization": f"Bearer {key}"},
+            trust_env=False,
+        )
 
     def answers_health(self) -> bool:
         """Whether `/health` says 200."""

@@ -1,38 +1,60 @@
-"""The engine as a child process: in a group of its own, with a log of its own, never outliving its agent."""
+"""A child process of the agent: in a group of its own, with a log without secrets, never outliving its agent."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import EngineError
 from ...core.logs import PLAIN, LogFormat, ends_itself, root_cause, tail
 from ...core.process import describe_exit, die_with_parent
+from .redact import Redactor
 from .signals import WALLTIME_SIGNAL
+
+_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody: so much a process may print before it waits for us
+_READ_BYTES = 1 << 16
+_LAST_WORDS_S = 1.0  # to write down what a process has said; its children may keep the pipe open
+_PRIVATE = 0o077
 
 
 class EngineProcess:
     """A started engine. `stop` ends it and whatever it has started."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path, log_format: LogFormat = PLAIN) -> None:
-        """Start the engine; raises EngineError if its interpreter is not there."""
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        log_format: LogFormat = PLAIN,
+        *,
+        secrets: Iterable[str] = (),
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        """Start the engine; raises EngineError if its interpreter or its log is not there.
+
+        Args:
+            log: file to append to what it prints, of mode 0600.
+            secrets: what is written as *** there.
+            pass_fds: descriptors that it gets besides its standard ones.
+        """
         self.log, self._log_format = log, log_format
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as sink:
-            try:
-                self._process = subprocess.Popen(
-                    argv,
-                    env={**os.environ, **env},
-                    stdin=subprocess.DEVNULL,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    preexec_fn=_before_exec,
-                )
-            except OSError as error:
-                raise EngineError(f"cannot start the engine {argv[0]}: {error.strerror}") from error
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # the user has many pipes open already
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        try:
+            sink = _open_log(log)
+            self._process = _start(argv, env, writer, pass_fds)
+        except OSError as error:
+            os.close(reader)
+            raise EngineError(f"cannot start the engine {argv[0]}: {error.strerror}") from error
+        finally:
+            os.close(writer)
+        self._pump = threading.Thread(target=_pump, args=[reader, sink, Redactor(secrets)], daemon=True)
+        self._pump.start()
 
     @property
     def pid(self) -> int:
@@ -45,7 +67,10 @@ class EngineProcess:
 
     def epitaph(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
-        code, said = self._process.returncode, tail(self.log)
+        code = self._process.returncode
+        if code is not None:
+            self._pump.join(_LAST_WORDS_S)
+        said = tail(self.log)
         how, why = "still runs" if code is None else describe_exit(code), root_cause(said, self._log_format)
         if code == -signal.SIGKILL:
             # Whom another kills has no time to say why.
@@ -59,10 +84,51 @@ class EngineProcess:
             self._process.wait(grace_s)
         self._signal_group(signal.SIGKILL)
         self._process.wait()
+        self._pump.join(_LAST_WORDS_S)
 
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+def _open_log(log: Path) -> int:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.fchmod(sink, 0o600)
+    return sink
+
+
+def _start(
+    argv: Sequence[str], env: Mapping[str, str], output: int, pass_fds: Sequence[int]
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        argv,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        umask=_PRIVATE,
+        pass_fds=pass_fds,
+        preexec_fn=_before_exec,
+    )
+
+
+def _pump(reader: int, sink: int, redactor: Redactor) -> None:
+    """Write what comes, without its secrets, until nobody can write any more. A full disk loses lines, not engines."""
+    try:
+        while data := os.read(reader, _READ_BYTES):
+            _append(sink, redactor.feed(data))
+        _append(sink, redactor.rest())
+    finally:
+        os.close(reader)
+        os.close(sink)
+
+
+def _append(sink: int, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(sink, data) :]
 
 
 def _before_exec() -> None:

@@ -1,19 +1,25 @@
 """One task of a worker's job: what the agents of all its nodes have in common."""
 
+import os
 import time
 from pathlib import Path
 
 from ...core.address import interface_env, node_address
+from ...core.errors import RunDirectoryError
+from ...core.keys import new_key
 from ...core.machine.cpus import allowed_cpus
-from ...core.records import NodeRecord, WorkerState
+from ...core.records import NodeRecord, RendezvousRecord, WorkerState
 from ...core.rundir import RunDirectory
 from ...core.slurm_env import JobPlace
 from ..engines.check import check_engines
-from ..engines.launch import EngineLaunch
+from ..engines.launch import RANK_SECRET_VARIABLE, EngineLaunch
 from ..engines.table import adapter_of
 from . import threads
 from .process import EngineProcess
+from .redact import Redactor, secret_values
 from .signals import Signals
+
+SOCKET_NAME = "engine.sock"
 
 
 class Task:
@@ -29,37 +35,49 @@ class Task:
         self.place, self.address = JobPlace.here(self.pool.time_s), node_address()
         self.signals = Signals()
 
-    def launch(self, private: Path, port: int, rendezvous: str | None) -> EngineLaunch:
-        """What the engine's process of this node is told.
+    def launch(self, private: Path, rendezvous: RendezvousRecord | None) -> EngineLaunch:
+        """What the engine's process of this node is told; each launch has a key of its own.
 
         Args:
-            private: folder that only the user can read.
-            port: of its HTTP server.
-            rendezvous: HOST:PORT where the ranks of all nodes meet; None where there is one rank.
+            private: folder that only the user can enter, with room for a socket.
+            rendezvous: where the ranks of all nodes meet; None where there is one rank.
         """
         return EngineLaunch(
             model=self.model,
             pool=self.pool,
             address=self.address,
-            port=port,
-            key=self.run.key(),
+            socket=private / SOCKET_NAME,
+            key=new_key(),
             private=private,
             threads=threads.engine_threads(self.pool, allowed_cpus()),
             node_rank=self.place.node_rank,
-            rendezvous=rendezvous,
+            rendezvous=rendezvous.address if rendezvous else None,
+            rank_secret=rendezvous.secret if rendezvous else "",
             speculative=self.spec.speculative,
         )
 
     def spawn(self, launch: EngineLaunch) -> EngineProcess:
         """Start the engine's process of this node. Raises EngineError if its interpreter is not there."""
+        launch.socket.unlink(missing_ok=True)  # of a launch before
         log = self.run.logs_of(self.worker_id) / f"engine.{self.place.epoch}.{self.place.node_rank}.log"
         argv = self.adapter.argv(launch)
         advice = threads.advice(self.pool, launch.threads, allowed_cpus())
         if advice:
             print(advice, flush=True)
-        print(f"starting on {self.place.host}: {' '.join(argv)}", flush=True)
-        of_ranks = interface_env(self.address) if launch.ranks > 1 else {}
-        return EngineProcess(argv, {**of_ranks, **self.adapter.env(launch)}, log, self.adapter.log_format)
+        hidden = self._secrets(launch)
+        print(Redactor(hidden).text(f"starting on {self.place.host}: {' '.join(argv)}"), flush=True)
+        env = {**self._env_of_ranks(launch), **self.adapter.env(launch)}
+        return EngineProcess(argv, env, log, self.adapter.log_format, secrets=hidden)
+
+    def _env_of_ranks(self, launch: EngineLaunch) -> dict[str, str]:
+        if launch.ranks == 1:
+            return {}
+        return {**interface_env(self.address), RANK_SECRET_VARIABLE: launch.rank_secret}
+
+    def _secrets(self, launch: EngineLaunch) -> list[str]:
+        """What no log may show: all keys, and what the environment has of the kind."""
+        environ = {**os.environ, **self.pool.env}
+        return [launch.key, launch.rank_secret, self.run.key(), *secret_values(environ)]
 
     def node_record(self, engine: EngineProcess, launch: EngineLaunch) -> NodeRecord:
         """How the engine's process of this node is now."""
@@ -76,5 +94,8 @@ class Task:
 
     def head_state(self) -> WorkerState:
         """What the head of this run of the job has said last."""
-        record = self.run.read_worker(self.worker_id)
+        try:
+            record = self.run.read_worker(self.worker_id)
+        except RunDirectoryError:  # a filesystem in trouble is no reason to end
+            return WorkerState.STARTING
         return WorkerState.STARTING if record is None or record.epoch != self.place.epoch else record.state

@@ -10,6 +10,8 @@ from ...core.logs import LogFormat
 from ...core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 from .request import PoolRequest
 
+RANK_SECRET_VARIABLE = "SLURMINFER_RANK_SECRET"  # of the environment of an engine with several ranks
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLaunch:
@@ -17,24 +19,20 @@ class EngineLaunch:
 
     model: ModelSpec  # `path` is a directory by now
     pool: PoolSpec
-    address: str
-    port: int
-    key: str  # the deployment's API key: engines refuse whoever does not have it
+    address: str  # IPv4 address of this node, for messages between ranks
+    socket: Path  # Unix socket at which the process of node rank 0 serves HTTP, and nowhere else
+    key: str  # drawn for this launch: the engine refuses whoever does not have it, and no client has it
     private: Path  # folder that only the user can read, for what must not stand in a process list
     threads: int
     node_rank: int = 0
     rendezvous: str | None = None  # HOST:PORT on node rank 0, where there are several ranks
+    rank_secret: str = ""  # by which the ranks of one worker know each other, where there are several
     speculative: SpeculativeSpec | None = None  # `draft_model` is a directory by now
 
     @property
     def ranks(self) -> int:
         """Processes that compute one model together, on all nodes."""
         return self.pool.layout.ranks
-
-    @property
-    def url(self) -> str:
-        """Where this process serves HTTP, if it is the one of node rank 0."""
-        return f"http://{self.address}:{self.port}"
 
     @property
     def python(self) -> str:

@@ -8,9 +8,10 @@ from ...core.logs import PLAIN
 from ...core.sizes import KVCacheDtype
 from ..native.options import API_KEY_VARIABLE, MAX_DRAFT_TOKENS, EngineOptions, Quantization
 from .launch import EngineLaunch, flags
-from .request import PoolRequest
+from .request import PoolRequest, refuse_flags
 
 _GPU_BATCH_TOKENS = 8192  # of a step: a GPU computes so many of a prompt in the time of some decode steps
+_NOT_YOURS = ("--host", "--port", "--uds")  # by which it would listen at a port
 
 
 class NativeAdapter:
@@ -22,7 +23,11 @@ class NativeAdapter:
     log_format = PLAIN
 
     def check(self, request: PoolRequest) -> None:
-        """Raise SpecError for a format of weights or a way of guessing tokens that this engine does not have."""
+        """Raise SpecError for a format of weights or a way of guessing tokens that this engine does not have.
+
+        So too where it is asked to listen elsewhere.
+        """
+        refuse_flags(request, _NOT_YOURS)
         known = get_args(Quantization)
         if request.model.quantization not in (None, *known):
             expected = f"engine native reads {', '.join(known)}; leave it out for what the model is"
@@ -47,8 +52,7 @@ class NativeAdapter:
             *flags(
                 model=launch.model.path,
                 served_model_name=launch.model.served_name,
-                host=launch.address,
-                port=launch.port,
+                uds=launch.socket,
                 dtype=launch.model.dtype,
                 quantization=launch.model.quantization,
                 kv_cache_dtype=launch.model.kv_cache_dtype,

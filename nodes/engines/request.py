@@ -1,5 +1,6 @@
 """What a spec asks of the engine of one pool, and the refusals that several engines share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.errors import SpecError
@@ -23,6 +24,19 @@ def refuse_gguf_blocks(request: PoolRequest) -> None:
     if request.model.quantization == "gguf":
         cannot = f"engine {request.pool.engine} cannot read the blocks of a GGUF file"
         raise SpecError(f"{request.model_key}.quantization", "gguf", f"{cannot}; leave it out to have them converted")
+
+
+def refuse_flags(request: PoolRequest, flags: Sequence[str]) -> None:
+    """Raise SpecError where `extra_args` have one of `flags`, which would undo how the agent reaches the engine.
+
+    argparse takes an unambiguous beginning of a flag for the flag, so that is refused too.
+    """
+    for word in request.pool.extra_args:
+        given = word.partition("=")[0]
+        refused = [flag for flag in flags if len(given) > len("--") and flag.startswith(given.replace("_", "-"))]
+        if given.startswith("--") and refused:
+            why = f"{refused[0]} is not to be set: the agent starts the engine on a Unix socket with a key of its own"
+            raise SpecError(f"{request.key}.extra_args", word, why)
 
 
 def sequence_parallel_fault(layout: Layout, engine: str) -> Fault | None:

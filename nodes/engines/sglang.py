@@ -5,13 +5,15 @@ Flags as of 0.5.16: docs.sglang.io, "Server Arguments", "Multi-node" and "Quanti
 
 import json
 import re
+from pathlib import Path
 
 from ...core.errors import EngineError
 from ...core.files import write_atomic
 from ...core.layout import Fault, Layout
 from ...core.logs import LogFormat
+from ...core.sockets import hold_port
 from .launch import EngineLaunch, flags
-from .request import PoolRequest, refuse_gguf_blocks, sequence_parallel_fault
+from .request import PoolRequest, refuse_flags, refuse_gguf_blocks, sequence_parallel_fault
 
 _LOG_FORMAT = LogFormat(
     # "[2026-11-28 19:30:37 TP0] Load weight begin."
@@ -21,10 +23,17 @@ _LOG_FORMAT = LogFormat(
     # It kills all of itself when one of its processes has failed: "... It usually means the child failed."
     ends_itself=re.compile(r"It usually means (?:the|one) child failed"),
 )
+# By which it would listen at a port, take another key, or start a server that is not uvicorn in its first process.
+_NOT_YOURS = (
+    "--host", "--port", "--api-key", "--admin-api-key", "--config", "--tokenizer-worker-num", "--enable-http2",
+    "--enable-ssl-refresh", "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-keyfile-password",
+    "--grpc-mode", "--smg-grpc-mode", "--grpc-port", "--sidecar", "--use-ray", "--encoder-only",
+)  # fmt: skip
+_LAUNCHER = Path(__file__).parent / "standalone" / "sglang_on_socket.py"
 
 
 class SGLangAdapter:
-    """`python -m sglang.launch_server`, one per node; the head's serves HTTP."""
+    """`sglang.launch_server` on a Unix socket, one per node; the head's serves the API."""
 
     default_capacity = 256
     in_flight_metrics = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
@@ -32,8 +41,9 @@ class SGLangAdapter:
     log_format = _LOG_FORMAT
 
     def check(self, request: PoolRequest) -> None:
-        """Raise SpecError where it is asked to compute with GGUF's quantized blocks."""
+        """Raise SpecError where it is asked to compute with GGUF's quantized blocks, or to listen elsewhere."""
         refuse_gguf_blocks(request)
+        refuse_flags(request, _NOT_YOURS)
 
     def layout_fault(self, layout: Layout) -> Fault | None:
         """The fault of sequence_parallel, or where neither the stages nor the nodes are a multiple of the other."""
@@ -46,13 +56,12 @@ class SGLangAdapter:
     def argv(self, launch: EngineLaunch) -> list[str]:
         """The command line; the API key stands in a file of `launch.private`, which this writes."""
         return [
-            launch.python, "-m", "sglang.launch_server",
+            launch.python, str(_LAUNCHER), str(launch.socket),
             *flags(
                 config=self._key_file(launch),
                 model_path=launch.model.path,
                 served_model_name=launch.model.served_name,
-                host=launch.address,
-                port=launch.port,
+                port=self._port(),
                 dtype=launch.model.dtype,
                 kv_cache_dtype=launch.model.kv_cache_dtype,
                 context_length=launch.model.context_length,
@@ -62,6 +71,7 @@ class SGLangAdapter:
                 pp_size=launch.pool.pipeline_parallel,
             ),
             "--enable-metrics",
+            "--skip-server-warmup",  # which would ask the port; the agent waits for tokens itself
             *self._device(launch),
             *self._multi_node(launch),
             *self._speculative(launch),
@@ -83,6 +93,11 @@ class SGLangAdapter:
             raise EngineError("SGLang cannot take an API key that begins with '-'")
         write_atomic(path, f"api-key: {json.dumps(launch.key)}\n")  # quoted, lest it is a number, a date or a boolean
         return str(path)
+
+    def _port(self) -> int:
+        """A port that is free now. SGLang does not listen there, but derives those of its ranks' messages from it."""
+        with hold_port("127.0.0.1") as held:
+            return int(held.getsockname()[1])
 
     def _device(self, launch: EngineLaunch) -> list[str]:
         return [] if launch.pool.gpus_per_node else ["--device", "cpu"]

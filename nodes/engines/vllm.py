@@ -10,10 +10,12 @@ from ...core.layout import Fault, Layout
 from ...core.logs import LogFormat
 from ...core.machine.libraries import preload
 from .launch import EngineLaunch, flags
-from .request import PoolRequest, refuse_gguf_blocks, sequence_parallel_fault
+from .request import PoolRequest, refuse_flags, refuse_gguf_blocks, sequence_parallel_fault
 
 # "(EngineCore pid=645) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'x'"
 _PREFIX = re.compile(r"(?:\([^)]*pid=\d+\) )?(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ")
+# By which it would listen at a port, or take another key.
+_NOT_YOURS = ("--host", "--port", "--uds", "--api-key", "--ssl-keyfile", "--ssl-certfile", "--grpc", "--headless")
 # CacheDType in vllm/config/cache.py, without those of single models; some need certain GPUs.
 _KV_CACHE_DTYPES = (
     "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_per_token_head", "int8_per_token_head",
@@ -30,8 +32,9 @@ class VLLMAdapter:
     log_format = LogFormat(prefix=_PREFIX)
 
     def check(self, request: PoolRequest) -> None:
-        """Raise SpecError where it is asked to compute with GGUF's quantized blocks."""
+        """Raise SpecError where it is asked to compute with GGUF's quantized blocks, or to listen elsewhere."""
         refuse_gguf_blocks(request)
+        refuse_flags(request, _NOT_YOURS)
 
     def layout_fault(self, layout: Layout) -> Fault | None:
         """The fault of a layout with sequence_parallel."""
@@ -43,8 +46,7 @@ class VLLMAdapter:
             launch.python, "-m", *self._entry(launch),
             *flags(
                 served_model_name=launch.model.served_name,
-                host=launch.address,
-                port=launch.port,
+                uds=launch.socket,
                 dtype=launch.model.dtype,
                 kv_cache_dtype=launch.model.kv_cache_dtype,
                 max_model_len=launch.model.context_length,

@@ -7,22 +7,17 @@ from typing import cast
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
-from ...core.sockets import watchful_socket
+from ..api.access import REQUEST_ID_HEADER, request_id
 from ..fleet.registry import TRANSPORT_ERRORS, describe
 from ..fleet.worker import Worker
-from .splice import SplicedRequest, SplicedResponse
-
-CONNECT_TIMEOUT_S = 3.0
-# Engines (uvicorn) close idle connections after 5 s: letting go earlier avoids sending into one that just closed.
-KEEPALIVE_S = 2.0
+from .splice import SplicedResponse
 
 # What belongs to one connection (RFC 9110, 7.6.1), what aiohttp sets itself, and the client's own credentials.
 _NOT_FORWARDED = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade", "host", "content-length", "content-encoding", "accept-encoding", "expect"}
-    | {"authorization"}
+    | {"authorization", "x-api-key"}
 )
 
 
@@ -74,39 +69,36 @@ class Answer:
 
     def close(self) -> None:
         """Close the worker's connection, which makes its engine abort the request if it still computes."""
-        self._response.close()
+        _abort(self._response)
 
 
-def make_client(key: str) -> aiohttp.ClientSession:
-    """The one client for all workers, whose API key is the deployment's. Generation has no time limit."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, socket_factory=watchful_socket),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-        headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        request_class=SplicedRequest,
-        response_class=SplicedResponse,
-    )
-
-
-async def ask(client: aiohttp.ClientSession, worker: Worker, request: web.Request, body: bytes) -> Answer:
+async def ask(worker: Worker, request: web.Request, body: bytes) -> Answer:
     """Send `request` to `worker` and wait for the first bytes of the answer's body. Raises WorkerLostError."""
-    response = await _send(client, worker, request, body)
+    response = await _send(worker, request, body)
     try:
         return Answer(worker, response, await _read(worker, response))
     except BaseException:
-        response.close()
+        _abort(response)
         raise
 
 
-async def _send(client: aiohttp.ClientSession, worker: Worker, request: web.Request, body: bytes) -> SplicedResponse:
-    url = URL(f"{worker.record.url}{request.rel_url.raw_path_qs}", encoded=True)
+def _abort(response: SplicedResponse) -> None:
+    """Close the connection of a response that has not ended at once; TLS would first exchange its last words."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
+
+
+async def _send(worker: Worker, request: web.Request, body: bytes) -> SplicedResponse:
+    assert worker.connection is not None, "a worker is chosen after a good probe"
+    path = request.rel_url.raw_path_qs
     # aiohttp warns about large bodies given as bytes: it would write them in one go.
     data = io.BytesIO(body)
+    headers = forwardable(request.headers)
+    headers[REQUEST_ID_HEADER] = request_id(request)
     try:
-        response = await client.request(
-            request.method, url, data=data, headers=forwardable(request.headers), allow_redirects=False
+        response = await worker.connection.request(
+            request.method, path, data=data, headers=headers, allow_redirects=False
         )
         return cast(SplicedResponse, response)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

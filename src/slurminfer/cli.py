@@ -184,7 +184,13 @@ def quantize(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="compare the result with the original afterwards")
     ] = False,
-    text: Annotated[str, typer.Option(help="text for --evaluate: wiki, c4, tiny, or a file")] = "wiki",
+    text: Annotated[
+        str | None, typer.Option(help="text for --evaluate: wiki, c4, tiny, or a .txt or .jsonl file; default: wiki")
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(min=1, help="windows of 256 tokens for --evaluate; default: 12, on fewer than 8 CPUs 4"),
+    ] = None,
 ) -> None:
     """Quantize MODEL to 4 bits with AWQ. Run the same command again to resume interrupted work."""
     from .jobs.quantize import command as quantize_command
@@ -198,7 +204,10 @@ def quantize(
         "threads": threads,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    quantize_command.quantize(model, out, backend, given, spec_path, dry_run, text if evaluate else None)
+    if not evaluate and (text or windows):
+        raise UsageError("--text and --windows say how to --evaluate: give that too, or leave them out")
+    evaluate_on = (text or "wiki") if evaluate else None
+    quantize_command.quantize(model, out, backend, given, spec_path, dry_run, evaluate_on, windows)
 
 
 @app.command()
@@ -209,7 +218,8 @@ def evaluate(
         str | None, typer.Option(help="text to evaluate on: wiki, c4, tiny, or a .txt or .jsonl file; default: wiki")
     ] = None,
     windows: Annotated[
-        int | None, typer.Option(min=1, help="windows of 256 tokens to measure perplexity on; default: 12")
+        int | None,
+        typer.Option(min=1, help="windows of 256 tokens to measure perplexity on; default: 12, on fewer than 8 CPUs 4"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,6 +1,9 @@
 """Stub workers (real HTTP servers that compute nothing, steered by the test) and real routers before them."""
 
 import asyncio
+import shutil
+import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +28,18 @@ WORDS = ["Hello", " from", " the", " stub"]
 
 
 class Stub:
-    """A stub worker. `mode`: answer | drop (before any byte) | cut (in mid-body) | hang (after one word)."""
+    """A stub worker.
+
+    `mode`: answer | drop (before any byte) | cut (in mid-body) | hang (after one word) | stop (no answer, no health) |
+    die (says 500, and that it is not healthy from then on) | die later (it seems healthy for a while).
+    """
 
     def __init__(self, loop: Loop, run: RunDirectory, worker_id: str, capacity: int | None) -> None:
         self._loop, self._run = loop, run
         self.id, self.capacity = worker_id, capacity
         self.mode, self.status, self.health = "answer", 200, 200
+        self.error: dict[str, Any] = {"error": {"message": "no"}}  # what it says where `status` is not 200
+        self.card: dict[str, Any] = {"id": "stub-model", "object": "model", "created": 7, "owned_by": "stub"}
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.go = threading.Semaphore(0)  # one word each where `stepwise`
         self.stepwise = False
@@ -42,23 +51,30 @@ class Stub:
     async def _start(self) -> None:
         app = web.Application(client_max_size=2**27)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.socket = private_folder(self._run) / f"{self.id}.sock"
+        await web.UnixSite(self._runner, str(self.socket)).start()
 
     def publish(self, state: WorkerState = WorkerState.READY, epoch: int = 0, model: str = "stub-model") -> None:
         self.record = WorkerRecord(
-            id=self.id, pool="stubs", engine="native", model=model, state=state, host="localhost", job="1",
-            epoch=epoch, pid=1, updated_at=time.time(), url=self.url, capacity=self.capacity,
+            id=self.id, pool="stubs", engine="native", model=model, state=state, host=socket.gethostname(), job="1",
+            epoch=epoch, pid=1, updated_at=time.time(), socket=str(self.socket), key=f"key-of-{self.id}",
+            capacity=self.capacity,
         )  # fmt: skip
         self._run.write_worker(self.record)
 
     def stop(self) -> None:
         self._loop.run(self._runner.cleanup())
 
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [self.card]})
+
     async def _health(self, request: web.Request) -> web.Response:
+        if self.mode == "stop":
+            await asyncio.sleep(60)
         return web.Response(status=self.health)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -67,8 +83,13 @@ class Stub:
         assert request.transport is not None
         if self.mode == "drop":
             request.transport.abort()
+        if self.mode == "stop":
+            await self._until_cancelled()
+        if self.mode.startswith("die"):
+            self.health = 503 if self.mode == "die" else 200
+            return web.json_response({"error": {"message": "the engine has died"}}, status=500)
         if self.status != 200:
-            return web.json_response({"error": {"message": "no"}}, status=self.status)
+            return web.json_response(self.error, status=self.status)
         if b'"stream": true' in body or b'"stream":true' in body:
             return await self._events(request)
         return await self._json(request)
@@ -118,6 +139,14 @@ class Stub:
         return response
 
 
+def private_folder(run: RunDirectory) -> Path:
+    """A folder for sockets, whose paths must be short."""
+    link = run.path / "sockets"
+    if not link.is_symlink():
+        link.symlink_to(tempfile.mkdtemp(prefix="slurminfer-test-"))
+    return link.readlink()
+
+
 class Deployment:
     """A run directory with stub workers and at most one router, all in this process."""
 
@@ -125,12 +154,16 @@ class Deployment:
         self._loop = loop
         self.run = RunDirectory(path)
         self.run.create()
-        spec = DeploymentSpec(
-            name="test", model=ModelSpec(path="stub-model"), pool=(PoolSpec(),), router=RouterSpec(port=0)
-        )
-        self.run.write_spec(spec)
+        self.configure()
         self.stubs: list[Stub] = []
         self._router: Future[Any] | None = None
+
+    def configure(self, **router: Any) -> None:
+        """Write a spec whose [router] has these keys."""
+        spec = DeploymentSpec(
+            name="test", model=ModelSpec(path="stub-model"), pool=(PoolSpec(),), router=RouterSpec(port=0, **router)
+        )
+        self.run.write_spec(spec)
 
     def add(self, worker_id: str, capacity: int | None = 4) -> Stub:
         self.stubs.append(Stub(self._loop, self.run, worker_id, capacity))
@@ -158,6 +191,7 @@ class Deployment:
         self.stop_router()
         for stub in self.stubs:
             stub.stop()
+        shutil.rmtree(private_folder(self.run))
 
     def chat(self, **fields: Any) -> httpx.Response:
         return self.http.post("/v1/chat/completions", json={"model": "stub-model", "messages": [], **fields})

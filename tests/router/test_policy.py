@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.core.records import WorkerRecord, WorkerState
-from slurminfer.router.fleet.registry import merge
 from slurminfer.router.fleet.worker import Worker
 from slurminfer.router.policies.least_loaded import LeastLoaded
 from slurminfer.router.policies.policy import RoutedRequest
@@ -47,15 +46,6 @@ def test_equals_take_turns():
 def test_unknown_capacity_counts_as_an_assumed_one():
     unknown, small = worker("a", in_flight=1, capacity=None), worker("b", in_flight=1, capacity=4)
     assert choose(small, unknown) is unknown
-
-
-def test_merge_keeps_a_life_and_begins_a_new_one_when_requeued():
-    old = worker("w", in_flight=3)
-    assert merge({"w": old}, {"w": record(state=WorkerState.DRAINING)}, [])["w"] is old
-    assert old.record.state is WorkerState.DRAINING
-    assert merge({"w": old}, {"w": record(epoch=1)}, [])["w"].in_flight == 0
-    assert merge({"w": old}, {}, ["w"])["w"] is old
-    assert merge({"w": old}, {}, []) == {}
 
 
 def test_a_probe_that_began_before_a_failure_does_not_clear_it():

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from pathlib import Path
 
 from slurminfer.core.records import WorkerState
 
@@ -39,12 +40,12 @@ def test_ready_worker_without_an_answer_is_not_chosen(empty):
     empty.start_router()
     assert empty.chat().status_code == 503
     assert empty.http.get("/health").json()["error"]["message"].count("1 unreachable")
-    assert "/health fails" in empty.workers()["cpu-0"]["reason"]
+    assert "no way to the worker" in empty.workers()["cpu-0"]["reason"]
 
 
-def test_worker_with_nonsense_for_a_url_does_not_disturb_the_others(one, eventually):
+def test_worker_with_nonsense_for_an_address_does_not_disturb_the_others(one, eventually):
     stub = one.add("cpu-1")
-    stub.url = "not a url"
+    stub.socket = Path("not a socket\0")
     stub.publish()
     eventually(lambda: "cpu-1" in one.workers())
     assert [one.chat().status_code for _ in range(3)] == [200] * 3

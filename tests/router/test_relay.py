@@ -46,7 +46,7 @@ def test_body_bytes_query_and_headers_arrive_as_they_were_sent(one):
     path, sent, received = one.stubs[0].requests[-1]
     assert (path, received) == ("/v1/chat/completions?a=%20b", body)
     assert sent["x-request-id"] == "abc"
-    assert sent["authorization"] == f"Bearer {one.run.key()}"
+    assert sent["authorization"] == "Bearer key-of-cpu-0", "the engine's own key, not the client's"
 
 
 def test_any_other_post_below_v1_is_passed_on(one):
@@ -154,6 +154,8 @@ def test_whole_answer_that_breaks_gets_502_in_openai_shape(two):
     answer = two.chat()
     assert answer.status_code == 502
     assert answer.json()["error"]["type"] == "server_error"
+    assert answer.json()["error"]["code"] == "answer_broke_off", "one worker: it may be sent again"
+    assert "X-Should-Retry" not in answer.headers
     assert sum(len(stub.requests) for stub in two.stubs) == 1
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ....core.errors import CorruptModelError
-from ..options import API_KEY_VARIABLE
+from ..options import SECRET_VARIABLES
 from ..tokenizer import read_model_json
 from .template import ChatError, Message, PromptTooLargeError
 from .template_process import LENGTH_BYTES, RenderCall, Reply, Setup
@@ -92,7 +92,7 @@ class _Lane:
 
     async def start(self) -> Reply:
         """Start the process; whether it could compile the template."""
-        environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
+        environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
         command = [sys.executable, "-m", f"{__package__}.template_process"]
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
         return await self._exchange(_encode(self._setup))

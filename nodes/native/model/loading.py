@@ -28,8 +28,8 @@ from .step import Model
 def load_model(options: EngineOptions, *, at_once: bool = False) -> Runner:
     """Read the model into memory, make its KV cache and set the number of compute threads of this process.
 
-    With `at_once`, a model whose library must still be compiled is computed without until it is there, some seconds
-    later. Otherwise, compiling is waited for.
+    With `at_once`, a small model whose library must still be compiled is computed without until it is there, some
+    seconds later. Otherwise, compiling is waited for.
 
     Raises ModelNotFoundError, CorruptModelError, UnsupportedModelError, EngineError (an option cannot be met).
     """
@@ -70,7 +70,7 @@ def _load(
     dtype = _dtype(options.dtype, device)
     format = make_format(options.kv_cache_dtype, config.head_dim, dtype, device)
     upgrade = Upgrade(options, part, context_length, dtype, format, device)
-    later = at_once and upgrade.must_compile
+    later = at_once and upgrade.may_come_later
     with torch.inference_mode():
         fused = None if later else upgrade.load()
         if not part.all_reduce_min(fused is not None):  # ranks compute alike, or hand each other other numbers

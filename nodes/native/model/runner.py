@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from ....core.machine.memory import give_back_freed
 from ....quant.checkpoint.config import ModelConfig
 from .batch import make_batch
 from .decoder import Decoder
@@ -40,6 +41,7 @@ class Runner(OneAtATime):
         self.num_blocks = cache.num_blocks
         self.cache = cache
         self.communication_s = 0.0
+        self._replaced = False
 
     @property
     def compiled(self) -> bool:
@@ -54,11 +56,15 @@ class Runner(OneAtATime):
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
         """Compute one step, as `Decodes.forward` describes, without recording gradients."""
+        if self._replaced:  # the step before was the last one that the old decoder computed
+            self._replaced = False
+            give_back_freed()
         return self.decoder.forward(chunks, x)
 
     def replace_decoder(self, decoder: Decodes) -> None:
         """Compute all steps that have not begun with `decoder`, which must share the KV cache; from any thread."""
         self.decoder = decoder
+        self._replaced = True
 
     def close(self) -> None:
         """Do nothing: no other process computes with this one."""

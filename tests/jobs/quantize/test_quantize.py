@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from slurminfer.core import files
 from slurminfer.core.errors import SlurmError, UsageError
 from slurminfer.core.job import JobPhase
 from slurminfer.core.spec import load_job
+from slurminfer.jobs.evaluate.evaluate import default_windows
 from slurminfer.jobs.launch import follow as following
 from slurminfer.jobs.quantize import job as module
-from slurminfer.jobs.quantize.job import QuantizeEntry, follow, part_here, request, submit
+from slurminfer.jobs.quantize.job import QuantizeEntry, follow, part_here, request, run, submit
 from slurminfer.quant.awq.options import AwqOptions
 from slurminfer.quant.awq.workspace import WorkShare, Workspace
 from slurminfer.quant.progress import silent
@@ -46,6 +48,7 @@ def entry(tmp_path, monkeypatch):
         (["--device", "tpu"], "device = 'tpu': expected one of auto, cpu, cuda"),
         (["--backend", "gptq"], "backend = 'gptq': expected one of native, autoawq"),
         (["--samples", "0"], "samples = 0: expected at least 1"),
+        (["--windows", "2"], "--text and --windows say how to --evaluate: give that too, or leave them out"),
         (["--dry-run"], "--dry-run prints a job: name its file with --spec"),
     ],
 )
@@ -104,6 +107,17 @@ def test_a_command_line_says_the_same_as_the_entry(entry):
     words = entry.argv()
     assert words[1:6] == ["-m", "slurminfer", "quantize", str(entry.model), str(entry.out)]
     assert {"--group-size=64", "--calibration=c4", "--samples=128", "--backend=native"} <= set(words)
+    evaluated = replace(entry, evaluate_on="tiny", windows=3).argv()
+    assert evaluated == [*words, "--evaluate", "--text=tiny", "--windows=3"]
+
+
+def test_the_result_is_evaluated_as_long_as_was_asked_for(entry, monkeypatch):
+    asked = []
+    monkeypatch.setattr("slurminfer.jobs.evaluate.evaluate.evaluate", lambda *args, **how: asked.append(how))
+    entry.out.mkdir()
+    run(replace(entry, evaluate_on="tiny", windows=3), WorkShare(), silent)
+    assert [(how["text"], how["windows"]) for how in asked] == [("tiny", 3)]
+    assert (default_windows(2), default_windows(64)) == (4, 12)
 
 
 def test_a_living_job_is_followed_instead_of_submitting_another(entry):

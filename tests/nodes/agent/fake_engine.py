@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingUnixStreamServer
 
 READY = threading.Event()
 
@@ -38,14 +39,17 @@ class Handler(BaseHTTPRequestHandler):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--uds")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--node-rank", type=int, default=0)
     parser.add_argument("--rendezvous")
     given, _ = parser.parse_known_args()
     interfaces = [os.environ.get(f"{library}_SOCKET_IFNAME") for library in ("NCCL", "GLOO")]
-    print(f"node rank {given.node_rank} of {given.nodes} at {given.rendezvous} over {interfaces}", flush=True)
+    secret = os.environ.get("SLURMINFER_RANK_SECRET")
+    print(
+        f"node rank {given.node_rank} of {given.nodes} at {given.rendezvous} over {interfaces}, secret {secret}",
+        flush=True,
+    )
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if os.environ.get("FAKE_ENGINE_FAILS") == "1":
         sys.exit("RuntimeError: no memory to speak of")
@@ -57,7 +61,7 @@ def main():
 
 
 def lead(rendezvous, given):
-    server = ThreadingHTTPServer((given.host, given.port), Handler)
+    server = ThreadingUnixStreamServer(given.uds, Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     if rendezvous:
         with socket.create_server(rendezvous) as meeting:

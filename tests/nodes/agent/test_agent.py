@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
-from slurminfer.core.records import WorkerState
+from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
 
@@ -59,15 +61,26 @@ def start_agent(tmp_path, agent_process) -> Callable[..., subprocess.Popen]:
     return start
 
 
-def credentials(run: RunDirectory) -> dict[str, Any]:
-    return {"headers": {"Authorization": f"Bearer {run.key()}"}, "timeout": 60}
+def engine_of(record: WorkerRecord, **headers: str) -> httpx.Client:
+    """A client of the worker's engine."""
+    assert record.socket is not None
+    headers = headers or {"Authorization": f"Bearer {record.key}"}
+    return httpx.Client(
+        transport=httpx.HTTPTransport(uds=record.socket), base_url="http://engine", headers=headers, timeout=60
+    )
 
 
-def request(run: RunDirectory, **body) -> dict[str, Any]:
-    """What httpx is to send for a completion."""
+def completion(run: RunDirectory, **body) -> dict[str, Any]:
+    """The body of a request."""
     spec = run.read_spec()
-    body = {"model": spec.model_of(spec.pool[0]).served_name, "prompt": "One, two,", **body}
-    return {"json": body, **credentials(run)}
+    return {"model": spec.model_of(spec.pool[0]).served_name, "prompt": "One, two,", **body}
+
+
+def ports_of(pid: int) -> list[psutil._ntuples.pconn]:
+    """The TCP sockets of a process and of those that it has started, that listen."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    found = [socket for process in processes for socket in process.net_connections("tcp")]
+    return [socket for socket in found if socket.status == psutil.CONN_LISTEN]
 
 
 def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start_agent):
@@ -76,13 +89,21 @@ def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start
     record = record_when(run, WorkerState.READY)
     assert record.load_s is not None
     assert record.capacity == 3
-    assert httpx.post(f"{record.url}/v1/completions", **request(run, max_tokens=2)).status_code == 200
-    assert httpx.get(f"{record.url}/v1/models").status_code == 401
+    assert record.url is None and ports_of(agent.pid) == []
+    with engine_of(record) as engine:
+        assert engine.post("/v1/completions", json=completion(run, max_tokens=2)).status_code == 200
+    for wrong in ("Bearer wrong", f"Bearer {run.key()}"):  # not the clients' key either
+        with engine_of(record, Authorization=wrong) as engine:
+            assert engine.get("/v1/models").status_code == 401
+    engine_socket = Path(record.socket or "")
+    assert stat.S_IMODE(engine_socket.stat().st_mode) & 0o077 == 0
+    assert stat.S_IMODE(engine_socket.parent.stat().st_mode) == 0o700
     agent.terminate()
     assert agent.wait(30) == 0
     gone = record_when(run, WorkerState.GONE)
     assert "SIGTERM" in gone.reason
     eventually(lambda: has_ended(record.pid))
+    assert not engine_socket.parent.exists()
 
 
 def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
@@ -90,14 +111,14 @@ def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
     agent = start_agent(run)
     record = record_when(run, WorkerState.READY)
     body = {"max_tokens": 1000, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
-    with httpx.stream("POST", f"{record.url}/v1/completions", **request(run, **body)) as answer:
+    with engine_of(record) as engine, engine.stream("POST", "/v1/completions", json=completion(run, **body)) as answer:
         lines = (line.removeprefix("data: ") for line in answer.iter_lines() if line)
         first = next(lines)
         os.kill(record.pid, signal.SIGSTOP)  # so that what is left is generated after the signal
         agent.terminate()
         record_when(run, WorkerState.DRAINING)
         os.kill(record.pid, signal.SIGCONT)
-        metrics = httpx.get(f"{record.url}/metrics", **credentials(run)).text
+        metrics = engine.get("/metrics").text
         assert "\nslurminfer_engine_running_requests 1.0\n" in metrics
         *events, usage, done = first, *lines
     assert done == "[DONE]"
@@ -136,18 +157,6 @@ def test_an_interpreter_that_is_not_there_is_named(make_run, start_agent):
     run = make_run('python = "/no/such/python"')
     start_agent(run)
     assert "/no/such/python" in record_when(run, WorkerState.GONE).reason
-
-
-def test_a_port_lost_to_somebody_else_is_replaced(make_run, start_agent):
-    # The first port is that of a socket that listens, as if another job had been quicker.
-    before = (
-        "import socket; from slurminfer.nodes.agent import head; real = head.hold_port; "
-        "answers = iter([socket.create_server(('127.0.0.1', 0))]); "
-        "head.hold_port = lambda a: next(answers, None) or real(a)"
-    )
-    run = make_run()
-    start_agent(run, before)
-    assert record_when(run, WorkerState.READY).url is not None
 
 
 def test_an_engine_that_gives_no_token_in_time_is_given_up(make_run, start_agent):

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from slurminfer.core.errors import ModelError
+from slurminfer.core.errors import ModelError, UntrustedFileError
 from slurminfer.quant.cache import make_once
 from slurminfer.quant.progress import silent
 
@@ -30,6 +30,44 @@ def write(text):
 
 def hidden(home, prefix=".tmp-"):
     return [path.name for path in home.glob(f"{prefix}*")]
+
+
+@pytest.mark.parametrize("harm", ["empty", "part", "file", "link"])
+def test_what_is_left_of_a_model_is_made_anew(home, harm):
+    home.mkdir(parents=True)
+    if harm == "file":
+        (home / "m").write_text("")
+    elif harm == "link":
+        (home / "m").symlink_to(home / "away")
+    else:
+        (home / "m").mkdir()
+        (home / "m" / "config").write_text("") if harm == "part" else None
+    make_once("m", write("new"), silent, ["weights"])
+    assert [path.name for path in (home / "m").iterdir()] == ["weights"] and not (home / "away").exists()
+
+
+def test_a_model_that_others_may_write_is_refused(home):
+    make_once("m", write("first"), silent)
+    (home / "m").chmod(0o777)
+    with pytest.raises(UntrustedFileError, match="may be written by others"):
+        make_once("m", write("second"), silent)
+
+
+def test_a_model_of_another_user_is_refused(home):
+    make_once("m", write("first"), silent)
+    os.chown(home / "m", 12345, -1) if os.geteuid() == 0 else pytest.skip("needs root")
+    with pytest.raises(UntrustedFileError, match="is owned by uid 12345"):
+        make_once("m", write("second"), silent)
+
+
+@pytest.mark.parametrize("umask", [0, 0o002, 0o022])
+def test_models_are_made_in_private(home, umask):
+    before = os.umask(umask)
+    try:
+        make_once("m", write("first"), silent)
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (home, home / "m")] == [0o700, 0o700]
 
 
 def test_a_model_is_made_once(home):

@@ -17,17 +17,25 @@ from .....core.trust import require_trusted_folder
 
 def place(kind: str, name: str) -> Path:
     """Where the file `name` lies or would lie, in a folder named for its `kind`."""
-    shared, own = home() / kind, Path.home() / ".slurminfer" / kind
+    shared = home() / kind
     try:
         require_trusted_folder(shared)
     except UntrustedFileError as error:
         if shared.stat().st_uid == os.geteuid():  # whoever writes there makes it private
             return shared / name
-        say_once(f"{error}; {own} is used")
-        return own / name
+        say_once(f"{error}; the cache in your home directory is used")
+        return _own(shared, name)
     except OSError:  # there is none, or whoever writes there will say what is wrong
         return shared / name
-    return shared / name if os.access(shared, os.W_OK) or (shared / name).exists() else own / name
+    return shared / name if os.access(shared, os.W_OK) or (shared / name).exists() else _own(shared, name)
+
+
+def _own(shared: Path, name: str) -> Path:
+    """The same in this user's home directory. Users of containers may have none."""
+    try:
+        return Path.home() / ".slurminfer" / shared.name / name
+    except RuntimeError:
+        return shared / name
 
 
 def put(made: Path, path: Path) -> None:

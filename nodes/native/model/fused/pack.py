@@ -11,7 +11,7 @@ from .structs import MatrixStruct
 _OUTPUTS = 16
 GROUPS = (128, 64, 32)
 DENSE_BITS = 16
-_ROWS = 4096  # rounded to 8 bits at once, in float32
+_ROWS = 4096  # rounded to 8 bits in float32, or put into order, at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +85,24 @@ def pack_dense(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) 
     """Pack dense weights [outputs, inputs] side by side as bfloat16. Inputs are a multiple of 32."""
     outputs, inputs = sum(map(len, weights)), weights[0].shape[1]
     padded = -(-outputs // _OUTPUTS) * _OUTPUTS
-    rows = _padded(torch.cat([weight.bfloat16() for weight in weights]), padded)
-    pairs = rows.view(padded // _OUTPUTS, _OUTPUTS, inputs // 2, 2).transpose(1, 2).contiguous()
+    pairs = torch.empty(padded // _OUTPUTS, inputs // 2, _OUTPUTS, 2, dtype=torch.bfloat16)
+    for start in range(0, padded, _ROWS):  # an embedding is larger than all else: no copy of the whole beside it
+        rows = _padded(_rows(weights, start, min(start + _ROWS, outputs)), min(_ROWS, padded - start))
+        blocks = slice(start // _OUTPUTS, start // _OUTPUTS + len(rows) // _OUTPUTS)
+        pairs[blocks] = rows.view(-1, _OUTPUTS, inputs // 2, 2).transpose(1, 2)
     return Packed(
         codes=pairs, affine=None, bias=_joined(biases, padded), order=None,
         outputs=outputs, inputs=inputs, group=GROUPS[-1], bits=DENSE_BITS,
     )  # fmt: skip
+
+
+def _rows(weights: Sequence[torch.Tensor], start: int, stop: int) -> torch.Tensor:
+    """Rows `start` to `stop` of weights that lie below each other, as bfloat16."""
+    found, begin = [], 0
+    for weight in weights:
+        found.append(weight[max(start - begin, 0) : max(stop - begin, 0)].bfloat16())
+        begin += len(weight)
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def _joined(biases: Sequence[torch.Tensor], padded: int) -> torch.Tensor | None:

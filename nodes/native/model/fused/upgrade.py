@@ -3,12 +3,15 @@
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from .....core.errors import EngineError, SlurminferError, UntrustedFileError
-from .....core.machine.memory import available_bytes
+from .....core.machine.memory import available_bytes, give_back_freed
 from .....quant.checkpoint.config import stored_bytes
 from .....quant.kv import KVFormat
 from ...options import EngineOptions
@@ -20,6 +23,7 @@ from .parts import DoesNotFitError, Parts, pack_model
 
 _NEEDS = "needs weights of 4 or 8 bits, or dtype bfloat16; lm_head = 'auto'; and a CPU with AVX2, with g++ beside it"
 _WORTH_KEEPING_S = 1.0  # of packing; what is quicker need not lie on a disk
+_SMALL = 512 * 2**20  # bytes of weights that are held twice while the library is compiled, some 20 seconds
 _SPARE = 2  # times the size of the weights: they are packed layer by layer, and the KV cache still grows
 
 
@@ -45,6 +49,15 @@ class Upgrade:
             self._go_without(_NEEDS)
 
     @property
+    def may_come_later(self) -> bool:
+        """Whether the plain decoder is to compute meanwhile.
+
+        Compiling takes as long as packing a large model, and is done beside it: then nothing is gained by holding the
+        weights twice.
+        """
+        return self.must_compile and stored_bytes(self._options.model) < _SMALL
+
+    @property
     def must_compile(self) -> bool:
         """Whether `load` would begin by compiling, which takes seconds."""
         return self._path is not None and not library.is_whole(self._path)
@@ -57,11 +70,11 @@ class Upgrade:
         if self._path is None:
             return None
         try:
-            if self.must_compile:
-                library.compile_to(self._path)
+            with _compiling(self._path if self.must_compile else None):
+                parts = self._parts()
             part = self._part
             return FusedDecoder(
-                self._path, part.config, self._parts(), self._context_length, part.reduce, part.sequence, part.memory
+                self._path, part.config, parts, self._context_length, part.reduce, part.sequence, part.memory
             )
         except DoesNotFitError as error:
             self._go_without(str(error), error)
@@ -85,6 +98,7 @@ class Upgrade:
             return parts
         began = time.monotonic()
         parts = pack_model(config, self._part.weights(self._options.model, self._dtype), self._part.shard)
+        give_back_freed()
         if time.monotonic() - began > _WORTH_KEEPING_S:
             store.write_later(place, parts)
         return parts
@@ -106,3 +120,21 @@ class Upgrade:
         if fused is not None:
             fused.attach(runner.cache)
             runner.replace_decoder(fused)
+
+
+@contextmanager
+def _compiling(path: Path | None) -> Iterator[None]:
+    """Compile the library at `path`, if there is one to compile, beside what the block does; done at its end.
+
+    Raises CompileError, OSError.
+    """
+    if path is None:
+        yield
+        return
+    pool = ThreadPoolExecutor(1, thread_name_prefix="compile")
+    try:
+        compiled = pool.submit(library.compile_to, path)
+        yield
+        compiled.result()
+    finally:
+        pool.shutdown(wait=False)

@@ -128,3 +128,13 @@ def test_the_demo_model_writes_what_transformers_writes(demo_model, load, drive,
         tokens, logits = expected(reference, sequence.prompt, DEMO_GENERATED)
         assert sequence.generated[:DEMO_GENERATED] == tokens
         torch.testing.assert_close(torch.stack(sequence.logits[:DEMO_GENERATED]), logits, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("variant", ["qwen2 rope yarn", "llama rope linear"])
+def test_positions_that_scaled_rope_adds_are_those_of_transformers(make, load, drive, expected, tmp_path, variant):
+    reference = make(tmp_path, variant, {"max_position_embeddings": 64})
+    driver = drive(load(tmp_path))
+    sequence = driver.add(_prompt(100))
+    tokens, logits = expected(reference, sequence.prompt, 8)
+    assert driver.finish(sequence, 8) == tokens
+    torch.testing.assert_close(torch.stack(sequence.logits), logits, atol=TOLERANCE, rtol=0)

@@ -143,6 +143,12 @@ def test_of_a_cache_that_is_only_read_what_it_has_is_used(homes, monkeypatch):
     assert cache.place("kernels", "x.so") == shared / "kernels" / "x.so"
     assert cache.place("kernels", "y.so") == own / "kernels" / "y.so"
 
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)  # as in containers of users whom nobody knows there
+    assert cache.place("kernels", "y.so") == shared / "kernels" / "y.so"
+
 
 @needs_compiler
 def test_two_libraries_in_one_place_are_two(homes, lend_library, tmp_path):

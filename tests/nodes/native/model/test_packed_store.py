@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from slurminfer.nodes.native.model.fused import library, store, upgrade
+from slurminfer.nodes.native.model import loading
+from slurminfer.nodes.native.model.fused import library, pack, store, upgrade
 from slurminfer.nodes.native.model.fused.parts import pack_model
+from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.config import read_config
 from slurminfer.quant.checkpoint.weights import Weights
 
@@ -129,3 +132,37 @@ write_later(Path(sys.argv[1]), Parts([], torch.zeros(1), pack_dense([torch.zeros
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "packed.pt"])  # all of it, if the disk is that fast
+
+
+@pytest.mark.parametrize("sizes", [(100,), (7, 40, 3), (64, 64), (1, 1)])
+def test_dense_weights_are_packed_piece_by_piece(monkeypatch, sizes):
+    weights = [torch.randn(size, 32) for size in sizes]
+    whole = pack.pack_dense(weights, [])
+    monkeypatch.setattr(pack, "_ROWS", 16)
+    pieces = pack.pack_dense(weights, [])
+    assert torch.equal(pieces.codes, whole.codes) and pieces.outputs == whole.outputs == sum(sizes)
+    rows = whole.codes.transpose(1, 2).reshape(-1, 32)
+    assert torch.equal(rows[: sum(sizes)], torch.cat(weights).bfloat16()) and not rows[sum(sizes) :].any()
+
+
+def test_a_large_model_is_not_held_twice_while_the_library_is_compiled(home, model, drive, monkeypatch):
+    """Packing goes on meanwhile, and there is no plain decoder."""
+    compiling, packed = threading.Event(), threading.Event()
+
+    def compile_slowly(path):
+        compiling.set()
+        assert packed.wait(10), "packing does not wait for the compiler"
+
+    def pack_and_tell(*args):
+        assert compiling.wait(10)
+        parts = pack_model(*args)
+        packed.set()
+        return parts
+
+    monkeypatch.setattr(upgrade, "_SMALL", 0)
+    monkeypatch.setattr(library, "is_whole", lambda path: False)
+    monkeypatch.setattr(library, "compile_to", compile_slowly)
+    monkeypatch.setattr(upgrade, "pack_model", pack_and_tell)
+    monkeypatch.setattr(loading, "_load_plain", None)
+    options = EngineOptions(model=model, dtype="bfloat16", kv_cache_gib=0.05, threads=1)
+    assert loading.load_model(options, at_once=True).compiled

@@ -223,6 +223,7 @@ def test_small_prompts_pass_a_big_one_and_a_client_that_leaves_disturbs_nobody(t
 @pytest.mark.process
 def test_a_template_does_not_see_the_key(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURMINFER_API_KEY", "secret")
+    monkeypatch.setenv("SLURMINFER_RANK_SECRET", "a secret too")
 
     async def run() -> None:
         async with _started(tmp_path, "{{ messages[0].content }}") as template:

@@ -15,6 +15,7 @@ import pytest
 from slurminfer.core.machine.cpus import allowed_cpus
 from slurminfer.nodes.native.model.fused import library
 from slurminfer.nodes.native.model.parallel.timeouts import DEFAULT_TIMEOUTS
+from slurminfer.nodes.native.options import API_KEY_VARIABLE, RANK_SECRET_VARIABLE
 
 from ....support.addresses import free_address
 
@@ -32,7 +33,9 @@ def complete(url: str, prompt: str, **options) -> str:
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The ranks that a process has started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"--local-rank" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def is_there(pid: int) -> bool:
@@ -49,9 +52,23 @@ def ready(starting, model_directory, wait_until):
 
 
 def ports_of(*pids: int) -> set[int]:
-    """At which these processes listen."""
-    connections = [connection for pid in pids for connection in psutil.Process(pid).net_connections("tcp")]
-    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+    """At which these processes listen: at one address each, that of the network that they were told to use."""
+    connections = [connection for pid in pids for connection in psutil.Process(pid).net_connections("all")]
+    listening = [each for each in connections if each.status == psutil.CONN_LISTEN]
+    assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
+    return {each.laddr.port for each in listening}
+
+
+STRANGE = (b"", b"GET / HTTP/1.1\r\n\r\n", b"slurminfer rank\0" + bytes(36 + 32), b"\xff" * 100_000)
+
+
+def bother(port: int, said: bytes) -> bool:
+    """Whether somebody listens there, who is told something."""
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+        with suppress(ConnectionError):
+            caller.sendall(said)
+        return True
+    return False
 
 
 def wait_for(server, wait_until) -> None:
@@ -114,10 +131,14 @@ def test_a_rank_that_is_killed_ends_them_all_at_once_and_is_named(ready, wait_un
     assert f"error: {why}" in capfd.readouterr().err
 
 
-def test_another_nodes_child_that_is_killed_is_named(ready, wait_until, command, model_directory, capfd):
-    """Two nodes of two ranks, on this machine: rank 3 is a child of rank 2."""
-    layout = ("--tensor-parallel", "2", "--pipeline-parallel", "2", "--nodes", "2", "--rendezvous", free_address())
+def test_another_nodes_child_that_is_killed_is_named(ready, wait_until, command, model_directory, capfd, monkeypatch):
+    """Two nodes of two ranks, on this machine: rank 3 is a child of rank 2. Strangers come before it does."""
+    monkeypatch.setenv(RANK_SECRET_VARIABLE, "a worker's secret")
+    meeting = free_address()
+    layout = ("--tensor-parallel", "2", "--pipeline-parallel", "2", "--nodes", "2", "--rendezvous", meeting)
     with ready(*layout) as head:
+        for said in STRANGE:
+            wait_until(lambda said=said: bother(int(meeting.rpartition(":")[2]), said), "a stranger's turn")
         words = ("--model", str(model_directory), "--dtype", "float32", "--threads", "1", *layout, "--node-rank", "1")
         with subprocess.Popen([*command, *words]) as follower:
             wait_for(head, wait_until)
@@ -126,6 +147,16 @@ def test_another_nodes_child_that_is_killed_is_named(ready, wait_until, command,
             assert head.process.wait(60) == 1
             follower.wait(60)
     assert f"error: rank 3 on {socket.gethostname()} is gone: killed by SIGSEGV\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("node_rank", [0, 1])
+def test_several_nodes_need_a_secret(command, model_directory, node_rank):
+    layout = ("--tensor-parallel", "2", "--nodes", "2", "--rendezvous", free_address(), "--node-rank", str(node_rank))
+    env = {name: value for name, value in os.environ.items() if name not in (RANK_SECRET_VARIABLE, API_KEY_VARIABLE)}
+    words = [*command, "--model", str(model_directory), *layout]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {RANK_SECRET_VARIABLE} is missing in the environment: expected the same")
 
 
 def test_a_rank_that_is_stopped_is_named_within_seconds(ready, wait_until, capfd):
@@ -161,9 +192,8 @@ def test_strangers_at_all_of_its_ports_change_nothing(ready, wait_until):
         ports = ports_of(server.process.pid) | ports_of(*children(server.process.pid))
         assert len(ports) > 2
         for port in ports - {int(server.url.rpartition(":")[2])}:
-            for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000):
-                with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
-                    caller.sendall(said)
+            for said in STRANGE:
+                assert bother(port, said)
         assert complete(server.url, "hi") == expected
 
 

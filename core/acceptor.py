@@ -1,0 +1,116 @@
+"""Accepting TLS connections of our own programs at a port that everybody on the network reaches.
+
+Whoever does not have the identity (core/identity.py) is a stranger: it gets no further than the handshake, has little
+time for it, and can neither use up descriptors nor fill the log.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+
+from .sockets import watch_peer
+
+_HANDSHAKE_S = 5.0
+# uvloop drops what a reader that has paused has not read yet when the connection ends without its last words, so a peer
+# has time to get to these. Whoever comes so far is no stranger, and a dead one is noticed by its socket.
+_SHUTDOWN_S = 600.0
+_MOST_HANDSHAKES = 256
+_ACCEPTED_AT_ONCE = 64
+_REST_S = 0.1  # without a free descriptor
+_REPORT_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """Gives a protocol to every connection of `listener` that completes the handshake of `context`.
+
+    When more connections are in their handshakes than `most_handshakes`, the oldest of these is closed.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        protocol: Callable[[], asyncio.BaseProtocol],
+        *,
+        most_handshakes: int = _MOST_HANDSHAKES,
+        handshake_s: float = _HANDSHAKE_S,
+    ) -> None:
+        self._listener, self._context, self._protocol = listener, context, protocol
+        self._most_handshakes, self._handshake_s = most_handshakes, handshake_s
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}  # the oldest first
+        self._loop = asyncio.get_running_loop()
+        self._resting: asyncio.TimerHandle | None = None
+        self._report_at = 0.0
+        self.refused = 0
+
+    def start(self) -> None:
+        """Accept connections from now on. `listener` listens already."""
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Accept no more, and close the listener; connections with a protocol stay."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        for task in list(self._handshakes):
+            task.cancel()
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue
+            except OSError:
+                self._rest()
+                return
+            if len(self._handshakes) >= self._most_handshakes:
+                next(iter(self._handshakes)).cancel()
+            task = self._loop.create_task(self._admit(connection))
+            self._handshakes[task] = connection
+            task.add_done_callback(self._settle)
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        connection = self._handshakes.pop(task)
+        if task.cancelled():  # before it had begun
+            connection.close()
+
+    def _rest(self) -> None:
+        """There is no free descriptor: the oldest handshake gives its own back, and others may."""
+        if self._handshakes:
+            next(iter(self._handshakes)).cancel()
+        self._loop.remove_reader(self._listener)
+        self._resting = self._loop.call_later(_REST_S, self.start)
+
+    async def _admit(self, connection: socket.socket) -> None:
+        try:
+            connection.setblocking(False)
+            watch_peer(connection)
+            await self._loop.connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._handshake_s,
+                ssl_shutdown_timeout=_SHUTDOWN_S,
+            )
+        except (OSError, asyncio.CancelledError) as error:  # OSError includes all of ssl's
+            with suppress(OSError):
+                connection.close()
+            self._refuse(error)
+
+    def _refuse(self, error: BaseException) -> None:
+        self.refused += 1
+        now = self._loop.time()
+        if now >= self._report_at:
+            self._report_at = now + _REPORT_S
+            reason = str(error)[:200] or type(error).__name__
+            _log.warning("%d connections refused so far; the last one: %s", self.refused, reason)

@@ -1,0 +1,51 @@
+"""`python -m slurminfer.nodes.gate`: lets in whoever has the worker's identity, until SIGTERM. Started by the agent."""
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from ...core.acceptor import Acceptor
+from ...core.errors import SlurminferError
+from ...core.identity import server_context
+from ...core.sockets import allow_many_sockets
+from .relay import Front
+
+
+def main() -> int:
+    """Serve until told to end; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m slurminfer.nodes.gate", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="descriptor of a TCP socket that listens")
+    parser.add_argument("--identity", type=Path, required=True, help="file of the worker's identity")
+    parser.add_argument("--socket", type=Path, required=True, help="Unix socket of the engine")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    allow_many_sockets()
+    try:
+        uvloop.run(_serve(socket.socket(fileno=given.fd), given.identity, given.socket))
+    except SlurminferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(listener: socket.socket, identity: Path, engine: Path) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    acceptor = Acceptor(listener, server_context(identity), lambda: Front(engine))
+    acceptor.start()
+    print("listening on {}:{}".format(*listener.getsockname()), flush=True)
+    gc.freeze()
+    await told.wait()
+    acceptor.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
