@@ -23,7 +23,7 @@ _SPEC = """
 name = "storm"
 [model]
 path = "{model}"
-dtype = "float32"
+dtype = "bfloat16"
 [[pool]]
 workers = 2
 extra_args = ["--kv-cache-gib", "0.02"]
@@ -81,13 +81,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine(tiny: Path, tmp_path: Path) -> Iterator[Program]:
-    log = tmp_path / "engine.log"
-    words = ["--model", tiny, "--dtype", "float32", "--kv-cache-gib", "0.02", "--port", "0", "--threads", "1"]
+def engine(tiny: Path, tmp_path: Path, lend_library: Callable[[Path], None]) -> Iterator[Program]:
+    """An engine by itself. Not in float32: PyTorch's products then keep memory for every shape that they have seen."""
+    lend_library(tmp_path)
+    log, environ = tmp_path / "engine.log", {"SLURMINFER_API_KEY": KEY, "SLURMINFER_HOME": str(tmp_path)}
+    words = ["--model", tiny, "--dtype", "bfloat16", "--kv-cache-gib", "0.02", "--port", "0", "--threads", "1"]
     with log.open("w", encoding="utf-8") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "slurminfer.nodes.native", *map(str, words)],
-            stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, "SLURMINFER_API_KEY": KEY},
+            stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **environ},
         )  # fmt: skip
     try:
         eventually(lambda: "listening on" in log.read_text(encoding="utf-8"), "it listens")

@@ -1,5 +1,6 @@
 """Another user of the same machine: what that user can read of a deployment, and what its ports answer."""
 
+import encodings.idna  # noqa: F401  # for connections: the neighbour may not be able to read it any more
 import http.client
 import json
 import os
@@ -13,7 +14,10 @@ from typing import Any
 
 import psutil
 
+from slurminfer.core.rundir import RunDirectory
+
 NOBODY = 65534
+OPEN = {"GET /health": 200, "OPTIONS /v1/completions": 204}  # what an endpoint answers without a key
 _TIMEOUT_S = 10.0
 _REQUESTS = [
     *(
@@ -98,6 +102,32 @@ def reachable(sockets: Iterable[str]) -> list[str]:
 def answers(ports: Iterable[tuple[str, int]]) -> dict[tuple[str, int], dict[str, int]]:
     """What each port answers to requests without a secret, over TLS too: the statuses by request, without 401s."""
     return {port: {**_statuses(port, None), **_statuses(port, _anyone())} for port in ports}
+
+
+def answering(deployment: Deployment) -> dict[tuple[str, int], dict[str, int]]:
+    """The ports that answer another user anything but 401, and what."""
+    said: dict[tuple[str, int], dict[str, int]] = as_neighbour(lambda: answers(deployment.ports))
+    return {port: statuses for port, statuses in said.items() if statuses}
+
+
+def endpoint_of(run: RunDirectory) -> tuple[str, int]:
+    """Where the deployment's clients are served."""
+    router = run.read_router()
+    assert router is not None and router.url is not None
+    host, _, port = router.url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """The processes whose environment names this home of slurminfer's."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SLURMINFER_HOME") == str(home):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def _statuses(port: tuple[str, int], tls: ssl.SSLContext | None) -> dict[str, int]:

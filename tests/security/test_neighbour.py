@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from slurminfer.core.rundir import RunDirectory
 
 from ..integration.conftest import SLURMINFER
 from ..support.small_model import make_original
-from .neighbour import Deployment, answers, as_neighbour, reachable, readable
+from .neighbour import OPEN, Deployment, answering, as_neighbour, endpoint_of, processes_of, reachable, readable
 
 pytestmark = [
     pytest.mark.process,
@@ -60,20 +59,9 @@ def deployment(request: pytest.FixtureRequest, home: Path) -> Iterator[Deploymen
 
     run("serve", str(spec), "--local", "--wait")
     try:
-        yield Deployment.of(_processes(home))
+        yield Deployment.of(processes_of(home))
     finally:
         run("stop", "here")
-
-
-def _processes(home: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("SLURMINFER_HOME") == str(home):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def test_nothing_is_readable_and_nothing_answers_but_health(deployment: Deployment, home: Path) -> None:
@@ -82,14 +70,7 @@ def test_nothing_is_readable_and_nothing_answers_but_health(deployment: Deployme
     ours = [path for path in deployment.files if not path.startswith(("/usr", "/proc", str(home.parent / "small")))]
     assert as_neighbour(lambda: readable([str(home)], ours)) == []
     assert as_neighbour(lambda: reachable(deployment.sockets)) == []
-
-    router = run.read_router()
-    assert router is not None and router.url is not None
-    open_port = int(router.url.rpartition(":")[2])
-    said = as_neighbour(lambda: answers(deployment.ports))
-    assert {port: statuses for port, statuses in said.items() if statuses} == {
-        ("127.0.0.1", open_port): {"GET /health": 200}
-    }
+    assert answering(deployment) == {endpoint_of(run): OPEN}
 
     secrets = [run.key(), TOKEN, *(worker.key for worker in run.read_workers())]
     assert all(secrets)
