@@ -1,0 +1,78 @@
+"""A running deployment as another user of the machine sees it: nothing is readable, nothing answers but /health."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurminfer.core.rundir import RunDirectory
+
+from ..integration.conftest import SLURMINFER
+from ..support.small_model import make_original
+from .neighbour import OPEN, Deployment, answering, as_neighbour, endpoint_of, processes_of, reachable, readable
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user"),
+]
+TOKEN = "hf_of_the_owner"
+SPEC = """
+name = "here"
+[model]
+path = "{model}"
+[[pool]]
+name = "cpu"
+workers = 2
+env = {{ HF_TOKEN = "{token}" }}
+{pool}
+[router]
+port = 0
+"""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home that others could enter if slurminfer let them, as on a cluster; pytest's own are closed to all others."""
+    parent = Path(tempfile.mkdtemp(prefix="slurminfer-test-", dir="/var/tmp"))
+    parent.chmod(0o755)
+    yield parent / "home"
+    shutil.rmtree(parent)
+
+
+@pytest.fixture(params=["one rank", "two ranks"])
+def deployment(request: pytest.FixtureRequest, home: Path) -> Iterator[Deployment]:
+    """Two local workers that are ready, started under a umask that lets everybody read."""
+    model = home.parent / "small"
+    make_original(model)
+    pool = "tensor_parallel = 2\ncpus_per_task = 2" if request.param == "two ranks" else ""
+    spec = home.parent / "spec.toml"
+    spec.write_text(SPEC.format(model=model, pool=pool, token=TOKEN), encoding="utf-8")
+    environ = {**os.environ, "SLURMINFER_HOME": str(home)}
+
+    def run(*words: str) -> None:
+        subprocess.run([*SLURMINFER, *words], env=environ, check=True, timeout=200, umask=0)
+
+    run("serve", str(spec), "--local", "--wait")
+    try:
+        yield Deployment.of(processes_of(home))
+    finally:
+        run("stop", "here")
+
+
+def test_nothing_is_readable_and_nothing_answers_but_health(deployment: Deployment, home: Path) -> None:
+    run = RunDirectory(home / "runs" / "here")
+    assert len(deployment.processes) >= 5, "a router, two agents and two engines"
+    ours = [path for path in deployment.files if not path.startswith(("/usr", "/proc", str(home.parent / "small")))]
+    assert as_neighbour(lambda: readable([str(home)], ours)) == []
+    assert as_neighbour(lambda: reachable(deployment.sockets)) == []
+    assert answering(deployment) == {endpoint_of(run): OPEN}
+
+    secrets = [run.key(), TOKEN, *(worker.key for worker in run.read_workers())]
+    assert all(secrets)
+    lines = [" ".join(process.cmdline()) for process in deployment.processes]
+    assert not [line for line in lines if any(secret in line for secret in secrets)]
