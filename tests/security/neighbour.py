@@ -8,7 +8,9 @@ import pickle
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from slurminfer.core.rundir import RunDirectory
 
 NOBODY = 65534
 OPEN = {"GET /health": 200, "OPTIONS /v1/completions": 204}  # what an endpoint answers without a key
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 2.0
 _REQUESTS = [
     *(
         ("GET", path)
@@ -101,7 +103,10 @@ def reachable(sockets: Iterable[str]) -> list[str]:
 
 def answers(ports: Iterable[tuple[str, int]]) -> dict[tuple[str, int], dict[str, int]]:
     """What each port answers to requests without a secret, over TLS too: the statuses by request, without 401s."""
-    return {port: {**_statuses(port, None), **_statuses(port, _anyone())} for port in ports}
+    ports = list(ports)
+    with ThreadPoolExecutor(len(ports)) as pool:
+        plain, tls = pool.map(_statuses, ports), pool.map(partial(_statuses, tls=_anyone()), ports)
+        return {port: {**one, **other} for port, one, other in zip(ports, plain, tls, strict=True)}
 
 
 def answering(deployment: Deployment) -> dict[tuple[str, int], dict[str, int]]:
@@ -130,7 +135,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def _statuses(port: tuple[str, int], tls: ssl.SSLContext | None) -> dict[str, int]:
+def _statuses(port: tuple[str, int], tls: ssl.SSLContext | None = None) -> dict[str, int]:
     found = {}
     for method, path in _REQUESTS:
         connection = (
@@ -141,8 +146,10 @@ def _statuses(port: tuple[str, int], tls: ssl.SSLContext | None) -> dict[str, in
         try:
             connection.request(method, path, _BODY if method == "POST" else None, {"Content-Type": "application/json"})
             status = connection.getresponse().status
+        except TimeoutError:
+            break  # what says nothing to the first request is no HTTP server
         except (OSError, http.client.HTTPException):
-            continue  # no HTTP without a secret, or none at all
+            continue  # refused
         finally:
             connection.close()
         if status != 401:

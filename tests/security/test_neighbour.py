@@ -26,10 +26,12 @@ name = "here"
 [model]
 path = "{model}"
 [[pool]]
-name = "cpu"
-workers = 2
+name = "one"
 env = {{ HF_TOKEN = "{token}" }}
-{pool}
+[[pool]]
+name = "ranks"
+tensor_parallel = 2
+cpus_per_task = 2
 [router]
 port = 0
 """
@@ -44,14 +46,13 @@ def home() -> Iterator[Path]:
     shutil.rmtree(parent)
 
 
-@pytest.fixture(params=["one rank", "two ranks"])
-def deployment(request: pytest.FixtureRequest, home: Path) -> Iterator[Deployment]:
+@pytest.fixture
+def deployment(home: Path) -> Iterator[Deployment]:
     """Two local workers that are ready, started under a umask that lets everybody read."""
     model = home.parent / "small"
     make_original(model)
-    pool = "tensor_parallel = 2\ncpus_per_task = 2" if request.param == "two ranks" else ""
     spec = home.parent / "spec.toml"
-    spec.write_text(SPEC.format(model=model, pool=pool, token=TOKEN), encoding="utf-8")
+    spec.write_text(SPEC.format(model=model, token=TOKEN), encoding="utf-8")
     environ = {**os.environ, "SLURMINFER_HOME": str(home)}
 
     def run(*words: str) -> None:
