@@ -3,9 +3,10 @@
     python -m benchmarks.gpu MODEL --engine sglang [--tensor-parallel 2] [--workers 2 --kill] [-- ENGINE'S ARGUMENTS]
 
 `slurminfer serve --local` on a machine with GPUs, one or more of them for each worker; with --slurm, jobs of the Slurm
-that SLURM_CONF names. Streams of random prompts of their own ask for tokens greedily, straight and through the router
-in turns. --batches, --requests and --spread may list several: each is measured with each. With --kill, the engine of
-the first worker is killed (SIGKILL) under load. Prints the record that it writes to --out.
+that SLURM_CONF names. Streams of random prompts of their own ask for tokens greedily, in turns straight (a Unix
+socket), through the router, and through the gate that an engine has towards a router on another node. --batches,
+--requests and --spread may list several: each is measured with each. With --kill, the engine of the first worker is
+killed (SIGKILL) under load. Prints the record that it writes to --out.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from slurminfer.core.identity import make_identity
 from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.records import WorkerRecord
 from slurminfer.core.rundir import RunDirectory
@@ -33,6 +36,7 @@ from .. import GIVEN
 from .load import ClosedLoopLoad, ModelEndpoint, duration, run, speed
 
 _PROCESSES = 8
+WAYS = ("straight", "routed", "gate")
 _SPEC = """
 name = "{name}"
 [model]
@@ -75,6 +79,9 @@ class Deployment:
         self.run = RunDirectory.named(self.name)
         self._serve = ("serve", str(spec), "--wait", *(() if given.slurm else ("--local",)))
         self._asked = given.workers
+        self._identity = folder / "gate.pem"
+        self._gate: subprocess.Popen[bytes] | None = None
+        self._gate_port = 0
 
     def start(self) -> float:
         """Seconds until all workers are ready."""
@@ -88,17 +95,30 @@ class Deployment:
         """Those that are ready."""
         return [record for record in self.run.read_workers() if record.state == "ready"]
 
-    def straight(self) -> ModelEndpoint:
-        """The first worker's engine."""
-        url = self.workers()[0].url
-        assert url is not None
-        return ModelEndpoint(url, self.run.key(), self.workers()[0].model)
+    def endpoint(self, way: str) -> ModelEndpoint:
+        """The first worker's engine "straight" or behind a "gate", or the router ("routed")."""
+        worker = self.workers()[0]
+        if way == "routed":
+            record = self.run.read_router()
+            assert record is not None and record.url is not None
+            return ModelEndpoint(record.url, self.run.key(), worker.model)
+        if worker.url is not None:  # a job's
+            identity = self.run.worker_identity_path(worker.id, worker.epoch)
+            return ModelEndpoint(worker.url, worker.key, worker.model, identity=identity)
+        if way == "straight":
+            return ModelEndpoint("http://engine", worker.key, worker.model, socket=worker.socket)
+        return ModelEndpoint(self._gate_url(worker), worker.key, worker.model, identity=self._identity)
 
-    def routed(self) -> ModelEndpoint:
-        """The router."""
-        record = self.run.read_router()
-        assert record is not None and record.url is not None
-        return ModelEndpoint(record.url, self.run.key(), self.workers()[0].model)
+    def _gate_url(self, worker: WorkerRecord) -> str:
+        """Where a gate stands before a local worker, which has none itself; it is started at the first call."""
+        if self._gate is None:
+            make_identity(self._identity, "gate")
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                self._gate_port, fd = listener.getsockname()[1], listener.fileno()
+                words = [f"--fd={fd}", f"--identity={self._identity}", f"--socket={worker.socket}"]
+                argv = [sys.executable, "-m", "slurminfer.nodes.gate", *words]
+                self._gate = subprocess.Popen(argv, pass_fds=[fd], env=GIVEN)
+        return f"https://127.0.0.1:{self._gate_port}"
 
     def router_cpu_s(self) -> float:
         """CPU time that the router, a process of this machine, has taken so far."""
@@ -107,7 +127,10 @@ class Deployment:
         return sum(psutil.Process(record.pid).cpu_times()[:2])
 
     def stop(self) -> None:
-        """End all its jobs."""
+        """End all its jobs, and the gate."""
+        if self._gate is not None:
+            self._gate.terminate()
+            self._gate.wait()
         self._call("stop", self.name)
 
     def _call(self, *words: str) -> None:
@@ -119,13 +142,13 @@ class Deployment:
 def compare(
     deployment: Deployment, batch: int, requests: int, spread_s: float, given: argparse.Namespace
 ) -> dict[str, Any]:
-    """Straight and routed in turns, the order changing: tokens per second, and time to first token."""
-    found: dict[str, list[float]] = {"straight": [], "routed": []}
-    first: dict[str, list[float]] = {"straight": [], "routed": []}
+    """All ways in turns, the order changing: tokens per second, and time to first token."""
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    first: dict[str, list[float]] = {way: [] for way in WAYS}
     busy = []  # of one core, where the router is on this machine
-    for number in range(2 * given.rounds):
-        way = ("straight", "routed")[(number + number // 2) % 2]
-        endpoint = deployment.straight() if way == "straight" else deployment.routed()
+    for number in range(len(WAYS) * given.rounds):
+        way = WAYS[(number + number // len(WAYS)) % len(WAYS)]
+        endpoint = deployment.endpoint(way)
         seed = 1000 * batch + number
         load = ClosedLoopLoad(batch, requests, given.prompt, given.tokens, seed=seed, spread_s=spread_s)
         before = 0.0 if given.slurm else deployment.router_cpu_s()
@@ -146,7 +169,7 @@ def compare(
         "runs": found,
         "first_token_s": {way: statistics.median(values) for way, values in first.items()},
         "router_busy": statistics.median(busy) if busy else None,
-        "routed_vs_straight": medians["routed"] / medians["straight"],
+        "vs_straight": {way: medians[way] / medians["straight"] for way in WAYS},
     }
 
 
@@ -155,7 +178,9 @@ def kill(deployment: Deployment, batch: int, seconds: float, given: argparse.Nam
     victim = deployment.workers()[0]
     until, at = time.time() + seconds, time.time() + seconds / 3
     threading.Timer(at - time.time(), os.kill, (victim.pid, signal.SIGKILL)).start()
-    answers = run(deployment.routed(), ClosedLoopLoad(batch, 10**6, given.prompt, given.tokens, 7, until), _PROCESSES)
+    answers = run(
+        deployment.endpoint("routed"), ClosedLoopLoad(batch, 10**6, given.prompt, given.tokens, 7, until), _PROCESSES
+    )
     died = [record for record in deployment.run.read_workers() if record.id == victim.id]
     before = [a for a in answers if a.ended < at]
     after = [a for a in answers if a.began > at and a.ended <= until]
@@ -215,8 +240,8 @@ def main() -> None:
                 "workers": [{"id": w.id, "engine": w.engine, "load_s": w.load_s} for w in deployment.workers()],
             }
             warm = ClosedLoopLoad(min(64, max(given.batches)), 1, given.prompt, 64, 5)
-            for endpoint in (deployment.straight(), deployment.routed()):
-                run(endpoint, warm, _PROCESSES)
+            for way in WAYS:
+                run(deployment.endpoint(way), warm, _PROCESSES)
             loads = itertools.product(given.batches, given.requests, given.spread)
             record["speeds"] = [compare(deployment, *load, given) for load in loads]
             if given.kill:

@@ -8,8 +8,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
+
+from slurminfer.core.identity import client_context
 
 _VOCABULARY = (1000, 40000)  # token ids that prompts are drawn from
 _USAGE = re.compile(rb'"completion_tokens": ?(\d+)')
@@ -33,6 +36,14 @@ class ModelEndpoint:
     url: str  # without /v1
     key: str
     model: str
+    socket: str | None = None  # the Unix socket to go through
+    identity: Path | None = None  # of a gate at `url`
+
+    def connector(self) -> aiohttp.BaseConnector:
+        """Connections to it, as many as are wanted."""
+        if self.socket is not None:
+            return aiohttp.UnixConnector(self.socket, limit=0)
+        return aiohttp.TCPConnector(limit=0, ssl=client_context(self.identity) if self.identity else True)
 
 
 @dataclass(frozen=True)
@@ -79,8 +90,9 @@ def _share(endpoint: ModelEndpoint, load: ClosedLoopLoad, streams: int, index: i
 async def _streams(endpoint: ModelEndpoint, load: ClosedLoopLoad, streams: int, index: int) -> list[Answered]:
     headers = {"Authorization": f"Bearer {endpoint.key}"}
     timeout = aiohttp.ClientTimeout(total=600)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(endpoint.url, headers=headers, timeout=timeout, connector=connector) as client:
+    async with aiohttp.ClientSession(
+        endpoint.url, headers=headers, timeout=timeout, connector=endpoint.connector()
+    ) as client:
 
         async def stream(number: int) -> list[Answered]:
             drawn = random.Random(f"{load.seed} {index} {number}")

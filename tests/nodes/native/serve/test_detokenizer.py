@@ -185,7 +185,7 @@ def test_a_choice_ends_at_a_stop_string_with_a_special_token(byte_level):
     [a, b] = byte_level.encode("a", add_special_tokens=False) + byte_level.encode("b", add_special_tokens=False)
 
     def say(stops: list[str], *tokens: int) -> list[tuple[str, str | None]]:
-        choice = Choice(0, Request("id", [a], SamplingParams(max_tokens=9)), byte_level, TextOptions(stops))
+        choice = Choice(0, Request("id", [a], SamplingParams(max_tokens=9)), byte_level, TextOptions(stops=stops))
         return [(delta.text, delta.finish) for delta in (choice.push(token, None, None) for token in tokens)]
 
     assert say(["<|user|>"], b, user) == [("b", None), ("", "stop")]
