@@ -17,14 +17,15 @@ SPEC = """
 name = "here"
 [model]
 path = "demo"
+context_length = 512
 [[pool]]
 name = "cpu"
-workers = 1
 cpus_per_task = 1
+extra_args = ["--kv-cache-gib", "0.1"]
 env = {{ HF_TOKEN = "{token}" }}
 [[pool]]
 name = "both"
-workers = 1
+extra_args = ["--kv-cache-gib", "0.1"]
 nodes = 2
 cpus_per_task = 1
 pipeline_parallel = 2
