@@ -16,6 +16,7 @@ from pathlib import Path
 from ...core.errors import EngineError, SlurminferError
 from ...core.job import RequeueableEntry
 from ...core.output import accept_any_text
+from ...core.python import module_argv
 from ...core.rundir import RunDirectory
 from ...core.sockets import LONGEST_SOCKET_PATH
 from . import threads
@@ -39,7 +40,7 @@ class WorkerEntry(RequeueableEntry):
     def argv(self) -> Sequence[str]:
         """The agent as a command line, for a machine without Slurm."""
         words = [str(self.run_path), self.worker_id, f"--slot={self.slot}"]
-        return [sys.executable, "-m", "slurminfer.nodes.agent", *words]
+        return module_argv("slurminfer.nodes.agent", *words)
 
 
 class Agent:
