@@ -7,6 +7,7 @@ that it is a user's own output.
 import errno
 import json
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +59,16 @@ def claim(path: Path, text: str) -> bool:
     finally:
         _remove(beside)
     return True
+
+
+def remove(path: Path) -> None:
+    """Remove what is at `path`, a folder with all that is in it, if anything is there. Raises RunDirectoryError."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        _remove_folder(path)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def make_directory(path: Path) -> None:
@@ -193,6 +204,13 @@ def _write(path: Path, text: str, mode: int | None) -> None:
         file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(descriptor)
+
+
+def _remove_folder(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def _remove(path: Path) -> None:

@@ -220,10 +220,10 @@ class RunDirectory:
         """
         try:
             records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
-            for path in (*records, self.router_path, self.router_identity_path):
-                path.unlink(missing_ok=True)
         except OSError as error:
-            raise RunDirectoryError(f"cannot remove {error.filename}: {error.strerror}") from error
+            raise RunDirectoryError(f"cannot read {error.filename}: {error.strerror}") from error
+        for path in (*records, self.router_path, self.router_identity_path):
+            files.remove(path)
 
     def clear(self) -> None:
         """Forget the deployment's processes: records go, spec, key and logs stay. `deployment.json` goes last.
@@ -231,10 +231,7 @@ class RunDirectory:
         Raises RunDirectoryError where something cannot be removed; `deployment.json` is then still there.
         """
         self.clear_records()
-        try:
-            self.deployment_path.unlink(missing_ok=True)
-        except OSError as error:
-            raise RunDirectoryError(f"cannot remove {error.filename}: {error.strerror}") from error
+        files.remove(self.deployment_path)
 
     @property
     def _serials_path(self) -> Path:

@@ -18,6 +18,7 @@ from .errors import UntrustedFileError, UsageError
 
 TRUSTED_OWNERS = "SLURMINFER_TRUSTED_OWNERS"  # of the environment: names or uids, separated by commas or blanks
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+_UID_MAP, _OVERFLOW_UID = Path("/proc/self/uid_map"), Path("/proc/sys/kernel/overflowuid")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -67,6 +68,21 @@ def require_trusted_folder(path: Path) -> None:
         pass
 
 
+def require_kept_from_others(path: Path) -> None:
+    """Check a folder in which others may make files, such as /tmp: whether they cannot rename or remove ours there.
+
+    So it must be with every folder above it too. Raises OSError, UntrustedFileError.
+    """
+    path = path.resolve(strict=True)
+    for folder in (path, *path.parents):
+        status = folder.stat()
+        if not _is_unmapped(status.st_uid):
+            _check_owner(folder, status)
+        if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
+            mode = f"{stat.S_IMODE(status.st_mode):04o}"
+            raise UntrustedFileError(f"others may replace what is in {folder} (mode {mode}): expected chmod go-w or +t")
+
+
 def make_private_folder(path: Path) -> None:
     """Make a folder of mode 0700, and those above it that are missing, whatever the umask.
 
@@ -97,13 +113,24 @@ def _open_folder(path: Path) -> Iterator[int]:
 
 def _check(path: Path, status: os.stat_result) -> None:
     """Raises UntrustedFileError."""
+    _check_owner(path, status)
+    if status.st_mode & _OTHERS_WRITE:
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        raise UntrustedFileError(f"{path} may be written by others (mode {mode}): expected chmod go-w")
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
     if status.st_uid not in trusted_owners():
         us = " or ".join(dict.fromkeys((_name_of(os.geteuid()), "root")))
         expected = f"expected {us}, or an owner that {TRUSTED_OWNERS} names"
         raise UntrustedFileError(f"{path} is owned by {_name_of(status.st_uid)}: {expected}")
-    if status.st_mode & _OTHERS_WRITE:
-        mode = f"{stat.S_IMODE(status.st_mode):04o}"
-        raise UntrustedFileError(f"{path} may be written by others (mode {mode}): expected chmod go-w")
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Whether the kernel shows so a user that this user namespace lacks, such as root in a rootless container."""
+    ranges = [tuple(map(int, line.split())) for line in _UID_MAP.read_text(encoding="ascii").splitlines()]
+    is_mapped = any(first <= uid < first + count for first, _, count in ranges)
+    return not is_mapped and uid == int(_OVERFLOW_UID.read_text(encoding="ascii"))
 
 
 def _uid_of(word: str) -> int:

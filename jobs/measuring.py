@@ -12,6 +12,7 @@ import msgspec
 from ..core.errors import CommandError, EngineError, SlurminferError
 from ..core.output import accept_any_text
 from ..core.process import run
+from ..core.python import module_argv
 
 _TIMEOUT_S = 6 * 3600.0  # large models on few cores take that long
 Task = TypeVar("Task")
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 def run_worker(module: str, task: msgspec.Struct, result: type[Result]) -> Result:
     """What `python -m module` measures. Raises EngineError with the last line of what a failed one says."""
     try:
-        said = run([sys.executable, "-m", module], stdin=msgspec.json.encode(task).decode(), timeout_s=_TIMEOUT_S)
+        said = run(module_argv(module), stdin=msgspec.json.encode(task).decode(), timeout_s=_TIMEOUT_S)
     except CommandError as error:
         lines = error.stderr.splitlines()
         raise EngineError(lines[-1].removeprefix("error: ") if lines else str(error)) from error

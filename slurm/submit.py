@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -17,6 +18,7 @@ from submitit.slurm.slurm import SlurmExecutor
 from ..core import files
 from ..core.errors import RunDirectoryError, SlurmError, SlurminferError
 from ..core.job import JobRequest, JobStatus, is_variable, shown_env
+from ..core.python import SAFE_PATH
 from .client import access_environment, ask, own_words, require
 from .observe import observe
 
@@ -113,7 +115,8 @@ class _Executor(SlurmExecutor):
 
 def _executor(request: JobRequest) -> _Executor:
     """The request in submitit's terms."""
-    executor = _Executor(folder=request.log_folder, max_num_timeout=_MAX_TIMEOUTS)
+    python = f"{shlex.quote(sys.executable)} {SAFE_PATH}"
+    executor = _Executor(folder=request.log_folder, max_num_timeout=_MAX_TIMEOUTS, python=python)
     executor.update_parameters(
         job_name=request.name,
         time=math.ceil(request.time_s / 60),

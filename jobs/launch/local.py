@@ -12,6 +12,9 @@ from ...core.job import JobPhase, JobRequest, JobStatus, shown_env
 from ...core.slurm_env import LOCAL
 
 _LOG = "process.log"
+# Setup lines may hold secrets, and a process list shows command lines to everybody, but environments only to the owner.
+_SETUP = "SLURMINFER_SETUP"
+_SHELL = f'setup=${_SETUP}; unset {_SETUP}; eval "$setup"; unset setup; exec "$@"'
 
 
 class LocalLauncher:
@@ -31,7 +34,7 @@ class LocalLauncher:
         """
         self.check(request)
         files.make_directory(request.log_folder)
-        return _spawn(_argv(request), {**os.environ, **request.env, **LOCAL}, request.log_folder / _LOG)
+        return _spawn(_argv(request), {**os.environ, **_env(request), **LOCAL}, request.log_folder / _LOG)
 
     def render(self, request: JobRequest) -> str:
         """The command line that `submit` would run, with its environment, without values that look secret.
@@ -39,7 +42,7 @@ class LocalLauncher:
         Raises SpecError for more than one node.
         """
         self.check(request)
-        words = [*(f"{key}={value}" for key, value in shown_env(request.env).items()), *_argv(request)]
+        words = [*(f"{key}={value}" for key, value in shown_env(_env(request)).items()), *_argv(request)]
         return subprocess.list2cmdline(words) + "\n"
 
     def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
@@ -78,8 +81,12 @@ def _spawn(argv: list[str], env: Mapping[str, str], log: Path) -> str:
 def _argv(request: JobRequest) -> list[str]:
     if not request.setup:
         return list(request.entry.argv())
-    script = "\n".join([*request.setup, 'exec "$@"'])
-    return ["bash", "-c", script, "bash", *request.entry.argv()]
+    return ["bash", "-c", _SHELL, "bash", *request.entry.argv()]
+
+
+def _env(request: JobRequest) -> dict[str, str]:
+    """What the process gets besides this one's environment."""
+    return {**request.env, **({_SETUP: "\n".join(request.setup)} if request.setup else {})}
 
 
 def _signal(job_id: str, number: int) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from ...core.files import read_json, write_atomic
 from ...core.job import JobPhase, JobRequest, JobStatus, Launcher, RequeueableEntry
 from ...core.output import accept_any_text
 from ...core.paths import jobs_root, make_home
+from ...core.python import module_argv
 from ...core.slurm_env import task_count, task_rank
 from ...core.spec import JobSpec
 from ...quant.awq.options import AwqOptions
@@ -51,15 +51,7 @@ class QuantizeEntry(RequeueableEntry):
 
     def argv(self) -> Sequence[str]:
         """The command line that quantizes with the same options."""
-        argv = [
-            sys.executable,
-            "-m",
-            "slurminfer",
-            "quantize",
-            str(self.model),
-            str(self.out),
-            f"--backend={self.backend}",
-        ]
+        argv = module_argv("slurminfer", "quantize", str(self.model), str(self.out), f"--backend={self.backend}")
         given = ((option.name, getattr(self.options, option.name)) for option in fields(self.options))
         argv += [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
         if self.evaluate_on is not None:

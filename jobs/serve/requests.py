@@ -1,12 +1,12 @@
 """The jobs of a deployment, as requests to a launcher."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.job import JobRequest, Launcher, RequeueableEntry
 from ...core.output import accept_any_text
+from ...core.python import module_argv
 from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec
 from ...nodes.agent.entry import WorkerEntry
@@ -31,7 +31,7 @@ class RouterEntry(RequeueableEntry):
 
     def argv(self) -> Sequence[str]:
         """The command line that runs the same router, for a machine without Slurm."""
-        return [sys.executable, "-m", "slurminfer.router", str(self.run_path)]
+        return module_argv("slurminfer.router", str(self.run_path))
 
 
 def router_request(spec: DeploymentSpec, run: RunDirectory) -> JobRequest:

@@ -5,23 +5,21 @@ On the worker's first node it is the head (head.py), which owns the worker's rec
 """
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...core.errors import EngineError, SlurminferError
+from ...core.errors import SlurminferError
 from ...core.job import RequeueableEntry
 from ...core.output import accept_any_text
+from ...core.python import module_argv
 from ...core.rundir import RunDirectory
-from ...core.sockets import LONGEST_SOCKET_PATH
 from . import threads
 from .follower import Follower
 from .head import Head
-from .task import SOCKET_NAME, Task
+from .private import private_folder
+from .task import Task
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class WorkerEntry(RequeueableEntry):
     def argv(self) -> Sequence[str]:
         """The agent as a command line, for a machine without Slurm."""
         words = [str(self.run_path), self.worker_id, f"--slot={self.slot}"]
-        return [sys.executable, "-m", "slurminfer.nodes.agent", *words]
+        return module_argv("slurminfer.nodes.agent", *words)
 
 
 class Agent:
@@ -55,30 +53,13 @@ class Agent:
         task.signals.listen()
         if task.place.local:
             threads.settle(task.spec, task.slot)
-        private = private_folder()
         role = Head if task.place.node_rank == 0 else Follower
         try:
-            role(task, private).run()
+            with private_folder() as private:
+                role(task, private).run()
         finally:
             task.signals.restore()
-            shutil.rmtree(private, ignore_errors=True)
         task.signals.hand_back()
-
-
-def private_folder() -> Path:
-    """A new folder of mode 0700 in TMPDIR, or in /tmp where paths in TMPDIR are too long for Unix sockets.
-
-    Raises EngineError where there is no such folder to be had.
-    """
-    room = len(f"/slurminfer-12345678/{SOCKET_NAME}")
-    parent = tempfile.gettempdir()
-    if len(os.fsencode(parent)) + room > LONGEST_SOCKET_PATH:
-        parent = "/tmp"
-    try:
-        return Path(tempfile.mkdtemp(prefix="slurminfer-", dir=parent))
-    except OSError as error:
-        reason = f"cannot make a folder for the engine's socket in {parent}: {error.strerror}"
-        raise EngineError(f"{reason}; set TMPDIR to a local folder that you may write") from error
 
 
 def main() -> int:

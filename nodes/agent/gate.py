@@ -1,12 +1,12 @@
 """The gate of a worker that is reached over the network: a child process that only lets in who has its identity."""
 
 import socket
-import sys
 import time
 from pathlib import Path
 
 from ...core.errors import EngineError
 from ...core.identity import make_identity
+from ...core.python import module_argv
 from .process import EngineProcess
 from .task import Task
 
@@ -53,10 +53,8 @@ class Gate:
 
     def _start(self) -> EngineProcess:
         descriptor, task = self._listener.fileno(), self._task
-        argv = [
-            sys.executable, "-m", "slurminfer.nodes.gate",
-            "--fd", str(descriptor), "--identity", str(self._identity), "--socket", str(self._engine),
-        ]  # fmt: skip
+        words = ["--fd", str(descriptor), "--identity", str(self._identity), "--socket", str(self._engine)]
+        argv = module_argv("slurminfer.nodes.gate", *words)
         log = task.run.logs_of(task.worker_id) / f"gate.{task.place.epoch}.log"
         return EngineProcess(argv, {}, log, pass_fds=[descriptor])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from ...core.errors import EngineError
 from ...core.logs import PLAIN, LogFormat, ends_itself, root_cause, tail
 from ...core.process import describe_exit, die_with_parent
+from ...core.python import SAFE_PATH_ENV
 from .redact import Redactor
 from .signals import WALLTIME_SIGNAL
 
@@ -103,7 +104,7 @@ def _start(
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         argv,
-        env={**os.environ, **env},
+        env={**os.environ, **SAFE_PATH_ENV, **env},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

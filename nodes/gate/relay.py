@@ -5,8 +5,11 @@ cannot stay open in one direction only. What the engine has sent before its end 
 """
 
 import asyncio
+import os
 from pathlib import Path
 from typing import cast
+
+from ...core.sockets import peer_uid
 
 _MOST_UNSENT = 64 * 1024  # bytes; beyond that the other side is not read
 
@@ -88,6 +91,9 @@ class Front(Side):
             await loop.create_unix_connection(lambda: self.peer, str(self._engine))
         except OSError:  # the engine does not listen yet, or no more
             self.transport.abort()
+            return
+        if peer_uid(cast(asyncio.Transport, self.peer.transport).get_extra_info("socket")) != os.geteuid():
+            cast(asyncio.Transport, self.peer.transport).abort()  # which ends the front as well
             return
         if self.transport.is_closing():
             cast(asyncio.Transport, self.peer.transport).abort()

@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import stat
 import subprocess
 
@@ -206,9 +207,14 @@ def test_serials_that_no_slurminfer_wrote_are_refused_by_path(run, text):
         run.read_serials()
 
 
-def test_what_cannot_be_removed_is_named_and_the_claim_stays(run):
+def test_what_cannot_be_removed_is_named_and_the_claim_stays(run, monkeypatch):
     run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on here", claimed_at=0.0))
     (run.workers_path / "cpu-0.json").mkdir()
+
+    def refuse(path):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     with pytest.raises(RunDirectoryError, match=r"cannot remove .*cpu-0\.json: "):
         run.clear()
     assert run.read_deployment() is not None
@@ -229,3 +235,18 @@ def test_deployments_that_cannot_be_listed_are_an_error_with_the_path(tmp_path, 
     (tmp_path / "runs").write_text("not a folder")
     with pytest.raises(RunDirectoryError, match=r"cannot read .*runs: Not a directory"):
         known_names()
+
+
+def test_a_folder_in_the_place_of_a_record_keeps_nobody_from_clearing(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.create()
+    places = [run.workers_path / "cpu-0.json", run.rendezvous_path / "x", run.router_path, run.deployment_path]
+    for place in places:
+        place.mkdir()
+        (place / "inside").touch()
+    outside = tmp_path / "outside"
+    (outside / "kept").mkdir(parents=True)
+    (run.workers_path / "cpu-1.json").symlink_to(outside)
+    run.clear()
+    assert not any(place.exists() for place in places)
+    assert (outside / "kept").exists()

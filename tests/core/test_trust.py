@@ -10,6 +10,7 @@ from slurminfer.core.trust import (
     TRUSTED_OWNERS,
     make_private_folder,
     open_trusted,
+    require_kept_from_others,
     require_trusted,
     require_trusted_folder,
     trusted_owners,
@@ -105,3 +106,29 @@ def test_a_folder_that_is_there_is_only_taken_from_those_who_may_write(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         make_private_folder(tmp_path / "file")
+
+
+def test_what_others_could_rename_is_not_kept_from_them(tmp_path):
+    inner = tmp_path / "open" / "mine"
+    inner.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inner)
+    inner.parent.chmod(0o1777)
+    require_kept_from_others(inner)
+    inner.parent.chmod(0o775)
+    for path in (inner, tmp_path / "link"):
+        with pytest.raises(UntrustedFileError, match=r"others may replace what is in .*/open \(mode 0775\)"):
+            require_kept_from_others(path)
+
+
+@as_root
+def test_nor_is_what_lies_below_another_users_folder(tmp_path, monkeypatch):
+    inner = tmp_path / "theirs" / "mine"
+    inner.mkdir(parents=True)
+    os.chown(inner.parent, STRANGER, STRANGER)
+    with pytest.raises(UntrustedFileError, match="theirs is owned by uid 65432"):
+        require_kept_from_others(inner)
+    monkeypatch.setattr("slurminfer.core.trust._UID_MAP", uid_map := tmp_path / "uid_map")
+    monkeypatch.setattr("slurminfer.core.trust._OVERFLOW_UID", overflow := tmp_path / "overflowuid")
+    uid_map.write_text("         0       1000          1\n")
+    overflow.write_text(f"{STRANGER}\n")
+    require_kept_from_others(inner)  # in a container: the machine's root may be shown so

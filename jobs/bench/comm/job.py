@@ -7,7 +7,6 @@ of this machine. The ranks and this command meet in one directory below `$SLURMI
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ....core.errors import CommunicationError, UsageError
 from ....core.files import claim, make_directory, read_private, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
 from ....core.paths import jobs_root, make_home
+from ....core.python import module_argv
 from ....core.site.communication import CommProfile
 from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank
@@ -58,7 +58,7 @@ class CommEntry:
 
     def argv(self) -> Sequence[str]:
         """A command that measures the same in an allocation of the same nodes."""
-        return [sys.executable, "-m", "slurminfer", "bench", "comm", f"--ranks-per-node={self.ranks_per_node}"]
+        return module_argv("slurminfer", "bench", "comm", f"--ranks-per-node={self.ranks_per_node}")
 
 
 def bench(where: Where, task: CommTask, progress: Progress) -> CommProfile:

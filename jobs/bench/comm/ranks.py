@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ....core.errors import CommunicationError
 from ....core.logs import lost_tasks, root_cause, tail
+from ....core.python import module_argv
 from ....nodes.agent.process import EngineProcess
 from .worker import LOST
 
@@ -100,7 +100,7 @@ def _watch(processes: Mapping[int, EngineProcess], deadline: float) -> None:
 
 
 def _worker(folder: Path) -> list[str]:
-    return [sys.executable, "-m", _MODULE, str(folder)]
+    return module_argv(_MODULE, str(folder))
 
 
 def _log(folder: Path, rank: int) -> Path:

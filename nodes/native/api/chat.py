@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ....core.errors import CorruptModelError
+from ....core.python import module_argv
 from ..options import SECRET_VARIABLES
 from ..tokenizer import read_model_json
 from .template import ChatError, Message, PromptTooLargeError
@@ -93,7 +93,7 @@ class _Lane:
     async def start(self) -> Reply:
         """Start the process; whether it could compile the template."""
         environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
-        command = [sys.executable, "-m", f"{__package__}.template_process"]
+        command = module_argv(f"{__package__}.template_process")
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
         return await self._exchange(_encode(self._setup))
 

@@ -5,6 +5,7 @@ import signal
 import stat
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,21 @@ def test_an_id_that_no_local_job_can_have_is_named(job):
 def test_a_launcher_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(RunDirectoryError, match="'lokal': expected 'slurm' or 'local'"):
         launcher_named("lokal")
+
+
+def test_setup_lines_are_not_in_the_process_list(tmp_path):
+    setup = ("export DB_PASS=of-the-owner", "read -r _ < pipe")  # which waits
+    os.mkfifo(tmp_path / "pipe")
+    job = LocalLauncher().submit(request(tmp_path, "", setup=(f"cd {tmp_path}", *setup)))
+    command = Path(f"/proc/{job.partition('@')[0]}/cmdline")
+    eventually(lambda: b"bash" in command.read_bytes())
+    assert b"of-the-owner" not in command.read_bytes()
+    (tmp_path / "pipe").write_text("go on\n")  # waits for the reader
+    eventually(lambda: phase(job) is JobPhase.DONE)
+
+
+def test_setup_lines_that_a_program_has_run_are_not_in_its_environment(tmp_path):
+    code = "import os; print([name for name in os.environ if 'setup' in name.lower()], os.environ['X'])"
+    job = LocalLauncher().submit(request(tmp_path, code, setup=("X=$(cat <<Y", "a", "Y", ")", "export X")))
+    eventually(lambda: phase(job) is JobPhase.DONE)
+    assert (tmp_path / "logs/process.log").read_text() == "[] a\n"

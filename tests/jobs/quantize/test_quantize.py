@@ -105,7 +105,7 @@ def test_the_job_is_what_the_spec_says(entry):
 
 def test_a_command_line_says_the_same_as_the_entry(entry):
     words = entry.argv()
-    assert words[1:6] == ["-m", "slurminfer", "quantize", str(entry.model), str(entry.out)]
+    assert words[1:7] == ["-P", "-m", "slurminfer", "quantize", str(entry.model), str(entry.out)]
     assert {"--group-size=64", "--calibration=c4", "--samples=128", "--backend=native"} <= set(words)
     evaluated = replace(entry, evaluate_on="tiny", windows=3).argv()
     assert evaluated == [*words, "--evaluate", "--text=tiny", "--windows=3"]

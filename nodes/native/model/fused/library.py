@@ -65,8 +65,8 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
     # A folder for each: several ranks may compile at once.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         object, made = Path(folder, "kernels.o"), Path(folder, "kernels.so")
-        _run(found, *flags, "-c", str(SOURCES / "kernels.cpp"), "-o", str(object))
-        _run(found, "-shared", str(object), "-o", str(made))  # without OpenMP's own library: see above
+        _run(found, *flags, "-c", str(SOURCES / "kernels.cpp"), "-o", str(object), scratch=folder)
+        _run(found, "-shared", str(object), "-o", str(made), scratch=folder)  # without OpenMP's own library: see above
         made.write_bytes(_with_checksum(made.read_bytes()))
         made.chmod(PRIVATE_FILE)
         cache.put(made, path)
@@ -129,10 +129,12 @@ def _compiler() -> str | None:
     return shutil.which(command) if "g++" in name and "clang" not in name else shutil.which("g++")
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, scratch: str | None = None) -> str:
+    """What `command` prints. Its temporary files go into `scratch`: others may be able to write TMPDIR."""
+    env = None if scratch is None else {**os.environ, "TMPDIR": scratch}
     try:
         return subprocess.run(
-            command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT_S, env=env
         ).stdout
     except subprocess.CalledProcessError as error:
         raise CompileError(f"{command[0]} fails: {error.stderr.strip()[-400:]}") from error

@@ -16,6 +16,7 @@ from .....core.address import interface_env
 from .....core.errors import EngineError
 from .....core.machine.cpus import allowed_cpus, divide_cpus
 from .....core.process import describe_exit, die_with_parent
+from .....core.python import module_argv
 from .....core.sockets import hold_port
 from ...options import EngineOptions, ParallelOptions, ServerOptions
 from ...service import core_of, serve
@@ -106,7 +107,7 @@ def _start_others(
     os.sched_setaffinity(0, allowed)  # which children inherit, from this thread
     for local_rank in range(1, parallel.ranks_here):
         own = ["--local-rank", str(local_rank), "--rendezvous", str(parallel.rendezvous)]
-        argv = [sys.executable, "-m", "slurminfer.nodes.native", *words, *own]
+        argv = module_argv("slurminfer.nodes.native", *words, *own)
         children.append(subprocess.Popen(argv, pass_fds=(memory,)))
     os.sched_setaffinity(0, mine)
     for rank, child in enumerate(children, parallel.rank + 1):

@@ -1,0 +1,89 @@
+"""The folder of an agent that only its user can enter: for the engine's socket, and for what no process list may show.
+
+An agent that is killed cannot remove its folder. It holds a lock on it as long as it lives, by which the next agent
+knows which folders nobody needs any more.
+"""
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ...core.errors import EngineError, UntrustedFileError
+from ...core.locks import Lock, try_lock
+from ...core.sockets import LONGEST_SOCKET_PATH
+from ...core.trust import PRIVATE_FOLDER, require_kept_from_others
+from .task import SOCKET_NAME
+
+_PREFIX = "slurminfer-"
+_NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")  # as tempfile makes them
+_USUAL = Path("/tmp")
+_LEFTOVER_S = 3600.0  # old enough for a folder to be one whose agent has had the time to lock it
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A new folder of mode 0700 in TMPDIR; it is removed at the end.
+
+    It is in /tmp where paths in TMPDIR are too long for Unix sockets, or where others could put something in its place.
+    Raises EngineError where there is no such folder to be had.
+    """
+    parent = _parent()
+    _sweep(parent)
+    try:
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _none(parent, error.strerror) from error
+    try:
+        with suppress(OSError):
+            try_lock(held)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def _parent() -> Path:
+    room = len(f"/{_PREFIX}12345678/{SOCKET_NAME}")
+    given = Path(tempfile.gettempdir())
+    if len(os.fsencode(given)) + room > LONGEST_SOCKET_PATH:
+        given = _USUAL
+    try:
+        require_kept_from_others(given)
+    except (OSError, UntrustedFileError) as error:
+        if given == _USUAL:
+            raise _none(given, error) from error
+        print(f"TMPDIR is not used, but {_USUAL}: {error}", flush=True)
+        return _USUAL
+    return given
+
+
+def _none(parent: Path, why: object) -> EngineError:
+    reason = f"cannot make a folder for the engine's socket in {parent}: {why}"
+    return EngineError(f"{reason}; set TMPDIR to a local folder that you may write")
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed agents of this user have left in `parent`."""
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if _NAME.fullmatch(entry.name):
+                with suppress(OSError):
+                    _remove_leftover(Path(entry.path))
+
+
+def _remove_leftover(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(folder)
+        is_ours = found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == PRIVATE_FOLDER
+        if is_ours and time.time() - found.st_mtime > _LEFTOVER_S and try_lock(folder) is Lock.HELD:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(folder)
