@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The main job on real input: serve, stream one answer, generate 40 answers, stop. Uses Slurm where there is one.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-out=$here/../demo
-slurminfer=${SLURMINFER:-$here/../.venv/bin/slurminfer}
+project=$(cd "$(dirname "$0")/.." && pwd)
+here=$project/examples
+out=$project/demo
+slurminfer=${SLURMINFER:-$project/.venv/bin/slurminfer}
 python=$(dirname "$slurminfer")/python
 
 local=(--local)
@@ -23,4 +24,4 @@ export OPENAI_BASE_URL OPENAI_API_KEY
 say "$python" "$here/stream.py" "Why is the sky blue? Answer in two sentences."
 say "$slurminfer" batch "$here/data/gsm8k-40.jsonl" "$out/answers.jsonl" --run demo --max-tokens 128 --temperature 0
 say "$slurminfer" status demo
-printf '\nThe answers are in %s\n' "$(cd "$out" && pwd)/answers.jsonl"
+printf '\nThe answers are in %s\n' "$out/answers.jsonl"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from ..core.errors import ModelError
+from ..core.files import private_umask
 from ..core.locks import Lock, try_lock, wait_lock
 from ..core.paths import models_root
 from ..core.trust import PRIVATE_FILE, PRIVATE_FOLDER, make_private_folder, require_trusted_folder
@@ -68,7 +69,8 @@ def _make(final: Path, make: Callable[[Path], None]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(PRIVATE_FOLDER)
     try:
-        make(temporary)
+        with private_umask():
+            make(temporary)
         _sync(temporary)
         _rename(temporary, final)
     finally:

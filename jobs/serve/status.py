@@ -165,6 +165,8 @@ def _worker_view(
     record = None if isinstance(found, RunDirectoryError) else found
     trouble = _trouble(record, seen, live is not None)
     state = _worker_state(status, record, trouble)
+    if state == WorkerState.READY and seen.get("state") == WorkerState.STARTING:
+        state = WorkerState.STARTING  # the router has still to read its record, or to ask it
     in_flight = seen.get("in_flight")
     said = trouble if state == "unreachable" else record.reason if record else ""
     reason = status.reason if state == "pending" else said
@@ -194,7 +196,11 @@ def _corrected(status: JobStatus, found: WorkerRecord | RunDirectoryError | None
 def _trouble(record: WorkerRecord | None, seen: dict[str, object], router_answers: bool) -> str:
     """Why a worker that says it lives cannot be reached; empty if it can."""
     if router_answers:
-        is_well = seen.get("healthy", True) or (record is not None and record.state is not WorkerState.READY)
+        is_well = (
+            seen.get("healthy", True)
+            or (record is not None and record.state is not WorkerState.READY)
+            or seen.get("state") == WorkerState.STARTING
+        )
         return "" if is_well and seen.get("state") != "unreachable" else str(seen.get("reason") or "unhealthy")
     if record is None or record.state is WorkerState.GONE:
         return ""

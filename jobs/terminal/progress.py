@@ -70,13 +70,13 @@ class _Lines:
     """Prints a line when a stage begins, every half minute, and when the stage is done."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._stage, self._last = console, "", 0.0
+        self._console, self._stage, self._last, self._is_done = console, "", 0.0, False
 
     def show(self, stage: str, done: int, total: int, line: str) -> None:
         """Print the line if it is time for one."""
-        now = time.monotonic()
-        if stage != self._stage or now - self._last >= _LINE_INTERVAL_S or done == total:
-            self._stage, self._last = stage, now
+        now, is_done = time.monotonic(), done == total
+        if stage != self._stage or now - self._last >= _LINE_INTERVAL_S or (is_done and not self._is_done):
+            self._stage, self._last, self._is_done = stage, now, is_done
             self._console.print(line)
 
 

@@ -48,7 +48,7 @@ def worker_view(worker: Worker) -> dict[str, Any]:
     """One entry of `/workers`."""
     return {
         "id": worker.id,
-        "state": "unreachable" if worker.is_lost else worker.record.state.value,
+        "state": worker.standing,
         "url": worker.record.url,
         "in_flight": worker.in_flight,
         "capacity": worker.record.capacity,

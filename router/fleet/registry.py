@@ -252,9 +252,7 @@ def describe(error: BaseException) -> str:
 
 
 def _standing(worker: Worker) -> str:
-    if worker.is_lost or (worker.record.state is WorkerState.READY and not worker.choosable):
-        return "unreachable"
-    return worker.record.state.value
+    return "unreachable" if worker.standing == WorkerState.READY and not worker.choosable else worker.standing
 
 
 class _Models(msgspec.Struct):

@@ -17,6 +17,7 @@ ASSUMED_CAPACITY = 32
 STOPPED_S = 10.0
 # An agent writes its record every 10 s. A worker that answers is not lost: a shared filesystem may stand still.
 SILENCE_S = 60.0
+_NOT_PROBED = "not probed yet"
 
 
 @dataclass(eq=False, slots=True)
@@ -24,7 +25,7 @@ class Worker:
     """One life of a worker: a requeued one is a new Worker, so that old requests end on the old count."""
 
     record: WorkerRecord
-    trouble: str = "not probed yet"  # why it is not trusted; empty after a good probe
+    trouble: str = _NOT_PROBED  # why it is not trusted; empty after a good probe
     in_flight: int = 0
     turn: int = 0  # ordinal of the last request it was chosen for: lower is longer ago
     suspected_at: float = 0.0  # monotonic
@@ -58,6 +59,11 @@ class Worker:
         return self.record.state is WorkerState.READY and self._has_address
 
     @property
+    def is_new(self) -> bool:
+        """Whether its agent has just said that it is ready, so that it has not been asked for its health yet."""
+        return self.probeable and self.trouble == _NOT_PROBED
+
+    @property
     def is_lost(self) -> bool:
         """Whether its agent has been silent for a minute, and the worker does not answer either."""
         return self.record.state is not WorkerState.GONE and bool(self._silence) and not self.choosable
@@ -72,6 +78,13 @@ class Worker:
         """Requests that the worker computes at once."""
         capacity = self.record.capacity
         return capacity if capacity is not None and capacity > 0 else ASSUMED_CAPACITY
+
+    @property
+    def standing(self) -> str:
+        """Its state for people: that of its record, but `unreachable` if its agent is silent and `starting` if new."""
+        if self.is_lost:
+            return "unreachable"
+        return WorkerState.STARTING.value if self.is_new else self.record.state.value
 
     @property
     def load(self) -> float:

@@ -172,3 +172,10 @@ def test_a_router_whose_record_cannot_be_written_serves_and_writes_it_later(empt
     empty.start_router()
     assert "No space left on device" in caplog.text
     assert empty.chat().status_code == 200
+
+
+def test_a_worker_that_was_not_asked_yet_is_starting():
+    worker = Worker(record("w-0"))
+    assert worker.standing == "starting"
+    worker.probed(0.0, "/health fails")
+    assert worker.standing == "ready" and not worker.choosable

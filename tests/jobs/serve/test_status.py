@@ -97,3 +97,20 @@ def test_without_a_router_a_worker_is_believed_by_its_heartbeat(run, monkeypatch
     worker = look(run).workers[0]
     assert worker.state == state
     assert worker.reason.startswith("no heartbeat for") == (state == "unreachable")
+
+
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [
+        ({"state": "starting", "healthy": False, "reason": "starting"}, "starting"),
+        ({"state": "ready", "healthy": True, "reason": ""}, "ready"),
+        ({"state": "ready", "healthy": False, "reason": "/health fails"}, "unreachable"),
+    ],
+)
+def test_a_worker_is_ready_when_the_router_has_seen_it_too(run, monkeypatch, seen, state):
+    run.write_worker(record(run, updated_at=time.time()))
+    running = JobStatus(id=ENDED, phase=JobPhase.RUNNING, state="RUNNING")
+    launcher = SimpleNamespace(observe=lambda ids: dict.fromkeys(ids, running))
+    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: launcher)
+    monkeypatch.setattr("slurminfer.jobs.serve.status._ask_router", lambda run, router: {"cpu-0": seen})
+    assert look(run).workers[0].state == state

@@ -42,3 +42,12 @@ def test_bytes_are_told_in_percent_and_what_cannot_be_counted_by_name(clock, cap
         progress("download", 92_871_040, 92_871_040)
         progress("read", 0, 0)
     assert capsys.readouterr().err.splitlines() == ["download 0%", "download 100%", "read"]
+
+
+def test_the_end_of_a_stage_is_told_once(clock, capsys):
+    with model_progress() as progress:
+        for done in (0, 4, 4, 4):
+            progress("convert", done, 4)
+            clock[0] += 1
+        progress("convert", 0, 4)
+    assert capsys.readouterr().err.splitlines() == ["convert 0/4", "convert 4/4"]

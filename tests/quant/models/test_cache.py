@@ -67,7 +67,8 @@ def test_models_are_made_in_private(home, umask):
         make_once("m", write("first"), silent)
     finally:
         os.umask(before)
-    assert [path.stat().st_mode & 0o777 for path in (home, home / "m")] == [0o700, 0o700]
+    paths = (home, home / "m", home / "m" / "weights")
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o700, 0o700, 0o600]
 
 
 def test_a_model_is_made_once(home):
