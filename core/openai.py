@@ -1,6 +1,5 @@
 """What our engine and the router have in common of OpenAI's API: the shape of errors, and how a key is shown."""
 
-import hmac
 from typing import Any
 
 _TYPES = {
@@ -18,11 +17,10 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def shows_key(authorization: str, key: str) -> bool:
-    """Whether `authorization`, the value of that header, is `Bearer KEY`; the scheme in any case (RFC 9110, 11.1).
+def bearer_key(authorization: str) -> bytes:
+    """KEY of the header `Authorization: Bearer KEY`; empty for another scheme. Its case is free (RFC 9110, 11.1).
 
-    The header may hold any bytes, decoded with `surrogateescape` as aiohttp does. Takes as long whatever is wrong.
+    The header may hold any bytes, decoded with `surrogateescape` as aiohttp does. Compare with `hmac.compare_digest`.
     """
     scheme, _, given = authorization.strip().partition(" ")
-    right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), key.encode())
-    return right and scheme.lower() == "bearer"
+    return given.strip().encode(errors="surrogateescape") if scheme.lower() == "bearer" else b""

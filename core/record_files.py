@@ -10,7 +10,6 @@ from .errors import RunDirectoryError
 from .records import VERSION, DeploymentRecord, NodeRecord, RendezvousRecord, RouterRecord, WorkerRecord
 
 Record = TypeVar("Record", WorkerRecord, NodeRecord, RendezvousRecord, RouterRecord, DeploymentRecord)
-_MOST_BYTES = 1 << 20
 _MOST_BYTES_OF_JOBS = 16 << 20  # a DeploymentRecord has a line for each of up to 10,000 workers
 
 
@@ -24,7 +23,7 @@ def read_record(path: Path, kind: type[Record]) -> Record | None:
 
     Raises RunDirectoryError for a file that is no such record, of another version, or not ours to believe.
     """
-    text = files.read_private(path, most_bytes=_MOST_BYTES_OF_JOBS if kind is DeploymentRecord else _MOST_BYTES)
+    text = files.read_private(path, most_bytes=_MOST_BYTES_OF_JOBS if kind is DeploymentRecord else files.MOST_BYTES)
     if text is None:
         return None
     try:

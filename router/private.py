@@ -47,11 +47,8 @@ class PrivateListener:
 
 
 def _listen() -> socket.socket:
-    address, listener = node_address(), socket.socket()
+    address = node_address()
     try:
-        listener.bind((address, 0))
-        listener.listen(_BACKLOG)
+        return socket.create_server((address, 0), backlog=_BACKLOG)
     except OSError as error:
-        listener.close()
         raise RouterError(f"cannot listen on {address}: {error.strerror}") from error
-    return listener

@@ -38,7 +38,7 @@ class Gate:
             return
         now = time.monotonic()
         self._deaths = [at for at in self._deaths if now - at < _SOON_S] + [now]
-        why = self._process.epitaph("gate")
+        why = self._process.exit_reason("gate")
         self._process.stop()
         if len(self._deaths) > _MOST_DEATHS:
             raise EngineError(f"{why}, {len(self._deaths)} times in {_SOON_S:g} s")
@@ -62,11 +62,7 @@ class Gate:
 
 
 def _listen(address: str) -> socket.socket:
-    listener = socket.socket()
     try:
-        listener.bind((address, 0))
-        listener.listen(_BACKLOG)
+        return socket.create_server((address, 0), backlog=_BACKLOG)
     except OSError as error:
-        listener.close()
         raise EngineError(f"cannot listen on {address}: {error.strerror}") from error
-    return listener

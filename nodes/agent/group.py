@@ -35,7 +35,7 @@ class EngineGroup:
         """Who has died and why, the likeliest cause first."""
         nodes = self._task.pool.nodes
         if nodes == 1:
-            return self.process.epitaph()
+            return self.process.exit_reason()
         deadline = time.monotonic() + _ECHO_S
         while len(dead := self._dead()) < nodes and time.monotonic() < deadline:
             time.sleep(_ECHO_TICK_S)

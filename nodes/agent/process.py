@@ -65,7 +65,7 @@ class EngineProcess:
         """None while it runs."""
         return self._process.poll()
 
-    def epitaph(self, who: str = "engine") -> str:
+    def exit_reason(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
         code = self._process.returncode
         if code is not None:

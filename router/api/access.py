@@ -12,6 +12,7 @@ from aiohttp import web
 from ...core import files
 from ...core.errors import RunDirectoryError
 from ...core.keys import new_key
+from ...core.openai import bearer_key
 from ...core.rundir import RunDirectory
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -43,13 +44,9 @@ class Keys:
 
 def given_key(request: web.Request) -> bytes | None:
     """The key that a request shows, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; None where there is none."""
-    authorization = request.headers.get("Authorization")
-    if authorization is None:
-        given = request.headers.get("X-Api-Key")
-    else:
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer":  # RFC 9110, 11.1: case-insensitive
-            given = ""
+    if (authorization := request.headers.get("Authorization")) is not None:
+        return bearer_key(authorization)
+    given = request.headers.get("X-Api-Key")
     return None if given is None else given.strip().encode(errors="surrogateescape")
 
 

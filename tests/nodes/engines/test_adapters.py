@@ -176,7 +176,7 @@ def test_sglang_on_one_node(tmp_path):
 def test_sglang_reads_its_key_from_a_file_that_only_the_user_can_read(tmp_path):
     argv = ADAPTERS["sglang"].argv(launch(tmp_path))
     path = Path(pairs(argv)["--config"])
-    assert path.read_text() == 'api-key: "secret"\n'
+    assert path.read_text(encoding="utf-8") == 'api-key: "secret"\n'
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
