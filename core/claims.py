@@ -59,17 +59,13 @@ class Claims:
         """Replace the own claim by one with further jobs. Raises RunStoppedError if it is no longer the own one."""
         self.require(record)
         write_record(self.path, record)
-        if self._named(_STOPPED, record).exists():  # since; what was just written is for the caller to remove
-            raise RunStoppedError(
-                f"deployment '{self.path.parent.name}' was stopped while its jobs were being submitted"
-            )
+        self._require_not_stopped(record)  # since; what was just written is for the caller to remove
 
     def require(self, record: DeploymentRecord) -> None:
         """Raise RunStoppedError if the claim is no longer that of `record`."""
-        if not self.is_held(record) or self._named(_STOPPED, record).exists():
-            raise RunStoppedError(
-                f"deployment '{self.path.parent.name}' was stopped while its jobs were being submitted"
-            )
+        self._require_not_stopped(record)
+        if not self.is_held(record):
+            raise self._stopped()
 
     def is_held(self, record: DeploymentRecord) -> bool:
         """Whether the claim is that of `record`, whatever jobs it has by now."""
@@ -92,6 +88,14 @@ class Claims:
         write_record(self.path, record)
         self._forget_stops()
         return True
+
+    def _require_not_stopped(self, record: DeploymentRecord) -> None:
+        if self._named(_STOPPED, record).exists():
+            raise self._stopped()
+
+    def _stopped(self) -> RunStoppedError:
+        name = self.path.parent.name
+        return RunStoppedError(f"deployment '{name}' was stopped while its jobs were being submitted")
 
     def _forget_stops(self) -> None:
         for path in self.path.parent.glob(f"{_STOPPED}*"):

@@ -1,7 +1,12 @@
-"""What our engine and the router have in common of OpenAI's API: the shape of errors, and how a key is shown."""
+"""What our engine and the router share of OpenAI's API: the shape of errors, request ids, and how a key is shown."""
 
+import secrets
+import string
 from typing import Any
 
+REQUEST_ID_HEADER = "X-Request-Id"
+_LONGEST_ID = 128
+_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -15,6 +20,12 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
     """The JSON body of an error answer; `status` is the HTTP status that goes with it."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def request_id(given: str) -> str:
+    """The id of a request: the client's own, if it is short and printable, or a new one."""
+    usable = 0 < len(given) <= _LONGEST_ID and _ID_CHARACTERS.issuperset(given)
+    return given if usable else secrets.token_hex(16)
 
 
 def bearer_key(authorization: str) -> bytes:

@@ -72,9 +72,8 @@ def _stat(pid: int) -> tuple[str, int] | None:
         text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
     except OSError:
         return None
-    state, *fields = text.rpartition(")")[
-        2
-    ].split()  # the program's name stands in brackets, and may have any character
+    # The program's name stands in brackets, and may have any character.
+    state, *fields = text.rpartition(")")[2].split()
     return state, int(fields[18])
 
 

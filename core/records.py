@@ -5,6 +5,8 @@ from enum import StrEnum
 import msgspec
 
 VERSION = 2
+HEARTBEAT_S = 10.0  # between two writings of a worker's record
+SILENCE_S = 60.0  # without one: then the agent counts as silent
 
 
 class WorkerState(StrEnum):

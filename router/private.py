@@ -15,8 +15,7 @@ from ..core.errors import RouterError, RunDirectoryError
 from ..core.files import read_private
 from ..core.identity import make_identity, server_context
 from ..core.rundir import RunDirectory
-
-_BACKLOG = 1024
+from ..core.sockets import listening_socket
 
 
 class PrivateListener:
@@ -49,6 +48,6 @@ class PrivateListener:
 def _listen() -> socket.socket:
     address = node_address()
     try:
-        return socket.create_server((address, 0), backlog=_BACKLOG)
+        return listening_socket(address)
     except OSError as error:
         raise RouterError(f"cannot listen on {address}: {error.strerror}") from error

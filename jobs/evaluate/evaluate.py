@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import UsageError
 from ...core.files import encode_json, write_atomic
 from ...core.machine.readings import cpu_name
-from ...quant.checkpoint.config import stored_bytes
+from ...quant.checkpoint.files import stored_bytes
 from ...quant.progress import Progress, silent
 from .. import plots
 from .evaluation import EXACT_ORIGINAL, PAGE, Checkpoint, Evaluation, read_quantization

@@ -8,7 +8,7 @@ import msgspec
 
 from ...core.errors import EngineError, RunDirectoryError
 from ...core.job import JobPhase, JobStatus
-from ...core.records import DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
+from ...core.records import SILENCE_S, DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_named
 from . import claim_holder, damaged
@@ -18,7 +18,6 @@ from .router_link import router_link
 
 _ROUTER_ANSWERS_S = 3.0
 _LOOK_EVERY_S = 1.0
-_SILENCE_S = 60.0  # an agent writes its record every 10 s
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +198,7 @@ def _trouble(record: WorkerRecord | None, seen: dict[str, object], router_answer
     if record is None or record.state is WorkerState.GONE:
         return ""
     silent_s = time.time() - record.updated_at
-    return f"no heartbeat for {silent_s:.0f} s" if silent_s > _SILENCE_S else ""
+    return f"no heartbeat for {silent_s:.0f} s" if silent_s > SILENCE_S else ""
 
 
 def _worker_state(status: JobStatus, record: WorkerRecord | None, trouble: str) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ...core.errors import EngineError
 from ...core.identity import make_identity
+from ...core.sockets import listening_socket
 from .process import EngineProcess
 from .task import Task
 
-_BACKLOG = 1024
 _MOST_DEATHS = 3  # within so many seconds of each other; then it will not get better
 _SOON_S = 60.0
 
@@ -63,6 +63,6 @@ class Gate:
 
 def _listen(address: str) -> socket.socket:
     try:
-        return socket.create_server((address, 0), backlog=_BACKLOG)
+        return listening_socket(address)
     except OSError as error:
         raise EngineError(f"cannot listen on {address}: {error.strerror}") from error

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from ...core.errors import RunDirectoryError
-from ...core.records import WorkerRecord
+from ...core.records import HEARTBEAT_S, WorkerRecord
 
-HEARTBEAT_S = 10.0
 _RETRY_S = 1.0
 _PATIENCE_S = 2.0  # for one write; a filesystem that stands still must not hold up the agent
 _FAREWELL_S = 10.0

@@ -125,12 +125,19 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _configured_end_ids(directory: Path) -> set[int]:
-    """End tokens that generation_config.json and config.json name. Chat models differ in which file is complete."""
-    ids: set[int] = set()
+    """End tokens that generation_config.json and config.json name. Chat models differ in which file is complete.
+
+    Raises CorruptModelError for a value that is no token id.
+    """
+    found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         value = read_model_json(directory, name).get("eos_token_id")
-        ids |= {id for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)}
-    return ids
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
+            expected = "expected an integer or a list of them"
+            raise CorruptModelError(f"{directory / name}: eos_token_id = {value!r}: {expected}")
+        found.update(ids)
+    return found
 
 
 def _byte_alphabet() -> dict[str, int]:

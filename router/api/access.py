@@ -3,23 +3,18 @@
 import hmac
 import logging
 import re
-import secrets
-import string
 from collections.abc import Collection
 
 from aiohttp import web
 
-from ...core import files
+from ...core import files, openai
 from ...core.errors import RunDirectoryError
 from ...core.keys import new_key
-from ...core.openai import bearer_key
+from ...core.openai import REQUEST_ID_HEADER, bearer_key
 from ...core.rundir import RunDirectory
 
-REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = web.RequestKey("request_id", str)
-_LONGEST_ID = 128
-_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
-_EXPOSED = "X-Request-Id, Retry-After, X-Should-Retry"
+_EXPOSED = f"{REQUEST_ID_HEADER}, Retry-After, X-Should-Retry"
 _PREFLIGHT_S = "600"  # for which a browser may keep the answer; some keep none for longer
 
 _log = logging.getLogger(__name__)
@@ -103,9 +98,7 @@ class Origins:
 
 def name_request(request: web.Request) -> None:
     """Give a request its id: the client's, if it is short and printable, or a new one."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    usable = 0 < len(given) <= _LONGEST_ID and _ID_CHARACTERS.issuperset(given)
-    request[_REQUEST_ID] = given if usable else secrets.token_hex(16)
+    request[_REQUEST_ID] = openai.request_id(request.headers.get(REQUEST_ID_HEADER, ""))
 
 
 def request_id(request: web.Request) -> str:

@@ -8,7 +8,8 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ..api.access import REQUEST_ID_HEADER, request_id
+from ...core.openai import REQUEST_ID_HEADER
+from ..api.access import request_id
 from ..fleet.registry import TRANSPORT_ERRORS, describe
 from ..fleet.worker import Worker
 from .splice import SplicedResponse
