@@ -56,10 +56,10 @@ class Claims:
             permit.unlink(missing_ok=True)
 
     def update(self, record: DeploymentRecord) -> None:
-        """Replace the own claim by one with further jobs. Raises RunStoppedError if it is no longer the own one."""
+        """Write further jobs into the claim. Raises RunStoppedError if it was stopped or is another process's."""
         self.require(record)
         write_record(self.path, record)
-        self._require_not_stopped(record)  # since; what was just written is for the caller to remove
+        self._require_not_stopped(record)  # again, after writing; the caller then removes the record
 
     def require(self, record: DeploymentRecord) -> None:
         """Raise RunStoppedError if the claim is no longer that of `record`."""
@@ -77,7 +77,7 @@ class Claims:
         try:
             files.write_atomic(self._named(_STOPPED, record), "")
         except RunDirectoryError:
-            return  # a full disk must not keep anybody from stopping; the claim itself will be gone
+            return  # a full disk must not prevent `stop`, which removes the claim itself next
 
     def _replace(self, dead: DeploymentRecord, record: DeploymentRecord) -> bool:
         current = read_record(self.path, DeploymentRecord)

@@ -194,4 +194,4 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        return  # what matters is said by whatever needs the name
+        return  # if the name is needed again, that operation fails with the reason

@@ -1,4 +1,4 @@
-"""Sockets: enough of them, ports that are kept for somebody, Unix sockets of our own, peers that have died."""
+"""Sockets: how many there may be, listeners, held ports, Unix sockets of this user, and noticing dead peers."""
 
 import os
 import resource

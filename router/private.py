@@ -41,7 +41,7 @@ class PrivateListener:
         try:
             if read_private(self._path) == self._identity:
                 self._path.unlink(missing_ok=True)
-        except (RunDirectoryError, OSError):  # it is worth nothing without this process
+        except (RunDirectoryError, OSError):  # without this process the identity is useless anyway
             return
 
 

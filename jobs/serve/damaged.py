@@ -1,4 +1,4 @@
-"""The jobs of a deployment whose `deployment.json` is damaged, from whatever else tells of them."""
+"""The jobs of a deployment whose `deployment.json` is damaged, found by its logs and by the processes here."""
 
 import re
 from collections.abc import Iterable

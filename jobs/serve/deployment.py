@@ -85,7 +85,7 @@ def _end_all(run: RunDirectory) -> int | None:
     if deployment is None:
         return None
     claim_holder.require_here(run, deployment)
-    # A serve that is still submitting finds this after each job; whatever it has noted before is read below.
+    # A serve that is still submitting looks for this after each job. Jobs that it has noted before are read below.
     run.claims.announce_stop(deployment)
     deployment = run.read_deployment()
     if deployment is None:  # the serve has given up itself, or another stop was faster

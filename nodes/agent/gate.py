@@ -11,7 +11,7 @@ from ...core.sockets import listening_socket
 from .process import EngineProcess
 from .task import Task
 
-_MOST_DEATHS = 3  # within so many seconds of each other; then it will not get better
+_MOST_DEATHS = 3  # within _SOON_S; with more, the worker fails
 _SOON_S = 60.0
 
 
@@ -46,7 +46,7 @@ class Gate:
         self._process = self._start()
 
     def close(self) -> None:
-        """End it, and remove the identity: nobody proves anything by it any more."""
+        """End it, and remove the identity, so that no connection can be made with it any more."""
         self._process.stop()
         self._listener.close()
         self._identity.unlink(missing_ok=True)

@@ -92,6 +92,6 @@ class Task:
         """What the head of this run of the job has said last."""
         try:
             record = self.run.read_worker(self.worker_id)
-        except RunDirectoryError:  # a filesystem in trouble is no reason to end
+        except RunDirectoryError:  # cannot be read now, which is no reason to end
             return WorkerState.STARTING
         return WorkerState.STARTING if record is None or record.epoch != self.place.epoch else record.state

@@ -83,7 +83,7 @@ class Origins:
         return response
 
     def mark(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Say in `response` whether its page may read it. What a worker says of this does not pass."""
+        """Set the headers by which a page may read `response`, in place of those of a worker."""
         origin = request.headers.get("Origin")
         if origin is None:
             return

@@ -84,7 +84,7 @@ async def ask(worker: Worker, request: web.Request, body: bytes) -> Answer:
 
 
 def _abort(response: SplicedResponse) -> None:
-    """Close the connection of a response that has not ended at once; TLS would first exchange its last words."""
+    """Close the connection of a response that has not ended at once; closing TLS would wait for the peer."""
     if response.connection is not None and response.connection.transport is not None:
         response.connection.transport.abort()
     response.close()
