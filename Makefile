@@ -4,13 +4,14 @@ BIN := .venv/bin
 CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install constraints docs demo test check lint sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
+.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
 	@echo "make check          check style and types, run the fast tests (while working)"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
 	@echo "make docs           build the documentation as a site; warnings are errors"
+	@echo "make audit          look for known holes in what requirements/constraints.txt pins (needs the internet)"
 	@echo "make constraints    note the newest versions that pyproject.toml allows in requirements/constraints.txt"
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
@@ -61,6 +62,12 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known holes in what requirements/constraints.txt pins, as PyPI's database has them. Fails where it cannot be reached.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements/constraints.txt
 
 # The integration tests run in a real Slurm; without root and apt they are skipped, and say so.
 sandbox-packages: install

@@ -46,8 +46,9 @@ def test_nothing_is_readable_and_nothing_answers_but_health(cluster_user, shared
     monkeypatch.setenv(TRUSTED_OWNERS, psutil.Process(deployment.processes[0].pid).username())  # this test is root's
     run = RunDirectory(home / "runs" / "here")
 
-    theirs = [path for path in deployment.files if not path.startswith(("/usr", "/proc", str(home / "models")))]
-    assert as_neighbour(lambda: readable([str(home)], theirs)) == []
+    lent = tuple(map(str, ("/usr", "/proc", home / "models", home / "kernels")))
+    theirs = [path for path in deployment.files if not path.startswith(lent)]
+    assert as_neighbour(lambda: readable([str(run.path)], theirs)) == []
     assert as_neighbour(lambda: reachable(deployment.sockets)) == []
     assert len(deployment.ports) > 4, "a router with two ports, a gate for each worker, and channels of ranks"
     assert answering(deployment) == {endpoint_of(run): OPEN}

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping, MutableMapping
 
 from .....core.errors import UsageError
-from ...options import API_KEY_VARIABLE, RANK_SECRET_VARIABLE, ParallelOptions
+from ...options import RANK_SECRET_VARIABLE, ParallelOptions
 
 MEMORY_VARIABLE = "SLURMINFER_RANK_MEMORY"  # of the environment: the number of an open file
 _NAME = "slurminfer"
@@ -24,8 +24,6 @@ def make_secret(place: ParallelOptions, environ: MutableMapping[str, str] = os.e
         return
     if place.nodes == 1 and place.local_rank == 0:
         environ[RANK_SECRET_VARIABLE] = secrets.token_hex(32)
-    elif key := environ.get(API_KEY_VARIABLE):
-        environ[RANK_SECRET_VARIABLE] = key
     else:
         raise UsageError(
             f"{RANK_SECRET_VARIABLE} is missing in the environment: expected the same secret for all ranks of this "

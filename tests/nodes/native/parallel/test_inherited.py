@@ -35,7 +35,7 @@ def test_a_secret_that_is_given_stays():
         assert rank_secret(env) == "given"
 
 
-@pytest.mark.parametrize("env", [{}, {RANK_SECRET_VARIABLE: "", API_KEY_VARIABLE: ""}])
+@pytest.mark.parametrize("env", [{}, {RANK_SECRET_VARIABLE: ""}, {API_KEY_VARIABLE: "the clients' key is none"}])
 @pytest.mark.parametrize("place", [TWO_NODES, CHILD], ids=["two nodes", "a child"])
 def test_ranks_that_cannot_know_one_that_is_drawn_are_refused(place, env):
     with pytest.raises(UsageError, match=f"{RANK_SECRET_VARIABLE} is missing in the environment: expected the same"):

@@ -15,7 +15,7 @@ import pytest
 from slurminfer.core.machine.cpus import allowed_cpus
 from slurminfer.nodes.native.model.fused import library
 from slurminfer.nodes.native.model.parallel.timeouts import DEFAULT_TIMEOUTS
-from slurminfer.nodes.native.options import API_KEY_VARIABLE, RANK_SECRET_VARIABLE
+from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from ....support.addresses import free_address
 
@@ -152,7 +152,7 @@ def test_another_nodes_child_that_is_killed_is_named(ready, wait_until, command,
 @pytest.mark.parametrize("node_rank", [0, 1])
 def test_several_nodes_need_a_secret(command, model_directory, node_rank):
     layout = ("--tensor-parallel", "2", "--nodes", "2", "--rendezvous", free_address(), "--node-rank", str(node_rank))
-    env = {name: value for name, value in os.environ.items() if name not in (RANK_SECRET_VARIABLE, API_KEY_VARIABLE)}
+    env = {name: value for name, value in os.environ.items() if name != RANK_SECRET_VARIABLE}
     words = [*command, "--model", str(model_directory), *layout]
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
