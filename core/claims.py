@@ -11,8 +11,7 @@ from pathlib import Path
 
 from . import files
 from .errors import RunDirectoryError, RunStoppedError
-from .record_files import read_record, write_record
-from .records import DeploymentRecord
+from .records import DeploymentRecord, read_record, write_record
 
 _TAKEN, _STOPPED = ".taken-", ".stopped-"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...core.errors import EngineError, SlurminferError
 from ...core.job import RequeueableEntry
-from ...core.output import accept_any_text
+from ...core.process import accept_any_text
 from ...core.rundir import RunDirectory
 from ...core.sockets import LONGEST_SOCKET_PATH
 from . import threads
