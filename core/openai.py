@@ -5,6 +5,8 @@ import string
 from typing import Any
 
 REQUEST_ID_HEADER = "X-Request-Id"
+# The code of the router's answer to a request under which it has lost as many workers as a request may cost.
+WORKER_LOST = "worker_lost"
 _LONGEST_ID = 128
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
 _TYPES = {

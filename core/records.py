@@ -1,4 +1,4 @@
-"""The records that the parts leave for each other in the run directory, one in a file. Each carries its layout's version."""
+"""The records that the parts leave for each other in the run directory, one in each file, with a version."""
 
 from enum import StrEnum
 from pathlib import Path
