@@ -14,12 +14,12 @@ from contextlib import suppress
 from .sockets import watch_peer
 
 _HANDSHAKE_S = 5.0
-# uvloop drops what a reader that has paused has not read yet when the connection ends without its last words, so a peer
-# has time to get to these. Whoever comes so far is no stranger, and a dead one is noticed by its socket.
+# When a connection ends without TLS's close_notify, uvloop discards what a paused reader has not read yet, so the peer
+# gets long for it. It is authenticated by then, and a dead one is noticed by TCP keepalive.
 _SHUTDOWN_S = 600.0
 _MOST_HANDSHAKES = 256
 _ACCEPTED_AT_ONCE = 64
-_REST_S = 0.1  # without a free descriptor
+_PAUSE_S = 0.1  # in accepting, when no descriptor is free
 _REPORT_S = 60.0
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Acceptor:
         self._most_handshakes, self._handshake_s = most_handshakes, handshake_s
         self._handshakes: dict[asyncio.Task[None], socket.socket] = {}  # the oldest first
         self._loop = asyncio.get_running_loop()
-        self._resting: asyncio.TimerHandle | None = None
+        self._pausing: asyncio.TimerHandle | None = None
         self._report_at = 0.0
         self.refused = 0
 
@@ -55,8 +55,8 @@ class Acceptor:
 
     def close(self) -> None:
         """Accept no more, and close the listener; connections with a protocol stay."""
-        if self._resting is not None:
-            self._resting.cancel()
+        if self._pausing is not None:
+            self._pausing.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         while self._handshakes:
@@ -71,7 +71,7 @@ class Acceptor:
             except ConnectionError:
                 continue
             except OSError:
-                self._rest()
+                self._pause()
                 return
             if len(self._handshakes) >= self._most_handshakes:
                 self._close_oldest()
@@ -87,15 +87,15 @@ class Acceptor:
         connection = self._handshakes.pop(task)
         task.cancel()
         self._refuse("too many handshakes at once")
-        # A task that has not begun yet does not do it.
+        # `_admit` closes it, unless the task had not begun yet.
         task.add_done_callback(lambda _: connection.close())
 
-    def _rest(self) -> None:
-        """There is no free descriptor: the oldest handshake gives its own back, and others may."""
+    def _pause(self) -> None:
+        """Pause because no descriptor is free; closing the oldest handshake frees one."""
         if self._handshakes:
             self._close_oldest()
         self._loop.remove_reader(self._listener)
-        self._resting = self._loop.call_later(_REST_S, self.start)
+        self._pausing = self._loop.call_later(_PAUSE_S, self.start)
 
     async def _admit(self, connection: socket.socket) -> None:
         try:
@@ -108,7 +108,7 @@ class Acceptor:
                 ssl_handshake_timeout=self._handshake_s,
                 ssl_shutdown_timeout=_SHUTDOWN_S,
             )
-        except OSError as error:  # which includes ssl's errors, and that the time is over
+        except OSError as error:  # SSLError and TimeoutError are OSErrors
             with suppress(OSError):
                 connection.close()
             self._refuse(str(error) or type(error).__name__)

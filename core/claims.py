@@ -11,8 +11,7 @@ from pathlib import Path
 
 from . import files
 from .errors import RunDirectoryError, RunStoppedError
-from .record_files import read_record, write_record
-from .records import DeploymentRecord
+from .records import DeploymentRecord, read_record, write_record
 
 _TAKEN, _STOPPED = ".taken-", ".stopped-"
 
@@ -56,20 +55,16 @@ class Claims:
             permit.unlink(missing_ok=True)
 
     def update(self, record: DeploymentRecord) -> None:
-        """Replace the own claim by one with further jobs. Raises RunStoppedError if it is no longer the own one."""
+        """Write further jobs into the claim. Raises RunStoppedError if it was stopped or is another process's."""
         self.require(record)
         write_record(self.path, record)
-        if self._named(_STOPPED, record).exists():  # since; what was just written is for the caller to remove
-            raise RunStoppedError(
-                f"deployment '{self.path.parent.name}' was stopped while its jobs were being submitted"
-            )
+        self._require_not_stopped(record)  # again, after writing; the caller then removes the record
 
     def require(self, record: DeploymentRecord) -> None:
         """Raise RunStoppedError if the claim is no longer that of `record`."""
-        if not self.is_held(record) or self._named(_STOPPED, record).exists():
-            raise RunStoppedError(
-                f"deployment '{self.path.parent.name}' was stopped while its jobs were being submitted"
-            )
+        self._require_not_stopped(record)
+        if not self.is_held(record):
+            raise self._stopped()
 
     def is_held(self, record: DeploymentRecord) -> bool:
         """Whether the claim is that of `record`, whatever jobs it has by now."""
@@ -81,7 +76,7 @@ class Claims:
         try:
             files.write_atomic(self._named(_STOPPED, record), "")
         except RunDirectoryError:
-            return  # a full disk must not keep anybody from stopping; the claim itself will be gone
+            return  # a full disk must not prevent `stop`, which removes the claim itself next
 
     def _replace(self, dead: DeploymentRecord, record: DeploymentRecord) -> bool:
         current = read_record(self.path, DeploymentRecord)
@@ -92,6 +87,14 @@ class Claims:
         write_record(self.path, record)
         self._forget_stops()
         return True
+
+    def _require_not_stopped(self, record: DeploymentRecord) -> None:
+        if self._named(_STOPPED, record).exists():
+            raise self._stopped()
+
+    def _stopped(self) -> RunStoppedError:
+        name = self.path.parent.name
+        return RunStoppedError(f"deployment '{name}' was stopped while its jobs were being submitted")
 
     def _forget_stops(self) -> None:
         for path in self.path.parent.glob(f"{_STOPPED}*"):

@@ -18,13 +18,13 @@ from typing import Any, BinaryIO
 import msgspec
 
 from .errors import RunDirectoryError, UntrustedFileError
-from .trust import PRIVATE_FILE, PRIVATE_FOLDER, make_private_folder, open_trusted, trusted_owners
+from .trust import PRIVATE_FILE, PRIVATE_FOLDER, check_status, make_private_folder, open_trusted
 
 # NFS serves a stale handle for a moment after another client has replaced a file.
 _TRANSIENT = {errno.ESTALE, errno.EIO, errno.EBUSY}
 _READ_ATTEMPTS = 5
 _RETRY_DELAY_S = 0.05
-_MOST_BYTES = 1 << 20  # records have some hundred
+MOST_BYTES = 1 << 20  # of one of our own files; records have some hundred
 _AS_UMASK_SAYS = 0o666
 _OPEN_TO_OTHERS = 0o077
 
@@ -94,7 +94,10 @@ def close_to_others(path: Path) -> None:
             return
     except OSError as error:
         raise RunDirectoryError(f"cannot close {path} to others: {error.strerror}") from error
-    _require_closed(path, status)
+    try:
+        check_status(path, status)
+    except UntrustedFileError as error:
+        raise RunDirectoryError(str(error)) from error
 
 
 @contextmanager
@@ -122,7 +125,7 @@ def read_text(path: Path) -> str | None:
     return _read(path, _open_regular, None)
 
 
-def read_private(path: Path, *, most_bytes: int = _MOST_BYTES) -> str | None:
+def read_private(path: Path, *, most_bytes: int = MOST_BYTES) -> str | None:
     """The text of a file of ours, or None if there is none: nobody but this user, root or a trusted owner wrote it.
 
     Raises RunDirectoryError as `read_text`, and for a file of somebody else or one that others may write
@@ -131,7 +134,7 @@ def read_private(path: Path, *, most_bytes: int = _MOST_BYTES) -> str | None:
     return _read(path, open_trusted, most_bytes)
 
 
-def read_json(path: Path, *, most_bytes: int = _MOST_BYTES) -> Any:
+def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
     """The JSON value of a file of ours, or None if there is no file. Raises RunDirectoryError as `read_private`."""
     text = read_private(path, most_bytes=most_bytes)
     return None if text is None else parse_json(path, text)
@@ -182,14 +185,6 @@ def _open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _require_closed(path: Path, status: os.stat_result) -> None:
-    mode = f"{stat.S_IMODE(status.st_mode):04o}"
-    if status.st_uid not in trusted_owners():
-        raise RunDirectoryError(f"{path} is owned by uid {status.st_uid} (mode {mode}): expected your own")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise RunDirectoryError(f"{path} may be written by others (mode {mode}): its owner has to chmod go-w it")
-
-
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
 
@@ -217,4 +212,4 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        return  # what matters is said by whatever needs the name
+        return  # if the name is needed again, that operation fails with the reason

@@ -20,7 +20,7 @@ class BodyError(Exception):
 
 
 def _take_any(count: int) -> None:
-    """No account is kept of the bytes."""
+    """Ignore the count."""
 
 
 async def read_body(request: web.BaseRequest, most_bytes: int, take: Callable[[int], None] = _take_any) -> bytes:

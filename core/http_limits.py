@@ -127,7 +127,7 @@ class ConnectionGuard:
                 _log.warning("%d more malformed HTTP requests in the last minute", self._malformed - 1)
             self._malformed = 0
 
-    # What connections tell.
+    # Called by _Connection.
 
     def opened(self, connection: "_Connection") -> None:
         """Take a new connection in, at the cost of another if there are too many."""
@@ -240,7 +240,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What aiohttp answers by itself: to a head that is not HTTP, or where the application raised an exception."""
+        """Answer a head that is not HTTP, or a request for which the application has raised an exception."""
         if status < 500:
             told = _first_line(message) or "malformed HTTP request"
             self.guard.malformed(self.source, told)
@@ -255,7 +255,7 @@ class _Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, exc_info: BaseException | None = None, **kwargs: Any) -> None:
-        """Errors outside of handlers: mostly bodies that end early or are not what their head says."""
+        """Log errors outside of handlers: mostly bodies that end early or are not what their head says."""
         if isinstance(exc_info, web.RequestPayloadError | ConnectionError):
             self.guard.malformed(self.source, str(exc_info))
         else:

@@ -1,4 +1,4 @@
-"""How two of our own programs prove themselves to each other over a network: by a certificate that both must have.
+"""Mutual authentication of two of our own programs over a network, by a certificate that both must have.
 
 A file in the run directory holds one private key and its certificate. Both ends of a TLS connection present this
 certificate and accept no other, so that each knows, before it sends anything, that the other could read the file.
@@ -18,7 +18,7 @@ from . import files
 from .errors import RunDirectoryError
 from .trust import require_trusted
 
-# Wide enough for any clock: what ends an identity's life is that its file is removed.
+# Wide enough for any clock: an identity is ended by removing its file.
 _VALID = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 

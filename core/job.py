@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|PRIVATE", re.IGNORECASE)
+from .keys import MASK, is_secret_name
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -19,8 +20,8 @@ def is_variable(name: str) -> bool:
 
 
 def shown_env(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables as they may be shown to others: `***` for the values of those whose names sound secret."""
-    return {name: "***" if _SECRET.search(name) else value for name, value in env.items()}
+    """The variables as they may be shown to others: `***` for the values of those with secret names."""
+    return {name: MASK if is_secret_name(name) else value for name, value in env.items()}
 
 
 class Entry(Protocol):

@@ -1,4 +1,4 @@
-"""JSON Lines: one JSON value a line. Whatever reads such a file reads it with this.
+"""JSON Lines, one JSON value a line: the reader of all such files.
 
 A byte order mark, CRLF, blank lines and a last line without an end are taken as they are meant; only LF ends a line, so
 a string may hold U+2028. Memory is bounded: of a line longer than LONGEST_LINE only the number is known.

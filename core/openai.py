@@ -1,8 +1,14 @@
-"""What our engine and the router have in common of OpenAI's API: the shape of errors, and how a key is shown."""
+"""What our engine and the router share of OpenAI's API: the shape of errors, request ids, and how a key is shown."""
 
-import hmac
+import secrets
+import string
 from typing import Any
 
+REQUEST_ID_HEADER = "X-Request-Id"
+# The code of the router's answer to a request under which it has lost as many workers as a request may cost.
+WORKER_LOST = "worker_lost"
+_LONGEST_ID = 128
+_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -18,11 +24,16 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def shows_key(authorization: str, key: str) -> bool:
-    """Whether `authorization`, the value of that header, is `Bearer KEY`; the scheme in any case (RFC 9110, 11.1).
+def request_id(given: str) -> str:
+    """The id of a request: the client's own, if it is short and printable, or a new one."""
+    usable = 0 < len(given) <= _LONGEST_ID and _ID_CHARACTERS.issuperset(given)
+    return given if usable else secrets.token_hex(16)
 
-    The header may hold any bytes, decoded with `surrogateescape` as aiohttp does. Takes as long whatever is wrong.
+
+def bearer_key(authorization: str) -> bytes:
+    """KEY of the header `Authorization: Bearer KEY`; empty for another scheme. Its case is free (RFC 9110, 11.1).
+
+    The header may hold any bytes, decoded with `surrogateescape` as aiohttp does. Compare with `hmac.compare_digest`.
     """
     scheme, _, given = authorization.strip().partition(" ")
-    right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), key.encode())
-    return right and scheme.lower() == "bearer"
+    return given.strip().encode(errors="surrogateescape") if scheme.lower() == "bearer" else b""

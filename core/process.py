@@ -1,9 +1,11 @@
-"""Short-lived subprocesses: argv lists, always a timeout, one error type."""
+"""Processes: run a short-lived one, describe how one has ended, end with the parent, print any text."""
 
 import ctypes
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 
 from .errors import CommandError
 
@@ -49,3 +51,10 @@ def describe_exit(returncode: int) -> str:
 def die_with_parent() -> None:
     """Have the kernel end this process with the thread that has started it: a killed parent cannot clean up."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def accept_any_text() -> None:
+    """Let standard output and error write out (`\\u00e9`) what their encoding lacks, instead of raising for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Names of processes that stay right whatever happens to the clock: PID@TICKS-BOOT.
+"""Names of processes that are never used twice and do not depend on the clock: PID@TICKS-BOOT.
 
 TICKS is when the process started, in ticks of the kernel since it booted (field 22 of /proc/PID/stat), and BOOT the
 beginning of the kernel's boot id. Neither moves when somebody sets the clock, which a start time in seconds does.
@@ -72,9 +72,8 @@ def _stat(pid: int) -> tuple[str, int] | None:
         text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
     except OSError:
         return None
-    state, *fields = text.rpartition(")")[
-        2
-    ].split()  # the program's name stands in brackets, and may have any character
+    # The program's name stands in brackets, and may have any character.
+    state, *fields = text.rpartition(")")[2].split()
     return state, int(fields[18])
 
 

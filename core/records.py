@@ -1,10 +1,17 @@
-"""The records that the parts leave for each other in the run directory. Each carries the version of its layout."""
+"""The records that the parts leave for each other in the run directory, one in each file, with a version."""
 
 from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from . import files
+from .errors import RunDirectoryError
+
 VERSION = 2
+HEARTBEAT_S = 10.0  # between two writings of a worker's record
+SILENCE_S = 60.0  # without one: then the agent counts as silent
 
 
 class WorkerState(StrEnum):
@@ -92,3 +99,29 @@ class DeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     claimed_by: str  # "PID on HOST"
     claimed_at: float
     jobs: tuple[JobRecord, ...] = ()
+
+
+Record = TypeVar("Record", WorkerRecord, NodeRecord, RendezvousRecord, RouterRecord, DeploymentRecord)
+_MOST_BYTES_OF_JOBS = 16 << 20  # a DeploymentRecord has a line for each of up to 10,000 workers
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Replace the file by the record. Raises RunDirectoryError."""
+    files.write_atomic(path, files.encode_json(record))
+
+
+def read_record(path: Path, kind: type[Record]) -> Record | None:
+    """The record in a file, None if there is no file.
+
+    Raises RunDirectoryError for a file that is no such record, of another version, or not ours to believe.
+    """
+    text = files.read_private(path, most_bytes=_MOST_BYTES_OF_JOBS if kind is DeploymentRecord else files.MOST_BYTES)
+    if text is None:
+        return None
+    try:
+        record = msgspec.convert(files.parse_json(path, text), kind)
+    except msgspec.ValidationError as error:
+        raise RunDirectoryError(f"{path} is not a {kind.__name__}: {error}") from error
+    if record.version != VERSION:
+        raise RunDirectoryError(f"{path} has version {record.version}; this slurminfer reads {VERSION}")
+    return record

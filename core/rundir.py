@@ -12,8 +12,15 @@ from .claims import Claims
 from .errors import RunDirectoryError, RunNotFoundError, SpecError
 from .keys import new_key
 from .paths import make_home, runs_root
-from .record_files import read_record, write_record
-from .records import DeploymentRecord, NodeRecord, RendezvousRecord, RouterRecord, WorkerRecord
+from .records import (
+    DeploymentRecord,
+    NodeRecord,
+    RendezvousRecord,
+    RouterRecord,
+    WorkerRecord,
+    read_record,
+    write_record,
+)
 from .spec import DeploymentSpec, dump_spec, parse_spec
 
 

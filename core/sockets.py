@@ -1,4 +1,4 @@
-"""Sockets: enough of them, ports that are kept for somebody, Unix sockets of our own, peers that have died."""
+"""Sockets: how many there may be, listeners, held ports, Unix sockets of this user, and noticing dead peers."""
 
 import os
 import resource
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiohttp.connector import AddrInfoType
 
+BACKLOG = 1024  # connections that wait to be accepted
 LONGEST_SOCKET_PATH = 107  # bytes; what the kernel's sun_path takes
 _SILENCE_S = 30  # between the last sign of a peer and its being given up
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
@@ -65,6 +66,20 @@ def allow_many_sockets() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def listening_socket(host: str, port: int = 0) -> socket.socket:
+    """A TCP socket that listens already, by default at a free port. Raises OSError, OverflowError for no port."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError):
+        listener.close()
+        raise
+    return listener
 
 
 def hold_port(address: str) -> socket.socket:

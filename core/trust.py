@@ -50,7 +50,7 @@ def open_trusted(path: Path) -> BinaryIO:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise UntrustedFileError(f"{path} is no regular file")
-        _check(path, status)
+        check_status(path, status)
         return os.fdopen(file, "rb")
     except BaseException:
         os.close(file)
@@ -105,14 +105,14 @@ def make_private_folder(path: Path) -> None:
 def _open_folder(path: Path) -> Iterator[int]:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _check(path, os.fstat(folder))
+        check_status(path, os.fstat(folder))
         yield folder
     finally:
         os.close(folder)
 
 
-def _check(path: Path, status: os.stat_result) -> None:
-    """Raises UntrustedFileError."""
+def check_status(path: Path, status: os.stat_result) -> None:
+    """Raise UntrustedFileError if by its `status` somebody else owns `path`, or may write it."""
     _check_owner(path, status)
     if status.st_mode & _OTHERS_WRITE:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from .checkpoint.config import ModelConfig, RopeConfig
+from .checkpoint.config import ModelConfig
+from .checkpoint.rope_scaling import RopeConfig
 
 Rotation = tuple[torch.Tensor, torch.Tensor]  # cosine and signed sine, see Rope.at
 

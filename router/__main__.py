@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..core.errors import SlurminferError
-from ..core.output import accept_any_text
+from ..core.process import accept_any_text
 from ..core.rundir import RunDirectory
 from .main import run_router
 

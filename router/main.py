@@ -15,7 +15,7 @@ from ..core.address import node_address
 from ..core.errors import RouterError, RunDirectoryError
 from ..core.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
 from ..core.rundir import RunDirectory
-from ..core.sockets import allow_many_sockets
+from ..core.sockets import BACKLOG, allow_many_sockets, listening_socket
 from ..core.spec import RouterSpec
 from .announcement import Announcement, router_record
 from .api.access import Keys, Origins, metrics_key
@@ -26,7 +26,6 @@ from .policies import policy_named
 from .relay.failover import Relay
 
 DRAIN_S = 20.0
-_BACKLOG = 1024
 # Descriptors for probes, files and libraries; those for requests to workers are counted with their clients'.
 _SPARE_DESCRIPTORS = 64
 
@@ -88,7 +87,7 @@ async def _accept(
     await runner.setup()
     announcement = Announcement(run, runner, url="http://{}:{}".format(*sock.getsockname()))
     try:
-        await guard.listen(runner, sock, backlog=_BACKLOG)
+        await guard.listen(runner, sock, backlog=BACKLOG)
         announcing = asyncio.create_task(announcement.publish())
         try:
             await _watch_until(registry, stop)
@@ -113,19 +112,17 @@ async def _watch_until(registry: Registry, stop: asyncio.Event) -> None:
 
 @contextmanager
 def _listening(run: RunDirectory, port: int) -> Iterator[socket.socket]:
-    """A bound socket on this node's address. Raises RouterError, and leaves the reason in `router.json`."""
+    """A socket that listens on this node's address. Raises RouterError, and leaves the reason in `router.json`."""
     address = node_address()
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((address, port))
-            sock.listen(_BACKLOG)
-        except OSError as error:
-            advice = "choose another router.port in the spec (0 takes any free one)"
-            reason = f"cannot listen on {address}:{port}: {error.strerror}; {advice}"
-            with suppress(RunDirectoryError):  # the log has the reason too
-                run.write_router(router_record(url=None, reason=reason))
-            raise RouterError(reason) from error
+    try:
+        sock = listening_socket(address, port)
+    except OSError as error:
+        advice = "choose another router.port in the spec (0 takes any free one)"
+        reason = f"cannot listen on {address}:{port}: {error.strerror}; {advice}"
+        with suppress(RunDirectoryError):  # the log has the reason too
+            run.write_router(router_record(url=None, reason=reason))
+        raise RouterError(reason) from error
+    with sock:
         yield sock
 
 

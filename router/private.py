@@ -15,8 +15,7 @@ from ..core.errors import RouterError, RunDirectoryError
 from ..core.files import read_private
 from ..core.identity import make_identity, server_context
 from ..core.rundir import RunDirectory
-
-_BACKLOG = 1024
+from ..core.sockets import listening_socket
 
 
 class PrivateListener:
@@ -42,16 +41,13 @@ class PrivateListener:
         try:
             if read_private(self._path) == self._identity:
                 self._path.unlink(missing_ok=True)
-        except (RunDirectoryError, OSError):  # it is worth nothing without this process
+        except (RunDirectoryError, OSError):  # without this process the identity is useless anyway
             return
 
 
 def _listen() -> socket.socket:
-    address, listener = node_address(), socket.socket()
+    address = node_address()
     try:
-        listener.bind((address, 0))
-        listener.listen(_BACKLOG)
+        return listening_socket(address)
     except OSError as error:
-        listener.close()
         raise RouterError(f"cannot listen on {address}: {error.strerror}") from error
-    return listener

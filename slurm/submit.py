@@ -65,7 +65,7 @@ class SlurmLauncher:
     def render(self, request: JobRequest) -> str:
         """The batch script that `submit` would hand to sbatch, and the file of variables that it reads. Needs no Slurm.
 
-        Values of variables whose names sound secret are left out.
+        Values of variables with secret names are left out.
         """
         self.check(request)
         executor = _executor(request)

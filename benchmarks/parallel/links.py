@@ -22,7 +22,7 @@ from slurminfer.core.site.communication import CommPoint, CommProfile
 from slurminfer.core.sockets import hold_port
 from slurminfer.jobs.bench.comm.fit import fit
 from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.inheritance import make_memory, rank_secret
+from slurminfer.nodes.native.model.parallel.inherited import make_memory, rank_secret
 from slurminfer.nodes.native.model.parallel.key_table import Ask
 from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks

@@ -37,7 +37,8 @@ from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.awq.calibration import calibration_tokens
 from slurminfer.quant.awq.export import copy_other_files
 from slurminfer.quant.awq.rounding import fit, grouped, make_grid
-from slurminfer.quant.checkpoint.config import read_config, stored_bytes
+from slurminfer.quant.checkpoint.config import read_config
+from slurminfer.quant.checkpoint.files import stored_bytes
 from slurminfer.quant.checkpoint.tensors import LINEARS, layer_prefix, linear_shape, tensor_shapes
 from slurminfer.quant.checkpoint.weights import Weights
 from slurminfer.quant.legacy import autoawq

@@ -15,7 +15,7 @@ def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ)
 
 
 def give_back_freed() -> None:
-    """Have the C library return to the system what was freed: after much of it, glibc keeps it for what may come."""
+    """Return freed memory to the system, which glibc otherwise keeps for later allocations."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others do not
     if trim is not None:
         trim(0)

@@ -13,7 +13,9 @@ import aiohttp
 import msgspec
 
 from ...core.errors import UsageError
+from ...core.openai import REQUEST_ID_HEADER
 from ...core.sockets import watchful_socket
+from ...router.fleet.worker import ASSUMED_CAPACITY
 from .retry import parse_retry_after
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -22,11 +24,9 @@ _ASIDE = aiohttp.ClientTimeout(total=20.0, sock_connect=_CONNECT_TIMEOUT_S)
 _KEEPALIVE_S = 2.0
 _MESSAGE_LIMIT = 2000
 _BYTES_LIMIT = 4 * _MESSAGE_LIMIT
-_Shape = TypeVar("_Shape")
-
-
 # A body beyond this is no answer to a line of a batch, and many of them are in memory at once.
 LONGEST_ANSWER = 64 * 1024 * 1024
+_Shape = TypeVar("_Shape")
 
 
 class UnreachableError(Exception):
@@ -111,7 +111,7 @@ class Endpoint:
             return None
         if told is None:
             return None
-        return sum(worker.capacity or _UNKNOWN_CAPACITY for worker in told.workers if worker.usable)
+        return sum(worker.capacity or ASSUMED_CAPACITY for worker in told.workers if worker.usable)
 
     async def relocate(self) -> None:
         """Look where the endpoint is now: a router that was requeued has another address."""
@@ -127,7 +127,7 @@ class Endpoint:
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(str(error) or type(error).__name__) from error
         wait = parse_retry_after(answer.headers.get("Retry-After"), time.time())
-        return Reply(answer.status, body, _text(answer.headers.get("X-Request-Id")), wait)
+        return Reply(answer.status, body, _text(answer.headers.get(REQUEST_ID_HEADER)), wait)
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
@@ -143,10 +143,6 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
 def _text(header: str | None) -> str | None:
     """A header's value as text: aiohttp keeps bytes that are not UTF-8 as halves of surrogate pairs."""
     return None if header is None else header.encode(errors="surrogateescape").decode(errors="replace")
-
-
-# Stands in for the capacity that a worker does not know; see also the router's own.
-_UNKNOWN_CAPACITY = 32
 
 
 class _Error(msgspec.Struct):

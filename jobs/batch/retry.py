@@ -5,6 +5,7 @@ import time
 from enum import Enum
 
 from ...core.errors import BatchError
+from ...core.openai import WORKER_LOST
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
@@ -12,8 +13,6 @@ LONGEST_DELAY_S = 30.0
 # says of an endpoint that is away counts less than what an engine says of the line.
 MAX_FAILURES = 3
 MAX_GATEWAY_FAILURES = 8
-# The code of the router's answer to a request under which it has lost as many workers as a request may cost.
-WORKER_LOST = "worker_lost"
 
 
 class Verdict(Enum):

@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import UsageError
 from ...core.files import encode_json, write_atomic
 from ...core.machine.readings import cpu_name
-from ...quant.checkpoint.config import stored_bytes
+from ...quant.checkpoint.files import stored_bytes
 from ...quant.progress import Progress, silent
 from .. import plots
 from .evaluation import EXACT_ORIGINAL, PAGE, Checkpoint, Evaluation, read_quantization
@@ -87,11 +87,11 @@ def write(evaluation: Evaluation, directory: Path) -> None:
 
 def _quantization_config(checkpoint: Path) -> dict[str, Any]:
     """config.json's `quantization_config`. Raises ModelNotFoundError, CorruptModelError, UsageError."""
-    from ...nodes.native.tokenizer import read_model_json
     from ...quant.checkpoint.config import read_config
+    from ...quant.checkpoint.files import read_json_object
 
     read_config(checkpoint)  # says what is wrong with it
-    found = read_model_json(checkpoint, "config.json").get("quantization_config")
+    found = read_json_object(checkpoint / "config.json").get("quantization_config")
     if not found:
         raise UsageError(f"{checkpoint} is not quantized: its config.json has no quantization_config")
     return dict(found)

@@ -9,7 +9,7 @@ from ...core.errors import ModelError, UsageError
 from ...core.spec import load_job
 from ...quant.awq.export import REPORT
 from ...quant.awq.options import AwqOptions, Device
-from ...quant.checkpoint.config import stored_bytes
+from ...quant.checkpoint.files import stored_bytes
 from ...quant.models import resolve
 from ..launch.launchers import launcher_named
 from ..terminal.console import stdout

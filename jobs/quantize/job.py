@@ -13,8 +13,8 @@ import msgspec
 from ...core import files
 from ...core.files import read_json, write_atomic
 from ...core.job import JobPhase, JobRequest, JobStatus, Launcher, RequeueableEntry
-from ...core.output import accept_any_text
 from ...core.paths import jobs_root, make_home
+from ...core.process import accept_any_text
 from ...core.python import module_argv
 from ...core.slurm_env import task_count, task_rank
 from ...core.spec import JobSpec

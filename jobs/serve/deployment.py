@@ -14,7 +14,7 @@ from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec
 from ..launch.launchers import launcher_named
 from ..terminal.progress import model_progress
-from . import claimer, salvage
+from . import claim_holder, damaged
 from .requests import ROUTER, requests
 from .spec import with_models_found
 
@@ -72,8 +72,8 @@ def stop(run: RunDirectory, force: bool = False) -> int | None:
         count = _end_all(run)
     except RunDirectoryError as error:
         if not force:
-            raise RunDirectoryError(f"{error}; {salvage.way_out(run)}") from error
-        count = sum(_end(launcher_named(name), ids) for name, ids in salvage.find_jobs(run).items())
+            raise RunDirectoryError(f"{error}; {damaged.advice(run)}") from error
+        count = sum(_end(launcher_named(name), ids) for name, ids in damaged.find_jobs(run).items())
     if count is not None:
         run.clear()
     return count
@@ -84,8 +84,8 @@ def _end_all(run: RunDirectory) -> int | None:
     deployment = run.read_deployment()
     if deployment is None:
         return None
-    claimer.require_here(run, deployment)
-    # A serve that is still submitting finds this after each job; whatever it has noted before is read below.
+    claim_holder.require_here(run, deployment)
+    # A serve that is still submitting looks for this after each job. Jobs that it has noted before are read below.
     run.claims.announce_stop(deployment)
     deployment = run.read_deployment()
     if deployment is None:  # the serve has given up itself, or another stop was faster
@@ -132,14 +132,14 @@ def _claim(run: RunDirectory, launcher: Launcher) -> DeploymentRecord:
     try:
         holder = run.read_deployment()
     except RunDirectoryError as error:
-        raise RunDirectoryError(f"{error}; {salvage.way_out(run)}") from error
-    if holder is not None and claimer.is_living(holder):
+        raise RunDirectoryError(f"{error}; {damaged.advice(run)}") from error
+    if holder is not None and claim_holder.is_living(holder):
         raise RunActiveError(
-            f"deployment '{run.path.name}' exists already, claimed by process {claimer.shown(holder)} at "
+            f"deployment '{run.path.name}' exists already, claimed by process {claim_holder.shown(holder)} at "
             f"{time.strftime('%F %T', time.localtime(holder.claimed_at))}; "
             f"end it with 'slurminfer stop {run.path.name}', or choose another --name"
         )
-    taken = run.claims.take(record) if holder is None else run.claims.take_over(holder, record, claimer.is_living)
+    taken = run.claims.take(record) if holder is None else run.claims.take_over(holder, record, claim_holder.is_living)
     if not taken:
         raise RunActiveError(f"deployment '{run.path.name}' has just been claimed by another serve")
     run.clear_records()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.job import JobRequest, Launcher, RequeueableEntry
-from ...core.output import accept_any_text
+from ...core.process import accept_any_text
 from ...core.python import module_argv
 from ...core.rundir import RunDirectory
 from ...core.spec import DeploymentSpec

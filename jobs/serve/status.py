@@ -8,17 +8,16 @@ import msgspec
 
 from ...core.errors import EngineError, RunDirectoryError
 from ...core.job import JobPhase, JobStatus
-from ...core.records import DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
+from ...core.records import SILENCE_S, DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_named
-from . import claimer, salvage
+from . import claim_holder, damaged
 from .causes import dead_node, why
 from .requests import ROUTER
 from .router_link import router_link
 
 _ROUTER_ANSWERS_S = 3.0
 _LOOK_EVERY_S = 1.0
-_SILENCE_S = 60.0  # an agent writes its record every 10 s
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,13 +71,13 @@ def look(run: RunDirectory) -> DeploymentView:
             return DeploymentView(name=name, state="stopped")
         return _look(run, deployment)
     except RunDirectoryError as error:
-        return DeploymentView(name=name, state="damaged", reason=f"{error}; {salvage.way_out(run)}")
+        return DeploymentView(name=name, state="damaged", reason=f"{error}; {damaged.advice(run)}")
 
 
 def _look(run: RunDirectory, deployment: DeploymentRecord) -> DeploymentView:
     name = run.path.name
-    if claimer.is_elsewhere(deployment):
-        reason = f"its processes are on {claimer.host_of(deployment)}; look at them there"
+    if claim_holder.is_elsewhere(deployment):
+        reason = f"its processes are on {claim_holder.host_of(deployment)}; look at them there"
         return DeploymentView(name=name, state="unknown", reason=reason)
     looked_at = time.time()
     statuses = launcher_named(deployment.launcher).observe([job.id for job in deployment.jobs])
@@ -93,9 +92,9 @@ def _look(run: RunDirectory, deployment: DeploymentRecord) -> DeploymentView:
     )
     if router_job is not None:
         return _deployment_view(run, router_job, statuses[router_job.id], router, live, workers)
-    if claimer.is_submitting(deployment):
+    if claim_holder.is_submitting(deployment):
         return DeploymentView(name=name, state="starting", workers=workers, reason="serve is still submitting")
-    reason = f"serve ({claimer.shown(deployment)}) ended before it had submitted a job; serve again, or stop it"
+    reason = f"serve ({claim_holder.shown(deployment)}) ended before it had submitted a job; serve again, or stop it"
     return DeploymentView(name=name, state="failed", workers=workers, reason=reason)
 
 
@@ -205,7 +204,7 @@ def _trouble(record: WorkerRecord | None, seen: dict[str, object], router_answer
     if record is None or record.state is WorkerState.GONE:
         return ""
     silent_s = time.time() - record.updated_at
-    return f"no heartbeat for {silent_s:.0f} s" if silent_s > _SILENCE_S else ""
+    return f"no heartbeat for {silent_s:.0f} s" if silent_s > SILENCE_S else ""
 
 
 def _worker_state(status: JobStatus, record: WorkerRecord | None, trouble: str) -> str:

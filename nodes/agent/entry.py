@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...core.errors import SlurminferError
 from ...core.job import RequeueableEntry
-from ...core.output import accept_any_text
+from ...core.process import accept_any_text
 from ...core.python import module_argv
 from ...core.rundir import RunDirectory
 from . import threads

@@ -75,7 +75,7 @@ class Follower:
     def _call_after(self, before: RendezvousRecord | None) -> RendezvousRecord | None:
         try:
             call = self._task.run.read_rendezvous(self._task.worker_id, self._task.place.epoch)
-        except RunDirectoryError:  # a filesystem in trouble calls nobody
+        except RunDirectoryError:  # cannot be read now: no call
             return None
         return call if call != before else None
 
@@ -86,5 +86,5 @@ class Follower:
         task = self._task
         try:
             task.run.write_node(task.worker_id, task.place.epoch, task.node_record(engine, launch))
-        except RunDirectoryError as error:  # the head sees the death by its own process's
+        except RunDirectoryError as error:  # the head notices when its own process fails
             print(error, flush=True)

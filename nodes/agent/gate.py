@@ -7,11 +7,11 @@ from pathlib import Path
 from ...core.errors import EngineError
 from ...core.identity import make_identity
 from ...core.python import module_argv
+from ...core.sockets import listening_socket
 from .process import EngineProcess
 from .task import Task
 
-_BACKLOG = 1024
-_MOST_DEATHS = 3  # within so many seconds of each other; then it will not get better
+_MOST_DEATHS = 3  # within _SOON_S; with more, the worker fails
 _SOON_S = 60.0
 
 
@@ -38,7 +38,7 @@ class Gate:
             return
         now = time.monotonic()
         self._deaths = [at for at in self._deaths if now - at < _SOON_S] + [now]
-        why = self._process.epitaph("gate")
+        why = self._process.exit_reason("gate")
         self._process.stop()
         if len(self._deaths) > _MOST_DEATHS:
             raise EngineError(f"{why}, {len(self._deaths)} times in {_SOON_S:g} s")
@@ -46,7 +46,7 @@ class Gate:
         self._process = self._start()
 
     def close(self) -> None:
-        """End it, and remove the identity: nobody proves anything by it any more."""
+        """End it, and remove the identity, so that no connection can be made with it any more."""
         self._process.stop()
         self._listener.close()
         self._identity.unlink(missing_ok=True)
@@ -60,11 +60,7 @@ class Gate:
 
 
 def _listen(address: str) -> socket.socket:
-    listener = socket.socket()
     try:
-        listener.bind((address, 0))
-        listener.listen(_BACKLOG)
+        return listening_socket(address)
     except OSError as error:
-        listener.close()
         raise EngineError(f"cannot listen on {address}: {error.strerror}") from error
-    return listener

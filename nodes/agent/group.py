@@ -35,7 +35,7 @@ class EngineGroup:
         """Who has died and why, the likeliest cause first."""
         nodes = self._task.pool.nodes
         if nodes == 1:
-            return self.process.epitaph()
+            return self.process.exit_reason()
         deadline = time.monotonic() + _ECHO_S
         while len(dead := self._dead()) < nodes and time.monotonic() < deadline:
             time.sleep(_ECHO_TICK_S)
@@ -50,7 +50,7 @@ class EngineGroup:
         own = [] if self._last_word is None else [self._last_word]
         try:
             others = task.run.read_nodes(task.worker_id, task.place.epoch, task.pool.nodes)
-        except RunDirectoryError:  # a filesystem in trouble says nothing of the ranks
+        except RunDirectoryError:  # cannot be read now: nothing is known of the ranks
             return own
         return own + [node for node in others if node.reason and node.rendezvous == self.launch.rendezvous]
 

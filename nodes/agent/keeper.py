@@ -8,16 +8,15 @@ from typing import Any
 import msgspec
 
 from ...core.errors import RunDirectoryError
-from ...core.records import WorkerRecord
+from ...core.records import HEARTBEAT_S, WorkerRecord
 
-HEARTBEAT_S = 10.0
 _RETRY_S = 1.0
 _PATIENCE_S = 2.0  # for one write; a filesystem that stands still must not hold up the agent
-_FAREWELL_S = 10.0
+_CLOSE_S = 10.0  # for the last write
 
 
 class RecordKeeper:
-    """The record as it should be, and a thread that writes it down. A write that fails is done again and again."""
+    """The record as it should be, and a thread that writes it down. A failed write is repeated until it succeeds."""
 
     def __init__(
         self, write: Callable[[WorkerRecord], None], record: WorkerRecord, *, heartbeat_s: float = HEARTBEAT_S
@@ -40,7 +39,7 @@ class RecordKeeper:
     def close(self) -> None:
         """Write no more, once the last change is written or has been tried for some seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self._written == self._wanted, _FAREWELL_S)
+            self._changed.wait_for(lambda: self._written == self._wanted, _CLOSE_S)
             self._closing = True
             self._changed.notify_all()
         self._thread.join(_PATIENCE_S)

@@ -16,9 +16,9 @@ from ...core.python import SAFE_PATH_ENV
 from .redact import Redactor
 from .signals import WALLTIME_SIGNAL
 
-_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody: so much a process may print before it waits for us
+_PIPE_BYTES = 1 << 20  # the most that Linux gives to unprivileged users; a process waits while its pipe is full
 _READ_BYTES = 1 << 16
-_LAST_WORDS_S = 1.0  # to write down what a process has said; its children may keep the pipe open
+_OUTPUT_S = 1.0  # to write what an ended process has printed; its children may keep the pipe open
 _PRIVATE = 0o077
 
 
@@ -66,15 +66,15 @@ class EngineProcess:
         """None while it runs."""
         return self._process.poll()
 
-    def epitaph(self, who: str = "engine") -> str:
+    def exit_reason(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
         code = self._process.returncode
         if code is not None:
-            self._pump.join(_LAST_WORDS_S)
+            self._pump.join(_OUTPUT_S)
         said = tail(self.log)
         how, why = "still runs" if code is None else describe_exit(code), root_cause(said, self._log_format)
         if code == -signal.SIGKILL:
-            # Whom another kills has no time to say why.
+            # A process that another has killed could not write why.
             how, why = ("ended itself", why) if ends_itself(said, self._log_format) else (how, "")
         return f"{who} {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
 
@@ -85,7 +85,7 @@ class EngineProcess:
             self._process.wait(grace_s)
         self._signal_group(signal.SIGKILL)
         self._process.wait()
-        self._pump.join(_LAST_WORDS_S)
+        self._pump.join(_OUTPUT_S)
 
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ def _start(
 
 
 def _pump(reader: int, sink: int, redactor: Redactor) -> None:
-    """Write what comes, without its secrets, until nobody can write any more. A full disk loses lines, not engines."""
+    """Write what comes, without secrets, until no process has the pipe open. On a full disk lines are lost."""
     try:
         while data := os.read(reader, _READ_BYTES):
             _append(sink, redactor.feed(data))

@@ -1,4 +1,4 @@
-"""Secrets that must not stand in a log: which they are, and taking them out of a stream of bytes.
+"""Taking secrets out of what goes into a log.
 
 Engines print their arguments and their environment, and logs are kept, shown and sent to others.
 """
@@ -7,14 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-MASK = b"***"
-_SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?(?:_|$)", re.IGNORECASE)
+from ...core.keys import MASK, is_secret_name
+
+_MASK = MASK.encode()
 _SHORTEST = 6  # characters; values such as "1" or "true" are no secrets, and would black out the log
 
 
 def secret_values(environ: Mapping[str, str]) -> list[str]:
-    """The values of variables whose names say that they are secret, such as HF_TOKEN and AWS_ACCESS_KEY_ID."""
-    return [value for name, value in environ.items() if _SECRET_NAME.search(name)]
+    """The values of variables with secret names."""
+    return [value for name, value in environ.items() if is_secret_name(name)]
 
 
 class Redactor:
@@ -35,7 +36,7 @@ class Redactor:
         for match in self._pattern.finditer(text):
             if match.start() >= keep:
                 break
-            parts += [text[at : match.start()], MASK]
+            parts += [text[at : match.start()], _MASK]
             at = match.end()
         end = max(at, keep)
         self._held = text[end:]
@@ -44,11 +45,11 @@ class Redactor:
     def rest(self) -> bytes:
         """What is held at the stream's end; the mask, if it is more than a few bytes of a secret."""
         held, self._held = self._held, b""
-        return MASK if len(held) >= _SHORTEST else held
+        return _MASK if len(held) >= _SHORTEST else held
 
     def text(self, text: str) -> str:
-        """The same for a text that is whole."""
-        return self._pattern.sub(MASK, text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+        """A whole text, without the secrets in it."""
+        return self._pattern.sub(_MASK, text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
 
     def _beginning(self, text: bytes) -> int:
         """Where the end of `text` begins that more bytes could make a secret, or a longer one than it is."""

@@ -12,7 +12,7 @@ from ...core.records import NodeRecord, RendezvousRecord, WorkerState
 from ...core.rundir import RunDirectory
 from ...core.slurm_env import JobPlace
 from ..engines.check import check_engines
-from ..engines.launch import RANK_SECRET_VARIABLE, EngineLaunch
+from ..engines.launch import EngineLaunch
 from ..engines.table import adapter_of
 from . import threads
 from .process import EngineProcess
@@ -66,13 +66,9 @@ class Task:
             print(advice, flush=True)
         hidden = self._secrets(launch)
         print(Redactor(hidden).text(f"starting on {self.place.host}: {' '.join(argv)}"), flush=True)
-        env = {**self._env_of_ranks(launch), **self.adapter.env(launch)}
+        network = interface_env(self.address) if launch.ranks > 1 else {}
+        env = {**network, **self.adapter.env(launch)}
         return EngineProcess(argv, env, log, self.adapter.log_format, secrets=hidden)
-
-    def _env_of_ranks(self, launch: EngineLaunch) -> dict[str, str]:
-        if launch.ranks == 1:
-            return {}
-        return {**interface_env(self.address), RANK_SECRET_VARIABLE: launch.rank_secret}
 
     def _secrets(self, launch: EngineLaunch) -> list[str]:
         """What no log may show: all keys, and what the environment has of the kind."""
@@ -89,13 +85,13 @@ class Task:
             rendezvous=launch.rendezvous or "",
             updated_at=time.time(),
             exit_code=exit_code,
-            reason="" if exit_code is None else engine.epitaph(),
+            reason="" if exit_code is None else engine.exit_reason(),
         )
 
     def head_state(self) -> WorkerState:
         """What the head of this run of the job has said last."""
         try:
             record = self.run.read_worker(self.worker_id)
-        except RunDirectoryError:  # a filesystem in trouble is no reason to end
+        except RunDirectoryError:  # cannot be read now, which is no reason to end
             return WorkerState.STARTING
         return WorkerState.STARTING if record is None or record.epoch != self.place.epoch else record.state

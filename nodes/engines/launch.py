@@ -10,8 +10,6 @@ from ...core.logs import LogFormat
 from ...core.spec import ModelSpec, PoolSpec, SpeculativeSpec
 from .request import PoolRequest
 
-RANK_SECRET_VARIABLE = "SLURMINFER_RANK_SECRET"  # of the environment of an engine with several ranks
-
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLaunch:

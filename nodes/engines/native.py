@@ -6,7 +6,13 @@ from ...core.errors import SpecError
 from ...core.layout import Fault, Layout
 from ...core.logs import PLAIN
 from ...core.sizes import KVCacheDtype
-from ..native.options import API_KEY_VARIABLE, MAX_DRAFT_TOKENS, EngineOptions, Quantization
+from ..native.options import (
+    API_KEY_VARIABLE,
+    MAX_DRAFT_TOKENS,
+    RANK_SECRET_VARIABLE,
+    EngineOptions,
+    Quantization,
+)
 from .launch import EngineLaunch, flags
 from .request import PoolRequest, refuse_flags
 
@@ -69,8 +75,9 @@ class NativeAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
-        """The API key, which the engine reads from its environment."""
-        return {API_KEY_VARIABLE: launch.key}
+        """The API key and, of several ranks, the secret by which they know each other."""
+        of_ranks = {RANK_SECRET_VARIABLE: launch.rank_secret} if launch.ranks > 1 else {}
+        return {API_KEY_VARIABLE: launch.key, **of_ranks}
 
     def _parallel(self, launch: EngineLaunch) -> list[str]:
         if launch.ranks == 1:

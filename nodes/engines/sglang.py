@@ -7,7 +7,6 @@ import json
 import re
 from pathlib import Path
 
-from ...core.errors import EngineError
 from ...core.files import write_atomic
 from ...core.layout import Fault, Layout
 from ...core.logs import LogFormat
@@ -87,10 +86,6 @@ class SGLangAdapter:
     def _key_file(self, launch: EngineLaunch) -> str:
         # SGLang takes its key by flag or config file only; a flag could be read in the process list.
         path = launch.private / "sglang.yaml"
-        if launch.key.startswith(
-            "-"
-        ):  # SGLang makes two words of a command line of it, the second of which is no value
-            raise EngineError("SGLang cannot take an API key that begins with '-'")
         write_atomic(path, f"api-key: {json.dumps(launch.key)}\n")  # quoted, lest it is a number, a date or a boolean
         return str(path)
 

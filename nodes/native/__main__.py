@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import SlurminferError, UsageError
 from ...core.machine.libraries import prepare
-from ...core.output import accept_any_text
+from ...core.process import accept_any_text
 from .options import EngineOptions, ParallelOptions, ServerOptions
 
 _HELP = {

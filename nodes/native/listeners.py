@@ -9,10 +9,8 @@ from pathlib import Path
 
 from ...core.errors import EngineError
 from ...core.locks import wait_lock
+from ...core.sockets import BACKLOG, LONGEST_SOCKET_PATH, listening_socket
 from .options import ServerOptions
-
-BACKLOG = 1024
-_LONGEST_PATH = 107  # bytes; the kernel's sun_path
 
 
 @contextmanager
@@ -30,14 +28,9 @@ def listening(options: ServerOptions) -> Iterator[list[socket.socket]]:
 def bind(host: str, port: int) -> socket.socket:
     """A TCP socket that listens already. Raises EngineError."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
+        return listening_socket(host, port)
     except (OSError, OverflowError) as error:
         raise EngineError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
-    return listener
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -46,8 +39,8 @@ def bind_unix(path: Path) -> socket.socket:
     The socket of a process that has ended is replaced. Raises EngineError where another process listens, where `path`
     is something else, or where the folder is missing, not ours, or open to others.
     """
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise EngineError(f"uds = {path}: expected a path of at most {_LONGEST_PATH} bytes")
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise EngineError(f"uds = {path}: expected a path of at most {LONGEST_SOCKET_PATH} bytes")
     _require_private(path.parent)
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -15,12 +15,12 @@ from aiohttp import web
 
 from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.http_limits import ConnectionGuard, limits_of_process
-from ...core.sockets import allow_many_sockets
+from ...core.sockets import BACKLOG, allow_many_sockets
 from .api.chat import ChatTemplate
 from .api.defaults import SamplingDefaults, defaults_of_model
 from .api.server import ServedModel, Server
 from .engine.thread import EngineThread
-from .listeners import BACKLOG, listening, urls
+from .listeners import listening, urls
 from .options import EngineOptions, ServerOptions
 from .tokenizer import Tokenizer
 

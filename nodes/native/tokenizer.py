@@ -1,6 +1,5 @@
 """Text to token ids and back, from a model directory's tokenizer.json, by the `tokenizers` library alone."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import tokenizers
 
 from ...core.errors import CorruptModelError, EngineError, ModelNotFoundError
+from ...quant.checkpoint.files import read_json_object
 
 _FEW_TOKENS = 0.02  # of a vocabulary
 
@@ -16,15 +16,7 @@ _FEW_TOKENS = 0.02  # of a vocabulary
 def read_model_json(directory: Path, name: str) -> dict[str, Any]:
     """A JSON object among the model's files; empty if there is no such file. Raises CorruptModelError."""
     path = directory / name
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise CorruptModelError(f"cannot read {path}: expected a JSON object")
-    return value
+    return read_json_object(path) if path.exists() else {}
 
 
 def check_same_tokens(model: Path, draft: Path) -> None:
@@ -133,12 +125,19 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _configured_end_ids(directory: Path) -> set[int]:
-    """End tokens that generation_config.json and config.json name. Chat models differ in which file is complete."""
-    ids: set[int] = set()
+    """End tokens that generation_config.json and config.json name. Chat models differ in which file is complete.
+
+    Raises CorruptModelError for a value that is no token id.
+    """
+    found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         value = read_model_json(directory, name).get("eos_token_id")
-        ids |= {id for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)}
-    return ids
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
+            expected = "expected an integer or a list of them"
+            raise CorruptModelError(f"{directory / name}: eos_token_id = {value!r}: {expected}")
+        found.update(ids)
+    return found
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
-from .files import read_json_object, stored_bytes, stores_tensor
+from .files import read_json_object, stores_tensor
 from .keys import Keys
 from .quantization import Scheme, parse_scheme
-from .rope_scaling import ROPE_TYPES, RopeConfig, parse_rope
-
-__all__ = ["ARCHITECTURES", "ROPE_TYPES", "ModelConfig", "RopeConfig", "parse_config", "read_config", "stored_bytes"]
+from .rope_scaling import RopeConfig, parse_rope
 
 # Keys that older files leave out, and what transformers' classes then take, by model_type.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -72,7 +70,6 @@ class ModelConfig:
     qk_norm: bool
     rope: RopeConfig
     windows: tuple[int | None, ...]  # per layer: a token sees that many, itself included; None: all before it
-    eos_token_ids: tuple[int, ...]
     quantization: Scheme | None = None  # of the linear layers
 
     @property
@@ -82,7 +79,7 @@ class ModelConfig:
 
 
 def read_config(model: Path) -> ModelConfig:
-    """Read `config.json` (and the end tokens of `generation_config.json`) of a model directory.
+    """Read `config.json` of a model directory.
 
     A head of its own that is stored counts, though config.json ties it to the embedding: transformers takes it too.
     Raises ModelNotFoundError, CorruptModelError (a key is missing or senseless), UnsupportedModelError.
@@ -92,17 +89,14 @@ def read_config(model: Path) -> ModelConfig:
     path = model / "config.json"
     if not path.exists():
         raise ModelNotFoundError(f"{model} has no config.json: not a Hugging Face model directory")
-    generation = model / "generation_config.json"
-    config = parse_config(
-        read_json_object(path), read_json_object(generation) if generation.exists() else {}, str(path)
-    )
+    config = parse_config(read_json_object(path), str(path))
     if config.tie_word_embeddings and stores_tensor(model, _HEAD) and stores_tensor(model, _EMBEDDING):
         return replace(config, tie_word_embeddings=False)
     return config
 
 
-def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: str) -> ModelConfig:
-    """ModelConfig of the content of `config.json` and `generation_config.json`; `source` names it in errors."""
+def parse_config(raw: Mapping[str, Any], source: str) -> ModelConfig:
+    """ModelConfig of the content of `config.json`; `source` names it in errors."""
     architecture = _architecture(raw, source)
     _check_supported(raw, source)
     keys = Keys({**_DEFAULTS[_MODEL_TYPES[architecture]], **raw}, source)
@@ -127,7 +121,6 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any], source: 
         qk_norm=architecture == "Qwen3ForCausalLM",
         rope=parse_rope(raw, max_position, source),
         windows=_windows(architecture, keys),
-        eos_token_ids=_eos_token_ids(raw, generation, source=source),
         quantization=parse_scheme(raw, source),
     )
     if config.num_heads % config.num_kv_heads or config.head_dim % 2:
@@ -179,14 +172,3 @@ def _layer_types(keys: Keys, num_layers: int) -> list[str]:
     if not isinstance(types, list) or len(types) != num_layers or any(kind not in _LAYER_TYPES for kind in types):
         raise keys.wrong("layer_types", types, f"{num_layers} times one of {', '.join(_LAYER_TYPES)}")
     return types
-
-
-def _eos_token_ids(*places: Mapping[str, Any], source: str) -> tuple[int, ...]:
-    found: set[int] = set()
-    for place in places:
-        ids = place.get("eos_token_id")
-        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
-        if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
-            raise Keys(place, source).wrong("eos_token_id", ids, "an integer or a list of them")
-        found.update(ids)
-    return tuple(sorted(found))

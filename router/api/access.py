@@ -3,22 +3,18 @@
 import hmac
 import logging
 import re
-import secrets
-import string
 from collections.abc import Collection
 
 from aiohttp import web
 
-from ...core import files
+from ...core import files, openai
 from ...core.errors import RunDirectoryError
 from ...core.keys import new_key
+from ...core.openai import REQUEST_ID_HEADER, bearer_key
 from ...core.rundir import RunDirectory
 
-REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = web.RequestKey("request_id", str)
-_LONGEST_ID = 128
-_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
-_EXPOSED = "X-Request-Id, Retry-After, X-Should-Retry"
+_EXPOSED = f"{REQUEST_ID_HEADER}, Retry-After, X-Should-Retry"
 _PREFLIGHT_S = "600"  # for which a browser may keep the answer; some keep none for longer
 
 _log = logging.getLogger(__name__)
@@ -43,13 +39,9 @@ class Keys:
 
 def given_key(request: web.Request) -> bytes | None:
     """The key that a request shows, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; None where there is none."""
-    authorization = request.headers.get("Authorization")
-    if authorization is None:
-        given = request.headers.get("X-Api-Key")
-    else:
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer":  # RFC 9110, 11.1: case-insensitive
-            given = ""
+    if (authorization := request.headers.get("Authorization")) is not None:
+        return bearer_key(authorization)
+    given = request.headers.get("X-Api-Key")
     return None if given is None else given.strip().encode(errors="surrogateescape")
 
 
@@ -91,7 +83,7 @@ class Origins:
         return response
 
     def mark(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Say in `response` whether its page may read it. What a worker says of this does not pass."""
+        """Set the headers by which a page may read `response`, in place of those of a worker."""
         origin = request.headers.get("Origin")
         if origin is None:
             return
@@ -106,9 +98,7 @@ class Origins:
 
 def name_request(request: web.Request) -> None:
     """Give a request its id: the client's, if it is short and printable, or a new one."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    usable = 0 < len(given) <= _LONGEST_ID and _ID_CHARACTERS.issuperset(given)
-    request[_REQUEST_ID] = given if usable else secrets.token_hex(16)
+    request[_REQUEST_ID] = openai.request_id(request.headers.get(REQUEST_ID_HEADER, ""))
 
 
 def request_id(request: web.Request) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ...core.openai import error_body
+from ...core.openai import WORKER_LOST, error_body
 from ..fleet.worker import Worker
 
 RETRY_AFTER_S = 5
@@ -26,7 +26,7 @@ def no_worker(counts: dict[str, int], model: str | None) -> web.Response:
 def workers_lost(reason: str) -> web.Response:
     """Workers were lost while they worked on this request: it would only take more of them if it were sent again."""
     message = f"two workers were lost while they worked on this request, and it gets no third; {reason}"
-    answer = failure(502, message, code="worker_lost")
+    answer = failure(502, message, code=WORKER_LOST)
     answer.headers["X-Should-Retry"] = "false"  # OpenAI's clients obey it
     return answer
 

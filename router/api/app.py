@@ -13,10 +13,11 @@ from aiohttp.typedefs import Handler
 
 from ...core.http_body import BodyError
 from ...core.http_limits import ConnectionGuard
+from ...core.openai import REQUEST_ID_HEADER
 from ..fleet.registry import Registry
 from ..metrics import Metrics, path_label
 from ..relay.failover import Relay
-from .access import REQUEST_ID_HEADER, Keys, Origins, given_key, name_request, request_id
+from .access import Keys, Origins, given_key, name_request, request_id
 from .answers import failure, model_card, no_worker, unknown_model, worker_view
 from .bodies import Bodies, wait_with_continue
 

@@ -93,7 +93,7 @@ class Registry:
                 await asyncio.sleep(max(LOOK_INTERVAL_S, _IDLE_SHARE * self._read_s))
                 try:
                     await self._look_again()
-                except Exception as error:  # whatever one look meets, the next one may not
+                except Exception as error:  # the next look may succeed
                     self._go_blind(f"a look failed: {error!r}")
         finally:
             for task in (*self._probes.values(), *self._checks.values()):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...core.records import WorkerRecord, WorkerState
+from ...core.records import SILENCE_S, WorkerRecord, WorkerState
 from ..relay.connection import Connection
 
 # Stands in for the capacity that an agent could not learn; only ratios between workers matter.
@@ -15,8 +15,6 @@ ASSUMED_CAPACITY = 32
 # A worker that has not answered for so long is taken to have stopped, not to be busy: requests that wait there go to
 # another one. It comes on top of the time that a probe may take.
 STOPPED_S = 10.0
-# An agent writes its record every 10 s. A worker that answers is not lost: a shared filesystem may stand still.
-SILENCE_S = 60.0
 _NOT_PROBED = "not probed yet"
 
 
@@ -65,7 +63,10 @@ class Worker:
 
     @property
     def is_lost(self) -> bool:
-        """Whether its agent has been silent for a minute, and the worker does not answer either."""
+        """Whether its agent has been silent for a minute, and the worker does not answer either.
+
+        One that answers is not lost: a shared filesystem may stand still.
+        """
         return self.record.state is not WorkerState.GONE and bool(self._silence) and not self.choosable
 
     @property

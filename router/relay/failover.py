@@ -21,10 +21,10 @@ from ..fleet.registry import Registry, is_own_fault
 from ..fleet.worker import Worker
 from ..metrics import Metrics, path_label
 from ..policies.policy import Policy, RoutedRequest
-from .culprits import MAX_WORKERS_LOST, Culprits
+from .beginning import Beginning
 from .events import EventGate, error_event
+from .lost_workers import MAX_WORKERS_LOST, LostWorkers
 from .upstream import Answer, WorkerLostError, ask
-from .whole import Beginning
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class Relay:
 
     def __init__(self, registry: Registry, policy: Policy, metrics: Metrics) -> None:
         self._registry, self._policy, self._metrics = registry, policy, metrics
-        self._culprits = Culprits()
+        self._lost_workers = LostWorkers()
 
     async def forward(self, request: web.Request, body: bytes, model: str | None) -> web.StreamResponse:
         """Answer `request` by a worker that serves `model` (None: any). Cancelling aborts the worker's request."""
-        if self._culprits.is_barred(body):
+        if self._lost_workers.is_barred(body):
             return workers_lost("that was when it was sent before")
         tried: set[Worker] = set()
         lost, began = 0, time.monotonic()
@@ -64,7 +64,7 @@ class Relay:
                         return failure(503, "the router cannot open another connection; send this again later")
                     self._report(error, "lost" if error.sent else "connect", body)
                     lost += error.sent
-                    if lost == MAX_WORKERS_LOST or self._culprits.is_barred(body):
+                    if lost == MAX_WORKERS_LOST or self._lost_workers.is_barred(body):
                         return workers_lost(f"last {error}")
                     continue
                 self._metrics.first_byte.labels(path_label(request)).observe(time.monotonic() - began)
@@ -103,7 +103,7 @@ class Relay:
             if answer.status >= 500:
                 if not await self._registry.outlives(worker):
                     raise WorkerLostError(worker, WorkerDiedError(answer.status), sent=True)
-                self._culprits.failed(body, worker)
+                self._lost_workers.failed(body, worker)
         except BaseException:
             answer.close()
             raise
@@ -117,7 +117,7 @@ class Relay:
         error.worker.suspect(str(error))
         self._metrics.upstream_errors.labels(error.worker.id, kind).inc()
         if error.sent:
-            self._culprits.lost(body, error.worker)
+            self._lost_workers.lost(body, error.worker)
 
     async def _pass_on(
         self, request: web.Request, answer: Answer, beginning: Beginning | None, body: bytes
@@ -131,7 +131,7 @@ class Relay:
             self._report(broken.error, "stream", body)
             return broken.response
         if answer.status < 500:
-            self._culprits.answered(body)
+            self._lost_workers.answered(body)
         return response
 
     async def _send(self, request: web.Request, answer: Answer, beginning: Beginning | None) -> web.StreamResponse:

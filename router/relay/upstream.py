@@ -8,7 +8,8 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ..api.access import REQUEST_ID_HEADER, request_id
+from ...core.openai import REQUEST_ID_HEADER
+from ..api.access import request_id
 from ..fleet.registry import TRANSPORT_ERRORS, describe
 from ..fleet.worker import Worker
 from .splice import SplicedResponse
@@ -83,7 +84,7 @@ async def ask(worker: Worker, request: web.Request, body: bytes) -> Answer:
 
 
 def _abort(response: SplicedResponse) -> None:
-    """Close the connection of a response that has not ended at once; TLS would first exchange its last words."""
+    """Close the connection of a response that has not ended at once; closing TLS would wait for the peer."""
     if response.connection is not None and response.connection.transport is not None:
         response.connection.transport.abort()
     response.close()

@@ -8,7 +8,7 @@ import typer
 
 from .core.errors import SlurminferError, UsageError
 from .core.machine.libraries import prepare
-from .core.output import accept_any_text
+from .core.process import accept_any_text
 
 app = typer.Typer(
     help="LLM inference on Slurm clusters, GPU and pure CPU.",

@@ -5,8 +5,7 @@ import pytest
 from slurminfer.core import claims
 from slurminfer.core.claims import Claims
 from slurminfer.core.errors import RunStoppedError
-from slurminfer.core.record_files import write_record
-from slurminfer.core.records import DeploymentRecord, JobRecord
+from slurminfer.core.records import DeploymentRecord, JobRecord, write_record
 
 
 def claim_of(who: str, *jobs: str) -> DeploymentRecord:

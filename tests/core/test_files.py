@@ -123,7 +123,7 @@ def test_a_folder_of_another_user_is_refused_or_if_he_is_trusted_must_be_closed(
     folder.mkdir()
     folder.chmod(0o775)
     os.chown(folder, 4242, 4242)
-    with pytest.raises(RunDirectoryError, match=r"run is owned by uid 4242 \(mode 0775\)"):
+    with pytest.raises(RunDirectoryError, match="run is owned by uid 4242: expected"):
         files.close_to_others(folder)
     monkeypatch.setenv("SLURMINFER_TRUSTED_OWNERS", "4242")
     with pytest.raises(RunDirectoryError, match="chmod go-w"):

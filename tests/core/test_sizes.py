@@ -30,7 +30,6 @@ CONFIG = parse_config(
         "num_key_value_heads": 2,
         "max_position_embeddings": 64,
     },
-    {},
     "config.json",
 )
 KINDS = get_args(sizes.KVCacheDtype)

@@ -189,7 +189,7 @@ def take(url: str | None, identity: Path | None) -> Stranger | None:
 def test_a_stranger_at_a_killed_router_s_ports_gets_nothing(run, start, tmp_path, how, monkeypatch):
     router = started_router(run, start)
     jobs = (JobRecord(id="999999@1.00", role="router"),)
-    monkeypatch.setattr("slurminfer.jobs.serve.claimer.is_elsewhere", lambda record: False)
+    monkeypatch.setattr("slurminfer.jobs.serve.claim_holder.is_elsewhere", lambda record: False)
     os.kill(router.pid, signal.SIGKILL)
     eventually(lambda: has_ended(router.pid))
     run.claims.take(DeploymentRecord(launcher="local", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))

@@ -10,8 +10,8 @@ import pytest
 from slurminfer.core.records import WorkerState
 from slurminfer.router.fleet import registry, worker
 from slurminfer.router.fleet.worker import Worker
-from slurminfer.router.relay import whole
-from slurminfer.router.relay.culprits import DYING_S, MEMORY_S, MOST_REQUESTS, Culprits
+from slurminfer.router.relay.beginning import Beginning
+from slurminfer.router.relay.lost_workers import DYING_S, MEMORY_S, MOST_REQUESTS, LostWorkers
 
 from .test_policy import record
 
@@ -117,7 +117,7 @@ def test_waiting_ends_where_a_worker_has_stopped_and_another_could_take_the_requ
 
 
 def test_json_beyond_the_bound_is_passed_on_as_it_comes(one, monkeypatch):
-    monkeypatch.setattr(whole.Beginning.fill, "__defaults__", (10,))
+    monkeypatch.setattr(Beginning.fill, "__defaults__", (10,))
     answer = one.chat()
     assert answer.json()["choices"][0]["message"]["content"] == "Hello from the stub"
     assert answer.headers["Transfer-Encoding"] == "chunked"
@@ -137,39 +137,39 @@ def life(number):
 
 def test_two_lives_bar_a_request_for_a_while():
     clock = Clock()
-    culprits = Culprits(clock)
-    culprits.lost(b"x", life(0))
-    culprits.lost(b"x", life(0))
-    assert not culprits.is_barred(b"x"), "one worker, lost to two requests with the same bytes"
-    culprits.lost(b"x", life(1))
-    assert culprits.is_barred(b"x") and not culprits.is_barred(b"y")
+    lost_workers = LostWorkers(clock)
+    lost_workers.lost(b"x", life(0))
+    lost_workers.lost(b"x", life(0))
+    assert not lost_workers.is_barred(b"x"), "one worker, lost to two requests with the same bytes"
+    lost_workers.lost(b"x", life(1))
+    assert lost_workers.is_barred(b"x") and not lost_workers.is_barred(b"y")
     clock.now += MEMORY_S
-    assert not culprits.is_barred(b"x")
+    assert not lost_workers.is_barred(b"x")
 
 
 def test_a_request_that_was_answered_is_no_reason():
-    culprits = Culprits(Clock())
-    culprits.lost(b"x", life(0))
-    culprits.answered(b"x")
-    culprits.lost(b"x", life(1))
-    assert not culprits.is_barred(b"x")
+    lost_workers = LostWorkers(Clock())
+    lost_workers.lost(b"x", life(0))
+    lost_workers.answered(b"x")
+    lost_workers.lost(b"x", life(1))
+    assert not lost_workers.is_barred(b"x")
 
 
 @pytest.mark.parametrize(("after", "barred"), [(DYING_S - 1, True), (DYING_S + 1, False)])
 def test_a_worker_lost_soon_after_its_500_counts(after, barred):
     clock, workers = Clock(), [life(0), life(1)]
-    culprits = Culprits(clock)
+    lost_workers = LostWorkers(clock)
     for one in workers:
-        culprits.failed(b"x", one)
+        lost_workers.failed(b"x", one)
         one.lost_at = clock.now + after
     clock.now += 2 * DYING_S
-    assert culprits.is_barred(b"x") is barred
+    assert lost_workers.is_barred(b"x") is barred
 
 
 def test_what_is_remembered_is_bounded():
-    culprits = Culprits(Clock())
+    lost_workers = LostWorkers(Clock())
     for number in range(MOST_REQUESTS + 1):
         for one in (life(0), life(1)):
-            culprits.lost(b"%d" % number, one)
-            culprits.failed(b"%d" % number, one)
-    assert not culprits.is_barred(b"0") and culprits.is_barred(b"%d" % MOST_REQUESTS)
+            lost_workers.lost(b"%d" % number, one)
+            lost_workers.failed(b"%d" % number, one)
+    assert not lost_workers.is_barred(b"0") and lost_workers.is_barred(b"%d" % MOST_REQUESTS)

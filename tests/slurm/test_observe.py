@@ -35,7 +35,7 @@ def commands(tmp_path, monkeypatch):
 
     def put(name: str, script: str) -> Path:
         path: Path = tmp_path / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         path.chmod(0o755)
         return path
 

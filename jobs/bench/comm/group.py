@@ -169,7 +169,7 @@ class _Leader:
         from ....nodes.native.model.parallel.timeouts import Timeouts
 
         self._others = range(1, task.ranks)
-        # Whoever watches the processes says which rank has failed.
+        # No short limits here: the command watches the processes, and says which rank has failed.
         timeouts = Timeouts(meeting_s=task.timeout_s, loading_s=task.limit_s)
         address, failures = f"{node_address()}:0", queue.SimpleQueue[EngineError]()
         self._detector = FailureDetector(
@@ -179,13 +179,13 @@ class _Leader:
         write_atomic(folder / _RENDEZVOUS, self._detector.address)
 
     def leave(self) -> None:
-        """Let the others go when all of them want to."""
+        """Wait until all other ranks are done, then end the connections."""
         self.store.wait([f"left/{other}" for other in self._others])
         self._detector.close()
 
 
 class _Follower:
-    """Another rank's place in the meeting. It waits for longer than rank 0, who knows who is late."""
+    """Another rank's place in the meeting. It waits for longer than rank 0, which knows who is late."""
 
     def __init__(self, task: CommTask, folder: Path, rank: int) -> None:
         from ....nodes.native.model.parallel.lifeline import Lifeline

@@ -93,7 +93,7 @@ def _watch(processes: Mapping[int, EngineProcess], deadline: float) -> None:
         late = time.monotonic() > deadline
         if by_themselves or (failed and late):
             rank = (by_themselves or failed)[0]
-            raise CommunicationError(processes[rank].epitaph(f"rank {rank} on {host}"))
+            raise CommunicationError(processes[rank].exit_reason(f"rank {rank} on {host}"))
         if late:
             raise CommunicationError(f"these ranks on {host} have not ended in time: {', '.join(map(str, codes))}")
         time.sleep(_POLL_S)

@@ -17,7 +17,7 @@ import msgspec
 
 from ....core.errors import SlurminferError
 from ....core.files import read_private, write_atomic
-from ....core.output import accept_any_text
+from ....core.process import accept_any_text
 from ....core.site.communication import CommPoint, CommProfile, Operation
 from ....core.site.store import encode_comm
 from ....core.slurm_env import is_local, local_task_rank, partition, task_rank

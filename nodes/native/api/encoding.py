@@ -1,10 +1,9 @@
 """Prompts to tokens: beside the event loop, and with a bound on the text that is worked on at once."""
 
 import asyncio
-import ctypes
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
+from ....core.machine.memory import give_back_freed
 from ..engine.request import Limits
 from ..tokenizer import Tokenizer
 
@@ -47,10 +46,4 @@ class PromptEncoder:
         try:
             return self._encode(text, add_special_tokens)
         finally:
-            _release_memory()
-
-
-def _release_memory() -> None:
-    """Give back what the C library keeps of freed memory: tokenizing takes some hundred bytes for each byte of text."""
-    with suppress(AttributeError):  # another C library than GNU's
-        ctypes.CDLL(None).malloc_trim(0)
+            give_back_freed()  # tokenizing takes some hundred bytes for each byte of text

@@ -1,20 +1,16 @@
 """What happens to every request: an id, errors in OpenAI's shape."""
 
-import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from ....core.openai import error_body
+from ....core.openai import REQUEST_ID_HEADER, error_body, request_id
 from .errors import ApiError, short
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-REQUEST_ID = "X-Request-Id"
-_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -27,8 +23,7 @@ def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | 
 
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Give an answer the id that its request came with, or one of our own. For `Application.on_response_prepare`."""
-    given = request.headers.get(REQUEST_ID, "")
-    response.headers[REQUEST_ID] = given if _ID.fullmatch(given) else uuid.uuid4().hex
+    response.headers[REQUEST_ID_HEADER] = request_id(request.headers.get(REQUEST_ID_HEADER, ""))
 
 
 @web.middleware

@@ -1,6 +1,7 @@
 """The HTTP side: OpenAI's endpoints, /health and /metrics."""
 
 import asyncio
+import hmac
 import os
 import time
 import uuid
@@ -12,7 +13,7 @@ from aiohttp import web
 from ....core.errors import EngineError
 from ....core.http_body import BodyError, read_body
 from ....core.http_limits import ConnectionGuard
-from ....core.openai import error_body, shows_key
+from ....core.openai import bearer_key, error_body
 from ..engine.failures import RequestFailedError
 from ..engine.request import Limits, Request, RequestTooLongError
 from ..engine.thread import EngineThread
@@ -56,7 +57,7 @@ class Server:
         self._model, self._engine, self._guard, self._keep_alive_s = model, engine, guard, keep_alive_s
         self._encoder = PromptEncoder(model.tokenizer)
         self._metrics = Metrics()
-        self._api_key = os.environ.get(API_KEY_VARIABLE, "")
+        self._api_key = os.environ.get(API_KEY_VARIABLE, "").encode()
         self._fingerprint = f"slurminfer-{version('slurminfer')}"
         self._created = int(time.time())
 
@@ -245,7 +246,8 @@ class Server:
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """All paths but /health want the key, if there is one."""
-        if not self._api_key or shows_key(request.headers.get("Authorization", ""), self._api_key):
+        given = bearer_key(request.headers.get("Authorization", ""))
+        if not self._api_key or hmac.compare_digest(given, self._api_key):
             self._guard.trust(request)
         elif request.path != "/health":
             message = "wrong or missing API key: expected the header 'Authorization: Bearer KEY'"

@@ -59,7 +59,7 @@ class Template:
             text = self._write(values, most_bytes)
         except ChatError:
             raise
-        except Exception as error:  # whatever a template does wrong, nobody else is concerned
+        except Exception as error:  # a template can raise anything: this request fails alone
             raise ChatError(f"the chat template refuses these messages: {_reason(error)}") from error
         return _up_to_end(text) if continue_final_message else text
 

@@ -4,7 +4,6 @@ It reads messages from standard input and answers each on standard output: 4 byt
 message is a Setup, all others are RenderCalls; each gets a Reply. Run as a module.
 """
 
-import ctypes
 import resource
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import jinja2
 import msgspec
 
+from ....core.machine.memory import give_back_freed
 from .template import ChatError, PromptTooLargeError, Template
 
 LENGTH_BYTES = 4
@@ -63,7 +63,7 @@ def main() -> None:
             reply = _render(template, raw)
         _write(reply)
         if len(raw) > _TRIM_BYTES:
-            ctypes.CDLL(None).malloc_trim(0)
+            give_back_freed()
 
 
 @contextmanager

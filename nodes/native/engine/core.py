@@ -152,7 +152,7 @@ class EngineCore:
         except Exception:
             for slice in slices:
                 self._speculation.forget(slice.request.id)
-        for slice in slices:  # whose fault it is shows one by one
+        for slice in slices:  # one by one, to find the request that fails
             self._guess_alone(self._speculation, slice)
         return {}
 
@@ -211,7 +211,7 @@ class EngineCore:
                 return [None]
         else:
             return [self._extend(*pair) for pair in zip(requests, samples, strict=True)]
-        # Whose fault it is shows row by row. The others get the tokens that they would have got.
+        # Row by row, to find the request that fails. The others get the same tokens.
         return [self._draw(logits[row : row + 1], [request])[0] for row, request in enumerate(requests)]
 
     def _fail(self, request: Request, error: Exception) -> None:

@@ -107,7 +107,7 @@ class EngineThread:
             return
 
     def _tell(self, listener: Callable[[*_Args], None], *args: *_Args) -> None:
-        with suppress(RuntimeError):  # the loop is closed: whoever has failed the engine has not waited for the thread
+        with suppress(RuntimeError):  # the loop is closed: the engine has failed, and its thread was not waited for
             self._loop.call_soon_threadsafe(listener, *args)
 
     def _on_ready(self, limits: Limits, stats: EngineStats) -> None:

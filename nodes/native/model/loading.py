@@ -8,7 +8,8 @@ import torch
 from ....core.errors import EngineError
 from ....core.machine.cpus import allowed_cpus
 from ....core.machine.memory import available_bytes
-from ....quant.checkpoint.config import ModelConfig, read_config, stored_bytes
+from ....quant.checkpoint.config import ModelConfig, read_config
+from ....quant.checkpoint.files import stored_bytes
 from ....quant.kv import make_format
 from ....quant.models import check_quantization, remark_on
 from ....quant.numerics import native_dtype

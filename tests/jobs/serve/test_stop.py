@@ -14,7 +14,7 @@ from slurminfer.core.records import DeploymentRecord, JobRecord
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
 from slurminfer.jobs.launch.local import LocalLauncher
-from slurminfer.jobs.serve import deployment, salvage
+from slurminfer.jobs.serve import damaged, deployment
 from slurminfer.jobs.serve.deployment import start, stop, submit
 from slurminfer.jobs.serve.requests import dry_run
 from slurminfer.jobs.serve.status import look
@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
 def launcher(monkeypatch) -> FakeLauncher:
     """What every deployment of this test runs under."""
     fake = FakeLauncher(JobPhase.DONE)
-    for module in ("deployment", "claimer", "status"):
+    for module in ("deployment", "claim_holder", "status"):
         monkeypatch.setattr(f"slurminfer.jobs.serve.{module}.launcher_named", lambda name: fake)
     return fake
 
@@ -150,7 +150,7 @@ def test_local_processes_are_found_by_their_command_line(run):
         subprocess.Popen([sys.executable, "-c", program, "slurminfer.router", str(run.path)]) as router,
         subprocess.Popen([sys.executable, "-c", program, "slurminfer.router", f"{run.path}-2"]) as other,
     ):
-        found = salvage.find_jobs(run)
+        found = damaged.find_jobs(run)
         router.kill()
         other.kill()
     assert [process_id.pid_of(job) for job in found["local"]] == [router.pid]

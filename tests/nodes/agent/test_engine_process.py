@@ -35,22 +35,22 @@ def test_the_walltime_s_signal_is_not_the_engine_s(tmp_path):
     assert engine.exit_code() == -signal.SIGTERM
 
 
-def epitaph_of(log: str, tmp_path, log_format: LogFormat = PLAIN) -> str:
+def exit_reason_of(log: str, tmp_path, log_format: LogFormat = PLAIN) -> str:
     """Of an engine that has said this, and was then killed."""
     program = f"import os; print({log!r}, flush=True); os.kill(os.getpid(), 9)"
     engine = EngineProcess([sys.executable, "-c", program], {}, tmp_path / "log", log_format)
     eventually(lambda: engine.exit_code() is not None)
-    return engine.epitaph()
+    return engine.exit_reason()
 
 
 def test_who_is_killed_did_not_say_why(tmp_path):
-    said = epitaph_of("ImportError: this was long ago", tmp_path)
+    said = exit_reason_of("ImportError: this was long ago", tmp_path)
     assert said == f"engine killed by SIGKILL (out of memory?) (log: {tmp_path / 'log'})"
 
 
 def test_sglang_says_why_it_kills_itself(tmp_path):
     """Lines of SGLang 0.5.16 whose weights could not be read."""
-    said = epitaph_of(
+    said = exit_reason_of(
         "[2026-11-28 19:18:44] Scheduler hit an exception: Traceback (most recent call last):\n"
         '  File "loader.py", line 1, in load\n'
         "PermissionError: [Errno 13] Permission denied: 'model.safetensors'\n\n"

@@ -56,13 +56,9 @@ def test_what_is_held_stays_small():
         assert len(redactor._held) < len(KEY)
 
 
-def test_variables_are_secret_by_their_names():
-    environ = {
-        "HF_TOKEN": "hf_abcdef", "AWS_SECRET_ACCESS_KEY": "aws-secret", "DB_PASSWORD": "hunter2!",
-        "MY_APIKEYS": "k1,k2,k3",
-        "TOKENIZERS_PARALLELISM": "false-ish", "KEYBOARD": "german-de", "HOME": "/home/someone",
-    }  # fmt: skip
-    assert secret_values(environ) == ["hf_abcdef", "aws-secret", "hunter2!", "k1,k2,k3"]
+def test_values_of_variables_with_secret_names_are_masked():
+    environ = {"HF_TOKEN": "hf_abcdef", "TOKENIZERS_PARALLELISM": "false-ish", "HOME": "/home/someone"}
+    assert secret_values(environ) == ["hf_abcdef"]
 
 
 def test_short_values_are_not_masked():

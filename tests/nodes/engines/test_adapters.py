@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slurminfer.core.errors import EngineError
 from slurminfer.core.keys import new_key
 from slurminfer.core.machine import libraries
 from slurminfer.core.spec import ModelSpec, PoolSpec, SpeculativeSpec
@@ -176,7 +175,7 @@ def test_sglang_on_one_node(tmp_path):
 def test_sglang_reads_its_key_from_a_file_that_only_the_user_can_read(tmp_path):
     argv = ADAPTERS["sglang"].argv(launch(tmp_path))
     path = Path(pairs(argv)["--config"])
-    assert path.read_text() == 'api-key: "secret"\n'
+    assert path.read_text(encoding="utf-8") == 'api-key: "secret"\n'
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -200,15 +199,11 @@ AWKWARD = (
 )
 
 
-@pytest.mark.parametrize("key", [None, "-Zk_2", *AWKWARD])
+@pytest.mark.parametrize("key", [None, *AWKWARD])
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_key_reaches_every_engine_as_it_is(tmp_path, name, key):
     key = key or new_key()
     adapter, there = ADAPTERS[name], launch(tmp_path, key=key)
-    if name == "sglang" and key.startswith("-"):
-        with pytest.raises(EngineError, match="cannot take an API key"):
-            adapter.argv(there)
-        return
     argv = adapter.argv(there)
     assert name == "sglang" or key in adapter.env(there).values()
     if name == "sglang":

@@ -25,8 +25,7 @@ YARN = {"factor": 4.0, "original_max_position_embeddings": 512, "beta_fast": 16.
 
 
 def parse(**changes):
-    generation = changes.pop("generation", {})
-    return parse_config(LLAMA | changes, generation, "config.json")
+    return parse_config(LLAMA | changes, "config.json")
 
 
 def test_missing_keys_take_the_architecture_s_defaults():
@@ -101,7 +100,7 @@ def of_transformers(raw):
 def test_values_are_those_of_transformers(architecture, changes):
     """Missing keys, null, and several spellings of one thing."""
     raw = LLAMA | {"architectures": [architecture], "hidden_size": 4096, "num_attention_heads": 32} | changes
-    ours, theirs = parse_config(raw, {}, "config.json"), of_transformers(raw)
+    ours, theirs = parse_config(raw, "config.json"), of_transformers(raw)
     rope = theirs.rope_parameters
     assert ours.num_kv_heads == theirs.num_key_value_heads
     assert ours.head_dim == (getattr(theirs, "head_dim", None) or 128)
@@ -138,12 +137,6 @@ def test_values_are_those_of_transformers(architecture, changes):
 )  # fmt: skip
 def test_scaled_rope_stretches_the_context(scaling, positions):
     assert parse(max_position_embeddings=64, rope_scaling=scaling).context_length == positions
-
-
-def test_end_tokens_come_from_both_files():
-    config = parse(eos_token_id=2, generation={"eos_token_id": [7, 2]})
-    assert config.eos_token_ids == (2, 7)
-    assert parse().eos_token_ids == ()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +177,6 @@ def test_what_is_not_computed_is_refused_with_what_is(changes, said):
         ({"rope_theta": float("nan")}, "rope_theta = nan"),
         ({"rms_norm_eps": "tiny"}, "rms_norm_eps = 'tiny'"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings = 'false'"),
-        ({"eos_token_id": ["a"]}, "eos_token_id"),
         ({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["full_attention"]}, "layer_types"),
         ({"architectures": ["Qwen2ForCausalLM"], "layer_types": ["chunked_attention"] * 4}, "layer_types"),
     ],
@@ -224,12 +216,6 @@ def test_keys_without_effect(key):
     assert parse(**{key: NEUTRAL[key]}) == parse()
 
 
-def test_both_files_are_read(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 5}')
-    assert read_config(tmp_path).eos_token_ids == (5,)
-
-
 QUANTIZED: dict[str, dict[str, Any]] = {
     "awq": {"bits": 4, "group_size": 64},
     "gptq": {"bits": 4, "group_size": 64},
@@ -243,7 +229,8 @@ QUANTIZED: dict[str, dict[str, Any]] = {
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from slurminfer.quant.checkpoint.config import read_config, stored_bytes
+from slurminfer.quant.checkpoint.config import read_config
+from slurminfer.quant.checkpoint.files import stored_bytes
 for model in map(Path, sys.argv[1:]):
     print(type(read_config(model).quantization).__name__, stored_bytes(model))
 assert "torch" not in sys.modules and "numpy" not in sys.modules

@@ -21,11 +21,11 @@ def place(kind: str, name: str) -> Path:
     try:
         require_trusted_folder(shared)
     except UntrustedFileError as error:
-        if shared.stat().st_uid == os.geteuid():  # whoever writes there makes it private
+        if shared.stat().st_uid == os.geteuid():  # made private before anything is written
             return shared / name
         say_once(f"{error}; the cache in your home directory is used")
         return _own(shared, name)
-    except OSError:  # there is none, or whoever writes there will say what is wrong
+    except OSError:  # missing, or unusable, which is reported on writing
         return shared / name
     return shared / name if os.access(shared, os.W_OK) or (shared / name).exists() else _own(shared, name)
 

@@ -12,7 +12,7 @@ import torch
 
 from .....core.errors import EngineError, SlurminferError, UntrustedFileError
 from .....core.machine.memory import available_bytes, give_back_freed
-from .....quant.checkpoint.config import stored_bytes
+from .....quant.checkpoint.files import stored_bytes
 from .....quant.kv import KVFormat
 from ...options import EngineOptions
 from ..parallel.model_part import ModelPart

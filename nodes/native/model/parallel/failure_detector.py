@@ -1,7 +1,7 @@
 """Rank 0's side of the lifelines: which ranks are connected, which have failed, and why; and the store they meet at.
 
-Whoever else connects, a port scanner say, takes no rank's place and is no failure: it has a few seconds to prove that
-it knows the worker's secret. One thread hears all, so that callers cost no more than a bounded number of sockets.
+Other connections, such as a port scanner's, are no failure: each has a few seconds to prove that it knows the worker's
+secret. One thread serves all connections, and the number of those that have proven nothing is bounded.
 """
 
 import queue
@@ -37,7 +37,7 @@ from .messages import (
 )  # fmt: skip
 from .timeouts import DEFAULT_TIMEOUTS, Timeouts
 
-_MOST_STRANGERS = 64  # who have not yet; then the first of them goes
+_MOST_STRANGERS = 64  # connections that have proven nothing yet; with more, the oldest is closed
 _SEND_S = 30.0  # for a message to fit into a connection's buffers
 _SHORT_TICK_S = 0.05
 _READ_BYTES = 1 << 16
@@ -163,7 +163,7 @@ class FailureDetector:
         except (HandshakeError, OSError):
             data = b""
         except (ChannelError, msgspec.DecodeError) as error:
-            self._record(Gone(caller.rank or 0, caller.host, f"it says what nobody understands: {error}"))
+            self._record(Gone(caller.rank or 0, caller.host, f"it has sent an invalid message: {error}"))
             data = b""
         if not data:
             self._drop(caller)

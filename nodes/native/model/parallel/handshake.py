@@ -54,7 +54,7 @@ class Admission:
             return None
         said, too_early, self._unread = self._unread[:expected], self._unread[expected:], b""
         if too_early:
-            raise HandshakeError("it says more than it was asked")
+            raise HandshakeError("it has sent more than was asked for")
         if self._keys is None:
             self._challenge(said)
             return None

@@ -132,7 +132,7 @@ class Lifeline:
         return others
 
     def _send(self, message: ToRank0) -> None:
-        with suppress(OSError):  # nobody hears it: standard error has it
+        with suppress(OSError):  # rank 0 is gone; the reason is on standard error too
             self._channel.send(encode(message))
 
     def _send_heartbeats(self) -> None:
@@ -157,7 +157,7 @@ class Lifeline:
         except OSError as error:
             why = f"rank 0's node has not answered for {self._timeouts.unacknowledged_s:.0f} s: {error.strerror}"
         except (ChannelError, msgspec.DecodeError) as error:
-            why = f"rank 0 says what nobody understands: {error}"
+            why = f"rank 0 has sent an invalid message: {error}"
         finally:
             self._end(why)
 

@@ -37,10 +37,10 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
 
     rank: int
     host: Annotated[str, Meta(max_length=_MAX_HOST)]
-    reason: Annotated[str, Meta(max_length=MAX_REASON)]  # empty: nobody has said
+    reason: Annotated[str, Meta(max_length=MAX_REASON)]  # empty: unknown
 
     def __str__(self) -> str:
-        return f"rank {self.rank} on {self.host} is gone: {self.reason or 'it has ended without a word'}"
+        return f"rank {self.rank} on {self.host} is gone: {self.reason or 'no reason is known'}"
 
 
 class Set(msgspec.Struct, frozen=True, tag="set"):

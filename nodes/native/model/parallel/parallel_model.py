@@ -18,7 +18,7 @@ from ..runner import Runner
 from ..step import Chunk
 from .chunk_codec import decode, encode
 from .failure_detector import FailureDetector
-from .inheritance import rank_secret
+from .inherited import rank_secret
 from .key_table import Ask
 from .lifeline import Lifeline
 from .messages import ChildExits

@@ -1,6 +1,6 @@
 """Memory that the ranks of one node share: they sum and send through it in microseconds, where sockets take hundreds.
 
-It has no name. The node's first rank makes it and hands it on to the others, which it starts (inheritance.py), and when
+It has no name. The node's first rank makes it and hands it on to the others, which it starts (inherited.py), and when
 the last of them has ended it is gone, whatever it was that ended them.
 """
 
@@ -18,7 +18,7 @@ from .....core.errors import UntrustedFileError
 from ...options import ParallelOptions
 from ..fused import library
 from ..fused.structs import LinkStruct, SumStruct, WaitsStruct, WordStruct
-from .inheritance import inherited_memory
+from .inherited import inherited_memory
 from .store import RankStore
 
 _LINE = ctypes.sizeof(WordStruct)  # bytes, of a cache line

@@ -20,7 +20,7 @@ from .....core.python import module_argv
 from .....core.sockets import hold_port
 from ...options import EngineOptions, ParallelOptions, ServerOptions
 from ...service import core_of, serve
-from .inheritance import make_memory, make_secret
+from .inherited import make_memory, make_secret
 from .messages import ChildExits, Gone
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A torch.distributed store over the ranks' authenticated connections.
 
-PyTorch's own TCPStore asks nobody who he is, and its FileStore needs locks that shared filesystems may lack. Gloo and
+PyTorch's own TCPStore has no authentication, and its FileStore needs locks that shared filesystems may lack. Gloo and
 NCCL call it from threads of their own, through PyTorch's binding; what they wait for holds up nobody else.
 """
 
@@ -18,7 +18,7 @@ from .messages import Add, Answer, Append, Check, CompareSet, Count, Delete, Get
 class RankStore(Store):
     """The keys that all ranks share. Any thread may use it; each method raises DistStoreError where rank 0 is gone.
 
-    The names of methods are those that PyTorch's binding calls. Whoever makes a store keeps it: C++ does not.
+    The names of methods are those that PyTorch's binding calls. Keep a reference to it: PyTorch's C++ code has none.
     """
 
     def __init__(self, ask: Ask, timeout: timedelta) -> None:

@@ -35,7 +35,6 @@ CONFIG = parse_config(
         "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": 1024,
     },
-    {},
     "config.json",
 )
 QUANTIZED = ["int8", "int4"]

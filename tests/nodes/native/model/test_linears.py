@@ -166,9 +166,9 @@ def test_packing_takes_little_more_memory_than_what_it_makes():
     weight = quantized(8192, 4096, 64)
     process = psutil.Process()
     before = process.memory_info().rss
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM starts anew
     packed = Int4CpuWeight(weight, Scratch())
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     assert packed.outputs == 8192
     codes = weight.codes.nbytes

@@ -10,7 +10,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
-from slurminfer.nodes.native.model.parallel.inheritance import MEMORY_VARIABLE, make_memory
+from slurminfer.nodes.native.model.parallel.inherited import MEMORY_VARIABLE, make_memory
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from . import program, sums
@@ -63,7 +63,7 @@ def _run(
     memory: Any,
 ) -> None:
     os.environ.update({RANK_SECRET_VARIABLE: secret, MEMORY_VARIABLE: str(memory.detach())})
-    with said.open("w") as file:
+    with said.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
     if cpus:
         os.sched_setaffinity(0, cpus)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.inheritance import rank_secret
+from slurminfer.nodes.native.model.parallel.inherited import rank_secret
 from slurminfer.nodes.native.model.parallel.key_table import Ask
 from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks

@@ -286,7 +286,7 @@ def test_what_was_recorded_of_a_rank_opens_no_other_connection(meeting):
 def test_a_rank_that_ends_without_a_word(meeting):
     room = meeting()
     room.join(1).kill()
-    assert room.loss().endswith("is gone: it has ended without a word")
+    assert room.loss().endswith("is gone: no reason is known")
 
 
 def test_its_parent_knows_better_wherever_it_is(meeting):
@@ -360,7 +360,7 @@ def test_whoever_writes_into_a_ranks_connection_is_found_out(meeting, change):
     channel.send(encode(Hello("n9")))
     recorder.change = change
     channel.send(encode(Alive()))
-    assert room.loss().startswith("rank 1 on n9 is gone: it says what nobody understands: a message")
+    assert room.loss().startswith("rank 1 on n9 is gone: it has sent an invalid message: a message")
 
 
 def test_messages_in_another_order_are_found_out(meeting):
@@ -378,7 +378,7 @@ def test_messages_in_another_order_are_found_out(meeting):
 def test_a_rank_that_says_what_nobody_understands_is_lost(meeting, message):
     room = meeting()
     room.admitted(1).send(message)
-    assert "it says what nobody understands" in room.loss()
+    assert "it has sent an invalid message" in room.loss()
 
 
 class FakeRank0:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.inheritance import rank_secret
+from slurminfer.nodes.native.model.parallel.inherited import rank_secret
 from slurminfer.nodes.native.model.parallel.store import RankStore
 
 from .processes import run_ranks

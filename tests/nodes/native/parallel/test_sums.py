@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from slurminfer.nodes.native.model.fused import library
-from slurminfer.nodes.native.model.parallel.inheritance import make_memory
+from slurminfer.nodes.native.model.parallel.inherited import make_memory
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from ....support.addresses import free_address
@@ -161,7 +161,7 @@ def end(ranks: "list[subprocess.Popen[str]]") -> None:
 def shared_memory(pid: int) -> set[tuple[str, int]]:
     """What a process has mapped to write into it together with others, as path and inode."""
     try:
-        lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+        lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()]
     except OSError:  # it has ended, or is somebody else's
         return set()
     return {(line[5], int(line[4])) for line in lines if line[1] == "rw-s"}

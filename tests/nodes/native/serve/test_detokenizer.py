@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
+from slurminfer.core.errors import CorruptModelError
 from slurminfer.nodes.native.api.detokenizer import Detokenizer, StopStrings
 from slurminfer.nodes.native.api.generation import Choice, TextOptions
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
@@ -214,3 +215,11 @@ def test_end_tokens_come_from_all_files_that_name_some(tmp_path: Path, make_toke
     (tmp_path / "config.json").write_text('{"eos_token_id": 5}')
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [6, 7]}')
     assert Tokenizer(tmp_path).end_ids == {1, 5, 6, 7}
+
+
+@pytest.mark.parametrize("value", ['["a"]', "true", '"7"'])
+def test_an_end_token_that_is_no_token_id_is_named(tmp_path: Path, make_tokenizer: Callable[..., None], value: str):
+    make_tokenizer(tmp_path)
+    (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {value}}}')
+    with pytest.raises(CorruptModelError, match=r"generation_config\.json: eos_token_id = "):
+        Tokenizer(tmp_path)

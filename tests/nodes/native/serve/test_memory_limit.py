@@ -24,7 +24,7 @@ NAMES = {  # of the limit, of what says whether the kernel has killed, by versio
 @pytest.fixture
 def cgroup() -> Iterator[tuple[Path, int]]:
     """A cgroup of LIMIT bytes and its version."""
-    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
     first = next((ROOT / "memory" / path.lstrip("/") for _, names, path in lines if "memory" in names.split(",")), None)
     version = 1 if first else 2
     parent = first or ROOT / next((path.lstrip("/") for _, names, path in lines if not names), "")

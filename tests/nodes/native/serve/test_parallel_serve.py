@@ -34,7 +34,7 @@ def complete(url: str, prompt: str, **options) -> str:
 
 def children(pid: int) -> list[int]:
     """The ranks that a process has started."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return [int(child) for child in found if b"--local-rank" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 

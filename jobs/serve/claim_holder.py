@@ -45,7 +45,7 @@ def is_elsewhere(record: DeploymentRecord) -> bool:
     try:
         return not all(process_id.is_of_this_boot(job.id) for job in record.jobs)
     except ValueError:
-        return False  # what is no id is said by whoever looks for the process
+        return False  # an invalid id is reported by the launcher
 
 
 def require_here(run: RunDirectory, record: DeploymentRecord) -> None:

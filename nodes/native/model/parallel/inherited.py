@@ -16,7 +16,7 @@ _NAME = "slurminfer"
 
 
 def make_secret(place: ParallelOptions, environ: MutableMapping[str, str] = os.environ) -> None:
-    """See to it that the environment has the secret of this worker; on one node, its first rank draws it.
+    """Put the secret of this worker into the environment, unless it is there; on one node, its first rank draws it.
 
     Raises UsageError where it is missing and others would have to know it.
     """
@@ -32,7 +32,7 @@ def make_secret(place: ParallelOptions, environ: MutableMapping[str, str] = os.e
 
 
 def rank_secret(environ: Mapping[str, str] = os.environ) -> str:
-    """The secret that `make_secret` has seen to."""
+    """The secret that `make_secret` has put into the environment."""
     return environ[RANK_SECRET_VARIABLE]
 
 

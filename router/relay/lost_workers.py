@@ -21,7 +21,7 @@ class _Case:
     until: float
 
 
-class Culprits:
+class LostWorkers:
     """Counts lost workers by the bytes of the request that they worked on, so that one sent again is recognised.
 
     A few minutes and at most 1,024 requests are remembered. Requests are only hashed while there is anything to

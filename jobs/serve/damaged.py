@@ -1,4 +1,4 @@
-"""The jobs of a deployment whose `deployment.json` is damaged, from whatever else tells of them."""
+"""The jobs of a deployment whose `deployment.json` is damaged, found by its logs and by the processes here."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _PROGRAMS = ("slurminfer.nodes.agent", "slurminfer.router")
 _SCRIPT = re.compile(r"(\d+)_submission\.sh", re.ASCII)
 
 
-def way_out(run: RunDirectory) -> str:
+def advice(run: RunDirectory) -> str:
     """What a user can do about a damaged `deployment.json`, as the end of a sentence."""
     name = run.path.name
     return f"'slurminfer stop {name} --force' ends what its logs and the processes here tell of, and forgets the rest"
