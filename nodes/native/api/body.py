@@ -16,8 +16,8 @@ _MAX_DEPTH = 64
 def decode(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises ApiError.
 
-    Braces, colons and commas are counted before decoding, those in strings included: millions of empty objects would take
-    more memory and time than their text lets one expect.
+    Braces, colons and commas are counted before decoding, those in strings included: millions of empty objects would
+    take more memory and time than their text lets one expect.
     """
     for what, most, count in (
         ("objects and lists", _MAX_CONTAINERS, body.count(b"{") + body.count(b"[")),
