@@ -8,6 +8,7 @@ from .errors import ApiError, short
 
 MAX_BYTES = 16 * 2**20
 _MAX_CONTAINERS = 200_000  # objects and lists
+_MAX_KEYS = 500_000
 _MAX_VALUES = 2_000_000
 _MAX_DEPTH = 64
 
@@ -15,15 +16,18 @@ _MAX_DEPTH = 64
 def decode(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises ApiError.
 
-    Braces and commas are counted before decoding, those in strings included: millions of empty objects would take
-    more memory and time than their text lets one expect.
+    Braces, colons and commas are counted before decoding, those in strings included: millions of empty objects would
+    take more memory and time than their text lets one expect.
     """
     for what, most, count in (
         ("objects and lists", _MAX_CONTAINERS, body.count(b"{") + body.count(b"[")),
+        ("keys", _MAX_KEYS, body.count(b":")),
         ("values", _MAX_VALUES, body.count(b",")),
     ):
         if count > most:
-            raise ApiError(400, f"the body has {count} {what} by its braces and commas: expected at most {most}")
+            raise ApiError(
+                400, f"the body has {count} {what} by its braces, colons and commas: expected at most {most}"
+            )
     try:
         raw = msgspec.json.decode(body)
     except RecursionError as error:

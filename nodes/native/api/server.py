@@ -31,6 +31,7 @@ from .protocol import ChatRequest, CompletionRequest, GenerationRequest, parse, 
 from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
 from .stream import EventStream
 from .template import ChatError, PromptTooLargeError
+from .whole import collect
 
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 
@@ -200,8 +201,10 @@ class Server:
             async with generation:
                 if body.stream:
                     return await self._stream(EventStream(request, self._keep_alive_s), body, format, generation)
-                deltas = [delta async for delta in generation]
-                return json_response(format.whole(deltas, usage(generation.choices, body.choices)))
+                deltas = await collect(generation)
+                spent = usage(generation.choices, body.choices)
+                # Seconds where there are many tokens: others go on meanwhile.
+                return await asyncio.to_thread(lambda: json_response(format.whole(deltas, spent)))
         except EngineError as error:
             raise self._failure(error) from error
         finally:

@@ -88,6 +88,7 @@ def test_messages_and_their_parts_are_counted():
     [
         (b'{"messages":[' + b'{"role":"user","content":""},' * 200_000 + b"{}]}", "200003 objects and lists"),
         (b'{"prompt":[' + b"1," * 2_000_001 + b"1]}", "2000001 values"),
+        (b"{" + b",".join(b'"%d":1' % key for key in range(500_001)) + b"}", "500001 keys"),
         (b'{"a":' + b"[" * 100_000, "nested too deep"),
         (b'{"a":' * 100_000, "nested too deep"),
         (b'{"a":' + b"9" * 5000 + b"}", "not valid JSON"),

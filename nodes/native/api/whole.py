@@ -1,0 +1,22 @@
+"""Answers that are not streamed: what was generated is held until the last token is there."""
+
+from collections.abc import AsyncIterable
+
+from .errors import ApiError
+from .generation import Delta
+
+MOST_LOGPROBS = 1_000_000  # of one answer, alternatives included: about 150 MB, and twice that while it is written
+
+
+async def collect(deltas: AsyncIterable[Delta], most_logprobs: int = MOST_LOGPROBS) -> list[Delta]:
+    """All deltas of an answer. Raises ApiError as soon as they have more than `most_logprobs` log-probabilities."""
+    held, logprobs = [], 0
+    async for delta in deltas:
+        if delta.logprobs is not None:
+            logprobs += 1 + len(delta.logprobs.top)
+        if logprobs > most_logprobs:
+            message = f"logprobs: the answer has more than {most_logprobs} log-probabilities, alternatives included"
+            expected = "expected fewer tokens, choices or alternatives, or stream = true"
+            raise ApiError(400, f"{message}: {expected}", param="logprobs")
+        held.append(delta)
+    return held

@@ -1,0 +1,31 @@
+"""An answer that is not streamed is held in bounded memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from slurminfer.nodes.native.api.errors import ApiError
+from slurminfer.nodes.native.api.generation import Delta
+from slurminfer.nodes.native.api.whole import collect
+from slurminfer.nodes.native.engine.request import TokenLogprobs
+
+
+async def _deltas(count: int, alternatives: int | None, given: list[int]) -> AsyncIterator[Delta]:
+    logprobs = None if alternatives is None else TokenLogprobs(-1.0, tuple((id, -1.0) for id in range(alternatives)))
+    for number in range(count):
+        given.append(number)
+        yield Delta(0, "a", 0, logprobs, None)
+
+
+def test_all_deltas_are_given_up_to_the_bound():
+    assert len(asyncio.run(collect(_deltas(4, 4, []), most_logprobs=20))) == 4
+    assert len(asyncio.run(collect(_deltas(30, None, []), most_logprobs=20))) == 30
+
+
+def test_too_many_logprobs_are_refused_as_soon_as_they_are_there():
+    given: list[int] = []
+    with pytest.raises(ApiError, match=r"more than 20 log-probabilities.*stream = true") as refused:
+        asyncio.run(collect(_deltas(100, 4, given), most_logprobs=20))
+    assert (refused.value.status, refused.value.param) == (400, "logprobs")
+    assert len(given) == 5
