@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from rich.text import Text
+
 from ...core.files import encode_json
 from ..plots import INSTALL, can_draw
 from ..terminal.console import stderr, stdout
@@ -29,12 +31,19 @@ def print_evaluation(evaluation: Evaluation, as_json: bool) -> None:
         f"tokens/s; weights: MiB of memory; KV/GiB: tokens that fit; computed in {served} where it does not say",
         style="dim",
     )
-    stdout.print(
-        f"[bold]{evaluation.size_ratio:.2f} x smaller[/bold] on disk, perplexity "
-        f"[bold]{percent(evaluation.perplexity_change)}[/bold], decodes [bold]{evaluation.speedup(1):.2f} x[/bold] as "
-        f"fast at batch 1 and {evaluation.speedup(16):.2f} x at batch 16"
-    )
+    stdout.print(_summary(evaluation))
     stdout.print(_page(evaluation))
+
+
+def _summary(evaluation: Evaluation) -> Text:
+    return Text.assemble(
+        (f"{evaluation.size_ratio:.2f} x smaller", "bold"),
+        " on disk, perplexity ",
+        (percent(evaluation.perplexity_change), "bold"),
+        ", decodes ",
+        (f"{evaluation.speedup(1):.2f} x", "bold"),
+        f" as fast at batch 1 and {evaluation.speedup(16):.2f} x at batch 16",
+    )
 
 
 def _page(evaluation: Evaluation) -> str:

@@ -150,7 +150,8 @@ def _check_supported(raw: Mapping[str, Any], source: str) -> None:
     for key in _ELSEWHERE:
         value = raw.get(key)
         if value and value != 1:
-            raise UnsupportedModelError(f"{source}: {key} = {value!r}: this engine does not compute it; leave it out")
+            expected = "the native engine does not compute it; engine sglang or vllm may"
+            raise UnsupportedModelError(f"{source}: {key} = {value!r}: {expected}")
 
 
 def _windows(architecture: str, keys: Keys) -> tuple[int | None, ...]:
