@@ -81,7 +81,7 @@ def test_a_library_that_is_refused_is_compiled_anew(homes, lend_library, what, c
     assert said.count("a compiled library is not loaded: ") == (what in REFUSED)  # once
     with pytest.raises((UntrustedFileError, OSError), match=REFUSED.get(what, "is damaged")):
         library.load(place)
-    monkeypatch.setattr(library, "_run", lambda *command: Path(command[-1]).write_bytes(compiled))  # sparing seconds
+    monkeypatch.setattr(library, "_run", lambda *command, scratch: Path(command[-1]).write_bytes(compiled))
     before = os.umask(0)
     try:
         library.compile_to(place)
