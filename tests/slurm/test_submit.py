@@ -42,7 +42,7 @@ module load cuda
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output '/shared/two words/%j_%t_log.out' --cpus-per-task=8 --export=ALL --kill-on-bad-exit=1 \
-{python} -u -m submitit.core._submit '/shared/two words'
+{python} -P -u -m submitit.core._submit '/shared/two words'
 # /shared/two words/cpu-0.env, readable by you only:
 #   export GREETING='it'"'"'s'
 #   export HF_TOKEN='***'
