@@ -1,7 +1,7 @@
 """The folder of an agent that only its user can enter: for the engine's socket, and for what no process list may show.
 
-An agent that is killed cannot remove its folder. It holds a lock on it as long as it lives, by which the next agent
-knows which folders nobody needs any more.
+An agent that is killed cannot remove its folder. It holds a lock on a file in it as long as it lives, by which the next
+agent knows which folders nobody needs any more.
 """
 
 import os
@@ -17,11 +17,12 @@ from pathlib import Path
 from ...core.errors import EngineError, UntrustedFileError
 from ...core.locks import Lock, try_lock
 from ...core.sockets import LONGEST_SOCKET_PATH
-from ...core.trust import PRIVATE_FOLDER, require_kept_from_others
+from ...core.trust import PRIVATE_FILE, PRIVATE_FOLDER, require_kept_from_others
 from .task import SOCKET_NAME
 
 _PREFIX = "slurminfer-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")  # as tempfile makes them
+_LOCK_NAME = "agent.lock"  # the folder itself is locked by engines that make a socket in it
 _USUAL = Path("/tmp")
 _LEFTOVER_S = 3600.0  # old enough for a folder to be one whose agent has had the time to lock it
 
@@ -37,7 +38,7 @@ def private_folder() -> Iterator[Path]:
     _sweep(parent)
     try:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
     except OSError as error:
         raise _none(parent, error.strerror) from error
     try:
@@ -79,11 +80,17 @@ def _sweep(parent: Path) -> None:
 
 
 def _remove_leftover(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    found = path.lstat()
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    is_old = time.time() - found.st_mtime > _LEFTOVER_S
+    if is_ours and stat.S_IMODE(found.st_mode) == PRIVATE_FOLDER and is_old and not _is_locked(path / _LOCK_NAME):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether an agent lives that has locked the file; also where the filesystem has no locks. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        found = os.fstat(folder)
-        is_ours = found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == PRIVATE_FOLDER
-        if is_ours and time.time() - found.st_mtime > _LEFTOVER_S and try_lock(folder) is Lock.HELD:
-            shutil.rmtree(path, ignore_errors=True)
+        return try_lock(descriptor) is not Lock.HELD
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -32,16 +32,19 @@ def test_it_is_for_its_user_alone_and_goes_at_the_end(parent):
 
 
 def test_a_killed_agents_folder_is_removed_by_the_next_agent(parent):
-    leftover, young, other = (parent / f"slurminfer-{name}" for name in ("aaaaaaa1", "aaaaaaa2", "test"))
-    for folder in (leftover, young, other):
+    leftover, young, other, alien = (
+        parent / f"slurminfer-{name}" for name in ("aaaaaaa1", "aaaaaaa2", "x", "aaaaaaa3")
+    )
+    for folder in (leftover, young, other, alien):
         folder.mkdir(mode=0o700)
-        (folder / "engine.sock").touch()
-    os.utime(leftover, LONG_AGO)
-    os.utime(other, LONG_AGO)
+        (folder / ("agent.lock" if folder is not alien else "file")).touch()
+        if folder is not young:
+            os.utime(folder, LONG_AGO)
     with private_folder():
         assert not leftover.exists()
         assert young.exists()
         assert other.exists(), "of another name"
+        assert alien.exists(), "not an agent's"
 
 
 def test_a_living_agents_folder_stays(parent):
@@ -78,7 +81,7 @@ def test_where_others_could_replace_it_it_is_in_tmp(parent, monkeypatch, capsys)
 
 def test_the_lock_is_gone_with_the_agent(parent):
     with private_folder() as path:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path / "agent.lock", os.O_RDONLY)
         assert try_lock(descriptor) is Lock.BUSY
     assert try_lock(descriptor) is Lock.HELD
     os.close(descriptor)

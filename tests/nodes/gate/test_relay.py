@@ -134,3 +134,12 @@ def test_without_an_engine_the_connection_ends(gated):
     gated.stop_engine()
     with gated.client() as client, suppress(OSError):
         assert client.recv(1) == b""
+
+
+def test_an_engine_of_another_user_gets_nothing(gated, monkeypatch):
+    monkeypatch.setattr("slurminfer.nodes.gate.relay.peer_uid", lambda _: 4242)
+    with gated.client() as client, gated.accepted() as engine:
+        with suppress(OSError):  # the end may come before the bytes are sent, or instead of an answer
+            client.sendall(b"a prompt")
+            assert client.recv(1) == b""
+        assert engine.recv(1) == b""
