@@ -37,7 +37,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int  # rises with every requeue of the job
     pid: int
     updated_at: float
-    url: str | None = None  # https://ADDRESS:PORT, where core/identity.py guards it; None for local workers
+    url: str | None = None  # https://ADDRESS:PORT, where core/net/identity.py guards it; None for local workers
     socket: str | None = None  # path of the engine's Unix socket on `host`
     key: str = ""  # the engine's own API key, drawn by the agent; no client has it
     capacity: int | None = None  # requests that the engine computes at once
@@ -75,7 +75,7 @@ class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = VERSION
     url: str | None  # http://ADDRESS:PORT for clients
-    private_url: str | None = None  # https://ADDRESS:PORT for our own commands, guarded by core/identity.py
+    private_url: str | None = None  # https://ADDRESS:PORT for our own commands, guarded by core/net/identity.py
     host: str
     job: str
     pid: int

@@ -84,11 +84,11 @@ class RunDirectory:
 
     @property
     def router_identity_path(self) -> Path:
-        """The identity (core/identity.py) of the router's port for our own commands."""
+        """The identity (core/net/identity.py) of the router's port for our own commands."""
         return self.path / "router.pem"
 
     def worker_identity_path(self, worker_id: str, epoch: int) -> Path:
-        """The identity (core/identity.py) of one life of a worker, made by its agent."""
+        """The identity (core/net/identity.py) of one life of a worker, made by its agent."""
         return self.workers_path / f"{worker_id}.{epoch}.pem"
 
     def logs_of(self, role: str) -> Path:

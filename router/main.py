@@ -11,11 +11,11 @@ from dataclasses import replace
 import uvloop
 from aiohttp import web
 
-from ..core.address import node_address
 from ..core.errors import RouterError, RunDirectoryError
-from ..core.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
+from ..core.net.address import node_address
+from ..core.net.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
+from ..core.net.sockets import BACKLOG, allow_many_sockets, listening_socket
 from ..core.rundir import RunDirectory
-from ..core.sockets import BACKLOG, allow_many_sockets, listening_socket
 from ..core.spec import RouterSpec
 from .announcement import Announcement, router_record
 from .api.access import Keys, Origins, metrics_key

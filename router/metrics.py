@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ..core.http_limits import ConnectionGuard
+from ..core.net.http_limits import ConnectionGuard
 from .fleet.registry import Registry
 
 # name: (what it says, labels)

@@ -9,13 +9,13 @@ from types import TracebackType
 
 from aiohttp import web
 
-from ..core.acceptor import Acceptor
-from ..core.address import node_address
 from ..core.errors import RouterError, RunDirectoryError
 from ..core.files import read_private
-from ..core.identity import make_identity, server_context
+from ..core.net.acceptor import Acceptor
+from ..core.net.address import node_address
+from ..core.net.identity import make_identity, server_context
+from ..core.net.sockets import listening_socket
 from ..core.rundir import RunDirectory
-from ..core.sockets import listening_socket
 
 
 class PrivateListener:

@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from slurminfer.core.identity import make_identity
+from slurminfer.core.net.identity import make_identity
 from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.records import WorkerRecord
 from slurminfer.core.rundir import RunDirectory

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from slurminfer.core.identity import client_context
+from slurminfer.core.net.identity import client_context
 
 _VOCABULARY = (1000, 40000)  # token ids that prompts are drawn from
 _USAGE = re.compile(rb'"completion_tokens": ?(\d+)')

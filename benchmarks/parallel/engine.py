@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from slurminfer.core.identity import client_context
+from slurminfer.core.net.identity import client_context
 from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.rundir import RunDirectory
 

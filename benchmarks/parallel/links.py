@@ -18,14 +18,14 @@ from typing import Any
 import msgspec
 import torch
 
+from slurminfer.core.net.sockets import hold_port
 from slurminfer.core.site.communication import CommPoint, CommProfile
-from slurminfer.core.sockets import hold_port
 from slurminfer.jobs.bench.comm.fit import fit
-from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.inherited import make_memory, rank_secret
-from slurminfer.nodes.native.model.parallel.key_table import Ask
-from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
+from slurminfer.nodes.native.model.parallel.rendezvous.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.rendezvous.inherited import make_memory, rank_secret
+from slurminfer.nodes.native.model.parallel.rendezvous.key_table import Ask
+from slurminfer.nodes.native.model.parallel.rendezvous.lifeline import Lifeline
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE, ParallelOptions
 
 from .. import GIVEN

@@ -36,10 +36,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from slurminfer.core.identity import make_identity
+from slurminfer.core.net.identity import make_identity
+from slurminfer.core.net.sockets import hold_port
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.sockets import hold_port
 from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
 
 from .. import GIVEN

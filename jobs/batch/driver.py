@@ -14,7 +14,7 @@ import msgspec
 import uvloop
 
 from ...core.errors import BatchError
-from ...core.sockets import allow_many_sockets
+from ...core.net.sockets import allow_many_sockets
 from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
 from .endpoint import Address, AnswerTooLongError, Endpoint, Reply, UnreachableError, check_key, check_url, model_names
 from .inputs.reader import reader_of

@@ -13,8 +13,8 @@ import aiohttp
 import msgspec
 
 from ...core.errors import UsageError
+from ...core.net.sockets import watchful_socket
 from ...core.openai import REQUEST_ID_HEADER
-from ...core.sockets import watchful_socket
 from ...router.fleet.worker import ASSUMED_CAPACITY
 from .retry import parse_retry_after
 

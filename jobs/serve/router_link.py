@@ -4,7 +4,7 @@ import ssl
 from dataclasses import dataclass
 
 from ...core.errors import SlurminferError
-from ...core.identity import client_context
+from ...core.net.identity import client_context
 from ...core.records import RouterRecord
 from ...core.rundir import RunDirectory
 

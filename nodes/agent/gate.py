@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from ...core.errors import EngineError
-from ...core.identity import make_identity
+from ...core.net.identity import make_identity
+from ...core.net.sockets import listening_socket
 from ...core.python import module_argv
-from ...core.sockets import listening_socket
 from .process import EngineProcess
 from .task import Task
 

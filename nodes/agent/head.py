@@ -12,8 +12,8 @@ from typing import Any
 from ...core.errors import EngineError, SlurminferError
 from ...core.keys import new_key
 from ...core.logs import lost_task, tail
+from ...core.net.sockets import hold_port, is_port_free
 from ...core.records import RendezvousRecord, WorkerRecord, WorkerState
-from ...core.sockets import hold_port, is_port_free
 from ..engines.launch import EngineLaunch
 from . import gpus
 from .gate import Gate

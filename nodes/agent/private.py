@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...core.errors import EngineError, UntrustedFileError
 from ...core.locks import Lock, try_lock
-from ...core.sockets import LONGEST_SOCKET_PATH
+from ...core.net.sockets import LONGEST_SOCKET_PATH
 from ...core.trust import PRIVATE_FILE, PRIVATE_FOLDER, require_kept_from_others
 from .task import SOCKET_NAME
 

@@ -4,10 +4,10 @@ import os
 import time
 from pathlib import Path
 
-from ...core.address import interface_env, node_address
 from ...core.errors import RunDirectoryError
 from ...core.keys import new_key
 from ...core.machine.cpus import allowed_cpus
+from ...core.net.address import interface_env, node_address
 from ...core.records import NodeRecord, RendezvousRecord, WorkerState
 from ...core.rundir import RunDirectory
 from ...core.slurm_env import JobPlace

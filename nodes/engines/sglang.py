@@ -10,7 +10,7 @@ from pathlib import Path
 from ...core.files import write_atomic
 from ...core.layout import Fault, Layout
 from ...core.logs import LogFormat
-from ...core.sockets import hold_port
+from ...core.net.sockets import hold_port
 from .launch import EngineLaunch, flags
 from .request import PoolRequest, refuse_flags, refuse_gguf_blocks, sequence_parallel_fault
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import uvloop
 
-from ...core.acceptor import Acceptor
 from ...core.errors import SlurminferError
-from ...core.identity import server_context
-from ...core.sockets import allow_many_sockets
+from ...core.net.acceptor import Acceptor
+from ...core.net.identity import server_context
+from ...core.net.sockets import allow_many_sockets
 from .relay import Front
 
 

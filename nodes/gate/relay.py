@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from ...core.sockets import peer_uid
+from ...core.net.sockets import peer_uid
 
 _MOST_UNSENT = 64 * 1024  # bytes; beyond that the other side is not read
 

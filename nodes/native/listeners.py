@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...core.errors import EngineError
 from ...core.locks import wait_lock
-from ...core.sockets import BACKLOG, LONGEST_SOCKET_PATH, listening_socket
+from ...core.net.sockets import BACKLOG, LONGEST_SOCKET_PATH, listening_socket
 from .options import ServerOptions
 
 

@@ -14,8 +14,8 @@ import uvloop
 from aiohttp import web
 
 from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
-from ...core.http_limits import ConnectionGuard, limits_of_process
-from ...core.sockets import BACKLOG, allow_many_sockets
+from ...core.net.http_limits import ConnectionGuard, limits_of_process
+from ...core.net.sockets import BACKLOG, allow_many_sockets
 from .api.chat import ChatTemplate
 from .api.defaults import SamplingDefaults, defaults_of_model
 from .api.server import ServedModel, Server

@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ...core.http_body import BodyError
-from ...core.http_limits import ConnectionGuard
+from ...core.net.http_body import BodyError
+from ...core.net.http_limits import ConnectionGuard
 from ...core.openai import REQUEST_ID_HEADER
 from ..fleet.registry import Registry
 from ..metrics import Metrics, path_label

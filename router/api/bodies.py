@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import HttpVersion11, web
 
-from ...core.http_body import BodyError, read_body
+from ...core.net.http_body import BodyError, read_body
 
 MOST_BYTES = 64 * 2**20
 MOST_BYTES_TOGETHER = 2**30

@@ -1,7 +1,7 @@
 """The connection to a worker, on which requests go only after the other end has proven that it is ours.
 
 On the worker's own node that is its engine's Unix socket, whose process must be of this user. From another node it is
-TLS to the worker's gate, where both ends have the identity that only this user can read (core/identity.py).
+TLS to the worker's gate, where both ends have the identity that only this user can read (core/net/identity.py).
 """
 
 import asyncio
@@ -15,10 +15,10 @@ import aiohttp
 from yarl import URL
 
 from ...core.errors import RunDirectoryError
-from ...core.identity import client_context
+from ...core.net.identity import client_context
+from ...core.net.sockets import own_socket_fault, peer_uid, watchful_socket
 from ...core.records import WorkerRecord
 from ...core.rundir import RunDirectory
-from ...core.sockets import own_socket_fault, peer_uid, watchful_socket
 from .splice import SplicedRequest, SplicedResponse
 
 CONNECT_TIMEOUT_S = 3.0

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from slurminfer.core.acceptor import Acceptor
-from slurminfer.core.identity import client_context, make_identity, server_context
+from slurminfer.core.net.acceptor import Acceptor
+from slurminfer.core.net.identity import client_context, make_identity, server_context
 
 from ..support.loop import Loop
 from ..support.waiting import eventually

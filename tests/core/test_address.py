@@ -6,8 +6,8 @@ from collections import namedtuple
 import psutil
 import pytest
 
-from slurminfer.core.address import interface_env, interface_of, node_address
 from slurminfer.core.errors import SpecError
+from slurminfer.core.net.address import interface_env, interface_of, node_address
 
 Entry = namedtuple("Entry", "family address")
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from slurminfer.core.http_body import BodyError, read_body
+from slurminfer.core.net.http_body import BodyError, read_body
 
 TEXT = b'{"prompt": "foxes"}' * 50
 

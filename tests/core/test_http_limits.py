@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 from aiohttp import web
 
-from slurminfer.core.http_body import BodyError, read_body
-from slurminfer.core.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
+from slurminfer.core.net.http_body import BodyError, read_body
+from slurminfer.core.net.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
 
 from ..support.loop import Loop
 from ..support.waiting import eventually

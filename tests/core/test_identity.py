@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurminfer.core.errors import RunDirectoryError
-from slurminfer.core.identity import client_context, make_identity, server_context
+from slurminfer.core.net.identity import client_context, make_identity, server_context
 
 
 @pytest.fixture

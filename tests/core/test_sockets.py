@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from slurminfer.core.sockets import hold_port, is_port_free
+from slurminfer.core.net.sockets import hold_port, is_port_free
 
 HOST = "127.0.0.1"
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from slurminfer.core.errors import BatchError
-from slurminfer.core.identity import make_identity
+from slurminfer.core.net.identity import make_identity
 from slurminfer.core.records import DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec

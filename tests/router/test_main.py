@@ -9,9 +9,9 @@ import sys
 import httpx
 import pytest
 
-from slurminfer.core.address import node_address
+from slurminfer.core.net.address import node_address
+from slurminfer.core.net.sockets import watchful_socket
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.sockets import watchful_socket
 
 pytestmark = pytest.mark.process
 
@@ -156,7 +156,7 @@ def test_a_hostname_that_others_can_resolve_gives_the_address(monkeypatch):
 def test_a_placeholder_for_the_own_name_is_not_announced(monkeypatch):
     monkeypatch.delenv("SLURMINFER_LOCAL")
     monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
-    monkeypatch.setattr("slurminfer.core.address._default_source", lambda: "10.1.2.3")
+    monkeypatch.setattr("slurminfer.core.net.address._default_source", lambda: "10.1.2.3")
     assert node_address() == "10.1.2.3"
 
 

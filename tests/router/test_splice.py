@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from slurminfer.core.identity import make_identity, server_context
+from slurminfer.core.net.identity import make_identity, server_context
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.router.relay.connection import Connection

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from slurminfer.core.errors import RunDirectoryError
-from slurminfer.core.identity import make_identity
+from slurminfer.core.net.identity import make_identity
 from slurminfer.core.records import WorkerState
 from slurminfer.router.fleet.records import FOLDER_AWAY_S, VANISHED_S, Found, in_thread, merge, merge_blind
 from slurminfer.router.fleet.registry import card_of

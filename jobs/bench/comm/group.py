@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from ....core.address import interface_env, node_address
 from ....core.errors import CommunicationError, EngineError
 from ....core.files import read_private, write_atomic
+from ....core.net.address import interface_env, node_address
 from ....core.site.communication import Backend, Operation
 
 if TYPE_CHECKING:  # the command takes the struct from here, and needs no PyTorch
     import torch
 
-    from ....nodes.native.model.parallel.store import RankStore
+    from ....nodes.native.model.parallel.rendezvous.store import RankStore
 
 SECRET = "secret"  # the file that lets ranks know each other
 _RENDEZVOUS = "rendezvous"
@@ -164,9 +164,9 @@ class _Leader:
     """Rank 0's place in the meeting: it listens, at one address, and holds the store."""
 
     def __init__(self, task: CommTask, folder: Path) -> None:
-        from ....nodes.native.model.parallel.failure_detector import FailureDetector
-        from ....nodes.native.model.parallel.store import RankStore
-        from ....nodes.native.model.parallel.timeouts import Timeouts
+        from ....nodes.native.model.parallel.rendezvous.failure_detector import FailureDetector
+        from ....nodes.native.model.parallel.rendezvous.store import RankStore
+        from ....nodes.native.model.parallel.rendezvous.timeouts import Timeouts
 
         self._others = range(1, task.ranks)
         # No short limits here: the command watches the processes, and says which rank has failed.
@@ -188,9 +188,9 @@ class _Follower:
     """Another rank's place in the meeting. It waits for longer than rank 0, which knows who is late."""
 
     def __init__(self, task: CommTask, folder: Path, rank: int) -> None:
-        from ....nodes.native.model.parallel.lifeline import Lifeline
-        from ....nodes.native.model.parallel.store import RankStore
-        from ....nodes.native.model.parallel.timeouts import Timeouts
+        from ....nodes.native.model.parallel.rendezvous.lifeline import Lifeline
+        from ....nodes.native.model.parallel.rendezvous.store import RankStore
+        from ....nodes.native.model.parallel.rendezvous.timeouts import Timeouts
 
         self._rank, self._ended = rank, threading.Event()
         self._timeout_s = 2 * task.timeout_s

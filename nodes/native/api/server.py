@@ -11,8 +11,8 @@ from importlib.metadata import version
 from aiohttp import web
 
 from ....core.errors import EngineError
-from ....core.http_body import BodyError, read_body
-from ....core.http_limits import ConnectionGuard
+from ....core.net.http_body import BodyError, read_body
+from ....core.net.http_limits import ConnectionGuard
 from ....core.openai import bearer_key, error_body
 from ..engine.failures import RequestFailedError
 from ..engine.request import Limits, Request, RequestTooLongError

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from slurminfer.core.address import interface_of, node_address
-from slurminfer.core.identity import client_context
+from slurminfer.core.net.address import interface_of, node_address
+from slurminfer.core.net.identity import client_context
 from slurminfer.core.records import NodeRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
@@ -176,7 +176,7 @@ def test_a_follower_whose_head_does_nothing_fails_the_job(run, start_agent, tmp_
 def test_a_port_lost_to_somebody_else_is_replaced_on_all_nodes(run, start_agent):
     # The first port is that of a socket that listens, as if another job had been quicker.
     before = (
-        "import socket; real = head.hold_port; from slurminfer.core.address import node_address; "
+        "import socket; real = head.hold_port; from slurminfer.core.net.address import node_address; "
         "answers = iter([socket.create_server((node_address(), 0))]); "
         "head.hold_port = lambda a: next(answers, None) or real(a)"
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from slurminfer.core.acceptor import Acceptor
-from slurminfer.core.identity import client_context, make_identity, server_context
+from slurminfer.core.net.acceptor import Acceptor
+from slurminfer.core.net.identity import client_context, make_identity, server_context
 from slurminfer.nodes.gate.relay import Front
 
 from ...support.loop import Loop

@@ -17,13 +17,13 @@ from ..loading import device_of, load_part
 from ..runner import Runner
 from ..step import Chunk
 from .chunk_codec import decode, encode
-from .failure_detector import FailureDetector
-from .inherited import rank_secret
-from .key_table import Ask
-from .lifeline import Lifeline
-from .messages import ChildExits
 from .model_part import ModelPart
 from .ranks import PendingLogits, Ranks
+from .rendezvous.failure_detector import FailureDetector
+from .rendezvous.inherited import rank_secret
+from .rendezvous.key_table import Ask
+from .rendezvous.lifeline import Lifeline
+from .rendezvous.messages import ChildExits
 from .sequence import SequenceGroup
 from .shard import Shard, make_shard
 

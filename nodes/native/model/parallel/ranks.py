@@ -22,9 +22,9 @@ import torch.distributed as dist
 
 from .....core.errors import EngineError
 from ...options import ParallelOptions
-from .key_table import Ask
+from .rendezvous.key_table import Ask
+from .rendezvous.store import RankStore
 from .shared_memory import SharedMemory, share_memory
-from .store import RankStore
 from .tensor_sum import PATIENCE, TensorSum, make_tensor_sum
 
 _MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job may start one after the other

@@ -18,8 +18,8 @@ from .....core.errors import UntrustedFileError
 from ...options import ParallelOptions
 from ..fused import library
 from ..fused.structs import LinkStruct, SumStruct, WaitsStruct, WordStruct
-from .inherited import inherited_memory
-from .store import RankStore
+from .rendezvous.inherited import inherited_memory
+from .rendezvous.store import RankStore
 
 _LINE = ctypes.sizeof(WordStruct)  # bytes, of a cache line
 _PAGE = 4096

@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .....core.address import interface_env
 from .....core.errors import EngineError
 from .....core.machine.cpus import allowed_cpus, divide_cpus
+from .....core.net.address import interface_env
+from .....core.net.sockets import hold_port
 from .....core.process import describe_exit, die_with_parent
 from .....core.python import module_argv
-from .....core.sockets import hold_port
 from ...options import EngineOptions, ParallelOptions, ServerOptions
 from ...service import core_of, serve
-from .inherited import make_memory, make_secret
-from .messages import ChildExits, Gone
+from .rendezvous.inherited import make_memory, make_secret
+from .rendezvous.messages import ChildExits, Gone
 
 if TYPE_CHECKING:
     from ...engine.core import EngineCore

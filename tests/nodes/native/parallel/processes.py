@@ -10,7 +10,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
-from slurminfer.nodes.native.model.parallel.inherited import MEMORY_VARIABLE, make_memory
+from slurminfer.nodes.native.model.parallel.rendezvous.inherited import MEMORY_VARIABLE, make_memory
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from . import program, sums

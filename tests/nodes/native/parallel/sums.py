@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.inherited import rank_secret
-from slurminfer.nodes.native.model.parallel.key_table import Ask
-from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
 from slurminfer.nodes.native.model.parallel.ranks import Ranks
+from slurminfer.nodes.native.model.parallel.rendezvous.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.rendezvous.inherited import rank_secret
+from slurminfer.nodes.native.model.parallel.rendezvous.key_table import Ask
+from slurminfer.nodes.native.model.parallel.rendezvous.lifeline import Lifeline
 from slurminfer.nodes.native.options import ParallelOptions
 
 

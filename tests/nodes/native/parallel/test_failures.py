@@ -1,7 +1,7 @@
 """Which rank failed first, and whose reason counts, by a clock that the test sets."""
 
-from slurminfer.nodes.native.model.parallel.failures import Failures
-from slurminfer.nodes.native.model.parallel.messages import Gone
+from slurminfer.nodes.native.model.parallel.rendezvous.failures import Failures
+from slurminfer.nodes.native.model.parallel.rendezvous.messages import Gone
 
 SILENT, KILLED, OWN = (Gone(1, "n1", reason) for reason in ("", "killed by SIGKILL", "no memory for it"))
 

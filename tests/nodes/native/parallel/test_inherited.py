@@ -6,7 +6,7 @@ import os
 import pytest
 
 from slurminfer.core.errors import UsageError
-from slurminfer.nodes.native.model.parallel.inherited import (
+from slurminfer.nodes.native.model.parallel.rendezvous.inherited import (
     MEMORY_VARIABLE,
     inherited_memory,
     make_memory,

@@ -19,11 +19,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from slurminfer.core.errors import EngineError
-from slurminfer.nodes.native.model.parallel.channel import Channel
-from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.handshake import prove
-from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
-from slurminfer.nodes.native.model.parallel.messages import (
+from slurminfer.nodes.native.model.parallel.rendezvous.channel import Channel
+from slurminfer.nodes.native.model.parallel.rendezvous.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.rendezvous.handshake import prove
+from slurminfer.nodes.native.model.parallel.rendezvous.lifeline import Lifeline
+from slurminfer.nodes.native.model.parallel.rendezvous.messages import (
     Alive,
     Gone,
     Hello,
@@ -33,7 +33,7 @@ from slurminfer.nodes.native.model.parallel.messages import (
     decode_to_rank,
     encode,
 )
-from slurminfer.nodes.native.model.parallel.timeouts import DEFAULT_TIMEOUTS, Timeouts
+from slurminfer.nodes.native.model.parallel.rendezvous.timeouts import DEFAULT_TIMEOUTS, Timeouts
 
 pytestmark = pytest.mark.process
 
@@ -42,9 +42,9 @@ QUICK = Timeouts(hello_s=1, loaded_s=1, tick_s=0.1, heartbeat_s=0.1, unacknowled
 KEY = "a worker's secret"
 RANK = """
 import json, queue, sys, time
-from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
-from slurminfer.nodes.native.model.parallel.messages import Gone
-from slurminfer.nodes.native.model.parallel.timeouts import Timeouts
+from slurminfer.nodes.native.model.parallel.rendezvous.lifeline import Lifeline
+from slurminfer.nodes.native.model.parallel.rendezvous.messages import Gone
+from slurminfer.nodes.native.model.parallel.rendezvous.timeouts import Timeouts
 address, rank, key, timeouts, *words = sys.argv[1:]
 child_exits = queue.SimpleQueue()
 lifeline = Lifeline(address, int(rank), key, child_exits, Timeouts(**json.loads(timeouts)))
@@ -60,8 +60,8 @@ time.sleep(60)
 """
 RANK_0 = """
 import json, queue, sys
-from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.timeouts import Timeouts
+from slurminfer.nodes.native.model.parallel.rendezvous.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.rendezvous.timeouts import Timeouts
 losses = queue.SimpleQueue()
 timeouts = Timeouts(**json.loads(sys.argv[2]))
 detector = FailureDetector(sys.argv[1] + ":0", 1, "key", queue.SimpleQueue(), losses.put, timeouts)

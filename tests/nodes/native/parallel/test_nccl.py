@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.inherited import rank_secret
-from slurminfer.nodes.native.model.parallel.store import RankStore
+from slurminfer.nodes.native.model.parallel.rendezvous.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.rendezvous.inherited import rank_secret
+from slurminfer.nodes.native.model.parallel.rendezvous.store import RankStore
 
 from .processes import run_ranks
 

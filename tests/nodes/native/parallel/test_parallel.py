@@ -14,7 +14,7 @@ import torch
 
 from slurminfer.nodes.native.model.fused import library
 from slurminfer.nodes.native.model.loading import load_model
-from slurminfer.nodes.native.model.parallel.inherited import make_memory
+from slurminfer.nodes.native.model.parallel.rendezvous.inherited import make_memory
 from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE, EngineOptions
 

@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed import DistStoreError, HashStore, PrefixStore  # type: ignore[attr-defined]
 
-from slurminfer.nodes.native.model.parallel import key_table
-from slurminfer.nodes.native.model.parallel.failure_detector import FailureDetector
-from slurminfer.nodes.native.model.parallel.key_table import KeyTable
-from slurminfer.nodes.native.model.parallel.lifeline import Lifeline
-from slurminfer.nodes.native.model.parallel.messages import Answer, Get, Set, decode_to_rank_0, encode
-from slurminfer.nodes.native.model.parallel.store import RankStore
+from slurminfer.nodes.native.model.parallel.rendezvous import key_table
+from slurminfer.nodes.native.model.parallel.rendezvous.failure_detector import FailureDetector
+from slurminfer.nodes.native.model.parallel.rendezvous.key_table import KeyTable
+from slurminfer.nodes.native.model.parallel.rendezvous.lifeline import Lifeline
+from slurminfer.nodes.native.model.parallel.rendezvous.messages import Answer, Get, Set, decode_to_rank_0, encode
+from slurminfer.nodes.native.model.parallel.rendezvous.store import RankStore
 
 LONG, SHORT = timedelta(seconds=30), timedelta(milliseconds=50)
 KEY = "a worker's secret"

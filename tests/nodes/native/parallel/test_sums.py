@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from slurminfer.nodes.native.model.fused import library
-from slurminfer.nodes.native.model.parallel.inherited import make_memory
+from slurminfer.nodes.native.model.parallel.rendezvous.inherited import make_memory
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from ....support.addresses import free_address

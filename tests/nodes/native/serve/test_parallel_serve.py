@@ -14,7 +14,7 @@ import pytest
 
 from slurminfer.core.machine.cpus import allowed_cpus
 from slurminfer.nodes.native.model.fused import library
-from slurminfer.nodes.native.model.parallel.timeouts import DEFAULT_TIMEOUTS
+from slurminfer.nodes.native.model.parallel.rendezvous.timeouts import DEFAULT_TIMEOUTS
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
 from ....support.addresses import free_address

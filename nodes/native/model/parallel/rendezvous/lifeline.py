@@ -19,7 +19,7 @@ from contextlib import suppress
 
 import msgspec
 
-from .....core.errors import EngineError
+from ......core.errors import EngineError
 from .channel import Channel, ChannelError
 from .handshake import HandshakeError, HungUpError, prove
 from .key_table import Reply

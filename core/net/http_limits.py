@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .openai import error_body
+from ..openai import error_body
 
 _log = logging.getLogger(__name__)
 _MOST_CONNECTIONS = 2**16

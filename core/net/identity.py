@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from . import files
-from .errors import RunDirectoryError
-from .trust import require_trusted
+from .. import files
+from ..errors import RunDirectoryError
+from ..trust import require_trusted
 
 # Wide enough for any clock: an identity is ended by removing its file.
 _VALID = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)

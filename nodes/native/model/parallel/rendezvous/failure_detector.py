@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from .....core.errors import EngineError
+from ......core.errors import EngineError
 from .channel import Channel, ChannelError
 from .failures import Failures
 from .handshake import Admission, HandshakeError

@@ -8,8 +8,8 @@ import secrets
 import stat
 from collections.abc import Mapping, MutableMapping
 
-from .....core.errors import UsageError
-from ...options import RANK_SECRET_VARIABLE, ParallelOptions
+from ......core.errors import UsageError
+from ....options import RANK_SECRET_VARIABLE, ParallelOptions
 
 MEMORY_VARIABLE = "SLURMINFER_RANK_MEMORY"  # of the environment: the number of an open file
 _NAME = "slurminfer"

@@ -1,7 +1,7 @@
 """Accepting TLS connections of our own programs at a port that everybody on the network reaches.
 
-Whoever does not have the identity (core/identity.py) is a stranger: it gets no further than the handshake, has little
-time for it, and can neither use up descriptors nor fill the log.
+Whoever does not have the identity (core/net/identity.py) is a stranger: it gets no further than the handshake, has
+little time for it, and can neither use up descriptors nor fill the log.
 """
 
 import asyncio

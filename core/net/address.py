@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import psutil
 
-from .errors import SpecError
-from .slurm_env import is_local
+from ..errors import SpecError
+from ..slurm_env import is_local
 
 INTERFACE = "SLURMINFER_INTERFACE"  # a user's word for which network to use
 

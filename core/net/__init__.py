@@ -1,0 +1,1 @@
+"""Sockets, addresses, TLS between our own programs, and limits on what strangers may send."""
