@@ -236,7 +236,9 @@ def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(client, stream
     ) as refused:
         _complete(client, [5] * 5000, stream=stream)
     assert refused.value.code == "context_length_exceeded"
-    with pytest.raises(openai.BadRequestError, match=rf"context length is {CONTEXT} tokens, but .* max_tokens 4090 = 4100 tokens"):
+    with pytest.raises(
+        openai.BadRequestError, match=rf"context length is {CONTEXT} tokens, but .* max_tokens 4090 = 4100 tokens"
+    ):
         _complete(client, [5] * 10, max_tokens=4090, stream=stream)
     with pytest.raises(openai.BadRequestError, match=f"context length is {CONTEXT}"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 5000}])
