@@ -170,7 +170,8 @@ class EngineCore:
             return None
         try:
             tokens = request.tokens[request.computed : request.computed + slice.count]
-            return Chunk(tokens + guesses, request.computed, request.blocks, slice.reaches_end + len(guesses))
+            logits = slice.reaches_end + len(guesses)
+            return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt)
         except Exception as error:
             self._fail(request, error)
             return None

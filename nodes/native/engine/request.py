@@ -80,6 +80,16 @@ class Request:
         return len(self.tokens) - self.computed
 
     @property
+    def next_tokens(self) -> int:
+        """How many of them one step may compute. Prompt and generated tokens are not mixed: see `Chunk.prompt`."""
+        return self.prompt_length - self.computed if self.in_prompt and self.generated else self.remaining
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether the next token to be computed is the prompt's."""
+        return self.computed < self.prompt_length
+
+    @property
     def generated(self) -> int:
         """How many tokens have been sampled so far."""
         return len(self.tokens) - self.prompt_length

@@ -187,7 +187,7 @@ class Scheduler:
                 continue  # preempted for one before it
             budget += self._make_room(request, step)
             if request.id in self._running:
-                step[request.id] = Slice(request, min(budget, request.remaining))
+                step[request.id] = Slice(request, min(budget, request.next_tokens))
                 budget -= step[request.id].count
         return budget
 
@@ -238,5 +238,5 @@ class Scheduler:
             self._running[request.id] = request
             if request.cached is None:
                 request.cached = request.computed
-            step[request.id] = Slice(request, min(budget, request.remaining))
+            step[request.id] = Slice(request, min(budget, request.next_tokens))
             budget -= step[request.id].count

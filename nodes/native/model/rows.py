@@ -1,6 +1,6 @@
 """The order in which the tokens of a step become rows of the tensors that a decoder computes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .step import Chunk, cumulative
 
@@ -11,12 +11,13 @@ class StepRows:
     Ranks that compute one step together get the same order from the same chunks.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], short: int = 1) -> None:
-        """A chunk of up to `short` tokens is a short one; with 1, those are the decode tokens."""
-        order = sorted(range(len(chunks)), key=lambda i: (len(chunks[i].tokens) > short, -chunks[i].start))
+    def __init__(self, chunks: Sequence[Chunk], is_short: Callable[[Chunk], bool] | None = None) -> None:
+        """By default, a chunk of one token is a short one."""
+        is_short = is_short or _is_single
+        order = sorted(range(len(chunks)), key=lambda i: (not is_short(chunks[i]), -chunks[i].start))
         self.chunks = [chunks[i] for i in order]
         self.ends = cumulative([len(chunk.tokens) for chunk in self.chunks])  # of each chunk: the row behind its last
-        self.num_short = sum(len(chunk.tokens) <= short for chunk in self.chunks)  # chunks, not rows
+        self.num_short = sum(map(is_short, self.chunks))  # chunks, not rows
         self.places = [range(chunk.start, chunk.start + len(chunk.tokens)) for chunk in self.chunks]  # in the sequence
         end_of = dict(zip(order, self.ends, strict=True))
         # Rows whose logits are wanted, maybe none, in the order of `chunks` as they were given.
@@ -31,3 +32,7 @@ class StepRows:
     def positions(self) -> list[int]:
         """The position in its sequence of each row's token."""
         return [position for place in self.places for position in place]
+
+
+def _is_single(chunk: Chunk) -> bool:
+    return len(chunk.tokens) == 1

@@ -15,6 +15,7 @@ class Chunk:
     start: int  # position of tokens[0]: that many tokens of the sequence are in the KV cache already
     blocks: Sequence[int]  # the sequence's KV blocks in order; they have room for start + len(tokens) tokens
     num_logits: int  # of that many last tokens; 0 for a prompt piece that is not the last, 1 to sample the next token
+    prompt: bool = False  # computed, to the bit, as in a prompt that is computed at once, also if it is one token
 
 
 class Model(Protocol):

@@ -8,8 +8,9 @@ import torch
 from ..rows import StepRows
 from ..step import Chunk, cumulative
 
-# Longer chunks attend in blocks, which read keys and values once for many queries. Shorter ones, such as tokens that a
-# draft proposes, are computed bit by bit as if they came one after the other.
+# Prompts and longer chunks attend in blocks, which read keys and values once for many queries. A row's result does not
+# depend on the others of its block. Shorter chunks, such as tokens that a draft proposes, are computed bit by bit as if
+# they came one after the other.
 _SINGLE = 16
 PIECE = 256  # tokens of context in a piece of work; kSplit of kernels/attention_rows.h
 _BLOCK = 32  # rows
@@ -23,7 +24,7 @@ class RowLayout:
     """
 
     def __init__(self, chunks: Sequence[Chunk], block_size: int) -> None:
-        rows = StepRows(chunks, _SINGLE)
+        rows = StepRows(chunks, _attends_singly)
         self.chunks, self.ends = rows.chunks, rows.ends
         self.single = rows.ends[rows.num_short - 1] if rows.num_short else 0  # rows that attend one by one
         positions = rows.positions
@@ -41,6 +42,10 @@ class RowLayout:
         ]
         self.block_rows = torch.tensor(blocks, dtype=torch.int32).view(-1, 2)
         self.logits_rows = torch.tensor(rows.logits_rows, dtype=torch.int64)  # may be none
+
+
+def _attends_singly(chunk: Chunk) -> bool:
+    return len(chunk.tokens) <= _SINGLE and not chunk.prompt
 
 
 def padded(tables: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -14,14 +14,17 @@ class _WireChunk(msgspec.Struct, array_like=True, frozen=True):
     start: int
     blocks: list[int]
     num_logits: int
+    prompt: bool
 
 
 def encode(chunks: Sequence[Chunk]) -> bytes:
     """Serialize the chunks of a step to msgpack."""
-    return msgspec.msgpack.encode([_WireChunk(list(c.tokens), c.start, list(c.blocks), c.num_logits) for c in chunks])
+    return msgspec.msgpack.encode(
+        [_WireChunk(list(c.tokens), c.start, list(c.blocks), c.num_logits, c.prompt) for c in chunks]
+    )
 
 
 def decode(message: bytes) -> list[Chunk]:
     """Deserialize what `encode` returned. Raises msgspec.DecodeError for anything else."""
     found = msgspec.msgpack.decode(message, type=list[_WireChunk])
-    return [Chunk(each.tokens, each.start, each.blocks, each.num_logits) for each in found]
+    return [Chunk(each.tokens, each.start, each.blocks, each.num_logits, each.prompt) for each in found]

@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.model.fused import library, pack, upgrade
 from slurminfer.nodes.native.model.fused.structs import StepStruct
 from slurminfer.nodes.native.model.loading import load_model
+from slurminfer.nodes.native.model.step import Chunk
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
@@ -154,6 +156,25 @@ def test_batches_and_pieces_change_no_bit(drive, fused):
     driver.step((in_pieces, 16), (other, 1))
     driver.step((other, 1), (in_pieces, 1))
     assert torch.equal(in_pieces.logits[0], alone.logits[0])
+
+
+@pytest.mark.parametrize("length", [9, 17, 90, 250])
+def test_a_prompt_is_the_same_to_the_bit_wherever_it_is_cut(fused, length):
+    """As where its beginning is in the prefix cache, or where the budget of a step ends; a cut may leave one token."""
+    prompt, size = random.Random(length).choices(range(199), k=length), fused.block_size
+    count = -(-length // size)
+    tables = iter([list(range(start, start + count)) for start in range(0, 4 * count, count)])
+
+    def logits(*cuts: int) -> torch.Tensor:
+        table, found = next(tables), torch.empty(0)
+        for start, stop in pairwise([0, *cuts, length]):
+            found = fused.forward([Chunk(prompt[start:stop], start, table, int(stop == length), prompt=True)]).clone()
+        return found
+
+    whole = logits()
+    assert torch.equal(logits(length - 1), whole)
+    assert torch.equal(logits(length // 3, length // 2), whole)
+    assert torch.equal(logits(1, 8), whole)
 
 
 def test_threads_change_no_bit(drive, fused):

@@ -143,6 +143,20 @@ def test_a_prompt_seen_before_is_computed_from_its_last_block_on():
     assert core.stats().prefix_cache_hit_tokens == 4
 
 
+def test_a_step_computes_tokens_of_a_prompt_or_generated_ones_but_never_both():
+    """A request that is preempted computes both again, each as it was computed before."""
+    model = FakeModel(14, 2)
+    core = make_core(model, budget=32)
+    requests = {str(index): ([index, 1, 2, 0, 1], 14) for index in range(3)}
+    for id, request in requests.items():
+        core.add(make_request(id, *request, end=None))
+    assert run(core) == {id: alone(*request, end=None) for id, request in requests.items()}
+    assert core.stats().preemptions > 0
+    chunks = [chunk for step in model.steps for chunk in step]
+    assert all(chunk.prompt == (chunk.start < 5) for chunk in chunks)
+    assert all(not chunk.prompt or chunk.start + len(chunk.tokens) <= 5 for chunk in chunks)
+
+
 def test_generated_tokens_are_found_by_the_next_turn_of_a_conversation():
     core = make_core(FakeModel(100, 2))
     prompt = [1, 1, 2, 0]
