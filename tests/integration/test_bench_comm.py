@@ -11,6 +11,7 @@ import pytest
 from ..support.waiting import eventually
 from .conftest import SLURMINFER
 
+MODULE = "slurminfer.jobs.bench.comm.worker"
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 BENCH = (*SLURMINFER, "bench", "comm")
 QUICK = ("--sizes", "1K,64K,1M", "--seconds", "0.5", "--timeout", "60")
@@ -89,10 +90,14 @@ def test_the_job_ends_with_its_command(interruptible, sandbox, ordinary_user, en
 
 
 def is_rank(process, folders):
-    words = process.info["cmdline"] or []
-    return "slurminfer.jobs.bench.comm.worker" in words and any(word.startswith(folders) for word in words[3:4])
+    return any(word.startswith(folders) for word in own_words(process.info["cmdline"] or [])[:1])
 
 
 def rank_of(process):
-    words = process.cmdline()
-    return int(words[4]) if len(words) > 4 else int(process.environ()["SLURM_PROCID"])
+    words = own_words(process.cmdline())
+    return int(words[1]) if len(words) > 1 else int(process.environ()["SLURM_PROCID"])
+
+
+def own_words(words):
+    """What follows the module of a rank's command line: its folder, and maybe its number."""
+    return words[words.index(MODULE) + 1 :] if MODULE in words else []
