@@ -99,5 +99,5 @@ def rank_of(process):
 
 
 def own_words(words):
-    """What follows the module of a rank's command line: its folder, and maybe its number."""
-    return words[words.index(MODULE) + 1 :] if MODULE in words else []
+    """What follows the module of a rank's command line, which srun has as its last words: folder, maybe a number."""
+    return words[words.index(MODULE) + 1 :] if MODULE in words[:4] else []
