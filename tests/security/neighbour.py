@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,14 +47,18 @@ class Deployment:
     def of(cls, processes: Iterable[psutil.Process]) -> "Deployment":
         found = cls(list(processes))
         for process in found.processes:
-            for connection in process.net_connections(kind="all"):
-                if connection.family == socket.AF_UNIX:
-                    found.sockets.add(str(connection.laddr))
-                elif connection.status == psutil.CONN_LISTEN:
-                    found.ports.add((connection.laddr.ip, connection.laddr.port))
-            found.files.update(entry.path for entry in process.open_files())
+            found._look(process)
         found.sockets.discard("")  # of a client
         return found
+
+    def _look(self, process: psutil.Process) -> None:
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, as those do that render one large prompt
+            for connection in process.net_connections(kind="all"):
+                if connection.family == socket.AF_UNIX:
+                    self.sockets.add(str(connection.laddr))
+                elif connection.status == psutil.CONN_LISTEN:
+                    self.ports.add((connection.laddr.ip, connection.laddr.port))
+            self.files.update(entry.path for entry in process.open_files())
 
 
 def as_neighbour(ask: Callable[[], Any], uid: int = NOBODY) -> Any:

@@ -20,6 +20,7 @@ from .template_process import LENGTH_BYTES, RenderCall, Reply, Setup
 
 _CPU_SECONDS = 5.0  # for one prompt: real ones take milliseconds
 _MEMORY_BYTES = 512 << 20
+_END_S = 5.0  # for a process that has closed a pipe to end
 _BIG_BYTES = 1 << 18  # of messages; bigger ones do not hold up smaller ones
 _encode = msgspec.msgpack.encode
 
@@ -123,13 +124,24 @@ class _Lane:
             raw = await self._process.stdout.readexactly(int.from_bytes(head, "big"))
             return msgspec.msgpack.decode(raw, type=Reply)
         except (OSError, asyncio.IncompleteReadError):
-            return Reply(error=self._why_ended(await self.close()))
+            return Reply(error=self._why_ended(await self._end()))
 
     def _why_ended(self, code: int) -> str:
         if code == -signal.SIGPROF:
             return f"the chat template takes more than {self._setup.cpu_seconds:g} s of CPU time"
         reason = f"signal {-code}" if code < 0 else f"exit status {code}"
         return f"the chat template has ended the process that renders it ({reason})"
+
+    async def _end(self) -> int:
+        """How the process has ended, which has closed a pipe; killed only if it lives on.
+
+        asyncio's `kill` collects the exit status of a process that has just ended, and then it is lost.
+        """
+        assert self._process is not None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await self._process.wait()
+        return await self.close()
 
     async def close(self) -> int:
         """End the process, if there is one, and say how it has ended."""

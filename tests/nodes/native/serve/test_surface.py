@@ -60,7 +60,7 @@ def test_a_requests_id_comes_back(server, given):
         assert httpx.get(server.url + path, headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
 
 
-@pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "é", "<script>"])
+@pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "é"])
 def test_a_request_without_a_usable_id_gets_one(server, given):
     headers = {} if given is None else {b"X-Request-Id": given.encode()}
     ids = {httpx.get(f"{server.url}/health", headers=headers).headers["X-Request-Id"] for _ in range(2)}
