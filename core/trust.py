@@ -11,6 +11,7 @@ import pwd
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,8 +28,7 @@ def trusted_owners(environ: Mapping[str, str] = os.environ) -> frozenset[int]:
 
     Raises UsageError for a name that no user has.
     """
-    words = environ.get(TRUSTED_OWNERS, "").replace(",", " ").split()
-    return frozenset({os.geteuid(), 0, *map(_uid_of, words)})
+    return frozenset({os.geteuid(), 0, *_uids_of(environ.get(TRUSTED_OWNERS, ""))})
 
 
 def open_trusted(path: Path) -> BinaryIO:
@@ -131,6 +131,11 @@ def _is_unmapped(uid: int) -> bool:
     ranges = [tuple(map(int, line.split())) for line in _UID_MAP.read_text(encoding="ascii").splitlines()]
     is_mapped = any(first <= uid < first + count for first, _, count in ranges)
     return not is_mapped and uid == int(_OVERFLOW_UID.read_text(encoding="ascii"))
+
+
+@cache  # asked for every file; the names may be a directory server's to look up
+def _uids_of(names: str) -> frozenset[int]:
+    return frozenset(map(_uid_of, names.replace(",", " ").split()))
 
 
 def _uid_of(word: str) -> int:

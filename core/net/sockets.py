@@ -7,8 +7,10 @@ import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aiohttp.connector import AddrInfoType
+if TYPE_CHECKING:  # importing aiohttp takes longer than most commands
+    from aiohttp.connector import AddrInfoType
 
 BACKLOG = 1024  # connections that wait to be accepted
 LONGEST_SOCKET_PATH = 107  # bytes; what the kernel's sun_path takes
@@ -16,7 +18,7 @@ _SILENCE_S = 30  # between the last sign of a peer and its being given up
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-def watchful_socket(address: AddrInfoType) -> socket.socket:
+def watchful_socket(address: "AddrInfoType") -> socket.socket:
     """A client's socket that fails within 30 s of its peer's power failure; otherwise a wait would last for ever."""
     family, kind, protocol, *_ = address
     sock = socket.socket(family, kind, protocol)
