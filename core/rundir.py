@@ -108,14 +108,18 @@ class RunDirectory:
             if path.exists():
                 files.close_to_others(path)
         if files.read_private(self.key_path) is None:
-            files.write_atomic(self.key_path, new_key() + "\n")
+            _make_key(self.key_path)
 
     def key(self) -> str:
         """The deployment's API key. Raises RunDirectoryError if it is missing."""
-        text = files.read_private(self.key_path)
-        if not text or not text.strip():
+        key = _read_key(self.key_path)
+        if not key:
             raise RunDirectoryError(f"no API key in {self.key_path}")
-        return text.strip()
+        return key
+
+    def metrics_key(self) -> str:
+        """The key that opens `/metrics` only, made if it is missing. For the router. Raises RunDirectoryError."""
+        return _read_key(self.metrics_key_path) or _make_key(self.metrics_key_path)
 
     def read_spec(self) -> DeploymentSpec:
         """The deployment's spec; engines are not checked.
@@ -276,6 +280,17 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_key(path: Path) -> str:
+    """The key in a file; empty if there is none."""
+    return (files.read_private(path) or "").strip()
+
+
+def _make_key(path: Path) -> str:
+    key = new_key()
+    files.write_atomic(path, key + "\n")
+    return key
 
 
 def _is_record(name: str) -> bool:

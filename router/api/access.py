@@ -7,9 +7,8 @@ from collections.abc import Collection
 
 from aiohttp import web
 
-from ...core import files, openai
+from ...core import openai
 from ...core.errors import RunDirectoryError
-from ...core.keys import new_key
 from ...core.openai import REQUEST_ID_HEADER, bearer_key
 from ...core.rundir import RunDirectory
 
@@ -48,12 +47,7 @@ def given_key(request: web.Request) -> bytes | None:
 def metrics_key(run: RunDirectory) -> str | None:
     """The key in the run directory's `metrics.key`, which is made if it is missing; None where neither is possible."""
     try:
-        text = files.read_private(run.metrics_key_path)
-        if text and text.strip():
-            return text.strip()
-        key = new_key()
-        files.write_atomic(run.metrics_key_path, key + "\n")
-        return key
+        return run.metrics_key()
     except RunDirectoryError as error:
         _log.warning("/metrics takes the client's key only: %s", error)
         return None
