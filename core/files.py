@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from .errors import RunDirectoryError, UntrustedFileError
-from .trust import PRIVATE_FILE, PRIVATE_FOLDER, check_status, make_private_folder, open_trusted
+from .trust import OTHERS_RIGHTS, PRIVATE_FILE, PRIVATE_FOLDER, check_status, make_private_folder, open_trusted
 
 # NFS serves a stale handle for a moment after another client has replaced a file.
 _TRANSIENT = {errno.ESTALE, errno.EIO, errno.EBUSY}
@@ -26,7 +26,6 @@ _READ_ATTEMPTS = 5
 _RETRY_DELAY_S = 0.05
 MOST_BYTES = 1 << 20  # of one of our own files; records have some hundred
 _AS_UMASK_SAYS = 0o666
-_OPEN_TO_OTHERS = 0o077
 
 
 def write_atomic(path: Path, text: str, *, mode: int | None = PRIVATE_FILE) -> None:
@@ -89,7 +88,7 @@ def close_to_others(path: Path) -> None:
         if stat.S_ISLNK(status.st_mode):
             return
         if status.st_uid == os.geteuid():
-            if status.st_mode & _OPEN_TO_OTHERS:
+            if status.st_mode & OTHERS_RIGHTS:
                 path.chmod(stat.S_IMODE(status.st_mode) & PRIVATE_FOLDER)
             return
     except OSError as error:
@@ -103,7 +102,7 @@ def close_to_others(path: Path) -> None:
 @contextmanager
 def private_umask() -> Iterator[None]:
     """Let what is made in here, and by programs that are started in here, be for this user alone."""
-    before = os.umask(_OPEN_TO_OTHERS)
+    before = os.umask(OTHERS_RIGHTS)
     try:
         yield
     finally:
@@ -112,7 +111,7 @@ def private_umask() -> Iterator[None]:
 
 def current_umask() -> int:
     """The umask of this process."""
-    umask = os.umask(_OPEN_TO_OTHERS)  # the only way to ask for it is to set it
+    umask = os.umask(OTHERS_RIGHTS)  # the only way to ask for it is to set it
     os.umask(umask)
     return umask
 

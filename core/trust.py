@@ -19,6 +19,7 @@ from .errors import UntrustedFileError, UsageError
 
 TRUSTED_OWNERS = "SLURMINFER_TRUSTED_OWNERS"  # of the environment: names or uids, separated by commas or blanks
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+OTHERS_RIGHTS = 0o077  # of group and others: none is left in a private mode; as a umask, it leaves none
 _UID_MAP, _OVERFLOW_UID = Path("/proc/self/uid_map"), Path("/proc/sys/kernel/overflowuid")
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

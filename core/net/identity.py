@@ -36,7 +36,7 @@ def make_identity(path: Path, name: str) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ) + certificate.public_bytes(serialization.Encoding.PEM)
-    files.write_atomic(path, pem.decode("ascii"), mode=0o600)
+    files.write_atomic(path, pem.decode("ascii"))
 
 
 def server_context(path: Path) -> ssl.SSLContext:

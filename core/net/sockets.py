@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..trust import OTHERS_RIGHTS
+
 if TYPE_CHECKING:  # importing aiohttp takes longer than most commands
     from aiohttp.connector import AddrInfoType
 
@@ -52,7 +54,7 @@ def own_socket_fault(path: Path) -> str | None:
         return f"{path} is no socket"
     if {folder.st_uid, found.st_uid} != {os.geteuid()}:
         return f"{path} or its folder is another user's"
-    if not stat.S_ISDIR(folder.st_mode) or folder.st_mode & 0o077:
+    if not stat.S_ISDIR(folder.st_mode) or folder.st_mode & OTHERS_RIGHTS:
         return f"{path.parent} is open to others (mode {stat.S_IMODE(folder.st_mode):04o}): expected 0700"
     return None
 

@@ -10,6 +10,7 @@ from ...core import files, process_id
 from ...core.errors import RunDirectoryError, SlurminferError, SpecError
 from ...core.job import JobPhase, JobRequest, JobStatus, shown_env
 from ...core.slurm_env import LOCAL
+from ...core.trust import PRIVATE_FILE
 
 _LOG = "process.log"
 # Setup lines may hold secrets, and a process list shows command lines to everybody, but environments only to the owner.
@@ -64,7 +65,7 @@ def _spawn(argv: list[str], env: Mapping[str, str], log: Path) -> str:
     """Start what shall outlive this process (so no Popen, which wants to be waited for); its id."""
     opened = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, PRIVATE_FILE),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     try:

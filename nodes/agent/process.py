@@ -13,13 +13,13 @@ from ...core.errors import EngineError
 from ...core.logs import PLAIN, LogFormat, ends_itself, root_cause, tail
 from ...core.process import describe_exit, die_with_parent
 from ...core.python import SAFE_PATH_ENV
+from ...core.trust import OTHERS_RIGHTS, PRIVATE_FILE
 from .redact import Redactor
 from .signals import WALLTIME_SIGNAL
 
 _PIPE_BYTES = 1 << 20  # the most that Linux gives to unprivileged users; a process waits while its pipe is full
 _READ_BYTES = 1 << 16
 _OUTPUT_S = 1.0  # to write what an ended process has printed; its children may keep the pipe open
-_PRIVATE = 0o077
 
 
 class EngineProcess:
@@ -94,8 +94,8 @@ class EngineProcess:
 
 def _open_log(log: Path) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
-    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.fchmod(sink, 0o600)
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE_FILE)
+    os.fchmod(sink, PRIVATE_FILE)
     return sink
 
 
@@ -109,7 +109,7 @@ def _start(
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        umask=_PRIVATE,
+        umask=OTHERS_RIGHTS,
         pass_fds=pass_fds,
         preexec_fn=_before_exec,
     )

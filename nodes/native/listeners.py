@@ -10,6 +10,7 @@ from pathlib import Path
 from ...core.errors import EngineError
 from ...core.locks import wait_lock
 from ...core.net.sockets import BACKLOG, LONGEST_SOCKET_PATH, listening_socket
+from ...core.trust import OTHERS_RIGHTS, PRIVATE_FILE
 from .options import ServerOptions
 
 
@@ -86,7 +87,7 @@ def _require_private(folder: Path) -> None:
     except OSError as error:
         raise EngineError(f"uds: cannot use the folder {folder}: {error.strerror}") from error
     mode = stat.S_IMODE(found.st_mode)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or mode & OTHERS_RIGHTS:
         raise EngineError(f"uds: folder {folder} has mode {mode:04o} and owner {found.st_uid}: expected a folder of "
                           f"mode 0700 that user {os.geteuid()} owns")  # fmt: skip
 
@@ -102,7 +103,7 @@ def _bind_unix(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(path))
-        path.chmod(0o600)
+        path.chmod(PRIVATE_FILE)
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
