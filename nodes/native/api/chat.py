@@ -4,10 +4,9 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -15,8 +14,8 @@ from ....core.errors import CorruptModelError
 from ....core.python import module_argv
 from ..options import SECRET_VARIABLES
 from ..tokenizer import read_model_json
-from .template import ChatError, Message, PromptTooLargeError
-from .template_process import LENGTH_BYTES, RenderCall, Reply, Setup
+from .template import ChatError, PromptTooLargeError, RenderCall
+from .template_process import LENGTH_BYTES, Reply, Setup
 
 _CPU_SECONDS = 5.0  # for one prompt: real ones take milliseconds
 _MEMORY_BYTES = 512 << 20
@@ -51,25 +50,10 @@ class ChatTemplate:
             if reply.error is not None:
                 raise CorruptModelError(f"chat template of {self._directory}: {reply.error}")
 
-    async def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        add_generation_prompt: bool,
-        continue_final_message: bool,
-        most_bytes: int,
-        variables: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The prompt for `messages`: see `Template.render`. Raises ChatError, PromptTooLargeError."""
+    async def render(self, call: RenderCall) -> str:
+        """The prompt that `call` asks for. Raises ChatError, PromptTooLargeError."""
         if self._lanes is None:
             raise ChatError("this model has no chat template: use /v1/completions")
-        call = RenderCall(
-            messages=[dict(message) for message in messages],
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            most_bytes=most_bytes,
-            variables=dict(variables or {}),
-        )
         raw = _encode(call)
         reply = await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
         if reply.error is not None:

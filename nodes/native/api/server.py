@@ -30,7 +30,7 @@ from .middleware import Handler, add_request_id, answer_errors, json_response
 from .protocol import ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids, require_stop_ids
 from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
 from .stream import EventStream
-from .template import ChatError, PromptTooLargeError
+from .template import ChatError, PromptTooLargeError, RenderCall
 from .whole import collect
 
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
@@ -140,14 +140,15 @@ class Server:
     async def _render(self, body: ChatRequest, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)
         begin = not go_on if body.add_generation_prompt is None else body.add_generation_prompt
+        call = RenderCall(
+            messages=body.turns,
+            add_generation_prompt=begin,
+            continue_final_message=go_on,
+            most_bytes=self._encoder.most_bytes(limits),
+            variables=body.variables,
+        )
         try:
-            return await self._model.template.render(
-                body.turns,
-                add_generation_prompt=begin,
-                continue_final_message=go_on,
-                most_bytes=self._encoder.most_bytes(limits),
-                variables=body.variables,
-            )
+            return await self._model.template.render(call)
         except PromptTooLargeError as error:
             most = f"This model's maximum context length is {limits.sequence_tokens} tokens"
             raise _too_long(f"{most}, but {error}", body) from error

@@ -1,11 +1,12 @@
 """Jinja templates of chat models, run in a sandbox as the transformers library does. See template_process.py."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import jinja2
+import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -13,7 +14,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .arguments import with_arguments
 
-Message = Mapping[str, Any]
 # Marks where the final message ends. Templates trim and split messages; this they leave alone.
 _END = "\N{OBJECT REPLACEMENT CHARACTER}end-of-final-message\N{OBJECT REPLACEMENT CHARACTER}"
 _MOST_REASON = 300  # characters of an exception's message
@@ -27,6 +27,16 @@ class PromptTooLargeError(ChatError):
     """The rendered prompt has more bytes than fit into the context."""
 
 
+class RenderCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What a template is to render, as it is sent to the process that does it."""
+
+    messages: list[dict[str, Any]]  # whose contents are strings
+    add_generation_prompt: bool
+    continue_final_message: bool  # the prompt ends where the last message's content does, so that the model writes on
+    most_bytes: int  # of the prompt
+    variables: dict[str, Any] = {}  # the template's other ones
+
+
 class Template:
     """A compiled chat template. Raises jinja2.TemplateSyntaxError."""
 
@@ -34,34 +44,23 @@ class Template:
         self._template = _environment().from_string(source)
         self._special_tokens = special_tokens
 
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        add_generation_prompt: bool,
-        continue_final_message: bool,
-        most_bytes: int,
-        variables: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The prompt for `messages`, whose contents are strings; `variables` are the template's other ones.
-
-        With `continue_final_message` the prompt ends where the last message's content does, so that the model
-        writes on. Raises ChatError, PromptTooLargeError for more than `most_bytes`.
-        """
-        if continue_final_message:
+    def render(self, call: RenderCall) -> str:
+        """The prompt that `call` asks for. Raises ChatError, PromptTooLargeError for more than `most_bytes`."""
+        messages = call.messages
+        if call.continue_final_message:
             last = messages[-1]
             messages = [*messages[:-1], {**last, "content": (last["content"] or "") + _END}]
         values = {
-            **self._special_tokens, **(variables or {}), "messages": [with_arguments(message) for message in messages],
-            "add_generation_prompt": add_generation_prompt,
+            **self._special_tokens, **call.variables, "messages": [with_arguments(message) for message in messages],
+            "add_generation_prompt": call.add_generation_prompt,
         }  # fmt: skip
         try:
-            text = self._write(values, most_bytes)
+            text = self._write(values, call.most_bytes)
         except ChatError:
             raise
         except Exception as error:  # a template can raise anything: this request fails alone
             raise ChatError(f"the chat template refuses these messages: {_reason(error)}") from error
-        return _up_to_end(text) if continue_final_message else text
+        return _up_to_end(text) if call.continue_final_message else text
 
     def _write(self, values: Mapping[str, Any], most_bytes: int) -> str:
         pieces, size = [], 0

@@ -9,13 +9,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jinja2
 import msgspec
 
 from ....core.machine.memory import give_back_freed
-from .template import ChatError, PromptTooLargeError, Template
+from .template import ChatError, PromptTooLargeError, RenderCall, Template
 
 LENGTH_BYTES = 4
 _TRIM_BYTES = 1 << 18  # after a call of so many, memory is given back
@@ -28,16 +27,6 @@ class Setup(msgspec.Struct, frozen=True):
     special_tokens: dict[str, str]
     cpu_seconds: float
     memory_bytes: int
-
-
-class RenderCall(msgspec.Struct, frozen=True, kw_only=True):
-    """The arguments of Template.render."""
-
-    messages: list[dict[str, Any]]
-    add_generation_prompt: bool
-    continue_final_message: bool
-    most_bytes: int
-    variables: dict[str, Any] = {}
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -85,12 +74,7 @@ def _compile(setup: Setup) -> Template | Reply:
 
 def _render(template: Template, raw: bytes) -> Reply:
     try:
-        call = msgspec.msgpack.decode(raw, type=RenderCall)
-        text = template.render(
-            call.messages, add_generation_prompt=call.add_generation_prompt, most_bytes=call.most_bytes,
-            continue_final_message=call.continue_final_message, variables=call.variables,
-        )  # fmt: skip
-        return Reply(text)
+        return Reply(template.render(msgspec.msgpack.decode(raw, type=RenderCall)))
     except ChatError as error:
         return Reply(error=str(error), too_large=isinstance(error, PromptTooLargeError))
     except (MemoryError, ValueError, RecursionError) as error:

@@ -11,7 +11,7 @@ import pytest
 
 from slurminfer.core.errors import CorruptModelError
 from slurminfer.nodes.native.api.chat import ChatTemplate, find_source
-from slurminfer.nodes.native.api.template import ChatError, PromptTooLargeError, Template
+from slurminfer.nodes.native.api.template import ChatError, PromptTooLargeError, RenderCall, Template
 
 CHAT = [
     {"role": "system", "content": "Be <b>brief</b>."},
@@ -50,7 +50,10 @@ def _template(source: str) -> Template:
 
 
 def _render(template: Template, messages=CHAT, *, begin=False, go_on=False, most_bytes=10_000) -> str:
-    return template.render(messages, add_generation_prompt=begin, continue_final_message=go_on, most_bytes=most_bytes)
+    call = RenderCall(
+        messages=messages, add_generation_prompt=begin, continue_final_message=go_on, most_bytes=most_bytes
+    )
+    return template.render(call)
 
 
 @pytest.mark.parametrize("source", [LLAMA_2, EVERYTHING])
@@ -94,10 +97,11 @@ def test_dates_can_be_written():
 
 
 def test_a_templates_other_variables_are_given():
-    text = _template("{{ enable_thinking }} {{ bos_token }}").render(
-        CHAT, add_generation_prompt=False, continue_final_message=False, most_bytes=99,
+    call = RenderCall(
+        messages=CHAT, add_generation_prompt=False, continue_final_message=False, most_bytes=99,
         variables={"enable_thinking": True},
     )  # fmt: skip
+    text = _template("{{ enable_thinking }} {{ bos_token }}").render(call)
     assert text == "True <s>"
 
 
@@ -148,7 +152,8 @@ async def _started(directory: Path, source: str | None, **limits: Any) -> AsyncI
 
 async def _ask(template: ChatTemplate, *contents: str) -> str:
     messages = [{"role": "user", "content": content} for content in contents]
-    return await template.render(messages, add_generation_prompt=True, continue_final_message=False, most_bytes=10**7)
+    call = RenderCall(messages=messages, add_generation_prompt=True, continue_final_message=False, most_bytes=10**7)
+    return await template.render(call)
 
 
 def test_a_model_without_a_template_says_so(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from slurminfer.nodes.native.api.errors import ApiError
 from slurminfer.nodes.native.api.messages import turns
-from slurminfer.nodes.native.api.template import Template
+from slurminfer.nodes.native.api.template import RenderCall, Template
 
 USER = {"role": "user", "content": "A"}
 RESULT = {"role": "tool", "tool_call_id": "call_0", "content": "42"}
@@ -18,13 +18,18 @@ def _assistant(arguments: Any = TEXT, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": None, "tool_calls": [call], **more}
 
 
+def _render_with(template: Template, messages: list[dict[str, Any]]) -> str:
+    call = RenderCall(
+        messages=turns(messages), add_generation_prompt=False, continue_final_message=False, most_bytes=10_000
+    )
+    return template.render(call)
+
+
 def _render(source: str, messages: list[dict[str, Any]]) -> str:
     """`source` is rendered for each message, with `m` for the message and `f` for its first call."""
     loop = "{% for m in messages %}{% set f = m.tool_calls[0].function if m.tool_calls else None %}{% if f %}"
     template = Template(f"{loop}{source}{{% else %}}{{{{ m.content }}}}{{% endif %}}|{{% endfor %}}", {})
-    return template.render(
-        turns(messages), add_generation_prompt=False, continue_final_message=False, most_bytes=10_000
-    )
+    return _render_with(template, messages)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,7 @@ def test_null_and_empty_lists_are_left_out_and_no_content_is_an_empty_string(cal
 def test_a_function_call_of_the_older_api_is_read_as_well():
     template = Template("{{ messages[0].function_call.arguments.a }}", {})
     message = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": TEXT}}
-    text = template.render(turns([message]), add_generation_prompt=False, continue_final_message=False, most_bytes=99)
+    text = _render_with(template, [message])
     assert text == "3"
 
 
