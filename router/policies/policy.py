@@ -4,20 +4,90 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..fleet.worker import Worker
+
+class Worker(Protocol):
+    """What policies see of a worker that may take the request. Counts are those of all relays together."""
+
+    @property
+    def id(self) -> str:
+        """POOL-SERIAL."""
+
+    @property
+    def slot(self) -> int:
+        """Number of this life of the worker on the board: small, the same in all relays."""
+
+    @property
+    def pool(self) -> str:
+        """Name of its pool."""
+
+    @property
+    def capacity(self) -> int:
+        """Requests that it computes at once."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent to it and not answered yet."""
+
+    @property
+    def pending_tokens(self) -> int:
+        """Prompt tokens of the requests in flight of which no byte of an answer has come yet."""
+
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens/s that it computes, learned; a usual figure until there is one."""
+
+    @property
+    def decode_rate(self) -> float:
+        """Tokens/s of one of its streams, learned; a usual figure until there is one."""
+
+    @property
+    def cache_tokens(self) -> int | None:
+        """Tokens that its KV cache holds; None where the engine does not say."""
+
+    @property
+    def ramp(self) -> float:
+        """From 0 to 1: the share of its capacity that may be used, while it comes back after an ejection."""
+
+    @property
+    def turn(self) -> int:
+        """Ordinal of the last request that it was chosen for: lower is longer ago."""
+
+    @property
+    def ends_at(self) -> float | None:
+        """Unix time of its walltime limit."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoutedRequest:
-    """What a policy knows of a request."""
+    """What a policy knows of a request, computed once."""
 
     path: str  # such as /v1/chat/completions
     model: str | None  # None: the client names none, so that any will do
-    body: bytes
+    tenant: str
+    session: str | None  # what ties requests together: a header, or `user` of the body
+    input_tokens: int  # estimated from the prompt's bytes
+    output_tokens: int  # estimated from max_tokens and learned lengths
+    blocks: Sequence[int]  # chained hashes of the prompt's blocks, in order; see prefix.py
+    block_tokens: Sequence[int]  # estimated tokens of each block
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A choice. `reason` is one of few words, for metrics: cache, load, session, spread, only."""
+
+    worker: Worker
+    reason: str
+    cached_tokens: int = 0  # prompt tokens that are expected to be in the worker's cache
 
 
 class Policy(Protocol):
     """Chooses the worker that gets a request."""
 
-    def choose(self, request: RoutedRequest, workers: Sequence[Worker]) -> Worker | None:
+    def choose(self, request: RoutedRequest, workers: Sequence[Worker]) -> Route | None:
         """One of `workers`, which can all take the request and have not been tried for it; None if there are none."""
+
+    def sent(self, request: RoutedRequest, worker: Worker) -> None:
+        """Note that `worker` has begun to answer the request, so that it holds the prompt."""
+
+    def forget(self, slot: int) -> None:
+        """Note that the life of a worker has ended."""

@@ -1,0 +1,1 @@
+"""The queues before the workers: priorities, fair shares between tenants, deadlines."""

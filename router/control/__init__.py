@@ -1,0 +1,1 @@
+"""The supervisor and the relays as processes: channel, messages, board."""

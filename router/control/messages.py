@@ -1,0 +1,86 @@
+"""What supervisor and relays tell each other, as msgpack over the channel between them."""
+
+from typing import Any
+
+import msgspec
+
+from ..tenants.tenant import Tenant, Usage
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One life of a worker, as the supervisor sees it. Times are Unix seconds."""
+
+    slot: int  # its column of the board; never that of another life while any relay may still count requests there
+    id: str
+    pool: str
+    engine: str
+    model: str
+    job: str
+    epoch: int
+    host: str
+    url: str | None  # of its gate
+    socket: str | None  # of its engine, on `host`
+    identity: str  # path of the certificate for the gate
+    key: str  # the engine's API key
+    capacity: int
+    state: str  # of the record: starting, ready, draining, gone
+    choosable: bool  # may get new requests
+    trouble: str  # why not
+    ends_at: float | None = None
+    move_by: float | None = None  # requests still in flight then are moved to other workers
+    healthy_since: float | None = None  # since when it is trusted again after an ejection, for its slow re-entry
+    cache_tokens: int | None = None  # what its KV cache holds, where the engine says
+    running: int | None = None  # requests that the engine itself says it computes
+    waiting: int | None = None
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup", kw_only=True):
+    """To a relay, first: what it is."""
+
+    index: int  # its row of the board
+    relays: int
+    router: dict[str, Any]  # [router] of the spec, as builtins
+    pools: list[dict[str, Any]]  # of the spec: name, and what routing needs
+    control_socket: str  # Unix socket of the supervisor's pages
+
+
+class View(msgspec.Struct, frozen=True, tag="view"):
+    """To a relay: all workers, whenever something has changed."""
+
+    workers: list[WorkerView]
+
+
+class Tenants(msgspec.Struct, frozen=True, tag="tenants"):
+    """To a relay: all tenants, and what each has used today (UTC) before this supervisor began to count."""
+
+    tenants: list[Tenant]
+    tokens_today: dict[str, int]
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """To a relay: accept no more, finish what is in flight, end."""
+
+    seconds: float
+
+
+class Suspect(msgspec.Struct, frozen=True, tag="suspect", kw_only=True):
+    """From a relay: a request has failed at a worker in a way that makes the worker suspect."""
+
+    slot: int
+    reason: str
+    kind: str  # connect, lost, body, stream, stopped
+    at: float  # Unix time
+
+
+class Report(msgspec.Struct, tag="report", kw_only=True):
+    """From a relay, once a second and at its end: all its counters, cumulative since its start."""
+
+    counters: dict[str, Any]  # see control/counters.py
+    usage: dict[str, Usage]  # by tenant
+    queued: dict[str, int]  # requests that wait now, by priority
+    connections: dict[str, int]  # of clients, by state
+    rates: dict[int, tuple[float, float]]  # by worker's slot: prefill and decode tokens/s as learned here
+
+
+ToRelay = Setup | View | Tenants | Drain
+FromRelay = Suspect | Report

@@ -1,0 +1,1 @@
+"""Keys, quotas and usage of those who send requests."""
