@@ -126,7 +126,7 @@ class Envelope(msgspec.Struct, kw_only=True):
     @property
     def wants_logprobs(self) -> bool:
         """Whether each token is to come with its probability. For completions 0 asks for that of the token itself."""
-        return self.logprobs not in (None, False) or self.prompt_logprobs is not None
+        return (self.logprobs is not None and self.logprobs is not False) or self.prompt_logprobs is not None
 
     @property
     def has_tools(self) -> bool:
