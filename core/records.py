@@ -43,7 +43,8 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int | None = None  # requests that the engine computes at once
     load_s: float | None = None  # from start of the engine to its first real token
     ends_at: float | None = None  # walltime limit of the job
-    reason: str = ""  # why it is GONE
+    drain_until: float | None = None  # when a DRAINING worker's engine is ended, whatever is still in flight
+    reason: str = ""  # why it is GONE or DRAINING
 
 
 class RendezvousRecord(msgspec.Struct, frozen=True, kw_only=True):
