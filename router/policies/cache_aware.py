@@ -13,6 +13,9 @@ _COMPARED = 16
 _COMPARED_OWNERS = 6
 # How much the answers in progress slow down one more, relative to the answer's own time, at full capacity.
 _DECODE_SLOWDOWN = 0.5
+# Prompt tokens that are computed delay the answers in progress too: the part of that delay that counts, relative to the
+# request's own. With 0 each request would take the shortest way for itself, and fill all caches with the same.
+_OTHERS_DELAYED = 0.25
 # The memory of how much of prompts is found again: requests after which a half of it is forgotten.
 _REUSE_STEP = 1 / 128
 _BYTES_PER_TOKEN = 4.0
@@ -81,8 +84,9 @@ class CacheAware:
         best, best_key = 0, (True, math.inf, 0.0, 0)
         for index, worker in enumerate(workers):
             load = worker.in_flight / usable_capacity(worker)
-            cost = queue_wait(worker, output) + (request.input_tokens - cached[index]) / worker.prefill_rate
-            cost += _DECODE_SLOWDOWN * load * output / worker.decode_rate + keep[index] / worker.prefill_rate
+            cost = queue_wait(worker, output) + _DECODE_SLOWDOWN * load * output / worker.decode_rate
+            again = request.input_tokens - cached[index] + keep[index]
+            cost += again * (1 + _OTHERS_DELAYED * worker.in_flight) / worker.prefill_rate
             key = (is_overloaded(worker, mean), cost, load, worker.turn)
             if key < best_key:
                 best, best_key = index, key
