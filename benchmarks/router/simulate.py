@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 from slurminfer.router.policies import policy_named
 from slurminfer.router.policies.load import least_loaded
 from slurminfer.router.policies.policy import Memoryless, Policy, Route, RoutedRequest, Worker
-from tests.support.simulated_fleet import Outcome, Prompts, Speed, chats, closed_loop, open_loop, shared_prefixes, unique_prompts
+from tests.support.simulated_fleet import (
+    Outcome,
+    Prompts,
+    Speed,
+    chats,
+    closed_loop,
+    open_loop,
+    shared_prefixes,
+    unique_prompts,
+)
 
 
 class Random(Memoryless):
