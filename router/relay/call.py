@@ -1,0 +1,57 @@
+"""One generation request on its way: what is known of it, and what has been tried."""
+
+import time
+from dataclasses import dataclass, field
+
+from ..admission.ticket import Ticket
+from ..http.messages import Request, Whole
+from ..policies.policy import Route, RoutedRequest
+from .attempt import Attempt
+from .envelope import CHAT, COMPLETIONS, Envelope
+from .outlet import Outlet
+from .upstream import Upstream
+from .workers import Lane
+
+
+class RefusedError(Exception):
+    """A request is answered by the relay itself, with `answer`."""
+
+    def __init__(self, answer: Whole) -> None:
+        self.answer = answer
+        super().__init__(f"answered with {answer.status}")
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A request. `began` and `deadline` are monotonic seconds."""
+
+    request: Request
+    outlet: Outlet
+    envelope: Envelope
+    routed: RoutedRequest
+    lane: Lane
+    ticket: Ticket
+    body: bytes  # what the next worker gets
+    began: float = field(default_factory=time.monotonic)
+    tried: set[Upstream] = field(default_factory=set)
+    lost: float = 0.0  # workers, while they worked on it
+    is_preempted: bool = False
+    attempts: list[Attempt] = field(default_factory=list)  # that run now
+    route: Route | None = None  # of the last attempt
+    busy: Attempt | None = None  # that a worker has answered with 429 or 503
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+        return self.request.head.path
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the form of its answer is known: JSON, or events of which the last is [DONE]."""
+        return self.envelope.kind in (CHAT, COMPLETIONS)
+
+    def preempt(self) -> None:
+        """Give way to a more urgent request; it is off the board when this returns."""
+        self.is_preempted = True
+        for attempt in self.attempts:
+            attempt.stop("preempted", "a more urgent request came")
