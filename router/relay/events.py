@@ -13,6 +13,12 @@ _END = re.compile(rb"\r?\n\r?\n")
 _TOKEN_IDS = re.compile(rb',"token_ids":\[[0-9,]*\]')
 # Quotes within strings are escaped, so that none of these can be a part of generated text.
 _USAGE_EVENT = re.compile(rb'data: ?\{[^\r\n]*"choices": ?\[\][^\r\n]*\r?\n\r?\n')
+_ERROR = re.compile(rb'^data: (\{"error"[^\r\n]*)', re.MULTILINE)
+_DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+_ENDS = {
+    MESSAGES: re.compile(rb"^event: ?message_stop|^data: ?\{\"type\": ?\"message_stop\"", re.MULTILINE),
+    RESPONSES: re.compile(rb"^event: ?response\.(?:completed|failed|incomplete)", re.MULTILINE),
+}
 _raw_decode = json.JSONDecoder().raw_decode
 
 
@@ -76,19 +82,38 @@ def without_token_ids(data: bytes) -> bytes:
 
 def without_usage(data: bytes) -> bytes:
     """Events without the last one that has only the token counts, which the client has not asked for."""
-    return _USAGE_EVENT.sub(b"", data) if b'"choices":[]' in data or b'"choices": []' in data else data
+    return _USAGE_EVENT.sub(b"", data) if b'choices":[]' in data or b'choices": []' in data else data
 
 
 def usage_of(data: bytes) -> dict[str, Any] | None:
-    """The last token counts in `data`, events or a whole answer; None if there are none."""
-    place = data.rfind(b'"usage":') if b'"usage":' in data else -1
+    """The last token counts in `data`, whole events or a whole answer; None if there are none."""
+    place = max(data.rfind(b'usage":{'), data.rfind(b'usage": {'))
     if place < 0:
         return None
     try:
-        usage = _raw_decode(data[place + 8 :].lstrip().decode())[0]
+        usage = _raw_decode(data[data.index(b"{", place) :].decode())[0]
     except (ValueError, RecursionError):
         return None
     return usage if isinstance(usage, dict) else None
+
+
+def is_end(kind: str, data: bytes) -> bool:
+    """Whether whole events in `data` say that the stream of an API is complete. One that ends without was cut."""
+    if kind in _ENDS:
+        return _ENDS[kind].search(data) is not None
+    return b"[DONE]" in data and _DONE.search(data) is not None
+
+
+def split_error(data: bytes) -> tuple[bytes, dict[str, Any]] | None:
+    """Events of OpenAI's form before the first error event in `data`, and that event; None if there is none."""
+    found = _ERROR.search(data) if b'data: {"error"' in data else None
+    if found is None:
+        return None
+    try:
+        event = msgspec.json.decode(found[1])
+    except (ValueError, RecursionError):
+        return None
+    return data[: found.start()], event
 
 
 def error_event(body: dict[str, Any]) -> bytes:

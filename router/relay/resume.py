@@ -1,6 +1,6 @@
-"""How the stream of a lost worker goes on at another one: the new request, and its events made part of the old stream.
+"""How the stream of a lost worker goes on at another one: what that is asked, and what becomes of its events.
 
-Engines that can tell token ids (`TOKEN_ENGINES`) go on from exactly these tokens. With the others the text so far is the
+Engines that can tell token ids (`TOKEN_ENGINES`) go on from exactly these tokens. For the others the text so far is the
 beginning of the answer: `continue_final_message` for chat, prompt and text for completions.
 """
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from .envelope import CHAT, COMPLETIONS, Envelope, is_given, whole, with_field, with_fields, with_usage
-from .stitcher import Stitcher, closing_events
+from .stitcher import Stitcher, UsageOnly, closing_events
 from .transcript import Said, Story, Transcript
 
 TOKEN_ENGINES: Collection[str] = ("native",)
@@ -25,7 +25,7 @@ class Continuation:
     """The request that goes on, and what its events must pass; None: they are sent as they are."""
 
     body: bytes
-    stitcher: Stitcher | None
+    stitcher: Stitcher | UsageOnly | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ def prepare(body: bytes, envelope: Envelope, engine: str) -> bytes:
     if not envelope.streams or envelope.kind not in (CHAT, COMPLETIONS):
         return body
     body = with_usage(body, envelope)
-    if engine in TOKEN_ENGINES and b"stream_token_ids" not in body:
-        body = with_field(body, "stream_token_ids", True, is_new=True)
+    if engine in TOKEN_ENGINES and envelope.stream_token_ids is None:
+        body = with_field(body, "stream_token_ids", True, is_new=b"stream_token_ids" not in body)
     return body
 
 
@@ -78,7 +78,7 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     said = _only_choice(envelope, story)
     tokens = _count(said, story)
     if said.finish is not None:
-        return Finished(closing_events(envelope, story, tokens))
+        return _ended(envelope, body, story, tokens, engine)
     limit = _limit(envelope)
     if limit is not None and tokens >= limit:
         return Finished(closing_events(envelope, story, tokens, finish="length"))
@@ -88,6 +88,14 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     _require_text(envelope, said)
     fields = _continued(envelope, said) | _reduced(envelope, tokens)
     return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, tokens))
+
+
+def _ended(envelope: Envelope, body: bytes, story: Story, tokens: int, engine: str) -> Continuation | Finished:
+    """After the finish reason. The prompt's length, if it is to be told, only another worker knows."""
+    if not envelope.wants_usage or story.usage is not None:
+        return Finished(closing_events(envelope, story, tokens))
+    fields: dict[str, Any] = {"min_tokens": msgspec.UNSET, **dict.fromkeys(_given_limits(envelope), 1)}
+    return Continuation(prepare(with_fields(body, fields), envelope, engine), UsageOnly(story, tokens))
 
 
 def _require_plain(envelope: Envelope, transcript: Transcript, story: Story) -> None:
@@ -172,8 +180,9 @@ def _plain(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     texts = [part.get("text") if isinstance(part, dict) else None for part in content]
-    if all(isinstance(text, str) for text in texts):
-        return "".join(texts)
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) == len(texts):
+        return "".join(strings)
     raise _CannotResumeError("a message with more than text cannot be continued by another worker")
 
 

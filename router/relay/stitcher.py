@@ -20,7 +20,7 @@ class Stitcher:
         """`tokens`: how many of the first answer are part of the new prompt. `exact`: the engine knows them itself."""
         self.finished = False
         self._names, self._envelope, self._tokens = story.names, envelope, tokens
-        self._role = any(choice.role for choice in story.choices.values())
+        self._roles = {index for index, choice in story.choices.items() if choice.role}
         self._prompt_tokens = None if exact else whole((story.usage or {}).get("prompt_tokens"))
         self._usage: dict[str, Any] | None = None
         self._new_tokens = 0
@@ -46,11 +46,12 @@ class Stitcher:
     def _choices(self, event: dict[str, Any]) -> bytes:
         if isinstance(event.get("usage"), dict):
             event["usage"] = self._usage = self._corrected(event["usage"])
-        choice = next(iter(event["choices"]), None)
-        if not isinstance(choice, dict):
+        if not event["choices"]:
             return self._release() + _write(event)
-        if not self._take_role(choice):
+        event["choices"] = [choice for choice in event["choices"] if self._take_role(choice)]
+        if not event["choices"]:
             return b""
+        choice = event["choices"][0]
         text = _text(choice)
         self._new_tokens += bool(text)
         if self._stops is None:
@@ -68,8 +69,9 @@ class Stitcher:
         delta = choice.get("delta")
         if not isinstance(delta, dict) or "role" not in delta:
             return True
-        if not self._role:
-            self._role = True
+        index = choice.get("index", 0)
+        if index not in self._roles:
+            self._roles.add(index)
             return True
         del delta["role"]
         return bool(any(delta.values()) or choice.get("finish_reason") or choice.get("token_ids"))
@@ -108,6 +110,25 @@ class Stitcher:
     def _estimate(self) -> dict[str, Any]:
         prompt, completion = self._prompt_tokens or 0, self._tokens + self._new_tokens
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+class UsageOnly:
+    """Takes only the token counts of a prompt from a second worker: the answer itself is complete."""
+
+    def __init__(self, story: Story, tokens: int) -> None:
+        self.finished = False
+        self._names, self._tokens = story.names, tokens
+
+    def feed(self, data: bytes) -> bytes:
+        """The last events of the stream, once the token counts are there."""
+        for payload in payloads(data):
+            usage = None if payload.strip() == b"[DONE]" else _decode(payload).get("usage")
+            if not isinstance(usage, dict):
+                continue
+            self.finished = True
+            counts = {"completion_tokens": self._tokens, "total_tokens": usage["prompt_tokens"] + self._tokens}
+            return _write({**self._names, "choices": [], "usage": {**usage, **counts}}) + _DONE
+        return b""
 
 
 class _StraddlingStops:
