@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ..admission.ticket import Ticket
 from ..http.messages import Request, Whole
 from ..policies.policy import Route, RoutedRequest
-from .attempt import Attempt
+from .attempt import Attempt, Fault
 from .envelope import CHAT, COMPLETIONS, Envelope
 from .outlet import Outlet
 from .upstream import Upstream
@@ -31,13 +31,13 @@ class Call:
     routed: RoutedRequest
     lane: Lane
     ticket: Ticket
-    body: bytes  # what the next worker gets
     began: float = field(default_factory=time.monotonic)
     tried: set[Upstream] = field(default_factory=set)
     lost: float = 0.0  # workers, while they worked on it
     is_preempted: bool = False
     attempts: list[Attempt] = field(default_factory=list)  # that run now
     route: Route | None = None  # of the last attempt
+    fault: Fault | None = None  # of the last attempt
     busy: Attempt | None = None  # that a worker has answered with 429 or 503
 
     @property

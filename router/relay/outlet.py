@@ -9,13 +9,11 @@ import msgspec
 from ..control.counters import Gap
 from ..http.heads import answer_headers
 from ..http.messages import Headers, Reply, Whole
-from .envelope import CHAT, COMPLETIONS, OTHER
+from .envelope import OTHER
 from .events import error_event, is_end, stream_error, usage_of, without_token_ids, without_usage
 from .stitcher import Stitcher, UsageOnly
 from .transcript import Transcript
 from .upstream import Upstream
-
-_WITH_END = (CHAT, COMPLETIONS)
 
 
 class Source(Protocol):
@@ -45,7 +43,7 @@ class Outlet:
 
     __slots__ = (
         "began", "error", "hides_ids", "hides_usage", "is_events", "is_over", "kind", "rivals", "status", "stitcher",
-        "transcript", "_clock", "_gaps", "_last", "_last_time", "_reply",
+        "transcript", "_before", "_clock", "_gaps", "_last", "_last_time", "_reply",
     )  # fmt: skip
 
     def __init__(self, reply: Reply, gaps: Gap, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -58,7 +56,7 @@ class Outlet:
         self.transcript = Transcript()
         self.stitcher: Stitcher | UsageOnly | None = None
         self._reply, self._gaps, self._clock = reply, gaps, clock
-        self._last = b""  # the last events that came
+        self._before = self._last = b""  # the last events that came, and those before them
         self._last_time = 0.0
 
     def claim(self, source: Source) -> None:
@@ -88,16 +86,15 @@ class Outlet:
             if not data:
                 return stitcher.finished
         self.transcript.add(data)
-        self._last = data
+        self._before, self._last = self._last, data
         if self.hides_ids:
             data = without_token_ids(data)
         if self.hides_usage:
             data = without_usage(data)
         now = self._clock()
-        if self.began:
+        if self._last_time:
             self._gaps.observe(now - self._last_time)
-        else:
-            self.begin(source, events=True)
+        self.begin(source, events=True)
         self._last_time = now
         if data and not self._reply.write(data):
             self._wait_for_client(source)
@@ -142,11 +139,11 @@ class Outlet:
 
     def is_complete(self) -> bool:
         """Whether the events that were sent end an answer, as far as its form is known."""
-        return self.kind not in _WITH_END or is_end(self.kind, self._last) or self.transcript.is_strange()
+        return self.kind == OTHER or is_end(self.kind, self._last)
 
     def usage(self) -> dict[str, Any] | None:
         """What the stream said of its token counts."""
-        return usage_of(self.transcript.end() + self._last)
+        return usage_of(self._before + self._last)
 
     def _wait_for_client(self, source: Source) -> None:
         source.pause()

@@ -96,13 +96,12 @@ class Workers:
 
     def may_come(self, lane: Lane, tried: Collection[Upstream]) -> bool:
         """Whether waiting helps a request of this lane for which `tried` were tried."""
-        now, recent = self._clock(), self._clock() - _RECENT_S
+        recent = self._clock() - _RECENT_S
         for upstream in self.all(lane):
-            if upstream in tried:
-                if upstream.lost_at is not None and upstream.lost_at > recent:
-                    return True  # another life of it may follow
-            elif upstream.view.state in ("starting", "ready") or (upstream.lost_at or now) > recent:
+            if upstream.view.state == "starting" and upstream not in tried:
                 return True
+            if upstream.lost_at is not None and upstream.lost_at > recent:
+                return True  # it or another life of it may come back
         model = lane[0]
         lost = (at for name, at in self._last_lost.items() if model in (None, name))
         return any(at > recent for at in lost) and not any(one.choosable for one in tried)
@@ -119,6 +118,11 @@ class Workers:
         """Choose a worker no more until the supervisor has looked."""
         upstream.suspect()
         self._choosable.clear()
+
+    def trust(self, upstream: Upstream) -> None:
+        """Choose a suspect again that says it is healthy."""
+        upstream.trust()
+        self.changed()
 
     def tick(self) -> None:
         """Look after workers that have stopped, that must end, or that have ended. To be called about once a second."""
