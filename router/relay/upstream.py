@@ -57,7 +57,8 @@ class Upstream:
         self.attempts: set[InFlight] = set()
         self.turn = 0
         self.lost_at: float | None = None  # since when it is not trusted; None while it is
-        self.choosable = False  # whether it may get new requests
+        self.choosable = False  # whether it may get new requests; set by Workers
+        self.is_trusted = False  # choosable for the supervisor, and no suspect
         self.prefill_rate, self.decode_rate = 1000.0, 30.0
         self._counts, self._row, self._clock = counts, row, clock
         self.served = 0  # requests that it has answered well
@@ -155,7 +156,8 @@ class Upstream:
 
     def _decide(self, now: float) -> None:
         suspected = self._suspected_until is not None
-        self.choosable = self.view.choosable and not suspected and not self.is_retired
+        self.is_trusted = self.view.choosable and not suspected and not self.is_retired
+        self.choosable &= self.is_trusted
         lost = suspected or self.is_retired or not (self.view.choosable or self.view.state == "draining")
         if not lost:
             self.lost_at = None
