@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 
 from ..admission.admission import Admission
-from ..control.counters import Counters
+from ..control.counters import Counters, endpoint_of
 from ..http.heads import request_head
 from ..http.messages import Reply, Request, Whole
 from ..policies.policy import Policy, Route
@@ -94,7 +94,7 @@ class Forwarder:
             )
         finally:
             status = outlet.status if outlet.is_over else _CLIENT_CLOSED_REQUEST
-            endpoint = request.head.path
+            endpoint = endpoint_of(request.head.path)
             self._counters.count(self._counters.requests, (endpoint, status))
             self._counters.time(self._counters.duration, endpoint, time.monotonic() - began)
 
