@@ -34,17 +34,18 @@ def _size(key: int) -> int:
 class _Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("bit", "keys", "learned", "size", "told")
+    __slots__ = ("bit", "keys", "learned", "limit", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.size = 0  # bytes
-        self.told = self.learned = math.inf  # bytes that it holds: as the engine says, and as its hits show
+        self.told = self.learned = self.limit = (
+            math.inf
+        )  # bytes: as the engine says, as its hits show, the less of them
 
-    @property
-    def limit(self) -> float:
-        return min(self.told, self.learned)
+    def set_limit(self, told: float, learned: float) -> None:
+        self.told, self.learned, self.limit = told, learned, min(told, learned)
 
 
 class Owners:
@@ -105,7 +106,8 @@ class Owners:
         """
         self._turn += 1
         cache = self._cache(slot)
-        cache.told = cache_bytes
+        if cache.told != cache_bytes:
+            cache.set_limit(cache_bytes, cache.learned)
         serial = (self._turn * _RELAYS + self._relay) << _TAIL_BITS
         tell, told_before = self._news.append, self._turn - _RETELL_TURNS
         for key in (-(serial | min(tail_bytes, _MOST_TAIL)), *reversed(blocks)):
@@ -136,10 +138,10 @@ class Owners:
         if cache is None or expected <= 0:
             return
         if found >= expected * _MISS:
-            cache.learned *= _GROW
+            cache.set_limit(cache.told, cache.learned * _GROW)
             return
         least = _LEAST_BYTES if cache.told == math.inf else cache.told / 16
-        cache.learned = max(least, min(cache.limit, cache.size) * _SHRINK)
+        cache.set_limit(cache.told, max(least, min(cache.limit, cache.size) * _SHRINK))
         self._trim(cache)
 
     def forget(self, slot: int) -> None:
@@ -172,8 +174,7 @@ class Owners:
         return before
 
     def _trim(self, cache: _Cache) -> None:
-        limit = cache.limit
-        while cache.size > limit and len(cache.keys) > 1:
+        while cache.size > cache.limit and len(cache.keys) > 1:
             self._drop_oldest(cache)
         if self._ended:
             self._sweep()

@@ -67,6 +67,7 @@ class Envelope(msgspec.Struct, kw_only=True):
     continue_final_message: Any = None
     add_generation_prompt: Any = None
     return_token_ids: Any = None
+    stream_token_ids: Any = None
     separate_reasoning: Any = None
     tool_choice: Any = None
 

@@ -32,6 +32,7 @@ class Delta:
     token: int | None  # None for an end token, which has no text
     logprobs: TokenLogprobs | None
     finish: FinishReason | None
+    end_token: int | None = None  # that ended the sequence
 
 
 class Choice:
@@ -59,7 +60,7 @@ class Choice:
         self.tokens += 1
         if finish is FinishReason.STOP:  # by an end token
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
-            return Delta(self.index, self._rest(last), None, None, finish)
+            return Delta(self.index, self._rest(last), None, None, finish, token)
         text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP

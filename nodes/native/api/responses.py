@@ -185,9 +185,10 @@ class UnsentIds:
         self._ids: dict[int, list[int]] = {}
 
     def add(self, delta: Delta) -> None:
-        """Keep the token of a delta; an end token has none."""
-        if delta.token is not None:
-            self._ids.setdefault(delta.index, []).append(delta.token)
+        """Keep the token of a delta."""
+        token = delta.end_token if delta.token is None else delta.token
+        if token is not None:
+            self._ids.setdefault(delta.index, []).append(token)
 
     def take(self, index: int) -> list[int]:
         """The tokens of a choice since the last time."""

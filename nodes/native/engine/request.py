@@ -57,9 +57,7 @@ class Request:
     __slots__ = ("_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests", "failed",
                  "guessed", "id", "params", "prompt_length", "rank", "tokens")  # fmt: skip
 
-    def __init__(
-        self, id: str, prompt: Sequence[int], params: SamplingParams, generated: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams, generated: Sequence[int] = ()) -> None:
         """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more.
 
         `generated`: tokens that were sampled elsewhere. The request goes on after them as after a preemption.
