@@ -5,6 +5,7 @@ started the attempt waits for `run`, and then finds in `fault` what went wrong, 
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,8 +50,8 @@ class Attempt:
     """
 
     __slots__ = (
-        "body", "began", "fault", "headers", "heard", "outlet", "owner", "status", "tokens", "upstream",
-        "_done", "_flow", "_gate", "_is_counted", "_parts", "_size", "_take",
+        "body", "began", "fault", "first_at", "headers", "heard", "others_tokens", "outlet", "owner", "sent_at", "status",
+        "tokens", "upstream", "_done", "_flow", "_gate", "_is_counted", "_parts", "_size", "_take",
     )  # fmt: skip
 
     def __init__(self, upstream: Upstream, outlet: Outlet, tokens: int, owner: Owner) -> None:
@@ -68,6 +69,8 @@ class Attempt:
         self._flow: Flow | None = None
         self._done = asyncio.get_running_loop().create_future()
         self._is_counted = True
+        self.others_tokens = upstream.pending_tokens  # that the worker had to compute before
+        self.sent_at = self.first_at = time.monotonic()
         upstream.entered(self, tokens)
 
     @property
