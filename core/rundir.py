@@ -15,6 +15,7 @@ from .paths import make_home, runs_root
 from .records import (
     DeploymentRecord,
     NodeRecord,
+    QueueRecord,
     RendezvousRecord,
     RouterRecord,
     WorkerRecord,
@@ -61,6 +62,11 @@ class RunDirectory:
     def deployment_path(self) -> Path:
         """The record of the deployment's jobs, JSON; who links it first holds the deployment's name."""
         return self.path / "deployment.json"
+
+    @property
+    def queue_path(self) -> Path:
+        """What the scheduler has said of the workers' jobs, JSON; missing until somebody has asked it."""
+        return self.path / "queue.json"
 
     @property
     def key_path(self) -> Path:
@@ -224,6 +230,14 @@ class RunDirectory:
         """The record of the deployment's jobs, None if there is none. Raises RunDirectoryError if it is unreadable."""
         return read_record(self.deployment_path, DeploymentRecord)
 
+    def read_queue(self) -> QueueRecord | None:
+        """What the scheduler has said last, None if nobody has asked it. Raises RunDirectoryError."""
+        return read_record(self.queue_path, QueueRecord)
+
+    def write_queue(self, record: QueueRecord) -> None:
+        """Replace what the scheduler has said. For whoever has just asked it. Raises RunDirectoryError."""
+        write_record(self.queue_path, record)
+
     def clear_records(self) -> None:
         """Remove what routers and workers of an earlier deployment have left; spec, key, logs and claim stay.
 
@@ -233,7 +247,7 @@ class RunDirectory:
             records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
         except OSError as error:
             raise RunDirectoryError(f"cannot read {error.filename}: {error.strerror}") from error
-        for path in (*records, self.router_path, self.router_identity_path):
+        for path in (*records, self.router_path, self.router_identity_path, self.queue_path):
             files.remove(path)
 
     def clear(self) -> None:

@@ -18,7 +18,6 @@ import psutil
 
 from slurminfer.core.net.sockets import hold_port
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
 
 from .. import GIVEN
 from .fleet import MODEL, POOL, Address, Records
@@ -28,8 +27,17 @@ OURS = "slurminfer"
 PEERS = ("sglang-router", "smg", "vllm-router")
 CEILING = "nginx"
 STRAIGHT = "straight"
+BEFORE = "slurminfer before"
 RELAYS = 2
 _START_S = 90.0
+_SPEC = f"""
+name = "bench"
+model = {{path = "{MODEL}"}}
+[[pool]]
+name = "{POOL}"
+[router]
+port = 0
+"""
 
 
 @dataclass(eq=False)
@@ -79,23 +87,42 @@ def running(argv: list[str], log: Path, **more: Any) -> Iterator["subprocess.Pop
 
 
 @contextmanager
-def ours(
-    folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024, relays: int = RELAYS
-) -> Iterator[Target]:
+def ours(folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024) -> Iterator[Target]:
     """Our router with all of its features, before workers that it reaches by Unix sockets."""
-    home = folder / f"{OURS}-{policy}"
+    router = f'relays = {RELAYS}\npolicy = "{policy}"\n'
+    name = OURS if policy == "cache_aware" else f"{OURS}, {policy}"
+    with _native(name, folder, workers, router, capacity) as target:
+        yield target
+
+
+def before(checkout: Path) -> Starter:
+    """What starts the router of another checkout, with the policy and processes that it has by default."""
+
+    @contextmanager
+    def start(folder: Path, workers: list[Address], capacity: int = 1024) -> Iterator[Target]:
+        with _native(BEFORE, folder, workers, "", capacity, checkout) as target:
+            yield target
+
+    return start
+
+
+@contextmanager
+def _native(
+    name: str, folder: Path, workers: list[Address], router: str, capacity: int, code: Path | None = None
+) -> Iterator[Target]:
+    home = folder / name.replace(", ", "-").replace(" ", "-")
     run = RunDirectory(home)
     run.create()
-    router = RouterSpec(port=0, relays=relays, policy=policy)  # type: ignore[arg-type]
-    run.write_spec(DeploymentSpec(name="bench", model=ModelSpec(path=MODEL), pool=(PoolSpec(name=POOL),), router=router))
+    run.spec_path.write_text(_SPEC + router, encoding="utf-8")
     records = Records(run, capacity)
     for number, worker in enumerate(workers):
         records.add(number, worker)
     argv = [sys.executable, "-m", "slurminfer.router", str(home)]
     env = GIVEN | {"SLURMINFER_LOCAL": "1", "SLURMINFER_HOME": str(folder)}
+    env |= {"PYTHONPATH": str(code.resolve() / "src")} if code else {}
     with running(argv, home / "log", env=env, cwd=home) as process:
         url = _announced(run, process, home / "log")
-        target = Target(OURS, url, run.key(), psutil.Process(process.pid), records, argv)
+        target = Target(name, url, run.key(), psutil.Process(process.pid), records, argv)
         wait_until_served(target)
         yield target
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from .envelope import CHAT, COMPLETIONS, Envelope, is_given, whole, with_field, with_fields, with_usage
-from .stitcher import Stitcher, UsageOnly, closing_events
+from .stitcher import DONE, Stitcher, UsageOnly, finish_event, usage_event
 from .transcript import Said, Story, Transcript
 
 TOKEN_ENGINES: Collection[str] = ("native",)
@@ -78,10 +78,10 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     said = _only_choice(envelope, story)
     tokens = _count(said, story)
     if said.finish is not None:
-        return _ended(envelope, body, story, tokens, engine)
+        return _end(envelope, body, story, tokens, engine)
     limit = _limit(envelope)
     if limit is not None and tokens >= limit:
-        return Finished(closing_events(envelope, story, tokens, finish="length"))
+        return _end(envelope, body, story, tokens, engine, finish="length")
     if engine in TOKEN_ENGINES and said.token_ids and not said.without_ids:
         body = with_fields(body, {"continue_token_ids": said.token_ids})
         return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, 0, exact=True))
@@ -90,12 +90,20 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, tokens))
 
 
-def _ended(envelope: Envelope, body: bytes, story: Story, tokens: int, engine: str) -> Continuation | Finished:
-    """After the finish reason. The prompt's length, if it is to be told, only another worker knows."""
-    if not envelope.wants_usage or story.usage is not None:
-        return Finished(closing_events(envelope, story, tokens))
+def _end(
+    envelope: Envelope, body: bytes, story: Story, tokens: int, engine: str, finish: str | None = None
+) -> Continuation | Finished:
+    """After the last token. The prompt's length, if it is to be told, only another worker knows.
+
+    `finish`: the finish reason, if it has not been sent.
+    """
+    last = finish_event(envelope, story, finish) if finish else b""
+    if story.counted or not envelope.wants_usage:
+        return Finished(last + DONE)
+    if story.usage is not None:
+        return Finished(last + usage_event(story, story.usage) + DONE)
     fields: dict[str, Any] = {"min_tokens": msgspec.UNSET, **dict.fromkeys(_given_limits(envelope), 1)}
-    return Continuation(prepare(with_fields(body, fields), envelope, engine), UsageOnly(story, tokens))
+    return Continuation(prepare(with_fields(body, fields), envelope, engine), UsageOnly(story, tokens, last))
 
 
 def _require_plain(envelope: Envelope, transcript: Transcript, story: Story) -> None:

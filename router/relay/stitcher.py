@@ -8,7 +8,7 @@ from .envelope import CHAT, Envelope, whole
 from .events import payloads
 from .transcript import Said, Story
 
-_DONE = b"data: [DONE]\n\n"
+DONE = b"data: [DONE]\n\n"
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -34,7 +34,7 @@ class Stitcher:
     def _event(self, payload: bytes) -> bytes:
         if payload.strip() == b"[DONE]":
             self.finished = True
-            return self._release() + _DONE
+            return self._release() + DONE
         try:
             event = _decode(payload)
         except (ValueError, RecursionError):
@@ -105,7 +105,7 @@ class Stitcher:
         usage = b""
         if self._envelope.wants_usage and self._usage is None:
             usage = _write({**event, "choices": [], "usage": self._estimate()})
-        return _write({**event, "choices": [choice]}) + usage + _DONE
+        return _write({**event, "choices": [choice]}) + usage + DONE
 
     def _estimate(self) -> dict[str, Any]:
         prompt, completion = self._prompt_tokens or 0, self._tokens + self._new_tokens
@@ -115,9 +115,10 @@ class Stitcher:
 class UsageOnly:
     """Takes only the token counts of a prompt from a second worker: the answer itself is complete."""
 
-    def __init__(self, story: Story, tokens: int) -> None:
+    def __init__(self, story: Story, tokens: int, before: bytes) -> None:
+        """`before`: events that are to be sent first."""
         self.finished = False
-        self._names, self._tokens = story.names, tokens
+        self._story, self._tokens, self._before = story, tokens, before
 
     def feed(self, data: bytes) -> bytes:
         """The last events of the stream, once the token counts are there."""
@@ -127,7 +128,7 @@ class UsageOnly:
                 continue
             self.finished = True
             counts = {"completion_tokens": self._tokens, "total_tokens": usage["prompt_tokens"] + self._tokens}
-            return _write({**self._names, "choices": [], "usage": {**usage, **counts}}) + _DONE
+            return self._before + usage_event(self._story, {**usage, **counts}) + DONE
         return b""
 
 
@@ -159,19 +160,17 @@ class _StraddlingStops:
         return self._text[self._sent : place + len(stop)] if self._keeps else ""
 
 
-def closing_events(envelope: Envelope, story: Story, tokens: int, finish: str | None = None) -> bytes:
-    """The end of a stream of `tokens` tokens: a finish reason if it lacks one, token counts if asked for, [DONE]."""
+def finish_event(envelope: Envelope, story: Story, finish: str) -> bytes:
+    """The last event of the only choice."""
     kind = "chat.completion.chunk" if envelope.kind == CHAT else "text_completion"
-    names = {"object": kind, **story.names}
-    events = b""
-    if finish is not None:
-        said: dict[str, Any] = {"delta": {}} if envelope.kind == CHAT else {"text": ""}
-        events += _write({**names, "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": finish}]})
-    if envelope.wants_usage:
-        prompt = whole((story.usage or {}).get("prompt_tokens")) or 0
-        counts = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
-        events += _write({**names, "choices": [], "usage": counts})
-    return events + _DONE
+    said: dict[str, Any] = {"delta": {}} if envelope.kind == CHAT else {"text": ""}
+    choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    return _write({"object": kind, **story.names, "choices": [choice]})
+
+
+def usage_event(story: Story, usage: dict[str, Any]) -> bytes:
+    """The event with the token counts after the last choice."""
+    return _write({**story.names, "choices": [], "usage": usage})
 
 
 def _text(choice: dict[str, Any]) -> str:

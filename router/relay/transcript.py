@@ -38,7 +38,8 @@ class Story:
 
     names: dict[str, Any] = field(default_factory=dict)
     choices: dict[int, Said] = field(default_factory=dict)
-    usage: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None  # the last token counts
+    counted: bool = False  # by the event that comes after the last of the choices
     events: int = 0
     done: bool = False
     failed: bool = False  # an error event
@@ -89,7 +90,7 @@ def _tell(story: Story, payload: bytes) -> None:
         if name in event:
             story.names.setdefault(name, event[name])
     if isinstance(event.get("usage"), dict):
-        story.usage = event["usage"]
+        story.usage, story.counted = event["usage"], not event["choices"]
     for choice in event["choices"]:
         if isinstance(choice, dict):
             _tell_choice(story.choices.setdefault(choice.get("index", 0), Said()), choice)
