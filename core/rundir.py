@@ -93,6 +93,11 @@ class RunDirectory:
         """The identity (core/net/identity.py) of the router's port for our own commands."""
         return self.path / "router.pem"
 
+    @property
+    def router_certificate_path(self) -> Path:
+        """Private key and certificate of the router for `router.tls = "self_signed"`, PEM. It outlives the router."""
+        return self.path / "router-tls.pem"
+
     def worker_identity_path(self, worker_id: str, epoch: int) -> Path:
         """The identity (core/net/identity.py) of one life of a worker, made by its agent."""
         return self.workers_path / f"{worker_id}.{epoch}.pem"

@@ -11,7 +11,7 @@ from typing import Protocol
 from ...core.net.certificates import context_for_clients, renew
 from ...core.net.identity import server_context_of
 from .board import Board
-from .channel import Channel, relay_end
+from .channel import relay_end
 from .messages import Certificates, Drain, FromRelay, Report, Setup, Tenants, ToRelay, View
 
 _REPORT_S = 1.0

@@ -104,7 +104,7 @@ class Relays:
             await asyncio.gather(*keeping, return_exceptions=True)
 
     async def drain(self, seconds: float) -> None:
-        """Accept no more, and wait until what is in flight is finished, for up to `seconds`. `run` goes on meanwhile."""
+        """Accept no more; wait until what is in flight is finished, for up to `seconds`. `run` goes on meanwhile."""
         for keeper in self._keepers:
             keeper.drain(seconds)
         for sock in self._sockets:

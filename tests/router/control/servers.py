@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from slurminfer.router.control.board import Board
 from slurminfer.router.control.messages import FromRelay, Report, Setup, Suspect, Tenants, View
@@ -14,7 +14,7 @@ from slurminfer.router.control.messages import FromRelay, Report, Setup, Suspect
 class FakeServer:
     """Answers every connection by "INDEX PID WORKERS" and closes it."""
 
-    made: list["FakeServer"] = []
+    made: ClassVar[list["FakeServer"]] = []
 
     def __init__(
         self,

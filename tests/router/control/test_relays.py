@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from slurminfer.core.errors import RouterError
-from slurminfer.router.control import relays as relays_module
 from slurminfer.router.control.backoff import Backoff
 from slurminfer.router.control.board import Board
 from slurminfer.router.control.listeners import open_listeners
@@ -80,7 +79,7 @@ class World:
 
     async def hear_both(self):
         """Wait until each relay has answered somebody."""
-        found = {}
+        found: dict[int, int] = {}
         while len(found) < 2:
             index, pid = await self.ask()
             found[index] = pid
@@ -123,7 +122,7 @@ def test_both_answer_on_one_port_and_their_messages_are_heard():
 
 
 def test_a_relay_that_fails_is_started_again_and_its_row_is_empty(monkeypatch, caplog):
-    monkeypatch.setattr(relays_module.Backoff, "after", lambda self, lived: 0.0)
+    monkeypatch.setattr(Backoff, "after", lambda self, lived: 0.0)
 
     async def main(world):
         await world.hear_both()
@@ -145,7 +144,7 @@ def test_a_relay_that_fails_is_started_again_and_its_row_is_empty(monkeypatch, c
 
 
 def test_a_silent_relay_is_killed_and_one_that_reports_is_not(monkeypatch):
-    monkeypatch.setattr(relays_module.Backoff, "after", lambda self, lived: 0.0)
+    monkeypatch.setattr(Backoff, "after", lambda self, lived: 0.0)
 
     async def main(world):
         await world.hear_both()
@@ -177,7 +176,7 @@ def test_drained_relays_end_with_their_last_report_and_are_not_started_again():
 
 
 def test_relays_that_cannot_be_started_do_not_end_the_router(monkeypatch):
-    monkeypatch.setattr(relays_module.Backoff, "after", lambda self, lived: 0.0)
+    monkeypatch.setattr(Backoff, "after", lambda self, lived: 0.0)
     failures = iter([True, True, True, False, False])
 
     def starter(ends):
