@@ -50,8 +50,26 @@ class Attempt:
     """
 
     __slots__ = (
-        "body", "began", "fault", "first_at", "headers", "heard", "others_tokens", "outlet", "owner", "sent_at", "status",
-        "tokens", "upstream", "_done", "_flow", "_gate", "_is_counted", "_parts", "_size", "_take",
+        "_done",
+        "_flow",
+        "_gate",
+        "_is_counted",
+        "_parts",
+        "_size",
+        "_take",
+        "began",
+        "body",
+        "fault",
+        "first_at",
+        "headers",
+        "heard",
+        "others_tokens",
+        "outlet",
+        "owner",
+        "sent_at",
+        "status",
+        "tokens",
+        "upstream",
     )  # fmt: skip
 
     def __init__(self, upstream: Upstream, outlet: Outlet, tokens: int, owner: Owner) -> None:
@@ -170,9 +188,8 @@ class Attempt:
 
     def _take_events(self, data: bytes) -> None:
         whole = self._gate.feed(data)
-        if whole and not self._done.done():
-            if self.began or self._begin_events(whole):
-                self._send_events(whole)
+        if whole and not self._done.done() and (self.began or self._begin_events(whole)):
+            self._send_events(whole)
 
     def _begin_events(self, whole: bytes) -> bool:
         """Look at the first events; False if there is none to be passed on."""

@@ -96,9 +96,7 @@ class Forwarder:
             outlet.fail(refusal.answer)
         except Refused as refusal:
             self._counters.count(self._counters.refused, refusal.code)
-            outlet.fail(
-                failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
-            )
+            outlet.fail(failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after))
         finally:
             status = outlet.status if outlet.is_over else _CLIENT_CLOSED_REQUEST
             self._accounts.ended(request.head, status, began)
@@ -251,8 +249,7 @@ class Forwarder:
             for task in running:
                 task.cancel()
 
-    async def _race(
-        self, call: Call, first: Attempt, second: Attempt, running: list["asyncio.Task[None]"]) -> Attempt:
+    async def _race(self, call: Call, first: Attempt, second: Attempt, running: list["asyncio.Task[None]"]) -> Attempt:
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         early, late = (first, second) if first.is_over else (second, first)
         if early.fault is None:

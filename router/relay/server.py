@@ -183,7 +183,9 @@ class RelayServer:
     def _no_key(self, head: Head) -> Whole:
         self._counters.count(self._counters.refused, "key")
         what = "missing" if given_key(head) is None else "wrong"
-        answer = failure(401, f"{what} API key: expected the header 'Authorization: Bearer KEY'", code="invalid_api_key")
+        answer = failure(
+            401, f"{what} API key: expected the header 'Authorization: Bearer KEY'", code="invalid_api_key"
+        )
         answer.headers.append((b"www-authenticate", b"Bearer"))
         answer.close = True
         return answer

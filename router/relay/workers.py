@@ -124,9 +124,7 @@ class Workers:
 
     def _of(self, lane: Lane) -> list[Upstream]:
         model, pools = lane
-        return [
-            one for one in self._known.values() if model in (None, one.model) and (not pools or one.pool in pools)
-        ]
+        return [one for one in self._known.values() if model in (None, one.model) and (not pools or one.pool in pools)]
 
     def _refresh(self) -> None:
         """Tell who chooses, if anything has changed."""
