@@ -256,7 +256,7 @@ class Forwarder:
             late.stop("rival", "another worker was faster")
         else:
             if early.fault.kind != "rival":
-                self._report(early)
+                self._report(call, early)
             await asyncio.wait(running)
         winner = late if early.fault is not None else early
         if winner is second:
@@ -370,7 +370,7 @@ class Forwarder:
         """Give the client an answer that says what is wrong, or one of an unknown form."""
         status, body = attempt.status, attempt.body or b""
         if status in (404, 405) and b'"error"' not in body:
-            call.outlet.fail(no_such_path(call.request.head.method, call.path))
+            call.outlet.fail(no_such_path(call.request.head.method, call.request.head.path))
             return _Next.DONE
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):
             attempt.headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))

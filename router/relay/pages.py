@@ -29,7 +29,7 @@ class Pages:
 
 
 def _head(request: Request) -> bytes:
-    """The request's head, with what tells the supervisor whose it is. The client's own headers of these names are gone."""
+    """The request's head, and whose it is. The client's own headers of these names are left out."""
     head = request.head
     lines = [
         request_head(

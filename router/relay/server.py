@@ -1,4 +1,4 @@
-"""A relay: takes what clients send, by the head alone at first, and gives it to workers or to the supervisor's pages."""
+"""A relay: decides by the head of a request, then gives it to a worker or to the supervisor's pages."""
 
 import asyncio
 import re
