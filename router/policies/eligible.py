@@ -67,9 +67,8 @@ class Eligibility:
     def candidates(self, request: RoutedRequest, now: float, tried: Container[int] = ()) -> Eligible:
         """Who may take the request at this time (Unix seconds). tried: slots that have failed with it."""
         rule = next((rule for rule in self._rules if _fits(rule, request)), None)
-        model, pools = request.model, ()
-        if rule is not None:
-            model, pools = rule.serve or model, rule.pools
+        model = rule.serve or request.model if rule is not None else request.model
+        pools = rule.pools if rule is not None else ()
         group = self._group(model, pools)
         workers = group.workers
         if tried:

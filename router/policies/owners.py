@@ -40,9 +40,7 @@ class _Cache:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.size = 0  # bytes
-        self.told = self.learned = self.limit = (
-            math.inf
-        )  # bytes: as the engine says, as its hits show, the less of them
+        self.told = self.learned = self.limit = math.inf  # bytes: as the engine says, as hits show, the less
 
     def set_limit(self, told: float, learned: float) -> None:
         self.told, self.learned, self.limit = told, learned, min(told, learned)
@@ -88,7 +86,7 @@ class Owners:
         return cache.bit if cache is not None else 0
 
     def oldest(self, slot: int, needed: int) -> int:
-        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room for them."""
+        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room."""
         cache = self._caches.get(slot)
         if cache is None or cache.size + needed <= cache.limit or not cache.keys:
             return -1
