@@ -13,7 +13,7 @@ from .prefix import block_bytes
 
 MOST_ENTRIES = 2**18
 # A block that was not used for so many turns is told again to the other relays.
-_RETELL_TURNS = 64
+_RETELL_TURNS = 16
 _MOST_NEWS = 2**14
 # What a call does of the work that ended workers and a full table leave.
 _SWEEP = 256
@@ -69,7 +69,7 @@ class Owners:
         """Who holds how many leading blocks, as (count, bits of the workers that hold just so many), counts rising."""
         found: list[tuple[int, int]] = []
         holders, count = self._live, 0
-        for block in blocks:
+        for block in blocks if holders else ():
             still = holders & self._masks.get(block, 0)
             if still != holders:
                 if count:
@@ -115,7 +115,7 @@ class Owners:
 
     def merge(self, news: Sequence[tuple[int, int]]) -> None:
         """Note what another relay has added: keys and the slots of their workers, in its order."""
-        touched = {}
+        touched: dict[int, _Cache] = {}
         for key, slot in news:
             cache = touched.get(slot)
             if cache is None:
@@ -203,7 +203,7 @@ class Owners:
 
 def bits_of(mask: int, most: int) -> list[int]:
     """The single bits of a mask, at most so many."""
-    found = []
+    found: list[int] = []
     while mask and len(found) < most:
         lowest = mask & -mask
         found.append(lowest)

@@ -92,12 +92,12 @@ def test_only_what_others_do_not_know_is_told():
 
 def test_an_engine_that_finds_less_than_expected_holds_less_than_was_thought():
     owners = Owners()
-    for number in range(50):
+    for number in range(400):
         owners.add(0, blocks(number), 0, math.inf)
     assert held(owners, 0, blocks(0)) == 4
     for _ in range(20):
         owners.correct(0, 64, 0)
-    assert held(owners, 0, blocks(0)) < 4 and held(owners, 0, blocks(49)) == 4
+    assert held(owners, 0, blocks(0)) < 4 and held(owners, 0, blocks(399)) == 4
     owners.correct(5, 64, 0)  # of a worker that is not known
 
 

@@ -16,14 +16,14 @@ ALL = pytest.mark.parametrize("name", POLICIES)
 
 def chosen(policy, workers, *, times, asked=None):
     """Slots of the workers that get requests, none of which is answered."""
-    slots = []
+    slots, workers_by_slot = [], {worker.slot: worker for worker in workers}
     for turn in range(1, times + 1):
         one = asked or request()
-        route = choose(policy, one, workers)
-        policy.sent(one, route.worker)
-        route.worker.in_flight += 1
-        route.worker.turn = max(worker.turn for worker in workers) + turn
-        slots.append(route.worker.slot)
+        worker = workers_by_slot[choose(policy, one, workers).worker.slot]
+        policy.sent(one, worker)
+        worker.in_flight += 1
+        worker.turn = max(other.turn for other in workers) + turn
+        slots.append(worker.slot)
     return slots
 
 
