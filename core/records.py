@@ -75,7 +75,8 @@ class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`router.json`, owned by the router. `url` is None and `reason` set where it could not start."""
 
     version: int = VERSION
-    url: str | None  # http://ADDRESS:PORT for clients
+    url: str | None  # http://ADDRESS:PORT for clients, or https://
+    fingerprint: str = ""  # SHA-256 of the certificate for clients, hex with colons; empty without HTTPS
     private_url: str | None = None  # https://ADDRESS:PORT for our own commands, guarded by core/net/identity.py
     host: str
     job: str

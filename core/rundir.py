@@ -79,6 +79,21 @@ class RunDirectory:
         return self.path / "metrics.key"
 
     @property
+    def keys_path(self) -> Path:
+        """The tenants' keys, hashed, and what each may do: router/tenants/key_store.py."""
+        return self.path / "keys.json"
+
+    @property
+    def keys_lock_path(self) -> Path:
+        """What is locked while `keys.json` is changed, because that file is replaced."""
+        return self.path / "keys.lock"
+
+    @property
+    def usage_path(self) -> Path:
+        """What each tenant has used: router/tenants/usage.py."""
+        return self.path / "usage.json"
+
+    @property
     def workers_path(self) -> Path:
         """The folder of the workers' records, one JSON file for each."""
         return self.path / "workers"
@@ -92,6 +107,11 @@ class RunDirectory:
     def router_identity_path(self) -> Path:
         """The identity (core/net/identity.py) of the router's port for our own commands."""
         return self.path / "router.pem"
+
+    @property
+    def router_certificate_path(self) -> Path:
+        """Private key and certificate of the router for `router.tls = "self_signed"`, PEM. It outlives the router."""
+        return self.path / "router-tls.pem"
 
     def worker_identity_path(self, worker_id: str, epoch: int) -> Path:
         """The identity (core/net/identity.py) of one life of a worker, made by its agent."""
@@ -110,7 +130,8 @@ class RunDirectory:
         for folder in (self.path, self.workers_path, self.rendezvous_path, self.path / "logs"):
             files.make_directory(folder)
             files.close_to_others(folder)
-        for path in (self.key_path, self.spec_path, self._serials_path, self.deployment_path):
+        kept = (self.key_path, self.keys_path, self.usage_path, self.spec_path, self._serials_path)
+        for path in (*kept, self.deployment_path):
             if path.exists():
                 files.close_to_others(path)
         if files.read_private(self.key_path) is None:

@@ -14,7 +14,7 @@ import msgspec
 
 Key = TypeVar("Key", bound=Hashable)
 
-# Paths that requests are counted by; a client can send others, and may not make as many counters as it likes.
+# Paths of generation requests that have figures of their own; clients can make up any number of others.
 ENDPOINTS = frozenset(
     f"/v1/{path}"
     for path in (
@@ -22,16 +22,10 @@ ENDPOINTS = frozenset(
         *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
     )
 )
-OTHER_ENDPOINT = "/v1/{path}"
 
 # Seconds. A first token comes after 10 ms to minutes, a long generation takes an hour.
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0, 600.0, 3600.0)
 _BETWEEN_TOKENS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-
-
-def endpoint_of(path: str) -> str:
-    """The endpoint that a request to `path` is counted for."""
-    return path if path in ENDPOINTS else OTHER_ENDPOINT
 
 
 class Histogram(msgspec.Struct):

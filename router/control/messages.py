@@ -62,9 +62,8 @@ class Certificates(msgspec.Struct, frozen=True, tag="certificates", kw_only=True
     """To a relay: certificates with their private keys, as PEM. They come again when they have changed."""
 
     clients: str | None = None  # of HTTPS for clients
-    commands: str | None = (
-        None  # of the port for our own commands (core/net/identity.py); None: do not accept there yet
-    )
+    # Of the port for our own commands (core/net/identity.py). None: do not accept there yet.
+    commands: str | None = None
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):

@@ -5,6 +5,7 @@ started the attempt waits for `run`, and then finds in `fault` what went wrong, 
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,8 +50,26 @@ class Attempt:
     """
 
     __slots__ = (
-        "body", "began", "fault", "headers", "heard", "outlet", "owner", "status", "tokens", "upstream",
-        "_done", "_flow", "_gate", "_is_counted", "_parts", "_size", "_take",
+        "_done",
+        "_flow",
+        "_gate",
+        "_is_counted",
+        "_parts",
+        "_size",
+        "_take",
+        "began",
+        "body",
+        "fault",
+        "first_at",
+        "headers",
+        "heard",
+        "others_tokens",
+        "outlet",
+        "owner",
+        "sent_at",
+        "status",
+        "tokens",
+        "upstream",
     )  # fmt: skip
 
     def __init__(self, upstream: Upstream, outlet: Outlet, tokens: int, owner: Owner) -> None:
@@ -68,6 +87,8 @@ class Attempt:
         self._flow: Flow | None = None
         self._done = asyncio.get_running_loop().create_future()
         self._is_counted = True
+        self.others_tokens = upstream.pending_tokens  # that the worker had to compute before
+        self.sent_at = self.first_at = time.monotonic()
         upstream.entered(self, tokens)
 
     @property
@@ -167,9 +188,8 @@ class Attempt:
 
     def _take_events(self, data: bytes) -> None:
         whole = self._gate.feed(data)
-        if whole and not self._done.done():
-            if self.began or self._begin_events(whole):
-                self._send_events(whole)
+        if whole and not self._done.done() and (self.began or self._begin_events(whole)):
+            self._send_events(whole)
 
     def _begin_events(self, whole: bytes) -> bool:
         """Look at the first events; False if there is none to be passed on."""

@@ -46,7 +46,7 @@ class Connections:
 
     async def _made(self) -> Pool:
         view = self._view
-        fault = f"the engine's socket is on {view.host}"
+        fault: str | None = f"the engine's socket is on {view.host}"
         if view.socket is not None and view.host == socket.gethostname():
             path = Path(view.socket)
             fault = own_socket_fault(path) or await asyncio.to_thread(_unreachable, path)

@@ -42,8 +42,23 @@ class Outlet:
     """
 
     __slots__ = (
-        "began", "error", "hides_ids", "hides_usage", "is_events", "is_over", "kind", "rivals", "status", "stitcher",
-        "transcript", "_before", "_clock", "_gaps", "_last", "_last_time", "_reply",
+        "_before",
+        "_clock",
+        "_gaps",
+        "_last",
+        "_last_time",
+        "_reply",
+        "began",
+        "error",
+        "hides_ids",
+        "hides_usage",
+        "is_events",
+        "is_over",
+        "kind",
+        "rivals",
+        "status",
+        "stitcher",
+        "transcript",
     )  # fmt: skip
 
     def __init__(self, reply: Reply, gaps: Gap, clock: Callable[[], float] = time.perf_counter) -> None:

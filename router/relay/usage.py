@@ -29,7 +29,7 @@ def tokens_in(answer: bytes) -> Tokens | None:
 
 
 def tokens_from(usage: Any) -> Tokens | None:
-    """The tokens of a `usage` object, which names them as one of OpenAI's or Anthropic's APIs; None for anything else."""
+    """The tokens of a `usage` object of OpenAI's or Anthropic's APIs; None for anything else."""
     if not isinstance(usage, dict):
         return None
     get = usage.get

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import cast
 
 from ..control.messages import WorkerView
 from ..http.messages import Pool
@@ -60,10 +61,10 @@ class Workers:
         self._known = known
         self._refresh()
 
-    def room(self, lane: Lane) -> tuple[int, int]:
-        """Requests that the workers of a lane may have in flight, and those that they have."""
+    def room(self, lane: Hashable) -> tuple[int, int]:
+        """Requests that the workers of a Lane may have in flight, and those that they have."""
         slots = in_flight = 0
-        for upstream in self._eligibility.ready(lane):
+        for upstream in cast(list[Upstream], self._eligibility.ready(cast(Lane, lane))):
             slots += max(1, int(upstream.capacity * self._overcommit * upstream.ramp))
             in_flight += upstream.in_flight
         return slots, in_flight
@@ -124,9 +125,7 @@ class Workers:
 
     def _of(self, lane: Lane) -> list[Upstream]:
         model, pools = lane
-        return [
-            one for one in self._known.values() if model in (None, one.model) and (not pools or one.pool in pools)
-        ]
+        return [one for one in self._known.values() if model in (None, one.model) and (not pools or one.pool in pools)]
 
     def _refresh(self) -> None:
         """Tell who chooses, if anything has changed."""
