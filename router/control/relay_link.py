@@ -44,7 +44,7 @@ class Server(Protocol):
         """All that has been counted."""
 
     async def close(self) -> None:
-        """Break off what is still in flight."""
+        """Close the listeners, and break off what is still in flight."""
 
 
 # Setup, board, listener, what sends to the supervisor, TLS for clients -> the relay's server.
@@ -74,11 +74,11 @@ class RelayLink:
             await self._serve()
         finally:
             reporting.cancel()
-            for sock in (self._listener, self._private_listener):
-                sock.close()
             if self._server is not None:
                 await self._server.close()
                 self._channel.send(self._server.report())
+            for sock in (self._listener, self._private_listener):
+                sock.close()
             self._channel.close()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), _LAST_REPORT_S)

@@ -189,7 +189,7 @@ class _Keeper:
             return f"cannot be started: {error.strerror}"
         self._silent_ticks, self._reported = 0, False
         try:
-            self._channel = await supervisor_end(ours, self._hear, over.set_result)
+            self._channel = await supervisor_end(ours, self._hear, lambda error: _settle(over, error))
             for message in (self._setup, *self._told.values()):
                 self._channel.send(message)
             error = await over  # a relay that ends closes it, however it ends
@@ -212,3 +212,8 @@ class _Keeper:
         self._silent_ticks = 0
         self._reported = self._reported or isinstance(message, Report)
         self._owner.heard(self._index, message)
+
+
+def _settle(future: asyncio.Future[Exception | None], error: Exception | None) -> None:
+    if not future.done():  # nobody waits any more where the supervisor itself ends
+        future.set_result(error)

@@ -4,9 +4,10 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
+from ...core.errors import RouterError
 from ...core.records import WorkerState
 from ...core.rundir import RunDirectory
 from ..control.messages import Suspect, WorkerView
@@ -30,7 +31,8 @@ class Registry:
 
     Args:
         run: the deployment's directory.
-        slot_of: gives the life of a worker its column of the board. By default they are counted.
+        slot_of: gives the life of a worker its column of the board, always the same for a life; raises RouterError
+            where there is none. By default lives are counted.
 
     `changed` is set whenever `views` has become another; whoever tells the relays waits for it and clears it.
     """
@@ -45,6 +47,7 @@ class Registry:
         self._read_s = 0.0  # how long the last reading took
         self._complaints: set[str] = set()  # files that have been complained about
         self._blind_because = ""
+        self._refused = ""  # a worker for which there was no slot, and why
         self._load_s: dict[str, float] = {}  # by pool, how long its last worker took to start
         self.changed = asyncio.Event()
 
@@ -69,9 +72,10 @@ class Registry:
         states = Counter(_standing(worker) for worker in self._workers.values())
         return {state: states[state] for state in ("ready", "unreachable", "starting", "draining", "gone")}
 
-    def load_s(self, pool: str) -> float | None:
-        """Seconds that the last worker of the pool took from the start of its engine to its first token."""
-        return self._load_s.get(pool)
+    @property
+    def load_s(self) -> Mapping[str, float]:
+        """By pool, seconds that its last worker took from the start of its engine to its first token."""
+        return self._load_s
 
     def suspect(self, suspect: Suspect) -> None:
         """A request has failed at a worker: ask the worker at once how it is, and eject it if that happens again."""
@@ -150,15 +154,28 @@ class Registry:
 
     def _replace(self, workers: dict[str, Worker]) -> None:
         before = set(self._attendants)
-        self._workers = workers
+        self._workers = workers = self._with_slots(workers)
         for worker in before.difference(workers.values()):
             self._end(self._attendants.pop(worker))
             self.changed.set()
         for worker in workers.values():
             if worker not in before:
-                worker.slot = self._slot_of(worker.life)
                 self._attendants[worker] = Attendant(self._run, worker, self._show, self._is_dispensable)
             self._show(worker)
+
+    def _with_slots(self, workers: dict[str, Worker]) -> dict[str, Worker]:
+        """The workers, without new ones for which the board has no room."""
+        found, refused = {}, ""
+        for worker_id, worker in workers.items():
+            try:
+                worker.slot = self._slot_of(worker.life)
+                found[worker_id] = worker
+            except RouterError as error:
+                refused = f"worker {worker_id} gets no requests: {error}"
+        if refused and refused != self._refused:
+            _log.warning("%s", refused)
+        self._refused = refused
+        return found
 
     def _end(self, attendant: Attendant) -> None:
         task = asyncio.create_task(attendant.close())
@@ -179,8 +196,8 @@ class Registry:
 
 
 def _counting() -> Callable[[Life], int]:
-    slots = itertools.count()
-    return lambda life: next(slots)
+    slots: defaultdict[Life, int] = defaultdict(itertools.count().__next__)
+    return lambda life: slots[life]
 
 
 def _standing(worker: Worker) -> str:

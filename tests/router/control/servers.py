@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from slurminfer.router.control.board import Board
+from slurminfer.router.control.counters import Counters
 from slurminfer.router.control.messages import FromRelay, Report, Setup, Suspect, Tenants, View
 
 
@@ -53,6 +54,7 @@ class FakeServer:
         return report(self.answered)
 
     async def close(self) -> None:
+        await self.drain(0.0)
         self.is_closed = True
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,4 +68,4 @@ class FakeServer:
 
 
 def report(answered: int) -> Report:
-    return Report(counters={"answered": answered}, usage={}, queued={}, connections={}, rates={})
+    return Report(counters=Counters(retries=answered), usage={}, queued={}, connections={}, rates={})

@@ -4,16 +4,20 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from slurminfer.core.errors import RouterError
+from slurminfer.core.net.certificates import new_key, self_signed
+from slurminfer.core.net.identity import client_context, make_identity
 from slurminfer.router.control.backoff import Backoff
 from slurminfer.router.control.board import Board
 from slurminfer.router.control.listeners import open_listeners
-from slurminfer.router.control.messages import Report, Setup, Suspect, Tenants, View
+from slurminfer.router.control.messages import Certificates, Report, Setup, Suspect, Tenants, View
 from slurminfer.router.control.processes import RelayProcess
 from slurminfer.router.control.relays import MOST_SILENT_TICKS, Relays
 from slurminfer.router.relay.program import RelayTask
@@ -168,11 +172,67 @@ def test_drained_relays_end_with_their_last_report_and_are_not_started_again():
         await world.relays.drain(5.0)
         assert sorted(world.owner.ends) == [0, 1] and len(FakeServer.made) == 2
         last = {relay: message for relay, message in world.owner.said if isinstance(message, Report)}
-        assert sum(report.counters["answered"] for report in last.values()) == answered
+        assert sum(report.counters.retries for report in last.values()) == answered
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*world.address)
 
     run(main, as_task)
+
+
+class Tls(World):
+    """Relays that speak HTTPS with clients."""
+
+    def tell(self, clients, commands=None):
+        self.relays.tell(Certificates(clients=clients, commands=commands))
+
+    async def certificate(self, port=None, context=None):
+        """What a client sees, in PEM."""
+        if context is None:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        async with asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port or self.address[1], ssl=context)
+            der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            await reader.read()
+            writer.close()
+            return ssl.DER_cert_to_PEM_cert(der)
+
+
+def test_relays_speak_https_once_they_have_a_certificate_and_take_a_renewed_one():
+    async def main():
+        FakeServer.made.clear()
+        world = await Tls().start(as_task, count=1, tls="self_signed")
+        try:
+            first, second = (self_signed(new_key(), "x", ["127.0.0.1"], datetime.now(UTC)) for _ in range(2))
+            asking = asyncio.create_task(world.certificate())  # waits in the backlog
+            world.tell(first)
+            assert await asking in first
+            world.tell(second)
+            while await world.certificate() not in second:
+                await asyncio.sleep(0)
+            assert len(FakeServer.made) == 1 and world.owner.ends == []
+        finally:
+            await world.stop()
+
+    asyncio.run(main())
+
+
+def test_our_own_commands_are_accepted_with_the_identity_only(tmp_path):
+    async def main():
+        world = await Tls().start(as_task, count=1)
+        try:
+            path, other = tmp_path / "router.pem", tmp_path / "other.pem"
+            for one in (path, other):
+                make_identity(one, "slurminfer router x")
+            world.tell(None, path.read_text(encoding="ascii"))
+            port = world.private[0].getsockname()[1]
+            assert await world.certificate(port, client_context(path)) in path.read_text(encoding="ascii")
+            with pytest.raises(ssl.SSLError):
+                await world.certificate(port, client_context(other))
+        finally:
+            await world.stop()
+
+    asyncio.run(main())
 
 
 def test_relays_that_cannot_be_started_do_not_end_the_router(monkeypatch):
