@@ -8,17 +8,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from slurminfer.core.net.sockets import hold_port
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
 
 from .. import GIVEN
 from .fleet import MODEL, POOL, Address, Records
@@ -28,8 +27,17 @@ OURS = "slurminfer"
 PEERS = ("sglang-router", "smg", "vllm-router")
 CEILING = "nginx"
 STRAIGHT = "straight"
+BEFORE = "slurminfer before"
 RELAYS = 2
 _START_S = 90.0
+_SPEC = f"""
+name = "bench"
+model = {{path = "{MODEL}"}}
+[[pool]]
+name = "{POOL}"
+[router]
+port = 0
+"""
 
 
 @dataclass(eq=False)
@@ -61,7 +69,14 @@ class Target:
         return [process for process in self.processes if "slurminfer.router.relay" in process.cmdline()]
 
 
-Starter = Callable[[Path, list[Address]], AbstractContextManager[Target]]
+
+class Starter(Protocol):
+    """Starts a router before workers. `capacity`: requests that each computes at once; only ours is told."""
+
+    def __call__(self, folder: Path, workers: list[Address], *, capacity: int = 1024) -> AbstractContextManager[Target]:
+        """The router runs while the context lasts."""
+
+
 
 
 @contextmanager
@@ -79,23 +94,42 @@ def running(argv: list[str], log: Path, **more: Any) -> Iterator["subprocess.Pop
 
 
 @contextmanager
-def ours(
-    folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024, relays: int = RELAYS
-) -> Iterator[Target]:
+def ours(folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024) -> Iterator[Target]:
     """Our router with all of its features, before workers that it reaches by Unix sockets."""
-    home = folder / f"{OURS}-{policy}"
+    router = f'relays = {RELAYS}\npolicy = "{policy}"\n'
+    name = OURS if policy == "cache_aware" else f"{OURS}, {policy}"
+    with _native(name, folder, workers, router, capacity) as target:
+        yield target
+
+
+def before(checkout: Path) -> Starter:
+    """What starts the router of another checkout, with the policy and processes that it has by default."""
+
+    @contextmanager
+    def start(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
+        with _native(BEFORE, folder, workers, "", capacity, checkout) as target:
+            yield target
+
+    return start
+
+
+@contextmanager
+def _native(
+    name: str, folder: Path, workers: list[Address], router: str, capacity: int, code: Path | None = None
+) -> Iterator[Target]:
+    home = folder / name.replace(", ", "-").replace(" ", "-")
     run = RunDirectory(home)
     run.create()
-    router = RouterSpec(port=0, relays=relays, policy=policy)  # type: ignore[arg-type]
-    run.write_spec(DeploymentSpec(name="bench", model=ModelSpec(path=MODEL), pool=(PoolSpec(name=POOL),), router=router))
+    run.spec_path.write_text(_SPEC + router, encoding="utf-8")
     records = Records(run, capacity)
     for number, worker in enumerate(workers):
         records.add(number, worker)
     argv = [sys.executable, "-m", "slurminfer.router", str(home)]
     env = GIVEN | {"SLURMINFER_LOCAL": "1", "SLURMINFER_HOME": str(folder)}
+    env |= {"PYTHONPATH": str(code.resolve() / "src")} if code else {}
     with running(argv, home / "log", env=env, cwd=home) as process:
         url = _announced(run, process, home / "log")
-        target = Target(OURS, url, run.key(), psutil.Process(process.pid), records, argv)
+        target = Target(name, url, run.key(), psutil.Process(process.pid), records, argv)
         wait_until_served(target)
         yield target
 
@@ -122,7 +156,7 @@ def peer(name: str) -> Starter:
     """What starts a compiled router."""
 
     @contextmanager
-    def start(folder: Path, workers: list[Address]) -> Iterator[Target]:
+    def start(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
         with hold_port("127.0.0.1") as port, hold_port("127.0.0.1") as metrics:
             ports = [held.getsockname()[1] for held in (port, metrics)]
         argv = peer_command(name, [worker.url for worker in workers], *ports)
@@ -151,7 +185,7 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, workers: list[Address]) -> Iterator[Target]:
+def nginx(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
     """nginx as a plain proxy: no key, no policy, connections to workers kept."""
     home = folder / CEILING
     home.mkdir()
@@ -167,7 +201,7 @@ def nginx(folder: Path, workers: list[Address]) -> Iterator[Target]:
 
 
 @contextmanager
-def straight(folder: Path, workers: list[Address]) -> Iterator[Target]:
+def straight(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
     """No router: the first worker itself."""
     yield Target(STRAIGHT, workers[0].url)
 

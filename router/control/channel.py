@@ -8,18 +8,18 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
 from ...core.errors import RouterError
-from .messages import FromRelay, Report, Tenants, ToRelay, View
+from .messages import Certificates, FromRelay, Report, Tenants, ToRelay, View
 
 MOST_BYTES = 256 << 20  # of one message: a View of 10,000 workers takes 8 MiB
 _MOST_WAITING = 1000  # messages that stand for no whole state; the oldest are dropped
 _HIGH_WATER = 1 << 20  # bytes that the socket has not taken
 _LENGTH_BYTES = 4
-_STATES = (View, Tenants, Report)  # a later one says all that an earlier one has said
+_STATES = (View, Tenants, Certificates, Report)  # a later one says all that an earlier one has said
 
 Incoming = TypeVar("Incoming")
 
@@ -70,9 +70,8 @@ class Channel(asyncio.Protocol, Generic[Incoming]):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
         if self._error is not None:

@@ -58,6 +58,14 @@ class Tenants(msgspec.Struct, frozen=True, tag="tenants"):
     tokens_today: dict[str, int]
 
 
+class Certificates(msgspec.Struct, frozen=True, tag="certificates", kw_only=True):
+    """To a relay: certificates with their private keys, as PEM. They come again when they have changed."""
+
+    clients: str | None = None  # of HTTPS for clients
+    # Of the port for our own commands (core/net/identity.py). None: do not accept there yet.
+    commands: str | None = None
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """To a relay: accept no more, finish what is in flight, end."""
 
@@ -84,5 +92,5 @@ class Report(msgspec.Struct, tag="report", kw_only=True):
     served: dict[int, int] = {}  # by worker's slot: requests that it has answered well since the relay's start
 
 
-ToRelay = Setup | View | Tenants | Drain
+ToRelay = Setup | View | Tenants | Certificates | Drain
 FromRelay = Suspect | Report

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from .load import is_overloaded, mean_load, queue_wait, usable_capacity
+from .load import BOUND, usable_capacity
 from .owners import Owners, bits_of, leading_tokens
 from .policy import Route, RoutedRequest, Worker
 from .prefix import block_bytes
@@ -13,8 +13,12 @@ _COMPARED = 16
 _COMPARED_OWNERS = 6
 # How much the answers in progress slow down one more, relative to the answer's own time, at full capacity.
 _DECODE_SLOWDOWN = 0.5
+# Prompt tokens that are computed delay the answers in progress too: the part of that delay that counts, relative to the
+# request's own. With 0 each request would take the shortest way for itself, and fill all caches with the same.
+_OTHERS_DELAYED = 0.25
 # The memory of how much of prompts is found again: requests after which a half of it is forgotten.
 _REUSE_STEP = 1 / 128
+_NO_REUSE = 0.01
 _BYTES_PER_TOKEN = 4.0
 
 
@@ -40,7 +44,7 @@ class CacheAware:
             return None
         steps = [(leading_tokens(request.block_tokens, count), bits) for count, bits in self._levels(request)]
         if len(workers) == 1:
-            return Route(workers[0], "only", _cached(steps, self._owners.bit(workers[0].slot)))
+            return Route(workers[0], "only", self._cached(workers, steps)[0])
         compared = workers if len(workers) <= _COMPARED else self._some(workers, steps)
         return self._cheapest(request, compared, steps)
 
@@ -72,38 +76,39 @@ class CacheAware:
         return self._owners.levels(request.blocks) if request.blocks else []
 
     def _cheapest(self, request: RoutedRequest, workers: Sequence[Worker], steps: list[tuple[int, int]]) -> Route:
-        owners, output = self._owners, request.output_tokens
-        cached = [_cached(steps, owners.bit(worker.slot)) for worker in workers]
+        cached = self._cached(workers, steps)
         most, least = max(cached), min(cached)
         self._learn_reuse(request.input_tokens - least, most - least)
-        mean = mean_load(workers)
-        keep = self._keeping(request, workers, cached)
-        best, best_key = 0, (True, math.inf, 0.0, 0)
-        for index, worker in enumerate(workers):
-            load = worker.in_flight / usable_capacity(worker)
-            cost = queue_wait(worker, output) + (request.input_tokens - cached[index]) / worker.prefill_rate
-            cost += _DECODE_SLOWDOWN * load * output / worker.decode_rate + keep[index] / worker.prefill_rate
-            key = (is_overloaded(worker, mean), cost, load, worker.turn)
-            if key < best_key:
-                best, best_key = index, key
+        again: Sequence[float] = [request.input_tokens - tokens for tokens in cached]
+        if self._reuse > _NO_REUSE:
+            again = self._with_dropped(again, workers, request.output_tokens)
+        best = _soonest(workers, again, request.output_tokens)
         reason = "cache" if cached[best] > least else "spread" if most > least else "load"
         return Route(workers[best], reason, cached[best])
 
-    def _keeping(self, request: RoutedRequest, workers: Sequence[Worker], cached: list[int]) -> list[float]:
-        """Tokens that would have to be computed again because a worker drops them for this request, expected."""
-        if self._reuse < 0.01:
-            return [0.0] * len(workers)
+    def _cached(self, workers: Sequence[Worker], steps: list[tuple[int, int]]) -> list[int]:
+        if not steps:
+            return [0] * len(workers)
+        bit = self._owners.bit
+        return [_tokens_of(steps, bit(worker.slot)) for worker in workers]
+
+    def _with_dropped(self, new: Sequence[float], workers: Sequence[Worker], output: int) -> list[float]:
+        """To the tokens that a request is new with at each worker, add what is dropped there and will be missed.
+
+        Of full caches, that which drops what was not used for the longest time misses nothing.
+        """
         owners = self._owners
-        ages = []
-        for worker, tokens in zip(workers, cached, strict=True):
-            new = request.input_tokens - tokens + request.output_tokens
-            last_use = owners.oldest(worker.slot, int(new * _BYTES_PER_TOKEN))
-            ages.append(math.inf if last_use < 0 else owners.turn - last_use)
+        turn, ages = owners.turn, []
+        for worker, tokens in zip(workers, new, strict=True):
+            last_use = owners.oldest(worker.slot, int((tokens + output) * _BYTES_PER_TOKEN))
+            ages.append(turn - last_use if last_use >= 0 else math.inf)
         oldest = max(ages)
-        weight = self._reuse
+        if oldest == min(ages):
+            return list(new)
+        reuse = self._reuse
         return [
-            weight * (request.input_tokens - tokens) * (1 - (age / oldest if age < oldest else 1.0))
-            for age, tokens in zip(ages, cached, strict=True)
+            tokens if age == oldest else tokens * (1 + reuse * (1 - age / oldest))
+            for age, tokens in zip(ages, new, strict=True)
         ]
 
     def _learn_reuse(self, possible: int, found: int) -> None:
@@ -131,7 +136,28 @@ class CacheAware:
         return list(chosen.values())
 
 
-def _cached(steps: list[tuple[int, int]], bit: int) -> int:
+def _soonest(workers: Sequence[Worker], again: Sequence[float], output: int) -> int:
+    """Index of the worker with the least estimated time, where `again` tokens are to be computed. Not one of too many.
+
+    The loop is the hot part of a choice: each property is read once.
+    """
+    flights = [worker.in_flight for worker in workers]
+    capacities = [usable_capacity(worker) for worker in workers]
+    bound = BOUND * (sum(flights) + 1) / sum(capacities)
+    best, best_key = 0, (True, math.inf, 0.0, 0)
+    for index, worker in enumerate(workers):
+        in_flight, capacity = flights[index], capacities[index]
+        load = in_flight / capacity
+        prompt = (worker.pending_tokens + again[index] * (1 + _OTHERS_DELAYED * in_flight)) / worker.prefill_rate
+        queued = max(0.0, load + 1 / capacity - 1)
+        cost = prompt + (queued + _DECODE_SLOWDOWN * load) * output / worker.decode_rate
+        key = (in_flight > bound * capacity, cost, load, worker.turn)
+        if key < best_key:
+            best, best_key = index, key
+    return best
+
+
+def _tokens_of(steps: list[tuple[int, int]], bit: int) -> int:
     """Tokens that the worker of this bit has."""
     for tokens, bits in steps:
         if bits & bit:

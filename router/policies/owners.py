@@ -13,7 +13,7 @@ from .prefix import block_bytes
 
 MOST_ENTRIES = 2**18
 # A block that was not used for so many turns is told again to the other relays.
-_RETELL_TURNS = 64
+_RETELL_TURNS = 16
 _MOST_NEWS = 2**14
 # What a call does of the work that ended workers and a full table leave.
 _SWEEP = 256
@@ -34,17 +34,16 @@ def _size(key: int) -> int:
 class _Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("bit", "keys", "learned", "size", "told")
+    __slots__ = ("bit", "keys", "learned", "limit", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.size = 0  # bytes
-        self.told = self.learned = math.inf  # bytes that it holds: as the engine says, and as its hits show
+        self.told = self.learned = self.limit = math.inf  # bytes: as the engine says, as hits show, the less
 
-    @property
-    def limit(self) -> float:
-        return min(self.told, self.learned)
+    def set_limit(self, told: float, learned: float) -> None:
+        self.told, self.learned, self.limit = told, learned, min(told, learned)
 
 
 class Owners:
@@ -70,7 +69,7 @@ class Owners:
         """Who holds how many leading blocks, as (count, bits of the workers that hold just so many), counts rising."""
         found: list[tuple[int, int]] = []
         holders, count = self._live, 0
-        for block in blocks:
+        for block in blocks if holders else ():
             still = holders & self._masks.get(block, 0)
             if still != holders:
                 if count:
@@ -87,7 +86,7 @@ class Owners:
         return cache.bit if cache is not None else 0
 
     def oldest(self, slot: int, needed: int) -> int:
-        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room for them."""
+        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room."""
         cache = self._caches.get(slot)
         if cache is None or cache.size + needed <= cache.limit or not cache.keys:
             return -1
@@ -105,7 +104,8 @@ class Owners:
         """
         self._turn += 1
         cache = self._cache(slot)
-        cache.told = cache_bytes
+        if cache.told != cache_bytes:
+            cache.set_limit(cache_bytes, cache.learned)
         serial = (self._turn * _RELAYS + self._relay) << _TAIL_BITS
         tell, told_before = self._news.append, self._turn - _RETELL_TURNS
         for key in (-(serial | min(tail_bytes, _MOST_TAIL)), *reversed(blocks)):
@@ -115,7 +115,7 @@ class Owners:
 
     def merge(self, news: Sequence[tuple[int, int]]) -> None:
         """Note what another relay has added: keys and the slots of their workers, in its order."""
-        touched = {}
+        touched: dict[int, _Cache] = {}
         for key, slot in news:
             cache = touched.get(slot)
             if cache is None:
@@ -136,10 +136,10 @@ class Owners:
         if cache is None or expected <= 0:
             return
         if found >= expected * _MISS:
-            cache.learned *= _GROW
+            cache.set_limit(cache.told, cache.learned * _GROW)
             return
         least = _LEAST_BYTES if cache.told == math.inf else cache.told / 16
-        cache.learned = max(least, min(cache.limit, cache.size) * _SHRINK)
+        cache.set_limit(cache.told, max(least, min(cache.limit, cache.size) * _SHRINK))
         self._trim(cache)
 
     def forget(self, slot: int) -> None:
@@ -172,8 +172,7 @@ class Owners:
         return before
 
     def _trim(self, cache: _Cache) -> None:
-        limit = cache.limit
-        while cache.size > limit and len(cache.keys) > 1:
+        while cache.size > cache.limit and len(cache.keys) > 1:
             self._drop_oldest(cache)
         if self._ended:
             self._sweep()
@@ -204,7 +203,7 @@ class Owners:
 
 def bits_of(mask: int, most: int) -> list[int]:
     """The single bits of a mask, at most so many."""
-    found = []
+    found: list[int] = []
     while mask and len(found) < most:
         lowest = mask & -mask
         found.append(lowest)

@@ -60,14 +60,13 @@ class Origins:
             ]
         return answer
 
-    def mark(self, head: Head, headers: Headers) -> None:
-        """Add to an answer's headers those by which a page may read it, in place of a worker's. Changes `headers`."""
+    def headers(self, head: Head) -> Headers:
+        """The headers of an answer by which a page may read it."""
         origin = head.get(b"origin")
         if origin is None:
-            return
-        if head.method != b"OPTIONS":
-            headers[:] = [header for header in headers if not header[0].startswith(b"access-control-")]
-        headers.append((b"vary", b"Origin"))
+            return []
+        found = [(b"vary", b"Origin")]
         if self.allow(origin):
-            headers.append((b"access-control-allow-origin", origin))
-            headers.append((b"access-control-expose-headers", _EXPOSED))
+            found.append((b"access-control-allow-origin", origin))
+            found.append((b"access-control-expose-headers", _EXPOSED))
+        return found

@@ -1,33 +1,24 @@
 """Requests that are not for workers, such as /v1/models and /metrics: forwarded to the supervisor's pages."""
 
 import asyncio
-from collections.abc import Callable
 
+from ..http.heads import answer_headers, content_length, request_head
 from ..http.messages import ConnectError, Flow, Headers, Pool, Reply, Request
 from .answers import failure
-from .heads import answer_headers, request_head, request_headers
-
-MOST_BYTES = 64 * 2**20
 
 
 class Pages:
-    """Forwards requests to the supervisor. `mark` adds to an answer's headers what every answer carries."""
+    """Forwards requests to the supervisor."""
 
-    def __init__(self, pool: Pool, mark: Callable[[Request, Headers], None]) -> None:
-        self._pool, self._mark = pool, mark
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     async def answer(self, request: Request, reply: Reply) -> None:
         """Answer the request by the supervisor's page, or say that there is no supervisor now."""
-        page = _Page(request, reply, self._mark)
-        head = request.head
+        page = _Page(reply)
         flow: Flow | None = None
         try:
-            flow = await self._pool.send(
-                request_head(head.method, head.target, _who(request), request_headers(head), len(request.body)),
-                request.body,
-                page,
-            )
-            page.flow = flow
+            flow = page.flow = await self._pool.send(_head(request), request.body, page)
             await page.done
             flow = None
         except ConnectError as error:
@@ -37,9 +28,15 @@ class Pages:
                 flow.abort()
 
 
-def _who(request: Request) -> bytes:
-    """The headers by which the supervisor knows whose request it is. The client's own of these names are dropped."""
-    head, lines = request.head, [b"Host: supervisor\r\n"]
+def _head(request: Request) -> bytes:
+    """The request's head, and whose it is. The client's own headers of these names are left out."""
+    head = request.head
+    lines = [
+        request_head(
+            head.method, head.target, head.headers, host=b"supervisor", body_length=len(request.body),
+            request_id=head.id,
+        )
+    ]  # fmt: skip
     if head.tenant is not None:
         lines.append(b"X-Slurminfer-Tenant: %b\r\n" % head.tenant.name.encode())
         lines.append(b"X-Slurminfer-Admin: %d\r\n" % head.tenant.admin)
@@ -51,19 +48,16 @@ def _who(request: Request) -> bytes:
 class _Page:
     """The sink of a page: passes it on as it comes."""
 
-    def __init__(self, request: Request, reply: Reply, mark: Callable[[Request, Headers], None]) -> None:
-        self._request, self._reply, self._mark = request, reply, mark
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
         self._began = False
         self.flow: Flow | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_head(self, status: int, headers: Headers) -> None:
         """Begin the answer."""
-        length = next((int(value) for name, value in headers if name == b"content-length"), None)
-        kept = answer_headers(headers)
-        self._mark(self._request, kept)
         self._began = True
-        self._reply.begin(status, kept, length)
+        self._reply.begin(status, answer_headers(headers), content_length(headers))
 
     def on_data(self, data: bytes) -> None:
         """Pass it on."""
@@ -87,7 +81,6 @@ class _Page:
     def away(self, reason: str) -> None:
         """Say that there is no supervisor now."""
         answer = failure(503, f"the router's supervisor does not answer now: {reason}", retry_after=2)
-        self._mark(self._request, answer.headers)
         self._reply.whole(answer)
 
     def _finish(self) -> None:

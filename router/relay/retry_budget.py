@@ -23,7 +23,11 @@ class RetryBudget:
     def request(self) -> None:
         """Note a new request."""
         # As much as a minute of a busy relay: not what a quiet week has earned.
-        self._earned = min(self._earned + self._share, 1000.0)
+        self._earned = max(self._earned, min(self._earned + self._share, 1000.0))
+
+    def grant(self, attempts: int) -> None:
+        """Allow so many more: a worker was lost, and what it had in flight goes on elsewhere."""
+        self._earned += attempts
 
     def spend(self) -> bool:
         """Take one further attempt; False where none is left."""

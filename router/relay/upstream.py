@@ -6,15 +6,13 @@ from typing import Protocol
 
 from ..control.messages import WorkerView
 from ..http.messages import Pool
-from .heads import worker_headers
 
 # A worker that has not answered for so long is taken to have stopped, not to be busy: what waits there goes to another
 # one. It comes on top of the time that a probe may take.
 STOPPED_S = 10.0
-# The supervisor asks a suspect for its health. If it says nothing for so long, there was nothing to say.
-_SUSPECT_S = 3.0
-# A view that comes sooner than this after a fault was written before it.
-_VIEW_DELAY_S = 0.3
+# A suspect is not chosen for so long, unless the supervisor says more: the time doubles with each fault after which no
+# request has succeeded.
+_FIRST_SUSPICION_S, _LONGEST_SUSPICION_S = 2.0, 60.0
 _RAMP_S = 30.0
 _LEAST_RAMP = 0.1
 
@@ -59,11 +57,13 @@ class Upstream:
         self.attempts: set[InFlight] = set()
         self.turn = 0
         self.lost_at: float | None = None  # since when it is not trusted; None while it is
-        self.head = worker_headers(view)  # of every request to it
-        self.choosable = False  # whether it may get new requests
+        self.choosable = False  # whether it may get new requests; set by Workers
+        self.is_trusted = False  # choosable for the supervisor, and no suspect
         self.prefill_rate, self.decode_rate = 1000.0, 30.0
         self._counts, self._row, self._clock = counts, row, clock
-        self._suspected_at: float | None = None
+        self.served = 0  # requests that it has answered well
+        self._suspected_until: float | None = None
+        self._suspicion_s = _FIRST_SUSPICION_S
         self._checked_at = 0.0
         self.is_retired = False
         self.hear(view)
@@ -73,10 +73,9 @@ class Upstream:
         self.view = view
         self.id, self.slot, self.pool, self.model = view.id, view.slot, view.pool, view.model
         self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
-        now = self._clock()
-        if self._suspected_at is not None and now - self._suspected_at > _VIEW_DELAY_S:
-            self._suspected_at = None
-        self._decide(now)
+        if not view.choosable:
+            self._suspected_until = None  # the supervisor has taken over
+        self._decide(self._clock())
 
     @property
     def life(self) -> tuple[str, str, int, int]:
@@ -101,9 +100,23 @@ class Upstream:
         return min(1.0, max(_LEAST_RAMP, (time.time() - self.view.healthy_since) / _RAMP_S))
 
     def suspect(self) -> None:
-        """Note that a request has failed there: it is not chosen until the supervisor has looked."""
-        self._suspected_at = self._clock()
-        self._decide(self._suspected_at)
+        """Note that a request has failed there: it is not chosen for a while, unless it is trusted again before."""
+        now = self._clock()
+        if self._suspected_until is None:
+            self._suspected_until = now + self._suspicion_s
+            self._suspicion_s = min(2 * self._suspicion_s, _LONGEST_SUSPICION_S)
+        self._decide(now)
+
+    def trust(self) -> None:
+        """Note that a suspect has answered a question for its health. That helps only after a first fault."""
+        if self._suspicion_s <= 2 * _FIRST_SUSPICION_S:
+            self._suspected_until = None
+            self._decide(self._clock())
+
+    def answered(self) -> None:
+        """Note a request that it has answered well."""
+        self.served += 1
+        self._suspicion_s = _FIRST_SUSPICION_S
 
     def retire(self) -> None:
         """Note that the supervisor knows it no longer: it gets no more requests, and goes when it has none."""
@@ -127,8 +140,8 @@ class Upstream:
 
     def tick(self, now: float) -> None:
         """Let the requests of a worker that has stopped, or that must end now, go elsewhere. `now`: Unix time."""
-        if self._suspected_at is not None and self._clock() - self._suspected_at > _SUSPECT_S:
-            self._suspected_at = None
+        if self._suspected_until is not None and self._clock() > self._suspected_until:
+            self._suspected_until = None
             self._decide(self._clock())
         if self.view.move_by is not None and now >= self.view.move_by:
             for attempt in list(self.attempts):
@@ -142,8 +155,9 @@ class Upstream:
             attempt.heard = False
 
     def _decide(self, now: float) -> None:
-        suspected = self._suspected_at is not None
-        self.choosable = self.view.choosable and not suspected and not self.is_retired
+        suspected = self._suspected_until is not None
+        self.is_trusted = self.view.choosable and not suspected and not self.is_retired
+        self.choosable &= self.is_trusted
         lost = suspected or self.is_retired or not (self.view.choosable or self.view.state == "draining")
         if not lost:
             self.lost_at = None

@@ -63,8 +63,12 @@ def answer_to(request: dict[str, Any]) -> Answer:
     """The whole answer to an OpenAI request."""
     stop = request.get("stop") or ()
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    limit = request.get("max_completion_tokens") or request.get("max_tokens") or DEFAULT_LIMIT
-    return generate(prompt_of(request), limit, stop, bool(request.get("ignore_eos")))
+    return generate(prompt_of(request), limit_of(request), stop, bool(request.get("ignore_eos")))
+
+
+def limit_of(request: dict[str, Any]) -> int:
+    """Tokens that a request asks for at most."""
+    return int(request.get("max_completion_tokens") or request.get("max_tokens") or DEFAULT_LIMIT)
 
 
 def tokens_of(prompt: str) -> int:

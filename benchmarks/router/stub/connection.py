@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from .answers import Answer, answer_to, prompt_of, tokens_of
+from .answers import Answer, answer_to, limit_of, prompt_of, tokens_of
 from .engine import Job
 from .events import Shape, usage_of
 from .pulse import event
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         worker, prompt = self._worker, prompt_of(request)
         if tokens_of(prompt) > worker.context:
             self._refuse(f"the prompt has {tokens_of(prompt)} tokens; this model has room for {worker.context}")
-        elif request.get("stream") and (request.get("max_tokens") or 0) >= ENDLESS:
+        elif request.get("stream") and limit_of(request) >= ENDLESS:
             self.transport.write(_STREAM_HEAD + event())
             worker.pulse.streams.add(self.transport)
         elif worker.costs.step_s or worker.costs.prefill_rate:

@@ -44,6 +44,9 @@ class World:
         self.timers.append(timer)
         return timer
 
+    def entering(self, request):
+        """Called when a request goes to a worker, before it is on the board."""
+
     async def advance(self, seconds):
         """Let time pass, then let everybody run."""
         self.now += seconds
@@ -115,6 +118,7 @@ class Request:
         await settle()
 
     def _on(self):
+        self.world.entering(self)
         self.entered += 1
         self.on_board = True
         self.world.board[self.lane] += 1

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from slurminfer.router.control.channel import ChannelError, relay_end, supervisor_end
+from slurminfer.router.control.counters import Counters
 from slurminfer.router.control.messages import Drain, Report, Setup, Suspect, Tenants, View, WorkerView
 from slurminfer.router.tenants.tenant import Priority, Tenant, Usage
 
@@ -22,7 +23,7 @@ def worker(slot: int, note: str = "") -> WorkerView:
 
 def report(requests: int) -> Report:
     return Report(
-        counters={"n": requests},
+        counters=Counters(retries=requests),
         usage={"a": Usage(requests=requests)},
         queued={},
         connections={},
