@@ -1,4 +1,4 @@
-"""`slurminfer keys`: add prints a key once, list shows limits and usage, revoke ends it; all on a stopped deployment."""
+"""`slurminfer keys`: add prints a key once, list shows limits and usage, revoke ends it, on a stopped deployment too."""
 
 import json
 import re
