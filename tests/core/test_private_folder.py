@@ -1,4 +1,4 @@
-"""The agent's private folder: where it lies, and that killed agents' folders do not stay for ever."""
+"""Private folders: where they lie, and that those of killed processes do not stay for ever."""
 
 import os
 import stat
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from slurminfer.core import private_folder as private
 from slurminfer.core.locks import Lock, try_lock
+from slurminfer.core.private_folder import private_folder
 from slurminfer.core.trust import require_kept_from_others
-from slurminfer.nodes.agent import private
-from slurminfer.nodes.agent.private import private_folder
 
 LONG_AGO = (1.0, 1.0)
 
@@ -31,23 +31,23 @@ def test_it_is_for_its_user_alone_and_goes_at_the_end(parent):
     assert not path.exists()
 
 
-def test_a_killed_agents_folder_is_removed_by_the_next_agent(parent):
+def test_a_killed_processs_folder_is_removed_by_the_next_one(parent):
     leftover, young, other, alien = (
         parent / f"slurminfer-{name}" for name in ("aaaaaaa1", "aaaaaaa2", "x", "aaaaaaa3")
     )
     for folder in (leftover, young, other, alien):
         folder.mkdir(mode=0o700)
-        (folder / ("agent.lock" if folder is not alien else "file")).touch()
+        (folder / ("owner.lock" if folder is not alien else "file")).touch()
         if folder is not young:
             os.utime(folder, LONG_AGO)
     with private_folder():
         assert not leftover.exists()
         assert young.exists()
         assert other.exists(), "of another name"
-        assert alien.exists(), "not an agent's"
+        assert alien.exists(), "not one of ours"
 
 
-def test_a_living_agents_folder_stays(parent):
+def test_a_living_processs_folder_stays(parent):
     with private_folder() as first:
         os.utime(first, LONG_AGO)
         with private_folder():
@@ -79,9 +79,9 @@ def test_where_others_could_replace_it_it_is_in_tmp(parent, monkeypatch, capsys)
     require_kept_from_others(parent)
 
 
-def test_the_lock_is_gone_with_the_agent(parent):
+def test_the_lock_is_gone_with_its_owner(parent):
     with private_folder() as path:
-        descriptor = os.open(path / "agent.lock", os.O_RDONLY)
+        descriptor = os.open(path / "owner.lock", os.O_RDONLY)
         assert try_lock(descriptor) is Lock.BUSY
     assert try_lock(descriptor) is Lock.HELD
     os.close(descriptor)

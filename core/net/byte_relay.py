@@ -1,4 +1,4 @@
-"""Bytes from a connection of the gate to the engine's Unix socket and back, as they come.
+"""Bytes from an accepted connection to another one and back, as they come.
 
 Each side stops reading while the other cannot write. The end of either direction ends the connection: asyncio's TLS
 cannot stay open in one direction only. What the engine has sent before its end still arrives.
@@ -6,10 +6,11 @@ cannot stay open in one direction only. What the engine has sent before its end 
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
-from ...core.net.sockets import peer_uid
+from .sockets import peer_uid
 
 _MOST_UNSENT = 64 * 1024  # bytes; beyond that the other side is not read
 
@@ -45,27 +46,30 @@ class Side(asyncio.Protocol):
 
 
 class Back(Side):
-    """The connection to the engine."""
+    """The connection that is made for an accepted one."""
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the front when all that the engine has sent has left."""
+        """End the front when all that came here has left."""
         if self.peer.transport is not None:
             self.peer.transport.close()
 
 
-class Front(Side):
-    """The connection of the router, whose handshake is done."""
+Join = Callable[[Back], Awaitable[None]]
 
-    def __init__(self, engine: Path) -> None:
+
+class Front(Side):
+    """An accepted connection, for which `join` makes the other one. `join` raises OSError where that fails."""
+
+    def __init__(self, join: Join) -> None:
         super().__init__()
-        self._engine = engine
-        self._early = b""  # what came before the engine's connection was there
+        self._join_back = join
+        self._early = b""  # what came before the other connection was there
         self._joining: asyncio.Task[None] | None = None
         self.peer = Back()
         self.peer.peer = self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect to the engine before anything is read."""
+        """Make the other connection before anything is read."""
         super().connection_made(transport)
         cast(asyncio.Transport, transport).pause_reading()
         self._joining = asyncio.get_running_loop().create_task(self._join())
@@ -78,27 +82,37 @@ class Front(Side):
             self.peer.transport.write(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the engine's connection at once, which makes the engine abort the request."""
+        """End the other connection at once, which makes an engine abort the request."""
         if self._joining is not None:
             self._joining.cancel()
         if self.peer.transport is not None:
             self.peer.transport.abort()
 
     async def _join(self) -> None:
-        assert self.transport is not None
-        loop = asyncio.get_running_loop()
+        front = cast(asyncio.Transport, self.transport)
         try:
-            await loop.create_unix_connection(lambda: self.peer, str(self._engine))
-        except OSError:  # the engine does not listen yet, or no more
-            self.transport.abort()
+            await self._join_back(cast(Back, self.peer))
+        except OSError:  # nobody listens there yet, or no more
+            if self.peer.transport is not None:
+                self.peer.transport.abort()
+            front.abort()
             return
-        if peer_uid(cast(asyncio.Transport, self.peer.transport).get_extra_info("socket")) != os.geteuid():
-            cast(asyncio.Transport, self.peer.transport).abort()  # which ends the front as well
-            return
-        if self.transport.is_closing():
-            cast(asyncio.Transport, self.peer.transport).abort()
+        back = cast(asyncio.Transport, self.peer.transport)
+        if front.is_closing():
+            back.abort()
             return
         if self._early:
-            cast(asyncio.Transport, self.peer.transport).write(self._early)
+            back.write(self._early)
             self._early = b""
-        self.transport.resume_reading()
+        front.resume_reading()
+
+
+def own_unix_socket(path: Path) -> Join:
+    """How to reach the Unix socket at `path`, which must be served by a process of this user."""
+
+    async def join(back: Back) -> None:
+        await asyncio.get_running_loop().create_unix_connection(lambda: back, str(path))
+        if peer_uid(cast(asyncio.Transport, back.transport).get_extra_info("socket")) != os.geteuid():
+            raise PermissionError(f"{path} is served by another user")
+
+    return join

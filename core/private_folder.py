@@ -1,7 +1,7 @@
-"""The folder of an agent that only its user can enter: for the engine's socket, and for what no process list may show.
+"""A folder of a process that only its user can enter: for Unix sockets, and for what no process list may show.
 
-An agent that is killed cannot remove its folder. It holds a lock on a file in it as long as it lives, by which the next
-agent knows which folders nobody needs any more.
+A process that is killed cannot remove its folder. It holds a lock on a file in it as long as it lives, by which the
+next one knows which folders nobody needs any more.
 """
 
 import os
@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...core.errors import EngineError, UntrustedFileError
-from ...core.locks import Lock, try_lock
-from ...core.net.sockets import LONGEST_SOCKET_PATH
-from ...core.trust import PRIVATE_FILE, PRIVATE_FOLDER, require_kept_from_others
-from .task import SOCKET_NAME
+from .errors import PrivateFolderError, UntrustedFileError
+from .locks import Lock, try_lock
+from .net.sockets import LONGEST_SOCKET_PATH
+from .trust import PRIVATE_FILE, PRIVATE_FOLDER, require_kept_from_others
 
 _PREFIX = "slurminfer-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")  # as tempfile makes them
-_LOCK_NAME = "agent.lock"  # the folder itself is locked by engines that make a socket in it
+_LOCK_NAME = "owner.lock"  # the folder itself is locked by engines that make a socket in it
+_ROOM = len("/engine.sock")  # for the longest name of a socket in it
 _USUAL = Path("/tmp")
-_LEFTOVER_S = 3600.0  # old enough for a folder to be one whose agent has had the time to lock it
+_LEFTOVER_S = 3600.0  # old enough for a folder to be one whose owner has had the time to lock it
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def private_folder() -> Iterator[Path]:
     """A new folder of mode 0700 in TMPDIR; it is removed at the end.
 
     It is in /tmp where paths in TMPDIR are too long for Unix sockets, or where others could put something in its place.
-    Raises EngineError where there is no such folder to be had.
+    Raises PrivateFolderError where there is no such folder to be had.
     """
     parent = _parent()
     _sweep(parent)
@@ -51,7 +51,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def _parent() -> Path:
-    room = len(f"/{_PREFIX}12345678/{SOCKET_NAME}")
+    room = len(f"/{_PREFIX}12345678") + _ROOM
     given = Path(tempfile.gettempdir())
     if len(os.fsencode(given)) + room > LONGEST_SOCKET_PATH:
         given = _USUAL
@@ -65,13 +65,13 @@ def _parent() -> Path:
     return given
 
 
-def _none(parent: Path, why: object) -> EngineError:
-    reason = f"cannot make a folder for the engine's socket in {parent}: {why}"
-    return EngineError(f"{reason}; set TMPDIR to a local folder that you may write")
+def _none(parent: Path, why: object) -> PrivateFolderError:
+    reason = f"cannot make a folder for sockets in {parent}: {why}"
+    return PrivateFolderError(f"{reason}; set TMPDIR to a local folder that you may write")
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed agents of this user have left in `parent`."""
+    """Remove what killed processes of this user have left in `parent`."""
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if _NAME.fullmatch(entry.name):
@@ -88,7 +88,7 @@ def _remove_leftover(path: Path) -> None:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether an agent lives that has locked the file; also where the filesystem has no locks. Raises OSError."""
+    """Whether a process lives that has locked the file; also where the filesystem has no locks. Raises OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return try_lock(descriptor) is not Lock.HELD

@@ -13,8 +13,8 @@ import pytest
 import uvloop
 
 from slurminfer.core.net.acceptor import Acceptor
+from slurminfer.core.net.byte_relay import Front, own_unix_socket
 from slurminfer.core.net.identity import client_context, make_identity, server_context
-from slurminfer.nodes.gate.relay import Front
 
 from ...support.loop import Loop
 from ...support.waiting import eventually
@@ -36,7 +36,9 @@ class Gated:
         self._loop.run(self._start())
 
     async def _start(self) -> None:
-        self._acceptor = Acceptor(self._listener, server_context(self._identity), lambda: Front(self.path))
+        self._acceptor = Acceptor(
+            self._listener, server_context(self._identity), lambda: Front(own_unix_socket(self.path))
+        )
         self._acceptor.start()
 
     def client(self) -> socket.socket:
@@ -137,7 +139,7 @@ def test_without_an_engine_the_connection_ends(gated):
 
 
 def test_an_engine_of_another_user_gets_nothing(gated, monkeypatch):
-    monkeypatch.setattr("slurminfer.nodes.gate.relay.peer_uid", lambda _: 4242)
+    monkeypatch.setattr("slurminfer.core.net.byte_relay.peer_uid", lambda _: 4242)
     with gated.client() as client, gated.accepted() as engine:
         with suppress(OSError):  # the end may come before the bytes are sent, or instead of an answer
             client.sendall(b"a prompt")
