@@ -46,23 +46,33 @@ def microseconds(act: Callable[[int], object]) -> float:
 def main() -> None:
     """Print hashing, and each policy's choose and sent."""
     for size in (4 << 10, 64 << 10, 1 << 20):
-        prompt = os.urandom(size)
-        print(f"hashes of {size:8} bytes: {microseconds(lambda _, prompt=prompt: block_hashes(prompt)):8.1f} us")
-    system = os.urandom(1024)
+        print(f"hashes of {size:8} bytes: {hashing(os.urandom(size)):8.1f} us")
     for workers in (8, 256):
-        fleet = [Stub(slot, slot % 5, id=f"pool-{slot}") for slot in range(workers)]
-        bodies = [system + os.urandom(3072) for _ in range(_PROMPTS)]
-        requests = [_request(body) for body in bodies]
         for name in POLICIES:
-            policy = policy_named(name)
-            for number, request in enumerate(requests * 4):
-                policy.sent(request, fleet[number % workers])
-            choose = microseconds(lambda number: policy.choose(requests[number % _PROMPTS], fleet))
-            hashed = microseconds(lambda number: policy.choose(_request(bodies[number % _PROMPTS]), fleet))
-            sent = microseconds(lambda number: policy.sent(requests[number % _PROMPTS], fleet[number % workers]))
-            print(
-                f"{workers:4} workers, 4 KiB, {name:13} choose {choose:6.1f}  with hashes {hashed:6.1f}  sent {sent:5.1f}"
-            )
+            choose, hashed, sent = choosing(name, workers)
+            costs = f"choose {choose:6.1f}  with hashes {hashed:6.1f}  sent {sent:5.1f}"
+            print(f"{workers:4} workers, 4 KiB, {name:13} {costs}")
+
+
+def hashing(prompt: bytes) -> float:
+    """The hashes of a prompt."""
+    return microseconds(lambda _: block_hashes(prompt))
+
+
+def choosing(name: str, workers: int) -> tuple[float, float, float]:
+    """A policy's choice for a prompt of 4 KiB of which 1 KiB is common to all; with the hashes; and to note it."""
+    system = os.urandom(1024)
+    fleet = [Stub(slot, slot % 5, id=f"pool-{slot}") for slot in range(workers)]
+    bodies = [system + os.urandom(3072) for _ in range(_PROMPTS)]
+    requests = [_request(body) for body in bodies]
+    policy = policy_named(name)
+    for number, request in enumerate(requests * 4):
+        policy.sent(request, fleet[number % workers])
+    return (
+        microseconds(lambda number: policy.choose(requests[number % _PROMPTS], fleet)),
+        microseconds(lambda number: policy.choose(_request(bodies[number % _PROMPTS]), fleet)),
+        microseconds(lambda number: policy.sent(requests[number % _PROMPTS], fleet[number % workers])),
+    )
 
 
 def _request(body: bytes) -> RoutedRequest:

@@ -8,11 +8,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -69,7 +69,14 @@ class Target:
         return [process for process in self.processes if "slurminfer.router.relay" in process.cmdline()]
 
 
-Starter = Callable[[Path, list[Address]], AbstractContextManager[Target]]
+
+class Starter(Protocol):
+    """Starts a router before workers. `capacity`: requests that each computes at once; only ours is told."""
+
+    def __call__(self, folder: Path, workers: list[Address], *, capacity: int = 1024) -> AbstractContextManager[Target]:
+        """The router runs while the context lasts."""
+
+
 
 
 @contextmanager
@@ -99,7 +106,7 @@ def before(checkout: Path) -> Starter:
     """What starts the router of another checkout, with the policy and processes that it has by default."""
 
     @contextmanager
-    def start(folder: Path, workers: list[Address], capacity: int = 1024) -> Iterator[Target]:
+    def start(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
         with _native(BEFORE, folder, workers, "", capacity, checkout) as target:
             yield target
 
@@ -149,7 +156,7 @@ def peer(name: str) -> Starter:
     """What starts a compiled router."""
 
     @contextmanager
-    def start(folder: Path, workers: list[Address]) -> Iterator[Target]:
+    def start(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
         with hold_port("127.0.0.1") as port, hold_port("127.0.0.1") as metrics:
             ports = [held.getsockname()[1] for held in (port, metrics)]
         argv = peer_command(name, [worker.url for worker in workers], *ports)
@@ -178,7 +185,7 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, workers: list[Address]) -> Iterator[Target]:
+def nginx(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
     """nginx as a plain proxy: no key, no policy, connections to workers kept."""
     home = folder / CEILING
     home.mkdir()
@@ -194,7 +201,7 @@ def nginx(folder: Path, workers: list[Address]) -> Iterator[Target]:
 
 
 @contextmanager
-def straight(folder: Path, workers: list[Address]) -> Iterator[Target]:
+def straight(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
     """No router: the first worker itself."""
     yield Target(STRAIGHT, workers[0].url)
 

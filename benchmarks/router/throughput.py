@@ -246,7 +246,7 @@ def run(folder: Path, starters: dict[str, Starter], rounds: int, seconds: float)
     with ExitStack() as stack:
         fleet = stack.enter_context(Fleet(folder, 1, Configuration(sockets=[])))
         folder_of_streams = folder / "streams"
-        folder_of_streams.mkdir()
+        folder_of_streams.mkdir(0o700)
         targets = [stack.enter_context(start(folder_of_streams, fleet.workers)) for start in starters.values()]
         worker = fleet.workers[0]
         runs = in_turns(targets, rounds, lambda target: streams(target, worker, seconds))

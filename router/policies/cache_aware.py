@@ -79,7 +79,7 @@ class CacheAware:
         cached = self._cached(workers, steps)
         most, least = max(cached), min(cached)
         self._learn_reuse(request.input_tokens - least, most - least)
-        again = [request.input_tokens - tokens for tokens in cached]
+        again: Sequence[float] = [request.input_tokens - tokens for tokens in cached]
         if self._reuse > _NO_REUSE:
             again = self._with_dropped(again, workers, request.output_tokens)
         best = _soonest(workers, again, request.output_tokens)
@@ -92,7 +92,7 @@ class CacheAware:
         bit = self._owners.bit
         return [_tokens_of(steps, bit(worker.slot)) for worker in workers]
 
-    def _with_dropped(self, new: list[int], workers: Sequence[Worker], output: int) -> list[float]:
+    def _with_dropped(self, new: Sequence[float], workers: Sequence[Worker], output: int) -> list[float]:
         """To the tokens that a request is new with at each worker, add what is dropped there and will be missed.
 
         Of full caches, that which drops what was not used for the longest time misses nothing.

@@ -13,7 +13,7 @@ from .prefix import block_bytes
 
 MOST_ENTRIES = 2**18
 # A block that was not used for so many turns is told again to the other relays.
-_RETELL_TURNS = 64
+_RETELL_TURNS = 16
 _MOST_NEWS = 2**14
 # What a call does of the work that ended workers and a full table leave.
 _SWEEP = 256
@@ -40,9 +40,7 @@ class _Cache:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.size = 0  # bytes
-        self.told = self.learned = self.limit = (
-            math.inf
-        )  # bytes: as the engine says, as its hits show, the less of them
+        self.told = self.learned = self.limit = math.inf  # bytes: as the engine says, as hits show, the less
 
     def set_limit(self, told: float, learned: float) -> None:
         self.told, self.learned, self.limit = told, learned, min(told, learned)
@@ -71,7 +69,7 @@ class Owners:
         """Who holds how many leading blocks, as (count, bits of the workers that hold just so many), counts rising."""
         found: list[tuple[int, int]] = []
         holders, count = self._live, 0
-        for block in blocks:
+        for block in blocks if holders else ():
             still = holders & self._masks.get(block, 0)
             if still != holders:
                 if count:
@@ -88,7 +86,7 @@ class Owners:
         return cache.bit if cache is not None else 0
 
     def oldest(self, slot: int, needed: int) -> int:
-        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room for them."""
+        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room."""
         cache = self._caches.get(slot)
         if cache is None or cache.size + needed <= cache.limit or not cache.keys:
             return -1
@@ -117,7 +115,7 @@ class Owners:
 
     def merge(self, news: Sequence[tuple[int, int]]) -> None:
         """Note what another relay has added: keys and the slots of their workers, in its order."""
-        touched = {}
+        touched: dict[int, _Cache] = {}
         for key, slot in news:
             cache = touched.get(slot)
             if cache is None:
@@ -205,7 +203,7 @@ class Owners:
 
 def bits_of(mask: int, most: int) -> list[int]:
     """The single bits of a mask, at most so many."""
-    found = []
+    found: list[int] = []
     while mask and len(found) < most:
         lowest = mask & -mask
         found.append(lowest)

@@ -38,7 +38,7 @@ class Worker(Protocol):
 
     @property
     def pending_tokens(self) -> int:
-        """Prompt tokens, without those in its cache, of the requests in flight of which no byte of an answer has come yet."""
+        """Prompt tokens, but those in its cache, of the requests in flight that have no byte of an answer yet."""
 
     @property
     def prefill_rate(self) -> float:
@@ -101,7 +101,7 @@ class Policy(Protocol):
         """
 
     def sent(self, request: RoutedRequest, worker: Worker) -> None:
-        """Note that the request goes to `worker`, which will hold the prompt. Called as it is sent, not at the answer."""
+        """Note that the request goes to `worker`, which will hold the prompt. Called as it is sent."""
 
     def corrected(self, route: Route, cached_tokens: int) -> None:
         """Note how many prompt tokens the engine says it found in its cache, once it has answered."""

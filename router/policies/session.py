@@ -21,8 +21,8 @@ class Session(Memoryless):
             return None
         if request.session is None:
             return Route(least_loaded(workers), "load")
-        seed = xxh3_64_intdigest(request.session)
-        ordered = sorted(workers, key=lambda worker: xxh3_64_intdigest(worker.id, seed))
+        seed = xxh3_64_intdigest(request.session.encode(errors="surrogatepass"))
+        ordered = sorted(workers, key=lambda worker: xxh3_64_intdigest(worker.id.encode(), seed))
         mean = mean_load(workers)
         chosen = next((worker for worker in ordered if not is_overloaded(worker, mean)), ordered[0])
         return Route(chosen, "session" if chosen is ordered[0] else "spread")

@@ -4,6 +4,7 @@ A worker computes in iterations as engines do: each gives every running sequence
 prompt tokens. Its cache holds blocks of prompts, the least recently used go first.
 """
 
+import functools
 import heapq
 import itertools
 import random
@@ -39,6 +40,7 @@ class Asked:
     ended: float = 0.0
     cached: int = 0
     remaining: int = 0  # prompt tokens to be computed
+    pending: int = 0  # prompt tokens that the router expects to be computed
     follow: Callable[[float], None] | None = None  # called at its end
 
 
@@ -62,7 +64,7 @@ class Engine:
     _cache: OrderedDict[int, int] = field(default_factory=OrderedDict)  # block -> tokens
     _held: int = 0
     _iteration: int = 0
-    _serial: itertools.count = field(default_factory=itertools.count)
+    _serial: "itertools.count[int]" = field(default_factory=itertools.count)
     _prefilling: deque[Asked] = field(default_factory=deque)
     busy: bool = False
 
@@ -212,7 +214,7 @@ class Fleet:
 
         asked.follow = answered
         engine.take(asked)
-        engine_pending[id(asked)] = (engine, pending)
+        asked.pending = pending
         if not engine.busy:
             self._begin(engine, now)
 
@@ -223,7 +225,7 @@ class Fleet:
 
     def _end(self, engine: Engine, now: float, done: list[Asked]) -> None:
         for asked in done:
-            engine.pending_tokens -= engine_pending.pop(id(asked))[1]
+            engine.pending_tokens -= asked.pending
         answered = engine.finish(now, done)
         engine.busy = False
         for asked in answered:
@@ -255,8 +257,6 @@ class Fleet:
             shares=[sum(engine is mine for _, mine in asked) / len(asked) for engine in self.engines],
         )
 
-
-engine_pending: dict[int, tuple[Engine, int]] = {}
 
 Prompts = Callable[[int], tuple[list[int], int, int]]
 """Of the request of a number: its blocks, the tokens after them, and the tokens of its answer."""
@@ -307,7 +307,9 @@ def unique_prompts(blocks: int, output: int = 64) -> Prompts:
     return prompt
 
 
-def open_loop(policies: Sequence[Policy], prompts: Prompts, *, rate: float, requests: int, workers: int, speed: Speed):
+def open_loop(
+    policies: Sequence[Policy], prompts: Prompts, *, rate: float, requests: int, workers: int, speed: Speed
+) -> Outcome:
     """Requests that arrive at random moments, so many a second."""
     fleet = Fleet(policies, workers, speed)
     rng = random.Random(2)
@@ -316,14 +318,14 @@ def open_loop(policies: Sequence[Policy], prompts: Prompts, *, rate: float, requ
         now += rng.expovariate(rate)
         blocks, tail, output = prompts(number)
         asked = Asked(request_of(blocks, tail, 64), now, output)
-        fleet.at(now, lambda time, asked=asked: fleet.submit(asked, time))
+        fleet.at(now, functools.partial(fleet.submit, asked))
     fleet.run()
     return fleet.outcome()
 
 
 def closed_loop(
     policies: Sequence[Policy], prompts: Prompts, *, clients: int, requests: int, workers: int, speed: Speed
-):
+) -> Outcome:
     """So many clients, each of which asks again as soon as it has its answer: the throughput at saturation."""
     fleet = Fleet(policies, workers, speed)
     numbers = iter(range(requests))
