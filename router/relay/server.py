@@ -26,6 +26,7 @@ from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from .access import Keys, Origins, given_key
+from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import failure
 from .connections import connect
@@ -79,7 +80,8 @@ class RelayServer:
             reserved=spec.reserved,
         )
         lengths = Lengths()
-        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates)
+        log = AccessLog() if spec.access_log else None
+        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates, log)
         self._forwarder = Forwarder(
             self._workers,
             self._policy,
