@@ -154,15 +154,15 @@ def _soonest(workers: Sequence[Worker], again: Sequence[float], output: int) -> 
     flights = [worker.in_flight for worker in workers]
     capacities = [usable_capacity(worker) for worker in workers]
     mean = (sum(flights) + 1) / sum(capacities)
-    bound = most_load(mean)
+    loads = [in_flight / capacity for in_flight, capacity in zip(flights, capacities, strict=True)]
+    bound = most_load(mean, min(loads))
     best, best_key = 0, (True, math.inf, 0.0, 0)
     for index, worker in enumerate(workers):
-        in_flight, capacity = flights[index], capacities[index]
-        load = in_flight / capacity
+        in_flight, capacity, load = flights[index], capacities[index], loads[index]
         prompt = (worker.pending_tokens + again[index] * (1 + _OTHERS_DELAYED * in_flight)) / worker.prefill_rate
         queued = max(0.0, load + 1 / capacity - 1)
         cost = prompt + (queued + _DECODE_SLOWDOWN * load) * output / worker.decode_rate
-        key = (in_flight > bound * capacity, cost, load, worker.turn)
+        key = (load > bound, cost, load, worker.turn)
         if key < best_key:
             best, best_key = index, key
     return best

@@ -23,6 +23,7 @@ class Session(Memoryless):
             return Route(least_loaded(workers), "load")
         seed = xxh3_64_intdigest(request.session.encode(errors="surrogatepass"))
         ordered = sorted(workers, key=lambda worker: xxh3_64_intdigest(worker.id.encode(), seed))
-        bound = most_load(mean_load(workers))
-        chosen = next((worker for worker in ordered if load(worker) <= bound), ordered[0])
+        loads = [load(worker) for worker in ordered]
+        bound = most_load(mean_load(workers), min(loads))
+        chosen = next((worker for worker, its in zip(ordered, loads, strict=True) if its <= bound), ordered[0])
         return Route(chosen, "session" if chosen is ordered[0] else "spread")
