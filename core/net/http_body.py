@@ -1,22 +1,15 @@
-"""Read the body of an HTTP request, decompressed, up to a bound. The server must not decompress by itself."""
+"""Read the body of a request to an aiohttp server, decompressed, up to a bound.
 
-import asyncio
-import zlib
+The server must not decompress by itself.
+"""
+
 from collections.abc import Callable
 
 from aiohttp import web
 
-_STEP_BYTES = 2**20  # decompressed at once, between which other requests go on
-_WINDOW = 15  # log2 of zlib's largest window
-ENCODINGS = ("identity", "gzip", "deflate")
+from .compression import BodyError, decompressed, encoding_named
 
-
-class BodyError(Exception):
-    """The client's error: what is wrong with the body, and the HTTP status to answer with."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status, self.message = status, message
-        super().__init__(message)
+__all__ = ["BodyError", "read_body"]
 
 
 def _take_any(count: int) -> None:
@@ -28,21 +21,11 @@ async def read_body(request: web.BaseRequest, most_bytes: int, take: Callable[[i
 
     `take` is told of every piece how many bytes it has, as received and as decompressed; what it raises passes.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
-    if encoding == "x-gzip":
-        encoding = "gzip"
-    if encoding not in ENCODINGS:
-        raise BodyError(415, f"Content-Encoding = {encoding[:80]!r}: expected one of {', '.join(ENCODINGS)}")
+    encoding = encoding_named(request.headers.get("Content-Encoding", ""))
     declared = request.content_length
     if declared is not None and declared > most_bytes:
         raise BodyError(413, f"the body has {declared} bytes: expected at most {most_bytes}")
-    body = await _read(request, most_bytes, take)
-    if encoding == "identity" or not body:
-        return body
-    try:
-        return await _decompress(body, encoding, most_bytes, take)
-    except zlib.error as error:
-        raise BodyError(400, f"the body is not {encoding}, as its Content-Encoding says: {error}") from error
+    return await decompressed(await _read(request, most_bytes, take), encoding, most_bytes, take)
 
 
 async def _read(request: web.BaseRequest, most_bytes: int, take: Callable[[int], None]) -> bytes:
@@ -56,31 +39,3 @@ async def _read(request: web.BaseRequest, most_bytes: int, take: Callable[[int],
     except web.RequestPayloadError as error:
         raise BodyError(400, f"the body cannot be read: {str(error)[:200]}") from error
     return bytes(body)
-
-
-async def _decompress(body: bytes, encoding: str, most_bytes: int, take: Callable[[int], None]) -> bytes:
-    """Raises BodyError, zlib.error."""
-    text, rest = bytearray(), body
-    while rest:  # gzip may have several members
-        stream = zlib.decompressobj(_window_bits(rest, encoding))
-        while not stream.eof:
-            piece = stream.decompress(rest, _STEP_BYTES)
-            rest = stream.unconsumed_tail
-            take(len(piece))
-            text += piece
-            if len(text) > most_bytes:
-                raise BodyError(413, f"the body is too large once decompressed: expected at most {most_bytes} bytes")
-            if not piece and not rest and not stream.eof:
-                raise BodyError(400, f"the body ends in the middle of its {encoding} data")
-            await asyncio.sleep(0)
-        rest = stream.unused_data
-        if rest and encoding != "gzip":
-            raise BodyError(400, f"the body goes on behind its {encoding} data")
-    return bytes(text)
-
-
-def _window_bits(body: bytes, encoding: str) -> int:
-    """Which format zlib is to expect. `deflate` should have zlib's head (RFC 9110), but some clients leave it out."""
-    if encoding == "gzip":
-        return _WINDOW + 16
-    return _WINDOW if body[0] & 0xF == 8 else -_WINDOW

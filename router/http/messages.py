@@ -18,8 +18,9 @@ class Head:
     headers: Headers
     peer: str  # the client's address; "" for a Unix socket
     private: bool = False  # came through the port for our own commands, whose other end has proven itself
-    id: str = ""  # X-Request-Id: the client's or a new one
-    tenant: Any = None  # set by `Handler.admit`
+    id: str = ""  # the client's X-Request-Id or a new one; every answer carries it
+    tenant: Any = None  # set by `Handler.admit`; a connection without one is closed when there are too many
+    answer_headers: Headers = field(default_factory=list)  # set by `Handler.admit`: what every answer carries (CORS)
 
     def get(self, name: bytes) -> bytes | None:
         """The first header of that lower-case name."""
@@ -45,7 +46,10 @@ class Whole:
 
 
 class Reply(Protocol):
-    """Where the answer to one request goes. After `whole`, `end` or `abort` nothing more may be written."""
+    """Where the answer to one request goes. After `whole`, `end` or `abort`, or without its client, it ignores all.
+
+    While nothing was given to the client's socket (`began`), `begin` or `whole` may replace what `begin` has said.
+    """
 
     began: bool  # whether anything has been given to the client's socket
     on_writable: Callable[[], None] | None  # called when `write` may go on after it has said False
@@ -54,7 +58,10 @@ class Reply(Protocol):
         """Send an answer in one piece."""
 
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
-        """Begin an answer of `length` bytes, or of unknown length. The head leaves with the first bytes."""
+        """Begin an answer of `length` bytes, or of unknown length. The head leaves with the first bytes.
+
+        Raises ValueError for a header with a line break. A body that ends before its length breaks the connection.
+        """
 
     def write(self, data: bytes) -> bool:
         """Send some of the body. False: the client is behind, pause the source until `on_writable`."""
@@ -67,7 +74,10 @@ class Reply(Protocol):
 
 
 class Handler(Protocol):
-    """What a server does with requests. `handle` is cancelled when its client hangs up."""
+    """What a server does with requests. `handle` is cancelled when its client hangs up before the answer's end.
+
+    What `handle` raises, or a return without an answer, is answered with 500, or breaks an answer that has begun.
+    """
 
     def admit(self, head: Head) -> Whole | None:
         """Decide by the head alone, before anything of the body is asked for: a refusal, or None to go on."""
@@ -113,11 +123,18 @@ class ConnectError(Exception):
         super().__init__(reason)
 
 
+class AnswerLostError(Exception):
+    """A worker's answer broke off, or is no HTTP. What a Sink's `on_lost` is told, or a ConnectError."""
+
+
 class Pool(Protocol):
     """The connections to one life of a worker."""
 
     async def send(self, head: bytes, body: bytes, sink: Sink) -> Flow:
-        """Send a request on a free or a new connection. `head` is complete but for the blank line. Raises ConnectError."""
+        """Send a request on a free or a new connection. `head` is complete but for the blank line.
+
+        Raises ConnectError.
+        """
 
     def close(self) -> None:
         """Close the idle connections, and the others as they become idle."""

@@ -21,6 +21,10 @@ _AMPLE_FACTOR = 10.0
 _AMPLE_S = 600.0
 
 
+# What a request can wait for: a model (None: any), and the pools that it may go to (none: all).
+Lane = tuple[str | None, tuple[str, ...]]
+
+
 class PoolRouting(msgspec.Struct, frozen=True, kw_only=True):
     """What routing needs to know of a pool."""
 
@@ -57,18 +61,30 @@ class Eligibility:
         self._pools = {pool.name: pool for pool in pools}
         self._rules = rules
         self._workers: Sequence[Worker] = ()
-        self._groups: dict[tuple[str | None, tuple[str, ...]], _Group] = {}
+        self._groups: dict[Lane, _Group] = {}
+        self.models: list[str] = []  # that there are, by the names of the pools and of the workers
+        self.update(())
 
     def update(self, workers: Sequence[Worker]) -> None:
         """Take all workers of a new view. To be called whenever `choosable` or `ends_at` of one changes, too."""
         self._workers = sorted(workers, key=lambda worker: worker.slot)
         self._groups.clear()
+        self.models = sorted({pool.model for pool in self._pools.values()} | {worker.model for worker in workers})
+
+    def lane(self, request: RoutedRequest) -> Lane:
+        """The model and the pools of a request, by the first rule that fits."""
+        for rule in self._rules:
+            if _fits(rule, request):
+                return rule.serve or request.model, rule.pools
+        return request.model, ()
+
+    def ready(self, lane: Lane) -> Sequence[Worker]:
+        """The workers of a lane that may get new requests."""
+        return self._group(*lane).workers
 
     def candidates(self, request: RoutedRequest, now: float, tried: Container[int] = ()) -> Eligible:
         """Who may take the request at this time (Unix seconds). tried: slots that have failed with it."""
-        rule = next((rule for rule in self._rules if _fits(rule, request)), None)
-        model = rule.serve or request.model if rule is not None else request.model
-        pools = rule.pools if rule is not None else ()
+        model, pools = self.lane(request)
         group = self._group(model, pools)
         workers = group.workers
         if tried:
@@ -110,12 +126,6 @@ class Eligibility:
                 min((worker.decode_rate for worker in workers), default=math.inf),
             ),
         )
-
-    @property
-    def models(self) -> list[str]:
-        """The models that there are, by the names of the pools and of the workers."""
-        names = [pool.model for pool in self._pools.values()] + [worker.model for worker in self._workers]
-        return sorted(set(names))
 
     def _timely(self, request: RoutedRequest, group: _Group, workers: list[Worker], now: float) -> list[Worker]:
         """The workers that have the time for the request. The list itself, if all have."""

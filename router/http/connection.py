@@ -1,0 +1,438 @@
+"""A client's connection: requests parsed by llhttp, answered one after the other."""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from ...core.net.compression import BodyError, decompressed, encoding_named
+from ...core.openai import request_id
+from .bodies import Held
+from .heads import split_target
+from .messages import Head, Headers, Request, Whole
+from .refusals import refusal
+from .reply import ClientReply
+
+if TYPE_CHECKING:
+    from .server import Server
+
+_MOST_UNSENT = 64 * 1024  # bytes that a client has not read, from which on its answer's source is paused
+# Requests behind the one that is being answered: the first number stops reading. Those that have come in one piece with
+# it may be more, up to the second number; then the connection ends after these.
+_PIPELINED, _MOST_PIPELINED = 8, 128
+_FRAMING_EACH = 16  # bytes of a body's framing for one of its content; chunks of one byte have 5
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Headers that the connection itself looks at.
+_KNOWN = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"x-request-id"})
+
+_log = logging.getLogger(__name__)
+
+
+class _Stop(Exception):
+    """Ends the parsing of what has come: nothing that follows on this connection is read."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a client. A `Guarded`, and the target of httptools' parser."""
+
+    __slots__ = (
+        "__weakref__", "_body_bytes", "_current", "_framing", "_head", "_head_bytes", "_headers", "_in_head", "_known",
+        "_lost", "_parser", "_paused", "_private", "_pumping", "_queue", "_reading", "_reply", "_stopped", "_target",
+        "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source", "transport",
+        "trusted", "writable",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: "Server", *, private: bool = False) -> None:
+        """`private`: whoever connects has proven to be one of our own programs."""
+        self.server, self._private = server, private
+        self.guard = None if private else server.guard
+        self.source, self.since, self.discarded = "", 0, 0
+        self.trusted = self.busy = False
+        self.writable = True
+        self._lost = self._paused = self._pumping = False
+        self._stopped = False  # what comes is not parsed any more
+        self._reading = False  # a body has not come in one piece with its head
+        self._parser = httptools.HttpRequestParser(self)
+        self._current: ClientReply | None = None  # being answered
+        self._queue: deque[tuple[Head | Whole, ClientReply]] = deque()  # complete requests behind it
+        self._new_message()
+
+    def _new_message(self) -> None:
+        self._target = b""
+        self._headers: Headers = []
+        self._known: dict[bytes, bytes] = {}
+        self._head: Head | None = None  # of the request whose body is being received
+        self._reply: ClientReply | None = None  # for it
+        self._head_bytes = self._framing = self._body_bytes = 0
+        self._in_head = self._upgrading = self._waits_for_continue = False
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_MOST_UNSENT)
+        peer = transport.get_extra_info("peername")
+        self.source = peer[0] if isinstance(peer, tuple) else ""
+        self.server.opened(self)
+        if self.guard is not None:
+            self.guard.opened(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End what is being answered, and forget the rest."""
+        self._lost = True
+        if self.guard is not None:
+            self.guard.lost(self)
+        self.server.lost(self)
+        replies = [self._current, self._reply, *(reply for _, reply in self._queue)]
+        self._current = self._reply = self._head = None
+        self._queue.clear()
+        for reply in replies:
+            if reply is not None:
+                reply.lose()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        if not self.busy and self.guard is not None:
+            self.discarded += len(data)
+            if self.discarded > self.guard.limits.discarded_bytes:
+                self.cut()
+                return
+        if self._stopped:
+            return
+        self._feed(data)
+        if self._head is not None:
+            self._reading = True
+            self.server.reading.put(self)
+        elif self._reading:
+            self._reading = False
+            self.server.reading.drop(self)
+
+    def eof_received(self) -> bool:
+        """A client that ends its side has hung up."""
+        if self._current is not None:
+            self.cut()
+        return False
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self.writable = True
+        if self._current is None:
+            self._pump()
+        elif self._current.on_writable is not None:
+            self._current.on_writable()
+
+    # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if len(self._queue) >= _MOST_PIPELINED:
+            self._queue[-1][1].keep = False
+            self._stopped = True
+            raise _Stop
+        self._new_message()
+        self._in_head = True
+
+    def on_url(self, part: bytes) -> None:
+        """Some of the target."""
+        self._target += part
+        if len(self._target) > self.server.limits.line_bytes:
+            self._refuse(refusal(414, f"the request line is too long: expected at most {_line(self)} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, of which nobody wants to know."""
+        if not self._in_head:
+            return
+        limits, headers = self.server.limits, self._headers
+        size = len(name) + len(value)
+        self._head_bytes += size
+        if size > limits.line_bytes or self._head_bytes > limits.head_bytes or len(headers) >= limits.headers:
+            self._refuse(_head_too_large(self))
+        name = name.lower()
+        value = value.rstrip(b" \t")
+        headers.append((name, value))
+        if name in _KNOWN:
+            self._known[name] = value
+
+    def on_headers_complete(self) -> None:
+        """Decide on the request by its head."""
+        parser, known = self._parser, self._known
+        method, version = parser.get_method(), parser.get_http_version()
+        self._in_head = False
+        if parser.should_upgrade() and method != b"CONNECT":
+            self._upgrading = True  # `_ignore_upgrade` goes on
+            return
+        try:
+            target, path = split_target(method, self._target)
+            _require_sane(method, version, known)
+        except ValueError as error:
+            self._refuse(refusal(400, f"malformed HTTP request: {error}"), str(error))
+        given = known.get(b"x-request-id", b"")
+        head = Head(
+            method, target, path, self._headers, self.source, self._private, request_id(given.decode("latin-1"))
+        )
+        self._reply = ClientReply(self, head, keep=parser.should_keep_alive(), old=version == "1.0")
+        self.server.idle.drop(self)
+        answer = self._admit(head)
+        if answer is None:
+            self._receive(head)
+        elif answer.close or self._has_body():
+            self._refuse(answer)
+        else:
+            self._enqueue(answer, self._reply)
+            self._reply = None
+
+    def on_body(self, data: bytes) -> None:
+        """Some of the body."""
+        reply = self._reply
+        assert reply is not None and reply.held is not None
+        self._body_bytes += len(data)
+        try:
+            reply.held.add(data)
+        except BodyError as error:
+            self._refuse(refusal(error.status, error.message))
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        head, reply = self._head, self._reply
+        if head is not None and reply is not None:
+            self._head = self._reply = None
+            self._enqueue(head, reply)
+
+    # Called by replies, the server and the guard.
+
+    def answered(self, reply: ClientReply) -> None:
+        """The current answer has been written: go on with the next request, or end."""
+        self._current = None
+        if not reply.keep:
+            self._end()
+        elif not self._pumping:
+            self._pump()
+
+    def cut(self) -> None:
+        """Close the connection at once."""
+        if not self._lost:
+            self.transport.abort()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is being received or answered."""
+        if self._current is None and self._head is None and not self._stopped:
+            self.transport.close()
+
+    def give_up(self) -> None:
+        """Nothing has come for too long, in the middle of a body."""
+        if self._paused:  # this server's own doing
+            self.server.reading.put(self)
+            return
+        with suppress(_Stop):
+            self._refuse(refusal(408, "no more of the body came in time"))
+
+    def stop_lingering(self) -> None:
+        """The client has had the time to read the last answer."""
+        if self.transport.get_write_buffer_size():
+            self.server.idle.put(self)
+            self.transport.close()
+        else:
+            self.cut()
+
+    # The steps of a request.
+
+    def _feed(self, data: bytes) -> None:
+        headers, body_bytes = self._headers, self._body_bytes
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._upgrading:
+                self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            if not self._stopped:
+                self._fail(error)
+        else:
+            if self._headers is headers:  # still the same request
+                with suppress(_Stop):
+                    self._bound_framing(len(data), self._body_bytes - body_bytes)
+
+    def _bound_framing(self, received: int, content: int) -> None:
+        """Bound what the parser holds of a head that has not ended, and what of a body is not content."""
+        if self._in_head:
+            self._framing += received
+            if self._framing > self.server.limits.head_bytes:
+                self._refuse(_head_too_large(self))
+        elif self._head is not None:
+            self._framing += received - content
+            if self._framing > 2 * self.server.limits.head_bytes + _FRAMING_EACH * self._body_bytes + received:
+                self._refuse(refusal(400, "malformed HTTP request: a body of little more than its framing"))
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1, as servers may (RFC 9110, 7.8). Java's client asks for HTTP/2 with every first request."""
+        kept = [
+            b"%b: %b\r\n" % header
+            for header in self._headers
+            if header[0] not in (b"upgrade", b"http2-settings", b"connection")
+        ]
+        version, keep = self._parser.get_http_version(), self._parser.should_keep_alive()
+        kept.append(b"Connection: %b\r\n\r\n" % (b"keep-alive" if keep else b"close"))
+        line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, version.encode())
+        self._parser = httptools.HttpRequestParser(self)
+        self._feed(line + b"".join(kept) + rest)
+
+    def _fail(self, error: httptools.HttpParserError) -> None:
+        if isinstance(error, httptools.HttpParserCallbackError):
+            _log.error("a request could not be parsed", exc_info=error.__context__)
+            answer, told = refusal(500, "internal error"), None
+        else:
+            told = str(error)
+            answer = refusal(400, f"malformed HTTP request: {told}")
+        with suppress(_Stop):
+            self._refuse(answer, told)
+
+    def _admit(self, head: Head) -> Whole | None:
+        """What to answer at once, by the head alone: None to go on."""
+        answer = self.server.handler.admit(head)
+        if head.tenant is not None and self.guard is not None:
+            self.guard.began(self)
+        if answer is not None:
+            return answer
+        try:
+            encoding = self._known.get(b"content-encoding")
+            if encoding is not None and self._reply is not None:
+                self._reply.encoding = encoding_named(encoding.decode("latin-1"))
+            self.server.bodies.require_room(int(self._known.get(b"content-length", b"0")))
+        except BodyError as error:
+            return refusal(error.status, error.message)
+        if self._known.get(b"expect", b"100-continue").lower() != b"100-continue":
+            return refusal(417, "Expect: expected 100-continue")
+        return None
+
+    def _receive(self, head: Head) -> None:
+        assert self._reply is not None
+        self._head = head
+        self._reply.held = Held(self.server.bodies)
+        if b"expect" in self._known and self._parser.get_http_version() == "1.1":
+            self._waits_for_continue = True
+            self._continue()
+
+    def _continue(self) -> None:
+        """Ask a client that waits for it (RFC 9110, 10.1.1) to send its body, when it is its turn."""
+        if self._current is None and not self._queue:
+            self._waits_for_continue = False
+            self.transport.write(_CONTINUE)
+
+    def _has_body(self) -> bool:
+        return b"transfer-encoding" in self._known or self._known.get(b"content-length", b"0").strip(b"0") != b""
+
+    def _refuse(self, answer: Whole, malformed: str | None = None) -> None:
+        """Answer, after what came before, and read nothing more. Raises _Stop."""
+        if malformed is not None and self.guard is not None:
+            self.guard.malformed(self.source, malformed)
+        reply = self._reply or ClientReply(self, None)
+        if reply.held is not None:
+            reply.held.release()
+        reply.keep = False
+        self._stopped, self._head, self._reply, self._in_head = True, None, None, False
+        self.server.idle.drop(self)
+        self._enqueue(answer, reply)
+        raise _Stop
+
+    def _enqueue(self, item: Head | Whole, reply: ClientReply) -> None:
+        if self._current is None and not self._queue:
+            self._begin(item, reply)
+            return
+        self._queue.append((item, reply))
+        if len(self._queue) >= _PIPELINED and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _begin(self, item: Head | Whole, reply: ClientReply) -> None:
+        self._current = reply
+        if isinstance(item, Whole):
+            reply.whole(item)
+            return
+        if self.guard is not None and self.trusted:
+            self.guard.began(self)
+        reply.run(self.server.loop.create_task(self._answer(item, reply)))
+
+    async def _answer(self, head: Head, reply: ClientReply) -> None:
+        assert reply.held is not None
+        try:
+            body = reply.held.joined()
+            if reply.encoding != "identity":
+                most = self.server.bodies.limits.each
+                body = await decompressed(body, reply.encoding, most, reply.held.take)
+            await self.server.handler.handle(Request(head, body), reply)
+        except asyncio.CancelledError:
+            reply.abort()
+            raise
+        except BodyError as error:
+            reply.whole(refusal(error.status, error.message))
+        except Exception:
+            _log.exception("%s %.200s failed", head.method.decode(), head.path)
+        if not reply.over:
+            reply.fail()
+
+    def _pump(self) -> None:
+        """Answer the next request, if there is any and the client reads."""
+        self._pumping = True
+        while self._queue and self._current is None and self.writable and not self.transport.is_closing():
+            self._begin(*self._queue.popleft())
+        self._pumping = False
+        if self._paused and len(self._queue) < _PIPELINED and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+        if self._current is not None or self._queue or self.transport.is_closing():
+            return
+        if self._waits_for_continue:
+            self._continue()
+        if self._head is None and not self._stopped:
+            if self.guard is not None:
+                self.guard.finished(self)
+            self.server.rest(self)
+
+    def _end(self) -> None:
+        """Close when the last answer has been sent. A client that still sends gets time to read it first.
+
+        Closing with unread bytes would reset the connection, and the client might never see the answer (RFC 9112, 9.6).
+        """
+        self.server.idle.drop(self)
+        if not self._stopped and self._head is None and not self._queue:
+            self.server.idle.put(self)  # in case the client does not read
+            self.transport.close()
+            return
+        self._stopped = True
+        while self._queue:
+            self._queue.pop()[1].lose()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        self.server.lingering.put(self)
+
+
+def _line(connection: Connection) -> int:
+    return connection.server.limits.line_bytes
+
+
+def _head_too_large(connection: Connection) -> Whole:
+    limits = connection.server.limits
+    expected = f"at most {limits.headers} headers of {limits.line_bytes} bytes, and {limits.head_bytes} bytes in all"
+    return refusal(431, f"the request's head is too large: expected {expected}")
+
+
+def _require_sane(method: bytes, version: str, known: dict[bytes, bytes]) -> None:
+    """Raises ValueError for what llhttp lets pass and nobody should send."""
+    if version not in ("1.0", "1.1"):
+        raise ValueError("expected HTTP/1.1 or HTTP/1.0")
+    if method == b"CONNECT":
+        raise ValueError("this is no proxy: CONNECT")
+    if version == "1.0" and b"transfer-encoding" in known:
+        raise ValueError("Transfer-Encoding in a request of HTTP/1.0")

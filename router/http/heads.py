@@ -1,0 +1,139 @@
+"""Heads of messages: what is forwarded of a request and of an answer, and how an answer's head is written."""
+
+from collections.abc import Collection
+from email.utils import formatdate
+from http import HTTPStatus
+from urllib.parse import unquote
+
+import httptools
+
+from .messages import Headers
+
+# What belongs to one connection (RFC 9110, 7.6.1) or is set anew for the next one.
+_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te"}
+    | {b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings", b"content-length", b"x-request-id"}
+)
+# Of a request moreover what this router has dealt with, and the client's credentials.
+_NOT_TO_WORKERS = _HOP | {b"host", b"content-encoding", b"accept-encoding", b"expect", b"authorization", b"x-api-key"}
+_NOT_TO_CLIENTS = _HOP | {b"date", b"server"}
+_OWN_PREFIX = b"x-slurminfer-"  # what the router tells its own pages; nobody else may
+_CORS_PREFIX = b"access-control-"
+
+_BODILESS = frozenset({204, 304})
+
+
+def request_head(
+    method: bytes,
+    target: bytes,
+    headers: Headers,
+    *,
+    host: bytes = b"worker",
+    key: str = "",
+    body_length: int = 0,
+    request_id: str = "",
+) -> bytes:
+    """The head of a request to a worker but for its blank line, with what may be forwarded of a client's `headers`.
+
+    Further lines may be added at its end. `key` goes into Authorization, where there is one. Raises ValueError where a
+    part has a line break.
+    """
+    named = _named_by_connection(headers)
+    kept = [
+        b"%b: %b\r\n" % (name, value)
+        for name, value in headers
+        if name not in _NOT_TO_WORKERS and name not in named and not name.startswith(_OWN_PREFIX)
+    ]
+    own = f"Accept-Encoding: identity\r\nContent-Length: {body_length}\r\nX-Request-Id: {request_id}\r\n"
+    if key:
+        own += f"Authorization: Bearer {key}\r\n"
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b" % (method, target, host, own.encode("latin-1"), b"".join(kept))
+    _require_lines(head, len(kept) + 5 + bool(key))
+    return head
+
+
+def answer_headers(headers: Headers) -> Headers:
+    """The headers of a worker's answer that a client may get: those of one connection and CORS are left out."""
+    named = _named_by_connection(headers)
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in _NOT_TO_CLIENTS and name not in named and not name.startswith(_CORS_PREFIX)
+    ]
+
+
+def content_length(headers: Headers) -> int | None:
+    """What Content-Length says; None where there is none."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+    return None
+
+
+def answer_head(status: int, headers: Headers, extra: bytes) -> bytes:
+    """The head of an answer with its blank line; `extra` are complete lines. Raises ValueError for line breaks."""
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    head = b"".join([_status_line(status), *lines, extra, b"\r\n"])
+    _require_lines(head, len(lines) + 2 + extra.count(b"\n"))
+    return head
+
+
+def has_body(status: int) -> bool:
+    """Whether an answer with this status has a body (RFC 9110, 6.4.1)."""
+    return status not in _BODILESS
+
+
+def date_line() -> bytes:
+    """The header Date for now."""
+    return f"Date: {formatdate(usegmt=True)}\r\n".encode()
+
+
+def split_target(method: bytes, target: bytes) -> tuple[bytes, str]:
+    """A request's target in origin form, and its path, decoded. Raises ValueError for what is no target."""
+    if target.startswith(b"/"):
+        origin = target
+    elif target == b"*" and method == b"OPTIONS":
+        return target, "*"
+    else:
+        origin = _origin_form(target)
+    path = origin.partition(b"?")[0]
+    if b"#" in origin:
+        raise ValueError("a fragment in the request's target")
+    text = path.decode("latin-1")
+    return origin, unquote(text, errors="replace") if b"%" in path else text
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Path and query of an absolute target, as clients send it to proxies (RFC 9112, 3.2.2)."""
+    if target[:7].lower() != b"http://" and target[:8].lower() != b"https://":
+        raise ValueError("expected a request target that begins with /")
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError as error:
+        raise ValueError("invalid request target") from error
+    path = url.path or b"/"
+    return path if url.query is None else b"%b?%b" % (path, url.query)
+
+
+def _named_by_connection(headers: Headers) -> Collection[bytes]:
+    """The headers that `Connection` names: they belong to that connection, too."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            return {
+                token.strip().lower() for key, tokens in headers if key == b"connection" for token in tokens.split(b",")
+            }
+    return ()
+
+
+def _status_line(status: int) -> bytes:
+    line = _STATUS_LINES.get(status)
+    return b"HTTP/1.1 %d \r\n" % status if line is None else line
+
+
+def _require_lines(head: bytes, count: int) -> None:
+    """Raises ValueError where `head` has more than `count` lines, so that no value can smuggle one in."""
+    if head.count(b"\n") != count or head.count(b"\r") != count:
+        raise ValueError("a line break in a header")
+
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}

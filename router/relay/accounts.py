@@ -1,0 +1,99 @@
+"""What is counted and learned of each request: metrics, usage of tenants, speed of workers, lengths of answers."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..control.counters import ENDPOINTS, Counters
+from ..http.messages import Head
+from ..policies.estimates import Lengths, Rates
+from ..policies.policy import Policy, Route
+from ..tenants.tenant import Usage
+from .attempt import Attempt
+from .call import Call
+from .usage import Tokens
+
+_OTHER = "other"
+
+
+class Spending(Protocol):
+    """This relay's row of the board."""
+
+    def spend(self, tenant_slot: int, minute: int, requests: int = 0, tokens: int = 0) -> None:
+        """Note requests and tokens of a tenant in a minute."""
+
+
+class Accounts:
+    """The books of one relay."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        spending: Spending,
+        policy: Policy,
+        lengths: Lengths,
+        rates: Rates,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.usage: dict[str, Usage] = {}  # by tenant
+        self._counters, self._spending, self._policy = counters, spending, policy
+        self._lengths, self._rates, self._clock = lengths, rates, clock
+
+    def sent(self, call: Call, route: Route) -> None:
+        """A worker was chosen."""
+        counters = self._counters
+        counters.count(counters.choices, route.reason)
+        if len(call.tried) == 1:
+            counters.time(counters.queue_time, call.ticket.priority.name.lower(), self._clock() - call.began)
+
+    def first_byte(self, call: Call, attempt: Attempt) -> None:
+        """The first byte of an answer has come."""
+        now = self._clock()
+        attempt.first_at = now
+        self._counters.time(self._counters.ttft, endpoint(call.request.head), now - call.began)
+        if call.envelope.streams:
+            self._rates.began(attempt.upstream.slot, attempt.tokens, attempt.others_tokens, now - attempt.sent_at)
+            attempt.upstream.prefill_rate = self._rates.prefill(attempt.upstream.slot)
+
+    def answered(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> None:
+        """An answer is complete."""
+        counters, upstream, tenant = self._counters, attempt.upstream, call.request.head.tenant
+        counters.count(counters.worker_requests, upstream.id)
+        usage = self.usage.get(tenant.name)
+        if usage is None:
+            usage = self.usage[tenant.name] = Usage()
+        usage.requests += 1
+        if tokens is None:
+            return
+        usage.prompt_tokens += tokens.prompt
+        usage.cached_tokens += tokens.cached
+        usage.generated_tokens += tokens.generated
+        self._spending.spend(tenant.slot, int(time.time() // 60), tokens=tokens.prompt + tokens.generated)
+        counters.prompt_tokens += tokens.prompt
+        counters.cached_tokens += tokens.cached
+        counters.generated_tokens += tokens.generated
+        counters.count(counters.worker_tokens, upstream.id, tokens.generated)
+        self._learn(call, attempt, tokens)
+
+    def _learn(self, call: Call, attempt: Attempt, tokens: Tokens) -> None:
+        if call.route is not None and attempt.upstream is call.route.worker:
+            self._counters.expected_cached_tokens += min(call.route.cached_tokens, tokens.prompt)
+            self._policy.corrected(call.route, tokens.cached)
+        model, upstream = call.routed.model or "", attempt.upstream
+        self._lengths.answered(model, call.routed.tenant, tokens.generated)
+        if call.envelope.choices == 1:
+            self._lengths.prompted(model, call.prompt_bytes, tokens.prompt)
+        if call.envelope.streams and len(call.tried) == 1:
+            self._rates.streamed(upstream.slot, tokens.generated, self._clock() - attempt.first_at)
+            upstream.decode_rate = self._rates.decode(upstream.slot)
+
+    def ended(self, head: Head, status: int, began: float) -> None:
+        """A request is over, in whatever way."""
+        counters, path = self._counters, endpoint(head)
+        counters.count(counters.requests, (path, status))
+        counters.time(counters.duration, path, self._clock() - began)
+
+
+def endpoint(head: Head) -> str:
+    """The label of a path in metrics."""
+    return head.path if head.path in ENDPOINTS else _OTHER
