@@ -25,6 +25,7 @@ from ..policies.eligible import Eligibility, PoolRouting
 from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
+from ..tenants.tenant import Tenant
 from .access import Keys, Origins, given_key
 from .accounts import Accounts
 from .answers import failure
@@ -165,6 +166,12 @@ class RelayServer:
         head.tenant = tenant
         if not _is_generation(head):
             return None
+        refused = self._within_quota(tenant)
+        head.answer_headers += self._quotas.headers(tenant)
+        return refused
+
+    def _within_quota(self, tenant: Tenant) -> Whole | None:
+        """Count a request, or refuse it."""
         try:
             self._quotas.check(tenant)
         except Refused as refusal:

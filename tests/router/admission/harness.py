@@ -23,9 +23,12 @@ class World:
     """One relay. `slots` and `elsewhere` are by lane; what this relay has on the board is counted by `Request`."""
 
     def __init__(self, slots=1, *, queue=100, timeout_s=600.0, reserved=0.0):
-        self.now, self.timers = 0.0, []
-        self.slots, self.elsewhere, self.board = Counter({"m": slots}), Counter(), Counter()
-        self.most = Counter()
+        self.now = 0.0
+        self.timers: list[Timer] = []
+        self.slots: Counter[str] = Counter({"m": slots})
+        self.elsewhere: Counter[str] = Counter()
+        self.board: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
         self.admission = Admission(
             self.room,
             queue=queue,
@@ -34,7 +37,7 @@ class World:
             clock=lambda: self.now,
             call_later=self.call_later,
         )
-        self.requests = []
+        self.requests: list[Request] = []
 
     def room(self, lane):
         return self.slots[lane], self.board[lane] + self.elsewhere[lane]
@@ -68,6 +71,8 @@ class World:
 
 class Request:
     """A request: enters, stays on the board until `finish`, leaves."""
+
+    task: "asyncio.Task[None]"
 
     def __init__(self, world, tenant, priority, lane, cost, weight):
         self.world, self.lane = world, lane
