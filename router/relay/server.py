@@ -17,6 +17,7 @@ from ..admission.admission import Admission
 from ..control.board import Board
 from ..control.counters import Counters
 from ..control.messages import FromRelay, Report, Setup, Tenants, View
+from ..control.queues import QueuesOnBoard
 from ..http.messages import Head, Reply, Request, Whole
 from ..http.pool import SocketPool
 from ..http.server import Server
@@ -78,6 +79,7 @@ class RelayServer:
             queue=-(-spec.queue // setup.relays),
             timeout_s=spec.queue_timeout,
             reserved=spec.reserved,
+            neighbours=QueuesOnBoard(board, setup.index) if setup.relays > 1 else None,
         )
         lengths = Lengths()
         self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates)

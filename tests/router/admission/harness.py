@@ -19,10 +19,32 @@ class Timer:
         self.cancelled = True
 
 
+class Queues:
+    """What two relays tell each other of their queues."""
+
+    def __init__(self):
+        self.told: dict[int, list[int]] = {}
+
+    def of(self, index):
+        return _Side(self.told, index)
+
+
+class _Side:
+    def __init__(self, told, index):
+        self._told, self._index = told, index
+
+    def publish(self, lane, waiting):
+        self._told[self._index] = list(waiting)
+
+    def waiting(self, lane):
+        told = self._told.get(1 - self._index)
+        return told if told and any(told) else None
+
+
 class World:
     """One relay. `slots` and `elsewhere` are by lane; what this relay has on the board is counted by `Request`."""
 
-    def __init__(self, slots=1, *, queue=100, timeout_s=600.0, reserved=0.0):
+    def __init__(self, slots=1, *, queue=100, timeout_s=600.0, reserved=0.0, neighbours=None):
         self.now = 0.0
         self.timers: list[Timer] = []
         self.slots: Counter[str] = Counter({"m": slots})
@@ -36,6 +58,7 @@ class World:
             reserved=reserved,
             clock=lambda: self.now,
             call_later=self.call_later,
+            neighbours=neighbours,
         )
         self.requests: list[Request] = []
 
