@@ -2,6 +2,9 @@
 
 import asyncio
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from slurminfer.router.admission.admission import HELD_TICKS, POLL_S
 from slurminfer.router.tenants.tenant import Priority
 
@@ -13,9 +16,9 @@ INTERACTIVE, DEFAULT, BATCH = Priority
 class Two:
     """Two relays that see each other's requests in flight and queues."""
 
-    def __init__(self, slots):
+    def __init__(self, slots, kind=World):
         queues = Queues()
-        self.relays = [World(slots, neighbours=queues.of(index)) for index in (0, 1)]
+        self.relays = [kind(slots, neighbours=queues.of(index)) for index in (0, 1)]
         for index, relay in enumerate(self.relays):
             relay.elsewhere = self.relays[1 - index].board
 
@@ -109,5 +112,62 @@ def test_a_slot_that_the_other_relay_does_not_take_is_used_after_a_moment():
         assert waiting.inside
         assert urgent.waits
         await urgent.cancel()
+
+    asyncio.run(run())
+
+
+class CheckedWorld(World):
+    """Checks at every entry that a slot was free."""
+
+    def entering(self, request):
+        slots, in_flight = self.room("m")
+        assert in_flight < slots
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("start"), st.integers(0, 1), st.sampled_from(list(Priority))),
+        st.tuples(st.sampled_from(["finish", "finish", "cancel", "began"]), st.integers(0, 1), st.integers(0, 30)),
+        st.tuples(st.just("tick"), st.just(0), st.just(0)),
+    ),
+    min_size=10,
+    max_size=60,
+)
+
+
+async def take(two, step):
+    kind, side, what = step
+    relay = two.relays[side]
+    if kind == "start":
+        await relay.start(priority=what)
+    elif kind == "tick":
+        await two.tick()
+    elif relay.requests:
+        request = relay.requests[what % len(relay.requests)]
+        if kind == "cancel":
+            await request.cancel()
+        elif request.inside and kind == "finish":
+            await request.finish()
+        elif request.inside:
+            relay.admission.began(request.ticket)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.integers(1, 3))
+def test_whatever_two_relays_do_slots_are_never_overbooked_and_everybody_gets_one(steps, slots):
+    async def run():
+        two = Two(slots, CheckedWorld)
+        for step in steps:
+            await take(two, step)
+        everybody = [request for relay in two.relays for request in relay.requests]
+        for _ in range((HELD_TICKS + 3) * (len(everybody) + 1)):
+            await two.tick()
+            for request in everybody:
+                if request.inside:
+                    await request.finish()
+        assert all(request.task.cancelled() or request.done for request in everybody)
+        for relay in two.relays:
+            for lane in relay.admission._lanes.values():
+                assert (lane.waiting, lane.inside, lane.in_transit) == (0, 0, 0)
 
     asyncio.run(run())
