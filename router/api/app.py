@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
 from . import health, models, status, tenants, workers
 from .answers import failure
@@ -26,11 +27,6 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 _MOST_BYTES = 2**20  # of a body: no page takes any
 _NO_KEY_NEEDED = frozenset({"/health"})
 _ADMINS_ONLY = frozenset({"/workers", "/metrics"})
-# Paths below /v1/ that take POST only, which relays keep to themselves.
-_POST_ONLY = frozenset(
-    {"chat/completions", "completions", "embeddings", "messages", "moderations", "rerank", "responses", "score"}
-    | {"audio/speech", "audio/transcriptions", "audio/translations", "images/generations"}
-)
 
 
 class Pages:
@@ -121,6 +117,6 @@ async def _no_such_path(request: web.Request) -> web.StreamResponse:
     path = request.match_info["path"]
     if path == "models" or path.startswith("models/"):
         raise web.HTTPMethodNotAllowed(request.method, ["GET"])
-    if path in _POST_ONLY:
+    if request.path in ENDPOINTS:  # a relay keeps POST to itself
         raise web.HTTPMethodNotAllowed(request.method, ["POST"])
     raise web.HTTPNotFound

@@ -48,7 +48,7 @@ class Attendant:
         self._task = asyncio.create_task(self._attend())
 
     async def was_asked(self) -> None:
-        """Return once the worker has been asked for its health."""
+        """Return once the worker has been asked for its health, and for its model if it is healthy."""
         await self._was_asked.wait()
 
     def hurry(self) -> None:
@@ -84,16 +84,15 @@ class Attendant:
             return
         try:
             trouble = await self._health()
+            with self._noting():
+                worker.trust.probed(time.monotonic(), trouble)
+            if self._probe is not None and not trouble and worker.card is None:
+                worker.card = await self._probe.card()
+                self._hurry_load.set()
         except OwnFaultError as error:
             _log.warning("worker %s cannot be asked for its health: %s", worker.id, error)
-            return
         finally:
             self._was_asked.set()
-        with self._noting():
-            worker.trust.probed(time.monotonic(), trouble)
-        if self._probe is not None and not trouble and worker.card is None:
-            worker.card = await self._probe.card()
-            self._hurry_load.set()
 
     async def _health(self) -> str:
         try:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ..control.counters import Counters
+from ..control.counters import ENDPOINTS, Counters
 from ..http.messages import Head
 from ..policies.estimates import Lengths, Rates
 from ..policies.policy import Policy, Route
@@ -13,11 +13,6 @@ from .attempt import Attempt
 from .call import Call
 from .usage import Tokens
 
-# Paths that have figures of their own; clients can make up any number of others.
-_ENDPOINTS = frozenset(
-    f"/v1/{name}"
-    for name in ("chat/completions", "completions", "embeddings", "messages", "responses", "rerank", "score")
-)
 _OTHER = "other"
 
 
@@ -101,4 +96,4 @@ class Accounts:
 
 def endpoint(head: Head) -> str:
     """The label of a path in metrics."""
-    return head.path if head.path in _ENDPOINTS else _OTHER
+    return head.path if head.path in ENDPOINTS else _OTHER

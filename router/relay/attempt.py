@@ -105,8 +105,7 @@ class Attempt:
         except ConnectError as error:
             self._end(Fault("own" if error.own_fault else "connect", str(error)))
         finally:
-            if not self._done.done() or self.fault is not None:
-                self._abort()
+            self._abort()  # nothing, if the answer is complete
             self.leave()
 
     def leave(self) -> None:

@@ -18,6 +18,11 @@ _KINDS = (
 
 _NOT_GIVEN = frozenset((b"", b"null", b"[]", b"{}", b'""', b"false", b"0"))
 _MOST_CACHED = 1 << 16  # bytes of a list of tools
+# Longer ones are taken as they are written: decoded, they may take many times their size.
+_MOST_DECODED = 4 << 20  # bytes
+_MOST_CONTAINERS = 50_000  # objects and lists
+_MOST_KEYS = 500_000  # of a body that is to be edited
+Scalar = int | float | str | bool | None
 _SEPARATOR = "\0"
 # Fields by which vLLM, SGLang and others constrain the text, each with its own syntax.
 _CONSTRAINTS = (
@@ -30,46 +35,39 @@ class EnvelopeError(ValueError):
     """The body cannot be read: the client's mistake (400). The message says what is wrong."""
 
 
-class StreamOptions(msgspec.Struct):
-    """`stream_options`."""
-
-    include_usage: Any = None
-    continuous_usage_stats: Any = None
-
-
 class Envelope(msgspec.Struct, kw_only=True):
-    """The fields that the router knows. Values of a type that the engine will refuse are kept or read as absent."""
+    """The fields that the router knows. Values that the engine will refuse are kept, or read as absent."""
 
     # Set from the path, not read from the body.
     kind: Any = msgspec.field(name="(kind)", default=OTHER)
     is_read: Any = msgspec.field(name="(is_read)", default=True)  # False: a body that is not JSON, such as multipart
 
     model: str | None = None
-    stream: Any = None
-    stream_options: Any = None
-    user: Any = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    min_tokens: Any = None
-    n: Any = None
-    best_of: Any = None
-    stop: Any = None
-    include_stop_str_in_output: Any = None
-    no_stop_trim: Any = None
-    ignore_eos: Any = None
-    seed: Any = None
-    echo: Any = None
-    logprobs: Any = None
-    top_logprobs: Any = None
-    prompt_logprobs: Any = None
+    stream: Scalar = None
+    stream_options: Raw = Raw()
+    user: Scalar = None
+    max_tokens: Scalar = None
+    max_completion_tokens: Scalar = None
+    max_output_tokens: Scalar = None
+    min_tokens: Scalar = None
+    n: Scalar = None
+    best_of: Scalar = None
+    stop: Raw = Raw()
+    include_stop_str_in_output: Scalar = None
+    no_stop_trim: Scalar = None
+    ignore_eos: Scalar = None
+    seed: Scalar = None
+    echo: Scalar = None
+    logprobs: Scalar = None
+    top_logprobs: Scalar = None
+    prompt_logprobs: Scalar = None
     suffix: Raw = Raw()
-    continue_final_message: Any = None
-    add_generation_prompt: Any = None
-    return_token_ids: Any = None
-    stream_token_ids: Any = None
-    separate_reasoning: Any = None
-    tool_choice: Any = None
+    continue_final_message: Scalar = None
+    add_generation_prompt: Scalar = None
+    return_token_ids: Scalar = None
+    stream_token_ids: Scalar = None
+    separate_reasoning: Scalar = None
+    tool_choice: Raw = Raw()
 
     messages: Raw = Raw()
     prompt: Raw = Raw()
@@ -111,7 +109,8 @@ class Envelope(msgspec.Struct, kw_only=True):
     @property
     def stops(self) -> list[str]:
         """The stop strings."""
-        stops = self.stop if isinstance(self.stop, list) else [self.stop]
+        stop = _loosely(self.stop) if self.stop else None
+        stops = stop if isinstance(stop, list) else [stop]
         return [stop for stop in stops if isinstance(stop, str) and stop]
 
     @property
@@ -122,7 +121,8 @@ class Envelope(msgspec.Struct, kw_only=True):
     @property
     def wants_usage(self) -> bool:
         """Whether the client itself asks for token counts at the end of the stream."""
-        return isinstance(self.stream_options, dict) and self.stream_options.get("include_usage") is True
+        options = _loosely(self.stream_options) if is_given(self.stream_options) else None
+        return isinstance(options, dict) and options.get("include_usage") is True
 
     @property
     def wants_logprobs(self) -> bool:
@@ -132,14 +132,14 @@ class Envelope(msgspec.Struct, kw_only=True):
     @property
     def has_tools(self) -> bool:
         """Whether the model may call tools."""
-        return is_given(self.tools) and self.tool_choice != "none"
+        return is_given(self.tools) and bytes(self.tool_choice) != b'"none"'
 
     @property
     def constraint(self) -> str | None:
         """The field that prescribes the form of the text; None if there is none."""
         if is_given(self.response_format) and not _is_plain(self.response_format):
             return "response_format"
-        if self.tool_choice not in (None, "none", "auto"):
+        if is_given(self.tool_choice) and bytes(self.tool_choice) not in (b'"none"', b'"auto"'):
             return "tool_choice"
         return next((name for name in _CONSTRAINTS if is_given(getattr(self, name))), None)
 
@@ -241,6 +241,8 @@ def prompt_text(envelope: Envelope) -> bytes:
 
 
 def _conversation(raw: Raw) -> str:
+    if _is_big(raw):
+        return bytes(raw).decode()
     try:
         messages = _messages.decode(raw)
     except (ValueError, RecursionError):  # of a form that is not known here, or wrong: the engine will say
@@ -340,20 +342,29 @@ def _canonical(value: Any) -> str:
 
 def _loosely(raw: Raw) -> Any:
     """The value, or the text of what can be no value here."""
+    if _is_big(raw):
+        return bytes(raw).decode(errors="replace")
     try:
         return _anything.decode(raw)
     except (ValueError, RecursionError):
         return bytes(raw).decode(errors="replace")
 
 
+def _is_big(raw: Raw) -> bool:
+    size = len(raw)
+    if size <= _MOST_CONTAINERS:
+        return False
+    return size > _MOST_DECODED or bytes(raw).count(b"{") + bytes(raw).count(b"[") > _MOST_CONTAINERS
+
+
 def with_usage(body: bytes, envelope: Envelope) -> bytes:
     """The body of a streamed request with `stream_options.include_usage`, so that the token counts come at the end."""
     if envelope.wants_usage:
         return body
-    if envelope.stream_options is None:
-        return with_field(body, "stream_options", {"include_usage": True}, is_new=b"stream_options" not in body)
-    options = envelope.stream_options if isinstance(envelope.stream_options, dict) else {}
-    return with_field(body, "stream_options", {**options, "include_usage": True}, is_new=False)
+    options = _loosely(envelope.stream_options) if envelope.stream_options else {}
+    options = options if isinstance(options, dict) else {}
+    is_new = not envelope.stream_options  # not even null
+    return with_field(body, "stream_options", {**options, "include_usage": True}, is_new=is_new)
 
 
 def with_field(body: bytes, name: str, value: Any, *, is_new: bool) -> bytes:
@@ -368,6 +379,8 @@ def with_field(body: bytes, name: str, value: Any, *, is_new: bool) -> bytes:
 
 def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
     """The body with fields set, or taken out where the value is UNSET. All others stay, byte for byte."""
+    if body.count(b'":') > _MOST_KEYS:
+        raise EnvelopeError(f"the body has too many keys: expected at most {_MOST_KEYS}")
     raw = _read(_fields, body)
     for name, value in fields.items():
         if value is msgspec.UNSET:

@@ -86,6 +86,7 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
         body = with_fields(body, {"continue_token_ids": said.token_ids})
         return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, 0, exact=True))
     _require_text(envelope, said)
+    said.forget_silent()
     fields = _continued(envelope, said) | _reduced(envelope, tokens)
     return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, tokens))
 
@@ -133,11 +134,11 @@ def _prompts(envelope: Envelope) -> int:
 
 
 def _count(said: Said, story: Story) -> int:
-    """Tokens so far: as told, else one for each event."""
-    counted = whole((story.usage or {}).get("completion_tokens"))
+    """Tokens of the text so far: as told, else one for each event."""
     if said.token_ids and not said.without_ids:
-        return max(len(said.token_ids), counted or 0)
-    return said.tokens if counted is None else counted
+        return said.told_ids
+    counted = whole((story.usage or {}).get("completion_tokens"))
+    return said.tokens if counted is None else max(counted - said.silent, 0)
 
 
 def _limit(envelope: Envelope) -> int | None:
@@ -170,7 +171,7 @@ def _continued(envelope: Envelope, said: Said) -> dict[str, Any]:
     if isinstance(prompt, list) and isinstance(prompt[0], str):
         return {"prompt": [prompt[0] + text]}
     ids = prompt[0] if isinstance(prompt, list) and isinstance(prompt[0], list) else prompt
-    if isinstance(ids, list) and said.token_ids and not said.without_ids:
+    if isinstance(ids, list) and said.token_ids and not said.without_ids and not envelope.stops:
         return {"prompt": [*ids, *said.token_ids]}
     raise _CannotResumeError("an answer to token ids cannot be continued by another worker: its ids are not known")
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from .envelope import CHAT, Envelope, whole
-from .events import payloads
+from .events import payloads, usage_of
 from .transcript import Said, Story
 
 DONE = b"data: [DONE]\n\n"
@@ -122,14 +122,13 @@ class UsageOnly:
 
     def feed(self, data: bytes) -> bytes:
         """The last events of the stream, once the token counts are there."""
-        for payload in payloads(data):
-            usage = None if payload.strip() == b"[DONE]" else _decode(payload).get("usage")
-            if not isinstance(usage, dict):
-                continue
-            self.finished = True
-            counts = {"completion_tokens": self._tokens, "total_tokens": usage["prompt_tokens"] + self._tokens}
-            return self._before + usage_event(self._story, {**usage, **counts}) + DONE
-        return b""
+        usage = usage_of(data)
+        prompt = whole((usage or {}).get("prompt_tokens"))
+        if usage is None or prompt is None:
+            return b""
+        self.finished = True
+        counts = {"completion_tokens": self._tokens, "total_tokens": prompt + self._tokens}
+        return self._before + usage_event(self._story, {**usage, **counts}) + DONE
 
 
 class _StraddlingStops:

@@ -18,13 +18,20 @@ class Said:
 
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    tokens: int = 0  # events with text or tokens: where nothing better is known, their number
+    told_ids: int = 0  # how many of them belong to the text
+    tokens: int = 0  # that belong to the text: the events with a token, where nothing better is known
+    silent: int = 0  # tokens since then, without text: half a character, or held back for a stop string
     without_ids: int = 0  # events with text but without token ids
     role: bool = False
     reasoning: bool = False
     calls: bool = False  # of tools
     logprobs: bool = False
     finish: str | None = None
+
+    def forget_silent(self) -> None:
+        """Forget tokens without text: they are generated again."""
+        self.silent = 0
+        del self.token_ids[self.told_ids :]
 
     @property
     def substance(self) -> bool:
@@ -105,8 +112,11 @@ def _tell_choice(said: Said, choice: dict[str, Any]) -> None:
         said.token_ids += ids
     elif text:
         said.without_ids += 1
-    said.tokens += bool(text or ids)
-    said.role |= delta.get("role") is not None
+    has_role = delta.get("role") is not None
+    said.silent += bool(text or ids or not (has_role or choice.get("finish_reason")))
+    if text or choice.get("finish_reason"):
+        said.tokens, said.silent, said.told_ids = said.tokens + said.silent, 0, len(said.token_ids)
+    said.role |= has_role
     said.reasoning |= bool(delta.get("reasoning_content") or delta.get("reasoning"))
     said.calls |= bool(delta.get("tool_calls") or delta.get("function_call"))
     said.logprobs |= bool(choice.get("logprobs"))

@@ -51,6 +51,7 @@ def test_fields() -> None:
         (b'{"a": ' + b"[" * 100_000, "nested too deep"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": 1}}', "not valid JSON"),
+        (b'{"n": [1]}', "n: expected"),
     ],
 )
 def test_what_cannot_be_read(body: bytes, said: str) -> None:
@@ -105,12 +106,16 @@ json_values = st.recursive(
 )
 
 
-@given(st.sampled_from(["messages", "prompt", "input", "tools", "system", "stop", "n", "stream_options"]), json_values)
+@given(
+    st.sampled_from(["messages", "prompt", "input", "tools", "system", "stop", "tool_choice", "stream_options"]),
+    json_values,
+)
 def test_any_value_has_a_text(name: str, value: Any) -> None:
     for path in (CHAT, COMPLETIONS, "/v1/messages", "/v1/responses"):
         envelope = read({name: value}, path)
         assert isinstance(prompt_text(envelope), bytes)
-        assert envelope.stops is not None and envelope.choices and envelope.constraint is None
+        assert envelope.stops is not None and envelope.choices == 1
+        assert json.loads(with_usage(json.dumps({name: value}).encode(), envelope))["stream_options"]["include_usage"]
 
 
 @pytest.mark.parametrize("body", [b"{}", b' { "a":1}', b'{"stream_options":null,"a":1.50}'])
@@ -130,3 +135,17 @@ def test_usage_keeps_other_options_and_bytes() -> None:
 def test_fields_are_set_and_all_others_stay() -> None:
     body = b'{"big": 123456789012345678901234567890.0, "a": 1}'
     assert with_fields(body, {"a": [2]}) == b'{"big":123456789012345678901234567890.0,"a":[2]}'
+
+
+def test_big_values_are_taken_as_they_are_written() -> None:
+    """Decoded, empty objects take many times the bytes of their text."""
+    body = b'{"messages": [' + b"{}," * 60_000 + b"{}]}"
+    assert prompt_text(read_envelope(CHAT, "", body)).startswith(b"[{},{}")
+    ids = json.dumps({"prompt": [1000] * 1_000_000}).encode()
+    assert prompt_text(read_envelope(COMPLETIONS, "", ids)).startswith(b"[1000,")
+
+
+def test_too_many_keys_to_edit() -> None:
+    body = b'{"stream_options": {}, ' + b",".join(b'"%d":1' % key for key in range(500_001)) + b"}"
+    with pytest.raises(EnvelopeError, match="too many keys"):
+        with_usage(body, read_envelope(CHAT, "", body))
