@@ -186,7 +186,7 @@ class Deployment:
         from slurminfer.router.main import serve
 
         self._stop = asyncio.Event()
-        self._router = self._loop.start(serve(self.run, self._stop))
+        self._router = self._loop.start(serve(self.run, self._stop, in_process=True))
         waiting.eventually(lambda: self.run.read_router() or (self._router and self._router.done()))
         record = self.run.read_router()
         assert record is not None and record.url is not None
