@@ -45,7 +45,7 @@ class Intake:
         if envelope.streams:
             outlet.transcript = Transcript()
         outlet.hides_usage = envelope.streams and not envelope.wants_usage
-        outlet.hides_ids = envelope.stream_token_ids is None
+        outlet.hides_ids = not envelope.wants_token_ids
         ticket = Ticket(tenant.name, lane, priority, routed.input_tokens + routed.output_tokens, tenant.weight)
         return Call(request, outlet, envelope, routed, lane, ticket, body, len(prompt), forwarding, time.monotonic())
 
