@@ -11,8 +11,8 @@ import msgspec
 
 from ...core.errors import SlurminferError
 from ...core.rundir import RunDirectory
+from ...core.threads import in_thread
 from ..fleet.queue import Queue, QueueWatch
-from ..fleet.records import in_thread
 from ..fleet.registry import Registry
 from ..tenants.registry import TenantRegistry
 from ..tenants.tenant import Tenant
@@ -110,7 +110,7 @@ class Supervisor:
         self._require_relays().tell(View(self.registry.views()))
 
     def _tell_tenants(self, tenants: Sequence[Tenant]) -> None:
-        tokens = self._tokens.table({tenant.name: tenant.slot for tenant in tenants})
+        tokens = self._tokens.table(self.tenants.slots)
         self._require_relays().tell(Tenants(list(tenants), tokens))
 
     def _tell_certificates(self, certificates: Certificates) -> None:
