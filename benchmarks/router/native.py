@@ -235,7 +235,7 @@ def run(folder: Path, starters: dict[str, Starter], seconds: float) -> dict[str,
     for name, start in starters.items():
         for part, options in (
             ("sharing", ("--dtype", "bfloat16", "--kv-cache-gib", str(_KV_GIB), "--context-length", "1536")),
-            ("chaos", ("--dtype", "float32", "--kv-cache-gib", "0.25")),
+            ("chaos", ("--dtype", "float32", "--kv-cache-gib", "0.25", "--context-length", "1536")),
         ):
             home = folder / f"native-{part}-{name.replace(', ', '-').replace(' ', '-')}"
             home.mkdir(0o700)
