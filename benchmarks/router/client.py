@@ -11,7 +11,6 @@ import httptools
 
 from .routers import Target
 
-
 _TEXT = re.compile(rb'"(?:content|text)": ?"[^"]')  # an event with some of the answer
 
 
