@@ -12,6 +12,7 @@ SlurminferError
 │   ├── UnsupportedModelError
 │   └── CorruptModelError
 ├── UntrustedFileError      a file that somebody else may have written is not loaded
+├── PrivateFolderError      no folder on this machine that others cannot enter
 ├── CommandError            a subprocess failed, timed out or is not installed
 ├── SlurmError              Slurm refused or cannot be reached
 ├── EngineError             an engine process did not start, or died
@@ -78,6 +79,10 @@ class CorruptModelError(ModelError):
 
 class UntrustedFileError(SlurminferError):
     """A file that somebody else may have written, and that is therefore not loaded."""
+
+
+class PrivateFolderError(SlurminferError):
+    """There is no folder on this machine that only this user can enter."""
 
 
 class CommandError(SlurminferError):

@@ -91,6 +91,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # the scheduler's own word: RUNNING, OUT_OF_MEMORY, ...
     reason: str = ""  # why it waits or failed, in the scheduler's words
     node: str = ""
+    starts_at: float | None = None  # Unix time at which the scheduler expects to start it, while it waits
 
 
 class Launcher(Protocol):

@@ -5,6 +5,7 @@ import string
 from typing import Any
 
 REQUEST_ID_HEADER = "X-Request-Id"
+PRIORITY_HEADER = "X-Priority"  # interactive, default or batch
 # The code of the router's answer to a request under which it has lost as many workers as a request may cost.
 WORKER_LOST = "worker_lost"
 _LONGEST_ID = 128

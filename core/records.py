@@ -43,7 +43,8 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int | None = None  # requests that the engine computes at once
     load_s: float | None = None  # from start of the engine to its first real token
     ends_at: float | None = None  # walltime limit of the job
-    reason: str = ""  # why it is GONE
+    drain_until: float | None = None  # when a DRAINING worker's engine is ended, whatever is still in flight
+    reason: str = ""  # why it is GONE or DRAINING
 
 
 class RendezvousRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,8 @@ class RouterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`router.json`, owned by the router. `url` is None and `reason` set where it could not start."""
 
     version: int = VERSION
-    url: str | None  # http://ADDRESS:PORT for clients
+    url: str | None  # http://ADDRESS:PORT for clients, or https://
+    fingerprint: str = ""  # SHA-256 of the certificate for clients, hex with colons; empty without HTTPS
     private_url: str | None = None  # https://ADDRESS:PORT for our own commands, guarded by core/net/identity.py
     host: str
     job: str
@@ -101,8 +103,25 @@ class DeploymentRecord(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[JobRecord, ...] = ()
 
 
-Record = TypeVar("Record", WorkerRecord, NodeRecord, RendezvousRecord, RouterRecord, DeploymentRecord)
-_MOST_BYTES_OF_JOBS = 16 << 20  # a DeploymentRecord has a line for each of up to 10,000 workers
+class QueuedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scheduler says of a worker's job."""
+
+    state: str  # its own word, such as PENDING
+    reason: str = ""  # why it waits, in its own words
+    starts_at: float | None = None  # when it expects to start it, Unix time
+
+
+class QueueRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`queue.json`: what whoever has asked the scheduler last was told of the workers' jobs. For the status page."""
+
+    version: int = VERSION
+    written_at: float
+    workers: dict[str, QueuedJob]  # by worker's id
+
+
+Record = TypeVar("Record", WorkerRecord, NodeRecord, RendezvousRecord, RouterRecord, DeploymentRecord, QueueRecord)
+_LARGE = (DeploymentRecord, QueueRecord)  # have a line for each of up to 10,000 workers
+_MOST_BYTES_OF_JOBS = 16 << 20
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -115,7 +134,7 @@ def read_record(path: Path, kind: type[Record]) -> Record | None:
 
     Raises RunDirectoryError for a file that is no such record, of another version, or not ours to believe.
     """
-    text = files.read_private(path, most_bytes=_MOST_BYTES_OF_JOBS if kind is DeploymentRecord else files.MOST_BYTES)
+    text = files.read_private(path, most_bytes=_MOST_BYTES_OF_JOBS if kind in _LARGE else files.MOST_BYTES)
     if text is None:
         return None
     try:

@@ -15,6 +15,7 @@ from .paths import make_home, runs_root
 from .records import (
     DeploymentRecord,
     NodeRecord,
+    QueueRecord,
     RendezvousRecord,
     RouterRecord,
     WorkerRecord,
@@ -63,6 +64,11 @@ class RunDirectory:
         return self.path / "deployment.json"
 
     @property
+    def queue_path(self) -> Path:
+        """What the scheduler has said of the workers' jobs, JSON; missing until somebody has asked it."""
+        return self.path / "queue.json"
+
+    @property
     def key_path(self) -> Path:
         """The API key as a text file that only the user can read."""
         return self.path / "key"
@@ -71,6 +77,21 @@ class RunDirectory:
     def metrics_key_path(self) -> Path:
         """The key that opens the router's /metrics and nothing else; made by the router."""
         return self.path / "metrics.key"
+
+    @property
+    def keys_path(self) -> Path:
+        """The tenants' keys, hashed, and what each may do: router/tenants/key_store.py."""
+        return self.path / "keys.json"
+
+    @property
+    def keys_lock_path(self) -> Path:
+        """What is locked while `keys.json` is changed, because that file is replaced."""
+        return self.path / "keys.lock"
+
+    @property
+    def usage_path(self) -> Path:
+        """What each tenant has used: router/tenants/usage.py."""
+        return self.path / "usage.json"
 
     @property
     def workers_path(self) -> Path:
@@ -86,6 +107,11 @@ class RunDirectory:
     def router_identity_path(self) -> Path:
         """The identity (core/net/identity.py) of the router's port for our own commands."""
         return self.path / "router.pem"
+
+    @property
+    def router_certificate_path(self) -> Path:
+        """Private key and certificate of the router for `router.tls = "self_signed"`, PEM. It outlives the router."""
+        return self.path / "router-tls.pem"
 
     def worker_identity_path(self, worker_id: str, epoch: int) -> Path:
         """The identity (core/net/identity.py) of one life of a worker, made by its agent."""
@@ -104,7 +130,8 @@ class RunDirectory:
         for folder in (self.path, self.workers_path, self.rendezvous_path, self.path / "logs"):
             files.make_directory(folder)
             files.close_to_others(folder)
-        for path in (self.key_path, self.spec_path, self._serials_path, self.deployment_path):
+        kept = (self.key_path, self.keys_path, self.usage_path, self.spec_path, self._serials_path)
+        for path in (*kept, self.deployment_path):
             if path.exists():
                 files.close_to_others(path)
         if files.read_private(self.key_path) is None:
@@ -224,6 +251,14 @@ class RunDirectory:
         """The record of the deployment's jobs, None if there is none. Raises RunDirectoryError if it is unreadable."""
         return read_record(self.deployment_path, DeploymentRecord)
 
+    def read_queue(self) -> QueueRecord | None:
+        """What the scheduler has said last, None if nobody has asked it. Raises RunDirectoryError."""
+        return read_record(self.queue_path, QueueRecord)
+
+    def write_queue(self, record: QueueRecord) -> None:
+        """Replace what the scheduler has said. For whoever has just asked it. Raises RunDirectoryError."""
+        write_record(self.queue_path, record)
+
     def clear_records(self) -> None:
         """Remove what routers and workers of an earlier deployment have left; spec, key, logs and claim stay.
 
@@ -233,7 +268,7 @@ class RunDirectory:
             records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
         except OSError as error:
             raise RunDirectoryError(f"cannot read {error.filename}: {error.strerror}") from error
-        for path in (*records, self.router_path, self.router_identity_path):
+        for path in (*records, self.router_path, self.router_identity_path, self.queue_path):
             files.remove(path)
 
     def clear(self) -> None:

@@ -35,6 +35,12 @@ _SEVERAL_LINES = re.compile(r"(?:^|\.)(?:(?:setup|extra_args)\[\d+\]|env\.[^.]*)
 _LONGEST_TIME_S = 366 * 86_400
 _MOST_WORKERS = 10_000
 _SBATCH_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
+# Keys of [router] that sglang-router cannot obey, and policies that it does not have.
+_NATIVE_ROUTER_ONLY = (
+    "relays", "overcommit", "queue", "queue_timeout", "reserved", "retry_budget", "hedge_after", "tls",
+    "tls_certificate", "tls_key", "rule", "allowed_origins", "pending_connections",
+)  # fmt: skip
+_SGLANG_POLICIES = ("cache_aware", "power_of_two", "round_robin")
 # Keys of our own for what these sbatch options say; naming both would leave it open which one counts.
 _OWN_SBATCH = {
     "nodes": "nodes", "partition": "partition", "account": "account", "time": "time", "mem": "mem",
@@ -177,7 +183,8 @@ class PoolSpec(JobSection, frozen=True, kw_only=True):
     # They reach the job through a file that only you can read, not through the batch script.
     env: dict[str, str] = field(default_factory=dict)
     # This pool gets requests only while those of the same model in the other pools would wait for more than so many
-    # seconds. For a pool on CPUs beside one on GPUs. By default it gets them like the others.
+    # seconds. For a pool on CPUs beside one on GPUs. By default it gets them like the others. At least one pool of each
+    # model must be without this key.
     spill_after: Annotated[float, Meta(ge=0, le=86_400)] | None = None
     # Another model for this pool, in a section [pool.model] with the keys of [model]. By default that of [model].
     model: ModelSpec | None = None
@@ -210,12 +217,13 @@ class RuleSpec(Section, frozen=True, kw_only=True):
 
     # Condition: the name that the request asks for, such as an alias that no worker serves.
     model: str | None = None
-    # Condition: the prompt has at least, or at most, so many tokens, as estimated from its bytes.
+    # Condition: the prompt has at least so many tokens, as estimated from its bytes.
     min_prompt_tokens: Tokens | None = None
+    # Condition: the prompt has at most so many tokens, as estimated from its bytes.
     max_prompt_tokens: Tokens | None = None
-    # Condition: the name of the key (slurminfer keys) that the request shows.
+    # Condition: the request shows the key of this tenant (`slurminfer keys`); `owner` is the deployment's own key.
     tenant: str | None = None
-    # Pools that such requests may go to. By default all of the model.
+    # Pools that such requests may go to. By default all of the model. A rule has `pools`, `serve` or both.
     pools: tuple[str, ...] = ()
     # The model that such requests get, by the name that a pool serves it with. By default the one they ask for.
     serve: str | None = None
@@ -228,11 +236,11 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 30000
     # Processes that carry requests, all on the same port. By default as many as `cpus_per_task`.
     relays: Annotated[int, Meta(ge=1, le=64)] | None = None
-    # The program that carries requests. native: slurminfer's own router, which all other keys of this section are about.
-    # sglang: sglang-router, the Rust router of the SGLang project, which must be installed in the environment of
-    # `python`; it gets workers added and removed as they come and go, and knows neither tenants nor walltimes.
+    # The program that carries requests. native: slurminfer's own router. sglang: sglang-router, the Rust router of the
+    # SGLang project, which must be installed in the environment of `python`; it gets workers added and removed as they
+    # come and go, and knows neither tenants nor walltimes. Keys that it cannot obey are refused.
     backend: Literal["native", "sglang"] = "native"
-    # Path of the Python interpreter that starts the router where `backend` is sglang. By default slurminfer's.
+    # Path of the Python interpreter that starts the router, only for backend = "sglang". By default slurminfer's.
     python: str | None = None
     # How the router chooses the worker of a request.
     # cache_aware: weighs the part of the prompt that a worker has in its KV cache against how long the request would
@@ -243,12 +251,13 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Requests in flight at a worker, relative to what it computes at once; the others wait in the router, where
     # priorities count. Above 1 the engine always has a next request at hand.
     overcommit: Annotated[float, Meta(ge=1, le=100)] = 1.25
-    # Requests of one priority that may wait in the router; if there are more, they are refused with 429. They are
-    # divided among the relays.
+    # Requests of one priority and model that may wait in the router; if there are more, the tenant with most of them is
+    # refused with 429. They are divided among the relays.
     queue: Annotated[int, Meta(ge=0, le=1_000_000)] = 16_384
     # Seconds that a request may wait in the router before it is refused with 503.
     queue_timeout: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
-    # Part of all requests in flight that only requests of priority `interactive` may use.
+    # Part of all requests in flight that only requests of priority `interactive` may use. Those that show the
+    # deployment's own key are of this priority.
     reserved: Annotated[float, Meta(ge=0, le=0.9)] = 0.1
     # Whether another worker goes on with an answer whose worker is lost after it has begun. Without this, a stream
     # ends with an error event.
@@ -260,10 +269,12 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # answers. By default this is never done.
     hedge_after: Annotated[float, Meta(gt=0, le=3_600)] | None = None
     # What clients speak to the router. off: HTTP. self_signed: HTTPS with a certificate that the router makes at its
-    # first start, whose SHA-256 fingerprint `slurminfer status` shows. files: HTTPS with `tls_certificate` and `tls_key`.
+    # first start, whose SHA-256 fingerprint `slurminfer status` shows. files: HTTPS with the certificate and key of
+    # `tls_certificate` and `tls_key`.
     tls: Literal["off", "self_signed", "files"] = "off"
-    # Paths of the certificate (PEM, with its chain) and of its private key, for tls = "files".
+    # Path of the certificate, PEM, followed by its chain. Needed for tls = "files", refused otherwise.
     tls_certificate: str | None = None
+    # Path of the certificate's private key, PEM. Needed for tls = "files", refused otherwise.
     tls_key: str | None = None
     # Rules by which requests go to certain pools or get another model. The first that fits counts; a request that none
     # fits may go to every pool of its model.
@@ -271,6 +282,9 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Walltime limit of the router's job (sbatch --time), written as that of a pool. By default that of the pool with
     # the longest.
     time: str | None = None
+    # Whether the router writes a line of JSON into its log for each finished request: id, tenant, model, worker,
+    # status, tokens and times. Prompts, answers and keys are never logged.
+    access_log: bool = False
     # Origins of web pages that may use the endpoint, such as "https://chat.example.org" (browsers enforce this: CORS).
     # * stands for any characters, so ["*"] allows all. By default pages that this machine itself serves. A page needs
     # the API key whatever stands here.
@@ -390,6 +404,10 @@ def _check(spec: DeploymentSpec) -> None:
             raise SpecError(f"{key}.drain_seconds", pool.drain_seconds, f"expected less than time = {pool.time}")
         if pool.model is None and spec.model is None:
             raise SpecError("model", None, f"missing; expected [model], or {key}.model")
+    _check_tls(spec.router)
+    _check_backend(spec)
+    _check_rules(spec)
+    _check_spill_over(spec)
 
 
 def _check_job(key: str, job: PoolSpec | RouterSpec | JobSpec) -> None:
@@ -435,3 +453,87 @@ def _check_speculative(speculative: SpeculativeSpec) -> None:
         raise SpecError("speculative.draft_model", None, f"expected the {what} that method '{method}' guesses with")
     if method == "ngram" and draft is not None:
         raise SpecError("speculative.draft_model", draft, "expected no model with method 'ngram'")
+
+
+def _check_tls(router: RouterSpec) -> None:
+    for key in ("tls_certificate", "tls_key"):
+        path = getattr(router, key)
+        if router.tls == "files" and not path:
+            raise SpecError(f"router.{key}", path, "missing; tls = 'files' needs tls_certificate and tls_key")
+        if router.tls != "files" and path is not None:
+            raise SpecError(f"router.{key}", path, f"expected only with tls = 'files', not with '{router.tls}'")
+
+
+def _check_backend(spec: DeploymentSpec) -> None:
+    router, usual = spec.router, RouterSpec()
+    if router.backend == "native":
+        if router.python is not None:
+            raise SpecError("router.python", router.python, "expected only with backend = 'sglang'")
+        return
+    for key in _NATIVE_ROUTER_ONLY:
+        value = getattr(router, key)
+        if value != getattr(usual, key):
+            given = f"{len(value)} rules" if key == "rule" else value
+            refused = ", ".join(_NATIVE_ROUTER_ONLY)
+            raise SpecError(f"router.{key}", given, f"backend = 'sglang' cannot obey this key, nor any of: {refused}")
+    if router.policy not in _SGLANG_POLICIES:
+        expected = f"expected one of these with backend = 'sglang': {', '.join(_SGLANG_POLICIES)}"
+        raise SpecError("router.policy", router.policy, expected)
+    if len(names := _served_names(spec)) > 1:
+        raise SpecError("router.backend", router.backend, f"expected native for several models: {', '.join(names)}")
+    for index, pool in enumerate(spec.pool):
+        if pool.spill_after is not None:
+            raise SpecError(f"pool[{index}].spill_after", pool.spill_after, "backend = 'sglang' cannot obey this key")
+
+
+def _check_rules(spec: DeploymentSpec) -> None:
+    for index, rule in enumerate(spec.router.rule):
+        key = f"router.rule[{index}]"
+        _check_conditions(key, rule)
+        if not rule.pools and rule.serve is None:
+            raise SpecError(key, None, "expected pools, serve or both: what is to be done with requests that fit")
+        _check_targets(key, rule, spec)
+
+
+def _check_conditions(key: str, rule: RuleSpec) -> None:
+    least, most = rule.min_prompt_tokens, rule.max_prompt_tokens
+    if all(condition is None for condition in (rule.model, least, most, rule.tenant)):
+        expected = "expected at least one condition: model, min_prompt_tokens, max_prompt_tokens or tenant"
+        raise SpecError(key, None, expected)
+    if least is not None and most is not None and least > most:
+        raise SpecError(f"{key}.min_prompt_tokens", least, f"expected at most max_prompt_tokens = {most}")
+    if rule.tenant is not None:
+        _check_name(f"{key}.tenant", rule.tenant)
+
+
+def _check_targets(key: str, rule: RuleSpec, spec: DeploymentSpec) -> None:
+    """Whether the pools and the model that a rule leads to are there, and belong together."""
+    pools = {pool.name: pool for pool in spec.pool}
+    for place, name in enumerate(rule.pools):
+        if name not in pools:
+            raise SpecError(f"{key}.pools[{place}]", name, f"expected names of pools: {', '.join(pools)}")
+    served = _served_names(spec)
+    if rule.serve is not None and rule.serve not in served:
+        raise SpecError(f"{key}.serve", rule.serve, f"expected a model that a pool serves: {', '.join(served)}")
+    wanted = rule.serve or rule.model
+    if wanted is None:
+        return
+    if wanted not in served:
+        expected = f"no pool serves it: expected serve = ..., one of {', '.join(served)}"
+        raise SpecError(f"{key}.model", wanted, expected)
+    if rule.pools and wanted not in [spec.model_of(pools[name]).served_name for name in rule.pools]:
+        raise SpecError(f"{key}.pools", list(rule.pools), f"none of them serves the model {wanted!r}")
+
+
+def _check_spill_over(spec: DeploymentSpec) -> None:
+    first = {spec.model_of(pool).served_name for pool in spec.pool if pool.spill_after is None}
+    for index, pool in enumerate(spec.pool):
+        name = spec.model_of(pool).served_name
+        if name not in first:
+            expected = f"expected a pool of {name!r} without this key, from which requests spill over"
+            raise SpecError(f"pool[{index}].spill_after", pool.spill_after, expected)
+
+
+def _served_names(spec: DeploymentSpec) -> list[str]:
+    """The names of all models, each once."""
+    return list(dict.fromkeys(spec.model_of(pool).served_name for pool in spec.pool))

@@ -8,6 +8,7 @@ python docs/generate.py --check    exit with 1 if they are not what the code say
 import ast
 import html
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -27,6 +28,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "`[model]`": spec.ModelSpec,
     "`[[pool]]`": spec.PoolSpec,
     "`[router]`": spec.RouterSpec,
+    "`[[router.rule]]`": spec.RuleSpec,
     "`[speculative]`": spec.SpeculativeSpec,
     "The file of a single job": spec.JobSpec,
 }
@@ -111,14 +113,15 @@ def value_of(kind: types.Type) -> str:
         case types.LiteralType():
             return " or ".join(f'`"{value}"`' for value in sorted(kind.values, key=str))
         case types.IntType():
-            bounds = [f"at least {kind.ge}" if kind.ge is not None else "", f"at most {kind.le}" if kind.le else ""]
-            return ", ".join(["integer", *filter(None, bounds)])
+            return ", ".join(["integer", *_bounds(kind)])
+        case types.FloatType():
+            return ", ".join(["number", *_bounds(kind)])
         case types.StrType():
             return "string"
         case types.BoolType():
             return "true or false"
         case types.VarTupleType():
-            return "one or more `[[pool]]`" if _is_section(kind.item_type) else f"list of {value_of(kind.item_type)}s"
+            return _tables(kind.item_type) or f"list of {value_of(kind.item_type)}s"
         case types.DictType():
             return f"table; each value: {value_of(kind.value_type)}"
         case types.StructType():
@@ -128,8 +131,21 @@ def value_of(kind: types.Type) -> str:
     raise TypeError(f"no words for {kind}")
 
 
-def _is_section(kind: types.Type) -> bool:
-    return isinstance(kind, types.StructType)
+def _bounds(kind: types.IntType | types.FloatType) -> Iterator[str]:
+    if kind.ge is not None:
+        yield f"at least {kind.ge}"
+    if kind.gt is not None:
+        yield f"more than {kind.gt}"
+    if kind.le is not None:
+        yield f"at most {kind.le}"
+
+
+def _tables(kind: types.Type) -> str | None:
+    """What a list of sections is; None for another list."""
+    if not isinstance(kind, types.StructType):
+        return None
+    heading = next(heading for heading, section in SECTIONS.items() if section is kind.cls)
+    return "one or more `[[pool]]`" if kind.cls is spec.PoolSpec else f"any number of {heading}"
 
 
 def _default(field: types.Field) -> str:
@@ -221,6 +237,8 @@ def commands_page() -> str:
     words = [sys.executable, "-m", "typer", "slurminfer.cli", "utils", "docs", "--name", "slurminfer"]
     told = subprocess.run(words, capture_output=True, encoding="utf-8", check=True).stdout
     _, _, commands = html.unescape(told).partition("\n## ")
+    # typer leaves out the argument of a group where it shows how the group's commands are called.
+    commands = re.sub(r"^\$ slurminfer keys (?=[a-z])", "$ slurminfer keys {name} ", commands, flags=re.MULTILINE)
     return f"{_COMMANDS_HEAD}\n## {commands.rstrip()}\n"
 
 

@@ -1,35 +1,41 @@
-"""The router's process: bind, look, accept, say so in `router.json`, drain on SIGTERM."""
+"""The router's process, which is the supervisor: listen, start relays, say so in `router.json`, drain on SIGTERM."""
 
 import asyncio
-import logging
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+import msgspec
 import uvloop
 from aiohttp import web
 
-from ..core.errors import RouterError, RunDirectoryError
+from ..core.errors import RunDirectoryError, SlurminferError
 from ..core.net.address import node_address
-from ..core.net.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
-from ..core.net.sockets import BACKLOG, allow_many_sockets, listening_socket
+from ..core.net.sockets import allow_many_sockets
+from ..core.private_folder import private_folder
+from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
-from ..core.spec import RouterSpec
+from ..core.spec import DeploymentSpec
 from .announcement import Announcement, router_record
-from .api.access import Keys, Origins, metrics_key
-from .api.app import Api
-from .fleet.registry import Registry
-from .metrics import Metrics
-from .policies import policy_named
-from .relay.failover import Relay
+from .api.app import Pages
+from .api.sources import Sources
+from .certificate import Certificate, read_certificate
+from .control.board import Board
+from .control.listeners import open_listeners
+from .control.messages import Setup
+from .control.processes import RelayProcess
+from .control.relays import Relays
+from .control.supervisor import Supervisor
+from .policies.eligible import PoolRouting
+from .relay.program import RelayTask
 
 DRAIN_S = 20.0
-# Descriptors for probes, files and libraries; those for requests to workers are counted with their clients'.
-_SPARE_DESCRIPTORS = 64
-
-_log = logging.getLogger(__name__)
+_CONTROL_SOCKET = "control.sock"
+_PAGES_DRAIN_S = 1.0  # the relays have ended by then
 
 
 def run_router(run: RunDirectory) -> None:
@@ -42,88 +48,183 @@ def run_router(run: RunDirectory) -> None:
     uvloop.run(_serve_until_signalled(run))
 
 
-async def serve(run: RunDirectory, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then drain."""
-    spec, key = run.read_spec(), run.key()
-    keys, origins = Keys(key, metrics_key(run)), Origins(spec.router.allowed_origins)
-    with _listening(run, spec.router.port) as sock:
-        guard = ConnectionGuard(connection_limits(spec.router))
-        registry = Registry(run)
+async def serve(run: RunDirectory, stop: asyncio.Event, *, in_process: bool = False) -> None:
+    """Serve until `stop` is set, then drain.
+
+    Args:
+        run: of the deployment.
+        stop: ends it.
+        in_process: let the relays run in this event loop instead of processes of their own, for tests.
+    """
+    spec = run.read_spec()
+    try:
+        opened = await _open(run, spec)
+    except SlurminferError as error:
+        with suppress(RunDirectoryError):  # the log has the reason too
+            run.write_router(router_record(url=None, reason=str(error)))
+        raise
+    with opened, private_folder() as folder:
+        supervisor = Supervisor(run, opened.board, opened.certificate_pem)
+        relays = Relays(
+            _setups(spec, opened.count, folder / _CONTROL_SOCKET),
+            opened.board,
+            opened.listeners,
+            opened.private_listeners,
+            RelayTask if in_process else RelayProcess,
+            supervisor,
+        )
         try:
-            await registry.look()
-            metrics = Metrics(registry, guard)
-            relay = Relay(registry, policy_named(spec.router.policy), metrics)
-            app = Api(keys, origins, guard, registry, relay, metrics).app()
-            await _accept(run, app, guard, sock, registry, stop)
+            async with _answering(supervisor, opened, folder / _CONTROL_SOCKET):
+                await _serve(run, opened, supervisor, relays, stop)
         finally:
-            await registry.close()
+            await supervisor.close()
 
 
-def connection_limits(spec: RouterSpec) -> ConnectionLimits:
-    """How many connections clients may have: each may need another one to a worker."""
-    limits = limits_of_process(spare=_SPARE_DESCRIPTORS, descriptors_each=2)
-    return replace(limits, strangers_per_source=spec.pending_connections or limits.strangers_per_source)
+@dataclass(frozen=True)
+class _Opened:
+    """What a router needs before it can serve; closed with the `with`."""
+
+    run: RunDirectory
+    spec: DeploymentSpec
+    address: str
+    certificate: Certificate | None
+    listeners: list[socket.socket]
+    private_listeners: list[socket.socket]
+    board: Board
+
+    def __enter__(self) -> "_Opened":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for sock in (*self.listeners, *self.private_listeners):
+            sock.close()
+        self.board.close()
+
+    @cached_property
+    def url(self) -> str:
+        """Of the endpoint, for clients."""
+        scheme = "http" if self.certificate is None else "https"
+        return "{}://{}:{}".format(scheme, *self.listeners[0].getsockname())
+
+    @property
+    def count(self) -> int:
+        """How many relays there are."""
+        return len(self.listeners)
+
+    def certificate_pem(self) -> str | None:
+        """The certificate for clients as it is now. Blocks on the filesystem; raises SlurminferError."""
+        found = read_certificate(self.run, self.spec.router, _hosts(self.address))
+        return None if found is None else found.pem
+
+
+async def _open(run: RunDirectory, spec: DeploymentSpec) -> _Opened:
+    """Raises SlurminferError."""
+    address, count = node_address(), spec.router.relays or spec.router.cpus_per_task
+    certificate = read_certificate(run, spec.router, _hosts(address))
+    listeners = await open_listeners(address, spec.router.port, count)
+    try:
+        private_listeners = await open_listeners(address, 0, count)
+        board = Board.create(count)
+    except SlurminferError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return _Opened(run, spec, address, certificate, listeners, private_listeners, board)
+
+
+def _hosts(address: str) -> list[str]:
+    """By which clients reach this router."""
+    return list(dict.fromkeys([socket.gethostname(), address, "localhost", "127.0.0.1"]))
+
+
+def _setups(spec: DeploymentSpec, count: int, control_socket: Path) -> list[Setup]:
+    router = msgspec.to_builtins(spec.router)
+    pools = [
+        PoolRouting(name=pool.name, model=spec.model_of(pool).served_name, spill_after=pool.spill_after)
+        for pool in spec.pool
+    ]
+    return [
+        Setup(
+            index=index,
+            relays=count,
+            router=router,
+            pools=msgspec.to_builtins(pools),
+            control_socket=str(control_socket),
+        )
+        for index in range(count)
+    ]
+
+
+@asynccontextmanager
+async def _answering(supervisor: Supervisor, opened: _Opened, path: Path) -> AsyncIterator[None]:
+    """Answer at the Unix socket `path` what relays do not answer themselves."""
+    sources = Sources(
+        spec=opened.spec,
+        registry=supervisor.registry,
+        reports=supervisor.reports,
+        in_flight=opened.board.in_flight,
+        tenants=lambda: supervisor.tenants.tenants,
+        usage=lambda: {name: used.total for name, used in supervisor.usage.tenants.items()},
+        tokens_today=supervisor.usage.tokens_today,
+        queue=supervisor.queue,
+        endpoint=lambda: opened.url,
+    )
+    runner = web.AppRunner(
+        Pages(sources).app(), access_log=None, handler_cancellation=True, shutdown_timeout=_PAGES_DRAIN_S
+    )
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(path)).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _serve(
+    run: RunDirectory, opened: _Opened, supervisor: Supervisor, relays: Relays, stop: asyncio.Event
+) -> None:
+    """Run the relays until `stop` is set or a part fails, then let what is in flight end."""
+    running = asyncio.create_task(relays.run())
+    announcement = Announcement(run, _record(opened), supervisor.accept_commands)
+    try:
+        await supervisor.start(relays)
+        await _until(
+            stop, running, asyncio.create_task(supervisor.watch()), asyncio.create_task(announcement.publish())
+        )
+    finally:
+        announcement.retract()
+        await relays.drain(DRAIN_S)
+        running.cancel()
+        await asyncio.wait({running})
+
+
+def _record(opened: _Opened) -> RouterRecord:
+    return router_record(
+        url=opened.url,
+        private_url="https://{}:{}".format(*opened.private_listeners[0].getsockname()),
+        fingerprint="" if opened.certificate is None else opened.certificate.fingerprint,
+    )
+
+
+async def _until(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+    """Return when `stop` is set. Raises what ends one of the tasks; all but the first are cancelled at the end."""
+    stopped = asyncio.create_task(stop.wait())
+    waiting: set[asyncio.Task[object]] = {stopped, *tasks}
+    try:
+        while not stopped.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in (stopped, *tasks[1:]):
+            task.cancel()
+        await asyncio.wait({stopped, *tasks[1:]})
 
 
 async def _serve_until_signalled(run: RunDirectory) -> None:
     stop = asyncio.Event()
     with _setting(stop, signal.SIGTERM, signal.SIGINT):
         await serve(run, stop)
-
-
-async def _accept(
-    run: RunDirectory,
-    app: web.Application,
-    guard: ConnectionGuard,
-    sock: socket.socket,
-    registry: Registry,
-    stop: asyncio.Event,
-) -> None:
-    """Answer requests until `stop` is set or the registry's watch fails, then let what is in flight end."""
-    # handler_cancellation: a client that hangs up ends its handler, which closes the worker's connection.
-    runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_S, auto_decompress=False
-    )
-    await runner.setup()
-    announcement = Announcement(run, runner, url="http://{}:{}".format(*sock.getsockname()))
-    try:
-        await guard.listen(runner, sock, backlog=BACKLOG)
-        announcing = asyncio.create_task(announcement.publish())
-        try:
-            await _watch_until(registry, stop)
-        finally:
-            announcing.cancel()
-            guard.close()
-            announcement.retract()
-    finally:
-        await runner.cleanup()
-
-
-async def _watch_until(registry: Registry, stop: asyncio.Event) -> None:
-    watch, stopped = asyncio.create_task(registry.watch()), asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait({watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        watch.cancel()
-        stopped.cancel()
-
-
-@contextmanager
-def _listening(run: RunDirectory, port: int) -> Iterator[socket.socket]:
-    """A socket that listens on this node's address. Raises RouterError, and leaves the reason in `router.json`."""
-    address = node_address()
-    try:
-        sock = listening_socket(address, port)
-    except OSError as error:
-        advice = "choose another router.port in the spec (0 takes any free one)"
-        reason = f"cannot listen on {address}:{port}: {error.strerror}; {advice}"
-        with suppress(RunDirectoryError):  # the log has the reason too
-            run.write_router(router_record(url=None, reason=reason))
-        raise RouterError(reason) from error
-    with sock:
-        yield sock
 
 
 @contextmanager

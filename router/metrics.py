@@ -1,73 +1,149 @@
-"""What `/metrics` tells (Prometheus). All names stand in this file."""
+"""What `/metrics` tells (Prometheus). All names stand in this file, each with what it says and its labels."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..core.net.http_limits import ConnectionGuard
-from .fleet.registry import Registry
+from .api.sources import Sources
+from .control.counters import Counters, Histogram
+from .fleet.worker import Worker
 
-# name: (what it says, labels)
-REQUESTS = "slurminfer_router_requests_total", "Requests answered, by endpoint and HTTP status", ("path", "status")
-DURATION = "slurminfer_router_request_seconds", "Time from a request's head to its answer's last byte", ("path",)
-FIRST_BYTE = "slurminfer_router_first_byte_seconds", "Time until a worker's first byte of body has come", ("path",)
-RETRIES = "slurminfer_router_retries_total", "Requests sent to another worker after one was lost", ()
-UPSTREAM_ERRORS = "slurminfer_router_upstream_errors_total", "Workers lost during a request", ("worker", "kind")
-IN_FLIGHT = "slurminfer_router_worker_in_flight", "Requests in flight at a worker", ("worker",)
-CAPACITY = "slurminfer_router_worker_capacity", "Requests that a worker computes at once", ("worker",)
-STATE = "slurminfer_router_worker_state", "1 for the state that a worker is in", ("worker", "state")
-CONNECTIONS = "slurminfer_router_connections", "Open connections; a stranger has not shown a key yet", ("state",)
-HEALTHY = "slurminfer_router_worker_healthy", "Whether a worker answered its last probe", ("worker",)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_PREFIX = "slurminfer_router_"
 
-# Seconds: a first token comes after 10 ms to minutes, a long generation takes an hour.
-_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 150, 600, 3600)
+# By field of Counters. Prometheus' client library adds _total to the names of counters.
+COUNTED: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "requests": ("requests", "Requests answered, by endpoint and HTTP status", ("path", "status")),
+    "duration": ("request_seconds", "Time from a request's head to its answer's last byte", ("path",)),
+    "ttft": ("first_byte_seconds", "Time until a worker's first byte of body has come", ("path",)),
+    "itl": ("inter_token_seconds", "Time between two pieces of a stream", ()),
+    "queue_time": ("queue_seconds", "Time that requests waited in the router", ("priority",)),
+    "choices": ("choices", "Workers chosen, by the policy's reason", ("reason",)),
+    "prompt_tokens": ("prompt_tokens", "Tokens of prompts, as engines report them", ()),
+    "generated_tokens": ("generated_tokens", "Tokens generated, as engines report them", ()),
+    "cached_tokens": ("cached_tokens", "Tokens of prompts that engines found in their caches", ()),
+    "expected_cached_tokens": ("expected_cached_tokens", "The same, as the policy had estimated it", ()),
+    "retries": ("retries", "Requests sent to another worker before the first byte", ()),
+    "failovers": ("failovers", "Answers that another worker was to go on with", ("outcome", "kind")),
+    "hedges": ("hedges", "Second attempts for a first token that was late", ("outcome",)),
+    "upstream_errors": ("upstream_errors", "Workers lost during a request", ("worker", "kind")),
+    "refused": ("refused", "Requests refused by the router itself", ("reason",)),
+    "preempted": ("preempted", "Batch requests that gave way before their first byte", ()),
+    "moved": ("moved", "Requests of draining workers that others went on with", ()),
+    "worker_requests": ("worker_requests", "Requests that a worker has answered", ("worker",)),
+    "worker_tokens": ("worker_generated_tokens", "Tokens that a worker has generated", ("worker",)),
+}
+
+# By worker; what has no value at the moment is left out.
+WORKER_GAUGES: dict[str, tuple[str, Callable[[Worker], float | None]]] = {
+    "worker_capacity": ("Requests that a worker computes at once", lambda worker: worker.capacity),
+    "worker_healthy": ("Whether a worker is trusted with requests", lambda worker: worker.healthy),
+    "worker_seconds_left": ("Seconds until a worker's walltime limit", lambda worker: _left(worker.record.ends_at)),
+    "worker_running": ("Requests that the engine says it computes", lambda worker: worker.load.running),
+    "worker_waiting": ("Requests that the engine says wait in it", lambda worker: worker.load.waiting),
+    "worker_tokens_per_second": ("Tokens/s that the engine generates", lambda worker: worker.load.tokens_per_s),
+    "worker_cache_tokens": ("Tokens that the engine's KV cache holds", lambda worker: worker.load.cache_tokens),
+    "worker_cache_usage": ("Share of the KV cache in use", lambda worker: worker.load.cache_usage),
+    "worker_cache_hit_rate": ("Share of prompt tokens found in the cache", lambda worker: worker.load.hit_rate),
+}
+IN_FLIGHT = "worker_in_flight", "Requests in flight at a worker, of all relays", ("worker",)
+STATE = "worker_state", "1 for the state that a worker is in", ("worker", "state")
+EJECTIONS = "worker_ejections", "Times that a worker lost its requests until it had produced a token", ("worker",)
+CONNECTIONS = "connections", "Open connections of clients; a stranger has not shown a key yet", ("state",)
+QUEUED = "queued", "Requests that wait in the router", ("priority",)
+# By field of Usage.
+TENANT_COUNTED: dict[str, tuple[str, str]] = {
+    "requests": ("tenant_requests", "Requests of a tenant"),
+    "prompt_tokens": ("tenant_prompt_tokens", "Tokens of a tenant's prompts"),
+    "cached_tokens": ("tenant_cached_tokens", "Those of them that an engine found in its cache"),
+    "generated_tokens": ("tenant_generated_tokens", "Tokens generated for a tenant"),
+}
 
 
-class Metrics:
-    """The router's counters, and the workers' gauges as they are when asked for."""
+class Metrics(Collector):
+    """All metrics, as they are when asked for, so that a worker that is gone leaves no stale figure behind."""
 
-    def __init__(self, registry: Registry, guard: ConnectionGuard) -> None:
-        self._collectors = CollectorRegistry()
-        self.requests = Counter(*REQUESTS, registry=self._collectors)
-        self.duration = Histogram(*DURATION, registry=self._collectors, buckets=_BUCKETS)
-        self.first_byte = Histogram(*FIRST_BYTE, registry=self._collectors, buckets=_BUCKETS)
-        self.retries = Counter(*RETRIES, registry=self._collectors)
-        self.upstream_errors = Counter(*UPSTREAM_ERRORS, registry=self._collectors)
-        self._collectors.register(_Gauges(registry, guard))
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
-        return generate_latest(self._collectors)
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: names are not checked against those of other collectors, of which there are none."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric."""
+        counters = self._sources.reports.counters()
+        counters.add(self._sources.pages)
+        yield from _counted(counters)
+        yield from self._of_workers()
+        yield _family(GaugeMetricFamily, CONNECTIONS, self._sources.reports.connections())
+        yield _family(GaugeMetricFamily, QUEUED, self._sources.reports.queued())
+        yield from self._of_tenants()
+
+    def _of_workers(self) -> Iterator[Metric]:
+        workers = self._sources.registry.all()
+        for name, (text, value_of) in WORKER_GAUGES.items():
+            values = {worker.id: value for worker in workers if (value := value_of(worker)) is not None}
+            yield _family(GaugeMetricFamily, (name, text, ("worker",)), values)
+        in_flight = {worker.id: self._sources.in_flight(worker.slot) for worker in workers}
+        yield _family(GaugeMetricFamily, IN_FLIGHT, in_flight)
+        yield _family(GaugeMetricFamily, STATE, {(worker.id, worker.record.state.value): 1 for worker in workers})
+        yield _family(CounterMetricFamily, EJECTIONS, {worker.id: worker.ejections for worker in workers})
+
+    def _of_tenants(self) -> Iterator[Metric]:
+        usage = self._sources.usage()
+        for field, (name, text) in TENANT_COUNTED.items():
+            values = {tenant: getattr(used, field) for tenant, used in usage.items()}
+            yield _family(CounterMetricFamily, (name, text, ("tenant",)), values)
 
 
-def path_label(request: web.Request) -> str:
-    """The route's pattern: a label of few values, whatever clients ask for."""
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else "other"
+def _counted(counters: Counters) -> Iterator[Metric]:
+    for field, (name, text, labels) in COUNTED.items():
+        value = getattr(counters, field)
+        table = value if isinstance(value, dict) else {(): value}
+        if field in _HISTOGRAMS:
+            yield _histograms((name, text, labels), table)
+        else:
+            yield _family(CounterMetricFamily, (name, text, labels), table)
 
 
-class _Gauges(Collector):
-    """Read at scrape time, so that a worker that is gone leaves no stale figure behind."""
+_HISTOGRAMS = frozenset({"duration", "ttft", "itl", "queue_time"})
 
-    def __init__(self, registry: Registry, guard: ConnectionGuard) -> None:
-        self._registry, self._guard = registry, guard
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One sample of each gauge for each worker that there is now, and the connections of clients."""
-        in_flight, capacity, state, healthy = (
-            GaugeMetricFamily(name, text, labels=labels) for name, text, labels in (IN_FLIGHT, CAPACITY, STATE, HEALTHY)
-        )
-        for worker in self._registry.all():
-            in_flight.add_metric([worker.id], worker.in_flight)
-            capacity.add_metric([worker.id], worker.capacity)
-            state.add_metric([worker.id, worker.record.state.value], 1)
-            healthy.add_metric([worker.id], worker.healthy)
-        yield from (in_flight, capacity, state, healthy)
-        name, text, labels = CONNECTIONS
-        connections = GaugeMetricFamily(name, text, labels=labels)
-        for kind, count in self._guard.counts.items():
-            connections.add_metric([kind], count)
-        yield connections
+def _family(kind: Any, described: tuple[str, str, tuple[str, ...]], values: Mapping[Any, float]) -> Metric:
+    """A counter or gauge with a value for each of the labels' values, which are a string or a tuple."""
+    name, text, labels = described
+    family: Metric = kind(_PREFIX + name, text, labels=labels)
+    for key, value in sorted(values.items()):
+        family.add_metric(_labels(key), value)  # type: ignore[attr-defined]
+    return family
+
+
+def _histograms(described: tuple[str, str, tuple[str, ...]], values: Mapping[Any, Histogram]) -> Metric:
+    name, text, labels = described
+    family = HistogramMetricFamily(_PREFIX + name, text, labels=labels)
+    for key, histogram in sorted(values.items(), key=lambda item: _labels(item[0])):
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        family.add_metric(_labels(key), buckets, histogram.sum)
+    return family
+
+
+def _labels(key: object) -> list[str]:
+    return [str(part) for part in key] if isinstance(key, tuple) else [str(key)]
+
+
+def _left(ends_at: float | None) -> float | None:
+    return None if ends_at is None else max(0.0, ends_at - time.time())

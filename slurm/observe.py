@@ -22,7 +22,7 @@ def observe(ids: Sequence[str]) -> dict[str, JobStatus]:
     """One status for every id, UNKNOWN for those that nobody remembers. Raises SlurmError if squeue gets no answer."""
     if not ids:
         return {}
-    found = parse_squeue(_squeue(ids, "--format=%i|%T|%N|%r"))
+    found = parse_squeue(_squeue(ids, "--format=%i|%T|%N|%S|%r"))
     missing = [job for job in ids if job not in found]
     if missing:
         found |= parse_sacct(_sacct(missing))
@@ -30,9 +30,9 @@ def observe(ids: Sequence[str]) -> dict[str, JobStatus]:
 
 
 def parse_squeue(text: str) -> dict[str, JobStatus]:
-    """Rows of id|state|nodes|reason, one per job or array task."""
-    rows = (line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3)
-    return {job: _status(job, state, node, reason) for job, state, node, reason in rows}
+    """Rows of id|state|nodes|start|reason, one per job or array task. The start is in Unix seconds, or N/A."""
+    rows = (line.split("|", 4) for line in text.splitlines() if line.count("|") >= 4)
+    return {job: _status(job, state, node, reason, start) for job, state, node, start, reason in rows}
 
 
 def parse_sacct(text: str) -> dict[str, JobStatus]:
@@ -59,9 +59,11 @@ def _sacct(ids: Iterable[str]) -> str:
         return ""
 
 
-def _status(job: str, state: str, node: str, reason: str) -> JobStatus:
+def _status(job: str, state: str, node: str, reason: str, start: str = "") -> JobStatus:
     node, reason = ("" if value in _NOTHING else value for value in (node, reason))
-    return JobStatus(id=job, phase=phase_of(state), state=state_word(state), reason=reason, node=node)
+    phase = phase_of(state)
+    starts_at = float(start) if phase is JobPhase.PENDING and start.isdecimal() else None
+    return JobStatus(id=job, phase=phase, state=state_word(state), reason=reason, node=node, starts_at=starts_at)
 
 
 def _exit_reason(state: str, code: str) -> str:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from .. import files
 from ..errors import RunDirectoryError
 from ..trust import require_trusted
+from .certificates import load_pem
 
 # Wide enough for any clock: an identity is ended by removing its file.
 _VALID = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -47,6 +48,17 @@ def server_context(path: Path) -> ssl.SSLContext:
     return _context(path, ssl.PROTOCOL_TLS_SERVER)
 
 
+def server_context_of(pem: str) -> ssl.SSLContext:
+    """As `server_context`, of the identity's text. Raises RunDirectoryError where it is none."""
+    context = _bare_context(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        load_pem(context, pem)
+        context.load_verify_locations(cadata=pem[pem.index("-----BEGIN CERTIFICATE-----") :])
+    except (ValueError, ssl.SSLError) as error:
+        raise RunDirectoryError(f"cannot use an identity: {error}") from error
+    return context
+
+
 def client_context(path: Path) -> ssl.SSLContext:
     """TLS 1.3 for a client with the identity at `path`, which talks only to servers with the same one.
 
@@ -56,10 +68,7 @@ def client_context(path: Path) -> ssl.SSLContext:
 
 
 def _context(path: Path, protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # the certificate itself is compared, whatever the address
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = _bare_context(protocol)
     try:
         require_trusted(path)
         context.load_cert_chain(path)
@@ -67,4 +76,12 @@ def _context(path: Path, protocol: int) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         reason = os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError) else str(error)
         raise RunDirectoryError(f"cannot use the identity {path}: {reason}") from error
+    return context
+
+
+def _bare_context(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # the certificate itself is compared, whatever the address
+    context.verify_mode = ssl.CERT_REQUIRED
     return context

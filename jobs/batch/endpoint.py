@@ -14,7 +14,7 @@ import msgspec
 
 from ...core.errors import UsageError
 from ...core.net.sockets import watchful_socket
-from ...core.openai import REQUEST_ID_HEADER
+from ...core.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
 from ...router.fleet.worker import ASSUMED_CAPACITY
 from .retry import parse_retry_after
 
@@ -89,12 +89,13 @@ class Endpoint:
         await self._client.close()
 
     async def post(self, path: str, body: bytes) -> Reply:
-        """Send one request.
+        """Send one request. slurminfer's router computes it when no more urgent ones wait.
 
         Raises UnreachableError where no answer came, or only the beginning of one, and AnswerTooLongError.
         """
         # BytesIO: aiohttp warns about large bodies given as bytes.
-        return await self._ask("POST", path, data=io.BytesIO(body), headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", PRIORITY_HEADER: "batch"}
+        return await self._ask("POST", path, data=io.BytesIO(body), headers=headers)
 
     async def get(self, path: str) -> Reply:
         """Ask for something small. Raises UnreachableError."""

@@ -9,7 +9,6 @@ from ...nodes.engines.check import check_engines
 from ...quant.checkpoint.config import read_config
 from ...quant.models import remark_on, resolve, resolve_head
 from ...quant.progress import Progress, silent
-from ...router.policies import policy_named
 from ..terminal.console import stderr
 
 
@@ -19,7 +18,6 @@ def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
     if name is not None:
         spec = parse_spec(dump_spec(msgspec.structs.replace(spec, name=name)))
     check_engines(spec)
-    policy_named(spec.router.policy)
     return spec
 
 

@@ -2,13 +2,23 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 import msgspec
 
 from ...core.errors import EngineError, RunDirectoryError
 from ...core.job import JobPhase, JobStatus
-from ...core.records import SILENCE_S, DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
+from ...core.records import (
+    SILENCE_S,
+    DeploymentRecord,
+    JobRecord,
+    QueuedJob,
+    QueueRecord,
+    RouterRecord,
+    WorkerRecord,
+    WorkerState,
+)
 from ...core.rundir import RunDirectory
 from ..launch.launchers import launcher_named
 from . import claim_holder, damaged
@@ -81,6 +91,7 @@ def _look(run: RunDirectory, deployment: DeploymentRecord) -> DeploymentView:
         return DeploymentView(name=name, state="unknown", reason=reason)
     looked_at = time.time()
     statuses = launcher_named(deployment.launcher).observe([job.id for job in deployment.jobs])
+    _tell_router(run, deployment, statuses, looked_at)
     records = run.look_at_workers()
     router = run.read_router()
     live = _ask_router(run, router)
@@ -96,6 +107,19 @@ def _look(run: RunDirectory, deployment: DeploymentRecord) -> DeploymentView:
         return DeploymentView(name=name, state="starting", workers=workers, reason="serve is still submitting")
     reason = f"serve ({claim_holder.shown(deployment)}) ended before it had submitted a job; serve again, or stop it"
     return DeploymentView(name=name, state="failed", workers=workers, reason=reason)
+
+
+def _tell_router(
+    run: RunDirectory, deployment: DeploymentRecord, statuses: dict[str, JobStatus], looked_at: float
+) -> None:
+    """Leave what the scheduler says for the router's status page: the router itself asks no scheduler."""
+    workers = {
+        job.role: QueuedJob(state=status.state, reason=status.reason, starts_at=status.starts_at)
+        for job in deployment.jobs
+        if job.role != ROUTER and (status := statuses[job.id])
+    }
+    with suppress(RunDirectoryError):  # whoever looks needs no page
+        run.write_queue(QueueRecord(written_at=looked_at, workers=workers))
 
 
 def until_ready(run: RunDirectory, on_look: Callable[[DeploymentView], None]) -> DeploymentView:

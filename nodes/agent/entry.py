@@ -12,13 +12,13 @@ from pathlib import Path
 
 from ...core.errors import SlurminferError
 from ...core.job import RequeueableEntry
+from ...core.private_folder import private_folder
 from ...core.process import accept_any_text
 from ...core.python import module_argv
 from ...core.rundir import RunDirectory
 from . import threads
 from .follower import Follower
 from .head import Head
-from .private import private_folder
 from .task import Task
 
 

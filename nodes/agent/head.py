@@ -146,10 +146,10 @@ class Head:
 
     def _drain(self, group: EngineGroup, probe: EngineProbe) -> None:
         """Announce it, then let what is in flight finish, as long as there is time."""
-        self._note(WorkerState.DRAINING, reason=self._signals.reason)
         now = time.monotonic()
         grace = _TERMINATE_GRACE_S if self._signals.terminated else self._pool.drain_seconds * 0.8
         deadline, earliest = now + grace, now + _ROUTER_NOTICES_S
+        self._note(WorkerState.DRAINING, reason=self._signals.reason, drain_until=time.time() + grace)
         while time.monotonic() < deadline and not group.has_died():
             if time.monotonic() > earliest and probe.in_flight() == 0:
                 return

@@ -13,9 +13,9 @@ import uvloop
 
 from ...core.errors import SlurminferError
 from ...core.net.acceptor import Acceptor
+from ...core.net.byte_relay import Front, own_unix_socket
 from ...core.net.identity import server_context
 from ...core.net.sockets import allow_many_sockets
-from .relay import Front
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ async def _serve(listener: socket.socket, identity: Path, engine: Path) -> None:
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    acceptor = Acceptor(listener, server_context(identity), lambda: Front(engine))
+    acceptor = Acceptor(listener, server_context(identity), lambda: Front(own_unix_socket(engine)))
     acceptor.start()
     print("listening on {}:{}".format(*listener.getsockname()), flush=True)
     gc.freeze()

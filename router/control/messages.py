@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from ..tenants.tenant import Tenant, Usage
+from .counters import Counters
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,14 @@ class Tenants(msgspec.Struct, frozen=True, tag="tenants"):
     tokens_today: dict[str, int]
 
 
+class Certificates(msgspec.Struct, frozen=True, tag="certificates", kw_only=True):
+    """To a relay: certificates with their private keys, as PEM. They come again when they have changed."""
+
+    clients: str | None = None  # of HTTPS for clients
+    # Of the port for our own commands (core/net/identity.py). None: do not accept there yet.
+    commands: str | None = None
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """To a relay: accept no more, finish what is in flight, end."""
 
@@ -68,19 +77,20 @@ class Suspect(msgspec.Struct, frozen=True, tag="suspect", kw_only=True):
 
     slot: int
     reason: str
-    kind: str  # connect, lost, body, stream, stopped
+    kind: str  # connect, lost, body, stream, status (5xx), garbage, stopped: see router/fleet/trust.py
     at: float  # Unix time
 
 
 class Report(msgspec.Struct, tag="report", kw_only=True):
     """From a relay, once a second and at its end: all its counters, cumulative since its start."""
 
-    counters: dict[str, Any]  # see control/counters.py
+    counters: Counters
     usage: dict[str, Usage]  # by tenant
     queued: dict[str, int]  # requests that wait now, by priority
     connections: dict[str, int]  # of clients, by state
     rates: dict[int, tuple[float, float]]  # by worker's slot: prefill and decode tokens/s as learned here
+    served: dict[int, int] = {}  # by worker's slot: requests that it has answered well since the relay's start
 
 
-ToRelay = Setup | View | Tenants | Drain
+ToRelay = Setup | View | Tenants | Certificates | Drain
 FromRelay = Suspect | Report

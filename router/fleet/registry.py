@@ -1,61 +1,64 @@
-"""The view of all workers: what the run directory says, what probes see. Refreshed every second, never stored."""
+"""The view of all workers: what the run directory says, what probes and requests show. Refreshed, never stored."""
 
 import asyncio
-import errno
 import itertools
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 
-import aiohttp
-import msgspec
-
-from ...core.errors import SlurminferError
+from ...core.errors import RouterError
 from ...core.records import WorkerState
 from ...core.rundir import RunDirectory
-from ..relay.connection import connection_to
-from .records import Found, in_thread, merge, merge_blind, read_records
-from .worker import Worker
+from ...core.threads import in_thread
+from ..control.messages import Suspect, WorkerView
+from .attendant import Attendant
+from .probe import describe
+from .records import Found, merge, merge_blind, read_records
+from .worker import Life, Worker
 
 LOOK_INTERVAL_S = 1.0
 # For reading thousands of records: at most a tenth of the time.
 _IDLE_SHARE = 9.0
 # A filesystem may stand still; probes go on meanwhile, and the view stays as it is.
 _READ_WAIT_S = 2.0
-# An engine whose event loop is held up by a long prefill answers late, not never.
-PROBE_TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=2.0)
-TRANSPORT_ERRORS = (aiohttp.ClientError, OSError)  # OSError includes TimeoutError
-# Between an answer of 5xx and the question whether its worker still lives: a dying process takes a moment to end.
-DYING_PAUSE_S = 0.1
-_MOST_CARD_BYTES = 2**20
 _MOST_COMPLAINTS = 20  # logged of one look
-# What a connection fails with where the fault is this machine's or this process's, not the worker's.
-_OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 _log = logging.getLogger(__name__)
 
 
 class Registry:
-    """The workers by id. Only `watch` changes what they are; requests count themselves in and out."""
+    """The workers by id.
 
-    def __init__(self, run: RunDirectory) -> None:
+    Args:
+        run: the deployment's directory.
+        slot_of: gives the life of a worker its column of the board, always the same for a life; raises RouterError
+            where there is none. By default lives are counted.
+
+    `changed` is set whenever `views` has become another; whoever tells the relays waits for it and clears it.
+    """
+
+    def __init__(self, run: RunDirectory, slot_of: Callable[[Life], int] | None = None) -> None:
         self._run = run
+        self._slot_of = slot_of or _counting()
         self._workers: dict[str, Worker] = {}
-        self._retired: set[Worker] = set()  # whose connection may still carry requests
-        self._probes: dict[Worker, asyncio.Task[None]] = {}
-        self._checks: dict[Worker, asyncio.Task[bool]] = {}
+        self._attendants: dict[Worker, Attendant] = {}
+        self._ending: set[asyncio.Task[None]] = set()  # attendants of lives that are over
         self._reading: asyncio.Future[Found] | None = None
         self._read_s = 0.0  # how long the last reading took
         self._complaints: set[str] = set()  # files that have been complained about
         self._blind_because = ""
-        self._turns = itertools.count(1)
+        self._refused = ""  # a worker for which there was no slot, and why
+        self._load_s: dict[str, float] = {}  # by pool, how long its last worker took to start
+        self.changed = asyncio.Event()
 
     def all(self) -> list[Worker]:
         """Every worker of the deployment, by id."""
         return list(self._workers.values())
+
+    def views(self) -> list[WorkerView]:
+        """What relays are to know of every worker."""
+        return [worker.shown for worker in self._workers.values() if worker.shown is not None]
 
     def choosable(self, model: str | None = None) -> list[Worker]:
         """The workers that may get a request now; of any model if `model` is None."""
@@ -65,66 +68,49 @@ class Registry:
         """The workers of `model`, whatever their state."""
         return [worker for worker in self._workers.values() if worker.record.model == model]
 
-    def models(self) -> list[str]:
-        """The names of all models that a worker serves, has served or is going to serve."""
-        return sorted({worker.record.model for worker in self._workers.values()})
-
     def counts(self) -> dict[str, int]:
         """Number of workers by state; `ready` ones that do not answer count as `unreachable`."""
         states = Counter(_standing(worker) for worker in self._workers.values())
         return {state: states[state] for state in ("ready", "unreachable", "starting", "draining", "gone")}
 
-    @contextmanager
-    def occupied(self, worker: Worker) -> Iterator[None]:
-        """Count one request in flight at `worker`."""
-        with worker.occupied(next(self._turns)):
-            yield
+    @property
+    def load_s(self) -> Mapping[str, float]:
+        """By pool, seconds that its last worker took from the start of its engine to its first token."""
+        return self._load_s
+
+    def suspect(self, suspect: Suspect) -> None:
+        """A request has failed at a worker: ask the worker at once how it is, and eject it if that happens again."""
+        for worker, attendant in self._attendants.items():
+            if worker.slot == suspect.slot:
+                _log.info("worker %s is suspected (%s): %s", worker.id, suspect.kind, suspect.reason)
+                attendant.fault(suspect.kind, suspect.reason)
+
+    def served(self, counts: Mapping[int, int]) -> None:
+        """Take the number of requests that workers have answered well since the last call, by slot."""
+        now = time.monotonic()
+        for worker in self._attendants:
+            worker.trust.served(now, counts.get(worker.slot, 0))
 
     async def look(self) -> None:
         """Read the run directory and see every ready worker answer, or not."""
         await self._read()
-        self._start_probes()
-        await asyncio.gather(*self._probes.values())
+        await asyncio.gather(*(a.was_asked() for worker, a in self._attendants.items() if worker.probeable))
 
     async def watch(self) -> None:
         """Keep the view fresh until cancelled. A slow probe holds up neither the others nor the next look."""
-        try:
-            while True:
-                await asyncio.sleep(max(LOOK_INTERVAL_S, _IDLE_SHARE * self._read_s))
-                try:
-                    await self._look_again()
-                except Exception as error:  # the next look may succeed
-                    self._go_blind(f"a look failed: {error!r}")
-        finally:
-            for task in (*self._probes.values(), *self._checks.values()):
-                task.cancel()
-
-    async def _look_again(self) -> None:
-        await self._read()
-        self._start_probes()
-        self._release_waiting()
-        await self._close_retired()
-
-    async def outlives(self, worker: Worker) -> bool:
-        """Whether `worker`, which has just answered 5xx, is there a moment later and says that it is healthy."""
-        if worker not in self._checks:
-            self._checks[worker] = asyncio.create_task(self._check(worker))
-        return await asyncio.shield(self._checks[worker])
-
-    async def _check(self, worker: Worker) -> bool:
-        try:
-            await asyncio.sleep(DYING_PAUSE_S)
-            await self._ask_health(worker)
-            return worker.healthy and self._workers.get(worker.id) is worker
-        finally:
-            del self._checks[worker]
+        while True:
+            await asyncio.sleep(max(LOOK_INTERVAL_S, _IDLE_SHARE * self._read_s))
+            try:
+                await self._read()
+            except Exception as error:  # the next look may succeed
+                self._go_blind(f"a look failed: {error!r}")
 
     async def close(self) -> None:
-        """Close the connections to all workers, when no request is in flight any more."""
-        self._retired.update(self._workers.values())
-        for worker in self._retired:
-            if worker.connection is not None:
-                await worker.connection.close()
+        """Ask nobody anything any more."""
+        for attendant in self._attendants.values():
+            self._end(attendant)
+        self._attendants = {}
+        await asyncio.gather(*self._ending)
 
     async def _read(self) -> None:
         """Follow what the run directory says now. Whatever goes wrong with that, the view stays."""
@@ -158,6 +144,7 @@ class Registry:
         if len(new) > _MOST_COMPLAINTS:
             _log.warning("%d more worker files ignored", len(new) - _MOST_COMPLAINTS)
         self._complaints = set(found.complaints)
+        self._load_s |= {record.pool: record.load_s for record in found.records.values() if record.load_s is not None}
         self._replace(merge(self._workers, found, time.monotonic()))
 
     def _go_blind(self, reason: str) -> None:
@@ -167,93 +154,52 @@ class Registry:
         self._replace(merge_blind(self._workers, time.monotonic()))
 
     def _replace(self, workers: dict[str, Worker]) -> None:
-        for worker in self._workers.values():
-            if workers.get(worker.id) is not worker:
-                worker.suspect("its record is gone")
-                self._retired.add(worker)
+        before = set(self._attendants)
+        self._workers = workers = self._with_slots(workers)
+        for worker in before.difference(workers.values()):
+            self._end(self._attendants.pop(worker))
+            self.changed.set()
         for worker in workers.values():
-            if worker.record.state is WorkerState.GONE and worker.healthy:
-                worker.suspect(worker.record.reason or "gone")
-        self._workers = workers
+            if worker not in before:
+                self._attendants[worker] = Attendant(self._run, worker, self._show, self._is_dispensable)
+            self._show(worker)
 
-    def _release_waiting(self) -> None:
-        now = time.monotonic()
-        for worker in (*self._workers.values(), *self._retired):
-            worker.release_waiting(now)
+    def _with_slots(self, workers: dict[str, Worker]) -> dict[str, Worker]:
+        """The workers, without new ones for which the board has no room."""
+        found, refused = {}, ""
+        for worker_id, worker in workers.items():
+            try:
+                worker.slot = self._slot_of(worker.life)
+                found[worker_id] = worker
+            except RouterError as error:
+                refused = f"worker {worker_id} gets no requests: {error}"
+        if refused and refused != self._refused:
+            _log.warning("%s", refused)
+        self._refused = refused
+        return found
 
-    async def _close_retired(self) -> None:
-        asked = self._probes.keys() | self._checks.keys()
-        for worker in [worker for worker in self._retired if not worker.in_flight and worker not in asked]:
-            self._retired.remove(worker)
-            if worker.connection is not None:
-                await worker.connection.close()
+    def _end(self, attendant: Attendant) -> None:
+        task = asyncio.create_task(attendant.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
-    def _start_probes(self) -> None:
-        for worker in self._workers.values():
-            if worker.probeable and worker not in self._probes:
-                self._probes[worker] = asyncio.create_task(self._probe(worker))
+    def _show(self, worker: Worker) -> None:
+        """Let the relays be told of the worker, if they do not know what there is to tell."""
+        view = worker.view(self._run)
+        if view != worker.shown:
+            worker.shown = view
+            self.changed.set()
+        if worker.is_new:  # it has become ready since it was asked last, if ever
+            self._attendants[worker].hurry()
 
-    async def _probe(self, worker: Worker) -> None:
-        try:
-            await self._ask_health(worker)
-        finally:
-            del self._probes[worker]
-
-    async def _ask_health(self, worker: Worker) -> None:
-        began, was_healthy = time.monotonic(), worker.healthy
-        try:
-            if worker.connection is None:
-                worker.connection = await connection_to(self._run, worker.record)
-            async with await worker.connection.request("GET", "/health", timeout=PROBE_TIMEOUT) as answer:
-                trouble = "" if answer.status == 200 else f"/health answers {answer.status}"
-        except TRANSPORT_ERRORS as error:
-            if is_own_fault(error):
-                _log.warning("worker %s cannot be asked for its health: %s", worker.id, describe(error))
-                return
-            trouble = f"/health fails: {describe(error)}"
-        except (SlurminferError, ValueError) as error:  # the record's address is none
-            trouble = str(error)
-        worker.probed(began, trouble)
-        if worker.healthy != was_healthy:
-            _log.info("worker %s %s", worker.id, "is healthy" if worker.healthy else f"is unhealthy: {trouble}")
-        if worker.healthy and worker.card is None:
-            worker.card = await self._ask_card(worker)
-
-    async def _ask_card(self, worker: Worker) -> dict[str, Any] | None:
-        """What the worker says of its model in `/v1/models`: empty if that is nothing usable, None if it is silent."""
-        assert worker.connection is not None, "it has just been asked for its health"
-        try:
-            async with await worker.connection.request("GET", "/v1/models", timeout=PROBE_TIMEOUT) as answer:
-                text = bytearray()
-                while len(text) < _MOST_CARD_BYTES and (chunk := await answer.content.readany()):
-                    text += chunk
-        except TRANSPORT_ERRORS:
-            return None
-        return card_of(bytes(text), worker.record.model)
+    def _is_dispensable(self, worker: Worker) -> bool:
+        return any(other is not worker for other in self.choosable(worker.record.model))
 
 
-def card_of(text: bytes, model: str) -> dict[str, Any]:
-    """The entry of `model` in the JSON that `/v1/models` answers; empty if there is none."""
-    try:
-        cards = msgspec.json.decode(text, type=_Models).data
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return next((card for card in cards if card.get("id") == model), {})
-
-
-def is_own_fault(error: BaseException | None) -> bool:
-    """Whether a connection failed because this process has no descriptors, ports or memory for it."""
-    return isinstance(error, OSError) and error.errno in _OWN_FAULTS
-
-
-def describe(error: BaseException) -> str:
-    """An exception in words; many network errors have none of their own."""
-    return str(error) or type(error).__name__
+def _counting() -> Callable[[Life], int]:
+    slots: defaultdict[Life, int] = defaultdict(itertools.count().__next__)
+    return lambda life: slots[life]
 
 
 def _standing(worker: Worker) -> str:
     return "unreachable" if worker.standing == WorkerState.READY and not worker.choosable else worker.standing
-
-
-class _Models(msgspec.Struct):
-    data: list[dict[str, Any]]

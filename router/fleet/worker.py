@@ -1,40 +1,46 @@
-"""One worker as the router sees it: its record, whether it answers, and what it is doing for us."""
+"""One worker as the supervisor sees it: its record, whether it is trusted, and what its engine says of its load."""
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.records import SILENCE_S, WorkerRecord, WorkerState
-from ..relay.connection import Connection
+from ...core.rundir import RunDirectory
+from ..control.messages import WorkerView
+from .engine_load import EngineLoad
+from .trust import Trust
 
 # Stands in for the capacity that an agent could not learn; only ratios between workers matter.
 ASSUMED_CAPACITY = 32
-# A worker that has not answered for so long is taken to have stopped, not to be busy: requests that wait there go to
-# another one. It comes on top of the time that a probe may take.
-STOPPED_S = 10.0
-_NOT_PROBED = "not probed yet"
+# Other workers go on with what is still in flight so long before the agent ends the engine: they need a moment, and
+# the clocks of two nodes differ a little.
+_MOVE_MARGIN_S = 4.0
+# The same before the walltime limit, for a worker whose signal does not come.
+_LIMIT_MARGIN_S = 10.0
+
+Life = tuple[str, str, int, int]
+
+
+def life_of(record: WorkerRecord) -> Life:
+    """What tells one life of a worker from the others."""
+    return record.id, record.job, record.epoch, record.pid
 
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """One life of a worker: a requeued one is a new Worker, so that old requests end on the old count."""
+    """One life of a worker: a requeued one is a new Worker, with a slot of its own."""
 
     record: WorkerRecord
-    trouble: str = _NOT_PROBED  # why it is not trusted; empty after a good probe
-    in_flight: int = 0
-    turn: int = 0  # ordinal of the last request it was chosen for: lower is longer ago
-    suspected_at: float = 0.0  # monotonic
-    lost_at: float | None = field(default_factory=time.monotonic)  # since when it is not trusted; None while it is
-    missing_since: float | None = None  # when its record was first not found, monotonic
+    slot: int = 0  # its column of the board
+    trust: Trust = field(default_factory=lambda: Trust(time.monotonic()))
+    load: EngineLoad = field(default_factory=EngineLoad)
     card: dict[str, Any] | None = None  # what it says of its model in /v1/models
-    # Requests of which nothing has been sent to the client: what ends their waiting, and whether another worker could
-    # take them.
-    waiting: dict[asyncio.Timeout, Callable[[], bool]] = field(default_factory=dict)
-    connection: Connection | None = None  # None until the first probe
+    missing_since: float | None = None  # when its record was first not found, monotonic
     heard_at: float = field(default_factory=time.monotonic)  # when its record changed last
+    found_at: float = field(default_factory=time.monotonic)
+    healthy_since: float | None = None  # Unix time of its return after its last ejection
+    ejections: int = 0
+    shown: WorkerView | None = None  # what relays have been told of it last
 
     @property
     def id(self) -> str:
@@ -42,14 +48,14 @@ class Worker:
         return self.record.id
 
     @property
-    def life(self) -> tuple[str, str, int, int]:
+    def life(self) -> Life:
         """What tells this life from the others of the same worker."""
-        return self.record.id, self.record.job, self.record.epoch, self.record.pid
+        return life_of(self.record)
 
     @property
     def healthy(self) -> bool:
-        """Whether the last probe was good and no request has failed at the worker since."""
-        return not self.trouble
+        """Whether it is trusted with requests, by its probes and what became of requests."""
+        return self.trust.is_trusted
 
     @property
     def probeable(self) -> bool:
@@ -59,7 +65,7 @@ class Worker:
     @property
     def is_new(self) -> bool:
         """Whether its agent has just said that it is ready, so that it has not been asked for its health yet."""
-        return self.probeable and self.trouble == _NOT_PROBED
+        return self.probeable and not self.trust.was_probed
 
     @property
     def is_lost(self) -> bool:
@@ -88,19 +94,57 @@ class Worker:
         return WorkerState.STARTING.value if self.is_new else self.record.state.value
 
     @property
-    def load(self) -> float:
-        """Requests in flight relative to what it computes at once."""
-        return self.in_flight / self.capacity
-
-    @property
     def reason(self) -> str:
         """Why it is not chosen; empty if it may be."""
         if self.choosable:
             return ""
+        return f"{self._silence}; {self.trouble}" if self._silence else self.trouble
+
+    @property
+    def trouble(self) -> str:
+        """As `reason`, without how long its agent has been silent, which changes every second."""
+        if self.choosable:
+            return ""
         if self.record.state is not WorkerState.READY:
-            return self._silence or self.record.reason or self.record.state.value
-        trouble = self.trouble if self._has_address else "ready without an address"
-        return f"{self._silence}; {trouble}" if self._silence else trouble
+            return self.record.reason or self.record.state.value
+        return self.trust.trouble if self._has_address else "ready without an address"
+
+    @property
+    def move_by(self) -> float | None:
+        """Unix time at which other workers are to go on with what is in flight; None where nothing is known."""
+        record = self.record
+        times = [record.ends_at - _LIMIT_MARGIN_S] if record.ends_at is not None else []
+        if record.state is WorkerState.DRAINING and record.drain_until is not None:
+            times.append(record.drain_until - _MOVE_MARGIN_S)
+        return min(times, default=None)
+
+    def view(self, run: RunDirectory) -> WorkerView:
+        """What relays are told of it."""
+        record = self.record
+        return WorkerView(
+            slot=self.slot,
+            id=record.id,
+            pool=record.pool,
+            engine=record.engine,
+            model=record.model,
+            job=record.job,
+            epoch=record.epoch,
+            host=record.host,
+            url=record.url,
+            socket=record.socket,
+            identity=str(run.worker_identity_path(record.id, record.epoch)),
+            key=record.key,
+            capacity=self.capacity,
+            state=record.state.value,
+            choosable=self.choosable,
+            trouble=self.trouble,
+            ends_at=record.ends_at,
+            move_by=self.move_by,
+            healthy_since=self.healthy_since,
+            cache_tokens=self.load.cache_tokens,
+            running=self.load.running,
+            waiting=self.load.waiting,
+        )
 
     @property
     def _has_address(self) -> bool:
@@ -114,7 +158,7 @@ class Worker:
 
     def lives_as(self, record: WorkerRecord) -> bool:
         """Whether `record` tells of this life and not of a later one."""
-        return self.life == (record.id, record.job, record.epoch, record.pid)
+        return self.life == life_of(record)
 
     def follows(self, record: WorkerRecord) -> bool:
         """Whether `record` tells of a life before this one: Slurm has requeued the job since it was written."""
@@ -125,38 +169,3 @@ class Worker:
         if record.updated_at != self.record.updated_at:
             self.heard_at = time.monotonic()
         self.record = record
-
-    def probed(self, began: float, trouble: str) -> None:
-        """Take the result of a probe. One that began before a request failed says nothing about the time after."""
-        if trouble or began > self.suspected_at:
-            self._set_trouble(trouble)
-
-    def suspect(self, trouble: str) -> None:
-        """A request could not reach it: not chosen again until the next good probe."""
-        self.suspected_at = time.monotonic()
-        self._set_trouble(trouble)
-
-    def release_waiting(self, now: float) -> None:
-        """End the waiting of requests that another worker could take, if this one has stopped."""
-        if self.lost_at is None or now - self.lost_at < STOPPED_S:
-            return
-        for patience in [patience for patience, is_elsewhere in self.waiting.items() if is_elsewhere()]:
-            del self.waiting[patience]
-            patience.reschedule(0.0)
-
-    def _set_trouble(self, trouble: str) -> None:
-        if not trouble:
-            self.lost_at = None
-        elif self.lost_at is None:
-            self.lost_at = time.monotonic()
-        self.trouble = trouble
-
-    @contextmanager
-    def occupied(self, turn: int) -> Iterator[None]:
-        """Count one request in flight."""
-        self.turn = turn
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1

@@ -74,8 +74,8 @@ class Server:
     def close(self) -> None:
         """Accept no more, close what is idle, and each other connection after its answer."""
         self._state.closing = True
-        for acceptor in self._acceptors:
-            acceptor.close()
+        while self._acceptors:
+            self._acceptors.pop().close()
         for connection in list(self._state.connections):
             connection.close_if_idle()
 

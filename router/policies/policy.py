@@ -21,6 +21,14 @@ class Worker(Protocol):
         """Name of its pool."""
 
     @property
+    def model(self) -> str:
+        """The name by which requests ask for its model."""
+
+    @property
+    def choosable(self) -> bool:
+        """Whether it may get new requests: it is ready, trusted and not draining."""
+
+    @property
     def capacity(self) -> int:
         """Requests that it computes at once."""
 
@@ -30,7 +38,7 @@ class Worker(Protocol):
 
     @property
     def pending_tokens(self) -> int:
-        """Prompt tokens of the requests in flight of which no byte of an answer has come yet."""
+        """Prompt tokens, but those in its cache, of the requests in flight that have no byte of an answer yet."""
 
     @property
     def prefill_rate(self) -> float:
@@ -73,21 +81,60 @@ class RoutedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A choice. `reason` is one of few words, for metrics: cache, load, session, spread, only."""
+    """A choice. `reason` is one of few words, for metrics: cache, load, session, spread, only, turn.
+
+    cache: for what the worker has in its cache; spread: another worker has more in its cache, but is too busy.
+    """
 
     worker: Worker
     reason: str
     cached_tokens: int = 0  # prompt tokens that are expected to be in the worker's cache
+    fresh: bool = False  # these were sent there so recently that they may not be computed yet
 
 
 class Policy(Protocol):
     """Chooses the worker that gets a request."""
 
     def choose(self, request: RoutedRequest, workers: Sequence[Worker]) -> Route | None:
-        """One of `workers`, which can all take the request and have not been tried for it; None if there are none."""
+        """One of `workers`, which can all take the request and have not been tried for it; None if there are none.
+
+        `workers` stand in the same order in all relays. Passing the same list again is cheaper than an equal one.
+        """
 
     def sent(self, request: RoutedRequest, worker: Worker) -> None:
-        """Note that `worker` has begun to answer the request, so that it holds the prompt."""
+        """Note that the request goes to `worker`, which will hold the prompt. Called as it is sent."""
+
+    def corrected(self, route: Route, cached_tokens: int) -> None:
+        """Note how many prompt tokens the engine says it found in its cache, once it has answered."""
 
     def forget(self, slot: int) -> None:
         """Note that the life of a worker has ended."""
+
+    def news(self) -> list[tuple[int, int]]:
+        """What the other relays must know since the last call, as (key, slot) for the board's ring. Keys are int64."""
+
+    def merge(self, news: Sequence[tuple[int, int]]) -> None:
+        """Take what another relay's policy gave as news."""
+
+
+class Memoryless:
+    """The parts of a policy that learns nothing from what was sent. `relay`: index of the relay that it is for."""
+
+    def __init__(self, relay: int = 0) -> None:
+        self._relay = relay
+
+    def sent(self, request: RoutedRequest, worker: Worker) -> None:
+        """Nothing is noted."""
+
+    def corrected(self, route: Route, cached_tokens: int) -> None:
+        """Nothing is noted."""
+
+    def forget(self, slot: int) -> None:
+        """Nothing was known."""
+
+    def news(self) -> list[tuple[int, int]]:
+        """There is none."""
+        return []
+
+    def merge(self, news: Sequence[tuple[int, int]]) -> None:
+        """Nothing is noted."""

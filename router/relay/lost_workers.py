@@ -5,14 +5,23 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from ..fleet.worker import Worker
+from typing import Protocol
 
 MAX_WORKERS_LOST = 2
 MEMORY_S = 600.0  # after the last loss
 MOST_REQUESTS = 1024
 # An engine that answers 5xx because it is dying is seen to be dead within this time: the router probes each second.
 DYING_S = 10.0
+
+
+class Worker(Protocol):
+    """One life of a worker."""
+
+    lost_at: float | None  # since when it is not trusted, on the clock of LostWorkers; None while it is
+
+    @property
+    def life(self) -> tuple[str, str, int, int]:
+        """What tells this life from all others."""
 
 
 @dataclass(slots=True)

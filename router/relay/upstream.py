@@ -1,120 +1,169 @@
-"""One request at one worker: sent as it came, answered as it comes."""
+"""One life of a worker as this relay sees it."""
 
-import io
-from collections.abc import AsyncIterator, Callable
-from typing import cast
+import time
+from collections.abc import Callable
+from typing import Protocol
 
-import aiohttp
-from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from ..control.messages import WorkerView
+from ..http.messages import Pool
 
-from ...core.openai import REQUEST_ID_HEADER
-from ..api.access import request_id
-from ..fleet.registry import TRANSPORT_ERRORS, describe
-from ..fleet.worker import Worker
-from .splice import SplicedResponse
-
-# What belongs to one connection (RFC 9110, 7.6.1), what aiohttp sets itself, and the client's own credentials.
-_NOT_FORWARDED = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
-    | {"transfer-encoding", "upgrade", "host", "content-length", "content-encoding", "accept-encoding", "expect"}
-    | {"authorization", "x-api-key"}
-)
+# A worker that has not answered for so long is taken to have stopped, not to be busy: what waits there goes to another
+# one. It comes on top of the time that a probe may take.
+STOPPED_S = 10.0
+# A suspect is not chosen for so long, unless the supervisor says more: the time doubles with each fault after which no
+# request has succeeded.
+_FIRST_SUSPICION_S, _LONGEST_SUSPICION_S = 2.0, 60.0
+_RAMP_S = 30.0
+_LEAST_RAMP = 0.1
 
 
-class WorkerLostError(Exception):
-    """A worker could not be reached, or its connection broke. `sent`: it may have begun to work on the request."""
+class Row(Protocol):
+    """This relay's row of the board."""
 
-    def __init__(self, worker: Worker, error: BaseException, *, sent: bool) -> None:
-        self.worker, self.sent = worker, sent
-        super().__init__(f"worker {worker.id}: {describe(error)}")
+    def add(self, slot: int, requests: int = 0, tokens: int = 0) -> None:
+        """Change the counts of a worker."""
 
 
-class Answer:
-    """A worker's answer whose body has begun; `close` it, which aborts what is still being computed."""
+class Counts(Protocol):
+    """The board: sums over all relays."""
 
-    def __init__(self, worker: Worker, response: SplicedResponse, first: bytes) -> None:
-        self.worker = worker
-        self._response, self._first = response, first
+    def in_flight(self, slot: int) -> int:
+        """Requests sent to a worker and not answered yet."""
+
+    def pending_tokens(self, slot: int) -> int:
+        """Prompt tokens of those of which no byte of an answer has come."""
+
+
+class InFlight(Protocol):
+    """A request at a worker."""
+
+    heard: bool  # whether anything has come since this was set to False
+
+    def give_up(self, kind: str, reason: str) -> None:
+        """End it if its request can go on elsewhere."""
+
+
+class Upstream:
+    """A worker for policies and attempts. A requeued worker is a new Upstream.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, view: WorkerView, pool: Pool, counts: Counts, row: Row, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.connections = pool
+        self.attempts: set[InFlight] = set()
+        self.turn = 0
+        self.lost_at: float | None = None  # since when it is not trusted; None while it is
+        self.choosable = False  # whether it may get new requests; set by Workers
+        self.is_trusted = False  # choosable for the supervisor, and no suspect
+        self.prefill_rate, self.decode_rate = 1000.0, 30.0
+        self.in_flight = 0  # requests of all relays that were sent to it and not answered yet
+        self.pending_tokens = 0  # prompt tokens of those of which no byte of an answer has come yet
+        self._counts, self._row, self._clock = counts, row, clock
+        self.served = 0  # requests that it has answered well
+        self._suspected_until: float | None = None
+        self._suspicion_s = _FIRST_SUSPICION_S
+        self._checked_at = 0.0
+        self.is_retired = False
+        self.hear(view)
+
+    def hear(self, view: WorkerView) -> None:
+        """Take what the supervisor says of it now."""
+        self.view = view
+        self.id, self.slot, self.pool, self.model = view.id, view.slot, view.pool, view.model
+        self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
+        if not view.choosable:
+            self._suspected_until = None  # the supervisor has taken over
+        self._decide(self._clock())
 
     @property
-    def status(self) -> int:
-        """The HTTP status of the worker's answer."""
-        return self._response.status
+    def life(self) -> tuple[str, str, int, int]:
+        """What tells this life from the others of the same worker."""
+        return self.view.id, self.view.job, self.view.epoch, self.slot
+
+    def count(self) -> None:
+        """Take what the other relays have in flight from the board; what this one does is counted at once."""
+        self.in_flight = self._counts.in_flight(self.slot)
+        self.pending_tokens = self._counts.pending_tokens(self.slot)
 
     @property
-    def headers(self) -> CIMultiDict[str]:
-        """The worker's headers that a client may get: all but those of one connection."""
-        return forwardable(self._response.headers)
+    def ramp(self) -> float:
+        """The share of its capacity that may be used, while it comes back after an ejection."""
+        if self.view.healthy_since is None:
+            return 1.0
+        return min(1.0, max(_LEAST_RAMP, (time.time() - self.view.healthy_since) / _RAMP_S))
 
-    @property
-    def is_events(self) -> bool:
-        """Whether the body is a stream of server-sent events."""
-        return self._response.content_type == "text/event-stream"
+    def suspect(self) -> None:
+        """Note that a request has failed there: it is not chosen for a while, unless it is trusted again before."""
+        now = self._clock()
+        if self._suspected_until is None:
+            self._suspected_until = now + self._suspicion_s
+            self._suspicion_s = min(2 * self._suspicion_s, _LONGEST_SUSPICION_S)
+        self._decide(now)
 
-    @property
-    def is_json(self) -> bool:
-        """Whether the body is one JSON document."""
-        return self._response.content_type == "application/json"
+    def trust(self) -> None:
+        """Note that a suspect has answered a question for its health. That helps only after a first fault."""
+        if self._suspicion_s <= 2 * _FIRST_SUSPICION_S:
+            self._suspected_until = None
+            self._decide(self._clock())
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises WorkerLostError where it breaks off."""
-        chunk = self._first
-        while chunk:
-            yield chunk
-            chunk = await _read(self.worker, self._response)
+    def answered(self) -> None:
+        """Note a request that it has answered well."""
+        self.served += 1
+        self._suspicion_s = _FIRST_SUSPICION_S
 
-    async def pour(self, write: Callable[[bytes], bool]) -> None:
-        """Give the body to `write` as it comes, while that says True; then `chunks` go on. May return at any time."""
-        await self._response.splice.pour(write)
+    def retire(self) -> None:
+        """Note that the supervisor knows it no longer: it gets no more requests, and goes when it has none."""
+        self.is_retired = True
+        self._decide(self._clock())
+        self.connections.close()
 
-    def close(self) -> None:
-        """Close the worker's connection, which makes its engine abort the request if it still computes."""
-        _abort(self._response)
+    def entered(self, attempt: InFlight, tokens: int) -> None:
+        """Count a request whose prompt has so many tokens."""
+        self.attempts.add(attempt)
+        self._add(1, tokens)
 
+    def answering(self, tokens: int) -> None:
+        """Note that the first byte of an answer has come: its prompt has been computed."""
+        self._add(0, -tokens)
 
-async def ask(worker: Worker, request: web.Request, body: bytes) -> Answer:
-    """Send `request` to `worker` and wait for the first bytes of the answer's body. Raises WorkerLostError."""
-    response = await _send(worker, request, body)
-    try:
-        return Answer(worker, response, await _read(worker, response))
-    except BaseException:
-        _abort(response)
-        raise
+    def left(self, attempt: InFlight, tokens: int) -> None:
+        """Count a request no longer. `tokens`: of the prompt, if no byte has come."""
+        self.attempts.discard(attempt)
+        self._add(-1, -tokens)
 
+    def _add(self, requests: int, tokens: int) -> None:
+        self.in_flight += requests
+        self.pending_tokens += tokens
+        self._row.add(self.slot, requests, tokens)
 
-def _abort(response: SplicedResponse) -> None:
-    """Close the connection of a response that has not ended at once; closing TLS would wait for the peer."""
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-    response.close()
+    def tick(self, now: float) -> None:
+        """Let the requests of a worker that has stopped, or that must end now, go elsewhere. `now`: Unix time."""
+        if self._suspected_until is not None and self._clock() > self._suspected_until:
+            self._suspected_until = None
+            self._decide(self._clock())
+        if self.view.move_by is not None and now >= self.view.move_by:
+            for attempt in list(self.attempts):
+                attempt.give_up("moved", "the worker must end")
+        if self.lost_at is None or self._clock() - self._checked_at < STOPPED_S:
+            return
+        self._checked_at = self._clock()
+        for attempt in list(self.attempts):
+            if not attempt.heard:
+                attempt.give_up("stopped", f"the worker has stopped: {self.view.trouble or 'no answer'}")
+            attempt.heard = False
 
-
-async def _send(worker: Worker, request: web.Request, body: bytes) -> SplicedResponse:
-    assert worker.connection is not None, "a worker is chosen after a good probe"
-    path = request.rel_url.raw_path_qs
-    # aiohttp warns about large bodies given as bytes: it would write them in one go.
-    data = io.BytesIO(body)
-    headers = forwardable(request.headers)
-    headers[REQUEST_ID_HEADER] = request_id(request)
-    try:
-        response = await worker.connection.request(
-            request.method, path, data=data, headers=headers, allow_redirects=False
-        )
-        return cast(SplicedResponse, response)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise WorkerLostError(worker, error, sent=False) from error
-    except TRANSPORT_ERRORS as error:
-        raise WorkerLostError(worker, error, sent=True) from error
-
-
-async def _read(worker: Worker, response: SplicedResponse) -> bytes:
-    try:
-        return await response.splice.read() or await response.content.readany()
-    except TRANSPORT_ERRORS as error:
-        raise WorkerLostError(worker, error, sent=True) from error
-
-
-def forwardable(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """The headers that go from one connection to the next."""
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _NOT_FORWARDED)
+    def _decide(self, now: float) -> None:
+        suspected = self._suspected_until is not None
+        self.is_trusted = self.view.choosable and not suspected and not self.is_retired
+        self.choosable &= self.is_trusted
+        lost = suspected or self.is_retired or not (self.view.choosable or self.view.state == "draining")
+        if not lost:
+            self.lost_at = None
+        elif self.lost_at is None:
+            self.lost_at = self._checked_at = now
+            for attempt in self.attempts:
+                attempt.heard = False

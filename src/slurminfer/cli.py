@@ -23,7 +23,9 @@ texts_app = typer.Typer(
 sandbox_app = typer.Typer(
     help="Run a real Slurm of several nodes on this Debian machine, as root.", no_args_is_help=True
 )
+keys_app = typer.Typer(no_args_is_help=True)
 bench_app = typer.Typer(help="Measure the native engine and the network between nodes.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 app.add_typer(texts_app, name="texts")
@@ -112,6 +114,60 @@ def stop(
 
     count = deployment.stop(RunDirectory.existing(name), force)
     typer.echo(f"'{name}' was stopped already" if count is None else f"'{name}' stopped: {count} jobs ended")
+
+
+@keys_app.callback()
+def keys(context: typer.Context, name: Name) -> None:
+    """Manage the API keys of a deployment's tenants, whether it runs or not."""
+    context.obj = name
+
+
+@keys_app.command("add")
+def keys_add(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Argument(help="name of the tenant, such as a person or a project")],
+    priority: Annotated[
+        str, typer.Option(help="most urgent class that its requests may have: interactive, default or batch")
+    ] = "default",
+    requests_per_minute: Annotated[int | None, typer.Option(help="requests in any minute; default: no limit")] = None,
+    tokens_per_day: Annotated[
+        int | None, typer.Option(help="prompt and generated tokens in a day (UTC); default: no limit")
+    ] = None,
+    weight: Annotated[
+        float, typer.Option(help="its share of the workers, relative to the others of its priority")
+    ] = 1.0,
+    account: Annotated[str | None, typer.Option(help="Slurm account that it belongs to; shown in reports")] = None,
+) -> None:
+    """Make a key for a new tenant and print it. It is not shown again."""
+    from .core.rundir import RunDirectory
+    from .jobs.serve.keys import print_new_key
+    from .router.tenants.key_store import KeyStore
+
+    run = RunDirectory.existing(context.obj)
+    key = KeyStore(run).add(
+        tenant, priority=priority, requests_per_minute=requests_per_minute, tokens_per_day=tokens_per_day,
+        weight=weight, account=account,
+    )  # fmt: skip
+    print_new_key(run, key)
+
+
+@keys_app.command("list")
+def keys_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show the tenants, their limits, and what they have used."""
+    from .core.rundir import RunDirectory
+    from .jobs.serve.keys import print_tenants
+
+    print_tenants(RunDirectory.existing(context.obj), as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(context: typer.Context, tenant: Annotated[str, typer.Argument(help="name of the tenant")]) -> None:
+    """Make a tenant's key useless. What the tenant has used stays in the list."""
+    from .core.rundir import RunDirectory
+    from .router.tenants.key_store import KeyStore
+
+    KeyStore(RunDirectory.existing(context.obj)).revoke(tenant)
+    typer.echo(f"key of '{tenant}' revoked")
 
 
 @app.command()

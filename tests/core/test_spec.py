@@ -209,3 +209,105 @@ def test_other_ids_are_no_workers(worker):
     spec = parse_spec("name = 'x'\n[model]\npath = 'm'\n[[pool]]\nname = 'a'\n")
     with pytest.raises(SpecError, match="expected POOL-SERIAL; pools: a"):
         spec.pool_of(worker)
+
+
+TWO = """
+name = "demo"
+[model]
+path = "org/large"
+[[pool]]
+name = "gpu"
+{gpu}
+[[pool]]
+name = "cpu"
+{cpu}
+"""
+
+
+def two_pools(router: str, gpu: str = "", cpu: str = "[pool.model]\npath = 'org/small'") -> DeploymentSpec:
+    return parse_spec(TWO.format(gpu=gpu, cpu=cpu) + router)
+
+
+@pytest.mark.parametrize(
+    ("router", "key", "said"),
+    [
+        ("tls = 'files'", "router.tls_certificate", "tls = 'files' needs tls_certificate and tls_key"),
+        ("tls = 'files'\ntls_certificate = '/c'", "router.tls_key", "needs tls_certificate and tls_key"),
+        ("tls = 'files'\ntls_certificate = ''\ntls_key = '/k'", "router.tls_certificate", "needs"),
+        ("tls_certificate = '/c'", "router.tls_certificate", "only with tls = 'files', not with 'off'"),
+        ("tls = 'self_signed'\ntls_key = '/k'", "router.tls_key", "not with 'self_signed'"),
+        ("python = '/usr/bin/python'", "router.python", "only with backend = 'sglang'"),
+        ("[[router.rule]]\npools = ['cpu']", "router.rule[0]", "at least one condition"),
+        ("[[router.rule]]\ntenant = 'alice'", "router.rule[0]", "expected pools, serve or both"),
+        ("[[router.rule]]\ntenant = 'a b'\nserve = 'small'", "router.rule[0].tenant", "expected letters"),
+        ("[[router.rule]]\ntenant = 'a'\npools = ['cpu', 'tpu']", "router.rule[0].pools[1]", "pools: gpu, cpu"),
+        ("[[router.rule]]\nmodel = 'gpt-4o'\nserve = 'huge'", "router.rule[0].serve", "a pool serves: large, small"),
+        ("[[router.rule]]\nmodel = 'gpt-4o'\npools = ['cpu']", "router.rule[0].model", "one of large, small"),
+        ("[[router.rule]]\nmodel = 'large'\npools = ['cpu']", "router.rule[0].pools", "none of them serves"),
+        ("[[router.rule]]\nmodel = 'a'\nserve = 'small'\npools = ['gpu']", "router.rule[0].pools", "'small'"),
+        (
+            "[[router.rule]]\nmin_prompt_tokens = 9\nmax_prompt_tokens = 8\nserve = 'small'",
+            "router.rule[0].min_prompt_tokens",
+            "at most max_prompt_tokens = 8",
+        ),
+        ("[[router.rule]]\nmin_prompt_tokens = 0\nserve = 'small'", "router.rule[0].min_prompt_tokens", ">= 1"),
+        ("backend = 'rust'", "router.backend", "native, sglang"),
+        ("policy = 'least_loaded'", "router.policy", "cache_aware"),
+    ],
+)
+def test_what_the_router_cannot_do_is_refused(router, key, said):
+    with pytest.raises(SpecError) as caught:
+        two_pools(f"[router]\n{router}")
+    assert caught.value.key == key
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "router",
+    [
+        "tls = 'files'\ntls_certificate = '/c'\ntls_key = '/k'",
+        "tls = 'self_signed'",
+        "[[router.rule]]\nmodel = 'gpt-4o'\nserve = 'small'\npools = ['cpu']",
+        "[[router.rule]]\nmin_prompt_tokens = 8\nmax_prompt_tokens = 8\npools = ['gpu', 'cpu']",
+        "[[router.rule]]\ntenant = 'owner'\nserve = 'small'",
+        "[[router.rule]]\nmodel = 'large'\npools = ['gpu']",
+    ],
+)
+def test_what_the_router_can_do_is_taken(router):
+    read = two_pools(f"[router]\n{router}")
+    assert parse_spec(dump_spec(read)) == read
+
+
+def test_some_pool_of_every_model_gets_requests_first():
+    assert two_pools("", cpu="spill_after = 5").pool[1].spill_after == 5
+    for gpu, cpu, key in (
+        ("spill_after = 5", "spill_after = 5", "pool[0].spill_after"),
+        ("", "spill_after = 0\n[pool.model]\npath = 'org/small'", "pool[1].spill_after"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            two_pools("", gpu, cpu)
+        assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "relays = 2", "overcommit = 2.0", "queue = 0", "queue_timeout = 1.0", "reserved = 0.0", "retry_budget = 0.5",
+        "hedge_after = 1.0", "tls = 'self_signed'", "allowed_origins = []", "pending_connections = 9",
+    ],
+)  # fmt: skip
+def test_keys_that_sglang_router_cannot_obey_are_refused(key):
+    caught = refused(after=f"[router]\nbackend = 'sglang'\n{key}")
+    assert caught.key == f"router.{key.split()[0]}"
+    assert "backend = 'sglang' cannot obey" in str(caught)
+
+
+def test_sglang_router_has_one_model_no_rules_and_policies_of_its_own():
+    sglang = "[router]\nbackend = 'sglang'\n"
+    assert spec(after=f"{sglang}python = '/venv/bin/python'\npolicy = 'power_of_two'").router.backend == "sglang"
+    assert refused(after=f"{sglang}policy = 'session'").key == "router.policy"
+    assert refused(after=f"{sglang}[[router.rule]]\nmodel = 'a'\npools = ['cpu']").key == "router.rule"
+    for words, key in (({}, "router.backend"), ({"cpu": "spill_after = 1"}, "pool[1].spill_after")):
+        with pytest.raises(SpecError) as caught:
+            two_pools(sglang, **words)
+        assert caught.value.key == key

@@ -19,7 +19,6 @@ from aiohttp import web
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
-from slurminfer.router.main import serve
 
 from ..support import waiting
 from ..support.loop import Loop
@@ -41,6 +40,10 @@ class Stub:
         self.error: dict[str, Any] = {"error": {"message": "no"}}  # what it says where `status` is not 200
         self.card: dict[str, Any] = {"id": "stub-model", "object": "model", "created": 7, "owned_by": "stub"}
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.probes = 0  # requests of the router's own for one token
+        self.metrics = ""
+        self.generating = False  # its engine counts one more token whenever it is asked for its metrics
+        self._generated = 0
         self.go = threading.Semaphore(0)  # one word each where `stepwise`
         self.stepwise = False
         self.aborted = threading.Event()
@@ -52,6 +55,7 @@ class Stub:
         app = web.Application(client_max_size=2**27)
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -72,6 +76,16 @@ class Stub:
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [self.card]})
 
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self._generated += self.generating
+        return web.Response(text=f"{self.metrics}\nslurminfer_engine_generation_tokens_total {self._generated}\n")
+
+    async def _token(self, request: web.Request) -> web.Response:
+        self.probes += 1
+        if self.mode != "answer":
+            return web.json_response({"error": {"message": "no"}}, status=500)
+        return web.json_response({"choices": [{"index": 0, "text": "1"}]}, status=self.status)
+
     async def _health(self, request: web.Request) -> web.Response:
         if self.mode == "stop":
             await asyncio.sleep(60)
@@ -79,6 +93,8 @@ class Stub:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        if b'"max_tokens": 1,' in body and b'"prompt": "1"' in body:
+            return await self._token(request)
         self.requests.append((request.path_qs, {k.lower(): v for k, v in request.headers.items()}, body))
         assert request.transport is not None
         if self.mode == "drop":
@@ -170,8 +186,10 @@ class Deployment:
         return self.stubs[-1]
 
     def start_router(self) -> None:
+        from slurminfer.router.main import serve
+
         self._stop = asyncio.Event()
-        self._router = self._loop.start(serve(self.run, self._stop))
+        self._router = self._loop.start(serve(self.run, self._stop, in_process=True))
         waiting.eventually(lambda: self.run.read_router() or (self._router and self._router.done()))
         record = self.run.read_router()
         assert record is not None and record.url is not None

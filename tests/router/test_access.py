@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from slurminfer.router.api.access import Origins
+from slurminfer.router.relay.access import Origins
 
 PAGE = "http://localhost:5173"
 CHAT = {"model": "stub-model", "messages": []}
@@ -96,7 +96,7 @@ def test_origins_of_the_spec_are_used(empty):
     ],
 )
 def test_origins(allowed, origin, is_allowed):
-    assert Origins(allowed).allow(origin) is is_allowed
+    assert Origins(allowed).allow(origin.encode()) is is_allowed
 
 
 def test_a_clients_request_id_goes_to_the_worker_and_back(one):
@@ -149,8 +149,8 @@ def test_the_card_of_a_model_is_the_workers_own(empty):
     stub = empty.add("cpu-0")
     stub.card |= {"max_model_len": 4096, "root": "org/stub", "parent": None}
     empty.start_router()
-    assert empty.http.get("/v1/models").json() == {"object": "list", "data": [stub.card]}
-    assert empty.http.get("/v1/models/stub-model").json() == stub.card
+    assert empty.http.get("/v1/models").json() == {"object": "list", "data": [stub.card | {"state": "live"}]}
+    assert empty.http.get("/v1/models/stub-model").json() == stub.card | {"state": "live"}
 
 
 def test_a_worker_that_says_nothing_of_its_model_has_a_card_all_the_same(empty):

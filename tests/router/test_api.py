@@ -95,7 +95,8 @@ def test_metrics_tell_requests_workers_and_times(one):
 
 
 def test_workers_shows_each_worker(one):
-    assert one.workers()["cpu-0"] == {
+    known = {
         "id": "cpu-0", "state": "ready", "url": None, "in_flight": 0, "capacity": 4,
         "model": "stub-model", "healthy": True, "reason": "",
     }  # fmt: skip
+    assert one.workers()["cpu-0"].items() >= known.items()

@@ -1,12 +1,10 @@
-"""Choosing, and the bytes of events: pure functions."""
+"""Probes, and the bytes of events: pure functions."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.router.fleet.worker import Worker
-from slurminfer.router.policies.least_loaded import LeastLoaded
-from slurminfer.router.policies.policy import RoutedRequest
 from slurminfer.router.relay.events import EventGate
 
 
@@ -17,35 +15,6 @@ def record(worker_id="w", **fields):
 
 def worker(worker_id, in_flight=0, capacity=4, turn=0):
     return Worker(record(worker_id, capacity=capacity), in_flight=in_flight, turn=turn)
-
-
-def choose(*workers):
-    return LeastLoaded().choose(RoutedRequest("/v1/completions", "m", b"{}"), workers)
-
-
-def test_nobody_to_choose():
-    assert choose() is None
-
-
-def test_load_is_relative_to_capacity():
-    small, large = worker("small", in_flight=2, capacity=4), worker("large", in_flight=6, capacity=64)
-    assert choose(small, large) is large
-
-
-def test_equals_take_turns():
-    workers = [worker(name) for name in "abc"]
-    chosen = []
-    for turn in range(1, 7):
-        one = choose(*workers)
-        assert one is not None
-        with one.occupied(turn):
-            chosen.append(one.id)
-    assert chosen == ["a", "b", "c"] * 2
-
-
-def test_unknown_capacity_counts_as_an_assumed_one():
-    unknown, small = worker("a", in_flight=1, capacity=None), worker("b", in_flight=1, capacity=4)
-    assert choose(small, unknown) is unknown
 
 
 def test_a_probe_that_began_before_a_failure_does_not_clear_it():

@@ -9,13 +9,13 @@ from slurminfer.core.job import JobPhase, JobStatus
 from slurminfer.slurm.observe import observe, parse_sacct, parse_squeue
 
 SQUEUE = """\
-3|COMPLETED|n[1-4]|None
-5|FAILED|n1|NonZeroExitCode
-7|FAILED|n1|JobLaunchFailure
-8_1|PENDING||JobArrayTaskLimit
-9|PENDING||(Nodes required for job are DOWN | DRAINED)
-6|RUNNING|n1|None
-8_0|RUNNING|n1|None
+3|COMPLETED|n[1-4]|1785000000|None
+5|FAILED|n1|1785000000|NonZeroExitCode
+7|FAILED|n1|1785000000|JobLaunchFailure
+8_1|PENDING||N/A|JobArrayTaskLimit
+9|PENDING||1785000000|(Nodes required for job are DOWN | DRAINED)
+6|RUNNING|n1|1785000000|None
+8_0|RUNNING|n1|1785000000|None
 """
 
 SACCT = """\
@@ -48,6 +48,11 @@ def test_squeue_rows_become_statuses():
     assert found["5"].phase is JobPhase.FAILED
     assert found["5"].reason == "NonZeroExitCode"
     assert found["3"].node == "n[1-4]"
+
+
+def test_a_job_that_waits_has_the_start_that_slurm_expects():
+    found = parse_squeue(SQUEUE)
+    assert (found["9"].starts_at, found["8_1"].starts_at, found["6"].starts_at) == (1785000000.0, None, None)
 
 
 def test_squeue_array_tasks_have_ids_of_their_own():
@@ -94,14 +99,14 @@ def test_an_unknown_id_is_unknown_where_there_is_no_sacct(commands):
 
 
 def test_a_failing_sacct_is_no_error(commands):
-    commands("squeue", "echo '5|RUNNING|n1|None'")
+    commands("squeue", "echo '5|RUNNING|n1|N/A|None'")
     commands("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     found = observe(["5", "4"])
     assert (found["5"].phase, found["4"].phase) == (JobPhase.RUNNING, JobPhase.UNKNOWN)
 
 
 def test_only_ids_that_squeue_has_forgotten_go_to_sacct(commands, tmp_path):
-    commands("squeue", "echo '5|RUNNING|n1|None'")
+    commands("squeue", "echo '5|RUNNING|n1|N/A|None'")
     commands("sacct", f"echo \"$@\" > '{tmp_path}/asked'; echo '4|COMPLETED|n1|0:0'")
     assert observe(["5", "4"])["4"].phase is JobPhase.DONE
     assert (tmp_path / "asked").read_text().split()[-1] == "--jobs=4"
@@ -116,5 +121,5 @@ def test_an_unreachable_slurmctld_is_an_error_and_not_the_end_of_all_jobs(comman
 def test_view_defaults_of_the_user_change_no_answer(commands, monkeypatch):
     monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
-    commands("squeue", 'echo "5|RUNNING|n1|[$SQUEUE_PARTITION] [$SLURM_TIME_FORMAT]"')
+    commands("squeue", 'echo "5|RUNNING|n1|N/A|[$SQUEUE_PARTITION] [$SLURM_TIME_FORMAT]"')
     assert observe(["5"])["5"].reason == "[] [%s]"

@@ -61,6 +61,8 @@ OBEYED: Mapping[str, Obeyed] = {
     "top_logprobs": Obeyed("0 to 20 alternatives, with logprobs = true", CHAT),
     "stream": Obeyed("server-sent events"),
     "stream_options": Obeyed("include_usage, continuous_usage_stats"),
+    "stream_token_ids": Obeyed("slurminfer's: each event of a stream has the ids of its tokens, `token_ids`"),
+    "continue_token_ids": Obeyed("slurminfer's: the answer's first tokens, which are not sent again; n = 1 only"),
     "add_generation_prompt": Obeyed("by default true, or false with continue_final_message", CHAT),
     "continue_final_message": Obeyed("true: the model continues the last message", CHAT),
     "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),

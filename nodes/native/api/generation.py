@@ -32,6 +32,7 @@ class Delta:
     token: int | None  # None for an end token, which has no text
     logprobs: TokenLogprobs | None
     finish: FinishReason | None
+    end_token: int | None = None  # that ended the sequence
 
 
 class Choice:
@@ -41,19 +42,25 @@ class Choice:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
         self.told_at: float | None = None  # time of the last token
-        self._tokenizer, self._prompt = tokenizer, request.tokens
+        self._tokenizer = tokenizer
+        self._prompt = request.tokens[: request.prompt_length] if request.generated else request.tokens
         self._stops, self._text = StopStrings(text.stops, keep=text.keeps_stop), text
         # Whether special tokens are looked at: they are told, or may be a stop string or a part of one.
         self._reads_special = text.shows_special_tokens or any(
             name in stop for stop in text.stops for name in tokenizer.special_names
         )
 
+    def skip(self, tokens: Sequence[int]) -> bool:
+        """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
+        self.tokens += len(tokens)
+        return any([self._push_text(token)[1] for token in tokens])
+
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
         if finish is FinishReason.STOP:  # by an end token
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
-            return Delta(self.index, self._rest(last), None, None, finish)
+            return Delta(self.index, self._rest(last), None, None, finish, token)
         text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP

@@ -15,6 +15,7 @@ _GAUGES = {
     "paused_requests": "Sequences that wait for a client to read",
     "kv_blocks_used": "KV blocks held by running sequences",
     "kv_blocks_total": "KV blocks in all",
+    "kv_block_tokens": "Tokens that a KV block holds",
     "compiled_kernels": "1 where steps are computed by the compiled library",
 }
 _COUNTERS = {  # the client library appends _total
@@ -46,6 +47,7 @@ class EngineStats:
     paused_requests: int = 0
     kv_blocks_used: int = 0
     kv_blocks_total: int = 0
+    kv_block_tokens: int = 0
     prefix_cache_hit_tokens: int = 0
     prompt_tokens: int = 0
     generation_tokens: int = 0

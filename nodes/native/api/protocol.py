@@ -67,6 +67,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     no_stop_trim: bool | None = None
     skip_special_tokens: bool | None = None
     add_special_tokens: bool | None = None
+    stream_token_ids: bool | None = None
+    continue_token_ids: list[int] | None = None
 
     @property
     def choices(self) -> int:
@@ -220,6 +222,9 @@ def _check_combination(raw: Mapping[str, Any], request: GenerationRequest) -> No
     if raw.get("best_of") not in (None, request.choices):
         message = f"best_of = {short(raw['best_of'])}: expected n = {request.choices}: choices are not ranked"
         raise ApiError(400, message, param="best_of")
+    if request.continue_token_ids and request.choices > 1:
+        message = f"continue_token_ids is only allowed with one choice; n = {request.choices}"
+        raise ApiError(400, message, param="continue_token_ids")
     if isinstance(request, CompletionRequest):
         _check_completion(request)
     if isinstance(request, ChatRequest):
@@ -231,6 +236,9 @@ def _check_completion(request: CompletionRequest) -> None:
     if prompts * request.choices > _MAX_SEQUENCES:
         asked = f"{prompts} prompts x n = {request.choices}"
         raise ApiError(400, f"prompt: {asked} sequences: expected at most {_MAX_SEQUENCES} in all", param="prompt")
+    if request.continue_token_ids and prompts > 1:
+        message = f"continue_token_ids is only allowed with one prompt; prompt has {prompts}"
+        raise ApiError(400, message, param="continue_token_ids")
 
 
 def _check_chat(request: ChatRequest) -> None:
@@ -280,6 +288,14 @@ def require_ids(ids: Sequence[int], vocab_size: int) -> None:
     _require_known("prompt", ids, vocab_size)
     if not ids:
         raise ApiError(400, "prompt: no tokens; expected at least one", param="prompt")
+
+
+def require_continuable(ids: Sequence[int], vocab_size: int, max_tokens: int) -> None:
+    """Raise ApiError unless `ids`, the tokens that an answer begins with, leave something to generate."""
+    _require_known("continue_token_ids", ids, vocab_size)
+    if len(ids) >= max_tokens:
+        message = f"continue_token_ids has {len(ids)} tokens: expected fewer than max_tokens = {max_tokens}"
+        raise ApiError(400, message, param="continue_token_ids")
 
 
 def require_stop_ids(ids: Iterable[int], vocab_size: int) -> None:

@@ -26,8 +26,14 @@ class Origin:
 class EndpointFormat(Protocol):
     """How an endpoint writes generated text as JSON, whole or in chunks."""
 
-    def chunk(self, delta: Delta, usage: Json | None = None) -> Json:
-        """The SSE event of one delta, with the token counts up to then if they are to be in every chunk."""
+    def chunk(self, delta: Delta, usage: Json | None = None, ids: Sequence[int] | None = None) -> Json:
+        """The SSE event of one delta, with the token counts up to then if they are to be in every chunk.
+
+        `ids`: the tokens since the event before, if they are to be told.
+        """
+
+    def skip(self, tokens: Sequence[int]) -> None:
+        """Begin after the answer's first tokens, which have been told by another server."""
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         """The answer that is not streamed, from all its deltas."""
@@ -66,8 +72,11 @@ class CompletionFormat:
         self._envelope = Envelope("text_completion", "text_completion", "cmpl", origin)
         self._offsets: dict[int, int] = {}  # of the next token in each choice's text, in characters
 
-    def chunk(self, delta: Delta, usage: Json | None = None) -> Json:
-        return self._envelope.chunk([self._choice([delta])], usage)
+    def chunk(self, delta: Delta, usage: Json | None = None, ids: Sequence[int] | None = None) -> Json:
+        return self._envelope.chunk([_with_ids(self._choice([delta]), ids)], usage)
+
+    def skip(self, tokens: Sequence[int]) -> None:
+        self._offsets[0] = sum(len(self._token(token)) for token in tokens)
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         return self._envelope.whole([self._choice(group) for group in _by_choice(deltas)], usage)
@@ -117,13 +126,16 @@ class ChatFormat:
         self._envelope = Envelope("chat.completion", "chat.completion.chunk", "chatcmpl", origin)
         self._begun: set[int] = set()
 
-    def chunk(self, delta: Delta, usage: Json | None = None) -> Json:
+    def skip(self, tokens: Sequence[int]) -> None:
+        self._begun.add(0)
+
+    def chunk(self, delta: Delta, usage: Json | None = None, ids: Sequence[int] | None = None) -> Json:
         said: Json = {"content": delta.text} if delta.text or delta.finish is None else {}
         if delta.index not in self._begun:
             self._begun.add(delta.index)
             said = {"role": "assistant", "content": delta.text}
         choice = {"index": delta.index, "delta": said, **self._ending([delta])}
-        return self._envelope.chunk([choice], usage)
+        return self._envelope.chunk([_with_ids(choice, ids)], usage)
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         choices = []
@@ -164,6 +176,28 @@ def usage(choices: Sequence[Choice], per_prompt: int) -> Json:
             "rejected_prediction_tokens": guessed - accepted,
         },
     }
+
+
+class UnsentIds:
+    """Tokens of each choice that no event has told yet: not every token has text."""
+
+    def __init__(self) -> None:
+        self._ids: dict[int, list[int]] = {}
+
+    def add(self, delta: Delta) -> None:
+        """Keep the token of a delta."""
+        token = delta.end_token if delta.token is None else delta.token
+        if token is not None:
+            self._ids.setdefault(delta.index, []).append(token)
+
+    def take(self, index: int) -> list[int]:
+        """The tokens of a choice since the last time."""
+        return self._ids.pop(index, [])
+
+
+def _with_ids(choice: Json, ids: Sequence[int] | None) -> Json:
+    """Last in the choice, so that a proxy can take them out without decoding the event."""
+    return choice if ids is None else {**choice, "token_ids": ids}
 
 
 def _by_choice(deltas: Sequence[Delta]) -> list[list[Delta]]:

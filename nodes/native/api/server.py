@@ -27,8 +27,16 @@ from .errors import ApiError
 from .generation import Choice, Delta, Generation, TextOptions
 from .metrics import CONTENT_TYPE, Metrics
 from .middleware import Handler, add_request_id, answer_errors, json_response
-from .protocol import ChatRequest, CompletionRequest, GenerationRequest, parse, require_ids, require_stop_ids
-from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, usage
+from .protocol import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    parse,
+    require_continuable,
+    require_ids,
+    require_stop_ids,
+)
+from .responses import ChatFormat, CompletionFormat, EndpointFormat, Json, Origin, UnsentIds, usage
 from .stream import EventStream
 from .template import ChatError, PromptTooLargeError, RenderCall
 from .whole import collect
@@ -113,7 +121,8 @@ class Server:
         text = await self._render(body, limits)
         prompt = await self._encode(body, text, limits, add_special_tokens=bool(body.add_special_tokens))
         left = max(limits.sequence_tokens - len(prompt), 1)
-        choices = self._choices(body, limits, [prompt], left if body.limit is None else body.limit)
+        max_tokens = left if body.limit is None else body.limit
+        choices = self._choices(body, limits, [prompt], max_tokens)
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(choices, started_at))
 
@@ -174,6 +183,8 @@ class Server:
         self, body: GenerationRequest, limits: Limits, prompts: list[list[int]], max_tokens: int
     ) -> list[Choice]:
         """`n` choices for each prompt. Raises ApiError for a prompt that cannot be computed."""
+        told = body.continue_token_ids or []
+        require_continuable(told, limits.vocab_size, max_tokens)
         for prompt in prompts:
             require_ids(prompt, limits.vocab_size)
             try:
@@ -186,8 +197,10 @@ class Server:
         for prompt in prompts:
             for index in range(body.choices):
                 params = body.sampling(index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults)
-                request = Request(uuid.uuid4().hex, prompt, params)
+                request = Request(uuid.uuid4().hex, prompt, params, told)
                 choices.append(Choice(len(choices), request, tokenizer, text))
+        if told and choices[0].skip(told):
+            raise ApiError(400, "continue_token_ids has a stop string in its text", param="continue_token_ids")
         return choices
 
     def _generation(self, choices: list[Choice], started_at: float) -> Generation:
@@ -198,6 +211,8 @@ class Server:
     ) -> web.StreamResponse:
         """The client's hanging up cancels this, which aborts the generation."""
         self.in_flight += 1
+        if body.continue_token_ids:
+            format.skip(body.continue_token_ids)
         try:
             async with generation:
                 if body.stream:
@@ -215,12 +230,16 @@ class Server:
         self, stream: EventStream, body: GenerationRequest, format: EndpointFormat, generation: Generation
     ) -> web.StreamResponse:
         """Server-sent events. Raises ApiError where the engine fails before the head has been sent."""
+        unsent = UnsentIds()
         async with stream:
             try:
                 async for delta in generation:
+                    if body.stream_token_ids:
+                        unsent.add(delta)
                     if _says_something(delta) or not stream.begun:
                         spent = usage([generation.choices[delta.index]], 1) if body.continuous_usage else None
-                        await stream.send(format.chunk(delta, spent))
+                        ids = unsent.take(delta.index) if body.stream_token_ids else None
+                        await stream.send(format.chunk(delta, spent, ids))
             except EngineError as error:
                 failure = self._failure(error)
                 if not stream.begun:

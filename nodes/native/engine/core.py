@@ -236,6 +236,7 @@ class EngineCore:
             paused_requests=self._scheduler.num_paused,
             kv_blocks_used=self._blocks.num_used,
             kv_blocks_total=self._blocks.num_blocks,
+            kv_block_tokens=self._blocks.block_size,
             prefix_cache_hit_tokens=self._hit_tokens,
             prompt_tokens=self._prompt_tokens,
             generation_tokens=self._generation_tokens,

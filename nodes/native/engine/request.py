@@ -54,15 +54,21 @@ class Sample:
 class Request:
     """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
 
-    __slots__ = ("_random", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests", "failed",
+    __slots__ = ("_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests", "failed",
                  "guessed", "id", "params", "prompt_length", "rank", "tokens")  # fmt: skip
 
-    def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams) -> None:
-        """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more."""
+    def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams, generated: Sequence[int] = ()) -> None:
+        """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more.
+
+        `generated`: tokens that were sampled elsewhere. The request goes on after them as after a preemption.
+        """
         self.id = id
         self.params = params
         self.prompt_length = len(prompt)
         self.tokens = prompt if isinstance(prompt, list) else list(prompt)  # then what was generated
+        if generated:
+            self.tokens = [*self.tokens, *generated]
+        self._to_skip = len(generated)  # random numbers that have chosen these tokens
         self._random: random.Random | None = None  # 2.5 KB, which a request that waits or is greedy does without
         self._uniform = (-1, 0.0)
         self.rank = (0.0, 0)
@@ -100,6 +106,8 @@ class Request:
         if self._uniform[0] != place:
             if self._random is None:
                 self._random = random.Random(_positive(self.params.seed))
+                for _ in range(self._to_skip):
+                    self._random.random()
             self._uniform = place, self._random.random()
         return self._uniform[1]
 

@@ -237,6 +237,6 @@ class Scheduler:
             self._waiting.remove(request.id)
             self._running[request.id] = request
             if request.cached is None:
-                request.cached = request.computed
+                request.cached = min(request.computed, request.prompt_length)
             step[request.id] = Slice(request, min(budget, request.next_tokens))
             budget -= step[request.id].count

@@ -36,6 +36,7 @@ class Endpoint:
         self.answers.set()
         self.answered: Counter[str] = Counter()
         self.bodies: list[tuple[str, dict[str, Any]]] = []
+        self.priorities: set[str | None] = set()
         self.under_way = self.most_under_way = 0
         self.port = 0
         self.start()
@@ -81,6 +82,7 @@ class Endpoint:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append((request.path, body))
+        self.priorities.add(request.headers.get("X-Priority"))
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:

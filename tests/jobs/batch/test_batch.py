@@ -30,6 +30,7 @@ def test_prompts_and_messages_get_texts(batch):
     sent = dict(batch.endpoint.bodies)
     assert sent["/v1/completions"] == {"model": "stub", "prompt": "one", "max_tokens": 3, "guided_json": {"x": 1}}
     assert "/v1/chat/completions" in sent
+    assert batch.endpoint.priorities == {"batch"}
 
 
 def test_openai_batch_lines_get_openai_batch_results(batch):

@@ -37,7 +37,7 @@ WRONG = [
     ("wrokers = 3", "pool[0].wrokers = 3: unknown key"),
     ("engine = 'ollama'", "pool[0].engine = 'ollama': expected one of: native, sglang, vllm"),
     ("nodes = 2", "pool[0].nodes = 2: so many nodes cannot share"),
-    ("[router]\npolicy = 'magic'", "router.policy = 'magic': expected one of: least_loaded"),
+    ("[router]\npolicy = 'magic'", "router.policy = 'magic': expected one of: cache_aware, least_load"),
     ("[speculative]\ndraft_tokens = 99", "speculative.draft_tokens = 99: expected at most 15"),
 ]
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from slurminfer.core.job import JobPhase, JobStatus
-from slurminfer.core.records import DeploymentRecord, JobRecord, NodeRecord, WorkerRecord, WorkerState
+from slurminfer.core.records import DeploymentRecord, JobRecord, NodeRecord, QueuedJob, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import parse_spec
 from slurminfer.jobs.serve.status import look
@@ -86,6 +86,18 @@ def test_a_heartbeat_newer_than_the_look_at_squeue_says_that_the_job_runs(run, m
 
     monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: Squeue(write))
     assert look(run).workers[0].state == state
+
+
+def test_what_the_scheduler_says_is_left_for_the_routers_page(run, monkeypatch):
+    waiting = JobStatus(id=ENDED, phase=JobPhase.PENDING, state="PENDING", reason="Priority", starts_at=1785000000.0)
+    launcher = SimpleNamespace(observe=lambda ids: dict.fromkeys(ids, waiting))
+    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: launcher)
+    look(run)
+    queue = run.read_queue()
+    assert queue is not None and abs(queue.written_at - time.time()) < 60
+    assert queue.workers == {"cpu-0": QueuedJob(state="PENDING", reason="Priority", starts_at=1785000000.0)}
+    run.clear_records()
+    assert run.read_queue() is None
 
 
 @pytest.mark.parametrize(("silent_s", "state"), [(5, "ready"), (300, "unreachable")])

@@ -1,0 +1,1 @@
+"""Workers that compute nothing: what routers are measured and tried with."""

@@ -1,0 +1,109 @@
+"""`slurminfer keys`: the tenants of a deployment, running or stopped, and what they have used."""
+
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from ...core.files import encode_json
+from ...core.rundir import RunDirectory
+from ...router.tenants.key_store import METRICS, OWNER, KeyRecord, KeyStore
+from ...router.tenants.tenant import Usage
+from ...router.tenants.usage import TenantUsage, day_of, read_usage, tokens_of
+from ..terminal.console import stderr, stdout
+from ..terminal.table import figures_table, text_table
+from ..terminal.text import shown
+
+
+class TenantView(msgspec.Struct, kw_only=True):
+    """A tenant as `keys list` shows it."""
+
+    tenant: str
+    state: str  # active; revoked, but it has used something; own: the deployment's key
+    priority: str | None = None
+    weight: float | None = None
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    account: str | None = None
+    created: str | None = None  # UTC
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    tokens_today: int = 0  # prompt and generated, since midnight UTC
+
+
+def print_new_key(run: RunDirectory, key: str) -> None:
+    """Print a new key alone on stdout, for `$(...)`, and what to know about it on stderr."""
+    print(key)
+    stderr.print("This key is shown once: slurminfer keeps only its hash.")
+    if run.read_deployment() is not None:
+        stderr.print("A running router knows it within two seconds.")
+
+
+def print_tenants(run: RunDirectory, as_json: bool) -> None:
+    """Print all tenants with what they have used. Raises RunDirectoryError for a damaged file."""
+    views = tenants_of(KeyStore(run).read(), read_usage(run.usage_path), time.time())
+    if as_json:
+        print(encode_json(views), end="")
+        return
+    limits = text_table("tenant", "priority", "weight", "requests/min", "tokens/day", "account", "created")
+    used = figures_table("tenant", "requests", "prompt", "cached", "generated", "tokens today")
+    for view in views:
+        if view.state != "revoked":
+            limits.add_row(*_limit_cells(view))
+        used.add_row(*_used_cells(view))
+    stdout.print(limits)
+    stdout.print()
+    stdout.print(used)
+
+
+def tenants_of(keys: list[KeyRecord], usage: dict[str, TenantUsage], now: float) -> list[TenantView]:
+    """The deployment's own key, the keys that there are, then tenants that had one and have used something."""
+    today = day_of(now)
+    names = [key.tenant for key in keys]
+    gone = [name for name in usage if name not in (*names, OWNER, METRICS)]
+    return [
+        _view(TenantView(tenant=OWNER, state="own", priority="interactive"), usage.get(OWNER), today),
+        *(_view(_of_key(key), usage.get(key.tenant), today) for key in keys),
+        *(_view(TenantView(tenant=name, state="revoked"), usage[name], today) for name in gone),
+    ]
+
+
+def _of_key(key: KeyRecord) -> TenantView:
+    return TenantView(
+        tenant=key.tenant,
+        state="active",
+        priority=key.priority,
+        weight=key.weight,
+        requests_per_minute=key.requests_per_minute,
+        tokens_per_day=key.tokens_per_day,
+        account=key.account,
+        created=datetime.fromtimestamp(key.created_at, UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _view(view: TenantView, used: TenantUsage | None, today: str) -> TenantView:
+    if used is not None:
+        for field in Usage.__struct_fields__:
+            setattr(view, field, getattr(used.total, field))
+        view.tokens_today = tokens_of(used.days.get(today) or Usage())
+    return view
+
+
+def _limit_cells(view: TenantView) -> list[str]:
+    return [
+        view.tenant,
+        view.priority or "",
+        "" if view.weight is None else f"{view.weight:g}",
+        "" if view.requests_per_minute is None else f"{view.requests_per_minute:,}",
+        "" if view.tokens_per_day is None else f"{view.tokens_per_day:,}",
+        view.account or "",
+        "" if view.created is None else view.created[:10],
+    ]
+
+
+def _used_cells(view: TenantView) -> list[str]:
+    name = shown(view.tenant)  # of a file that only the router writes, but not checked
+    used = (view.requests, view.prompt_tokens, view.cached_tokens, view.generated_tokens, view.tokens_today)
+    return [f"{name} (revoked)" if view.state == "revoked" else name, *(f"{number:,}" for number in used)]

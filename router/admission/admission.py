@@ -1,0 +1,337 @@
+"""Who may be sent to a worker now, who waits, and who is refused."""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol
+
+from ..tenants.refusal import Refused
+from ..tenants.tenant import Priority
+from .lane import Lane
+from .ticket import Place, Ticket
+
+POLL_S = 0.005
+MOST_PREEMPTIONS = 3  # of one request: then it stays
+HELD_TICKS = 2  # polls for which a free slot is left to another relay, which looks for it as often
+_BATCH, _INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
+
+# For a lane: the requests that its workers may have in flight (capacity x overcommit x ramp, whole), and those of all
+# relays that they have now (from the board).
+Room = Callable[[Hashable], tuple[int, int]]
+
+
+class Neighbours(Protocol):
+    """The queues of the other relays."""
+
+    def publish(self, lane: Hashable, waiting: Sequence[int]) -> None:
+        """Tell the others how many requests wait here, by class."""
+
+    def waiting(self, lane: Hashable) -> Sequence[int] | None:
+        """Requests that wait in the others, by class; None where nobody does."""
+
+
+class Timer(Protocol):
+    """What `call_later` of an event loop gives."""
+
+    def cancel(self) -> None:
+        """Do not call."""
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+
+
+class Admission:
+    """The queues of one relay.
+
+    Classes go in strict order: interactive, default, batch, but for a small share (`PASSED_OVER`). In a class, tenants
+    share fairly (`FairQueue`). Part of the slots is for interactive requests only. Where a request that is more urgent
+    than batch would wait, the batch request that was let in last and has no byte of its answer yet gives way: its
+    `on_preempt` is called, which must end the attempt and take it off the board before it returns. It is then first in
+    its queue again, with its old deadline; its coroutine awaits `enter` again. After `MOST_PREEMPTIONS` it stays.
+
+    How to use it. Nothing may be awaited between the end of `try_enter` or `enter` and adding the request to the board,
+    nor between taking it off the board and `leave`:
+
+        if not admission.try_enter(ticket):
+            await admission.enter(ticket)  # raises Refused
+        try:
+            board, send, ...
+            admission.began(ticket)  # at the first byte; only batch needs it
+            ...
+        finally:
+            take off the board
+            admission.leave(ticket)
+
+    Args:
+        room: how much the workers of a lane take and have.
+        queue: requests of one class and lane that may wait here: this relay's part of `queue` of [router].
+        timeout_s: how long one may wait.
+        reserved: part of the slots that only interactive requests may use.
+        clock: monotonic seconds.
+        call_later: of the event loop; by default that of the running one. Used only while somebody waits, because slots
+            become free in other relays too.
+        neighbours: the other relays; None if there are none.
+    """
+
+    def __init__(
+        self,
+        room: Room,
+        *,
+        queue: int,
+        timeout_s: float,
+        reserved: float,
+        clock: Callable[[], float] = time.monotonic,
+        call_later: CallLater | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        self._room, self._queue, self._timeout_s, self._reserved = room, queue, timeout_s, reserved
+        self._clock, self._neighbours = clock, neighbours
+        self._call_later = call_later or _call_later
+        self._lanes: dict[Hashable, Lane] = {}
+        self._crowded: dict[Hashable, Lane] = {}  # in which somebody waits
+        self._timer: Timer | None = None
+
+    def try_enter(self, ticket: Ticket) -> bool:
+        """Let a request in if nobody waits and a slot is free."""
+        lane = self._lanes.get(ticket.lane)
+        if lane is None:
+            lane = self._lanes[ticket.lane] = Lane(self._reserved, self._clock())
+        if lane.waiting:
+            return False
+        slots, in_flight = self._room(ticket.lane)
+        in_flight += lane.in_transit
+        if not lane.admits(ticket.priority, slots, in_flight):
+            return False
+        if self._neighbours is not None and self._is_others_turn(ticket.lane, ticket.priority, slots, in_flight):
+            return False
+        lane.inside += 1
+        if ticket.priority is _INTERACTIVE:
+            lane.interactive += 1
+        self._settle(lane, ticket)
+        return True
+
+    async def enter(self, ticket: Ticket) -> None:
+        """Wait until the request may be sent. Raises Refused; if cancelled, it waits no more."""
+        if ticket.future is None:
+            self._join(ticket)
+        assert ticket.future is not None, "it waits"
+        try:
+            await ticket.future
+        except asyncio.CancelledError:
+            self.leave(ticket)
+            raise
+        finally:
+            ticket.future = None
+        lane = self._lanes[ticket.lane]
+        lane.in_transit -= 1
+        self._settle(lane, ticket)
+
+    def began(self, ticket: Ticket) -> None:
+        """Note that the client has got something: the request is not preempted any more."""
+        if ticket.priority is _BATCH:
+            self._lanes[ticket.lane].preemptable.pop(ticket, None)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Forget a request, wherever it is; one that is outside already is left alone."""
+        place, ticket.place, ticket.future = ticket.place, Place.OUTSIDE, None
+        if place is Place.OUTSIDE:
+            return
+        lane = self._lanes[ticket.lane]
+        if place is Place.WAITING:
+            self._unqueue(lane, ticket)
+            self._publish(ticket.lane, lane)
+            return
+        lane.inside -= 1
+        if place is Place.GRANTED:
+            lane.in_transit -= 1
+        else:
+            lane.rate.note(self._clock())
+        if ticket.priority is _INTERACTIVE:
+            lane.interactive -= 1
+        elif ticket.priority is _BATCH:
+            lane.preemptable.pop(ticket, None)
+        if lane.waiting:
+            self._let_in(ticket.lane, lane)
+
+    def poke(self) -> None:
+        """Let in who may enter now: workers have come, or requests of other relays have left."""
+        self._look(is_tick=False)
+
+    def _look(self, *, is_tick: bool) -> None:
+        now = self._clock()
+        lanes = self._crowded if self._neighbours is None else self._lanes
+        for key, lane in list(lanes.items()):
+            self._expire(lane, now)
+            if self._neighbours is not None:
+                self._give_way_to_others(key, lane, self._neighbours)
+            self._let_in(key, lane, is_tick=is_tick)
+
+    def waiting(self) -> dict[str, int]:
+        """Requests that wait, by class."""
+        lanes = self._crowded.values()
+        return {priority.name.lower(): sum(len(lane.queues[priority]) for lane in lanes) for priority in Priority}
+
+    def close(self) -> None:
+        """Stop the timer. Those who wait go on waiting until they are cancelled."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _join(self, ticket: Ticket) -> None:
+        """Queue a request; perhaps it may enter at once. Raises Refused where there is no room for it."""
+        assert ticket.place is Place.OUTSIDE, "a request enters once, and again only after it was preempted"
+        lane, now = self._lanes[ticket.lane], self._clock()
+        if not lane.waiting:
+            lane.rate.begin(now)
+        self._make_place(lane, ticket, now)
+        ticket.deadline = now + self._timeout_s
+        self._wait(lane, ticket)
+        lane.queues[ticket.priority].push(ticket)
+        self._let_in(ticket.lane, lane)
+
+    def _wait(self, lane: Lane, ticket: Ticket) -> None:
+        ticket.place, ticket.future = Place.WAITING, asyncio.get_running_loop().create_future()
+        lane.waiting += 1
+        self._crowded[ticket.lane] = lane
+        if self._timer is None:
+            self._timer = self._call_later(POLL_S, self._tick)
+
+    def _make_place(self, lane: Lane, ticket: Ticket, now: float) -> None:
+        """See that there is room in the queue. The tenant with most requests in it is who is refused."""
+        queue = lane.queues[ticket.priority]
+        if len(queue) < self._queue or self._may_enter_alone(lane, ticket):
+            return
+        victim = queue.newest_of_largest()
+        mine = queue.weighted_length(ticket.tenant, ticket.weight) + 1 / ticket.weight
+        if victim is None or queue.weighted_length(victim.tenant, victim.weight) <= mine:
+            raise self._full(lane, ticket, now)
+        self._unqueue(lane, victim)
+        self._refuse(victim, self._full(lane, victim, now))
+
+    def _may_enter_alone(self, lane: Lane, ticket: Ticket) -> bool:
+        """Whether a request need not really wait, so that a full queue, or one of length 0, does not concern it."""
+        if any(lane.queues[priority] for priority in Priority if priority <= ticket.priority):
+            return False
+        slots, in_flight = self._room(ticket.lane)
+        in_flight += lane.in_transit
+        if ticket.priority is not _BATCH:
+            in_flight -= len(lane.preemptable)
+        return lane.admits(ticket.priority, slots, in_flight)
+
+    def _let_in(self, key: Hashable, lane: Lane, *, is_tick: bool = False) -> None:
+        slots, in_flight = self._room(key)
+        is_held = False
+        while lane.waiting and not is_held:
+            priority = lane.next_class(slots, in_flight + lane.in_transit)
+            if priority is not None:
+                is_held = self._is_held(key, lane, priority, slots, in_flight + lane.in_transit)
+                if not is_held:
+                    self._grant(lane, priority)
+            elif lane.preemption_helps(slots, in_flight + lane.in_transit):
+                self._preempt(lane)
+                slots, in_flight = self._room(key)
+            else:
+                break
+        if is_tick:
+            lane.held_ticks = lane.held_ticks + 1 if is_held else 0
+        if not lane.waiting:
+            self._crowded.pop(key, None)
+        self._publish(key, lane)
+
+    def _is_held(self, key: Hashable, lane: Lane, priority: Priority, slots: int, in_flight: int) -> bool:
+        """Whether a free slot is left to another relay for now."""
+        if self._neighbours is None or lane.held_ticks >= HELD_TICKS or lane.is_owed(priority):
+            return False
+        return self._is_others_turn(key, priority, slots, in_flight)
+
+    def _is_others_turn(self, key: Hashable, priority: Priority, slots: int, in_flight: int) -> bool:
+        assert self._neighbours is not None
+        elsewhere = self._neighbours.waiting(key)
+        return elsewhere is not None and self._lanes[key].is_others_turn(priority, elsewhere, slots, in_flight)
+
+    def _give_way_to_others(self, key: Hashable, lane: Lane, neighbours: Neighbours) -> None:
+        """Preempt batch for more urgent requests that wait in other relays."""
+        if not lane.preemptable:
+            return
+        elsewhere = neighbours.waiting(key) or ()
+        slots, in_flight = self._room(key)
+        for _ in range(min(sum(elsewhere[:_BATCH]), len(lane.preemptable), in_flight - slots + 1)):
+            self._preempt(lane)
+
+    def _publish(self, key: Hashable, lane: Lane) -> None:
+        if self._neighbours is not None:
+            self._neighbours.publish(key, lane.counts())
+
+    def _grant(self, lane: Lane, priority: Priority) -> None:
+        # Who enters out of turn would be the first to be preempted, and never be answered.
+        stays = priority is _BATCH and lane.is_owed(priority)
+        ticket = lane.pop(priority)
+        ticket.preemptions = MOST_PREEMPTIONS if stays else ticket.preemptions
+        ticket.place = Place.GRANTED
+        lane.in_transit += 1
+        lane.inside += 1
+        if priority is _INTERACTIVE:
+            lane.interactive += 1
+        assert ticket.future is not None
+        if not ticket.future.done():  # else it is being cancelled, and leaves in a moment
+            ticket.future.set_result(None)
+
+    def _preempt(self, lane: Lane) -> None:
+        ticket, _ = lane.preemptable.popitem()
+        lane.inside -= 1
+        ticket.preemptions += 1
+        if ticket.deadline is None:
+            ticket.deadline = self._clock() + self._timeout_s
+        self._wait(lane, ticket)
+        lane.queues[_BATCH].push_front(ticket)
+        assert ticket.on_preempt is not None
+        ticket.on_preempt()
+
+    def _settle(self, lane: Lane, ticket: Ticket) -> None:
+        ticket.place = Place.INSIDE
+        if ticket.priority is _BATCH and ticket.on_preempt is not None and ticket.preemptions < MOST_PREEMPTIONS:
+            lane.preemptable[ticket] = None
+
+    def _unqueue(self, lane: Lane, ticket: Ticket) -> None:
+        lane.queues[ticket.priority].remove(ticket)
+        lane.waiting -= 1
+        if not lane.waiting:
+            self._crowded.pop(ticket.lane, None)
+
+    def _expire(self, lane: Lane, now: float) -> None:
+        for queue in lane.queues:
+            for ticket in queue.expired(now):
+                self._unqueue(lane, ticket)
+                self._refuse(ticket, self._late(lane, ticket, now))
+
+    def _refuse(self, ticket: Ticket, refusal: Refused) -> None:
+        future, ticket.place = ticket.future, Place.OUTSIDE
+        assert future is not None
+        if not future.done():
+            future.set_exception(refusal)
+            future.exception()  # noted: a preempted request may be cancelled before it comes to wait
+
+    def _full(self, lane: Lane, ticket: Ticket, now: float) -> Refused:
+        name, ahead = ticket.priority.name.lower(), _ahead_of(lane, ticket.priority)
+        message = f"too many requests of priority {name} are waiting for a worker ({ahead}); try again later"
+        return Refused(429, message, lane.rate.wait_s(ahead, now, self._timeout_s), "queue_full")
+
+    def _late(self, lane: Lane, ticket: Ticket, now: float) -> Refused:
+        message = f"no worker was free for this request within {self._timeout_s:g} s; try again later"
+        retry_after = lane.rate.wait_s(_ahead_of(lane, ticket.priority), now, self._timeout_s)
+        return Refused(503, message, retry_after, "queue_timeout")
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._look(is_tick=True)
+        if self._crowded and self._timer is None:
+            self._timer = self._call_later(POLL_S, self._tick)
+
+
+def _ahead_of(lane: Lane, priority: Priority) -> int:
+    """Requests that go before one of that class which comes now."""
+    return sum(len(lane.queues[other]) for other in Priority if other <= priority)
+
+
+def _call_later(delay_s: float, callback: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(delay_s, callback)

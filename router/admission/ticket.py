@@ -1,0 +1,50 @@
+"""One request on its way through admission."""
+
+import asyncio
+import enum
+from collections.abc import Callable, Hashable
+
+from ..tenants.tenant import Priority
+
+
+class Place(enum.Enum):
+    """Where a request is."""
+
+    OUTSIDE = "outside"  # not seen yet, refused, or gone
+    WAITING = "waiting"
+    GRANTED = "granted"  # may enter; its coroutine has not gone on yet
+    INSIDE = "inside"  # sent to a worker, or about to be
+
+
+class Ticket:
+    """A request, as far as admission is concerned. Belongs to one `Admission`.
+
+    Args:
+        tenant: name of the tenant.
+        lane: what it waits for: requests whose lanes are equal wait for the same workers. The model, and the pools if
+            a rule restricts them.
+        priority: its class.
+        cost: estimated work, in tokens: prompt and answer together.
+        weight: the tenant's share, relative to the others' of the same class.
+        on_preempt: see `Admission`; a request of class batch without it is never preempted.
+    """
+
+    __slots__ = (
+        "cost", "deadline", "future", "lane", "on_preempt", "place", "preemptions", "priority", "tenant", "weight",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        tenant: str,
+        lane: Hashable,
+        priority: Priority,
+        cost: float,
+        weight: float = 1.0,
+        on_preempt: Callable[[], None] | None = None,
+    ) -> None:
+        self.tenant, self.lane, self.priority = tenant, lane, priority
+        self.cost, self.weight, self.on_preempt = cost, weight, on_preempt
+        self.place = Place.OUTSIDE
+        self.deadline: float | None = None  # set when it first waits
+        self.preemptions = 0
+        self.future: asyncio.Future[None] | None = None

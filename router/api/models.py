@@ -1,0 +1,54 @@
+"""GET /v1/models and /v1/models/ID: what is served, in OpenAI's shape, with the state of each model."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from ..fleet.models import LIVE, ModelState, model_states
+from ..fleet.worker import Worker
+from .answers import failure, no_worker
+from .sources import Sources
+
+
+def models(sources: Sources) -> web.Response:
+    """All models, as long as one of them can be asked."""
+    states = states_of(sources)
+    if all(model.state != LIVE for model in states):
+        return no_worker(sources.registry.counts())
+    return web.json_response({"object": "list", "data": [_card(sources, model) for model in states]})
+
+
+def model(sources: Sources, name: str) -> web.Response:
+    """One model, whatever its state; 404 with the valid names for one that there is not."""
+    states = {model.name: model for model in states_of(sources)}
+    if name not in states:
+        message = f"no model '{name[:200]}' here; valid models: {', '.join(states)}"
+        return failure(404, message, param="model", code="model_not_found")
+    return web.json_response(_card(sources, states[name]))
+
+
+def states_of(sources: Sources) -> list[ModelState]:
+    """The models of the deployment as they are now."""
+    registry = sources.registry
+    return model_states(
+        sources.spec,
+        registry.all(),
+        sources.queue(),
+        registry.load_s,
+        now=time.time(),
+        monotonic=time.monotonic(),
+    )
+
+
+def _card(sources: Sources, model: ModelState) -> dict[str, Any]:
+    """What a worker says of its model, or what is known without one."""
+    workers = sources.registry.choosable(model.name) or sources.registry.serving(model.name)
+    return _told(workers) | {"id": model.name, "state": model.state}
+
+
+def _told(workers: Sequence[Worker]) -> dict[str, Any]:
+    told = next((worker.card for worker in workers if worker.card is not None), {})
+    created = min((int(worker.record.updated_at) for worker in workers), default=0)
+    return {"object": "model", "created": created, "owned_by": "slurminfer"} | told

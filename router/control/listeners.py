@@ -1,0 +1,61 @@
+"""Listening sockets of one port for several relays: the kernel spreads new connections among them (SO_REUSEPORT).
+
+With SO_REUSEPORT alone, a second router of the same user would silently share the port. So the first socket binds and
+listens without it, which no two sockets can, and allows sharing only then.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+
+from ...core.errors import RouterError
+from ...core.net.sockets import BACKLOG, listening_socket
+
+# The relays of a router that was killed close their listeners as soon as they notice.
+_ATTEMPTS = 20
+_AGAIN_S = 0.1
+
+
+async def open_listeners(
+    address: str, port: int, count: int, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> list[socket.socket]:
+    """`count` sockets that listen on the same port of `address`; 0 takes any free one.
+
+    Raises RouterError where the port stays taken for 2 s, or where there is another reason.
+    """
+    listeners = [await _first(address, port, sleep)]
+    try:
+        listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for _ in range(count - 1):
+            listeners.append(_another(listeners[0]))
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise RouterError(f"cannot listen on {address}:{port}: {error.strerror}") from error
+    return listeners
+
+
+async def _first(address: str, port: int, sleep: Callable[[float], Awaitable[None]]) -> socket.socket:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return listening_socket(address, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS - 1:
+                advice = "choose another router.port in the spec (0 takes any free one)"
+                raise RouterError(f"cannot listen on {address}:{port}: {error.strerror}; {advice}") from error
+        await sleep(_AGAIN_S)
+    raise AssertionError("unreachable")
+
+
+def _another(first: socket.socket) -> socket.socket:
+    listener = socket.socket(first.family, first.type, first.proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(first.getsockname())
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener

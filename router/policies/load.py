@@ -1,0 +1,57 @@
+"""How busy a worker is, and how long a request would take there."""
+
+from collections.abc import Sequence
+
+from .policy import RoutedRequest, Worker
+
+# How far a worker's load may be above the mean, relative to the mean, or to its capacity while there is little to do;
+# and the same, relative to the mean, where all have much to do but one has less than a half of the mean.
+_ABOVE_MEAN, _ABOVE_IDLE = 0.4, 0.25
+_MUCH = 0.5
+
+
+def usable_capacity(worker: Worker) -> float:
+    """Requests that it may compute at once now: fewer while it comes back after an ejection, but at least one."""
+    ramp = worker.ramp
+    return float(worker.capacity) if ramp >= 1.0 else max(1.0, worker.capacity * ramp)
+
+
+def load(worker: Worker) -> float:
+    """Requests in flight relative to what it may compute at once."""
+    return worker.in_flight / usable_capacity(worker)
+
+
+def least_loaded(workers: Sequence[Worker]) -> Worker:
+    """The worker with the least load; of equals the one that was chosen the longest ago. `workers` is not empty."""
+    return min(workers, key=lambda worker: (load(worker), worker.turn))
+
+
+def mean_load(workers: Sequence[Worker]) -> float:
+    """The load that all would have if the requests in flight, and one more, were spread evenly."""
+    return (sum(worker.in_flight for worker in workers) + 1) / sum(map(usable_capacity, workers))
+
+
+def most_load(mean: float, least: float) -> float:
+    """The load above which a worker gets no more for what it has in its cache, by the mean and the least load of all."""
+    if mean >= _MUCH and least < mean / 2:
+        return mean * (1 + _ABOVE_IDLE)
+    return mean + _ABOVE_MEAN * max(mean, 1.0)
+
+
+def queue_wait(worker: Worker, output_tokens: int) -> float:
+    """Seconds until the worker would begin with a request: prompts before it, and requests beyond its capacity.
+
+    output_tokens: what an answer has; those in flight are taken to be as long as the one to be sent.
+    """
+    capacity = usable_capacity(worker)
+    wait = worker.pending_tokens / worker.prefill_rate
+    excess = worker.in_flight + 1 - capacity
+    if excess > 0:
+        wait += excess / capacity * output_tokens / worker.decode_rate
+    return wait
+
+
+def duration(request: RoutedRequest, worker: Worker) -> float:
+    """Seconds until the worker would have answered the request, if nothing of the prompt is in its cache."""
+    prefill = request.input_tokens / worker.prefill_rate
+    return queue_wait(worker, request.output_tokens) + prefill + request.output_tokens / worker.decode_rate

@@ -1,0 +1,222 @@
+"""Which workers have which prompt blocks in their caches, as far as the router can tell.
+
+The cache of each worker is modelled as what engines have: the least recently used blocks go first when it is full, and
+of one prompt the last blocks first. The model learns from what engines say of their hits.
+"""
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from itertools import islice
+
+from .prefix import block_bytes
+
+MOST_ENTRIES = 2**18
+# A block that was not used for so many turns is told again to the other relays.
+_RETELL_TURNS = 16
+_MOST_NEWS = 2**14
+# What a call does of the work that ended workers and a full table leave.
+_SWEEP = 256
+# An engine that found less than this part of what was expected has dropped blocks that the model still has.
+_MISS = 0.5
+_SHRINK, _GROW = 0.95, 1.01
+_LEAST_BYTES = 2**16
+# Keys of what was computed after the last whole block and cannot be found again: negative, with the bytes as low bits.
+_TAIL_BITS = 26
+_MOST_TAIL = 2**_TAIL_BITS - 1
+_RELAYS = 64
+
+
+def _size(key: int) -> int:
+    return block_bytes(key) if key >= 0 else -key & _MOST_TAIL
+
+
+class _Cache:
+    """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
+
+    __slots__ = ("bit", "keys", "learned", "limit", "size", "told")
+
+    def __init__(self, bit: int) -> None:
+        self.bit = bit
+        self.keys: OrderedDict[int, int] = OrderedDict()
+        self.size = 0  # bytes
+        self.told = self.learned = self.limit = math.inf  # bytes: as the engine says, as hits show, the less
+
+    def set_limit(self, told: float, learned: float) -> None:
+        self.told, self.learned, self.limit = told, learned, min(told, learned)
+
+
+class Owners:
+    """A bounded table of blocks and the workers that hold them. `relay`: index of the relay that it belongs to."""
+
+    def __init__(self, most_entries: int = MOST_ENTRIES, relay: int = 0) -> None:
+        self._most = most_entries
+        self._relay = relay
+        self._masks: dict[int, int] = {}  # block -> bits of its owners, which may have ended
+        self._caches: dict[int, _Cache] = {}  # by slot
+        self._ended: deque[_Cache] = deque()  # whose entries are still in the table
+        self._live = 0  # bits of all in _caches
+        self._free: list[int] = []
+        self._entries = 0
+        self._turn = _RETELL_TURNS  # so that what is new, used at -1, is always told
+        self._news: deque[tuple[int, int]] = deque(maxlen=_MOST_NEWS)
+
+    def __len__(self) -> int:
+        """Pairs of a block and a worker in the table, those of ended workers that were not taken out yet included."""
+        return self._entries
+
+    def levels(self, blocks: Sequence[int]) -> list[tuple[int, int]]:
+        """Who holds how many leading blocks, as (count, bits of the workers that hold just so many), counts rising."""
+        found: list[tuple[int, int]] = []
+        holders, count = self._live, 0
+        for block in blocks if holders else ():
+            still = holders & self._masks.get(block, 0)
+            if still != holders:
+                if count:
+                    found.append((count, holders & ~still))
+                holders = still
+                if not still:
+                    return found
+            count += 1
+        return [*found, (count, holders)] if count else found
+
+    def bit(self, slot: int) -> int:
+        """The worker's bit in `levels`; 0 if nothing is known of it."""
+        cache = self._caches.get(slot)
+        return cache.bit if cache is not None else 0
+
+    def oldest(self, slot: int, needed: int) -> int:
+        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room."""
+        cache = self._caches.get(slot)
+        if cache is None or cache.size + needed <= cache.limit or not cache.keys:
+            return -1
+        return next(iter(cache.keys.values()))
+
+    def is_fresh(self, slot: int, block: int) -> bool:
+        """Whether the block was used at the worker more recently than in the middle of all that it holds."""
+        cache = self._caches[slot]
+        oldest = next(iter(cache.keys.values()))
+        return 2 * cache.keys.get(block, oldest) > oldest + self._turn
+
+    @property
+    def turn(self) -> int:
+        """Requests added so far."""
+        return self._turn
+
+    def add(self, slot: int, blocks: Sequence[int], tail_bytes: int, cache_bytes: float) -> None:
+        """Note that a worker gets a prompt of these blocks and `tail_bytes` after them, the answer included.
+
+        cache_bytes: what its cache holds; infinity if that is not known.
+        """
+        self._turn += 1
+        cache = self._cache(slot)
+        if cache.told != cache_bytes:
+            cache.set_limit(cache_bytes, cache.learned)
+        serial = (self._turn * _RELAYS + self._relay) << _TAIL_BITS
+        tell, told_before = self._news.append, self._turn - _RETELL_TURNS
+        for key in (-(serial | min(tail_bytes, _MOST_TAIL)), *reversed(blocks)):
+            if self._use(cache, key) < told_before:
+                tell((key, slot))
+        self._trim(cache)
+
+    def merge(self, news: Sequence[tuple[int, int]]) -> None:
+        """Note what another relay has added: keys and the slots of their workers, in its order."""
+        touched: dict[int, _Cache] = {}
+        for key, slot in news:
+            cache = touched.get(slot)
+            if cache is None:
+                cache = touched[slot] = self._cache(slot)
+            self._use(cache, key)
+        for cache in touched.values():
+            self._trim(cache)
+
+    def news(self) -> list[tuple[int, int]]:
+        """What `merge` of the other relays needs, since the last call."""
+        news = list(self._news)
+        self._news.clear()
+        return news
+
+    def correct(self, slot: int, expected: int, found: int) -> None:
+        """Learn from an answer: `expected` tokens were taken to be in the cache, and the engine has found `found`."""
+        cache = self._caches.get(slot)
+        if cache is None or expected <= 0:
+            return
+        if found >= expected * _MISS:
+            cache.set_limit(cache.told, cache.learned * _GROW)
+            return
+        least = _LEAST_BYTES if cache.told == math.inf else cache.told / 16
+        cache.set_limit(cache.told, max(least, min(cache.limit, cache.size) * _SHRINK))
+        self._trim(cache)
+
+    def forget(self, slot: int) -> None:
+        """Drop all that a worker holds. Its entries leave the table bit by bit, in later calls of `add`."""
+        cache = self._caches.pop(slot, None)
+        if cache is not None:
+            self._live &= ~cache.bit
+            self._ended.append(cache)
+
+    def _cache(self, slot: int) -> _Cache:
+        cache = self._caches.get(slot)
+        if cache is None:
+            position = self._free.pop() if self._free else len(self._caches) + len(self._ended)
+            cache = self._caches[slot] = _Cache(1 << position)
+            self._live |= cache.bit
+        return cache
+
+    def _use(self, cache: _Cache, key: int) -> int:
+        """Make `key` the last to go; add it if it is not there. Returns the turn of its last use before, or -1."""
+        keys = cache.keys
+        before = keys.get(key, -1)
+        if before >= 0:
+            keys.move_to_end(key)
+        else:
+            self._entries += 1
+            cache.size += _size(key)
+            if key >= 0:
+                self._masks[key] = self._masks.get(key, 0) | cache.bit
+        keys[key] = self._turn
+        return before
+
+    def _trim(self, cache: _Cache) -> None:
+        while cache.size > cache.limit and len(cache.keys) > 1:
+            self._drop_oldest(cache)
+        if self._ended:
+            self._sweep()
+        if self._entries > self._most and self._caches:
+            largest = max(self._caches.values(), key=lambda one: len(one.keys))
+            for _ in range(min(self._entries - self._most + _SWEEP, len(largest.keys))):
+                self._drop_oldest(largest)
+
+    def _sweep(self) -> None:
+        cache = self._ended[0]
+        for _ in range(min(_SWEEP, len(cache.keys))):
+            self._drop_oldest(cache)
+        if not cache.keys:
+            self._ended.popleft()
+            self._free.append(cache.bit.bit_length() - 1)
+
+    def _drop_oldest(self, cache: _Cache) -> None:
+        key, _ = cache.keys.popitem(last=False)
+        self._entries -= 1
+        cache.size -= _size(key)
+        if key >= 0:
+            rest = self._masks[key] & ~cache.bit
+            if rest:
+                self._masks[key] = rest
+            else:
+                del self._masks[key]
+
+
+def bits_of(mask: int, most: int) -> list[int]:
+    """The single bits of a mask, at most so many."""
+    found: list[int] = []
+    while mask and len(found) < most:
+        lowest = mask & -mask
+        found.append(lowest)
+        mask ^= lowest
+    return found
+
+
+def leading_tokens(block_tokens: Sequence[int], count: int) -> int:
+    """Tokens of the first `count` blocks."""
+    return sum(islice(block_tokens, count))

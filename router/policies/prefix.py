@@ -1,0 +1,51 @@
+"""Hashes of a prompt's beginning, by which equal beginnings are recognised.
+
+A prompt's bytes are cut into blocks at fixed offsets: 64 blocks of 256 bytes, then 64 of 512, and so on. So equal
+beginnings have equal blocks, and the longest body that the router takes has fewer than 1,000 of them. The hash of a
+block is seeded with that of the block before it, so that it stands for all bytes up to the block's end. What is left
+after the last whole block is not hashed.
+
+A hash is a positive int64. Its lowest four bits say how large the block is, so that a hash alone says how much of a
+cache it stands for.
+"""
+
+from functools import lru_cache
+
+from xxhash import xxh3_64_intdigest
+
+_SMALLEST = 256
+_BLOCKS_OF_A_SIZE = 64
+_LEVELS = 16
+_HASH_BITS = 0x7FFFFFFFFFFFFFF0
+_LEVEL_BITS = 0xF
+
+
+def block_hashes(prompt: bytes) -> list[int]:
+    """The chained hashes of the whole blocks of a prompt, in order."""
+    hashes: list[int] = []
+    previous, offset, size = 0, 0, _SMALLEST
+    for level in range(_LEVELS):
+        whole = offset + min((len(prompt) - offset) // size, _BLOCKS_OF_A_SIZE) * size
+        for start in range(offset, whole, size):
+            previous = xxh3_64_intdigest(prompt[start : start + size], previous) & _HASH_BITS | level
+            hashes.append(previous)
+        offset, size = offset + size * _BLOCKS_OF_A_SIZE, size * 2
+        if whole < offset:
+            break
+    return hashes
+
+
+def block_bytes(block: int) -> int:
+    """Bytes of the block that has this hash."""
+    return _SMALLEST << (block & _LEVEL_BITS)
+
+
+def block_tokens(count: int, bytes_per_token: float) -> list[int]:
+    """Estimated tokens of each of the first `count` blocks of any prompt."""
+    return _tokens(round(bytes_per_token, 1))[:count]
+
+
+@lru_cache(maxsize=64)
+def _tokens(bytes_per_token: float) -> list[int]:
+    sizes = [_SMALLEST << level for level in range(_LEVELS) for _ in range(_BLOCKS_OF_A_SIZE)]
+    return [max(1, int(size / max(bytes_per_token, 0.1))) for size in sizes]

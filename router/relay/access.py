@@ -1,0 +1,75 @@
+"""Who may ask for what: keys, and pages of other origins (CORS)."""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable
+
+from ...core.openai import REQUEST_ID_HEADER, bearer_key
+from ..http.messages import Head, Headers, Whole
+from ..tenants.tenant import Tenant
+
+_EXPOSED = f"{REQUEST_ID_HEADER}, Retry-After, X-Should-Retry, X-Slurminfer-Worker".encode()
+_PREFLIGHT_S = b"600"  # for which a browser may keep the answer; some keep none for longer
+
+
+class Keys:
+    """The tenants by their keys' SHA-256: a lookup by digest tells nothing of a key by the time that it takes."""
+
+    def __init__(self, tenants: Iterable[Tenant] = ()) -> None:
+        self._by_digest = {bytes.fromhex(tenant.digest): tenant for tenant in tenants}
+
+    def tenant(self, head: Head) -> Tenant | None:
+        """Whose key a request shows; None where there is none, or one that nobody has."""
+        key = given_key(head)
+        return None if key is None else self._by_digest.get(hashlib.sha256(key).digest())
+
+
+def given_key(head: Head) -> bytes | None:
+    """The key that a request shows, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; None where there is none."""
+    for name, value in head.headers:
+        if name == b"authorization":
+            if value[:7] == b"Bearer ":
+                return value[7:].strip()
+            return bearer_key(value.decode("utf-8", "surrogateescape"))
+    given = head.get(b"x-api-key")
+    return None if given is None else given.strip()
+
+
+class Origins:
+    """The origins whose pages may use the endpoint (Fetch standard, CORS). Browsers ask; nothing else is kept out."""
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        patterns = (
+            re.escape(pattern.lower()).replace(r"\*", "[^/]*") if pattern != "*" else ".*" for pattern in allowed
+        )
+        self._allowed = re.compile("|".join(patterns) or "(?!)", re.DOTALL)
+
+    def allow(self, origin: bytes) -> bool:
+        """Whether pages of `origin`, such as https://chat.example.org, may use the endpoint."""
+        return self._allowed.fullmatch(origin.decode("latin-1").lower()) is not None
+
+    def preflight(self, head: Head) -> Whole:
+        """What a browser is told before it sends a page's request. It sends no key then."""
+        answer = Whole(204, b"")
+        if self.allow(head.get(b"origin") or b""):
+            asked = head.get(b"access-control-request-headers") or b"Authorization, Content-Type"
+            answer.headers += [
+                (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+                (b"access-control-allow-headers", asked),
+                (b"access-control-max-age", _PREFLIGHT_S),
+            ]
+        return answer
+
+    def headers(self, head: Head) -> Headers:
+        """The headers of an answer by which a page may read it."""
+        for name, origin in head.headers:
+            if name == b"origin":
+                return self._for_page(origin)
+        return []
+
+    def _for_page(self, origin: bytes) -> Headers:
+        found = [(b"vary", b"Origin")]
+        if self.allow(origin):
+            found.append((b"access-control-allow-origin", origin))
+            found.append((b"access-control-expose-headers", _EXPOSED))
+        return found

@@ -1,0 +1,48 @@
+"""The relay's own answers, in the shapes of OpenAI's API."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ...core.openai import WORKER_LOST, error_body
+from ..http.messages import Headers, Whole
+
+RETRY_AFTER_S = 5
+JSON = (b"content-type", b"application/json")
+
+
+def failure(
+    status: int, message: str, *, param: str | None = None, code: str | None = None, retry_after: float = RETRY_AFTER_S
+) -> Whole:
+    """An error answer; those that pass by themselves (429, 503) say after how many seconds to come back."""
+    headers: Headers = [JSON]
+    if status in (429, 503):
+        headers.append((b"retry-after", b"%d" % max(1, round(retry_after))))
+    body = msgspec.json.encode(error_body(status, message, param=param, code=code))
+    return Whole(status, body, headers)
+
+
+def no_worker(counts: dict[str, int], model: str | None) -> Whole:
+    """Nobody to ask: says what there is, so that the reader knows whether waiting helps."""
+    there_is = ", ".join(f"{count} {state}" for state, count in counts.items())
+    wanted = f" for model '{model[:200]}'" if model else ""
+    return failure(503, f"no worker is ready{wanted} (workers: {there_is})", code="no_worker_ready")
+
+
+def workers_lost(reason: str) -> Whole:
+    """Workers were lost while they worked on this request: it would only take more of them if it were sent again."""
+    message = f"two workers were lost while they worked on this request, and it gets no third; {reason}"
+    answer = failure(502, message, code=WORKER_LOST)
+    answer.headers.append((b"x-should-retry", b"false"))  # OpenAI's clients obey it
+    return answer
+
+
+def unknown_model(model: str, valid: Iterable[str]) -> Whole:
+    """The 404 answer for a model that no worker serves, with the names of those that are served."""
+    message = f"no model '{model[:200]}' here; valid models: {', '.join(valid)}"
+    return failure(404, message, param="model", code="model_not_found")
+
+
+def no_such_path(method: bytes, path: str) -> Whole:
+    """The 404 answer for a path that a worker does not know, whatever its own answer is."""
+    return failure(404, f"{method.decode('ascii', 'replace')} {path[:200]}: Not Found")

@@ -1,0 +1,254 @@
+"""One request at one worker: takes the answer from the connection and gives it to the client's outlet.
+
+The callbacks are called by the connection's protocol for each piece of data, without a task in between. Whoever has
+started the attempt waits for `run`, and then finds in `fault` what went wrong, or in `body` an answer in one piece.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..http.messages import ConnectError, Flow, Headers
+from .events import EventGate, split_error
+from .outlet import Outlet
+from .upstream import Upstream
+
+MOST_BYTES = 8 * 2**20  # of an answer that is held until it is complete
+_EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an attempt has ended without an answer.
+
+    `kind`: connect (nothing was sent), own (this process can open no connection), lost (no answer came), body (the
+    answer broke off before its first byte), garbage (it is none), stream (it broke off later), error (the worker has
+    sent an error event), refused (it would not go on with a stream), stopped, moved, preempted (the relay has ended
+    it), rival (another attempt was faster).
+    """
+
+    kind: str
+    reason: str
+
+
+class Owner(Protocol):
+    """Whoever has started an attempt."""
+
+    def may_move(self, attempt: "Attempt") -> bool:
+        """Whether its request could go on elsewhere."""
+
+    def first_byte(self, attempt: "Attempt") -> None:
+        """Note that the first byte of a body has come."""
+
+
+class Attempt:
+    """The sink of a worker's answer. It counts at its worker until `leave`.
+
+    Args:
+        tokens: of the prompt that the worker has to compute, as estimated.
+    """
+
+    __slots__ = (
+        "_done",
+        "_flow",
+        "_gate",
+        "_is_counted",
+        "_parts",
+        "_size",
+        "_take",
+        "began",
+        "body",
+        "fault",
+        "first_at",
+        "headers",
+        "heard",
+        "others_tokens",
+        "outlet",
+        "owner",
+        "sent_at",
+        "status",
+        "tokens",
+        "upstream",
+    )  # fmt: skip
+
+    def __init__(self, upstream: Upstream, outlet: Outlet, tokens: int, owner: Owner) -> None:
+        self.upstream, self.outlet, self.tokens, self.owner = upstream, outlet, tokens, owner
+        self.status = 0
+        self.headers: Headers = []
+        self.began = False  # the first byte of the body has come, and is on its way to the client if it is passed on
+        self.heard = False
+        self.fault: Fault | None = None
+        self.body: bytes | None = None  # of an answer in one piece
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._gate: EventGate | None = None  # of a stream of events
+        self._take = self._hold
+        self._flow: Flow | None = None
+        self._done = asyncio.get_running_loop().create_future()
+        self._is_counted = True
+        self.others_tokens = upstream.pending_tokens  # that the worker had to compute before
+        self.sent_at = self.first_at = time.monotonic()
+        upstream.entered(self, tokens)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._done.done()
+
+    async def run(self, head: bytes, body: bytes) -> None:
+        """Send the request and wait until the attempt is over. Cancelling aborts it at the worker."""
+        try:
+            if not self._done.done():
+                self._flow = await self.upstream.connections.send(head, body, self)
+                await self._done
+        except ConnectError as error:
+            self._end(Fault("own" if error.own_fault else "connect", str(error)))
+        finally:
+            self._abort()  # nothing, if the answer is complete
+            self.leave()
+
+    def leave(self) -> None:
+        """Count no longer at the worker."""
+        if self._is_counted:
+            self._is_counted = False
+            self.upstream.left(self, 0 if self.began else self.tokens)
+
+    def give_up(self, kind: str, reason: str) -> None:
+        """End the attempt if its request can go on elsewhere."""
+        if not self._done.done() and self.owner.may_move(self):
+            self.stop(kind, reason)
+
+    def stop(self, kind: str, reason: str) -> None:
+        """End the attempt, which the worker notices at once."""
+        if not self._done.done():
+            self._abort()
+            self._end(Fault(kind, reason))
+        self.leave()
+
+    def pause(self) -> None:
+        """The client is behind."""
+        if self._flow is not None:
+            self._flow.pause()
+
+    def resume(self) -> None:
+        """The client reads again."""
+        if self._flow is not None and not self._done.done():
+            self._flow.resume()
+
+    # The sink.
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Decide what to do with the body: pass events on, or hold it until it is complete or too long."""
+        self.status, self.headers, self.heard = status, headers, True
+        if status < 400 and value_of(headers, b"content-type")[:17].lower() == b"text/event-stream":
+            self._gate, self._take = EventGate(), self._take_events
+
+    def on_data(self, data: bytes) -> None:
+        """Some of the body."""
+        self.heard = True
+        self._take(data)
+
+    def on_end(self) -> None:
+        """The body is complete."""
+        if self._done.done():
+            return
+        if self._take == self._hold:
+            self.body = b"".join(self._parts)
+        elif self._take == self._take_events:
+            self._end_events()
+        else:
+            self.outlet.end()
+        self._end(None)
+
+    def on_lost(self, error: Exception) -> None:
+        """The answer broke off."""
+        kind = "stream" if self.began else "body" if self.status else "lost"
+        self._end(Fault(kind, f"the connection broke off: {error}" if str(error) else "the connection broke off"))
+
+    # What happens to the body.
+
+    def _hold(self, data: bytes) -> None:
+        if not self.began:
+            self._first()
+        self._parts.append(data)
+        self._size += len(data)
+        if (self._size > MOST_BYTES or self._is_opaque()) and not self.outlet.began:
+            self._take = self._pass
+            self.outlet.begin(self, events=False)
+            self._pass(b"".join(self._parts))
+
+    def _is_opaque(self) -> bool:
+        """Whether the answer is something else than JSON or an error, such as audio: passed on as it comes."""
+        return self.status < 400 and b"json" not in value_of(self.headers, b"content-type")
+
+    def _pass(self, data: bytes) -> None:
+        self.outlet.raw(self, data)
+
+    def _take_events(self, data: bytes) -> None:
+        assert self._gate is not None
+        whole = self._gate.feed(data)
+        if whole and not self._done.done() and (self.began or self._begin_events(whole)):
+            self._send_events(whole)
+
+    def _begin_events(self, whole: bytes) -> bool:
+        """Look at the first events; False if there is none to be passed on."""
+        if not whole.lstrip().startswith(_EVENT_STARTS):
+            self.stop("garbage", "the stream does not begin with an event")
+            return False
+        if whole.startswith(b":") and whole.count(b"\n\n") == 1:
+            self.outlet.comment(self, whole)  # keeps connections alive while the prompt is computed
+            return False
+        self.outlet.claim(self)
+        self._first()
+        return True
+
+    def _send_events(self, whole: bytes) -> None:
+        failed = split_error(whole) if b'{"error"' in whole else None
+        if failed is not None:
+            whole, event = failed
+        if whole and self.outlet.events(self, whole):
+            self.outlet.end()
+            self._abort()  # what is still to come is not needed
+            self._end(None)
+        elif failed is not None:
+            self.outlet.error = event
+            self._abort()
+            self._end(Fault("error", "the worker has sent an error"))
+
+    def _end_events(self) -> None:
+        """The end of a stream of events, which is a fault if the answer should have gone on."""
+        rest = self._gate.rest() if self._gate is not None else b""
+        if rest.strip():
+            self._take_events(b"\n\n")
+        if self._done.done():
+            return
+        if not self.began:
+            self._end(Fault("body", "the stream has no event"))
+        elif not self.outlet.is_complete():
+            self._end(Fault("stream", "the stream broke off: it ended before the answer did"))
+        else:
+            self.outlet.end()
+
+    def _first(self) -> None:
+        self.began = True
+        self.upstream.answering(self.tokens if self._is_counted else 0)
+        self.owner.first_byte(self)
+
+    def _end(self, fault: Fault | None) -> None:
+        if not self._done.done():
+            self.fault = fault
+            self._done.set_result(None)
+
+    def _abort(self) -> None:
+        if self._flow is not None:
+            self._flow.abort()
+            self._flow = None
+
+
+def value_of(headers: Headers, wanted: bytes) -> bytes:
+    """The first header of that lower-case name; empty if there is none."""
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return b""

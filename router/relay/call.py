@@ -1,0 +1,81 @@
+"""One generation request on its way: what is known of it, and what has been tried."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..admission.ticket import Ticket
+from ..http.messages import Request, Whole
+from ..policies.eligible import Lane
+from ..policies.policy import Route, RoutedRequest
+from .attempt import Attempt, Fault
+from .envelope import CHAT, COMPLETIONS, Envelope
+from .outlet import Outlet
+from .usage import Tokens
+
+
+class RefusedError(Exception):
+    """A request is answered by the relay itself, with `answer`."""
+
+    def __init__(self, answer: Whole) -> None:
+        self.answer = answer
+        super().__init__(f"answered with {answer.status}")
+
+
+class Forwarding(Protocol):
+    """Whoever carries a call."""
+
+    def may_move(self, call: "Call") -> bool:
+        """Whether the request could go on at another worker."""
+
+    def first_byte(self, call: "Call", attempt: Attempt) -> None:
+        """Note that a worker has begun to answer."""
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A request. `began`: monotonic seconds."""
+
+    request: Request
+    outlet: Outlet
+    envelope: Envelope
+    routed: RoutedRequest
+    lane: Lane
+    ticket: Ticket
+    body: bytes  # the client's, for the model that it gets
+    prompt_bytes: int
+    forwarding: Forwarding
+    began: float
+    tried: set[int] = field(default_factory=set)  # slots
+    lost: float = 0.0  # workers, while they worked on it
+    is_preempted: bool = False
+    sent: int = 0  # attempts
+    queue_s: float | None = None  # until the first one
+    first_byte_s: float | None = None
+    tokens: Tokens | None = None
+    is_answered: bool = False
+    is_continued: bool = False  # a worker was lost after the answer had begun
+    attempts: list[Attempt] = field(default_factory=list)  # that run now
+    route: Route | None = None  # of the last attempt
+    fault: Fault | None = None  # of the last attempt
+    busy: Attempt | None = None  # that a worker has answered with 429 or 503
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the form of its answer is known: JSON, or events of which the last is [DONE]."""
+        return self.envelope.kind in (CHAT, COMPLETIONS)
+
+    def preempt(self) -> None:
+        """Give way to a more urgent request; it is off the board when this returns."""
+        self.is_preempted = True
+        for attempt in self.attempts:
+            attempt.stop("preempted", "a more urgent request came")
+
+    # What its attempts call.
+
+    def may_move(self, attempt: Attempt) -> bool:
+        """Whether the request could go on elsewhere."""
+        return self.forwarding.may_move(self)
+
+    def first_byte(self, attempt: Attempt) -> None:
+        """Note that a worker has begun to answer."""
+        self.forwarding.first_byte(self, attempt)

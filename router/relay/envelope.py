@@ -1,0 +1,412 @@
+"""What the router reads of a request's body. What it does not read is never dropped from what is forwarded."""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+CHAT, COMPLETIONS, MESSAGES, RESPONSES, OTHER = "chat", "completions", "messages", "responses", "other"
+_KINDS = (
+    ("/chat/completions", CHAT),
+    ("/completions", COMPLETIONS),
+    ("/messages", MESSAGES),
+    ("/responses", RESPONSES),
+)
+
+_NOT_GIVEN = frozenset((b"", b"null", b"[]", b"{}", b'""', b"false", b"0"))
+_MOST_CACHED = 1 << 16  # bytes of a list of tools
+# Longer ones are taken as they are written: decoded, they may take many times their size.
+_MOST_DECODED = 4 << 20  # bytes
+_MOST_CONTAINERS = 50_000  # objects and lists
+_MOST_KEYS = 500_000  # of a body that is to be edited
+Scalar = int | float | str | bool | None
+_SEPARATOR = "\0"
+# Fields by which vLLM, SGLang and others constrain the text, each with its own syntax.
+_CONSTRAINTS = (
+    "ebnf", "grammar", "guided_choice", "guided_decoding", "guided_grammar", "guided_json", "guided_regex",
+    "json_schema", "regex", "structural_tag", "structured_outputs",
+)  # fmt: skip
+
+
+class EnvelopeError(ValueError):
+    """The body cannot be read: the client's mistake (400). The message says what is wrong."""
+
+
+class Envelope(msgspec.Struct, kw_only=True):
+    """The fields that the router knows. Values that the engine will refuse are kept, or read as absent."""
+
+    # Set from the path, not read from the body.
+    kind: Any = msgspec.field(name="(kind)", default=OTHER)
+    is_read: Any = msgspec.field(name="(is_read)", default=True)  # False: a body that is not JSON, such as multipart
+
+    model: str | None = None
+    stream: Scalar = None
+    stream_options: Raw = Raw()
+    user: Scalar = None
+    max_tokens: Scalar = None
+    max_completion_tokens: Scalar = None
+    max_output_tokens: Scalar = None
+    min_tokens: Scalar = None
+    n: Scalar = None
+    best_of: Scalar = None
+    stop: Raw = Raw()
+    include_stop_str_in_output: Scalar = None
+    no_stop_trim: Scalar = None
+    ignore_eos: Scalar = None
+    seed: Scalar = None
+    echo: Scalar = None
+    logprobs: Scalar = None
+    top_logprobs: Scalar = None
+    prompt_logprobs: Scalar = None
+    suffix: Raw = Raw()
+    continue_final_message: Scalar = None
+    add_generation_prompt: Scalar = None
+    return_token_ids: Scalar = None
+    stream_token_ids: Scalar = None
+    separate_reasoning: Scalar = None
+    tool_choice: Raw = Raw()
+
+    messages: Raw = Raw()
+    prompt: Raw = Raw()
+    input: Raw = Raw()
+    system: Raw = Raw()
+    instructions: Raw = Raw()
+    tools: Raw = Raw()
+    text: Raw = Raw()  # the prompt of SGLang's /generate, the format of /v1/responses
+    input_ids: Raw = Raw()
+    response_format: Raw = Raw()
+    ebnf: Raw = Raw()
+    grammar: Raw = Raw()
+    guided_choice: Raw = Raw()
+    guided_decoding: Raw = Raw()
+    guided_grammar: Raw = Raw()
+    guided_json: Raw = Raw()
+    guided_regex: Raw = Raw()
+    json_schema: Raw = Raw()
+    regex: Raw = Raw()
+    structural_tag: Raw = Raw()
+    structured_outputs: Raw = Raw()
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is to come as events."""
+        return self.stream is True
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return max(whole(self.n) or 1, whole(self.best_of) or 1)
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens to generate; None where the client sets no bound."""
+        limits = (whole(self.max_completion_tokens), whole(self.max_tokens), whole(self.max_output_tokens))
+        return next((limit for limit in limits if limit is not None), None)
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings."""
+        stop = _loosely(self.stop) if self.stop else None
+        stops = stop if isinstance(stop, list) else [stop]
+        return [stop for stop in stops if isinstance(stop, str) and stop]
+
+    @property
+    def keeps_stop(self) -> bool:
+        """Whether the stop string that ends an answer is part of it."""
+        return self.include_stop_str_in_output is True or self.no_stop_trim is True
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the client itself asks for token counts at the end of the stream."""
+        options = _loosely(self.stream_options) if is_given(self.stream_options) else None
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    @property
+    def wants_token_ids(self) -> bool:
+        """Whether the client itself asks for the ids of the tokens, of slurminfer's engine or of vLLM."""
+        return self.stream_token_ids is not None or self.return_token_ids is True
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether each token is to come with its probability. For completions 0 asks for that of the token itself."""
+        return (self.logprobs is not None and self.logprobs is not False) or self.prompt_logprobs is not None
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the model may call tools."""
+        return is_given(self.tools) and bytes(self.tool_choice) != b'"none"'
+
+    @property
+    def constraint(self) -> str | None:
+        """The field that prescribes the form of the text; None if there is none."""
+        if is_given(self.response_format) and not _is_plain(self.response_format):
+            return "response_format"
+        if is_given(self.tool_choice) and bytes(self.tool_choice) not in (b'"none"', b'"auto"'):
+            return "tool_choice"
+        return next((name for name in _CONSTRAINTS if is_given(getattr(self, name))), None)
+
+
+class _Part(msgspec.Struct):
+    """A part of a message's content, in any of the three APIs."""
+
+    text: str | None = None
+    image_url: Any = None
+    source: Any = None
+    input: Any = None
+    name: Any = None
+    id: Any = None
+    tool_use_id: Any = None
+    content: Any = None
+    thinking: str | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+    id: str | None = None
+
+
+class _Message(msgspec.Struct):
+    """What templates render of a message. Other fields, such as `refusal`, are left alone."""
+
+    role: str | None = None
+    content: str | list[_Part] | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+_envelopes = msgspec.json.Decoder(Envelope)
+_messages = msgspec.json.Decoder(list[_Message])
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_anything = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
+    """What is known of a request by its body. Of a key that is there twice the last counts. Raises EnvelopeError."""
+    kind = next((kind for end, kind in _KINDS if path.endswith(end)), OTHER)
+    if content_type[:10].lower() == "multipart/":
+        return Envelope(kind=kind, is_read=False)
+    envelope: Envelope = _read(_envelopes, body)
+    envelope.kind, envelope.is_read = kind, True
+    return envelope
+
+
+def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        if not body.isascii():
+            body.decode()  # what is skipped is not checked by the decoder
+        return decoder.decode(body)
+    except UnicodeDecodeError as error:
+        raise EnvelopeError(f"the body is not UTF-8: byte {error.start} cannot be decoded") from error
+    except msgspec.ValidationError as error:
+        raise EnvelopeError(_explain(str(error))) from error
+    except RecursionError as error:
+        raise EnvelopeError("the body is nested too deep") from error
+    except ValueError as error:  # DecodeError, numbers of thousands of digits
+        raise EnvelopeError(f"the body is not valid JSON: {error}") from error
+
+
+def _explain(message: str) -> str:
+    """msgspec's message, with the field first."""
+    text, _, path = message.partition(" - at `$.")
+    if not path:
+        return f"the body is not valid: {text[0].lower()}{text[1:]}; expected a JSON object"
+    return f"{path.rstrip('`')}: {text[0].lower()}{text[1:]}"
+
+
+def prompt_text(envelope: Envelope) -> bytes:
+    """What the prompt is made of, in the order in which a chat template renders it; empty where nothing is known.
+
+    It is the same for the same conversation, however its JSON is written, and a conversation that goes on begins with
+    what it was before. Token ids take four bytes each.
+    """
+    text = "".join(_tools(envelope.tools)) if is_given(envelope.tools) else ""
+    for raw in (envelope.system, envelope.instructions):
+        if is_given(raw):
+            text += _SEPARATOR.join(("", "system", _content(_loosely(raw))))
+    if is_given(envelope.messages):
+        return (text + _conversation(envelope.messages)).encode(errors="surrogatepass")
+    raw = next(filter(is_given, (envelope.prompt, envelope.input, envelope.input_ids, envelope.text)), Raw(b"null"))
+    prompt = _loosely(raw)
+    if envelope.kind == RESPONSES and isinstance(prompt, list):
+        return (text + _conversation(raw)).encode(errors="surrogatepass")
+    return text.encode(errors="surrogatepass") + b"".join(_prompts(prompt))
+
+
+def _conversation(raw: Raw) -> str:
+    if _is_big(raw):
+        return bytes(raw).decode()
+    try:
+        messages = _messages.decode(raw)
+    except (ValueError, RecursionError):  # of a form that is not known here, or wrong: the engine will say
+        messages = _loosely(raw)
+        return "".join(map(_loose_message, messages)) if isinstance(messages, list) else _content(messages)
+    pieces: list[str] = []
+    for message in messages:
+        pieces += (_SEPARATOR, message.role or "", _SEPARATOR)
+        if message.name:
+            pieces += (message.name, _SEPARATOR)
+        if reasoning := message.reasoning_content or message.reasoning:
+            pieces += (reasoning, _SEPARATOR)
+        content = message.content
+        if isinstance(content, str):
+            pieces.append(content)
+        elif content:
+            pieces += map(_part, content)
+        if message.tool_calls:
+            pieces += _calls(message.tool_calls)
+        if message.tool_call_id:
+            pieces += (_SEPARATOR, message.tool_call_id)
+    return "".join(pieces)
+
+
+def _part(part: _Part) -> str:
+    """Text as it is, anything else as canonical JSON."""
+    if part.text is not None:
+        return part.text
+    fields = {name: value for name in part.__struct_fields__ if (value := getattr(part, name)) is not None}
+    return _canonical(fields)
+
+
+def _calls(calls: Sequence[_ToolCall]) -> Iterator[str]:
+    for call in calls:
+        function = call.function or _Function()
+        arguments = function.arguments
+        text = arguments if isinstance(arguments, str) else "" if arguments is None else _canonical(arguments)
+        yield _SEPARATOR.join(("", call.id or "", function.name or "", text))
+
+
+def _loose_message(message: Any) -> str:
+    if not isinstance(message, Mapping):
+        return _SEPARATOR + _content(message)
+    role, content = message.get("role") or message.get("type"), message.get("content")
+    if content is None:
+        content = {name: value for name, value in message.items() if value is not None}
+    return _SEPARATOR.join(("", str(role or ""), _content(content)))
+
+
+def _content(content: Any) -> str:
+    """A string, or the parts of a content one after the other."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return "" if content is None else _canonical(content)
+    return "".join(
+        part["text"] if isinstance(part, dict) and isinstance(part.get("text"), str) else _canonical(part)
+        for part in content
+    )
+
+
+def _prompts(prompt: Any) -> Iterator[bytes]:
+    """A string, token ids, or a list of either."""
+    if isinstance(prompt, str):
+        yield prompt.encode(errors="surrogatepass")
+    elif isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+        try:
+            yield array("I", prompt).tobytes()
+        except (TypeError, OverflowError):
+            yield _encode(prompt)
+    elif isinstance(prompt, list):
+        for item in prompt:
+            if isinstance(item, str | list) and not (isinstance(item, list) and item and isinstance(item[0], list)):
+                yield from _prompts(item)
+            else:
+                yield _encode(item)
+            yield b"\0"
+    elif prompt is not None:
+        yield _encode(prompt)
+
+
+def _tools(raw: Raw) -> tuple[str]:
+    data = bytes(raw)
+    return (_cached_canonical(data) if len(data) <= _MOST_CACHED else _canonical(_loosely(raw)),)
+
+
+@lru_cache(maxsize=64)
+def _cached_canonical(data: bytes) -> str:
+    """The same tools stand in each request of a conversation."""
+    return _canonical(_loosely(Raw(data)))
+
+
+def _canonical(value: Any) -> str:
+    """JSON without spaces, the keys in order."""
+    return _encode_sorted(value).decode()
+
+
+def _loosely(raw: Raw) -> Any:
+    """The value, or the text of what can be no value here."""
+    if _is_big(raw):
+        return bytes(raw).decode(errors="replace")
+    try:
+        return _anything.decode(raw)
+    except (ValueError, RecursionError):
+        return bytes(raw).decode(errors="replace")
+
+
+def _is_big(raw: Raw) -> bool:
+    size = len(raw)
+    if size <= _MOST_CONTAINERS:
+        return False
+    return size > _MOST_DECODED or bytes(raw).count(b"{") + bytes(raw).count(b"[") > _MOST_CONTAINERS
+
+
+def with_usage(body: bytes, envelope: Envelope) -> bytes:
+    """The body of a streamed request with `stream_options.include_usage`, so that the token counts come at the end."""
+    if envelope.wants_usage:
+        return body
+    options = _loosely(envelope.stream_options) if envelope.stream_options else {}
+    options = options if isinstance(options, dict) else {}
+    is_new = not envelope.stream_options  # not even null
+    return with_field(body, "stream_options", {**options, "include_usage": True}, is_new=is_new)
+
+
+def with_field(body: bytes, name: str, value: Any, *, is_new: bool) -> bytes:
+    """The body with a field set. `is_new`: it is certainly not there yet, so that nothing need be decoded."""
+    if not is_new:
+        return with_fields(body, {name: value})
+    start = body.index(b"{") + 1
+    rest = body[start:]
+    comma = b"" if rest.lstrip().startswith(b"}") else b","
+    return b"".join((body[:start], _encode(name), b":", _encode(value), comma, rest))
+
+
+def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
+    """The body with fields set, or taken out where the value is UNSET. All others stay, byte for byte."""
+    if body.count(b'":') > _MOST_KEYS:
+        raise EnvelopeError(f"the body has too many keys: expected at most {_MOST_KEYS}")
+    raw = _read(_fields, body)
+    for name, value in fields.items():
+        if value is msgspec.UNSET:
+            raw.pop(name, None)
+        else:
+            raw[name] = value
+    return _encode(raw)
+
+
+def is_given(raw: Raw) -> bool:
+    """Whether a field asks for anything."""
+    return bytes(raw) not in _NOT_GIVEN if len(raw) < 8 else True
+
+
+def whole(value: Any) -> int | None:
+    """An integer, also one that is written as 10.0; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_plain(response_format: Raw) -> bool:
+    value = _loosely(response_format)
+    return isinstance(value, dict) and value.get("type") == "text"

@@ -1,0 +1,174 @@
+"""The client's side of one request: whatever attempts there are, the client sees one answer."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from ..control.counters import Gap
+from ..http.heads import answer_headers
+from ..http.messages import Headers, Reply, Whole
+from .envelope import OTHER
+from .events import error_event, is_end, stream_error, usage_of, without_token_ids, without_usage
+from .stitcher import Stitcher, UsageOnly
+from .transcript import Transcript
+from .upstream import Upstream
+
+
+_UNUSED = Transcript(0)  # of requests that do not stream
+
+
+class Source(Protocol):
+    """An attempt, as far as the outlet knows it."""
+
+    status: int
+    headers: Headers
+    upstream: Upstream
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def stop(self, kind: str, reason: str) -> None:
+        """End at once."""
+
+
+class Outlet:
+    """Where attempts write.
+
+    Args:
+        gaps: those between events are counted here.
+        clock: seconds.
+    """
+
+    __slots__ = (
+        "_before",
+        "_clock",
+        "_gaps",
+        "_last",
+        "_last_time",
+        "_reply",
+        "began",
+        "error",
+        "hides_ids",
+        "hides_usage",
+        "is_events",
+        "is_over",
+        "kind",
+        "rivals",
+        "status",
+        "stitcher",
+        "transcript",
+    )  # fmt: skip
+
+    def __init__(self, reply: Reply, gaps: Gap, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.kind = OTHER
+        self.hides_usage = self.hides_ids = False  # the relay has asked for them, the client has not
+        self.status = 0  # of what was sent; 0: nothing yet
+        self.began = self.is_over = self.is_events = False
+        self.error: dict[str, Any] | None = None  # an error event that a worker has sent
+        self.rivals: list[Source] = []  # attempts of which the first to claim the outlet gets it
+        self.transcript = _UNUSED
+        self.stitcher: Stitcher | UsageOnly | None = None
+        self._reply, self._gaps, self._clock = reply, gaps, clock
+        self._before = self._last = b""  # the last events that came, and those before them
+        self._last_time = 0.0
+
+    def claim(self, source: Source) -> None:
+        """End the rivals of an attempt that has the first token."""
+        if self.rivals:
+            rivals, self.rivals = self.rivals, []
+            for rival in rivals:
+                if rival is not source:
+                    rival.stop("rival", "another worker was faster")
+
+    def begin(self, source: Source, *, events: bool) -> None:
+        """Begin the answer with the source's head; nothing if it has begun already."""
+        if not self.began:
+            self.began, self.is_events, self.status = True, events, source.status
+            self._reply.begin(source.status, _headers(source.headers, source.upstream))
+
+    def comment(self, source: Source, comment: bytes) -> None:
+        """Send a comment of a stream that has no event yet."""
+        self.begin(source, events=True)
+        self._reply.write(comment)
+
+    def events(self, source: Source, data: bytes) -> bool:
+        """Send whole events. True: the answer is complete, although the source may go on."""
+        stitcher = self.stitcher
+        if stitcher is not None:
+            data = stitcher.feed(data)
+            if not data:
+                return stitcher.finished
+        self.transcript.add(data)
+        self._before, self._last = self._last, data
+        if self.hides_ids:
+            data = without_token_ids(data)
+        if self.hides_usage:
+            data = without_usage(data)
+        now = self._clock()
+        if self._last_time:
+            self._gaps.observe(now - self._last_time)
+        self.begin(source, events=True)
+        self._last_time = now
+        if data and not self._reply.write(data):
+            self._wait_for_client(source)
+        return stitcher is not None and stitcher.finished
+
+    def raw(self, source: Source, data: bytes) -> None:
+        """Send some of a body that is no stream of events."""
+        if not self._reply.write(data):
+            self._wait_for_client(source)
+
+    def whole(self, source: Source, body: bytes) -> None:
+        """Send a worker's answer in one piece."""
+        self.is_over, self.status = True, source.status
+        self._reply.whole(Whole(source.status, body, _headers(source.headers, source.upstream)))
+
+    def end(self, last: bytes = b"") -> None:
+        """The answer is complete, with these last events."""
+        self.is_over = True
+        if last:
+            self._reply.write(last)
+        self._reply.end()
+
+    def fail(self, answer: Whole) -> None:
+        """Say that there is no answer, or no more of it: by the last event of a stream, or by breaking a body off."""
+        if self.is_over:
+            return
+        self.is_over = True
+        if not self.began:
+            self.status = answer.status
+            self._reply.whole(answer)
+        elif self.is_events:
+            error = msgspec.json.decode(answer.body)["error"]
+            self._reply.write(stream_error(self.kind, error["message"], error["code"] or "server_error"))
+            self._reply.end()
+        else:
+            self._reply.abort()
+
+    def pass_error(self, source: Source) -> None:
+        """End the stream with the error event that its worker has sent."""
+        self.begin(source, events=True)
+        self.end(error_event(self.error or {}))
+
+    def is_complete(self) -> bool:
+        """Whether the events that were sent end an answer, as far as its form is known."""
+        return self.kind == OTHER or is_end(self.kind, self._last)
+
+    def usage(self) -> dict[str, Any] | None:
+        """What the stream said of its token counts."""
+        return usage_of(self._before + self._last)
+
+    def _wait_for_client(self, source: Source) -> None:
+        source.pause()
+        self._reply.on_writable = source.resume
+
+
+def _headers(headers: Headers, upstream: Upstream) -> Headers:
+    kept = answer_headers(headers)
+    kept.append((b"x-slurminfer-worker", upstream.id.encode()))
+    return kept

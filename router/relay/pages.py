@@ -1,0 +1,88 @@
+"""Requests that are not for workers, such as /v1/models and /metrics: forwarded to the supervisor's pages."""
+
+import asyncio
+
+from ..http.heads import answer_headers, content_length, request_head
+from ..http.messages import ConnectError, Flow, Headers, Pool, Reply, Request
+from .answers import failure
+
+
+class Pages:
+    """Forwards requests to the supervisor."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def answer(self, request: Request, reply: Reply) -> None:
+        """Answer the request by the supervisor's page, or say that there is no supervisor now."""
+        page = _Page(reply)
+        flow: Flow | None = None
+        try:
+            flow = page.flow = await self._pool.send(_head(request), request.body, page)
+            await page.done
+            flow = None
+        except ConnectError as error:
+            page.away(str(error))
+        finally:
+            if flow is not None:
+                flow.abort()
+
+
+def _head(request: Request) -> bytes:
+    """The request's head, and whose it is. The client's own headers of these names are left out."""
+    head = request.head
+    lines = [
+        request_head(
+            head.method, head.target, head.headers, host=b"supervisor", body_length=len(request.body),
+            request_id=head.id,
+        )
+    ]  # fmt: skip
+    if head.tenant is not None:
+        lines.append(b"X-Slurminfer-Tenant: %b\r\n" % head.tenant.name.encode())
+        lines.append(b"X-Slurminfer-Admin: %d\r\n" % head.tenant.admin)
+    if head.private:
+        lines.append(b"X-Slurminfer-Private: 1\r\n")
+    return b"".join(lines)
+
+
+class _Page:
+    """The sink of a page: passes it on as it comes."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._began = False
+        self.flow: Flow | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Begin the answer."""
+        self._began = True
+        self._reply.begin(status, answer_headers(headers), content_length(headers))
+
+    def on_data(self, data: bytes) -> None:
+        """Pass it on."""
+        if not self._reply.write(data) and self.flow is not None:
+            self.flow.pause()
+            self._reply.on_writable = self.flow.resume
+
+    def on_end(self) -> None:
+        """End the answer."""
+        self._reply.end()
+        self._finish()
+
+    def on_lost(self, error: Exception) -> None:
+        """The supervisor has ended meanwhile, or says what is no HTTP."""
+        if self._began:
+            self._reply.abort()
+        else:
+            self.away(str(error))
+        self._finish()
+
+    def away(self, reason: str) -> None:
+        """Say that there is no supervisor now."""
+        answer = failure(503, f"the router's supervisor does not answer now: {reason}", retry_after=2)
+        self._reply.whole(answer)
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)

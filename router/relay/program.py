@@ -1,0 +1,41 @@
+"""A relay as a process of its own, or as a task of the supervisor's event loop for tests."""
+
+import asyncio
+import socket
+
+from ..control.board import Board
+from ..control.relay_link import MakeServer, RelayLink
+from ..control.relays import Ends
+
+
+def make_server() -> MakeServer:
+    """What makes the relay's server; imported late, since the supervisor needs none of it."""
+    from .server import RelayServer
+
+    return RelayServer
+
+
+async def run_relay(channel: int, board: int, listener: int, private_listener: int) -> None:
+    """Be a relay, with inherited file descriptors, until the supervisor says that it is enough, or is gone."""
+    sockets = [socket.socket(fileno=number) for number in (channel, listener, private_listener)]
+    link = RelayLink(Board.attach(board), sockets[1], sockets[2], make_server())
+    await link.run(sockets[0])
+
+
+class RelayTask:
+    """A relay in this event loop, over a real socket pair."""
+
+    def __init__(self, ends: Ends, maker: MakeServer | None = None) -> None:
+        channel = ends.channel.dup()
+        link = RelayLink(ends.board, ends.listener.dup(), ends.private_listener.dup(), maker or make_server())
+        self._task = asyncio.create_task(link.run(channel))
+
+    def kill(self) -> None:
+        """Cancel it."""
+        self._task.cancel()
+
+    async def ended(self) -> str:
+        """Wait for its end; how it came."""
+        await asyncio.wait({self._task})
+        error = None if self._task.cancelled() else self._task.exception()
+        return "ended" if error is None else f"failed: {error!r}"

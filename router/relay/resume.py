@@ -1,0 +1,205 @@
+"""How the stream of a lost worker goes on at another one: what that is asked, and what becomes of its events.
+
+Engines that can tell token ids (`TOKEN_ENGINES`) go on from exactly these tokens. For the others the text so far is the
+beginning of the answer: `continue_final_message` for chat, prompt and text for completions.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from .envelope import CHAT, COMPLETIONS, Envelope, is_given, whole, with_field, with_fields, with_usage
+from .stitcher import DONE, Stitcher, UsageOnly, finish_event, usage_event
+from .transcript import Said, Story, Transcript
+
+TOKEN_ENGINES: Collection[str] = ("native",)
+_DEFAULT_TOKENS = 16  # of /v1/completions
+_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The request that goes on, and what its events must pass; None: they are sent as they are."""
+
+    body: bytes
+    stitcher: Stitcher | UsageOnly | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer was complete but for these events."""
+
+    events: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """The stream must end with an error event."""
+
+    reason: str
+
+
+class _CannotResumeError(Exception):
+    """Why a stream cannot be continued."""
+
+
+def prepare(body: bytes, envelope: Envelope, engine: str) -> bytes:
+    """The body of a streamed request as it is sent to a worker: it asks for token counts, and ids where it can."""
+    if not envelope.streams or envelope.kind not in (CHAT, COMPLETIONS):
+        return body
+    body = with_usage(body, envelope)
+    if engine in TOKEN_ENGINES and envelope.stream_token_ids is None:
+        body = with_field(body, "stream_token_ids", True, is_new=b"stream_token_ids" not in body)
+    return body
+
+
+def plan(envelope: Envelope, body: bytes, transcript: Transcript, engine: str) -> Continuation | Finished | Impossible:
+    """How to go on after `transcript` at a worker with `engine`. `body` is the client's own, without additions."""
+    story = transcript.story()
+    if not story.events and not transcript.overflowed:
+        return Continuation(prepare(body, envelope, engine), None)
+    try:
+        return _go_on(envelope, body, transcript, engine)
+    except _CannotResumeError as error:
+        return Impossible(str(error))
+
+
+def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str) -> Continuation | Finished:
+    story = transcript.story()
+    if story.done:
+        return Finished(b"")
+    _require_plain(envelope, transcript, story)
+    if not any(said.substance for said in story.choices.values()):
+        stitcher = Stitcher(story, Said(), envelope, 0)
+        return Continuation(prepare(body, envelope, engine), stitcher)
+    said = _only_choice(envelope, story)
+    tokens = _count(said, story)
+    if said.finish is not None:
+        return _end(envelope, body, story, tokens, engine)
+    limit = _limit(envelope)
+    if limit is not None and tokens >= limit:
+        return _end(envelope, body, story, tokens, engine, finish="length")
+    if engine in TOKEN_ENGINES and said.token_ids and not said.without_ids:
+        body = with_fields(body, {"continue_token_ids": said.token_ids})
+        return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, 0, exact=True))
+    _require_text(envelope, said)
+    fields = _continued(envelope, said) | _reduced(envelope, tokens)
+    return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, tokens))
+
+
+def _end(
+    envelope: Envelope, body: bytes, story: Story, tokens: int, engine: str, finish: str | None = None
+) -> Continuation | Finished:
+    """After the last token. The prompt's length, if it is to be told, only another worker knows.
+
+    `finish`: the finish reason, if it has not been sent.
+    """
+    last = finish_event(envelope, story, finish) if finish else b""
+    if story.counted or not envelope.wants_usage:
+        return Finished(last + DONE)
+    if story.usage is not None:
+        return Finished(last + usage_event(story, story.usage) + DONE)
+    fields: dict[str, Any] = {"min_tokens": msgspec.UNSET, **dict.fromkeys(_given_limits(envelope), 1)}
+    return Continuation(prepare(with_fields(body, fields), envelope, engine), UsageOnly(story, tokens, last))
+
+
+def _require_plain(envelope: Envelope, transcript: Transcript, story: Story) -> None:
+    """Raise _CannotResumeError for a stream that is not understood."""
+    if envelope.kind not in (CHAT, COMPLETIONS):
+        raise _CannotResumeError("streams of this endpoint cannot be continued by another worker")
+    if transcript.overflowed:
+        raise _CannotResumeError("the answer is too long to be continued by another worker")
+    if story.failed:
+        raise _CannotResumeError("the worker has sent an error")
+    if story.strange:
+        raise _CannotResumeError("the stream has events of an unknown form")
+
+
+def _only_choice(envelope: Envelope, story: Story) -> Said:
+    """The one choice of the answer."""
+    if envelope.choices > 1 or len(story.choices) > 1 or _prompts(envelope) > 1:
+        raise _CannotResumeError("an answer of several choices cannot be continued by another worker")
+    return next(iter(story.choices.values()))
+
+
+def _prompts(envelope: Envelope) -> int:
+    if envelope.kind == CHAT or not is_given(envelope.prompt):
+        return 1
+    prompt = msgspec.json.decode(envelope.prompt)
+    return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+
+
+def _count(said: Said, story: Story) -> int:
+    """Tokens of the text so far: as told, else one for each event."""
+    if said.token_ids and not said.without_ids:
+        return said.told_ids
+    counted = whole((story.usage or {}).get("completion_tokens"))
+    return said.tokens if counted is None else max(counted - said.silent, 0)
+
+
+def _limit(envelope: Envelope) -> int | None:
+    return _DEFAULT_TOKENS if envelope.limit is None and envelope.kind == COMPLETIONS else envelope.limit
+
+
+def _require_text(envelope: Envelope, said: Said) -> None:
+    """Raise _CannotResumeError unless the text so far is all that a worker needs to go on."""
+    for is_so, what in (
+        (said.calls, "a tool call"),
+        (said.reasoning, "reasoning"),
+        (said.logprobs or envelope.wants_logprobs, "logprobs"),
+        (envelope.echo is True, "echo"),
+        (is_given(envelope.suffix), "suffix"),
+        (envelope.constraint is not None, f"{envelope.constraint}"),
+    ):
+        if is_so:
+            raise _CannotResumeError(f"an answer with {what} cannot be continued by another worker")
+
+
+def _continued(envelope: Envelope, said: Said) -> dict[str, Any]:
+    """The fields by which an engine takes the text so far for the beginning of its answer."""
+    text = "".join(said.text)
+    if envelope.kind == CHAT:
+        messages = _continued_messages(envelope, text)
+        return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+    prompt = msgspec.json.decode(envelope.prompt) if is_given(envelope.prompt) else ""
+    if isinstance(prompt, str):
+        return {"prompt": prompt + text}
+    if isinstance(prompt, list) and isinstance(prompt[0], str):
+        return {"prompt": [prompt[0] + text]}
+    ids = prompt[0] if isinstance(prompt, list) and isinstance(prompt[0], list) else prompt
+    if isinstance(ids, list) and said.token_ids and not said.without_ids and not envelope.stops:
+        return {"prompt": [*ids, *said.token_ids]}
+    raise _CannotResumeError("an answer to token ids cannot be continued by another worker: its ids are not known")
+
+
+def _continued_messages(envelope: Envelope, text: str) -> list[Any]:
+    messages: list[Any] = msgspec.json.decode(envelope.messages, type=list[Raw])
+    last = msgspec.json.decode(messages[-1]) if messages and envelope.continue_final_message is True else {}
+    if not isinstance(last, dict) or last.get("role") != "assistant":
+        return [*messages, {"role": "assistant", "content": text}]
+    return [*messages[:-1], {**last, "content": _plain(last.get("content")) + text}]
+
+
+def _plain(content: Any) -> str:
+    """A content as one string."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) == len(texts):
+        return "".join(strings)
+    raise _CannotResumeError("a message with more than text cannot be continued by another worker")
+
+
+def _reduced(envelope: Envelope, tokens: int) -> dict[str, Any]:
+    """The bounds of the answer's length, less what has come."""
+    limit, least = _limit(envelope), whole(envelope.min_tokens)
+    fields: dict[str, Any] = {} if limit is None else dict.fromkeys(_given_limits(envelope), limit - tokens)
+    return fields if least is None else {**fields, "min_tokens": max(least - tokens, 0)}
+
+
+def _given_limits(envelope: Envelope) -> Sequence[str]:
+    return [name for name in _LIMITS if getattr(envelope, name) is not None] or ["max_tokens"]

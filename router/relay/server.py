@@ -1,0 +1,242 @@
+"""A relay: decides by the head of a request, then gives it to a worker or to the supervisor's pages."""
+
+import asyncio
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from ...core.net.connection_guard import ConnectionLimits, Guard, limits_of_process
+from ...core.spec import RouterSpec
+from ..admission.admission import Admission
+from ..control.board import Board
+from ..control.counters import Counters
+from ..control.messages import FromRelay, Report, Setup, Tenants, View
+from ..control.queues import QueuesOnBoard
+from ..http.messages import Head, Reply, Request, Whole
+from ..http.pool import SocketPool
+from ..http.server import Server
+from ..policies import policy_named
+from ..policies.eligible import Eligibility, PoolRouting
+from ..policies.estimates import Lengths, Rates
+from ..tenants.quota import Quotas
+from ..tenants.refusal import Refused
+from ..tenants.tenant import Tenant
+from .access import Keys, Origins, given_key
+from .access_log import AccessLog
+from .accounts import Accounts
+from .answers import failure
+from .connections import connect
+from .forward import Forwarder
+from .intake import Intake
+from .pages import Pages
+from .retry_budget import RetryBudget
+from .workers import Workers
+
+# Descriptors for probes, files and libraries; those for requests to workers are counted with their clients'.
+_SPARE_DESCRIPTORS = 64
+_NEWS_S = 0.05
+_TICK_S = 0.5
+_OPEN_PATHS = frozenset({"/health", "/"})  # of the supervisor, for which nobody needs a key
+_GENERATION = re.compile(r"/v1/(?!models(?:/|$))[\w/-]+", re.ASCII)
+
+
+class RelayServer:
+    """One relay. Implements the `Handler` of its HTTP server.
+
+    Args:
+        setup: what it is.
+        board: what the relays know of each other.
+        listener: the socket that clients connect to.
+        send: sends to the supervisor.
+        tls: for clients; None: they speak HTTP.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        board: Board,
+        listener: socket.socket,
+        send: Callable[[FromRelay], None],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        spec = msgspec.convert(setup.router, RouterSpec)
+        self._index, self._board, self._row = setup.index, board, board.row(setup.index)
+        self._listener, self._tls = listener, tls
+        self._keys, self._origins, self._quotas = Keys(), Origins(spec.allowed_origins), Quotas(board.spent)
+        self._policy = policy_named(spec.policy, setup.index)
+        self._rates, self._counters = Rates(), Counters()
+        eligibility = Eligibility(msgspec.convert(setup.pools, list[PoolRouting]), spec.rule)
+        self._workers = Workers(
+            board, self._row, eligibility, overcommit=spec.overcommit, connect=connect, forget=self._forget
+        )
+        self._admission = Admission(
+            self._workers.room,
+            queue=-(-spec.queue // setup.relays),
+            timeout_s=spec.queue_timeout,
+            reserved=spec.reserved,
+            neighbours=QueuesOnBoard(board, setup.index) if setup.relays > 1 else None,
+        )
+        lengths = Lengths()
+        log = AccessLog() if spec.access_log else None
+        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates, log)
+        self._forwarder = Forwarder(
+            self._workers,
+            self._policy,
+            self._admission,
+            self._counters,
+            eligibility=eligibility,
+            intake=Intake(eligibility, lengths),
+            accounts=self._accounts,
+            tell=send,
+            retry_budget=RetryBudget(spec.retry_budget),
+            failover=spec.failover,
+            hedge_after=spec.hedge_after,
+            wait_s=spec.queue_timeout,
+        )
+        self._supervisor = SocketPool(Path(setup.control_socket))
+        self._pages = Pages(self._supervisor)
+        self._guard = Guard(connection_limits(spec))
+        self._server = Server(self, self._guard)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # What the supervisor says.
+
+    def view(self, view: View) -> None:
+        """Take the workers that there are."""
+        self._workers.hear(view.workers)
+        self._admission.poke()
+
+    def tenants(self, tenants: Tenants) -> None:
+        """Take the tenants that there are."""
+        self._keys = Keys(tenants.tenants)
+        self._quotas.set_tokens_before(tenants.tokens_today)
+
+    async def start(self) -> None:
+        """Accept clients. Called once, after the first `view` and `tenants`."""
+        self._tasks = [asyncio.create_task(self._share_news()), asyncio.create_task(self._look_after_workers())]
+        await self._server.listen(self._listener, self._tls)
+        self._server.start_clock()
+
+    async def accept_commands(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
+        """Accept our own commands too. Called once, after `start`."""
+        await self._server.listen(listener, tls, private=True)
+
+    async def drain(self, seconds: float) -> None:
+        """Accept no more, and wait until what is in flight is finished, for up to `seconds`."""
+        self._server.close()
+        await self._server.drained(seconds)
+
+    def report(self) -> Report:
+        """All that has been counted."""
+        return Report(
+            counters=self._counters,
+            usage=self._accounts.usage,
+            queued=self._admission.waiting(),
+            connections=self._guard.counts,
+            rates=self._rates.report(),
+            served={upstream.slot: upstream.served for upstream in self._workers.all() if upstream.served},
+        )
+
+    async def close(self) -> None:
+        """Break off what is still in flight."""
+        self._server.close()
+        self._server.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._forwarder.close()
+        self._admission.close()
+        self._workers.close()
+        self._supervisor.close()
+
+    # What clients send.
+
+    def admit(self, head: Head) -> Whole | None:
+        """Refuse a request by its head alone: a wrong key, or too many requests. None: go on."""
+        head.answer_headers = self._origins.headers(head)
+        if head.method == b"OPTIONS":
+            return self._origins.preflight(head)
+        tenant = self._keys.tenant(head)
+        if tenant is not None and tenant.metrics_only and head.path != "/metrics":
+            tenant = None
+        if tenant is None:
+            return None if head.path in _OPEN_PATHS else self._no_key(head)
+        head.tenant = tenant
+        if not _is_generation(head):
+            return None
+        refused = self._within_quota(tenant)
+        head.answer_headers += self._quotas.headers(tenant)
+        return refused
+
+    def _within_quota(self, tenant: Tenant) -> Whole | None:
+        """Count a request, or refuse it."""
+        try:
+            self._quotas.check(tenant)
+        except Refused as refusal:
+            self._counters.count(self._counters.refused, refusal.code)
+            return failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
+        self._row.spend(tenant.slot, int(time.time() // 60), requests=1)
+        return None
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        """Answer a request by a worker or by the supervisor."""
+        if request.head.tenant is not None and _is_generation(request.head):
+            await self._forwarder.forward(request, reply)
+        else:
+            await self._pages.answer(request, reply)
+
+    def _no_key(self, head: Head) -> Whole:
+        self._counters.count(self._counters.refused, "key")
+        what = "missing" if given_key(head) is None else "wrong"
+        answer = failure(
+            401, f"{what} API key: expected the header 'Authorization: Bearer KEY'", code="invalid_api_key"
+        )
+        answer.headers.append((b"www-authenticate", b"Bearer"))
+        answer.close = True
+        return answer
+
+    # What goes on beside.
+
+    def _forget(self, slot: int) -> None:
+        self._policy.forget(slot)
+        self._rates.forget(slot)
+
+    async def _share_news(self) -> None:
+        """Tell the other relays which worker has got which prompts, and learn it from them."""
+        while True:
+            await asyncio.sleep(_NEWS_S)
+            for key, slot in self._policy.news():
+                self._row.publish(key & _UNSIGNED, slot)
+            news = self._board.news(self._index)
+            if news:
+                self._policy.merge([(_signed(key), slot) for key, slot in news])
+
+    async def _look_after_workers(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._workers.tick()
+            self._admission.poke()
+
+
+_UNSIGNED = 2**64 - 1
+
+
+def _signed(key: int) -> int:
+    return key - 2**64 if key >= 2**63 else key
+
+
+def _is_generation(head: Head) -> bool:
+    """Whether a request is for workers: they alone know which paths below /v1/ there are."""
+    return head.method == b"POST" and _GENERATION.fullmatch(head.path) is not None
+
+
+def connection_limits(spec: RouterSpec) -> ConnectionLimits:
+    """How many connections clients may have: each may need another one to a worker."""
+    limits = limits_of_process(spare=_SPARE_DESCRIPTORS, descriptors_each=2)
+    return replace(limits, strangers_per_source=spec.pending_connections or limits.strangers_per_source)

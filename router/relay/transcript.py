@@ -1,0 +1,142 @@
+"""What has been sent of a stream, kept as it came and read only when its worker is lost."""
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .events import payloads
+
+MOST_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**10
+_NAMES = ("id", "object", "created", "model", "system_fingerprint")  # the same in all events of a stream
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(slots=True)
+class Said:
+    """What one choice has said so far."""
+
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    told_ids: int = 0  # how many of them belong to the text
+    tokens: int = 0  # that belong to the text: the events with a token, where nothing better is known
+    silent: int = 0  # tokens since then, without text: half a character, or held back for a stop string
+    without_ids: int = 0  # events with text but without token ids
+    role: bool = False
+    reasoning: bool = False
+    calls: bool = False  # of tools
+    logprobs: bool = False
+    finish: str | None = None
+
+    def forget_silent(self) -> None:
+        """Forget tokens without text: they are generated again."""
+        self.silent = 0
+        del self.token_ids[self.told_ids :]
+
+    @property
+    def substance(self) -> bool:
+        """Whether anything has come that a second answer might contradict."""
+        return bool(any(self.text) or self.token_ids or self.reasoning or self.calls or self.finish)
+
+
+@dataclass(slots=True)
+class Story:
+    """All that the events have told."""
+
+    names: dict[str, Any] = field(default_factory=dict)
+    choices: dict[int, Said] = field(default_factory=dict)
+    usage: dict[str, Any] | None = None  # the last token counts
+    counted: bool = False  # by the event that comes after the last of the choices
+    events: int = 0
+    done: bool = False
+    failed: bool = False  # an error event
+    strange: bool = False  # an event that is not of OpenAI's completions or chat
+
+
+class Transcript:
+    """The whole events that were sent to one client, before anything was taken out of them.
+
+    Events are much alike: compressed, a long answer takes a twentieth of its size.
+    """
+
+    __slots__ = ("_blocks", "_chunks", "_most_bytes", "_pending", "_story", "overflowed", "size")
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._story = Story()  # of what is in neither of the two:
+        self._blocks: list[bytes] = []  # compressed
+        self._chunks: list[bytes] = []
+        self._pending = 0  # bytes of the chunks
+        self._most_bytes, self.size = most_bytes, 0
+        self.overflowed = False  # too long to be kept: the stream cannot be continued
+
+    def add(self, data: bytes) -> None:
+        """Keep whole events."""
+        if self.overflowed:
+            return
+        size = len(data)
+        self.size += size
+        self._pending += size
+        self._chunks.append(data)
+        if self._pending > _BLOCK_BYTES:
+            self._pack()
+
+    def story(self) -> Story:
+        """What has been said up to now."""
+        blocks = [*map(zlib.decompress, self._blocks), *self._chunks]
+        self._blocks, self._chunks, self._pending = [], [], 0
+        for payload in payloads(b"".join(blocks)):
+            _tell(self._story, payload)
+        return self._story
+
+    def _pack(self) -> None:
+        if self.size > self._most_bytes:
+            self.overflowed = True
+            self._blocks = []
+        else:
+            self._blocks.append(zlib.compress(b"".join(self._chunks), 1))
+        self._chunks, self._pending = [], 0
+
+
+def _tell(story: Story, payload: bytes) -> None:
+    story.events += 1
+    if payload.strip() == b"[DONE]":
+        story.done = True
+        return
+    try:
+        event = _decode(payload)
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
+        story.failed |= isinstance(event, dict) and "error" in event
+        story.strange = True
+        return
+    for name in _NAMES:
+        if name in event:
+            story.names.setdefault(name, event[name])
+    if isinstance(event.get("usage"), dict):
+        story.usage, story.counted = event["usage"], not event["choices"]
+    for choice in event["choices"]:
+        if isinstance(choice, dict):
+            _tell_choice(story.choices.setdefault(choice.get("index", 0), Said()), choice)
+
+
+def _tell_choice(said: Said, choice: dict[str, Any]) -> None:
+    delta = choice.get("delta") or {}
+    text = choice.get("text") or delta.get("content") or ""
+    ids = choice.get("token_ids")
+    said.text.append(text)
+    if isinstance(ids, list):
+        said.token_ids += ids
+    elif text:
+        said.without_ids += 1
+    has_role = delta.get("role") is not None
+    said.silent += bool(text or ids or not (has_role or choice.get("finish_reason")))
+    if text or choice.get("finish_reason"):
+        said.tokens, said.silent, said.told_ids = said.tokens + said.silent, 0, len(said.token_ids)
+    said.role |= has_role
+    said.reasoning |= bool(delta.get("reasoning_content") or delta.get("reasoning"))
+    said.calls |= bool(delta.get("tool_calls") or delta.get("function_call"))
+    said.logprobs |= bool(choice.get("logprobs"))
+    said.finish = choice.get("finish_reason") or said.finish

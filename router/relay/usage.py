@@ -1,0 +1,46 @@
+"""What an answer says of the tokens that it took."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+
+class Tokens(NamedTuple):
+    """Tokens of one answer, as its engine counts them."""
+
+    prompt: int
+    generated: int
+    cached: int  # of the prompt
+
+
+class _Answer(msgspec.Struct):
+    usage: Any = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+
+
+def tokens_in(answer: bytes) -> Tokens | None:
+    """The tokens of an answer that is a JSON object; None where it does not say.
+
+    Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError for what is no JSON object.
+    """
+    return tokens_from(_answers.decode(answer).usage)
+
+
+def tokens_from(usage: Any) -> Tokens | None:
+    """The tokens of a `usage` object of OpenAI's or Anthropic's APIs; None for anything else."""
+    if not isinstance(usage, dict):
+        return None
+    get = usage.get
+    details = get("prompt_tokens_details") or get("input_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else get("cache_read_input_tokens")
+    return Tokens(
+        _count(get("prompt_tokens") or get("input_tokens")),
+        _count(get("completion_tokens") or get("output_tokens")),
+        _count(cached),
+    )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

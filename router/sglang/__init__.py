@@ -1,0 +1,1 @@
+"""The Rust router of the SGLang project in place of our relays: `backend = "sglang"` under [router]."""

@@ -1,0 +1,102 @@
+"""A port of 127.0.0.1 for each worker: sglang-router speaks HTTP over TCP, workers listen on sockets that only we reach.
+
+Every user of the node can connect to such a port, so a connection is passed on only if its other end is a socket of
+this user. The kernel says whose it is.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from ...core.errors import RunDirectoryError
+from ...core.net.byte_relay import Back, Front, Join, own_unix_socket
+from ...core.net.identity import client_context
+from ...core.net.sockets import BACKLOG, watchful_socket
+from ..control.messages import WorkerView
+
+_SOCKETS = Path("/proc/net/tcp")
+_CONNECT_S = 3.0
+
+
+class Bridge:
+    """The port of one worker's life. `await start()` before use."""
+
+    def __init__(self, worker: WorkerView) -> None:
+        self.worker = worker
+        self._join = _way_to(worker)
+        self._server: asyncio.Server | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen. Raises OSError, and RunDirectoryError where there is no way to the worker."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _OwnFront(self._join), "127.0.0.1", 0, backlog=BACKLOG)
+        self.url = "http://127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Accept no more; requests in flight go on."""
+        if self._server is not None:
+            self._server.close()
+
+
+class _OwnFront(Front):
+    """A connection that ends at once unless a process of this user has made it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if uid_of_peer(transport.get_extra_info("socket")) == os.geteuid():
+            super().connection_made(transport)
+        else:
+            cast(asyncio.Transport, transport).abort()
+
+
+def uid_of_peer(connection: socket.socket) -> int | None:
+    """Who owns the other end of an IPv4 connection within this machine; None where the kernel does not know it."""
+    try:
+        ours, theirs = _hex(connection.getsockname()), _hex(connection.getpeername())
+        for local, remote, uid in _connections():
+            if (local, remote) == (theirs, ours):
+                return uid
+    except OSError:  # the connection has ended
+        return None
+    return None
+
+
+def _connections() -> Iterator[tuple[str, str, int]]:
+    """Local address, remote address, user of all IPv4 sockets (proc(5), /proc/net/tcp)."""
+    with _SOCKETS.open(encoding="ascii") as lines:
+        next(lines)
+        for line in lines:
+            words = line.split()
+            yield words[1], words[2], int(words[7])
+
+
+def _hex(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{port:04X}"
+
+
+def _way_to(worker: WorkerView) -> Join:
+    """How to reach a worker. Raises RunDirectoryError where there is no way."""
+    if worker.socket is not None and worker.host == socket.gethostname():
+        return own_unix_socket(Path(worker.socket))
+    if worker.url is None:
+        raise RunDirectoryError(f"no way to the worker: the engine's socket is on {worker.host}")
+    host, _, port = worker.url.removeprefix("https://").rpartition(":")
+    context = client_context(Path(worker.identity))
+
+    async def join(back: Back) -> None:
+        loop = asyncio.get_running_loop()
+        sock = watchful_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, int(port))))
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await loop.sock_connect(sock, (host, int(port)))
+                await loop.create_connection(lambda: back, sock=sock, ssl=context, server_hostname="")
+        except BaseException:
+            sock.close()
+            raise
+
+    return join

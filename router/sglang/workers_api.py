@@ -1,0 +1,77 @@
+"""The workers of a running sglang-router, kept equal to those that may get requests, through its HTTP API.
+
+GET /workers   POST /workers {"url", "api_key"}   DELETE /workers/ID
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from ...core.errors import SlurminferError
+from ..control.messages import WorkerView
+from .bridge import Bridge
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+
+_log = logging.getLogger(__name__)
+
+
+class _Known(msgspec.Struct):
+    """A worker as sglang-router lists it."""
+
+    id: str
+    url: str
+
+
+class _Listed(msgspec.Struct):
+    workers: list[_Known]
+
+
+class RustWorkers:
+    """Brings workers into sglang-router and takes them out again. What it lists itself is what counts."""
+
+    def __init__(self, origin: str, key: str) -> None:
+        self._origin = origin
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers={"Authorization": f"Bearer {key}"})
+        self._bridges: dict[int, Bridge] = {}  # by worker's slot
+
+    async def close(self) -> None:
+        """Close all ports, and the connections to sglang-router."""
+        for bridge in self._bridges.values():
+            bridge.close()
+        await self._session.close()
+
+    async def follow(self, workers: Iterable[WorkerView]) -> None:
+        """Bring sglang-router in line with `workers`. Raises aiohttp.ClientError, OSError where it does not answer."""
+        await self._bridge({worker.slot: worker for worker in workers if worker.choosable})
+        known = {worker.url: worker.id for worker in (await self._listed()).workers}
+        wanted = {bridge.url: bridge for bridge in self._bridges.values()}
+        for url in known.keys() - wanted.keys():
+            await self._ask("DELETE", f"/workers/{known[url]}")
+        for url in wanted.keys() - known.keys():
+            await self._ask("POST", "/workers", json={"url": url, "api_key": wanted[url].worker.key})
+
+    async def _bridge(self, wanted: dict[int, WorkerView]) -> None:
+        for slot in self._bridges.keys() - wanted.keys():
+            self._bridges.pop(slot).close()
+        for slot in wanted.keys() - self._bridges.keys():
+            try:
+                bridge = Bridge(wanted[slot])
+                await bridge.start()
+            except (SlurminferError, OSError, ValueError) as error:
+                _log.warning("worker %s cannot be reached: %s", wanted[slot].id, error)
+            else:
+                self._bridges[slot] = bridge
+
+    async def _listed(self) -> _Listed:
+        return msgspec.json.decode(await self._ask("GET", "/workers"), type=_Listed)
+
+    async def _ask(self, method: str, path: str, **options: Any) -> bytes:
+        async with self._session.request(method, self._origin + path, **options) as answer:
+            text = await answer.content.read(1 << 20)
+            if answer.status >= 300:
+                _log.warning("sglang-router answers %d to %s %s: %.300r", answer.status, method, path, text)
+            return text

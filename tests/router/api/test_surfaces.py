@@ -1,0 +1,206 @@
+"""What the pages show: models, workers, tenants, status, metrics."""
+
+import time
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from slurminfer.core.records import DeploymentRecord, JobRecord, QueuedJob, QueueRecord, WorkerState
+from slurminfer.router import metrics
+from slurminfer.router.control.counters import Counters, Histogram
+from slurminfer.router.control.messages import Report
+from slurminfer.router.tenants.tenant import Usage
+
+from ...support.waiting import eventually
+
+
+def counted():
+    counters = Counters(retries=2, prompt_tokens=1000, cached_tokens=600, expected_cached_tokens=640, moved=1)
+    counters.count(counters.requests, ("/v1/chat/completions", 200), 7)
+    counters.count(counters.failovers, ("succeeded", "stream"), 3)
+    counters.count(counters.failovers, ("failed", "stream"))
+    counters.count(counters.choices, "cache", 5)
+    counters.count(counters.upstream_errors, ("stubs-0", "lost"))
+    counters.time(counters.ttft, "/v1/chat/completions", 0.3)
+    counters.itl.observe(0.02)
+    return counters
+
+
+def report(**fields):
+    base = {"counters": counted(), "usage": {}, "queued": {"batch": 4}, "connections": {"trusted": 9}}
+    return Report(**{**base, "rates": {0: (5000.0, 40.0)}, **fields})
+
+
+def deploy(run, *workers, said=None, written_s_ago=0.0):
+    jobs = tuple(JobRecord(id=str(index), role=role) for index, role in enumerate(("router", *workers)))
+    run.claims.take(DeploymentRecord(launcher="slurm", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))
+    if said:
+        run.write_queue(QueueRecord(written_at=time.time() - written_s_ago, workers=said))
+
+
+def models(site):
+    return {model["name"]: model for model in site.json("/status.json")["models"]}
+
+
+def test_models_are_the_workers_own_cards_with_their_states(site):
+    site.stub.card |= {"max_model_len": 4096, "root": "org/stub"}
+    site.start()
+    eventually(lambda: site.fleet.worker("stubs-0").card is not None)
+    listed = site.json("/v1/models")["data"]
+    assert listed[1] == {**site.stub.card, "state": "live"}
+    assert (listed[0]["id"], listed[0]["object"], listed[0]["state"]) == ("large-model", "model", "offline")
+    assert site.json("/v1/models/stub-model") == listed[1]
+    unknown = site.ask("/v1/models/gpt-9")
+    assert unknown.status_code == 404
+    assert "no model 'gpt-9' here; valid models: large-model, stub-model" in unknown.json()["error"]["message"]
+
+
+def test_a_worker_that_says_nothing_of_its_model_has_a_card_all_the_same(site):
+    site.stub.card["id"] = "another"
+    site.start()
+    card = site.json("/v1/models/stub-model")
+    assert (card["id"], card["owned_by"]) == ("stub-model", "slurminfer") and card["created"] > 0
+
+
+def test_a_model_whose_jobs_wait_is_queued_with_the_schedulers_words(site):
+    waiting = QueuedJob(state="PENDING", reason="Priority", starts_at=time.time() + 600)
+    deploy(site.run, "stubs-0", "large-0", said={"large-0": waiting})
+    site.start()
+    model = models(site)["large-model"]
+    assert (model["state"], model["reason"]) == ("queued", "Priority")
+    assert 500 < model["starts_in_s"] <= 600 and model["workers"]["queued"] == 1
+
+
+@pytest.mark.parametrize(("said", "age_s"), [(None, 0), ({"large-0": QueuedJob(state="RUNNING")}, 601)])
+def test_without_a_recent_word_of_the_scheduler_it_is_just_queued(site, said, age_s):
+    deploy(site.run, "large-0", said=said, written_s_ago=age_s)
+    site.start()
+    model = models(site)["large-model"]
+    assert (model["state"], model["reason"], model["starts_in_s"]) == ("queued", "", None)
+
+
+def test_a_model_whose_job_runs_without_a_record_is_starting(site):
+    deploy(site.run, "large-0", said={"large-0": QueuedJob(state="RUNNING")})
+    site.start()
+    assert models(site)["large-model"]["state"] == "starting"
+
+
+def test_a_requeued_worker_is_queued_and_one_that_has_failed_is_offline(site):
+    waiting = QueuedJob(state="PENDING", reason="Resources")
+    deploy(site.run, "stubs-0", said={"stubs-0": waiting})
+    gone = msgspec.structs.replace(site.stub.record, state=WorkerState.GONE, reason="walltime")
+    site.run.write_worker(gone)
+    site.start()
+    assert (models(site)["stub-model"]["state"], models(site)["stub-model"]["reason"]) == ("queued", "Resources")
+    site.run.write_queue(QueueRecord(written_at=time.time(), workers={}))
+    assert (models(site)["stub-model"]["state"], models(site)["stub-model"]["reason"]) == ("offline", "walltime")
+
+
+def test_a_starting_model_says_how_long_its_pool_takes(site):
+    site.run.write_worker(msgspec.structs.replace(site.stub.record, state=WorkerState.GONE, load_s=90.0, model="old"))
+    site.fleet.add("stubs-1").publish(WorkerState.STARTING)
+    site.start()
+    model = models(site)["stub-model"]
+    assert model["state"] == "starting" and 0 < model["time_left_s"] <= 90
+
+
+def test_workers_are_shown_with_all_that_is_known(site):
+    now = time.time()
+    site.run.write_worker(msgspec.structs.replace(site.stub.record, ends_at=now + 1000))
+    site.start()
+    site.reports.hear(0, report())
+    worker = site.json("/workers")["workers"][0]
+    known = {
+        "id": "stubs-0", "state": "ready", "url": None, "in_flight": 3, "capacity": 4, "model": "stub-model",
+        "healthy": True, "reason": "",
+    }  # fmt: skip
+    assert worker | known == worker
+    assert 900 < worker["seconds_left"] <= 1000 and worker["ends_at"] == now + 1000
+    assert (worker["pool"], worker["engine"], worker["prefill_rate"], worker["decode_rate"]) == (
+        "stubs", "native", 5000.0, 40.0,
+    )  # fmt: skip
+
+
+def test_a_draining_worker_still_shows_what_is_in_flight(site):
+    site.stub.publish(WorkerState.DRAINING)
+    site.start()
+    worker = site.json("/workers")["workers"][0]
+    assert (worker["state"], worker["in_flight"]) == ("draining", 3)
+
+
+def test_a_tenant_sees_its_own_usage_and_the_owner_that_of_all(site):
+    site.usage["left"] = Usage(requests=1)
+    site.start()
+    own = site.json("/tenants", tenant="course")["tenants"]
+    assert own == [
+        {
+            "name": "course", "priority": "default", "weight": 1.0, "requests_per_minute": 60, "tokens_per_day": None,
+            "account": "physics", "tokens_today": 70, "requests": 5, "prompt_tokens": 100, "cached_tokens": 40,
+            "generated_tokens": 20,
+        }
+    ]  # fmt: skip
+    every = {tenant["name"]: tenant for tenant in site.json("/tenants")["tenants"]}
+    assert sorted(every) == ["course", "left", "owner"]
+    assert every["left"]["revoked"] and every["left"]["requests"] == 1
+
+
+def test_the_status_is_the_deployment_at_a_glance(site):
+    site.start()
+    site.reports.hear(0, report())
+    seen = site.json("/status.json", tenant="course")
+    assert (seen["deployment"], seen["endpoint"]) == ("test", "http://10.0.0.7:30000/v1")
+    assert seen["queue"] == {"interactive": 0, "default": 0, "batch": 4}
+    assert (seen["requests"], seen["retries"], seen["failovers"], seen["failed_failovers"]) == (7, 2, 3, 1)
+    assert (seen["workers"][0]["id"], seen["workers"][0]["in_flight"]) == ("stubs-0", 3)
+    assert "tenants" not in seen and "key-of" not in str(seen)
+    assert len(site.json("/status.json")["tenants"]) == 2
+
+
+def test_metrics_are_the_sum_of_all_relays_and_what_is_true_now(site):
+    site.start()
+    site.reports.hear(0, report())
+    site.reports.hear(1, report())
+    site.reports.ended(1)
+    site.ask("/nonsense")
+    text = site.ask("/metrics", tenant="metrics").text
+    for line in [
+        'slurminfer_router_requests_total{path="/v1/chat/completions",status="200"} 14.0',
+        'slurminfer_router_requests_total{path="other",status="404"} 1.0',
+        'slurminfer_router_first_byte_seconds_count{path="/v1/chat/completions"} 2.0',
+        'slurminfer_router_first_byte_seconds_bucket{le="0.25",path="/v1/chat/completions"} 0.0',
+        'slurminfer_router_first_byte_seconds_bucket{le="0.5",path="/v1/chat/completions"} 2.0',
+        "slurminfer_router_inter_token_seconds_count 2.0",
+        "slurminfer_router_retries_total 4.0",
+        'slurminfer_router_failovers_total{kind="stream",outcome="succeeded"} 6.0',
+        'slurminfer_router_upstream_errors_total{kind="lost",worker="stubs-0"} 2.0',
+        'slurminfer_router_choices_total{reason="cache"} 10.0',
+        "slurminfer_router_expected_cached_tokens_total 1280.0",
+        'slurminfer_router_worker_in_flight{worker="stubs-0"} 3.0',
+        'slurminfer_router_worker_capacity{worker="stubs-0"} 4.0',
+        'slurminfer_router_worker_healthy{worker="stubs-0"} 1.0',
+        'slurminfer_router_worker_state{state="ready",worker="stubs-0"} 1.0',
+        'slurminfer_router_queued{priority="batch"} 4.0',
+        'slurminfer_router_connections{state="trusted"} 9.0',
+        'slurminfer_router_tenant_cached_tokens_total{tenant="course"} 40.0',
+    ]:
+        assert line in text
+    assert list(text_string_to_metric_families(text))
+
+
+def test_everything_that_is_counted_has_a_name_and_nothing_has_two():
+    assert metrics.COUNTED.keys() == set(Counters.__struct_fields__)
+    assert metrics.TENANT_COUNTED.keys() == set(Usage.__struct_fields__)
+    names = [name for name, *_ in (*metrics.COUNTED.values(), *metrics.TENANT_COUNTED.values())]
+    names += [*metrics.WORKER_GAUGES, *(one[0] for one in (metrics.IN_FLIGHT, metrics.STATE, metrics.EJECTIONS))]
+    assert len(names) == len(set(names))
+
+
+def test_all_histograms_are_rendered_as_such():
+    sample = counted()
+    sample.time(sample.duration, "x", 1.0)
+    sample.time(sample.queue_time, "x", 1.0)
+    for name in Counters.__struct_fields__:
+        value = getattr(sample, name)
+        values = value.values() if isinstance(value, dict) else [value]
+        assert any(isinstance(one, Histogram) for one in values) is (name in metrics._HISTOGRAMS), name

@@ -1,0 +1,69 @@
+"""What is learned from answers."""
+
+import random
+
+import pytest
+
+from slurminfer.router.policies.estimates import Average, Lengths, Rates, merged_rates
+
+
+def test_an_average_follows_what_is_usual_and_not_what_is_rare():
+    rng, average = random.Random(0), Average(1.0)
+    for number in range(1000):
+        average.add(1e6 if number % 100 == 50 else rng.uniform(90, 110))
+    assert average.value == pytest.approx(100, rel=0.15)
+    for _ in range(500):
+        average.add(300.0)
+    assert average.value == pytest.approx(300, rel=0.05)
+
+
+def test_lengths_of_a_tenant_then_of_the_model_then_usual_ones():
+    lengths = Lengths()
+    assert lengths.output_tokens("m", "a", None) == 256
+    for _ in range(100):
+        lengths.answered("m", "a", 40)
+    assert lengths.output_tokens("m", "a", None) == 40
+    assert lengths.output_tokens("m", "a", 16) == 16
+    assert lengths.output_tokens("m", "b", None) == 40
+    assert lengths.output_tokens("other", "a", None) == 256
+
+
+def test_tenants_without_end_take_bounded_memory():
+    lengths = Lengths()
+    for number in range(10_000):
+        lengths.answered("m", f"t{number}", 7)
+    assert len(lengths._outputs) <= 4096
+    assert lengths.output_tokens("m", "new", None) == 7
+
+
+def test_bytes_of_a_token_are_learned_from_long_prompts():
+    lengths = Lengths()
+    lengths.prompted("m", 3, 1)
+    assert lengths.bytes_per_token("m") == 4.0
+    for _ in range(50):
+        lengths.prompted("m", 3000, 1000)
+    assert lengths.bytes_per_token("m") == pytest.approx(3.0)
+
+
+def test_rates_are_learned_where_little_else_was_to_do():
+    rates = Rates()
+    for _ in range(50):
+        rates.began(1, 1000, 0, 0.1)
+        rates.began(1, 1000, 50_000, 5.0)  # others were before it
+        rates.began(1, 3, 0, 0.05)  # overhead only
+        rates.streamed(1, 101, 2.0)
+        rates.streamed(1, 2, 9.0)
+    assert rates.prefill(1) == pytest.approx(10_000)
+    assert rates.decode(1) == pytest.approx(50)
+    assert rates.report()[1] == pytest.approx((10_000, 50))
+    rates.forget(1)
+    assert rates.report() == {}
+
+
+def test_what_other_relays_have_measured_counts_until_there_is_more():
+    rates = Rates()
+    usual = rates.prefill(2), rates.decode(2)
+    rates.tell(merged_rates([{2: (100.0, 10.0)}, {2: (300.0, 20.0), 3: (1.0, 1.0)}]))
+    assert (rates.prefill(2), rates.decode(2)) == (200.0, 15.0) != usual
+    rates.streamed(2, 11, 1.0)
+    assert (rates.prefill(2), rates.decode(2)) == (200.0, 10.0)

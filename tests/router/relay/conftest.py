@@ -1,0 +1,60 @@
+"""A relay before stub workers."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ...support import waiting
+from ...support.loop import Loop
+from .relayed import Relayed
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def relayed(loop: Loop) -> Iterator[Callable[..., Relayed]]:
+    """Makes relays with these keys of [router]."""
+    made: list[Relayed] = []
+    with tempfile.TemporaryDirectory(prefix="slurminfer-") as folder:
+
+        def make(**router: Any) -> Relayed:
+            made.append(Relayed(loop, Path(folder), **router))
+            return made[-1]
+
+        yield make
+        for relay in made:
+            relay.close()
+
+
+@pytest.fixture
+def relay(relayed: Callable[..., Relayed]) -> Relayed:
+    """A relay without workers."""
+    return relayed()
+
+
+@pytest.fixture
+def one(relay: Relayed) -> Relayed:
+    """A relay before one worker."""
+    relay.add("w-0")
+    return relay
+
+
+@pytest.fixture
+def two(relay: Relayed) -> Relayed:
+    """A relay before two workers."""
+    relay.add("w-0")
+    relay.add("w-1")
+    return relay
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    return waiting.eventually

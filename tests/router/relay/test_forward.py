@@ -1,0 +1,409 @@
+"""Requests through a relay: what arrives at workers, what comes back, and who is tried."""
+
+import json
+import socket
+
+import pytest
+
+from .relayed import DONE, HEAD, LAST, TEXT, answer, chunk, drop, event, events_of, hang, is_done, text_of, usage_event
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def asked(relay):
+    return sum(len(stub.asked) for stub in relay.stubs)
+
+
+def first_and_other(two):
+    """The worker that the next request goes to, and the other one: ties go to the one whose turn is longest ago."""
+    first = two.chat().headers["X-Slurminfer-Worker"]
+    return sorted(two.stubs, key=lambda stub: stub.id == first)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_passes(one, stream):
+    answer = one.chat(stream=stream)
+    assert (answer.status_code, text_of(answer)) == (200, TEXT)
+    assert answer.headers["X-Slurminfer-Worker"] == "w-0"
+    assert is_done(answer) is stream
+
+
+def test_bytes_query_and_headers_arrive_as_they_were_sent(one):
+    body = b'{ "model" :"m", "guided_json": {"b":1,"a":2}, "x": 1e2 , "\xc3\xa9": "\\u00e9" }'
+    headers = {"Content-Type": "application/json", "X-Request-Id": "abc", "X-Slurminfer-Admin": "1"}
+    answer = one.http.post("/v1/chat/completions?a=%20b", content=body, headers=headers)
+    assert answer.headers["X-Request-Id"] == "abc"
+    seen = one.stubs[0].asked[-1]
+    assert (seen.target, seen.raw) == ("/v1/chat/completions?a=%20b", body)
+    assert seen.headers["x-request-id"] == "abc"
+    assert seen.headers["authorization"] == "Bearer engine-key", "the engine's own key, not the client's"
+    assert "x-slurminfer-admin" not in seen.headers
+
+
+def test_any_other_post_below_v1_goes_to_a_worker(one):
+    assert one.http.post("/v1/embeddings", json={"model": "m", "input": "x"}).status_code == 200
+    assert one.stubs[0].asked[-1].target == "/v1/embeddings"
+
+
+def test_forms_pass_without_a_model(one):
+    assert one.http.post("/v1/audio/transcriptions", files={"file": b"RIFF"}).status_code == 200
+    assert b"RIFF" in one.stubs[0].asked[-1].raw
+
+
+def test_a_large_body_passes(one):
+    assert one.chat(messages=[{"role": "user", "content": "x" * 5_000_000}]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [(b"no json", "JSON"), (b"[1]", "object"), (b'{"model": 1}', "model"), (b'{"model": "\xff"}', "UTF-8")],
+)
+def test_what_is_no_request_gets_400(one, body, says):
+    answer = one.http.post("/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert says in answer.json()["error"]["message"]
+    assert asked(one) == 0
+
+
+def test_a_model_that_nobody_serves_gets_404_with_those_there_are(one):
+    answer = one.chat(model="x")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert "m, n" in answer.json()["error"]["message"]
+
+
+def test_a_model_without_any_worker_gets_503(one):
+    answer = one.chat(model="n")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker_ready")
+    assert answer.headers["Retry-After"] == "5"
+
+
+def test_two_workers_share_the_load(two):
+    assert {two.chat().headers["X-Slurminfer-Worker"] for _ in range(4)} == {"w-0", "w-1"}
+
+
+def test_a_path_that_the_worker_does_not_know_is_said_in_openais_shape(one):
+    async def unknown(asked):
+        await asked.whole(b"Not Found", status=404, kind="text/plain")
+
+    one.stubs[0].behaviour = unknown
+    answer = one.http.post("/v1/nothing", json={"model": "m"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "POST /v1/nothing: Not Found")
+
+
+def test_other_content_than_json_passes_as_it_comes(one):
+    async def audio(asked):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await asked.send(head, chunk(b"ab"), chunk(b"cd"), LAST)
+
+    one.stubs[0].behaviour = audio
+    assert one.http.post("/v1/audio/speech", json={"model": "m"}).content == b"abcd"
+
+
+def test_other_content_that_breaks_off_breaks_the_connection(one):
+    async def audio(asked):
+        await asked.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n", chunk(b"ab")
+        )
+        asked.cut()
+
+    one.stubs[0].behaviour = audio
+    with pytest.raises(Exception, match=r"peer closed|incomplete"):
+        one.http.post("/v1/audio/speech", json={"model": "m"})
+
+
+# Workers that are lost before the first byte.
+
+
+def test_a_refused_connection_goes_to_another_worker(two):
+    dead, alive = first_and_other(two)
+    two.kill(dead)
+    assert two.chat().headers["X-Slurminfer-Worker"] == alive.id
+    assert two.suspects[-1].kind == "connect"
+    assert two.report().counters.retries == 1
+
+
+async def close_after_the_head(asked):
+    await asked.send(HEAD)
+    asked.cut()
+
+
+async def end_without_an_event(asked):
+    await asked.send(HEAD, LAST)
+
+
+async def say_nothing(asked):
+    await asked.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n")
+
+
+async def say_half(asked):
+    await asked.send(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"id": ')
+    asked.cut()
+
+
+async def say_half_until_the_connection_ends(asked):
+    await asked.send(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{"id": ')
+    asked.writer.close()
+
+
+async def say_garbage(asked):
+    await asked.send(b"\x16\x03\x01garbage\r\n\r\n")
+
+
+async def say_garbage_in_a_stream(asked):
+    await asked.send(HEAD, chunk(b"<html>\n\n"), LAST)
+
+
+async def say_garbage_as_json(asked):
+    await asked.whole(b"<html>")
+
+
+FAULTS = [drop, close_after_the_head, say_nothing, say_half, say_half_until_the_connection_ends]
+FAULTS += [say_garbage, say_garbage_in_a_stream, say_garbage_as_json, end_without_an_event]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_worker_that_answers_nothing_is_replaced_in_the_same_request(two, fault, stream):
+    bad, good = first_and_other(two)
+    bad.behaviour = fault
+    answer = two.chat(stream=stream)
+    assert (answer.status_code, text_of(answer), is_done(answer)) == (200, TEXT, stream)
+    assert answer.headers["X-Slurminfer-Worker"] == good.id
+    assert two.suspects[-1].slot == two.views[bad.id].slot
+    assert text_of(two.chat()) == TEXT
+    assert len([one for one in bad.asked if one.body]) <= 2, "it is not asked again at once"
+
+
+@pytest.mark.parametrize("fault", [close_after_the_head, say_half, say_garbage_in_a_stream, end_without_an_event])
+def test_where_all_workers_answer_nothing_that_is_an_error(two, fault):
+    for stub in two.stubs:
+        stub.behaviour = fault
+    answer = two.chat(stream=True)
+    assert answer.status_code in (502, 503)
+    assert answer.json()["error"]["type"] == "server_error"
+    assert asked(two) == 2, "no worker twice"
+
+
+# Answers that are errors.
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_clients_error_passes_and_harms_nobody(one, status):
+    async def refuse(asked):
+        await asked.whole({"error": {"message": "no"}}, status=status)
+
+    one.stubs[0].behaviour = refuse
+    assert [one.chat().status_code for _ in range(25)] == [status] * 25
+    assert not one.suspects
+    one.stubs[0].behaviour = answer
+    assert one.chat().status_code == 200
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_full_engine_is_passed_over(two, status):
+    async def full(asked):
+        await asked.whole({"error": {"message": "full"}}, status=status)
+
+    full_one, other = first_and_other(two)
+    full_one.behaviour = full
+    assert two.chat().headers["X-Slurminfer-Worker"] == other.id
+    other.behaviour = full
+    answer = two.chat()
+    assert (answer.status_code, answer.json()["error"]["message"]) == (status, "full")
+    assert answer.headers["Retry-After"] == "5"
+    assert not two.suspects
+
+
+async def die(asked):
+    asked.stub.health = 503
+    await asked.whole({"error": {"message": "the engine has died"}}, status=500)
+
+
+async def fail(asked):
+    await asked.whole({"error": {"message": "failed"}}, status=500)
+
+
+def test_a_500_of_an_engine_that_lives_passes(two):
+    for stub in two.stubs:
+        stub.behaviour = fail
+    assert [two.chat().status_code for _ in range(3)] == [500] * 3
+    assert not two.suspects
+
+
+def test_a_500_of_an_engine_that_dies_goes_to_another(two):
+    dying, other = first_and_other(two)
+    dying.behaviour = die
+    assert two.chat().headers["X-Slurminfer-Worker"] == other.id
+
+
+@pytest.mark.parametrize("behaviour", [die, drop])
+def test_a_request_that_kills_engines_takes_two_and_is_not_sent_again(relay, behaviour):
+    for number in range(4):
+        relay.add(f"w-{number}", behaviour)
+    answer = relay.chat(n=1)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "worker_lost")
+    assert answer.headers["X-Should-Retry"] == "false"
+    assert asked(relay) == 2
+    for stub in relay.stubs:
+        stub.behaviour, stub.health = globals()["answer_"], 200
+    again = relay.chat(n=1)
+    assert (again.status_code, again.json()["error"]["code"]) == (502, "worker_lost")
+    assert relay.chat(n=2).status_code == 200
+
+
+answer_ = answer
+
+
+# Clients that go.
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_hangs_up_stops_its_worker_at_once(one, stream, eventually):
+    async def begin(asked):
+        if stream:
+            await asked.answer(words=2)
+        await asked.forever()
+
+    stub = one.stubs[0]
+    stub.behaviour = begin
+    body = json.dumps({**CHAT, "stream": stream}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n"
+    )
+    with socket.create_connection(one.address) as client:
+        client.sendall(head.encode() + b"\r\n" + body)
+        eventually(lambda: stub.asked)
+        eventually(lambda: not one.is_idle())
+    eventually(lambda: stub.aborted)
+    eventually(one.is_idle)
+    assert not one.suspects, "a client's going is not the worker's fault"
+    assert one.report().counters.requests[("/v1/chat/completions", 499)] == 1
+
+
+def test_a_client_that_does_not_read_stops_its_worker_and_then_gets_everything(one, eventually):
+    said = 0
+
+    async def flood(asked):
+        nonlocal said
+        await asked.send(HEAD)
+        for number in range(3000):
+            asked.writer.write(chunk(event(f"{number} " + "x" * 10_000)))
+            await asked.writer.drain()
+            said = number
+        await asked.send(chunk(DONE), LAST)
+
+    one.stubs[0].behaviour = flood
+    with one.http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+        eventually(lambda: said > 10)
+        last = -1
+
+        def stands_still():
+            nonlocal last
+            before, last = last, said
+            return before == last
+
+        eventually(stands_still)
+        assert said < 2999
+        assert one.http.post("/v1/embeddings", content=b"?").status_code == 400, "others do not wait for it"
+        found = b"".join(response.iter_raw())
+    assert found.count(b"data: {") == 3000 and found.endswith(DONE)
+
+
+# Usage.
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_usage_is_counted_and_shown_only_to_who_asks(one, asks):
+    fields = {"stream_options": {"include_usage": True}} if asks else {}
+    answer = one.chat(stream=True, **fields)
+    assert one.stubs[0].asked[-1].body["stream_options"] == {"include_usage": True}
+    shown = [event["usage"] for event in events_of(answer) if event.get("usage")]
+    assert len(shown) == asks
+    assert (text_of(answer), is_done(answer)) == (TEXT, True)
+    used = one.report().usage["one"]
+    assert (used.requests, used.prompt_tokens, used.generated_tokens) == (1, 7, 6)
+    assert one.run(lambda: one.board.spent(0, 0)[2]) == 13
+
+
+def test_cached_tokens_are_counted(one):
+    async def cached(asked):
+        usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
+        await asked.whole({"choices": [], "usage": usage})
+
+    one.stubs[0].behaviour = cached
+    one.chat()
+    assert one.report().usage["one"].cached_tokens == 4
+    assert one.report().counters.cached_tokens == 4
+
+
+# Streams in pieces.
+
+
+def test_a_stream_may_be_cut_anywhere(one):
+    events = event("a") + event("b", "stop") + usage_event(1, 2) + DONE
+    stream = HEAD + chunk(events[:40]) + chunk(events[40:90]) + chunk(events[90:]) + LAST
+    for cut in range(1, len(stream), 7):
+
+        async def pieces(asked, cut=cut):
+            await asked.send(stream[:cut], stream[cut:])
+
+        one.stubs[0].behaviour = pieces
+        answer = one.chat(stream=True)
+        assert (text_of(answer), is_done(answer)) == ("ab", True), cut
+
+
+def test_events_arrive_before_the_next_one_is_made(one):
+    import threading
+
+    go = threading.Semaphore(0)
+
+    async def stepwise(asked):
+        import asyncio
+
+        await asked.send(HEAD)
+        for number in range(3):
+            await asked.send(chunk(event(str(number))))
+            while not go.acquire(blocking=False):
+                await asyncio.sleep(0.005)
+        await asked.send(chunk(DONE), LAST)
+
+    one.stubs[0].behaviour = stepwise
+    with one.http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+        lines = (line for line in response.iter_lines() if line)
+        for number in range(3):
+            assert json.loads(next(lines)[6:])["choices"][0]["delta"]["content"] == str(number)
+            go.release()
+        assert next(lines) == "data: [DONE]"
+
+
+def test_a_comment_passes_and_a_worker_may_still_be_replaced(two):
+    async def wait_and_die(asked):
+        await asked.send(HEAD, chunk(b": still computing\n\n"))
+        asked.cut()
+
+    bad, _ = first_and_other(two)
+    bad.behaviour = wait_and_die
+    answer = two.chat(stream=True)
+    assert answer.text.startswith(": still computing\n\n")
+    assert is_done(answer)
+    assert [event["choices"][0]["delta"].get("content") for event in json_events(answer)][:2] == ["one", " two"]
+
+
+def json_events(answer):
+    data = [line for line in answer.text.split("\n\n") if line.startswith("data: {")]
+    return [json.loads(line[6:]) for line in data]
+
+
+def test_an_error_event_of_a_worker_that_lives_passes(one):
+    async def sorry(asked):
+        error = b'data: {"error": {"message": "cannot", "code": 400}}\n\n'
+        await asked.send(HEAD, chunk(event("a")), chunk(error), LAST)
+
+    one.stubs[0].behaviour = sorry
+    answer = one.chat(stream=True)
+    assert events_of(answer)[-1]["error"]["message"] == "cannot"
+    assert not is_done(answer)
+
+
+_ = hang

@@ -1,0 +1,140 @@
+"""Streams of the native engine, cut anywhere and continued: they are what they would have been."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from slurminfer.router.relay.envelope import read_envelope
+from slurminfer.router.relay.events import without_token_ids, without_usage
+from slurminfer.router.relay.resume import Continuation, Finished, plan, prepare
+from slurminfer.router.relay.transcript import Transcript
+
+from ...support.chat_model import write_chat_model
+from ...support.waiting import eventually
+
+pytestmark = pytest.mark.process
+
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "こんにちは"}]}
+PREFILLED = {"messages": [*CHAT["messages"], {"role": "assistant", "content": "Blo"}], "continue_final_message": True}
+TEXT: dict[str, Any] = {"prompt": "The quick"}
+USAGE = {"stream_options": {"include_usage": True}}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "chat": {**CHAT, **USAGE, "max_tokens": 40},
+    "prefilled": {**PREFILLED, "max_completion_tokens": 30},
+    "completion": {**TEXT, "max_tokens": 40},
+    "default length": {**TEXT, **USAGE},
+    "token ids": {"prompt": [60, 61, 62], "max_tokens": 30},
+    "stop strings": {**CHAT, **USAGE, "max_tokens": 60, "stop": [" the", "ck", "e q"], "presence_penalty": 0.5},
+    "sampled": {**TEXT, "max_tokens": 30, "temperature": 1.0, "seed": 7},
+    "logprobs": {**TEXT, "max_tokens": 20, "logprobs": 2},
+    "continuous usage": {**CHAT, "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+                         "max_tokens": 20},
+}  # fmt: skip
+
+
+class Engine:
+    """A server of the native engine, asked as the router does."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self.model = model
+        self._client = httpx.Client(base_url=url, timeout=60)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ready(self) -> bool:
+        return self._client.get("/health").status_code == 200
+
+    def ask(self, path: str, body: bytes) -> bytes:
+        answer = self._client.post(path, content=body)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    write_chat_model(directory)
+    command = [sys.executable, "-m", "slurminfer.nodes.native", "--port", "0", "--threads", "1", "--dtype", "float32"]
+    command += ["--model", str(directory), "--kv-cache-gib", "0.05"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+:\d+", process.stdout.readline())
+        assert found
+        engine = Engine(found[0], directory.name)
+        eventually(engine.ready, "health")
+        yield engine
+        engine.close()
+        process.terminate()
+
+
+def events(data: bytes) -> list[bytes]:
+    return [event + b"\n\n" for event in data.split(b"\n\n") if event]
+
+
+def told(data: bytes, body: bytes) -> dict[str, Any]:
+    """All that a client is told, put together."""
+    data = data if b"include_usage" in body else without_usage(data)
+    *parsed, done = [e.removeprefix(b"data: ").strip() for e in events(without_token_ids(data))]
+    assert done == b"[DONE]"
+    assert b"token_ids" not in b"".join(parsed)
+    chunks = [json.loads(event) for event in parsed]
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    deltas = [choice.get("delta", choice) for choice in choices]
+    logprobs = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    usage = [chunk["usage"] for chunk in chunks if not chunk["choices"]]
+    counts = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {
+        "text": "".join(delta.get("content") or delta.get("text") or "" for delta in deltas),
+        "role": [delta["role"] for delta in deltas if "role" in delta],
+        "finish": [choice["finish_reason"] for choice in choices if choice["finish_reason"]],
+        "logprobs": [(one["tokens"], one["text_offset"]) for one in logprobs],
+        "usage": [[one[name] for name in counts] for one in usage],
+    }
+
+
+def continued(engine: Engine, path: str, body: bytes, sent: list[bytes]) -> bytes:
+    """The stream that goes on after `sent`, from there on, as the router writes it."""
+    envelope, transcript = read_envelope(path, "", body), Transcript()
+    for event in sent:
+        transcript.add(event)
+    how = plan(envelope, body, transcript, "native")
+    if isinstance(how, Finished):
+        return how.events
+    assert isinstance(how, Continuation), how
+    new = engine.ask(path, how.body)
+    return new if how.stitcher is None else b"".join(map(how.stitcher.feed, events(new)))
+
+
+def request(engine: Engine, name: str) -> tuple[str, bytes]:
+    body = {"model": engine.model, "stream": True, "temperature": 0, **REQUESTS[name]}
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+    return path, json.dumps(body).encode()
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_continued_after_any_event(engine: Engine, name: str) -> None:
+    path, body = request(engine, name)
+    undisturbed = events(engine.ask(path, prepare(body, read_envelope(path, "", body), "native")))
+    for cut in {*range(0, len(undisturbed), 4), 1, 2, len(undisturbed) - 3, len(undisturbed) - 2, len(undisturbed) - 1}:
+        sent = undisturbed[:cut]
+        whole = b"".join(sent) + continued(engine, path, body, sent)
+        assert told(whole, body) == told(b"".join(undisturbed), body), f"cut after {cut}"
+
+
+@pytest.mark.parametrize("name", ["chat", "completion", "stop strings"])
+def test_cut_again(engine: Engine, name: str) -> None:
+    path, body = request(engine, name)
+    undisturbed = events(engine.ask(path, prepare(body, read_envelope(path, "", body), "native")))
+    sent = undisturbed[:3]
+    for more in (4, 5, 6):
+        sent += events(continued(engine, path, body, sent))[:more]
+    whole = b"".join(sent) + continued(engine, path, body, sent)
+    assert told(whole, body) == told(b"".join(undisturbed), body)
