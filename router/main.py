@@ -155,7 +155,9 @@ async def _serve(
     announcement = Announcement(run, _record(opened), supervisor.accept_commands)
     try:
         await supervisor.start(relays)
-        await _until(stop, running, asyncio.create_task(supervisor.watch()), asyncio.create_task(announcement.publish()))
+        await _until(
+            stop, running, asyncio.create_task(supervisor.watch()), asyncio.create_task(announcement.publish())
+        )
     finally:
         announcement.retract()
         await relays.drain(DRAIN_S)
@@ -165,7 +167,9 @@ async def _serve(
 
 def _record(opened: _Opened) -> RouterRecord:
     certificate = opened.certificate
-    url, private_url = ("{}:{}".format(*socks[0].getsockname()) for socks in (opened.listeners, opened.private_listeners))
+    url, private_url = (
+        "{}:{}".format(*socks[0].getsockname()) for socks in (opened.listeners, opened.private_listeners)
+    )
     return router_record(
         url=f"http://{url}" if certificate is None else f"https://{url}",
         private_url=f"https://{private_url}",

@@ -138,7 +138,9 @@ class Reader(asyncio.Protocol):
         count = data.count(b'"made_ns":', 0, whole)
         self.events += count
         if self.late_s is not None:
-            self.late_s += [(now - int(part[: part.index(b"}")])) / 1e9 for part in data[:whole].split(b'"made_ns":')[1:]]
+            self.late_s += [
+                (now - int(part[: part.index(b"}")])) / 1e9 for part in data[:whole].split(b'"made_ns":')[1:]
+            ]
         self.on_events(count)
 
 

@@ -29,7 +29,9 @@ class Answer:
 
 def render(messages: list[dict[str, Any]], continues: bool) -> str:
     """The text that the model goes on with. `continues`: the last message is the beginning of the answer."""
-    head = "".join(f"<{message['role']}>{_content(message)}</>" for message in (messages[:-1] if continues else messages))
+    head = "".join(
+        f"<{message['role']}>{_content(message)}</>" for message in (messages[:-1] if continues else messages)
+    )
     return f"{head}<assistant>{_content(messages[-1])}" if continues else f"{head}<assistant>"
 
 

@@ -274,9 +274,7 @@ class Relayed:
         return (client or self.http).post("/v1/chat/completions", json=body)
 
     def is_idle(self) -> bool:
-        return all(
-            self.board.in_flight(slot) == 0 == self.board.pending_tokens(slot) for slot in range(self._slot)
-        )
+        return all(self.board.in_flight(slot) == 0 == self.board.pending_tokens(slot) for slot in range(self._slot))
 
     def close(self) -> None:
         waiting.eventually(self.is_idle)

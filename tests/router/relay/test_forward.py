@@ -102,7 +102,9 @@ def test_other_content_than_json_passes_as_it_comes(one):
 
 def test_other_content_that_breaks_off_breaks_the_connection(one):
     async def audio(asked):
-        await asked.send(b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n", chunk(b"ab"))
+        await asked.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n", chunk(b"ab")
+        )
         asked.cut()
 
     one.stubs[0].behaviour = audio
@@ -266,7 +268,9 @@ def test_a_client_that_hangs_up_stops_its_worker_at_once(one, stream, eventually
     stub = one.stubs[0]
     stub.behaviour = begin
     body = json.dumps({**CHAT, "stream": stream}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n"
+    )
     with socket.create_connection(one.address) as client:
         client.sendall(head.encode() + b"\r\n" + body)
         eventually(lambda: stub.asked)
@@ -331,6 +335,19 @@ def test_cached_tokens_are_counted(one):
     one.chat()
     assert one.report().usage["one"].cached_tokens == 4
     assert one.report().counters.cached_tokens == 4
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_only_what_engines_say_of_their_caches_is_compared_with_what_was_expected(one, says):
+    async def answer(asked):
+        details = {"prompt_tokens_details": {"cached_tokens": 0}} if says else {}
+        usage = {"prompt_tokens": 600, "completion_tokens": 1, **details}
+        await asked.whole({"choices": [], "usage": usage})
+
+    one.stubs[0].behaviour = answer
+    for _ in range(2):
+        one.chat(messages=[{"role": "user", "content": "word " * 400}])
+    assert (one.report().counters.expected_cached_tokens > 0) == says
 
 
 # Streams in pieces.
