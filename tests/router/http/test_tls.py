@@ -8,7 +8,7 @@ import pytest
 from slurminfer.core.net.acceptor import Acceptor
 from slurminfer.core.net.identity import client_context, make_identity, server_context
 from slurminfer.core.net.sockets import listening_socket
-from slurminfer.nodes.gate.relay import Front
+from slurminfer.core.net.byte_relay import Front, own_unix_socket
 from slurminfer.router.http.pool import TlsPool
 
 from ...support.waiting import eventually
@@ -77,7 +77,7 @@ class Gated:
         engine = folder / "engine.sock"
         self._server = await loop.create_unix_server(lambda: Upstream(self.worker), str(engine))
         listener = listening_socket("127.0.0.1")
-        self._gate = Acceptor(listener, server_context(folder / "identity"), lambda: Front(engine))
+        self._gate = Acceptor(listener, server_context(folder / "identity"), lambda: Front(own_unix_socket(engine)))
         self._gate.start()
         self.pool = TlsPool(*listener.getsockname(), client_context(folder / "identity"))
 
