@@ -18,6 +18,7 @@ from ..control.board import Board
 from ..control.counters import Counters
 from ..control.messages import FromRelay, Report, Setup, Tenants, View
 from ..control.queues import QueuesOnBoard
+from ..http.bodies import BodyLimits
 from ..http.messages import Head, Reply, Request, Whole
 from ..http.pool import SocketPool
 from ..http.server import Server
@@ -102,7 +103,7 @@ class RelayServer:
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
         self._guard = Guard(connection_limits(spec, setup.relays))
-        self._server = Server(self, self._guard)
+        self._server = Server(self, self._guard, body_limits(setup.relays))
         self._tasks: list[asyncio.Task[None]] = []
 
     # What the supervisor says.
@@ -234,6 +235,12 @@ def _signed(key: int) -> int:
 def _is_generation(head: Head) -> bool:
     """Whether a request is for workers: they alone know which paths below /v1/ there are."""
     return head.method == b"POST" and _GENERATION.fullmatch(head.path) is not None
+
+
+def body_limits(relays: int) -> BodyLimits:
+    """How much of requests' bodies one of so many relays may hold."""
+    limits = BodyLimits()
+    return replace(limits, together=max(limits.each, limits.together // relays))
 
 
 def connection_limits(spec: RouterSpec, relays: int) -> ConnectionLimits:
