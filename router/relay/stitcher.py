@@ -33,7 +33,10 @@ class Stitcher:
         if self._continued is not None:
             self._continued.forget_silent()
             self._continued = None
-        return b"".join([self._event(payload) for payload in payloads(data) if not self.finished])
+        found = list(payloads(data))
+        if not found:
+            return data  # comments, which keep connections alive
+        return b"".join([self._event(payload) for payload in found if not self.finished])
 
     def _event(self, payload: bytes) -> bytes:
         if payload.strip() == b"[DONE]":

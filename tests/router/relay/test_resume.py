@@ -290,6 +290,12 @@ def test_what_only_looks_like_a_stop_string_is_sent() -> None:
     assert not stitcher.finished
 
 
+def test_comments_and_errors_pass() -> None:
+    stitcher: Stitcher = continuation({"prompt": "a", "max_tokens": 50}, text("x")).stitcher
+    for event in (b": ping\n\n", b'data: {"error":{"message":"no"}}\n\n'):
+        assert stitcher.feed(event) == event
+
+
 def test_usage_is_that_of_both_workers() -> None:
     first = {"usage": {"prompt_tokens": 4, "completion_tokens": 7}, **text("x")}
     for chunks, prompt in (([text("x")], 9), ([first], 4)):
