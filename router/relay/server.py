@@ -17,6 +17,7 @@ from ..admission.admission import Admission
 from ..control.board import Board
 from ..control.counters import Counters
 from ..control.messages import FromRelay, Report, Setup, Tenants, View
+from ..control.queues import QueuesOnBoard
 from ..http.messages import Head, Reply, Request, Whole
 from ..http.pool import SocketPool
 from ..http.server import Server
@@ -25,7 +26,9 @@ from ..policies.eligible import Eligibility, PoolRouting
 from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
+from ..tenants.tenant import Tenant
 from .access import Keys, Origins, given_key
+from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import failure
 from .connections import connect
@@ -77,9 +80,11 @@ class RelayServer:
             queue=-(-spec.queue // setup.relays),
             timeout_s=spec.queue_timeout,
             reserved=spec.reserved,
+            neighbours=QueuesOnBoard(board, setup.index) if setup.relays > 1 else None,
         )
         lengths = Lengths()
-        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates)
+        log = AccessLog() if spec.access_log else None
+        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates, log)
         self._forwarder = Forwarder(
             self._workers,
             self._policy,
@@ -165,6 +170,12 @@ class RelayServer:
         head.tenant = tenant
         if not _is_generation(head):
             return None
+        refused = self._within_quota(tenant)
+        head.answer_headers += self._quotas.headers(tenant)
+        return refused
+
+    def _within_quota(self, tenant: Tenant) -> Whole | None:
+        """Count a request, or refuse it."""
         try:
             self._quotas.check(tenant)
         except Refused as refusal:

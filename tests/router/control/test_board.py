@@ -54,6 +54,16 @@ def test_a_request_that_is_taken_back_does_not_count(board):
     assert board.spent(0, MINUTE + 1) == (0, 0, 0)
 
 
+def test_what_waits_in_the_others_is_seen_by_class(board):
+    assert board.waiting(0, 5) is None
+    board.row(1).wait(5, [0, 2, 7])
+    assert board.waiting(0, 5) == [0, 2, 7]
+    assert board.waiting(1, 5) is None
+    assert board.waiting(0, 6) is None
+    board.clear(1)
+    assert board.waiting(0, 5) is None
+
+
 def test_what_is_noted_minutes_late_does_not_undo_the_present(board):
     board.row(0).spend(0, MINUTE + 2, requests=5)
     board.row(0).spend(0, MINUTE, requests=-1)
