@@ -134,4 +134,3 @@ class Records:
     def _write(self, number: int, record: WorkerRecord) -> None:
         self.current[number] = msgspec.structs.replace(record, updated_at=time.time())
         self._run.write_worker(self.current[number])
-

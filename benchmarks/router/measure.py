@@ -22,7 +22,9 @@ def in_turns(targets: list[Target], rounds: int, once: Callable[[Target], Any]) 
 
 def medians(runs: dict[str, list[Figures]]) -> dict[str, Figures]:
     """The median of each figure."""
-    return {name: {key: statistics.median(run[key] for run in found) for key in found[0]} for name, found in runs.items()}
+    return {
+        name: {key: statistics.median(run[key] for run in found) for key in found[0]} for name, found in runs.items()
+    }
 
 
 def quantile(values: Iterable[float], share: float) -> float:

@@ -36,7 +36,9 @@ class Library:
         number = next(self._numbers)
         at = number * 7_919 % (len(self._text) - DOCUMENT_BYTES)
         content = f"Document {number}.{self._text[at : at + DOCUMENT_BYTES]}"
-        return json.dumps({"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 4}).encode()
+        return json.dumps(
+            {"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 4}
+        ).encode()
 
 
 async def read_all(target: Target, documents: int) -> list[float]:

@@ -54,7 +54,9 @@ async def ask(target: Target, fields: dict[str, object]) -> Answer:
         return Answer(began, error=type(error).__name__, took_s=time.monotonic() - began)
 
 
-async def ask_all(target: Target, count: int, *, stream: bool = False, at_once: int = 64) -> list[tuple[Answer, Verdict]]:
+async def ask_all(
+    target: Target, count: int, *, stream: bool = False, at_once: int = 64
+) -> list[tuple[Answer, Verdict]]:
     """Valid requests, so many at a time."""
     free = asyncio.Semaphore(at_once)
 

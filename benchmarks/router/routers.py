@@ -69,14 +69,11 @@ class Target:
         return [process for process in self.processes if "slurminfer.router.relay" in process.cmdline()]
 
 
-
 class Starter(Protocol):
     """Starts a router before workers. `capacity`: requests that each computes at once; only ours is told."""
 
     def __call__(self, folder: Path, workers: list[Address], *, capacity: int = 1024) -> AbstractContextManager[Target]:
         """The router runs while the context lasts."""
-
-
 
 
 @contextmanager
@@ -94,7 +91,9 @@ def running(argv: list[str], log: Path, **more: Any) -> Iterator["subprocess.Pop
 
 
 @contextmanager
-def ours(folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024) -> Iterator[Target]:
+def ours(
+    folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024
+) -> Iterator[Target]:
     """Our router with all of its features, before workers that it reaches by Unix sockets."""
     router = f'relays = {RELAYS}\npolicy = "{policy}"\n'
     name = OURS if policy == "cache_aware" else f"{OURS}, {policy}"
@@ -178,7 +177,9 @@ http {{
   upstream workers {{ {servers} keepalive 512; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
-    location / {{ proxy_pass http://workers; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+    location / {{
+      proxy_pass http://workers; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
   }}
 }}
 """

@@ -92,8 +92,8 @@ class Server:
     def close(self) -> None:
         """Accept no more, close what is idle, and each other connection after its answer."""
         self.closing = True
-        for acceptor in self._acceptors:
-            acceptor.close()
+        while self._acceptors:
+            self._acceptors.pop().close()
         for connection in list(self._connections):
             connection.close_if_idle()
 

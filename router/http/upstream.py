@@ -225,13 +225,15 @@ class Upstream(asyncio.Protocol):
     def _finish(self) -> None:
         """The answer is complete: somebody else may use the connection."""
         exchange, self._exchange = self._exchange, None
+        if exchange is None:  # it was aborted meanwhile
+            return
         if self._paused:
             self.resume()
         if self._keep and not self.transport.get_write_buffer_size():
             self._pool.release(self)
         else:
             self.transport.abort()
-        if exchange is not None and not exchange.over:
+        if not exchange.over:
             exchange.over = True
             exchange.sink.on_end()
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from .load import BOUND, usable_capacity
+from .load import most_load, usable_capacity
 from .owners import Owners, bits_of, leading_tokens
 from .policy import Route, RoutedRequest, Worker
 from .prefix import block_bytes
@@ -15,7 +15,7 @@ _COMPARED_OWNERS = 6
 _DECODE_SLOWDOWN = 0.5
 # Prompt tokens that are computed delay the answers in progress too: the part of that delay that counts, relative to the
 # request's own. With 0 each request would take the shortest way for itself, and fill all caches with the same.
-_OTHERS_DELAYED = 0.25
+_OTHERS_DELAYED = 0.4
 # The memory of how much of prompts is found again: requests after which a half of it is forgotten.
 _REUSE_STEP = 1 / 128
 _NO_REUSE = 0.01
@@ -42,11 +42,13 @@ class CacheAware:
         """The worker with the least estimated time; None if there are none."""
         if not workers:
             return None
-        steps = [(leading_tokens(request.block_tokens, count), bits) for count, bits in self._levels(request)]
+        levels = self._owners.levels(request.blocks)
+        steps = [(leading_tokens(request.block_tokens, count), bits) for count, bits in levels]
         if len(workers) == 1:
-            return Route(workers[0], "only", self._cached(workers, steps)[0])
+            return self._route(request, levels, workers[0], "only", self._cached(workers, steps)[0])
         compared = workers if len(workers) <= _COMPARED else self._some(workers, steps)
-        return self._cheapest(request, compared, steps)
+        worker, reason, cached = self._cheapest(request, compared, steps)
+        return self._route(request, levels, worker, reason, cached)
 
     def sent(self, request: RoutedRequest, worker: Worker) -> None:
         """The worker is taken to hold the whole prompt from now on."""
@@ -58,7 +60,8 @@ class CacheAware:
 
     def corrected(self, route: Route, cached_tokens: int) -> None:
         """The model of the worker's cache learns from what the engine found in it."""
-        self._owners.correct(route.worker.slot, route.cached_tokens, cached_tokens)
+        if not route.fresh or cached_tokens >= route.cached_tokens:
+            self._owners.correct(route.worker.slot, route.cached_tokens, cached_tokens)
 
     def forget(self, slot: int) -> None:
         """The worker's cache is gone."""
@@ -72,10 +75,17 @@ class CacheAware:
         """Blocks that workers have got through other relays."""
         self._owners.merge(news)
 
-    def _levels(self, request: RoutedRequest) -> list[tuple[int, int]]:
-        return self._owners.levels(request.blocks) if request.blocks else []
+    def _route(
+        self, request: RoutedRequest, levels: list[tuple[int, int]], worker: Worker, reason: str, cached: int
+    ) -> Route:
+        if not cached:
+            return Route(worker, reason)
+        count = _value_of(levels, self._owners.bit(worker.slot))
+        return Route(worker, reason, cached, self._owners.is_fresh(worker.slot, request.blocks[count - 1]))
 
-    def _cheapest(self, request: RoutedRequest, workers: Sequence[Worker], steps: list[tuple[int, int]]) -> Route:
+    def _cheapest(
+        self, request: RoutedRequest, workers: Sequence[Worker], steps: list[tuple[int, int]]
+    ) -> tuple[Worker, str, int]:
         cached = self._cached(workers, steps)
         most, least = max(cached), min(cached)
         self._learn_reuse(request.input_tokens - least, most - least)
@@ -84,13 +94,13 @@ class CacheAware:
             again = self._with_dropped(again, workers, request.output_tokens)
         best = _soonest(workers, again, request.output_tokens)
         reason = "cache" if cached[best] > least else "spread" if most > least else "load"
-        return Route(workers[best], reason, cached[best])
+        return workers[best], reason, cached[best]
 
     def _cached(self, workers: Sequence[Worker], steps: list[tuple[int, int]]) -> list[int]:
         if not steps:
             return [0] * len(workers)
         bit = self._owners.bit
-        return [_tokens_of(steps, bit(worker.slot)) for worker in workers]
+        return [_value_of(steps, bit(worker.slot)) for worker in workers]
 
     def _with_dropped(self, new: Sequence[float], workers: Sequence[Worker], output: int) -> list[float]:
         """To the tokens that a request is new with at each worker, add what is dropped there and will be missed.
@@ -143,23 +153,24 @@ def _soonest(workers: Sequence[Worker], again: Sequence[float], output: int) -> 
     """
     flights = [worker.in_flight for worker in workers]
     capacities = [usable_capacity(worker) for worker in workers]
-    bound = BOUND * (sum(flights) + 1) / sum(capacities)
+    mean = (sum(flights) + 1) / sum(capacities)
+    loads = [in_flight / capacity for in_flight, capacity in zip(flights, capacities, strict=True)]
+    bound = most_load(mean, min(loads))
     best, best_key = 0, (True, math.inf, 0.0, 0)
     for index, worker in enumerate(workers):
-        in_flight, capacity = flights[index], capacities[index]
-        load = in_flight / capacity
+        in_flight, capacity, load = flights[index], capacities[index], loads[index]
         prompt = (worker.pending_tokens + again[index] * (1 + _OTHERS_DELAYED * in_flight)) / worker.prefill_rate
         queued = max(0.0, load + 1 / capacity - 1)
         cost = prompt + (queued + _DECODE_SLOWDOWN * load) * output / worker.decode_rate
-        key = (in_flight > bound * capacity, cost, load, worker.turn)
+        key = (load > bound, cost, load, worker.turn)
         if key < best_key:
             best, best_key = index, key
     return best
 
 
-def _tokens_of(steps: list[tuple[int, int]], bit: int) -> int:
-    """Tokens that the worker of this bit has."""
-    for tokens, bits in steps:
+def _value_of(levels: list[tuple[int, int]], bit: int) -> int:
+    """What a list of values and workers says of the worker of this bit."""
+    for value, bits in levels:
         if bits & bit:
-            return tokens
+            return value
     return 0

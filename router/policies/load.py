@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from .policy import RoutedRequest, Worker
 
-# No worker gets more than this times the mean load, and one request, while another has less.
-BOUND = 1.25
+# How far a worker's load may be above the mean, relative to the mean, or to its capacity while there is little to do;
+# and the same, relative to the mean, where all have much to do but one has less than a half of the mean.
+_ABOVE_MEAN, _ABOVE_IDLE = 0.4, 0.25
+_MUCH = 0.5
 
 
 def usable_capacity(worker: Worker) -> float:
@@ -29,9 +31,11 @@ def mean_load(workers: Sequence[Worker]) -> float:
     return (sum(worker.in_flight for worker in workers) + 1) / sum(map(usable_capacity, workers))
 
 
-def is_overloaded(worker: Worker, mean: float) -> bool:
-    """Whether one more request is too much for it, where the mean load of all is `mean` (see `mean_load`)."""
-    return worker.in_flight + 1 > BOUND * mean * usable_capacity(worker) + 1
+def most_load(mean: float, least: float) -> float:
+    """The load above which a worker gets no more for what it has in its cache, by the mean and the least load of all."""
+    if mean >= _MUCH and least < mean / 2:
+        return mean * (1 + _ABOVE_IDLE)
+    return mean + _ABOVE_MEAN * max(mean, 1.0)
 
 
 def queue_wait(worker: Worker, output_tokens: int) -> float:

@@ -92,6 +92,12 @@ class Owners:
             return -1
         return next(iter(cache.keys.values()))
 
+    def is_fresh(self, slot: int, block: int) -> bool:
+        """Whether the block was used at the worker more recently than in the middle of all that it holds."""
+        cache = self._caches[slot]
+        oldest = next(iter(cache.keys.values()))
+        return 2 * cache.keys.get(block, oldest) > oldest + self._turn
+
     @property
     def turn(self) -> int:
         """Requests added so far."""

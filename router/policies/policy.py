@@ -89,6 +89,7 @@ class Route:
     worker: Worker
     reason: str
     cached_tokens: int = 0  # prompt tokens that are expected to be in the worker's cache
+    fresh: bool = False  # these were sent there so recently that they may not be computed yet
 
 
 class Policy(Protocol):

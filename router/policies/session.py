@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from xxhash import xxh3_64_intdigest
 
-from .load import is_overloaded, least_loaded, mean_load
+from .load import least_loaded, load, mean_load, most_load
 from .policy import Memoryless, Route, RoutedRequest, Worker
 
 
@@ -23,6 +23,7 @@ class Session(Memoryless):
             return Route(least_loaded(workers), "load")
         seed = xxh3_64_intdigest(request.session.encode(errors="surrogatepass"))
         ordered = sorted(workers, key=lambda worker: xxh3_64_intdigest(worker.id.encode(), seed))
-        mean = mean_load(workers)
-        chosen = next((worker for worker in ordered if not is_overloaded(worker, mean)), ordered[0])
+        loads = [load(worker) for worker in ordered]
+        bound = most_load(mean_load(workers), min(loads))
+        chosen = next((worker for worker, its in zip(ordered, loads, strict=True) if its <= bound), ordered[0])
         return Route(chosen, "session" if chosen is ordered[0] else "spread")

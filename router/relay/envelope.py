@@ -125,6 +125,11 @@ class Envelope(msgspec.Struct, kw_only=True):
         return isinstance(options, dict) and options.get("include_usage") is True
 
     @property
+    def wants_token_ids(self) -> bool:
+        """Whether the client itself asks for the ids of the tokens, of slurminfer's engine or of vLLM."""
+        return self.stream_token_ids is not None or self.return_token_ids is True
+
+    @property
     def wants_logprobs(self) -> bool:
         """Whether each token is to come with its probability. For completions 0 asks for that of the token itself."""
         return (self.logprobs is not None and self.logprobs is not False) or self.prompt_logprobs is not None

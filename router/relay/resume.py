@@ -86,7 +86,6 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
         body = with_fields(body, {"continue_token_ids": said.token_ids})
         return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, 0, exact=True))
     _require_text(envelope, said)
-    said.forget_silent()
     fields = _continued(envelope, said) | _reduced(envelope, tokens)
     return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, tokens))
 

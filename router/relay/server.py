@@ -28,6 +28,7 @@ from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
 from .access import Keys, Origins, given_key
+from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import failure
 from .connections import connect
@@ -82,7 +83,8 @@ class RelayServer:
             neighbours=QueuesOnBoard(board, setup.index) if setup.relays > 1 else None,
         )
         lengths = Lengths()
-        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates)
+        log = AccessLog() if spec.access_log else None
+        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates, log)
         self._forwarder = Forwarder(
             self._workers,
             self._policy,

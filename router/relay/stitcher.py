@@ -24,11 +24,15 @@ class Stitcher:
         self._prompt_tokens = None if exact else whole((story.usage or {}).get("prompt_tokens"))
         self._usage: dict[str, Any] | None = None
         self._new_tokens = 0
+        self._continued = None if exact else said
         self._stops = None if exact else _StraddlingStops(envelope, "".join(said.text))
         self._held: list[dict[str, Any]] = []  # events whose text may belong to a stop string that began before
 
     def feed(self, data: bytes) -> bytes:
         """What whole events of the new worker are in the old stream."""
+        if self._continued is not None:
+            self._continued.forget_silent()
+            self._continued = None
         return b"".join([self._event(payload) for payload in payloads(data) if not self.finished])
 
     def _event(self, payload: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """What has been sent of a stream, kept as it came and read only when its worker is lost."""
 
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,7 +8,8 @@ import msgspec
 
 from .events import payloads
 
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**10
 _NAMES = ("id", "object", "created", "model", "system_fingerprint")  # the same in all events of a stream
 _decode = msgspec.json.Decoder().decode
 
@@ -54,30 +56,47 @@ class Story:
 
 
 class Transcript:
-    """The whole events that were sent to one client, before anything was taken out of them."""
+    """The whole events that were sent to one client, before anything was taken out of them.
 
-    __slots__ = ("_chunks", "_most_bytes", "_story", "overflowed", "size")
+    Events are much alike: compressed, a long answer takes a twentieth of its size.
+    """
+
+    __slots__ = ("_blocks", "_chunks", "_most_bytes", "_pending", "_story", "overflowed", "size")
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._story = Story()  # of what is in neither of the two:
+        self._blocks: list[bytes] = []  # compressed
         self._chunks: list[bytes] = []
-        self._story = Story()  # of what is no longer in `_chunks`
+        self._pending = 0  # bytes of the chunks
         self._most_bytes, self.size = most_bytes, 0
         self.overflowed = False  # too long to be kept: the stream cannot be continued
 
     def add(self, data: bytes) -> None:
         """Keep whole events."""
-        self.size += len(data)
-        if self.size <= self._most_bytes:
-            self._chunks.append(data)
-        elif not self.overflowed:
-            self.overflowed, self._chunks = True, []
+        if self.overflowed:
+            return
+        size = len(data)
+        self.size += size
+        self._pending += size
+        self._chunks.append(data)
+        if self._pending > _BLOCK_BYTES:
+            self._pack()
 
     def story(self) -> Story:
         """What has been said up to now."""
-        data, self._chunks = b"".join(self._chunks), []
-        for payload in payloads(data):
+        blocks = [*map(zlib.decompress, self._blocks), *self._chunks]
+        self._blocks, self._chunks, self._pending = [], [], 0
+        for payload in payloads(b"".join(blocks)):
             _tell(self._story, payload)
         return self._story
+
+    def _pack(self) -> None:
+        if self.size > self._most_bytes:
+            self.overflowed = True
+            self._blocks = []
+        else:
+            self._blocks.append(zlib.compress(b"".join(self._chunks), 1))
+        self._chunks, self._pending = [], 0
 
 
 def _tell(story: Story, payload: bytes) -> None:

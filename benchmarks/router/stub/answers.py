@@ -1,6 +1,6 @@
 """What a stub worker answers: like a greedy model's, every next word depends on all of the text before it.
 
-So an answer that another worker goes on with is right only if that one was given the whole text so far, and given it once.
+So an answer that another worker goes on with is right only if that one was given the whole text so far, once.
 """
 
 import zlib
@@ -29,7 +29,9 @@ class Answer:
 
 def render(messages: list[dict[str, Any]], continues: bool) -> str:
     """The text that the model goes on with. `continues`: the last message is the beginning of the answer."""
-    head = "".join(f"<{message['role']}>{_content(message)}</>" for message in (messages[:-1] if continues else messages))
+    head = "".join(
+        f"<{message['role']}>{_content(message)}</>" for message in (messages[:-1] if continues else messages)
+    )
     return f"{head}<assistant>{_content(messages[-1])}" if continues else f"{head}<assistant>"
 
 
@@ -45,7 +47,7 @@ def prompt_of(request: dict[str, Any]) -> str:
 
 def generate(prompt: str, limit: int, stop: tuple[str, ...] = (), ignore_end: bool = False) -> Answer:
     """What follows `prompt`, up to `limit` tokens or one of the `stop` strings, which is not part of the answer."""
-    state, pieces, text = zlib.crc32(prompt.encode()), [], ""
+    state, text, pieces = zlib.crc32(prompt.encode()), "", list[str]()
     for _ in range(limit):
         if not ignore_end and state % _END_EVERY == 0:
             return Answer(tuple(pieces), "stop")

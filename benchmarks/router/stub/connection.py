@@ -14,7 +14,9 @@ from .worker import ENDLESS, Mode, StubWorker
 
 _HEAD = re.compile(rb"(\S+) (\S+) HTTP/1\.1\r\n")
 _SIZE = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 _MOST_REMEMBERED = 4096  # answers of requests that came before, for a worker whose engine takes no time
 
 

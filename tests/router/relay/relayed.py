@@ -209,6 +209,7 @@ class Relayed:
             control_socket=str(folder / "control"),
         )
         loop.run(self._start())
+        self._clients: list[httpx.Client] = []
         self.http = self.client("key")
 
     async def _start(self) -> None:
@@ -223,7 +224,8 @@ class Relayed:
     def client(self, key: str, **headers: str) -> httpx.Client:
         host, port = self.address
         every = {"Authorization": f"Bearer {key}", **headers}
-        return httpx.Client(base_url=f"http://{host}:{port}", headers=every, timeout=20)
+        self._clients.append(httpx.Client(base_url=f"http://{host}:{port}", headers=every, timeout=20))
+        return self._clients[-1]
 
     def _tell_tenants(self) -> None:
         self.server.tenants(Tenants(self._tenants, self.tokens_today))
@@ -274,13 +276,12 @@ class Relayed:
         return (client or self.http).post("/v1/chat/completions", json=body)
 
     def is_idle(self) -> bool:
-        return all(
-            self.board.in_flight(slot) == 0 == self.board.pending_tokens(slot) for slot in range(self._slot)
-        )
+        return all(self.board.in_flight(slot) == 0 == self.board.pending_tokens(slot) for slot in range(self._slot))
 
     def close(self) -> None:
         waiting.eventually(self.is_idle)
-        self.http.close()
+        for client in self._clients:
+            client.close()
         self._loop.run(self.server.close())
         for stub in self.stubs:
             self._loop.run(stub.stop())

@@ -102,11 +102,13 @@ def test_other_content_than_json_passes_as_it_comes(one):
 
 def test_other_content_that_breaks_off_breaks_the_connection(one):
     async def audio(asked):
-        await asked.send(b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n", chunk(b"ab"))
+        await asked.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n", chunk(b"ab")
+        )
         asked.cut()
 
     one.stubs[0].behaviour = audio
-    with pytest.raises(Exception, match="peer closed|incomplete"):
+    with pytest.raises(Exception, match=r"peer closed|incomplete"):
         one.http.post("/v1/audio/speech", json={"model": "m"})
 
 
@@ -266,7 +268,9 @@ def test_a_client_that_hangs_up_stops_its_worker_at_once(one, stream, eventually
     stub = one.stubs[0]
     stub.behaviour = begin
     body = json.dumps({**CHAT, "stream": stream}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n"
+    )
     with socket.create_connection(one.address) as client:
         client.sendall(head.encode() + b"\r\n" + body)
         eventually(lambda: stub.asked)
@@ -378,7 +382,7 @@ def test_a_comment_passes_and_a_worker_may_still_be_replaced(two):
         await asked.send(HEAD, chunk(b": still computing\n\n"))
         asked.cut()
 
-    bad, good = first_and_other(two)
+    bad, _ = first_and_other(two)
     bad.behaviour = wait_and_die
     answer = two.chat(stream=True)
     assert answer.text.startswith(": still computing\n\n")

@@ -248,11 +248,21 @@ def test_token_ids() -> None:
 
 def test_too_long_an_answer_is_not_kept() -> None:
     body = b'{"model":"m","stream":true,"prompt":"a"}'
-    transcript = Transcript(most_bytes=100)
-    for _ in range(3):
+    transcript = Transcript(most_bytes=100_000)
+    for _ in range(3000):
         transcript.add(b'data: {"choices":[{"index":0,"text":"aaaaaaaaa"}]}\n\n')
     how = plan(read_envelope(COMPLETIONS, "", body), body, transcript, "vllm")
     assert isinstance(how, Impossible) and "too long" in how.reason
+
+
+def test_a_long_answer_is_kept() -> None:
+    words = [f"{number} " for number in range(5000)]
+    transcript = Transcript()
+    for index, word in enumerate(words):
+        transcript.add(b"data: " + json.dumps(text(word)).encode() + b"\n\n")
+        if index == 4000:
+            assert transcript.story().choices[0].tokens == 4001
+    assert "".join(transcript.story().choices[0].text) == "".join(words)
 
 
 @pytest.mark.parametrize(("keeps", "rest"), [(False, ""), (True, "OP")])
