@@ -16,7 +16,7 @@ _DECODE_SLOWDOWN = 0.5
 # Prompt tokens that are computed delay the answers in progress too: the part of that delay that counts, relative to the
 # request's own. With 0 each request would take the shortest way for itself, and fill all caches with the same.
 _OTHERS_DELAYED = 0.4
-# The memory of how much of prompts is found again: requests after which a half of it is forgotten.
+# The part of one request in the average of how much of prompts is found again.
 _REUSE_STEP = 1 / 128
 _NO_REUSE = 0.01
 _BYTES_PER_TOKEN = 4.0
