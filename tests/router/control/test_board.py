@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from slurminfer.router.control.board import RING, TENANTS, WORKERS, Board
+from slurminfer.router.control.queues import QueuesOnBoard
 
 MINUTE = 29_000_000
 
@@ -133,3 +134,13 @@ for number in range(1000):
     assert (board.in_flight(7), board.pending_tokens(7)) == (3, 30)
     assert board.spent(0, MINUTE) == (1, 0, 2)
     assert board.news(0) == [(11, 7)] + [(number, number % 9) for number in range(1000)]
+
+
+def test_relays_see_each_others_queues_by_lane(board):
+    one, other = (QueuesOnBoard(board, index) for index in (0, 1))
+    lane = ("model", ("gpu", "cpu"))
+    one.publish(lane, [1, 0, 3])
+    assert other.waiting(lane) == [1, 0, 3]
+    assert one.waiting(lane) is None
+    one.publish(lane, [0, 0, 0])
+    assert other.waiting(lane) is None

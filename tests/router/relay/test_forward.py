@@ -369,6 +369,19 @@ def test_cached_tokens_are_counted(one):
     assert one.report().counters.cached_tokens == 4
 
 
+@pytest.mark.parametrize("says", [True, False])
+def test_only_what_engines_say_of_their_caches_is_compared_with_what_was_expected(one, says):
+    async def answer(asked):
+        details = {"prompt_tokens_details": {"cached_tokens": 0}} if says else {}
+        usage = {"prompt_tokens": 600, "completion_tokens": 1, **details}
+        await asked.whole({"choices": [], "usage": usage})
+
+    one.stubs[0].behaviour = answer
+    for _ in range(2):
+        one.chat(messages=[{"role": "user", "content": "word " * 400}])
+    assert (one.report().counters.expected_cached_tokens > 0) == says
+
+
 # Streams in pieces.
 
 

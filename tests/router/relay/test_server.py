@@ -69,7 +69,7 @@ def test_without_a_key_there_is_401_but_for_the_open_pages(pages, headers):
 
 
 @pytest.mark.parametrize(
-    "header", [("authorization", "bearer key"), ("X-Api-Key", "key"), ("Authorization", "Bearer  key ")]
+    "header", [("authorization", "bearer key"), ("X-Api-Key", "key"), ("Authorization", "Bearer  key")]
 )
 def test_a_key_may_be_shown_in_several_ways(one, header):
     host, port = one.address
