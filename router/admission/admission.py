@@ -126,6 +126,15 @@ class Admission:
         lane.in_transit -= 1
         self._settle(lane, ticket)
 
+    def is_full(self, tenant: str, weight: float, priority: Priority) -> Refused | None:
+        """What a request that comes now would be told in every lane: so its body need not be read. None: nothing."""
+        if not self._crowded or len(self._crowded) < len(self._lanes):
+            return None
+        lanes = list(self._crowded.values())
+        if all(self._has_no_place(lane, tenant, weight, priority) for lane in lanes):
+            return self._full(lanes[0], priority, self._clock())
+        return None
+
     def began(self, ticket: Ticket) -> None:
         """Note that the client has got something: the request is not preempted any more."""
         if ticket.priority is _BATCH:
@@ -201,12 +210,20 @@ class Admission:
         queue = lane.queues[ticket.priority]
         if len(queue) < self._queue or self._may_enter_alone(lane, ticket):
             return
+        if self._has_no_place(lane, ticket.tenant, ticket.weight, ticket.priority):
+            raise self._full(lane, ticket.priority, now)
         victim = queue.newest_of_largest()
-        mine = queue.weighted_length(ticket.tenant, ticket.weight) + 1 / ticket.weight
-        if victim is None or queue.weighted_length(victim.tenant, victim.weight) <= mine:
-            raise self._full(lane, ticket, now)
+        assert victim is not None
         self._unqueue(lane, victim)
-        self._refuse(victim, self._full(lane, victim, now))
+        self._refuse(victim, self._full(lane, victim.priority, now))
+
+    def _has_no_place(self, lane: Lane, tenant: str, weight: float, priority: Priority) -> bool:
+        """Whether the queue is full, and no tenant has more requests in it than this one."""
+        queue = lane.queues[priority]
+        if len(queue) < self._queue:
+            return False
+        victim, mine = queue.newest_of_largest(), queue.weighted_length(tenant, weight) + 1 / weight
+        return victim is None or queue.weighted_length(victim.tenant, victim.weight) <= mine
 
     def _may_enter_alone(self, lane: Lane, ticket: Ticket) -> bool:
         """Whether a request need not really wait, so that a full queue, or one of length 0, does not concern it."""
@@ -311,8 +328,8 @@ class Admission:
             future.set_exception(refusal)
             future.exception()  # noted: a preempted request may be cancelled before it comes to wait
 
-    def _full(self, lane: Lane, ticket: Ticket, now: float) -> Refused:
-        name, ahead = ticket.priority.name.lower(), _ahead_of(lane, ticket.priority)
+    def _full(self, lane: Lane, priority: Priority, now: float) -> Refused:
+        name, ahead = priority.name.lower(), _ahead_of(lane, priority)
         message = f"too many requests of priority {name} are waiting for a worker ({ahead}); try again later"
         return Refused(429, message, lane.rate.wait_s(ahead, now, self._timeout_s), "queue_full")
 
