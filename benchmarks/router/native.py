@@ -48,7 +48,8 @@ class Engine:
         argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(resolve("demo")), "--threads", "1"]
         argv += ["--uds", str(self.address.socket), "--host", "127.0.0.1", "--port", str(port)]
         argv += ["--served-model-name", MODEL, "--max-running-requests", str(_CAPACITY), *options]
-        with (folder / f"engine-{serial}.log").open("wb") as log:
+        self._log = folder / f"engine-{serial}.log"
+        with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=GIVEN | {"SLURMINFER_LOCAL": "1"})
 
     def wait(self) -> None:
@@ -60,7 +61,8 @@ class Engine:
                 return
             except OSError:
                 time.sleep(0.2)
-        raise RuntimeError(f"our engine does not start: see {self.address.socket.parent}")
+        said = self._log.read_text(encoding="utf-8", errors="replace")[-1500:]
+        raise RuntimeError(f"our engine does not start: {said}")
 
     def kill(self) -> None:
         """End it at once, and what it has started."""
@@ -232,8 +234,8 @@ def run(folder: Path, starters: dict[str, Starter], seconds: float) -> dict[str,
     asked, expected = questions(), list[Expected]()
     for name, start in starters.items():
         for part, options in (
-            ("sharing", ("--dtype", "bfloat16", "--kv-cache-gib", str(_KV_GIB))),
-            ("chaos", ("--dtype", "float32", "--kv-cache-gib", "0.25")),
+            ("sharing", ("--dtype", "bfloat16", "--kv-cache-gib", str(_KV_GIB), "--context-length", "1536")),
+            ("chaos", ("--dtype", "float32", "--kv-cache-gib", "0.25", "--context-length", "1536")),
         ):
             home = folder / f"native-{part}-{name.replace(', ', '-').replace(' ', '-')}"
             home.mkdir(0o700)

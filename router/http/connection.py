@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
@@ -15,9 +15,7 @@ from .heads import split_target
 from .messages import Head, Headers, Request, Whole
 from .refusals import refusal
 from .reply import ClientReply
-
-if TYPE_CHECKING:
-    from .server import Server
+from .state import ServerState
 
 _MOST_UNSENT = 64 * 1024  # bytes that a client has not read, from which on its answer's source is paused
 # Requests behind the one that is being answered: the first number stops reading. Those that have come in one piece with
@@ -40,14 +38,14 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_body_bytes", "_current", "_framing", "_head", "_head_bytes", "_headers", "_in_head", "_known",
-        "_limits", "_lost", "_parser", "_paused", "_private", "_pumping", "_queue", "_reading", "_reply", "_stopped", "_target",
-        "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source", "transport",
-        "trusted", "writable",
+        "_limits", "_lost", "_parser", "_paused", "_private", "_pumping", "_queue", "_reading", "_reply", "_stopped",
+        "_target", "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source",
+        "transport", "trusted", "writable",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
-    def __init__(self, server: "Server", *, private: bool = False) -> None:
+    def __init__(self, server: ServerState, *, private: bool = False) -> None:
         """`private`: whoever connects has proven to be one of our own programs."""
         self.server, self._private = server, private
         self.guard = None if private else server.guard

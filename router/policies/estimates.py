@@ -1,7 +1,6 @@
 """What answers teach about the next ones: lengths of answers, bytes of a token, and how fast each worker is."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 
 USUAL_OUTPUT_TOKENS = 256.0
 USUAL_BYTES_PER_TOKEN = 4.0
@@ -78,25 +77,24 @@ class Rates:
     def __init__(self) -> None:
         self._prefill: dict[int, Average] = {}
         self._decode: dict[int, Average] = {}
-        self._told: dict[int, tuple[float, float]] = {}
 
     def prefill(self, slot: int) -> float:
         """Prompt tokens/s."""
         known = self._prefill.get(slot)
-        return 1 / known.value if known is not None else self._told.get(slot, (USUAL_PREFILL_RATE, 0.0))[0]
+        return 1 / known.value if known is not None else USUAL_PREFILL_RATE
 
     def decode(self, slot: int) -> float:
         """Tokens/s of one stream."""
         known = self._decode.get(slot)
-        return 1 / known.value if known is not None else self._told.get(slot, (0.0, USUAL_DECODE_RATE))[1]
+        return 1 / known.value if known is not None else USUAL_DECODE_RATE
 
     def began(self, slot: int, uncached_tokens: int, others_tokens: int, seconds: float) -> None:
         """Learn from a time to first token.
 
         uncached_tokens: of the prompt, that were computed; others_tokens: of other prompts that were pending when the
-        request was sent. It is learned from only where the worker had little else to do.
+        request was sent, and computed before it. Where they were many, the request may have waited for other things.
         """
-        if uncached_tokens >= _LEAST_PROMPT_TOKENS and others_tokens <= uncached_tokens // 4 and seconds > 0:
+        if uncached_tokens >= _LEAST_PROMPT_TOKENS and others_tokens <= uncached_tokens and seconds > 0:
             computed = uncached_tokens + others_tokens
             self._prefill.setdefault(slot, Average(1 / USUAL_PREFILL_RATE)).add(seconds / computed)
 
@@ -107,25 +105,9 @@ class Rates:
 
     def forget(self, slot: int) -> None:
         """The life of a worker has ended."""
-        for known in (self._prefill, self._decode, self._told):
-            known.pop(slot, None)
+        self._prefill.pop(slot, None)
+        self._decode.pop(slot, None)
 
     def report(self) -> dict[int, tuple[float, float]]:
         """Prefill and decode rate of each worker of which both were measured here."""
         return {slot: (self.prefill(slot), self.decode(slot)) for slot in self._prefill.keys() & self._decode.keys()}
-
-    def tell(self, rates: Mapping[int, tuple[float, float]]) -> None:
-        """Take what the relays together have measured, for workers that this one has not measured itself."""
-        self._told = dict(rates)
-
-
-def merged_rates(reports: Sequence[Mapping[int, tuple[float, float]]]) -> dict[int, tuple[float, float]]:
-    """The mean of what several relays have measured of each worker."""
-    found: dict[int, list[tuple[float, float]]] = {}
-    for report in reports:
-        for slot, rates in report.items():
-            found.setdefault(slot, []).append(rates)
-    return {
-        slot: (sum(one[0] for one in many) / len(many), sum(one[1] for one in many) / len(many))
-        for slot, many in found.items()
-    }

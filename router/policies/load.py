@@ -32,7 +32,7 @@ def mean_load(workers: Sequence[Worker]) -> float:
 
 
 def most_load(mean: float, least: float) -> float:
-    """The load above which a worker gets no more for what it has in its cache, by the mean and the least load of all."""
+    """The load above which a worker gets no more for what is in its cache, by the mean and the least load of all."""
     if mean >= _MUCH and least < mean / 2:
         return mean * (1 + _ABOVE_IDLE)
     return mean + _ABOVE_MEAN * max(mean, 1.0)

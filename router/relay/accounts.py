@@ -75,17 +75,17 @@ class Accounts:
         if tokens is None:
             return
         usage.prompt_tokens += tokens.prompt
-        usage.cached_tokens += tokens.cached
+        usage.cached_tokens += tokens.cached or 0
         usage.generated_tokens += tokens.generated
         self._spending.spend(tenant.slot, int(time.time() // 60), tokens=tokens.prompt + tokens.generated)
         counters.prompt_tokens += tokens.prompt
-        counters.cached_tokens += tokens.cached
+        counters.cached_tokens += tokens.cached or 0
         counters.generated_tokens += tokens.generated
         counters.count(counters.worker_tokens, upstream.id, tokens.generated)
         self._learn(call, attempt, tokens)
 
     def _learn(self, call: Call, attempt: Attempt, tokens: Tokens) -> None:
-        if call.route is not None and attempt.upstream is call.route.worker:
+        if tokens.cached is not None and call.route is not None and attempt.upstream is call.route.worker:
             self._counters.expected_cached_tokens += min(call.route.cached_tokens, tokens.prompt)
             self._policy.corrected(call.route, tokens.cached)
         model, upstream = call.routed.model or "", attempt.upstream

@@ -366,8 +366,9 @@ def with_usage(body: bytes, envelope: Envelope) -> bytes:
     """The body of a streamed request with `stream_options.include_usage`, so that the token counts come at the end."""
     if envelope.wants_usage:
         return body
-    options = _loosely(envelope.stream_options) if envelope.stream_options else {}
-    options = options if isinstance(options, dict) else {}
+    options = _loosely(envelope.stream_options) if is_given(envelope.stream_options) else {}
+    if not isinstance(options, dict):
+        return body  # the engine will refuse it
     is_new = not envelope.stream_options  # not even null
     return with_field(body, "stream_options", {**options, "include_usage": True}, is_new=is_new)
 

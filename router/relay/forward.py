@@ -96,9 +96,14 @@ class Forwarder:
             outlet.fail(refusal.answer)
         except Refused as refusal:
             self._counters.count(self._counters.refused, refusal.code)
-            outlet.fail(failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after))
+            outlet.fail(self._refused(refusal, call))
         finally:
             self._accounts.ended(request.head, call, outlet, began)
+
+    def _refused(self, refusal: Refused, call: Call | None) -> Whole:
+        if call is not None and refusal.code == "queue_timeout" and not self._eligibility.ready(call.lane):
+            return self._nobody(call)
+        return failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
 
     def close(self) -> None:
         """Ask workers for their health no more."""

@@ -15,7 +15,6 @@ from .stitcher import Stitcher, UsageOnly
 from .transcript import Transcript
 from .upstream import Upstream
 
-
 _UNUSED = Transcript(0)  # of requests that do not stream
 
 

@@ -18,6 +18,7 @@ from ..control.board import Board
 from ..control.counters import Counters
 from ..control.messages import FromRelay, Report, Setup, Tenants, View
 from ..control.queues import QueuesOnBoard
+from ..http.bodies import BodyLimits
 from ..http.messages import Head, Reply, Request, Whole
 from ..http.pool import SocketPool
 from ..http.server import Server
@@ -101,8 +102,8 @@ class RelayServer:
         )
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
-        self._guard = Guard(connection_limits(spec))
-        self._server = Server(self, self._guard)
+        self._guard = Guard(connection_limits(spec, setup.relays))
+        self._server = Server(self, self._guard, body_limits(setup.relays))
         self._tasks: list[asyncio.Task[None]] = []
 
     # What the supervisor says.
@@ -236,7 +237,17 @@ def _is_generation(head: Head) -> bool:
     return head.method == b"POST" and _GENERATION.fullmatch(head.path) is not None
 
 
-def connection_limits(spec: RouterSpec) -> ConnectionLimits:
-    """How many connections clients may have: each may need another one to a worker."""
+def body_limits(relays: int) -> BodyLimits:
+    """How much of requests' bodies one of so many relays may hold."""
+    limits = BodyLimits()
+    return replace(limits, together=max(limits.each, limits.together // relays))
+
+
+def connection_limits(spec: RouterSpec, relays: int) -> ConnectionLimits:
+    """How many connections the clients of one relay may have: each may need another one to a worker.
+
+    Each relay has descriptors of its own; the strangers that the spec allows are divided among them.
+    """
     limits = limits_of_process(spare=_SPARE_DESCRIPTORS, descriptors_each=2)
-    return replace(limits, strangers_per_source=spec.pending_connections or limits.strangers_per_source)
+    pending = spec.pending_connections
+    return limits if pending is None else replace(limits, strangers_per_source=-(-pending // relays))

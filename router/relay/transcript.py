@@ -11,7 +11,6 @@ from .events import payloads
 MOST_BYTES = 64 * 2**20
 _BLOCK_BYTES = 32 * 2**10
 _NAMES = ("id", "object", "created", "model", "system_fingerprint")  # the same in all events of a stream
-_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(slots=True)
@@ -51,7 +50,6 @@ class Story:
     counted: bool = False  # by the event that comes after the last of the choices
     events: int = 0
     done: bool = False
-    failed: bool = False  # an error event
     strange: bool = False  # an event that is not of OpenAI's completions or chat
 
 
@@ -99,44 +97,80 @@ class Transcript:
         self._chunks, self._pending = [], 0
 
 
+class _Delta(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    delta: _Delta | None = None
+    token_ids: list[int] | None = None
+    logprobs: Any = None
+    finish_reason: str | None = None
+
+
+class Event(msgspec.Struct):
+    """An event of completions or chat."""
+
+    choices: list[_Choice]
+    usage: dict[str, Any] | None = None
+    id: Any = msgspec.UNSET
+    object: Any = msgspec.UNSET
+    created: Any = msgspec.UNSET
+    model: Any = msgspec.UNSET
+    system_fingerprint: Any = msgspec.UNSET
+
+
+_decode = msgspec.json.Decoder(Event).decode
+_NOTHING = _Delta()
+
+
+def read_event(payload: bytes) -> Event | None:
+    """The data of an event; None for what is of no known form."""
+    try:
+        return _decode(payload)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _tell(story: Story, payload: bytes) -> None:
     story.events += 1
     if payload.strip() == b"[DONE]":
         story.done = True
         return
-    try:
-        event = _decode(payload)
-    except (ValueError, RecursionError):
-        event = None
-    if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
-        story.failed |= isinstance(event, dict) and "error" in event
+    event = read_event(payload)
+    if event is None:
         story.strange = True
         return
     for name in _NAMES:
-        if name in event:
-            story.names.setdefault(name, event[name])
-    if isinstance(event.get("usage"), dict):
-        story.usage, story.counted = event["usage"], not event["choices"]
-    for choice in event["choices"]:
-        if isinstance(choice, dict):
-            _tell_choice(story.choices.setdefault(choice.get("index", 0), Said()), choice)
+        value = getattr(event, name)
+        if value is not msgspec.UNSET:
+            story.names.setdefault(name, value)
+    if event.usage is not None:
+        story.usage, story.counted = event.usage, not event.choices
+    for choice in event.choices:
+        _tell_choice(story.choices.setdefault(choice.index, Said()), choice)
 
 
-def _tell_choice(said: Said, choice: dict[str, Any]) -> None:
-    delta = choice.get("delta") or {}
-    text = choice.get("text") or delta.get("content") or ""
-    ids = choice.get("token_ids")
+def _tell_choice(said: Said, choice: _Choice) -> None:
+    delta, ids = choice.delta or _NOTHING, choice.token_ids
+    text = choice.text or delta.content or ""
     said.text.append(text)
-    if isinstance(ids, list):
+    if ids is not None:
         said.token_ids += ids
     elif text:
         said.without_ids += 1
-    has_role = delta.get("role") is not None
-    said.silent += bool(text or ids or not (has_role or choice.get("finish_reason")))
-    if text or choice.get("finish_reason"):
+    said.silent += bool(text or ids or not (delta.role or choice.finish_reason))
+    if text or choice.finish_reason:
         said.tokens, said.silent, said.told_ids = said.tokens + said.silent, 0, len(said.token_ids)
-    said.role |= has_role
-    said.reasoning |= bool(delta.get("reasoning_content") or delta.get("reasoning"))
-    said.calls |= bool(delta.get("tool_calls") or delta.get("function_call"))
-    said.logprobs |= bool(choice.get("logprobs"))
-    said.finish = choice.get("finish_reason") or said.finish
+    said.role |= delta.role is not None
+    said.reasoning |= bool(delta.reasoning_content or delta.reasoning)
+    said.calls |= bool(delta.tool_calls or delta.function_call)
+    said.logprobs |= bool(choice.logprobs)
+    said.finish = choice.finish_reason or said.finish

@@ -10,7 +10,7 @@ class Tokens(NamedTuple):
 
     prompt: int
     generated: int
-    cached: int  # of the prompt
+    cached: int | None  # of the prompt; None where the engine does not say
 
 
 class _Answer(msgspec.Struct):
@@ -38,7 +38,7 @@ def tokens_from(usage: Any) -> Tokens | None:
     return Tokens(
         _count(get("prompt_tokens") or get("input_tokens")),
         _count(get("completion_tokens") or get("output_tokens")),
-        _count(cached),
+        None if cached is None else _count(cached),
     )
 
 

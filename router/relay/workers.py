@@ -23,7 +23,7 @@ class Workers:
 
     Args:
         connect: makes the connections to a worker.
-        forget: called with the slot of a life that has ended.
+        forget: called with the slot of a life that has ended, and with that of a new one.
         clock: seconds, monotonic.
     """
 
@@ -53,6 +53,7 @@ class Workers:
         for view in views:
             upstream = self._known.pop(view.slot, None)
             if upstream is None:
+                self._forget(view.slot)  # what the other relays' late news may have said of the life before
                 upstream = Upstream(view, self._connect(view), self._counts, self._row, self._clock)
             else:
                 upstream.hear(view)

@@ -13,8 +13,8 @@ def record(worker_id="w", **fields):
     return WorkerRecord(id=worker_id, updated_at=0.0, url="http://h:1", **{**base, **fields})
 
 
-def worker(worker_id, in_flight=0, capacity=4, turn=0):
-    return Worker(record(worker_id, capacity=capacity), in_flight=in_flight, turn=turn)
+def worker(worker_id):
+    return Worker(record(worker_id))
 
 
 def test_a_probe_that_began_before_a_failure_does_not_clear_it():

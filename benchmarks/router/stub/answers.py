@@ -84,9 +84,13 @@ def _content(message: dict[str, Any]) -> str:
 
 
 def _cut(pieces: list[str], last: str, length: int) -> tuple[str, ...]:
-    """The pieces of the first `length` characters; the last may be empty, as it was computed all the same."""
-    kept, left = [], length
-    for piece in (*pieces, last):
-        kept.append(piece[: max(0, left)])
-        left -= len(piece)
-    return tuple(kept)
+    """The pieces of the first `length` characters. Engines hold back what may be the beginning of a stop string.
+
+    So the word that is cut comes with the last token, and nothing with those between.
+    """
+    words, ends = (*pieces, last), 0
+    for number, word in enumerate(words):
+        if ends + len(word) > length:
+            return (*words[:number], *[""] * (len(words) - number - 1), word[: length - ends])
+        ends += len(word)
+    return words

@@ -59,7 +59,8 @@ class Sink:
     """Notes what it is told."""
 
     def __init__(self) -> None:
-        self.status, self.headers, self.body = 0, [], b""
+        self.status, self.body = 0, b""
+        self.headers: list[tuple[bytes, bytes]] = []
         self.end: str | Exception | None = None
 
     def on_head(self, status, headers):
@@ -98,7 +99,8 @@ class Path_:
         self.worker.server = Acceptor(listener, server_context(self._identity), lambda: Upstream(self.worker))
         self.worker.server.start()
         context = client_context(self._identity)
-        self.pool = TlsPool(*listener.getsockname(), context, clock=lambda: self.now)
+        host, port = listener.getsockname()
+        self.pool = TlsPool(host, port, context, clock=lambda: self.now)
 
     def send(self, head: bytes = HEAD, body: bytes = b"{}") -> tuple[Sink, Any]:
         sink = Sink()
@@ -337,9 +339,14 @@ def test_a_paused_flow_stops_the_worker_and_a_resumed_one_loses_nothing(way):
 
 
 def test_a_paused_flow_that_ends_leaves_a_connection_that_is_read(unix):
-    sink = Sink()
-    sink.on_data = lambda data: flows[0].pause()
-    flows = []
+    flows: list[Any] = []
+
+    class Pausing(Sink):
+        def on_data(self, data):
+            super().on_data(data)
+            flows[0].pause()
+
+    sink = Pausing()
     unix.worker.when_asked = lambda connection: unix.loop.soon(
         lambda: connection.transport.write(OK + b"Content-Length: 1\r\n\r\na")
     )
@@ -404,7 +411,8 @@ def test_a_gate_with_another_identity_gets_no_request(fast, tmp_path):
     make_identity(tmp_path / "other", "other")
 
     async def other():
-        return TlsPool(*way.pool._address, client_context(tmp_path / "other"))
+        host, port = way.pool._address
+        return TlsPool(host, port, client_context(tmp_path / "other"))
 
     way.pool = fast.run(other())
     with pytest.raises(ConnectError):

@@ -49,11 +49,11 @@ def test_a_refusal_over_tls_arrives_although_the_client_goes_on_sending(secure, 
 
 def test_our_own_commands_are_told_apart_and_never_strangers(secure, served):
     with closing(secure(private=True)) as client:
-        served.tick(served.server.limits.stranger_s)
+        served.tick(served.guard.limits.stranger_s)
         client.sendall(post(b"a", "Connection: close"))
         assert answers(until_closed(client))[0][2] == b"a"
     assert served.handler.heads[0].private
-    assert served.call(lambda: served.server.guard.counts) == {"stranger": 0, "idle": 0, "busy": 0}
+    assert served.call(lambda: served.guard.counts) == {"stranger": 0, "idle": 0, "busy": 0}
 
 
 def test_a_client_over_tls_that_hangs_up_ends_its_handler(secure, served):
@@ -79,7 +79,8 @@ class Gated:
         listener = listening_socket("127.0.0.1")
         self._gate = Acceptor(listener, server_context(folder / "identity"), lambda: Front(own_unix_socket(engine)))
         self._gate.start()
-        self.pool = TlsPool(*listener.getsockname(), client_context(folder / "identity"))
+        host, port = listener.getsockname()
+        self.pool = TlsPool(host, port, client_context(folder / "identity"))
 
     def ask(self):
         self.worker.when_asked = lambda connection: connection.transport.write(OK + b"Content-Length: 1\r\n\r\na")

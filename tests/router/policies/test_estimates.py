@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from slurminfer.router.policies.estimates import Average, Lengths, Rates, merged_rates
+from slurminfer.router.policies.estimates import Average, Lengths, Rates
 
 
 def test_an_average_follows_what_is_usual_and_not_what_is_rare():
@@ -49,7 +49,8 @@ def test_rates_are_learned_where_little_else_was_to_do():
     rates = Rates()
     for _ in range(50):
         rates.began(1, 1000, 0, 0.1)
-        rates.began(1, 1000, 50_000, 5.0)  # others were before it
+        rates.began(1, 1000, 1000, 0.2)  # another one was before it
+        rates.began(1, 1000, 50_000, 9.0)  # many were
         rates.began(1, 3, 0, 0.05)  # overhead only
         rates.streamed(1, 101, 2.0)
         rates.streamed(1, 2, 9.0)
@@ -58,12 +59,3 @@ def test_rates_are_learned_where_little_else_was_to_do():
     assert rates.report()[1] == pytest.approx((10_000, 50))
     rates.forget(1)
     assert rates.report() == {}
-
-
-def test_what_other_relays_have_measured_counts_until_there_is_more():
-    rates = Rates()
-    usual = rates.prefill(2), rates.decode(2)
-    rates.tell(merged_rates([{2: (100.0, 10.0)}, {2: (300.0, 20.0), 3: (1.0, 1.0)}]))
-    assert (rates.prefill(2), rates.decode(2)) == (200.0, 15.0) != usual
-    rates.streamed(2, 11, 1.0)
-    assert (rates.prefill(2), rates.decode(2)) == (200.0, 10.0)

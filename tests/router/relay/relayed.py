@@ -241,8 +241,9 @@ class Relayed:
         self._loop.run(stub.start())
         self.stubs.append(stub)
         fields = {
-            "slot": self._slot, "id": worker_id, "pool": "stubs", "engine": "vllm", "model": "m", "job": "1", "epoch": 0,
-            "host": socket.gethostname(), "url": None, "socket": str(stub.path), "identity": "", "key": "engine-key",
+            "slot": self._slot, "id": worker_id, "pool": "stubs", "engine": "vllm", "model": "m", "job": "1",
+            "epoch": 0, "host": socket.gethostname(), "url": None, "socket": str(stub.path), "identity": "",
+            "key": "engine-key",
             "capacity": 4, "state": "ready", "choosable": True, "trouble": "",
         }  # fmt: skip
         self._slot += 1

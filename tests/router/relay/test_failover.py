@@ -1,6 +1,7 @@
 """Streams whose workers die, stop or must end: another worker goes on, and the client sees one answer."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -102,8 +103,6 @@ def test_a_worker_that_refuses_to_go_on_is_passed_over(relay):
     relay.add("w-1", refuse)
     got = relay.chat(stream=True)
     assert "broke off" in events_of(got)[-1]["error"]["message"]
-    relay.add("w-2")
-    relay.run(lambda: [one.trust() for one in relay.server._workers.all()])
 
 
 def test_a_whole_answer_that_breaks_off_is_made_anew(two):
@@ -145,8 +144,6 @@ def test_requests_leave_a_worker_that_has_stopped_or_must_end(two, words, why, m
 
 
 def test_a_stopped_worker_keeps_a_request_that_nobody_else_can_take(one, monkeypatch, eventually):
-    import threading
-
     go = threading.Event()
 
     async def slow(asked):

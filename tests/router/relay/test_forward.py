@@ -1,9 +1,14 @@
 """Requests through a relay: what arrives at workers, what comes back, and who is tried."""
 
+import asyncio
+import errno
 import json
 import socket
+import threading
 
 import pytest
+
+from slurminfer.router.http.pool import SocketPool
 
 from .relayed import DONE, HEAD, LAST, TEXT, answer, chunk, drop, event, events_of, hang, is_done, text_of, usage_event
 
@@ -123,6 +128,16 @@ def test_a_refused_connection_goes_to_another_worker(two):
     assert two.report().counters.retries == 1
 
 
+def test_a_relay_without_descriptors_blames_no_worker(two, monkeypatch):
+    async def fail(self):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(SocketPool, "_connect", fail)
+    answer = two.chat()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert not two.suspects
+
+
 async def close_after_the_head(asked):
     await asked.send(HEAD)
     asked.cut()
@@ -231,6 +246,23 @@ def test_a_500_of_an_engine_that_lives_passes(two):
     assert not two.suspects
 
 
+def test_an_engine_that_is_lost_soon_after_its_500_counts(two, eventually):
+    async def die_later(asked):
+        await asked.whole({"error": {"message": "dying"}}, status=500)
+
+    for killed in (1, 2):
+        for stub in two.stubs:
+            stub.behaviour = die_later
+        assert two.chat(n=1).status_code == 500
+        dying = next(stub for stub in two.stubs if stub.asked and stub.health == 200)
+        dying.health = 503
+        two.tell(dying.id, choosable=False, trouble="silent")
+        assert asked(two) == killed
+    assert two.chat(n=1).status_code == 502
+    for stub in two.stubs:
+        two.tell(stub.id, choosable=True)
+
+
 def test_a_500_of_an_engine_that_dies_goes_to_another(two):
     dying, other = first_and_other(two)
     dying.behaviour = die
@@ -337,6 +369,19 @@ def test_cached_tokens_are_counted(one):
     assert one.report().counters.cached_tokens == 4
 
 
+@pytest.mark.parametrize("says", [True, False])
+def test_only_what_engines_say_of_their_caches_is_compared_with_what_was_expected(one, says):
+    async def answer(asked):
+        details = {"prompt_tokens_details": {"cached_tokens": 0}} if says else {}
+        usage = {"prompt_tokens": 600, "completion_tokens": 1, **details}
+        await asked.whole({"choices": [], "usage": usage})
+
+    one.stubs[0].behaviour = answer
+    for _ in range(2):
+        one.chat(messages=[{"role": "user", "content": "word " * 400}])
+    assert (one.report().counters.expected_cached_tokens > 0) == says
+
+
 # Streams in pieces.
 
 
@@ -354,13 +399,9 @@ def test_a_stream_may_be_cut_anywhere(one):
 
 
 def test_events_arrive_before_the_next_one_is_made(one):
-    import threading
-
     go = threading.Semaphore(0)
 
     async def stepwise(asked):
-        import asyncio
-
         await asked.send(HEAD)
         for number in range(3):
             await asked.send(chunk(event(str(number))))
