@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-router legacy clean
+.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-router nginx legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
@@ -16,7 +16,7 @@ help:
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
 	@echo "make bench-engine   native engine against vLLM, llama.cpp and transformers; writes benchmarks/results/engine.json"
-	@echo "make bench-router   the router against sglang-router, and none; writes benchmarks/results/router.json"
+	@echo "make bench-router   the router against sglang-router, smg, vllm-router and nginx; writes benchmarks/results/router.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
 install: .venv/.installed
@@ -114,10 +114,17 @@ INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/
 	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF" .venv-llama/bin/pip install --quiet -r requirements/llama.txt
 	touch $@
 
-.venv-sglang-router/.installed: requirements/sglang-router.txt
-	$(PYTHON) -m venv .venv-sglang-router
-	.venv-sglang-router/bin/pip install --quiet -r requirements/sglang-router.txt
+# The routers that ours is compared with. nginx is taken where it is, or installed as root on Debian; else it is left out.
+ROUTERS := sglang-router smg vllm-router
+
+$(ROUTERS:%=.venv-%/.installed): .venv-%/.installed: requirements/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet -r requirements/$*.txt
 	touch $@
+
+nginx:
+	@if ! command -v nginx > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update -qq; apt-get install -qq --no-install-recommends nginx-light; fi || true
 
 bench-engine: .venv/.installed-dev .venv-vllm/.installed .venv-llama/.installed
 	$(BIN)/python -m benchmarks.engine --vllm .venv-vllm/bin/python --llama-cpp .venv-llama/bin/python
@@ -129,8 +136,8 @@ bench-parallel: .venv/.installed-dev
 bench-quant: .venv/.installed-dev legacy
 	$(BIN)/python -m benchmarks.quant
 
-bench-router: .venv/.installed-dev .venv-sglang-router/.installed
-	$(BIN)/python -m benchmarks.router --sglang-router .venv-sglang-router/bin/python
+bench-router: .venv/.installed-dev $(ROUTERS:%=.venv-%/.installed) nginx
+	$(BIN)/python -m benchmarks.router
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sglang-router .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama $(ROUTERS:%=.venv-%) .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log

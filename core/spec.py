@@ -282,8 +282,8 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Walltime limit of the router's job (sbatch --time), written as that of a pool. By default that of the pool with
     # the longest.
     time: str | None = None
-    # Whether the router writes a line of JSON into its log for each finished request: id, tenant, model, worker, status,
-    # tokens and times. Prompts, answers and keys are never logged.
+    # Whether the router writes a line of JSON into its log for each finished request: id, tenant, model, worker,
+    # status, tokens and times. Prompts, answers and keys are never logged.
     access_log: bool = False
     # Origins of web pages that may use the endpoint, such as "https://chat.example.org" (browsers enforce this: CORS).
     # * stands for any characters, so ["*"] allows all. By default pages that this machine itself serves. A page needs

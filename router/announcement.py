@@ -11,7 +11,7 @@ from ..core.errors import RunDirectoryError, SlurminferError
 from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
 from ..core.slurm_env import job_id, restart_count
-from .fleet.records import in_thread
+from ..core.threads import in_thread
 from .private import PrivateIdentity
 
 _AGAIN_S = 1.0

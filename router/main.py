@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,8 @@ from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
 from ..core.spec import DeploymentSpec
 from .announcement import Announcement, router_record
-from .api.app import Api
+from .api.app import Pages
+from .api.sources import Sources
 from .certificate import Certificate, read_certificate
 from .control.board import Board
 from .control.listeners import open_listeners
@@ -28,10 +30,12 @@ from .control.messages import Setup
 from .control.processes import RelayProcess
 from .control.relays import Relays
 from .control.supervisor import Supervisor
+from .policies.eligible import PoolRouting
 from .relay.program import RelayTask
 
 DRAIN_S = 20.0
 _CONTROL_SOCKET = "control.sock"
+_PAGES_DRAIN_S = 1.0  # the relays have ended by then
 
 
 def run_router(run: RunDirectory) -> None:
@@ -70,7 +74,7 @@ async def serve(run: RunDirectory, stop: asyncio.Event, *, in_process: bool = Fa
             supervisor,
         )
         try:
-            async with _pages(supervisor, spec, folder / _CONTROL_SOCKET):
+            async with _answering(supervisor, opened, folder / _CONTROL_SOCKET):
                 await _serve(run, opened, supervisor, relays, stop)
         finally:
             await supervisor.close()
@@ -96,8 +100,15 @@ class _Opened:
             sock.close()
         self.board.close()
 
+    @cached_property
+    def url(self) -> str:
+        """Of the endpoint, for clients."""
+        scheme = "http" if self.certificate is None else "https"
+        return "{}://{}:{}".format(scheme, *self.listeners[0].getsockname())
+
     @property
     def count(self) -> int:
+        """How many relays there are."""
         return len(self.listeners)
 
     def certificate_pem(self) -> str | None:
@@ -127,18 +138,40 @@ def _hosts(address: str) -> list[str]:
 
 
 def _setups(spec: DeploymentSpec, count: int, control_socket: Path) -> list[Setup]:
-    router, pools = msgspec.to_builtins(spec.router), [msgspec.to_builtins(pool) for pool in spec.pool]
+    router = msgspec.to_builtins(spec.router)
+    pools = [
+        PoolRouting(name=pool.name, model=spec.model_of(pool).served_name, spill_after=pool.spill_after)
+        for pool in spec.pool
+    ]
     return [
-        Setup(index=index, relays=count, router=router, pools=pools, control_socket=str(control_socket))
+        Setup(
+            index=index,
+            relays=count,
+            router=router,
+            pools=msgspec.to_builtins(pools),
+            control_socket=str(control_socket),
+        )
         for index in range(count)
     ]
 
 
 @asynccontextmanager
-async def _pages(supervisor: Supervisor, spec: DeploymentSpec, path: Path) -> AsyncIterator[None]:
-    """Answer what relays forward."""
-    app = Api(supervisor, spec).app()
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+async def _answering(supervisor: Supervisor, opened: _Opened, path: Path) -> AsyncIterator[None]:
+    """Answer at the Unix socket `path` what relays do not answer themselves."""
+    sources = Sources(
+        spec=opened.spec,
+        registry=supervisor.registry,
+        reports=supervisor.reports,
+        in_flight=opened.board.in_flight,
+        tenants=lambda: supervisor.tenants.tenants,
+        usage=lambda: {name: used.total for name, used in supervisor.usage.tenants.items()},
+        tokens_today=supervisor.usage.tokens_today,
+        queue=supervisor.queue,
+        endpoint=lambda: opened.url,
+    )
+    runner = web.AppRunner(
+        Pages(sources).app(), access_log=None, handler_cancellation=True, shutdown_timeout=_PAGES_DRAIN_S
+    )
     await runner.setup()
     try:
         await web.UnixSite(runner, str(path)).start()
@@ -166,14 +199,10 @@ async def _serve(
 
 
 def _record(opened: _Opened) -> RouterRecord:
-    certificate = opened.certificate
-    url, private_url = (
-        "{}:{}".format(*socks[0].getsockname()) for socks in (opened.listeners, opened.private_listeners)
-    )
     return router_record(
-        url=f"http://{url}" if certificate is None else f"https://{url}",
-        private_url=f"https://{private_url}",
-        fingerprint="" if certificate is None else certificate.fingerprint,
+        url=opened.url,
+        private_url="https://{}:{}".format(*opened.private_listeners[0].getsockname()),
+        fingerprint="" if opened.certificate is None else opened.certificate.fingerprint,
     )
 
 

@@ -1,8 +1,9 @@
 """Streams while workers are killed, stopped, and answer nonsense; and while our relays are killed.
 
-Four good workers, and four more beside them: one is frozen for a while (SIGSTOP), one answers everything with 400 from
-the beginning, one answers garbage and one closes after its headers, both in turns with being good. Every ten seconds one
-of the good four is killed and another one takes its place: for us under a new name, for the others at the same port.
+Four good workers, and four more beside them: one is frozen for a while (SIGSTOP), one answers everything with 400
+from the beginning, one answers garbage and one closes after its headers, both in turns with being good. Every ten
+seconds one of the good four is killed and another one takes its place: for us under a new name, for the others at the
+same port.
 
 A 400 is the client's fault wherever the router cannot know better, so it is passed on and counted apart (`refused`): a
 router that asks its workers for a token before it trusts them never meets this one. An answer whose relay was killed is

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -9,6 +10,8 @@ from typing import Any, cast
 import httptools
 
 from .routers import Target
+
+_TEXT = re.compile(rb'"(?:content|text)": ?"[^"]')  # an event with some of the answer
 
 
 @dataclass(slots=True)
@@ -87,7 +90,7 @@ class Connection(asyncio.Protocol):
         if answer is None:
             return
         answer.body += data
-        if not answer.first_s and (not data.startswith(b"data:") or b'content": "' in data or b'text": "' in data):
+        if not answer.first_s and (_TEXT.search(data) or not data.startswith(b"data:")):
             answer.first_s = time.monotonic() - answer.began
 
     def on_headers_complete(self) -> None:

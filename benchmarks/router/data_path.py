@@ -230,7 +230,7 @@ def _compare(rounds: int) -> None:
         processes = []
         for part in ("upstream", "forward"):
             command = [sys.executable, "-m", "benchmarks.router.data_path", "--part", part, "--folder", name]
-            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, encoding="ascii"))
             stack.callback(process.terminate)
             assert process.stdout is not None
             said = process.stdout.readline()

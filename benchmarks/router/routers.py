@@ -18,6 +18,7 @@ import psutil
 
 from slurminfer.core.net.sockets import hold_port
 from slurminfer.core.rundir import RunDirectory
+from slurminfer.router.tenants.key_store import KeyStore
 
 from .. import GIVEN
 from .fleet import MODEL, POOL, Address, Records
@@ -123,12 +124,13 @@ def _native(
     records = Records(run, capacity)
     for number, worker in enumerate(workers):
         records.add(number, worker)
+    key = run.key() if code else KeyStore(run).add("bench", requests_per_minute=10**9, tokens_per_day=10**12)
     argv = [sys.executable, "-m", "slurminfer.router", str(home)]
     env = GIVEN | {"SLURMINFER_LOCAL": "1", "SLURMINFER_HOME": str(folder)}
     env |= {"PYTHONPATH": str(code.resolve() / "src")} if code else {}
     with running(argv, home / "log", env=env, cwd=home) as process:
         url = _announced(run, process, home / "log")
-        target = Target(name, url, run.key(), psutil.Process(process.pid), records, argv)
+        target = Target(name, url, key, psutil.Process(process.pid), records, argv)
         wait_until_served(target)
         yield target
 
@@ -177,7 +179,9 @@ http {{
   upstream workers {{ {servers} keepalive 512; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
-    location / {{ proxy_pass http://workers; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+    location / {{
+      proxy_pass http://workers; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
   }}
 }}
 """

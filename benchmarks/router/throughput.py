@@ -4,13 +4,15 @@ import asyncio
 import random
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import httptools
 
-from .client import post, request_of
+from .client import request_of
 from .fleet import MODEL, Address, Fleet
 from .measure import Figures, in_turns, medians
 from .routers import Starter, Target
@@ -121,7 +123,7 @@ class Reader(asyncio.Protocol):
         self._request, self._tail = request, b""
         self.events = 0
         self.late_s: list[float] | None = None
-        self.on_events = lambda count: None
+        self.on_events: Callable[[int], None] = lambda count: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -178,7 +180,7 @@ class Stepper:
 
 
 async def streams(target: Target, worker: Address, seconds: float) -> Figures:
-    """256 streams of one worker: CPU time and lateness of an event at an engine's pace, and events/s in a closed loop."""
+    """256 streams of one worker: CPU time and age of an event at an engine's pace, and events/s in a closed loop."""
     loop = asyncio.get_running_loop()
     fields: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Count."}]}
     request = request_of(target, fields | {"max_tokens": ENDLESS, "stream": True})
@@ -236,8 +238,6 @@ async def _counted(target: Target, readers: list[Reader], seconds: float) -> tup
 
 def run(folder: Path, starters: dict[str, Starter], rounds: int, seconds: float) -> dict[str, Any]:
     """All figures of this part, by number of connections and for streams."""
-    from contextlib import ExitStack
-
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         fleet = stack.enter_context(Fleet(folder, WORKERS, Configuration(sockets=[])))

@@ -57,6 +57,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: str
     endpoint: str | None = None
+    fingerprint: str = ""  # SHA-256 of the certificate for clients, where the endpoint speaks HTTPS
     router_job: str = ""
     router_scheduler: str = ""
     router_answers: bool = False
@@ -149,6 +150,7 @@ def _deployment_view(
         name=run.path.name,
         state=_deployment_state(status, live, workers),
         endpoint=f"{router.url}/v1" if router and router.url else None,
+        fingerprint=router.fingerprint if router and router.url else "",
         router_job=job.id,
         router_scheduler=status.state,
         router_answers=live is not None,

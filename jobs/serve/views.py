@@ -54,6 +54,8 @@ def print_views(views: list[DeploymentView], as_json: bool) -> None:
 def _print_view(view: DeploymentView) -> None:
     endpoint = shown(f"  {view.endpoint}") if view.endpoint else ""
     stdout.print(Text.assemble((shown(view.name), "bold"), "  ", _coloured(view.state), endpoint))
+    if view.fingerprint:
+        stdout.print(f"  SHA-256 of its certificate: {shown(view.fingerprint)}")
     if view.reason:
         stdout.print(f"  {view.reason}")
     if view.state in _WITHOUT_JOBS:

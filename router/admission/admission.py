@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from ..tenants.refusal import Refused
@@ -12,11 +12,22 @@ from .ticket import Place, Ticket
 
 POLL_S = 0.005
 MOST_PREEMPTIONS = 3  # of one request: then it stays
+HELD_TICKS = 2  # polls for which a free slot is left to another relay, which looks for it as often
 _BATCH, _INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
 
 # For a lane: the requests that its workers may have in flight (capacity x overcommit x ramp, whole), and those of all
 # relays that they have now (from the board).
 Room = Callable[[Hashable], tuple[int, int]]
+
+
+class Neighbours(Protocol):
+    """The queues of the other relays."""
+
+    def publish(self, lane: Hashable, waiting: Sequence[int]) -> None:
+        """Tell the others how many requests wait here, by class."""
+
+    def waiting(self, lane: Hashable) -> Sequence[int] | None:
+        """Requests that wait in the others, by class; None where nobody does."""
 
 
 class Timer(Protocol):
@@ -59,6 +70,7 @@ class Admission:
         clock: monotonic seconds.
         call_later: of the event loop; by default that of the running one. Used only while somebody waits, because slots
             become free in other relays too.
+        neighbours: the other relays; None if there are none.
     """
 
     def __init__(
@@ -70,9 +82,10 @@ class Admission:
         reserved: float,
         clock: Callable[[], float] = time.monotonic,
         call_later: CallLater | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._room, self._queue, self._timeout_s, self._reserved = room, queue, timeout_s, reserved
-        self._clock = clock
+        self._clock, self._neighbours = clock, neighbours
         self._call_later = call_later or _call_later
         self._lanes: dict[Hashable, Lane] = {}
         self._crowded: dict[Hashable, Lane] = {}  # in which somebody waits
@@ -86,8 +99,12 @@ class Admission:
         if lane.waiting:
             return False
         slots, in_flight = self._room(ticket.lane)
-        if not lane.admits(ticket.priority, slots, in_flight + lane.in_transit):
+        in_flight += lane.in_transit
+        if not lane.admits(ticket.priority, slots, in_flight):
             return False
+        if self._neighbours is not None and self._is_others_turn(ticket.lane, ticket.priority, slots, in_flight):
+            return False
+        lane.inside += 1
         if ticket.priority is _INTERACTIVE:
             lane.interactive += 1
         self._settle(lane, ticket)
@@ -122,7 +139,9 @@ class Admission:
         lane = self._lanes[ticket.lane]
         if place is Place.WAITING:
             self._unqueue(lane, ticket)
+            self._publish(ticket.lane, lane)
             return
+        lane.inside -= 1
         if place is Place.GRANTED:
             lane.in_transit -= 1
         else:
@@ -136,10 +155,16 @@ class Admission:
 
     def poke(self) -> None:
         """Let in who may enter now: workers have come, or requests of other relays have left."""
+        self._look(is_tick=False)
+
+    def _look(self, *, is_tick: bool) -> None:
         now = self._clock()
-        for key, lane in list(self._crowded.items()):
+        lanes = self._crowded if self._neighbours is None else self._lanes
+        for key, lane in list(lanes.items()):
             self._expire(lane, now)
-            self._let_in(key, lane)
+            if self._neighbours is not None:
+                self._give_way_to_others(key, lane, self._neighbours)
+            self._let_in(key, lane, is_tick=is_tick)
 
     def waiting(self) -> dict[str, int]:
         """Requests that wait, by class."""
@@ -193,18 +218,49 @@ class Admission:
             in_flight -= len(lane.preemptable)
         return lane.admits(ticket.priority, slots, in_flight)
 
-    def _let_in(self, key: Hashable, lane: Lane) -> None:
+    def _let_in(self, key: Hashable, lane: Lane, *, is_tick: bool = False) -> None:
         slots, in_flight = self._room(key)
-        while lane.waiting:
+        is_held = False
+        while lane.waiting and not is_held:
             priority = lane.next_class(slots, in_flight + lane.in_transit)
             if priority is not None:
-                self._grant(lane, priority)
+                is_held = self._is_held(key, lane, priority, slots, in_flight + lane.in_transit)
+                if not is_held:
+                    self._grant(lane, priority)
             elif lane.preemption_helps(slots, in_flight + lane.in_transit):
                 self._preempt(lane)
                 slots, in_flight = self._room(key)
             else:
-                return
-        self._crowded.pop(key, None)
+                break
+        if is_tick:
+            lane.held_ticks = lane.held_ticks + 1 if is_held else 0
+        if not lane.waiting:
+            self._crowded.pop(key, None)
+        self._publish(key, lane)
+
+    def _is_held(self, key: Hashable, lane: Lane, priority: Priority, slots: int, in_flight: int) -> bool:
+        """Whether a free slot is left to another relay for now."""
+        if self._neighbours is None or lane.held_ticks >= HELD_TICKS or lane.is_owed(priority):
+            return False
+        return self._is_others_turn(key, priority, slots, in_flight)
+
+    def _is_others_turn(self, key: Hashable, priority: Priority, slots: int, in_flight: int) -> bool:
+        assert self._neighbours is not None
+        elsewhere = self._neighbours.waiting(key)
+        return elsewhere is not None and self._lanes[key].is_others_turn(priority, elsewhere, slots, in_flight)
+
+    def _give_way_to_others(self, key: Hashable, lane: Lane, neighbours: Neighbours) -> None:
+        """Preempt batch for more urgent requests that wait in other relays."""
+        if not lane.preemptable:
+            return
+        elsewhere = neighbours.waiting(key) or ()
+        slots, in_flight = self._room(key)
+        for _ in range(min(sum(elsewhere[:_BATCH]), len(lane.preemptable), in_flight - slots + 1)):
+            self._preempt(lane)
+
+    def _publish(self, key: Hashable, lane: Lane) -> None:
+        if self._neighbours is not None:
+            self._neighbours.publish(key, lane.counts())
 
     def _grant(self, lane: Lane, priority: Priority) -> None:
         # Who enters out of turn would be the first to be preempted, and never be answered.
@@ -213,6 +269,7 @@ class Admission:
         ticket.preemptions = MOST_PREEMPTIONS if stays else ticket.preemptions
         ticket.place = Place.GRANTED
         lane.in_transit += 1
+        lane.inside += 1
         if priority is _INTERACTIVE:
             lane.interactive += 1
         assert ticket.future is not None
@@ -221,6 +278,7 @@ class Admission:
 
     def _preempt(self, lane: Lane) -> None:
         ticket, _ = lane.preemptable.popitem()
+        lane.inside -= 1
         ticket.preemptions += 1
         if ticket.deadline is None:
             ticket.deadline = self._clock() + self._timeout_s
@@ -265,7 +323,7 @@ class Admission:
 
     def _tick(self) -> None:
         self._timer = None
-        self.poke()
+        self._look(is_tick=True)
         if self._crowded and self._timer is None:
             self._timer = self._call_later(POLL_S, self._tick)
 

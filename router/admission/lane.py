@@ -1,6 +1,7 @@
 """The requests that wait for the same workers, and which class goes next."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from ..tenants.tenant import Priority
 from .fair_queue import FairQueue
@@ -20,14 +21,19 @@ class Lane:
         now: on the clock of `Admission`.
     """
 
-    __slots__ = ("_reserved", "in_transit", "interactive", "passed", "preemptable", "queues", "rate", "waiting")
+    __slots__ = (
+        "_reserved", "held_ticks", "in_transit", "inside", "interactive", "passed", "preemptable", "queues", "rate",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, reserved: float, now: float) -> None:
         self._reserved = reserved
         self.queues = tuple(FairQueue() for _ in Priority)
         self.passed = [0 for _ in Priority]
         self.waiting = 0
-        self.interactive = 0  # let in by this relay
+        self.inside = 0  # let in by this relay: granted, or with a worker
+        self.interactive = 0  # of these
+        self.held_ticks = 0  # for so long free slots have been left to other relays
         self.in_transit = 0  # may enter, and on no board yet
         self.preemptable: OrderedDict[Ticket, None] = OrderedDict()  # batch inside, without a byte; latest last
         self.rate = LeavingRate(now)
@@ -68,6 +74,31 @@ class Lane:
             if other > priority:
                 self.passed[other] = self.passed[other] + 1 if self.queues[other] else 0
         return ticket
+
+    def counts(self) -> list[int]:
+        """Requests that wait here, by class."""
+        return [len(queue) for queue in self.queues]
+
+    def is_others_turn(self, priority: Priority, elsewhere: Sequence[int], slots: int, in_flight: int) -> bool:
+        """Whether a free slot is for a request that waits in another relay, rather than for one of that class here.
+
+        Relays see a free slot at different times: the one in which a request has ended would always be the first, and
+        the others would get nothing. So more urgent requests go first, wherever they wait; and among equal ones, each
+        relay gets slots in proportion to what it has in flight and waiting.
+
+        Args:
+            priority: of the request here.
+            elsewhere: requests that wait in the other relays, by class.
+            slots: that the workers have.
+            in_flight: of all relays.
+        """
+        if any(elsewhere[:priority]):
+            return True
+        if not elsewhere[priority]:
+            return False
+        here = self.inside + sum(self.counts()[: priority + 1])
+        there = max(0, in_flight - self.inside) + elsewhere[priority]
+        return self.inside >= max(1, slots * here // (here + there))
 
     def preemption_helps(self, slots: int, in_flight: int) -> bool:
         """Whether a request that is more urgent than batch waits and could enter if batch gave way."""

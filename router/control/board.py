@@ -9,6 +9,7 @@ A row has 64-bit cells, each written whole, so there are no locks and no torn nu
     published [1]           prefix owners so far
     hashes    [RING]        block hashes, in a ring
     owners    [RING]        ordinal << 16 | slot: by the ordinal a reader sees that the writer has overtaken it
+    waiting   [QUEUES, 4]   requests that wait in this relay: of each class, and whether there are any
 
 One row more than there are relays keeps what the tenants of relays that have died had spent. Memory that was never
 written takes no room.
@@ -16,19 +17,22 @@ written takes no room.
 
 import mmap
 import os
+from collections.abc import Sequence
 
 from ...core.errors import RouterError
 
 WORKERS = 32_768  # slots of workers
 TENANTS = 4_096  # slots of tenants
 RING = 65_536  # prefix owners that a reader may be behind
+QUEUES = 64  # columns for queues; some share one where there are more
+CLASSES = 3  # of requests: tenants/tenant.py
 
 _SLOT_BITS = 16
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
 _MINUTE_BITS = 32
 _MINUTE_MASK = (1 << _MINUTE_BITS) - 1
 _CELL = 8
-_SIZES = (WORKERS, WORKERS, 2 * TENANTS, TENANTS, 1, RING, RING)
+_SIZES = (WORKERS, WORKERS, 2 * TENANTS, TENANTS, 1, RING, RING, (CLASSES + 1) * QUEUES)
 _PAGE = 4096  # rows begin at pages, so that relays do not write to the same cache lines
 _ROW_BYTES = -(-sum(_SIZES) * _CELL // _PAGE) * _PAGE
 
@@ -42,7 +46,8 @@ class Row:
             kind = "Q" if index >= 5 else "q"
             parts.append(memory[at : at + size * _CELL].cast(kind))  # type: ignore[call-overload]
             at += size * _CELL
-        self.requests, self.tokens, self.minutes, self.spent, self.published, self.hashes, self.owners = parts
+        self.requests, self.tokens, self.minutes, self.spent, self.published, *rest = parts
+        self.hashes, self.owners, self.waiting = rest
 
     def add(self, slot: int, requests: int = 0, tokens: int = 0) -> None:
         """Add to what is in flight at a worker; negative numbers take away."""
@@ -70,6 +75,13 @@ class Row:
         self.hashes[at] = block_hash
         self.owners[at] = ordinal + 1 << _SLOT_BITS | slot
         self.published[0] = ordinal + 1
+
+    def wait(self, column: int, waiting: Sequence[int]) -> None:
+        """Tell how many requests wait in a queue, by class."""
+        at = (CLASSES + 1) * column
+        for offset, number in enumerate(waiting):
+            self.waiting[at + offset] = number
+        self.waiting[at + CLASSES] = 1 if any(waiting) else 0
 
     def requests_in(self, tenant_slot: int, minute: int) -> int:
         """Requests of a tenant in a minute, which is the present one or that before."""
@@ -106,6 +118,7 @@ class Board:
         self._rows, self._dead = rows[:-1], rows[-1]
         self._requests = tuple(row.requests for row in self._rows)
         self._tokens = tuple(row.tokens for row in self._rows)
+        self._waiting = tuple(row.waiting for row in self._rows)
         self._seen: dict[int, list[int]] = {}  # by reader, how many entries of each row
 
     @classmethod
@@ -145,6 +158,15 @@ class Board:
             total += cells[slot]
         return total
 
+    def waiting(self, index: int, column: int) -> list[int] | None:
+        """Requests that wait in a queue of the relays other than `index`, by class; None where there are none."""
+        at, found = (CLASSES + 1) * column, None
+        for number, cells in enumerate(self._waiting):
+            if number != index and cells[at + CLASSES]:
+                here = cells[at : at + CLASSES].tolist()
+                found = here if found is None else [one + other for one, other in zip(found, here, strict=True)]
+        return found
+
     def spent(self, tenant_slot: int, minute: int) -> tuple[int, int, int]:
         """A tenant's requests in `minute` and in the one before, and its tokens since the supervisor has started."""
         now = before = tokens = 0
@@ -173,13 +195,15 @@ class Board:
         return found
 
     def clear(self, index: int) -> None:
-        """Forget what a relay had in flight, because it has died. For the supervisor.
+        """Forget what a relay had in flight and in its queues, because it has died. For the supervisor.
 
         What its tenants have spent still counts, and its prefix owners can still be read.
         """
         row, empty = self._rows[index], bytes(WORKERS * _CELL)
         row.requests.cast("B")[:] = empty
         row.tokens.cast("B")[:] = empty
+        for column in range(QUEUES):
+            row.wait(column, [0] * CLASSES)
         for slot, tokens in enumerate(row.spent.tolist()):
             if tokens:
                 self._dead.spend(slot, 0, tokens=tokens)

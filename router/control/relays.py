@@ -192,9 +192,9 @@ class _Keeper:
             self._channel = await supervisor_end(ours, self._hear, lambda error: _settle(over, error))
             for message in (self._setup, *self._told.values()):
                 self._channel.send(message)
-            error = await over  # a relay that ends closes it, however it ends
-            if isinstance(error, ChannelError):
-                return f"said what is no message ({error})"
+            fault = await over  # a relay that ends closes it, however it ends
+            if isinstance(fault, ChannelError):
+                return f"said what is no message ({fault})"
             with suppress(TimeoutError):  # it closes the channel before it has said why it ends
                 await asyncio.wait_for(life.ended(), _ENDING_S)
         finally:

@@ -11,7 +11,8 @@ import msgspec
 
 from ...core.errors import SlurminferError
 from ...core.rundir import RunDirectory
-from ..fleet.records import in_thread
+from ...core.threads import in_thread
+from ..fleet.queue import Queue, QueueWatch
 from ..fleet.registry import Registry
 from ..tenants.registry import TenantRegistry
 from ..tenants.tenant import Tenant
@@ -42,11 +43,16 @@ class Supervisor:
         self.tenants = TenantRegistry(run, TENANTS)
         self.usage = UsageLedger(run.usage_path)
         self.reports = Reports()
+        self._queue = QueueWatch(run)
         self._tokens = TokensToday(self.usage.tokens_today(), lambda slot: board.spent(slot, 0)[2])
         self._read_certificate = read_certificate
         self._certificates = Certificates(clients=read_certificate())
         self._lives: dict[int, int] = {}  # how many relays of an index there have been
         self._relays: Relays | None = None
+
+    def queue(self) -> Queue:
+        """The workers that there are jobs for, and what the scheduler has said of them."""
+        return self._queue.queue
 
     # What relays say: control/relays.py calls these.
 
@@ -72,7 +78,7 @@ class Supervisor:
     async def start(self, relays: Relays) -> None:
         """Look at the workers once, and tell `relays` all there is from now on."""
         self._relays = relays
-        await self.registry.look()
+        await asyncio.gather(self.registry.look(), self._queue.look())
         self._tell_view()
         self._tell_tenants(self.tenants.tenants)
         relays.tell(self._certificates)
@@ -88,6 +94,7 @@ class Supervisor:
             self._follow_workers(),
             self.tenants.watch(self._tell_tenants),
             self.usage.keep(),
+            self._queue.watch(),
             self._follow_days(),
             self._follow_certificate(),
             self._tick(),
@@ -103,7 +110,7 @@ class Supervisor:
         self._require_relays().tell(View(self.registry.views()))
 
     def _tell_tenants(self, tenants: Sequence[Tenant]) -> None:
-        tokens = self._tokens.table({tenant.name: tenant.slot for tenant in tenants})
+        tokens = self._tokens.table(self.tenants.slots)
         self._require_relays().tell(Tenants(list(tenants), tokens))
 
     def _tell_certificates(self, certificates: Certificates) -> None:

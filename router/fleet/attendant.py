@@ -111,6 +111,8 @@ class Attendant:
             text = await self._probe.metrics()
             load, values = parse_load(worker.record.engine, text or "")
             worker.load = with_rates(load, values, self._values, now - self._read_at)
+            if values.get("generated", 0.0) > self._values.get("generated", 0.0):
+                worker.trust.produced(now)
             self._values, self._read_at = values, now
             self._on_change(worker)
 

@@ -20,7 +20,7 @@ from ...core.net.identity import client_context
 from ...core.net.sockets import own_socket_fault, peer_uid, watchful_socket
 from ...core.records import WorkerRecord
 from ...core.rundir import RunDirectory
-from .records import in_thread
+from ...core.threads import in_thread
 
 CONNECT_TIMEOUT_S = 3.0
 # An engine whose event loop is held up by a long prefill answers late, not never.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...core.errors import RunDirectoryError
 from ...core.records import QueuedJob, QueueRecord
 from ...core.rundir import RunDirectory
-from .records import in_thread
+from ...core.threads import in_thread
 
 PERIOD_S = 5.0
 FRESH_S = 600.0  # for which the scheduler's word counts

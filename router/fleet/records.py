@@ -4,12 +4,9 @@ Whatever lies in `workers/` is the trouble of one worker at most. The view is ch
 that cannot be read for a while changes nothing.
 """
 
-import asyncio
 import os
 import re
-import threading
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -73,32 +70,6 @@ def merge_blind(known: dict[str, Worker], now: float) -> dict[str, Worker]:
         for worker_id, worker in known.items()
         if _missing_s(worker, now) < FOLDER_AWAY_S or worker.healthy
     }
-
-
-def in_thread(work: Callable[[], Result]) -> "asyncio.Future[Result]":
-    """The result of `work` in a thread that nobody waits for at the end: a filesystem may stand still for ever."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _go_on(worker: Worker | None, record: WorkerRecord) -> Worker:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from ...core.errors import RouterError
 from ...core.records import WorkerState
 from ...core.rundir import RunDirectory
+from ...core.threads import in_thread
 from ..control.messages import Suspect, WorkerView
 from .attendant import Attendant
 from .probe import describe
-from .records import Found, in_thread, merge, merge_blind, read_records
+from .records import Found, merge, merge_blind, read_records
 from .worker import Life, Worker
 
 LOOK_INTERVAL_S = 1.0

@@ -94,6 +94,10 @@ class Trust:
         if count > 0:
             self._proven_at, self._token_misses = now, 0
 
+    def produced(self, now: float) -> None:
+        """Note that its engine has generated something since it was asked last, such as a part of a long answer."""
+        self._proven_at, self._token_misses = now, 0
+
     def wants_token(self, now: float) -> bool:
         """Whether it is to be asked for a token now."""
         if self.is_ejected:

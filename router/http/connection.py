@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
@@ -15,9 +15,7 @@ from .heads import split_target
 from .messages import Head, Headers, Request, Whole
 from .refusals import refusal
 from .reply import ClientReply
-
-if TYPE_CHECKING:
-    from .server import Server
+from .state import ServerState
 
 _MOST_UNSENT = 64 * 1024  # bytes that a client has not read, from which on its answer's source is paused
 # Requests behind the one that is being answered: the first number stops reading. Those that have come in one piece with
@@ -40,17 +38,18 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_body_bytes", "_current", "_framing", "_head", "_head_bytes", "_headers", "_in_head", "_known",
-        "_lost", "_parser", "_paused", "_private", "_pumping", "_queue", "_reading", "_reply", "_stopped", "_target",
-        "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source", "transport",
-        "trusted", "writable",
+        "_limits", "_lost", "_parser", "_paused", "_private", "_pumping", "_queue", "_reading", "_reply", "_stopped",
+        "_target", "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source",
+        "transport", "trusted", "writable",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
-    def __init__(self, server: "Server", *, private: bool = False) -> None:
+    def __init__(self, server: ServerState, *, private: bool = False) -> None:
         """`private`: whoever connects has proven to be one of our own programs."""
         self.server, self._private = server, private
         self.guard = None if private else server.guard
+        self._limits = server.limits
         self.source, self.since, self.discarded = "", 0, 0
         self.trusted = self.busy = False
         self.writable = True
@@ -145,16 +144,16 @@ class Connection(asyncio.Protocol):
     def on_url(self, part: bytes) -> None:
         """Some of the target."""
         self._target += part
-        if len(self._target) > self.server.limits.line_bytes:
+        if len(self._target) > self._limits.line_bytes:
             self._refuse(refusal(414, f"the request line is too long: expected at most {_line(self)} bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, of which nobody wants to know."""
         if not self._in_head:
             return
-        limits, headers = self.server.limits, self._headers
         size = len(name) + len(value)
         self._head_bytes += size
+        limits, headers = self._limits, self._headers
         if size > limits.line_bytes or self._head_bytes > limits.head_bytes or len(headers) >= limits.headers:
             self._refuse(_head_too_large(self))
         name = name.lower()
@@ -265,11 +264,11 @@ class Connection(asyncio.Protocol):
         """Bound what the parser holds of a head that has not ended, and what of a body is not content."""
         if self._in_head:
             self._framing += received
-            if self._framing > self.server.limits.head_bytes:
+            if self._framing > self._limits.head_bytes:
                 self._refuse(_head_too_large(self))
         elif self._head is not None:
             self._framing += received - content
-            if self._framing > 2 * self.server.limits.head_bytes + _FRAMING_EACH * self._body_bytes + received:
+            if self._framing > 2 * self._limits.head_bytes + _FRAMING_EACH * self._body_bytes + received:
                 self._refuse(refusal(400, "malformed HTTP request: a body of little more than its framing"))
 
     def _ignore_upgrade(self, rest: bytes) -> None:
@@ -402,6 +401,8 @@ class Connection(asyncio.Protocol):
 
         Closing with unread bytes would reset the connection, and the client might never see the answer (RFC 9112, 9.6).
         """
+        if self.transport.is_closing():
+            return
         self.server.idle.drop(self)
         if not self._stopped and self._head is None and not self._queue:
             self.server.idle.put(self)  # in case the client does not read

@@ -38,11 +38,10 @@ def request_head(
     Further lines may be added at its end. `key` goes into Authorization, where there is one. Raises ValueError where a
     part has a line break.
     """
-    named = _named_by_connection(headers)
     kept = [
-        b"%b: %b\r\n" % (name, value)
-        for name, value in headers
-        if name not in _NOT_TO_WORKERS and name not in named and not name.startswith(_OWN_PREFIX)
+        b"%b: %b\r\n" % header
+        for header in _forwardable(headers, _NOT_TO_WORKERS)
+        if not header[0].startswith(_OWN_PREFIX)
     ]
     own = f"Accept-Encoding: identity\r\nContent-Length: {body_length}\r\nX-Request-Id: {request_id}\r\n"
     if key:
@@ -54,12 +53,7 @@ def request_head(
 
 def answer_headers(headers: Headers) -> Headers:
     """The headers of a worker's answer that a client may get: those of one connection and CORS are left out."""
-    named = _named_by_connection(headers)
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in _NOT_TO_CLIENTS and name not in named and not name.startswith(_CORS_PREFIX)
-    ]
+    return [header for header in _forwardable(headers, _NOT_TO_CLIENTS) if not header[0].startswith(_CORS_PREFIX)]
 
 
 def content_length(headers: Headers) -> int | None:
@@ -115,14 +109,18 @@ def _origin_form(target: bytes) -> bytes:
     return path if url.query is None else b"%b?%b" % (path, url.query)
 
 
-def _named_by_connection(headers: Headers) -> Collection[bytes]:
-    """The headers that `Connection` names: they belong to that connection, too."""
-    for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            return {
-                token.strip().lower() for key, tokens in headers if key == b"connection" for token in tokens.split(b",")
-            }
-    return ()
+def _forwardable(headers: Headers, left_out: Collection[bytes]) -> Headers:
+    """`headers` without those `left_out` and those that `Connection` names: they belong to that connection, too."""
+    kept, named = [], b""
+    for header in headers:
+        if header[0] not in left_out:
+            kept.append(header)
+        elif header[0] == b"connection":
+            named = b"%b,%b" % (named, header[1].lower())
+    if named in (b"", b",keep-alive", b",close"):
+        return kept
+    tokens = {token.strip() for token in named.split(b",")}
+    return [header for header in kept if header[0] not in tokens]
 
 
 def _status_line(status: int) -> bytes:

@@ -116,12 +116,15 @@ class WorkerPool(ABC):
     async def _new(self) -> Upstream:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await self._connect()
+                connection = await self._connect()
         except TimeoutError as error:
             raise ConnectError(f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             raise ConnectError(f"no connection: {reason}", own_fault=error.errno in _OWN_FAULTS) from error
+        if connection.transport.is_closing():
+            raise ConnectError("the connection was closed at once")
+        return connection
 
     def _sweep_again(self) -> None:
         self.sweep()

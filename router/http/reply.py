@@ -3,18 +3,30 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .bodies import Held
 from .heads import answer_head, has_body
 from .messages import Head, Headers, Whole
 from .refusals import refusal
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from .state import ServerState
 
 _log = logging.getLogger(__name__)
 _LARGE = 64 * 1024  # bytes, from which on data is not copied to stand beside its framing
+
+
+class Line(Protocol):
+    """The connection that an answer goes by."""
+
+    server: ServerState
+    transport: asyncio.Transport
+    writable: bool  # whether the client reads
+
+    def answered(self, reply: "ClientReply") -> None:
+        """The answer has been written."""
+
+    def cut(self) -> None:
+        """Close the connection at once."""
 
 
 class ClientReply:
@@ -25,9 +37,7 @@ class ClientReply:
         "keep", "on_writable", "over",
     )  # fmt: skip
 
-    def __init__(
-        self, connection: "Connection", request: Head | None, *, keep: bool = False, old: bool = False
-    ) -> None:
+    def __init__(self, connection: Line, request: Head | None, *, keep: bool = False, old: bool = False) -> None:
         """`old`: the client knows HTTP/1.0 only. `keep`: it wants to use the connection again."""
         self._connection, self._request, self.keep, self._old = connection, request, keep, old
         self.began = self.over = False

@@ -1,14 +1,11 @@
 """One connection to a worker: a request goes out, its answer is parsed by llhttp and given to whoever sent it."""
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import httptools
 
 from .messages import AnswerLostError, Headers, Sink
-
-if TYPE_CHECKING:
-    from .pool import WorkerPool
 
 _MOST_HEAD = 64 * 1024  # bytes
 _FRAMING_EACH = 16  # bytes of a body's framing for one of its content; chunks of one byte have 5
@@ -67,6 +64,19 @@ class Exchange:
             self.sink.on_lost(error)
 
 
+class Keeper(Protocol):
+    """Who keeps the connections to a worker."""
+
+    def release(self, connection: "Upstream") -> None:
+        """Keep a connection whose answer is complete for the next request."""
+
+    def forget(self, connection: "Upstream") -> None:
+        """Note that a connection is closed."""
+
+    def send_again(self, exchange: Exchange) -> None:
+        """Send a request on a new connection, as the old one was closed before the request came."""
+
+
 class _Stop(Exception):
     """Ends the parsing: nothing that follows makes sense."""
 
@@ -82,7 +92,7 @@ class Upstream(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, pool: "WorkerPool") -> None:
+    def __init__(self, pool: Keeper) -> None:
         self._pool = pool
         self._content: list[bytes] = []  # of the body, from one reading
         self.on_body = self._content.append  # called by the parser
@@ -225,13 +235,15 @@ class Upstream(asyncio.Protocol):
     def _finish(self) -> None:
         """The answer is complete: somebody else may use the connection."""
         exchange, self._exchange = self._exchange, None
+        if exchange is None:  # it was aborted meanwhile
+            return
         if self._paused:
             self.resume()
         if self._keep and not self.transport.get_write_buffer_size():
             self._pool.release(self)
         else:
             self.transport.abort()
-        if exchange is not None and not exchange.over:
+        if not exchange.over:
             exchange.over = True
             exchange.sink.on_end()
 

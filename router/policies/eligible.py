@@ -33,7 +33,7 @@ class PoolRouting(msgspec.Struct, frozen=True, kw_only=True):
     spill_after: float | None = None  # seconds, as in PoolSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Eligible:
     """Who may take a request. Without workers, `reason` says why; `unknown_model`: it is no matter of waiting."""
 

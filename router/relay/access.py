@@ -62,9 +62,12 @@ class Origins:
 
     def headers(self, head: Head) -> Headers:
         """The headers of an answer by which a page may read it."""
-        origin = head.get(b"origin")
-        if origin is None:
-            return []
+        for name, origin in head.headers:
+            if name == b"origin":
+                return self._for_page(origin)
+        return []
+
+    def _for_page(self, origin: bytes) -> Headers:
         found = [(b"vary", b"Origin")]
         if self.allow(origin):
             found.append((b"access-control-allow-origin", origin))

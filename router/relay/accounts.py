@@ -9,11 +9,14 @@ from ..http.messages import Head
 from ..policies.estimates import Lengths, Rates
 from ..policies.policy import Policy, Route
 from ..tenants.tenant import Usage
+from .access_log import Access, AccessLog
 from .attempt import Attempt
 from .call import Call
+from .outlet import Outlet
 from .usage import Tokens
 
 _OTHER = "other"
+_CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 
 
 class Spending(Protocol):
@@ -33,24 +36,29 @@ class Accounts:
         policy: Policy,
         lengths: Lengths,
         rates: Rates,
+        log: AccessLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.usage: dict[str, Usage] = {}  # by tenant
         self._counters, self._spending, self._policy = counters, spending, policy
-        self._lengths, self._rates, self._clock = lengths, rates, clock
+        self._lengths, self._rates, self._log, self._clock = lengths, rates, log, clock
 
     def sent(self, call: Call, route: Route) -> None:
         """A worker was chosen."""
         counters = self._counters
         counters.count(counters.choices, route.reason)
-        if len(call.tried) == 1:
-            counters.time(counters.queue_time, call.ticket.priority.name.lower(), self._clock() - call.began)
+        call.sent += 1
+        if call.sent == 1:
+            call.queue_s = self._clock() - call.began
+            counters.time(counters.queue_time, call.ticket.priority.name.lower(), call.queue_s)
 
     def first_byte(self, call: Call, attempt: Attempt) -> None:
         """The first byte of an answer has come."""
         now = self._clock()
         attempt.first_at = now
-        self._counters.time(self._counters.ttft, endpoint(call.request.head), now - call.began)
+        if call.first_byte_s is None:
+            call.first_byte_s = now - call.began
+            self._counters.time(self._counters.ttft, endpoint(call.request.head), call.first_byte_s)
         if call.envelope.streams:
             self._rates.began(attempt.upstream.slot, attempt.tokens, attempt.others_tokens, now - attempt.sent_at)
             attempt.upstream.prefill_rate = self._rates.prefill(attempt.upstream.slot)
@@ -58,6 +66,7 @@ class Accounts:
     def answered(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> None:
         """An answer is complete."""
         counters, upstream, tenant = self._counters, attempt.upstream, call.request.head.tenant
+        call.is_answered, call.tokens = True, tokens
         counters.count(counters.worker_requests, upstream.id)
         usage = self.usage.get(tenant.name)
         if usage is None:
@@ -83,15 +92,33 @@ class Accounts:
         self._lengths.answered(model, call.routed.tenant, tokens.generated)
         if call.envelope.choices == 1:
             self._lengths.prompted(model, call.prompt_bytes, tokens.prompt)
-        if call.envelope.streams and len(call.tried) == 1:
+        if call.envelope.streams and call.sent == 1:
             self._rates.streamed(upstream.slot, tokens.generated, self._clock() - attempt.first_at)
             upstream.decode_rate = self._rates.decode(upstream.slot)
 
-    def ended(self, head: Head, status: int, began: float) -> None:
-        """A request is over, in whatever way."""
+    def ended(self, head: Head, call: Call | None, outlet: Outlet, began: float) -> None:
+        """A request is over, in whatever way. `call`: None where it was refused before it became one."""
         counters, path = self._counters, endpoint(head)
+        status = outlet.status if outlet.is_over else _CLIENT_CLOSED_REQUEST
+        seconds = self._clock() - began
         counters.count(counters.requests, (path, status))
-        counters.time(counters.duration, path, self._clock() - began)
+        counters.time(counters.duration, path, seconds)
+        if call is not None and call.is_continued:
+            counters.count(counters.failovers, ("succeeded" if call.is_answered else "failed", "stream"))
+        if self._log is not None:
+            self._log.finished(_access(head, call, status, seconds))
+
+
+def _access(head: Head, call: Call | None, status: int, seconds: float) -> Access:
+    access = Access(id=head.id, tenant=head.tenant.name, path=head.path, status=status, seconds=seconds)
+    if call is not None:
+        access.model, access.attempts = call.routed.model, call.sent
+        access.queue_s, access.first_byte_s = call.queue_s, call.first_byte_s
+        if call.route is not None:
+            access.worker = call.route.worker.id
+        if call.tokens is not None:
+            access.prompt_tokens, access.generated_tokens, access.cached_tokens = call.tokens
+    return access
 
 
 def endpoint(head: Head) -> str:

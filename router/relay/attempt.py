@@ -82,7 +82,7 @@ class Attempt:
         self.body: bytes | None = None  # of an answer in one piece
         self._parts: list[bytes] = []
         self._size = 0
-        self._gate = EventGate()
+        self._gate: EventGate | None = None  # of a stream of events
         self._take = self._hold
         self._flow: Flow | None = None
         self._done = asyncio.get_running_loop().create_future()
@@ -142,7 +142,7 @@ class Attempt:
         """Decide what to do with the body: pass events on, or hold it until it is complete or too long."""
         self.status, self.headers, self.heard = status, headers, True
         if status < 400 and value_of(headers, b"content-type")[:17].lower() == b"text/event-stream":
-            self._take = self._take_events
+            self._gate, self._take = EventGate(), self._take_events
 
     def on_data(self, data: bytes) -> None:
         """Some of the body."""
@@ -186,6 +186,7 @@ class Attempt:
         self.outlet.raw(self, data)
 
     def _take_events(self, data: bytes) -> None:
+        assert self._gate is not None
         whole = self._gate.feed(data)
         if whole and not self._done.done() and (self.began or self._begin_events(whole)):
             self._send_events(whole)
@@ -217,7 +218,7 @@ class Attempt:
 
     def _end_events(self) -> None:
         """The end of a stream of events, which is a fault if the answer should have gone on."""
-        rest = self._gate.rest()
+        rest = self._gate.rest() if self._gate is not None else b""
         if rest.strip():
             self._take_events(b"\n\n")
         if self._done.done():

@@ -10,6 +10,7 @@ from ..policies.policy import Route, RoutedRequest
 from .attempt import Attempt, Fault
 from .envelope import CHAT, COMPLETIONS, Envelope
 from .outlet import Outlet
+from .usage import Tokens
 
 
 class RefusedError(Exception):
@@ -47,6 +48,12 @@ class Call:
     tried: set[int] = field(default_factory=set)  # slots
     lost: float = 0.0  # workers, while they worked on it
     is_preempted: bool = False
+    sent: int = 0  # attempts
+    queue_s: float | None = None  # until the first one
+    first_byte_s: float | None = None
+    tokens: Tokens | None = None
+    is_answered: bool = False
+    is_continued: bool = False  # a worker was lost after the answer had begun
     attempts: list[Attempt] = field(default_factory=list)  # that run now
     route: Route | None = None  # of the last attempt
     fault: Fault | None = None  # of the last attempt

@@ -125,6 +125,11 @@ class Envelope(msgspec.Struct, kw_only=True):
         return isinstance(options, dict) and options.get("include_usage") is True
 
     @property
+    def wants_token_ids(self) -> bool:
+        """Whether the client itself asks for the ids of the tokens, of slurminfer's engine or of vLLM."""
+        return self.stream_token_ids is not None or self.return_token_ids is True
+
+    @property
     def wants_logprobs(self) -> bool:
         """Whether each token is to come with its probability. For completions 0 asks for that of the token itself."""
         return (self.logprobs is not None and self.logprobs is not False) or self.prompt_logprobs is not None
@@ -361,8 +366,9 @@ def with_usage(body: bytes, envelope: Envelope) -> bytes:
     """The body of a streamed request with `stream_options.include_usage`, so that the token counts come at the end."""
     if envelope.wants_usage:
         return body
-    options = _loosely(envelope.stream_options) if envelope.stream_options else {}
-    options = options if isinstance(options, dict) else {}
+    options = _loosely(envelope.stream_options) if is_given(envelope.stream_options) else {}
+    if not isinstance(options, dict):
+        return body  # the engine will refuse it
     is_new = not envelope.stream_options  # not even null
     return with_field(body, "stream_options", {**options, "include_usage": True}, is_new=is_new)
 

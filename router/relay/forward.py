@@ -39,7 +39,6 @@ from .workers import Workers
 
 # A worker that is lost in mid-answer says less of the request than one that is lost before: so many count as one.
 _STREAM_LOSS = 0.25
-_CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 # Kinds of faults that make a worker suspect, and those after which another attempt costs engines work again.
 _SUSPICIOUS = frozenset({"connect", "lost", "body", "garbage", "stream", "error"})
 _COSTLY = frozenset({"lost", "body", "garbage", "stream", "error"})
@@ -86,20 +85,25 @@ class Forwarder:
     async def forward(self, request: Request, reply: Reply) -> None:
         """Answer a request. Cancelling ends it at its worker."""
         began = time.monotonic()
-        outlet = Outlet(reply, self._counters.itl)
+        outlet, call = Outlet(reply, self._counters.itl), None
         self._budget.request()
         try:
             if self._lost_workers.is_barred(request.body):
                 raise RefusedError(workers_lost("that was when it was sent before"))
-            await self._go(self._intake.call(request, outlet, self))
+            call = self._intake.call(request, outlet, self)
+            await self._go(call)
         except RefusedError as refusal:
             outlet.fail(refusal.answer)
         except Refused as refusal:
             self._counters.count(self._counters.refused, refusal.code)
-            outlet.fail(failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after))
+            outlet.fail(self._refused(refusal, call))
         finally:
-            status = outlet.status if outlet.is_over else _CLIENT_CLOSED_REQUEST
-            self._accounts.ended(request.head, status, began)
+            self._accounts.ended(request.head, call, outlet, began)
+
+    def _refused(self, refusal: Refused, call: Call | None) -> Whole:
+        if call is not None and refusal.code == "queue_timeout" and not self._eligibility.ready(call.lane):
+            return self._nobody(call)
+        return failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
 
     def close(self) -> None:
         """Ask workers for their health no more."""
@@ -179,7 +183,6 @@ class Forwarder:
             return prepare(call.body, call.envelope, engine)
         planned = plan(call.envelope, call.body, outlet.transcript, engine)
         if isinstance(planned, Impossible):
-            self._counters.count(self._counters.failovers, ("failed", "stream"))
             raise RefusedError(failure(502, f"the stream broke off: {planned.reason}", code="answer_broke_off"))
         if isinstance(planned, Finished):
             outlet.end(planned.events)
@@ -333,6 +336,7 @@ class Forwarder:
             return  # only comments
         if not self._failover or not call.outlet.is_events:
             raise RefusedError(_broke_off(fault))
+        call.is_continued = True
         self._counters.count(self._counters.failovers, ("tried", "stream"))
 
     async def _count_loss(self, call: Call, attempt: Attempt, fault: Fault) -> None:

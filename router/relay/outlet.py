@@ -15,6 +15,8 @@ from .stitcher import Stitcher, UsageOnly
 from .transcript import Transcript
 from .upstream import Upstream
 
+_UNUSED = Transcript(0)  # of requests that do not stream
+
 
 class Source(Protocol):
     """An attempt, as far as the outlet knows it."""
@@ -68,7 +70,7 @@ class Outlet:
         self.began = self.is_over = self.is_events = False
         self.error: dict[str, Any] | None = None  # an error event that a worker has sent
         self.rivals: list[Source] = []  # attempts of which the first to claim the outlet gets it
-        self.transcript = Transcript()
+        self.transcript = _UNUSED
         self.stitcher: Stitcher | UsageOnly | None = None
         self._reply, self._gaps, self._clock = reply, gaps, clock
         self._before = self._last = b""  # the last events that came, and those before them

@@ -86,7 +86,6 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
         body = with_fields(body, {"continue_token_ids": said.token_ids})
         return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, 0, exact=True))
     _require_text(envelope, said)
-    said.forget_silent()
     fields = _continued(envelope, said) | _reduced(envelope, tokens)
     return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, tokens))
 
@@ -113,8 +112,6 @@ def _require_plain(envelope: Envelope, transcript: Transcript, story: Story) -> 
         raise _CannotResumeError("streams of this endpoint cannot be continued by another worker")
     if transcript.overflowed:
         raise _CannotResumeError("the answer is too long to be continued by another worker")
-    if story.failed:
-        raise _CannotResumeError("the worker has sent an error")
     if story.strange:
         raise _CannotResumeError("the stream has events of an unknown form")
 
@@ -188,7 +185,8 @@ def _plain(content: Any) -> str:
     """A content as one string."""
     if content is None or isinstance(content, str):
         return content or ""
-    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     strings = [text for text in texts if isinstance(text, str)]
     if len(strings) == len(texts):
         return "".join(strings)

@@ -17,6 +17,8 @@ from ..admission.admission import Admission
 from ..control.board import Board
 from ..control.counters import Counters
 from ..control.messages import FromRelay, Report, Setup, Tenants, View
+from ..control.queues import QueuesOnBoard
+from ..http.bodies import BodyLimits
 from ..http.messages import Head, Reply, Request, Whole
 from ..http.pool import SocketPool
 from ..http.server import Server
@@ -25,7 +27,9 @@ from ..policies.eligible import Eligibility, PoolRouting
 from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
+from ..tenants.tenant import Tenant
 from .access import Keys, Origins, given_key
+from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import failure
 from .connections import connect
@@ -77,9 +81,11 @@ class RelayServer:
             queue=-(-spec.queue // setup.relays),
             timeout_s=spec.queue_timeout,
             reserved=spec.reserved,
+            neighbours=QueuesOnBoard(board, setup.index) if setup.relays > 1 else None,
         )
         lengths = Lengths()
-        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates)
+        log = AccessLog() if spec.access_log else None
+        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates, log)
         self._forwarder = Forwarder(
             self._workers,
             self._policy,
@@ -96,8 +102,8 @@ class RelayServer:
         )
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
-        self._guard = Guard(connection_limits(spec))
-        self._server = Server(self, self._guard)
+        self._guard = Guard(connection_limits(spec, setup.relays))
+        self._server = Server(self, self._guard, body_limits(setup.relays))
         self._tasks: list[asyncio.Task[None]] = []
 
     # What the supervisor says.
@@ -165,6 +171,12 @@ class RelayServer:
         head.tenant = tenant
         if not _is_generation(head):
             return None
+        refused = self._within_quota(tenant)
+        head.answer_headers += self._quotas.headers(tenant)
+        return refused
+
+    def _within_quota(self, tenant: Tenant) -> Whole | None:
+        """Count a request, or refuse it."""
         try:
             self._quotas.check(tenant)
         except Refused as refusal:
@@ -225,7 +237,17 @@ def _is_generation(head: Head) -> bool:
     return head.method == b"POST" and _GENERATION.fullmatch(head.path) is not None
 
 
-def connection_limits(spec: RouterSpec) -> ConnectionLimits:
-    """How many connections clients may have: each may need another one to a worker."""
+def body_limits(relays: int) -> BodyLimits:
+    """How much of requests' bodies one of so many relays may hold."""
+    limits = BodyLimits()
+    return replace(limits, together=max(limits.each, limits.together // relays))
+
+
+def connection_limits(spec: RouterSpec, relays: int) -> ConnectionLimits:
+    """How many connections the clients of one relay may have: each may need another one to a worker.
+
+    Each relay has descriptors of its own; the strangers that the spec allows are divided among them.
+    """
     limits = limits_of_process(spare=_SPARE_DESCRIPTORS, descriptors_each=2)
-    return replace(limits, strangers_per_source=spec.pending_connections or limits.strangers_per_source)
+    pending = spec.pending_connections
+    return limits if pending is None else replace(limits, strangers_per_source=-(-pending // relays))

@@ -6,7 +6,7 @@ import msgspec
 
 from .envelope import CHAT, Envelope, whole
 from .events import payloads, usage_of
-from .transcript import Said, Story
+from .transcript import Said, Story, read_event
 
 DONE = b"data: [DONE]\n\n"
 _decode = msgspec.json.Decoder().decode
@@ -24,24 +24,27 @@ class Stitcher:
         self._prompt_tokens = None if exact else whole((story.usage or {}).get("prompt_tokens"))
         self._usage: dict[str, Any] | None = None
         self._new_tokens = 0
+        self._continued = None if exact else said
         self._stops = None if exact else _StraddlingStops(envelope, "".join(said.text))
         self._held: list[dict[str, Any]] = []  # events whose text may belong to a stop string that began before
 
     def feed(self, data: bytes) -> bytes:
         """What whole events of the new worker are in the old stream."""
-        return b"".join([self._event(payload) for payload in payloads(data) if not self.finished])
+        if self._continued is not None:
+            self._continued.forget_silent()
+            self._continued = None
+        found = list(payloads(data))
+        if not found:
+            return data  # comments, which keep connections alive
+        return b"".join([self._event(payload) for payload in found if not self.finished])
 
     def _event(self, payload: bytes) -> bytes:
         if payload.strip() == b"[DONE]":
             self.finished = True
             return self._release() + DONE
-        try:
-            event = _decode(payload)
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
+        if read_event(payload) is None:
             return self._release() + b"data: " + payload + b"\n\n"  # an error: the client is to know
-        return self._choices({**event, **self._names})
+        return self._choices({**_decode(payload), **self._names})
 
     def _choices(self, event: dict[str, Any]) -> bytes:
         if isinstance(event.get("usage"), dict):

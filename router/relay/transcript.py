@@ -1,5 +1,6 @@
 """What has been sent of a stream, kept as it came and read only when its worker is lost."""
 
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,9 +8,9 @@ import msgspec
 
 from .events import payloads
 
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**10
 _NAMES = ("id", "object", "created", "model", "system_fingerprint")  # the same in all events of a stream
-_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(slots=True)
@@ -49,35 +50,93 @@ class Story:
     counted: bool = False  # by the event that comes after the last of the choices
     events: int = 0
     done: bool = False
-    failed: bool = False  # an error event
     strange: bool = False  # an event that is not of OpenAI's completions or chat
 
 
 class Transcript:
-    """The whole events that were sent to one client, before anything was taken out of them."""
+    """The whole events that were sent to one client, before anything was taken out of them.
 
-    __slots__ = ("_chunks", "_most_bytes", "_story", "overflowed", "size")
+    Events are much alike: compressed, a long answer takes a twentieth of its size.
+    """
+
+    __slots__ = ("_blocks", "_chunks", "_most_bytes", "_pending", "_story", "overflowed", "size")
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._story = Story()  # of what is in neither of the two:
+        self._blocks: list[bytes] = []  # compressed
         self._chunks: list[bytes] = []
-        self._story = Story()  # of what is no longer in `_chunks`
+        self._pending = 0  # bytes of the chunks
         self._most_bytes, self.size = most_bytes, 0
         self.overflowed = False  # too long to be kept: the stream cannot be continued
 
     def add(self, data: bytes) -> None:
         """Keep whole events."""
-        self.size += len(data)
-        if self.size <= self._most_bytes:
-            self._chunks.append(data)
-        elif not self.overflowed:
-            self.overflowed, self._chunks = True, []
+        if self.overflowed:
+            return
+        size = len(data)
+        self.size += size
+        self._pending += size
+        self._chunks.append(data)
+        if self._pending > _BLOCK_BYTES:
+            self._pack()
 
     def story(self) -> Story:
         """What has been said up to now."""
-        data, self._chunks = b"".join(self._chunks), []
-        for payload in payloads(data):
+        blocks = [*map(zlib.decompress, self._blocks), *self._chunks]
+        self._blocks, self._chunks, self._pending = [], [], 0
+        for payload in payloads(b"".join(blocks)):
             _tell(self._story, payload)
         return self._story
+
+    def _pack(self) -> None:
+        if self.size > self._most_bytes:
+            self.overflowed = True
+            self._blocks = []
+        else:
+            self._blocks.append(zlib.compress(b"".join(self._chunks), 1))
+        self._chunks, self._pending = [], 0
+
+
+class _Delta(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    delta: _Delta | None = None
+    token_ids: list[int] | None = None
+    logprobs: Any = None
+    finish_reason: str | None = None
+
+
+class Event(msgspec.Struct):
+    """An event of completions or chat."""
+
+    choices: list[_Choice]
+    usage: dict[str, Any] | None = None
+    id: Any = msgspec.UNSET
+    object: Any = msgspec.UNSET
+    created: Any = msgspec.UNSET
+    model: Any = msgspec.UNSET
+    system_fingerprint: Any = msgspec.UNSET
+
+
+_decode = msgspec.json.Decoder(Event).decode
+_NOTHING = _Delta()
+
+
+def read_event(payload: bytes) -> Event | None:
+    """The data of an event; None for what is of no known form."""
+    try:
+        return _decode(payload)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _tell(story: Story, payload: bytes) -> None:
@@ -85,39 +144,33 @@ def _tell(story: Story, payload: bytes) -> None:
     if payload.strip() == b"[DONE]":
         story.done = True
         return
-    try:
-        event = _decode(payload)
-    except (ValueError, RecursionError):
-        event = None
-    if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
-        story.failed |= isinstance(event, dict) and "error" in event
+    event = read_event(payload)
+    if event is None:
         story.strange = True
         return
     for name in _NAMES:
-        if name in event:
-            story.names.setdefault(name, event[name])
-    if isinstance(event.get("usage"), dict):
-        story.usage, story.counted = event["usage"], not event["choices"]
-    for choice in event["choices"]:
-        if isinstance(choice, dict):
-            _tell_choice(story.choices.setdefault(choice.get("index", 0), Said()), choice)
+        value = getattr(event, name)
+        if value is not msgspec.UNSET:
+            story.names.setdefault(name, value)
+    if event.usage is not None:
+        story.usage, story.counted = event.usage, not event.choices
+    for choice in event.choices:
+        _tell_choice(story.choices.setdefault(choice.index, Said()), choice)
 
 
-def _tell_choice(said: Said, choice: dict[str, Any]) -> None:
-    delta = choice.get("delta") or {}
-    text = choice.get("text") or delta.get("content") or ""
-    ids = choice.get("token_ids")
+def _tell_choice(said: Said, choice: _Choice) -> None:
+    delta, ids = choice.delta or _NOTHING, choice.token_ids
+    text = choice.text or delta.content or ""
     said.text.append(text)
-    if isinstance(ids, list):
+    if ids is not None:
         said.token_ids += ids
     elif text:
         said.without_ids += 1
-    has_role = delta.get("role") is not None
-    said.silent += bool(text or ids or not (has_role or choice.get("finish_reason")))
-    if text or choice.get("finish_reason"):
+    said.silent += bool(text or ids or not (delta.role or choice.finish_reason))
+    if text or choice.finish_reason:
         said.tokens, said.silent, said.told_ids = said.tokens + said.silent, 0, len(said.token_ids)
-    said.role |= has_role
-    said.reasoning |= bool(delta.get("reasoning_content") or delta.get("reasoning"))
-    said.calls |= bool(delta.get("tool_calls") or delta.get("function_call"))
-    said.logprobs |= bool(choice.get("logprobs"))
-    said.finish = choice.get("finish_reason") or said.finish
+    said.role |= delta.role is not None
+    said.reasoning |= bool(delta.reasoning_content or delta.reasoning)
+    said.calls |= bool(delta.tool_calls or delta.function_call)
+    said.logprobs |= bool(choice.logprobs)
+    said.finish = choice.finish_reason or said.finish

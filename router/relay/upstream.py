@@ -60,6 +60,8 @@ class Upstream:
         self.choosable = False  # whether it may get new requests; set by Workers
         self.is_trusted = False  # choosable for the supervisor, and no suspect
         self.prefill_rate, self.decode_rate = 1000.0, 30.0
+        self.in_flight = 0  # requests of all relays that were sent to it and not answered yet
+        self.pending_tokens = 0  # prompt tokens of those of which no byte of an answer has come yet
         self._counts, self._row, self._clock = counts, row, clock
         self.served = 0  # requests that it has answered well
         self._suspected_until: float | None = None
@@ -82,15 +84,10 @@ class Upstream:
         """What tells this life from the others of the same worker."""
         return self.view.id, self.view.job, self.view.epoch, self.slot
 
-    @property
-    def in_flight(self) -> int:
-        """Requests of all relays that were sent to it and not answered yet."""
-        return self._counts.in_flight(self.slot)
-
-    @property
-    def pending_tokens(self) -> int:
-        """Prompt tokens of those of which no byte of an answer has come yet."""
-        return self._counts.pending_tokens(self.slot)
+    def count(self) -> None:
+        """Take what the other relays have in flight from the board; what this one does is counted at once."""
+        self.in_flight = self._counts.in_flight(self.slot)
+        self.pending_tokens = self._counts.pending_tokens(self.slot)
 
     @property
     def ramp(self) -> float:
@@ -127,16 +124,21 @@ class Upstream:
     def entered(self, attempt: InFlight, tokens: int) -> None:
         """Count a request whose prompt has so many tokens."""
         self.attempts.add(attempt)
-        self._row.add(self.slot, requests=1, tokens=tokens)
+        self._add(1, tokens)
 
     def answering(self, tokens: int) -> None:
         """Note that the first byte of an answer has come: its prompt has been computed."""
-        self._row.add(self.slot, tokens=-tokens)
+        self._add(0, -tokens)
 
     def left(self, attempt: InFlight, tokens: int) -> None:
         """Count a request no longer. `tokens`: of the prompt, if no byte has come."""
         self.attempts.discard(attempt)
-        self._row.add(self.slot, requests=-1, tokens=-tokens)
+        self._add(-1, -tokens)
+
+    def _add(self, requests: int, tokens: int) -> None:
+        self.in_flight += requests
+        self.pending_tokens += tokens
+        self._row.add(self.slot, requests, tokens)
 
     def tick(self, now: float) -> None:
         """Let the requests of a worker that has stopped, or that must end now, go elsewhere. `now`: Unix time."""

@@ -13,6 +13,8 @@ from .upstream import Counts, Row, Upstream
 
 # For so long after a worker was lost, another one may be on its way.
 _RECENT_S = 120.0
+# What the other relays have in flight is looked at so often at most: it takes longer than a choice.
+_COUNT_S = 0.002
 _STANDINGS = ("ready", "unreachable", "starting", "draining", "gone")
 
 
@@ -41,6 +43,7 @@ class Workers:
         self._known: dict[int, Upstream] = {}
         self._retired: set[Upstream] = set()  # with requests in flight still
         self._state: list[tuple[int, bool, float | None]] = []  # that policies have been told
+        self._slots: dict[Hashable, tuple[int, float]] = {}  # by lane: requests that may be in flight, and as of when
         self._last_lost: dict[str, float] = {}  # by model
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -64,11 +67,24 @@ class Workers:
 
     def room(self, lane: Hashable) -> tuple[int, int]:
         """Requests that the workers of a Lane may have in flight, and those that they have."""
-        slots = in_flight = 0
-        for upstream in cast(list[Upstream], self._eligibility.ready(cast(Lane, lane))):
-            slots += max(1, int(upstream.capacity * self._overcommit * upstream.ramp))
+        workers = cast(Sequence[Upstream], self._eligibility.ready(cast(Lane, lane)))
+        now = self._clock()
+        slots, counted_at = self._slots.get(lane, (0, 0.0))
+        if now - counted_at > _COUNT_S:
+            slots = self._count(workers)
+            self._slots[lane] = slots, now
+        in_flight = 0
+        for upstream in workers:
             in_flight += upstream.in_flight
         return slots, in_flight
+
+    def _count(self, workers: Sequence[Upstream]) -> int:
+        """Look at the board; the requests that `workers` may have in flight."""
+        slots = 0
+        for upstream in workers:
+            upstream.count()
+            slots += max(1, int(upstream.capacity * self._overcommit * upstream.ramp))
+        return slots
 
     def may_come(self, lane: Lane, tried: Collection[int]) -> bool:
         """Whether waiting helps a request of this lane for which the workers of the slots `tried` were tried."""
@@ -134,6 +150,7 @@ class Workers:
         state = [(one.slot, one.choosable, one.ends_at) for one in self._known.values()]
         if state != self._state:
             self._state = state
+            self._slots.clear()
             self._eligibility.update(self.all())
             self._wake()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...core.errors import RunDirectoryError, UntrustedFileError
 from ...core.rundir import RunDirectory
+from ...core.threads import in_thread
 from ...core.trust import open_trusted
 from .key_store import METRICS, OWNER, KeyRecord, KeyStore, digest_of
 from .tenant import Priority, Tenant
@@ -69,7 +70,7 @@ class TenantRegistry:
         """Look every `period_s` until cancelled, and tell of changes. Reads in a thread: a filesystem may hang."""
         while True:
             await asyncio.sleep(period_s)
-            if await asyncio.to_thread(self.look):
+            if await in_thread(self.look):
                 changed(self._tenants)
 
     def _take(self, records: list[KeyRecord]) -> bool:

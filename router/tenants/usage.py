@@ -7,15 +7,18 @@ after the last writing: some seconds.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from ...core import files
 from ...core.errors import RunDirectoryError
+from ...core.threads import in_thread
 from .tenant import Usage
 
 PERIOD_S = 3.0
@@ -71,6 +74,7 @@ class UsageLedger:
         self._path, self._clock = path, clock
         self._reported: dict[Hashable, dict[str, Usage]] = {}  # by relay's life
         self._changed, self._complaint = False, ""
+        self._writing = threading.Lock()  # the last writing may begin while another one is still under way
         self.tenants = self._read()
 
     def merge(self, life: Hashable, usage: Mapping[str, Usage]) -> None:
@@ -105,7 +109,7 @@ class UsageLedger:
             if self._changed:
                 text, self._changed = self._text(), False
                 began = time.monotonic()
-                await asyncio.to_thread(self._write, text)
+                await in_thread(partial(self._write, text))
                 pause_s = max(period_s, (time.monotonic() - began) / _SHARE_OF_TIME)
 
     def write(self) -> None:
@@ -129,7 +133,8 @@ class UsageLedger:
     def _write(self, text: str) -> None:
         """Write the file. Where that fails, such as on a full disk, nothing is lost: it is tried again."""
         try:
-            files.write_atomic(self._path, text)
+            with self._writing:
+                files.write_atomic(self._path, text)
         except RunDirectoryError as error:
             self._changed = True
             if str(error) != self._complaint:

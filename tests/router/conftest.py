@@ -42,6 +42,8 @@ class Stub:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.probes = 0  # requests of the router's own for one token
         self.metrics = ""
+        self.generating = False  # its engine counts one more token whenever it is asked for its metrics
+        self._generated = 0
         self.go = threading.Semaphore(0)  # one word each where `stepwise`
         self.stepwise = False
         self.aborted = threading.Event()
@@ -75,7 +77,8 @@ class Stub:
         return web.json_response({"object": "list", "data": [self.card]})
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(text=self.metrics)
+        self._generated += self.generating
+        return web.Response(text=f"{self.metrics}\nslurminfer_engine_generation_tokens_total {self._generated}\n")
 
     async def _token(self, request: web.Request) -> web.Response:
         self.probes += 1
@@ -186,7 +189,7 @@ class Deployment:
         from slurminfer.router.main import serve
 
         self._stop = asyncio.Event()
-        self._router = self._loop.start(serve(self.run, self._stop))
+        self._router = self._loop.start(serve(self.run, self._stop, in_process=True))
         waiting.eventually(lambda: self.run.read_router() or (self._router and self._router.done()))
         record = self.run.read_router()
         assert record is not None and record.url is not None

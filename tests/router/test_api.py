@@ -70,6 +70,7 @@ def test_without_a_ready_worker_503_says_when_to_come_back_and_what_there_is(emp
     empty.add("a-0").publish(WorkerState.STARTING)
     empty.add("b-0").publish(WorkerState.DRAINING)
     empty.add("c-0").publish(WorkerState.GONE)
+    empty.configure(queue_timeout=0.1)
     empty.start_router()
     answer = empty.chat()
     assert answer.status_code == 503
@@ -80,16 +81,17 @@ def test_without_a_ready_worker_503_says_when_to_come_back_and_what_there_is(emp
     assert empty.http.get("/v1/models").status_code == 503
 
 
-def test_metrics_tell_requests_workers_and_times(one):
+def test_metrics_tell_requests_workers_and_times(one, eventually):
     one.chat()
     one.http.get("/nonsense")
+    answered = 'slurminfer_router_requests_total{path="/v1/chat/completions",status="200"} 1.0'
+    eventually(lambda: answered in one.http.get("/metrics").text)  # relays report once a second
     text = one.http.get("/metrics").text
     for line in [
-        'slurminfer_router_requests_total{path="/v1/chat/completions",status="200"} 1.0',
         'slurminfer_router_requests_total{path="other",status="404"} 1.0',
         'slurminfer_router_worker_in_flight{worker="cpu-0"} 0.0',
         'slurminfer_router_worker_state{state="ready",worker="cpu-0"} 1.0',
-        'slurminfer_router_first_byte_seconds_count{path="/v1/chat/completions"} 1.0',
+        'slurminfer_router_ttft_seconds_count{path="/v1/chat/completions"} 1.0',
     ]:
         assert line in text
 

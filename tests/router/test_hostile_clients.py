@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from slurminfer.core.spec import RouterSpec
-from slurminfer.router import main
-from slurminfer.router.api import bodies
-from slurminfer.router.fleet.registry import is_own_fault
+from slurminfer.router.http.bodies import BodyLimits
+from slurminfer.router.relay import server
 
 CHAT = b'{"model": "stub-model", "messages": []}'
 
@@ -44,7 +43,7 @@ def answer_of(client):
 
 def test_a_body_announced_as_too_large_is_refused_at_once(one):
     with connected(one.url) as client:
-        client.sendall(head(one, f"Content-Length: {bodies.MOST_BYTES + 1}"))
+        client.sendall(head(one, f"Content-Length: {BodyLimits().each + 1}"))
         status, start, body = answer_of(client)
     assert status == 413 and b"connection: close" in start and b"invalid_request_error" in body
 
@@ -60,7 +59,7 @@ def test_nothing_of_a_body_is_asked_for_before_the_key_was_right(one, how):
 
 def test_a_chunked_body_is_cut_at_the_limit(one, monkeypatch):
     one.stop_router()
-    monkeypatch.setattr(bodies.Bodies.__init__, "__defaults__", (1000, 2**30))
+    monkeypatch.setattr(server, "body_limits", lambda relays: BodyLimits(each=1000))
     one.start_router()
     with connected(one.url) as client:
         client.sendall(head(one, "Transfer-Encoding: chunked") + (b"1f4\r\n" + b"x" * 500 + b"\r\n") * 3)
@@ -77,7 +76,7 @@ def test_a_client_that_waits_for_100_continue_gets_it_and_its_answer(one):
 
 def test_bodies_beyond_what_may_be_held_together_get_503_and_when_to_come_back(one, monkeypatch, eventually):
     one.stop_router()
-    monkeypatch.setattr(bodies.Bodies.__init__, "__defaults__", (2**20, 10_000))
+    monkeypatch.setattr(server, "body_limits", lambda relays: BodyLimits(together=10_000))
     one.start_router()
     with connected(one.url) as first:
         first.sendall(head(one, "Content-Length: 9000") + b" " * 8000)
@@ -86,13 +85,6 @@ def test_bodies_beyond_what_may_be_held_together_get_503_and_when_to_come_back(o
         assert int(answer.headers["Retry-After"]) > 0
         assert one.chat().status_code == 200, "one that still fits"
     eventually(lambda: one.chat(prompt="x" * 5000).status_code == 200)
-
-
-def test_a_body_that_stops_coming_is_given_up(one, monkeypatch):
-    monkeypatch.setattr(bodies, "SILENCE_S", 0.05)
-    with connected(one.url) as client:
-        client.sendall(head(one, "Content-Length: 100") + b"{")
-        assert answer_of(client)[0] == 408
 
 
 @pytest.mark.parametrize(("encoding", "status"), [("gzip", 400), ("deflate", 400), ("zstd", 415), ("nonsense", 415)])
@@ -110,7 +102,7 @@ def test_a_compressed_body_arrives_decompressed(one):
 
 
 def test_a_bomb_is_refused(one):
-    bomb = gzip.compress(b" " * (bodies.MOST_BYTES + 1))
+    bomb = gzip.compress(b" " * (BodyLimits().each + 1))
     assert one.http.post("/v1/completions", content=bomb, headers={"Content-Encoding": "gzip"}).status_code == 413
 
 
@@ -139,15 +131,9 @@ def test_a_head_that_never_ends_is_cut(one, count, size):
 
 
 def test_the_specs_limit_of_connections_without_a_key_is_used():
-    assert main.connection_limits(RouterSpec(pending_connections=7)).strangers_per_source == 7
-    limits = main.connection_limits(RouterSpec())
+    assert server.connection_limits(RouterSpec(pending_connections=7)).strangers_per_source == 7
+    limits = server.connection_limits(RouterSpec())
     assert limits.strangers_per_source == limits.connections // 2
-
-
-def test_a_connection_that_failed_for_want_of_descriptors_is_not_the_workers_fault():
-    assert is_own_fault(OSError(24, "Too many open files"))
-    assert not is_own_fault(ConnectionRefusedError(111, "Connection refused"))
-    assert not is_own_fault(TimeoutError())
 
 
 @pytest.mark.process

@@ -7,11 +7,14 @@ import subprocess
 import sys
 
 import httpx
+import psutil
 import pytest
 
 from slurminfer.core.net.address import node_address
 from slurminfer.core.net.sockets import watchful_socket
 from slurminfer.core.rundir import RunDirectory
+
+from ..support.waiting import has_ended
 
 pytestmark = pytest.mark.process
 
@@ -170,3 +173,43 @@ def test_client_sockets_notice_a_node_that_lost_its_power():
     with watchful_socket(address) as sock:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
+def test_relays_of_a_killed_router_end_and_a_new_one_has_the_same_port_at_once(empty, start, eventually):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with_port(empty, port)
+    text = empty.run.spec_path.read_text()
+    empty.run.spec_path.write_text(text.replace(f"port = {port}", f"port = {port}\nrelays = 2"))
+    empty.add("cpu-0")
+    first, _ = start(empty.run)
+    headers = {"Authorization": f"Bearer {empty.run.key()}"}
+    body = {"model": "stub-model", "messages": []}
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    assert httpx.post(url, json=body, headers=headers, timeout=60).status_code == 200
+    relays = psutil.Process(first.pid).children()
+    assert len(relays) == 2
+    first.kill()
+    first.wait()
+    empty.run.router_path.unlink()
+    _, record = start(empty.run)
+    assert record.url == f"http://127.0.0.1:{port}"
+    assert httpx.post(url, json=body, headers=headers, timeout=60).status_code == 200
+    eventually(lambda: all(has_ended(relay.pid) for relay in relays))
+
+
+def test_a_signal_to_the_whole_process_group_drains_as_one_to_the_supervisor(empty, start, eventually):
+    """Slurm and terminals send their signals to all processes."""
+    stub = empty.add("cpu-0")
+    stub.stepwise = True
+    stub.go.release()
+    process, record = start(empty.run)
+    headers = {"Authorization": f"Bearer {empty.run.key()}"}
+    body = {"model": "stub-model", "stream": True}
+    with httpx.stream("POST", f"{record.url}/v1/completions", json=body, headers=headers) as answer:
+        for one in (*psutil.Process(process.pid).children(), process):
+            one.terminate()
+        eventually(lambda: refused(record.url))
+        stub.go.release(3)
+        assert answer.read().endswith(b"[DONE]\n\n")
+    assert process.wait(timeout=15) == 0

@@ -2,8 +2,12 @@
 
 import socket
 import threading
+from contextlib import suppress
+
+import httpx
 
 from slurminfer.core.records import WorkerState
+from slurminfer.router.fleet import trust
 
 
 def test_worker_that_fails_its_probe_is_left_out_until_it_passes(two, eventually):
@@ -32,10 +36,27 @@ def test_draining_worker_ends_its_stream_but_gets_no_new_request(two, eventually
     eventually(lambda: two.workers()[drained.id]["in_flight"] == 0)
 
 
+def test_a_worker_whose_answers_break_off_is_ejected_and_nobody_sees_it(two, eventually, monkeypatch):
+    monkeypatch.setattr(trust, "_SAME_MOMENT_S", 0.0)
+    broken, well = two.stubs
+    broken.mode = "cut"
+    while not two.workers()[broken.id]["ejected"]:
+        assert two.chat(user=str(len(well.requests))).status_code == 200
+    assert two.workers()[broken.id]["reason"].startswith("its requests fail: ")
+    broken.mode = "answer"
+    eventually(lambda: two.workers()[broken.id]["healthy"])
+    assert two.workers()[broken.id]["ejections"] == 1
+
+
 def test_requeued_worker_is_a_new_life(one, eventually):
     stub = one.stubs[0]
     stub.mode = "hang"
-    hung = threading.Thread(target=lambda: one.chat(), daemon=True)
+
+    def chat():
+        with suppress(httpx.HTTPError):  # nobody answers it in the end
+            one.chat()
+
+    hung = threading.Thread(target=chat, daemon=True)
     hung.start()
     eventually(lambda: one.workers()["cpu-0"]["in_flight"] == 1)
     stub.publish(epoch=1)

@@ -1,6 +1,6 @@
 """What a stub worker answers: like a greedy model's, every next word depends on all of the text before it.
 
-So an answer that another worker goes on with is right only if that one was given the whole text so far, and given it once.
+So an answer that another worker goes on with is right only if that one was given the whole text so far, once.
 """
 
 import zlib
@@ -47,7 +47,7 @@ def prompt_of(request: dict[str, Any]) -> str:
 
 def generate(prompt: str, limit: int, stop: tuple[str, ...] = (), ignore_end: bool = False) -> Answer:
     """What follows `prompt`, up to `limit` tokens or one of the `stop` strings, which is not part of the answer."""
-    state, pieces, text = zlib.crc32(prompt.encode()), [], ""
+    state, text, pieces = zlib.crc32(prompt.encode()), "", list[str]()
     for _ in range(limit):
         if not ignore_end and state % _END_EVERY == 0:
             return Answer(tuple(pieces), "stop")
@@ -84,9 +84,13 @@ def _content(message: dict[str, Any]) -> str:
 
 
 def _cut(pieces: list[str], last: str, length: int) -> tuple[str, ...]:
-    """The pieces of the first `length` characters; the last may be empty, as it was computed all the same."""
-    kept, left = [], length
-    for piece in (*pieces, last):
-        kept.append(piece[: max(0, left)])
-        left -= len(piece)
-    return tuple(kept)
+    """The pieces of the first `length` characters. Engines hold back what may be the beginning of a stop string.
+
+    So the word that is cut comes with the last token, and nothing with those between.
+    """
+    words, ends = (*pieces, last), 0
+    for number, word in enumerate(words):
+        if ends + len(word) > length:
+            return (*words[:number], *[""] * (len(words) - number - 1), word[: length - ends])
+        ends += len(word)
+    return words

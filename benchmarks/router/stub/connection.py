@@ -92,7 +92,11 @@ class Connection(asyncio.Protocol):
         shape, answer = Shape(request, self._worker.number(), self._worker.model), answer_to(request)
         usage = usage_of(prompt, len(answer.pieces))
         if request.get("stream"):
-            events = [shape.first(), *map(shape.token, answer.pieces), shape.last(answer.finish_reason, usage)]
+            events = [
+                shape.first(),
+                *map(shape.token, filter(None, answer.pieces)),
+                shape.last(answer.finish_reason, usage),
+            ]
             self.transport.write(_STREAM_HEAD + b"".join(map(_chunk, filter(None, events))) + b"0\r\n\r\n")
             return
         said = _whole(200, shape.whole(answer, usage))
@@ -142,7 +146,7 @@ class Reply:
         data = b""
         if made == 0:
             data = _STREAM_HEAD + (_chunk(first) if (first := self.shape.first()) else b"")
-        if self.answer.pieces:
+        if self.answer.pieces and self.answer.pieces[made]:
             data += _chunk(self.shape.token(self.answer.pieces[made]))
         if ends:
             data += _chunk(self.shape.last(self.answer.finish_reason, self._usage())) + b"0\r\n\r\n"

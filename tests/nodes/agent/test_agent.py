@@ -116,7 +116,9 @@ def test_what_is_in_flight_finishes_while_draining(make_run, start_agent):
         first = next(lines)
         os.kill(record.pid, signal.SIGSTOP)  # so that what is left is generated after the signal
         agent.terminate()
-        record_when(run, WorkerState.DRAINING)
+        draining = record_when(run, WorkerState.DRAINING)
+        assert record.drain_until is None and draining.drain_until is not None
+        assert 0 < draining.drain_until - draining.updated_at <= 20, "what the agent waits after SIGTERM"
         os.kill(record.pid, signal.SIGCONT)
         metrics = engine.get("/metrics").text
         assert "\nslurminfer_engine_running_requests 1.0\n" in metrics

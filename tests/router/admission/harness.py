@@ -19,13 +19,38 @@ class Timer:
         self.cancelled = True
 
 
+class Queues:
+    """What two relays tell each other of their queues."""
+
+    def __init__(self):
+        self.told: dict[int, list[int]] = {}
+
+    def of(self, index):
+        return _Side(self.told, index)
+
+
+class _Side:
+    def __init__(self, told, index):
+        self._told, self._index = told, index
+
+    def publish(self, lane, waiting):
+        self._told[self._index] = list(waiting)
+
+    def waiting(self, lane):
+        told = self._told.get(1 - self._index)
+        return told if told and any(told) else None
+
+
 class World:
     """One relay. `slots` and `elsewhere` are by lane; what this relay has on the board is counted by `Request`."""
 
-    def __init__(self, slots=1, *, queue=100, timeout_s=600.0, reserved=0.0):
-        self.now, self.timers = 0.0, []
-        self.slots, self.elsewhere, self.board = Counter({"m": slots}), Counter(), Counter()
-        self.most = Counter()
+    def __init__(self, slots=1, *, queue=100, timeout_s=600.0, reserved=0.0, neighbours=None):
+        self.now = 0.0
+        self.timers: list[Timer] = []
+        self.slots: Counter[str] = Counter({"m": slots})
+        self.elsewhere: Counter[str] = Counter()
+        self.board: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
         self.admission = Admission(
             self.room,
             queue=queue,
@@ -33,8 +58,9 @@ class World:
             reserved=reserved,
             clock=lambda: self.now,
             call_later=self.call_later,
+            neighbours=neighbours,
         )
-        self.requests = []
+        self.requests: list[Request] = []
 
     def room(self, lane):
         return self.slots[lane], self.board[lane] + self.elsewhere[lane]
@@ -68,6 +94,8 @@ class World:
 
 class Request:
     """A request: enters, stays on the board until `finish`, leaves."""
+
+    task: "asyncio.Task[None]"
 
     def __init__(self, world, tenant, priority, lane, cost, weight):
         self.world, self.lane = world, lane

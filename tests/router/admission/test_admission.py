@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import inspect
 
 import pytest
 
@@ -22,7 +21,6 @@ def in_a_loop(test):
     def run(*args, **words):
         asyncio.run(test(*args, **words))
 
-    run.__signature__ = inspect.signature(test)
     return run
 
 

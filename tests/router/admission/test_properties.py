@@ -91,7 +91,7 @@ async def run_out(world):
             if request.inside:
                 await request.finish()
     assert all(request.task.done() for request in world.requests)
-    (lane,) = world.admission._lanes.values() or (None,)
+    (lane,) = world.admission._lanes.values()
     assert (lane.waiting, lane.interactive, lane.in_transit, len(lane.preemptable)) == (0, 0, 0, 0)
 
 

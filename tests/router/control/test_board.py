@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from slurminfer.router.control.board import RING, TENANTS, WORKERS, Board
+from slurminfer.router.control.queues import QueuesOnBoard
 
 MINUTE = 29_000_000
 
@@ -52,6 +53,16 @@ def test_a_request_that_is_taken_back_does_not_count(board):
     board.row(0).spend(0, MINUTE, requests=-1)
     board.row(0).spend(0, MINUTE + 1, requests=-1)  # taken back after the minute has changed
     assert board.spent(0, MINUTE + 1) == (0, 0, 0)
+
+
+def test_what_waits_in_the_others_is_seen_by_class(board):
+    assert board.waiting(0, 5) is None
+    board.row(1).wait(5, [0, 2, 7])
+    assert board.waiting(0, 5) == [0, 2, 7]
+    assert board.waiting(1, 5) is None
+    assert board.waiting(0, 6) is None
+    board.clear(1)
+    assert board.waiting(0, 5) is None
 
 
 def test_what_is_noted_minutes_late_does_not_undo_the_present(board):
@@ -123,3 +134,13 @@ for number in range(1000):
     assert (board.in_flight(7), board.pending_tokens(7)) == (3, 30)
     assert board.spent(0, MINUTE) == (1, 0, 2)
     assert board.news(0) == [(11, 7)] + [(number, number % 9) for number in range(1000)]
+
+
+def test_relays_see_each_others_queues_by_lane(board):
+    one, other = (QueuesOnBoard(board, index) for index in (0, 1))
+    lane = ("model", ("gpu", "cpu"))
+    one.publish(lane, [1, 0, 3])
+    assert other.waiting(lane) == [1, 0, 3]
+    assert one.waiting(lane) is None
+    one.publish(lane, [0, 0, 0])
+    assert other.waiting(lane) is None

@@ -10,8 +10,9 @@ import pytest
 
 from slurminfer.core.net.identity import make_identity
 from slurminfer.core.records import WorkerRecord, WorkerState
+from slurminfer.core.threads import in_thread
 from slurminfer.router.fleet.probe import card_of
-from slurminfer.router.fleet.records import FOLDER_AWAY_S, VANISHED_S, Found, in_thread, merge, merge_blind
+from slurminfer.router.fleet.records import FOLDER_AWAY_S, VANISHED_S, Found, merge, merge_blind
 from slurminfer.router.fleet.worker import ASSUMED_CAPACITY, Worker
 
 from ...support.waiting import eventually

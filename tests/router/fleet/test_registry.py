@@ -147,6 +147,18 @@ def test_a_worker_that_generates_nothing_while_idle_is_ejected(fleet, quick, mon
     assert "a request for a token is answered with 500" in fleet.views()["cpu-0"].trouble
 
 
+def test_an_engine_that_computes_for_others_is_not_ejected_for_a_token_that_is_late(fleet, quick, monkeypatch):
+    """Whoever waits for a token behind others sees the engine's own counter rise."""
+    monkeypatch.setattr(trust, "IDLE_S", 0.3)
+    stub = fleet._deployment.stubs[0]
+    stub.mode, stub.generating = "hang", True
+    fleet.start()
+    eventually(lambda: fleet.worker("cpu-0").load.tokens_per_s)
+    probes = stub.probes
+    eventually(lambda: fleet.worker("cpu-0").load.generated > 50)
+    assert stub.probes - probes <= 1 and fleet.choosable() == ["cpu-0", "cpu-1"]
+
+
 def test_client_errors_eject_nobody(fleet, quick, monkeypatch):
     monkeypatch.setattr(trust, "IDLE_S", 0.05)
     stub = fleet._deployment.stubs[0]

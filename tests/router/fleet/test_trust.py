@@ -113,6 +113,12 @@ def test_an_idle_worker_is_asked_for_a_token_and_a_busy_one_is_not():
     assert trust.wants_token(2 * IDLE_S), "nothing has succeeded since"
 
 
+def test_an_engine_in_the_middle_of_long_answers_is_not_asked_for_a_token():
+    trust = trusted()
+    trust.produced(IDLE_S - 1)
+    assert not trust.wants_token(IDLE_S) and trust.wants_token(2 * IDLE_S - 1)
+
+
 def test_a_worker_that_makes_no_token_twice_is_ejected():
     trust = trusted()
     trust.made_token(30.0, "no token")

@@ -80,7 +80,8 @@ class Served:
         loop.run(self._start(limits, bodies))
 
     async def _start(self, limits: ConnectionLimits, bodies: BodyLimits) -> None:
-        self.server = Server(self.handler, Guard(limits), bodies)
+        self.guard = Guard(limits)
+        self.server = Server(self.handler, self.guard, bodies)
         sock = socket.socket(socket.AF_UNIX if self._path else socket.AF_INET)
         sock.bind(self._path or ("127.0.0.1", 0))
         self.address = sock.getsockname()
@@ -104,7 +105,8 @@ class Served:
             return until_closed(client)
 
     def tick(self, count: int = 1) -> None:
-        self.call(lambda: [self.server.tick() for _ in range(count)])
+        for _ in range(count):
+            self.call(self.server.tick)
 
     def call(self, what: Callable[[], Any]) -> Any:
         """What `what` returns in the server's thread."""

@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class Sink:
     """Notes what it is told."""
 
     def __init__(self) -> None:
-        self.status, self.headers, self.body = 0, [], b""
+        self.status, self.body = 0, b""
+        self.headers: list[tuple[bytes, bytes]] = []
         self.end: str | Exception | None = None
 
     def on_head(self, status, headers):
@@ -97,7 +99,8 @@ class Path_:
         self.worker.server = Acceptor(listener, server_context(self._identity), lambda: Upstream(self.worker))
         self.worker.server.start()
         context = client_context(self._identity)
-        self.pool = TlsPool(*listener.getsockname(), context, clock=lambda: self.now)
+        host, port = listener.getsockname()
+        self.pool = TlsPool(host, port, context, clock=lambda: self.now)
 
     def send(self, head: bytes = HEAD, body: bytes = b"{}") -> tuple[Sink, Any]:
         sink = Sink()
@@ -336,9 +339,14 @@ def test_a_paused_flow_stops_the_worker_and_a_resumed_one_loses_nothing(way):
 
 
 def test_a_paused_flow_that_ends_leaves_a_connection_that_is_read(unix):
-    sink = Sink()
-    sink.on_data = lambda data: flows[0].pause()
-    flows = []
+    flows: list[Any] = []
+
+    class Pausing(Sink):
+        def on_data(self, data):
+            super().on_data(data)
+            flows[0].pause()
+
+    sink = Pausing()
     unix.worker.when_asked = lambda connection: unix.loop.soon(
         lambda: connection.transport.write(OK + b"Content-Length: 1\r\n\r\na")
     )
@@ -387,7 +395,7 @@ def test_a_worker_that_does_not_accept_is_given_up_in_time(fast, tmp_path, monke
         async def send():
             await SocketPool(tmp_path / "s").send(HEAD, b"", Sink())
 
-        with pytest.raises(ConnectError, match="no connection within 0.1 s"):
+        with pytest.raises(ConnectError, match=r"no connection within 0\.1 s"):
             fast.run(send())
 
 
@@ -403,7 +411,8 @@ def test_a_gate_with_another_identity_gets_no_request(fast, tmp_path):
     make_identity(tmp_path / "other", "other")
 
     async def other():
-        return TlsPool(*way.pool._address, client_context(tmp_path / "other"))
+        host, port = way.pool._address
+        return TlsPool(host, port, client_context(tmp_path / "other"))
 
     way.pool = fast.run(other())
     with pytest.raises(ConnectError):
@@ -434,7 +443,7 @@ def lasting(fast, tmp_path_factory):
 @given(cuts=st.lists(st.integers(0, len(ANSWER)), max_size=12))
 def test_wherever_an_answer_is_cut_it_is_the_same(lasting, cuts):
     at = [0, *sorted(cuts), len(ANSWER)]
-    sink = lasting.ask(*(ANSWER[a:b] for a, b in zip(at, at[1:], strict=False) if a < b))
+    sink = lasting.ask(*(ANSWER[a:b] for a, b in pairwise(at) if a < b))
     assert (sink.status, sink.body, sink.end) == (200, b"a0123456789", "end")
 
 

@@ -209,6 +209,7 @@ class Relayed:
             control_socket=str(folder / "control"),
         )
         loop.run(self._start())
+        self._clients: list[httpx.Client] = []
         self.http = self.client("key")
 
     async def _start(self) -> None:
@@ -223,7 +224,8 @@ class Relayed:
     def client(self, key: str, **headers: str) -> httpx.Client:
         host, port = self.address
         every = {"Authorization": f"Bearer {key}", **headers}
-        return httpx.Client(base_url=f"http://{host}:{port}", headers=every, timeout=20)
+        self._clients.append(httpx.Client(base_url=f"http://{host}:{port}", headers=every, timeout=20))
+        return self._clients[-1]
 
     def _tell_tenants(self) -> None:
         self.server.tenants(Tenants(self._tenants, self.tokens_today))
@@ -239,8 +241,9 @@ class Relayed:
         self._loop.run(stub.start())
         self.stubs.append(stub)
         fields = {
-            "slot": self._slot, "id": worker_id, "pool": "stubs", "engine": "vllm", "model": "m", "job": "1", "epoch": 0,
-            "host": socket.gethostname(), "url": None, "socket": str(stub.path), "identity": "", "key": "engine-key",
+            "slot": self._slot, "id": worker_id, "pool": "stubs", "engine": "vllm", "model": "m", "job": "1",
+            "epoch": 0, "host": socket.gethostname(), "url": None, "socket": str(stub.path), "identity": "",
+            "key": "engine-key",
             "capacity": 4, "state": "ready", "choosable": True, "trouble": "",
         }  # fmt: skip
         self._slot += 1
@@ -278,7 +281,8 @@ class Relayed:
 
     def close(self) -> None:
         waiting.eventually(self.is_idle)
-        self.http.close()
+        for client in self._clients:
+            client.close()
         self._loop.run(self.server.close())
         for stub in self.stubs:
             self._loop.run(stub.stop())

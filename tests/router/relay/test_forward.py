@@ -1,9 +1,14 @@
 """Requests through a relay: what arrives at workers, what comes back, and who is tried."""
 
+import asyncio
+import errno
 import json
 import socket
+import threading
 
 import pytest
+
+from slurminfer.router.http.pool import SocketPool
 
 from .relayed import DONE, HEAD, LAST, TEXT, answer, chunk, drop, event, events_of, hang, is_done, text_of, usage_event
 
@@ -108,7 +113,7 @@ def test_other_content_that_breaks_off_breaks_the_connection(one):
         asked.cut()
 
     one.stubs[0].behaviour = audio
-    with pytest.raises(Exception, match="peer closed|incomplete"):
+    with pytest.raises(Exception, match=r"peer closed|incomplete"):
         one.http.post("/v1/audio/speech", json={"model": "m"})
 
 
@@ -121,6 +126,16 @@ def test_a_refused_connection_goes_to_another_worker(two):
     assert two.chat().headers["X-Slurminfer-Worker"] == alive.id
     assert two.suspects[-1].kind == "connect"
     assert two.report().counters.retries == 1
+
+
+def test_a_relay_without_descriptors_blames_no_worker(two, monkeypatch):
+    async def fail(self):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(SocketPool, "_connect", fail)
+    answer = two.chat()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert not two.suspects
 
 
 async def close_after_the_head(asked):
@@ -229,6 +244,23 @@ def test_a_500_of_an_engine_that_lives_passes(two):
         stub.behaviour = fail
     assert [two.chat().status_code for _ in range(3)] == [500] * 3
     assert not two.suspects
+
+
+def test_an_engine_that_is_lost_soon_after_its_500_counts(two, eventually):
+    async def die_later(asked):
+        await asked.whole({"error": {"message": "dying"}}, status=500)
+
+    for killed in (1, 2):
+        for stub in two.stubs:
+            stub.behaviour = die_later
+        assert two.chat(n=1).status_code == 500
+        dying = next(stub for stub in two.stubs if stub.asked and stub.health == 200)
+        dying.health = 503
+        two.tell(dying.id, choosable=False, trouble="silent")
+        assert asked(two) == killed
+    assert two.chat(n=1).status_code == 502
+    for stub in two.stubs:
+        two.tell(stub.id, choosable=True)
 
 
 def test_a_500_of_an_engine_that_dies_goes_to_another(two):
@@ -367,13 +399,9 @@ def test_a_stream_may_be_cut_anywhere(one):
 
 
 def test_events_arrive_before_the_next_one_is_made(one):
-    import threading
-
     go = threading.Semaphore(0)
 
     async def stepwise(asked):
-        import asyncio
-
         await asked.send(HEAD)
         for number in range(3):
             await asked.send(chunk(event(str(number))))
@@ -395,7 +423,7 @@ def test_a_comment_passes_and_a_worker_may_still_be_replaced(two):
         await asked.send(HEAD, chunk(b": still computing\n\n"))
         asked.cut()
 
-    bad, good = first_and_other(two)
+    bad, _ = first_and_other(two)
     bad.behaviour = wait_and_die
     answer = two.chat(stream=True)
     assert answer.text.startswith(": still computing\n\n")

@@ -20,6 +20,16 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": PROMPT}]
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["index", "text", "delta", "content", "role", "choices"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
 def overlap(text: str, stop: str) -> int:
     """How much of the end of `text` may begin `stop`."""
     return next((length for length in range(len(stop) - 1, 0, -1) if text.endswith(stop[:length])), 0)
@@ -180,7 +190,7 @@ USER = {"messages": MESSAGES}
         ({"prompt": "a", "echo": True}, [text("ax")], "echo"),
         ({"prompt": "a", "suffix": "b"}, [text("x")], "suffix"),
         ({"prompt": [1, 2]}, [text("x")], "ids are not known"),
-        (USER, [{"error": {"message": "no"}}], "sent an error"),
+        (USER, [{"error": {"message": "no"}}], "unknown form"),
         (USER, [{"type": "other"}], "unknown form"),
     ],
 )
@@ -248,11 +258,21 @@ def test_token_ids() -> None:
 
 def test_too_long_an_answer_is_not_kept() -> None:
     body = b'{"model":"m","stream":true,"prompt":"a"}'
-    transcript = Transcript(most_bytes=100)
-    for _ in range(3):
+    transcript = Transcript(most_bytes=100_000)
+    for _ in range(3000):
         transcript.add(b'data: {"choices":[{"index":0,"text":"aaaaaaaaa"}]}\n\n')
     how = plan(read_envelope(COMPLETIONS, "", body), body, transcript, "vllm")
     assert isinstance(how, Impossible) and "too long" in how.reason
+
+
+def test_a_long_answer_is_kept() -> None:
+    words = [f"{number} " for number in range(5000)]
+    transcript = Transcript()
+    for index, word in enumerate(words):
+        transcript.add(b"data: " + json.dumps(text(word)).encode() + b"\n\n")
+        if index == 4000:
+            assert transcript.story().choices[0].tokens == 4001
+    assert "".join(transcript.story().choices[0].text) == "".join(words)
 
 
 @pytest.mark.parametrize(("keeps", "rest"), [(False, ""), (True, "OP")])
@@ -280,6 +300,12 @@ def test_what_only_looks_like_a_stop_string_is_sent() -> None:
     assert not stitcher.finished
 
 
+def test_comments_and_errors_pass() -> None:
+    stitcher: Stitcher = continuation({"prompt": "a", "max_tokens": 50}, text("x")).stitcher
+    for event in (b": ping\n\n", b'data: {"error":{"message":"no"}}\n\n'):
+        assert stitcher.feed(event) == event
+
+
 def test_usage_is_that_of_both_workers() -> None:
     first = {"usage": {"prompt_tokens": 4, "completion_tokens": 7}, **text("x")}
     for chunks, prompt in (([text("x")], 9), ([first], 4)):
@@ -290,3 +316,17 @@ def test_usage_is_that_of_both_workers() -> None:
         completion = 5 + (7 if prompt == 4 else 1)
         assert (usage["prompt_tokens"], usage["completion_tokens"]) == (prompt, completion)
         assert (usage["total_tokens"], usage["prompt_tokens_details"]["cached_tokens"]) == (prompt + completion, prompt)
+
+
+@settings(deadline=None)
+@given(json_values)
+def test_events_of_any_form_are_survived(value: Any) -> None:
+    for chunk in (value, {"choices": value}, {"choices": [value]}, {"choices": [{"delta": value, "text": value}]},
+                  {"choices": [{"index": value, "text": "a", "token_ids": value}], "usage": value}):  # fmt: skip
+        event = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+        transcript, body = Transcript(), b'{"model":"m","stream":true,"prompt":"a"}'
+        transcript.add(event)
+        for engine in ("native", "vllm"):
+            assert plan(read_envelope(COMPLETIONS, "", body), body, transcript, engine)
+        stitcher: Stitcher = continuation({"prompt": "a", "max_tokens": 50, "stop": ["xa"]}, text("x")).stitcher
+        assert isinstance(stitcher.feed(event), bytes)

@@ -17,7 +17,8 @@ class Limits:
     """Quotas over a board of the test's own."""
 
     def __init__(self, now=MIDNIGHT, **limits):
-        self.now, self.minutes, self.tokens = float(now), Counter(), 0
+        self.now, self.tokens = float(now), 0
+        self.minutes: Counter[int] = Counter()
         self.tenant = Tenant(name="alice", slot=3, digest="", **limits)
         self.quotas = Quotas(self.spent, lambda: self.now)
 

@@ -1,0 +1,231 @@
+"""Streams whose workers die, stop or must end: another worker goes on, and the client sees one answer."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from slurminfer.router.relay import upstream
+
+from .relayed import HEAD, TEXT, WORDS, answer, chunk, drop, event, events_of, is_done, text_of
+
+
+def cut_after(words):
+    async def cut(asked):
+        await asked.answer(words=words)
+        asked.cut()
+
+    return cut
+
+
+def first_and_other(two):
+    first = two.chat().headers["X-Slurminfer-Worker"]
+    return sorted(two.stubs, key=lambda stub: stub.id == first)
+
+
+@pytest.mark.parametrize("words", [1, 3, 6])
+def test_another_worker_goes_on_where_the_first_one_was_lost(two, words):
+    bad, good = first_and_other(two)
+    bad.behaviour = cut_after(words)
+    got = two.chat(stream=True, max_tokens=9)
+    assert (text_of(got), is_done(got)) == (TEXT, True)
+    assert got.headers["X-Slurminfer-Worker"] == bad.id
+    seen = good.asked[-1].body
+    assert seen["messages"][-1] == {"role": "assistant", "content": "".join(WORDS[:words])}
+    assert seen["max_tokens"] == 9 - words
+    roles = [event["choices"][0]["delta"].get("role") for event in events_of(got)]
+    assert roles.count("assistant") == 1
+    assert two.report().counters.failovers[("tried", "stream")] == 1
+    assert two.report().counters.failovers[("succeeded", "stream")] == 1
+
+
+def test_several_deaths_give_one_answer_without_a_repeated_word(relay):
+    for number, words in enumerate([2, 1, 2, None]):
+        relay.add(f"w-{number}", cut_after(words) if words is not None else answer)
+        relay.add(f"other-{number}", cut_after(1))
+    got = relay.chat(stream=True, stream_options={"include_usage": True})
+    assert (text_of(got), is_done(got)) == (TEXT, True)
+    assert [event["usage"]["completion_tokens"] for event in events_of(got) if event.get("usage")] == [len(WORDS)]
+
+
+def test_where_nobody_can_go_on_the_stream_ends_with_an_error(two):
+    for stub in two.stubs:
+        stub.behaviour = cut_after(2)
+    got = two.chat(stream=True, n=2)
+    *events, error = events_of(got)
+    assert "broke off" in error["error"]["message"] and error["error"]["code"] == "answer_broke_off"
+    assert [event["choices"][0]["delta"]["content"] for event in events] == WORDS[:2]
+    assert not is_done(got)
+    assert sum(len(stub.asked) for stub in two.stubs) == 1
+    assert two.report().counters.failovers == {("tried", "stream"): 1, ("failed", "stream"): 1}
+
+
+def test_without_failover_the_stream_ends_with_an_error(relayed):
+    relay = relayed(failover=False)
+    relay.add("w-0", cut_after(2))
+    relay.add("w-1", cut_after(2))
+    got = relay.chat(stream=True)
+    assert "broke off" in events_of(got)[-1]["error"]["message"]
+    assert not is_done(got)
+    assert sum(len(stub.asked) for stub in relay.stubs) == 1
+
+
+def test_half_an_event_is_not_left_behind(two):
+    async def cut(asked):
+        await asked.send(HEAD, chunk(event("one")), chunk(event(" two")[:30]))
+        asked.cut()
+
+    bad, _ = first_and_other(two)
+    bad.behaviour = cut
+    assert text_of(two.chat(stream=True)) == TEXT
+
+
+def test_a_stream_that_ends_before_its_answer_is_continued(two):
+    async def end(asked):
+        await asked.answer(words=2)
+        await asked.send(b"0\r\n\r\n")
+
+    bad, _ = first_and_other(two)
+    bad.behaviour = end
+    got = two.chat(stream=True)
+    assert (text_of(got), is_done(got)) == (TEXT, True)
+
+
+def test_a_worker_that_refuses_to_go_on_is_passed_over(relay):
+    async def refuse(asked):
+        if asked.body.get("continue_final_message"):
+            await asked.whole({"error": {"message": "unknown field"}}, status=400)
+        else:
+            await cut_after(2)(asked)
+
+    relay.add("w-0", refuse)
+    relay.add("w-1", refuse)
+    got = relay.chat(stream=True)
+    assert "broke off" in events_of(got)[-1]["error"]["message"]
+
+
+def test_a_whole_answer_that_breaks_off_is_made_anew(two):
+    async def cut(asked):
+        await asked.send(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"id"')
+        asked.cut()
+
+    bad, good = first_and_other(two)
+    bad.behaviour = cut
+    got = two.chat()
+    assert (got.status_code, text_of(got), got.headers["X-Slurminfer-Worker"]) == (200, TEXT, good.id)
+
+
+@pytest.mark.parametrize("words", [0, 2])
+@pytest.mark.parametrize("why", ["stopped", "moved"])
+def test_requests_leave_a_worker_that_has_stopped_or_must_end(two, words, why, monkeypatch, eventually):
+    async def stop(asked):
+        if words:
+            await asked.answer(words=words)
+        await asked.forever()
+
+    monkeypatch.setattr(upstream, "STOPPED_S", 0.05)
+    stopped, _ = first_and_other(two)
+    stopped.behaviour = stop
+    waiting = asyncio.run_coroutine_threadsafe(
+        asyncio.to_thread(two.chat, stream=True),
+        two._loop._loop,
+    )
+    eventually(lambda: stopped.asked and stopped.asked[-1].body.get("stream"))
+    if why == "stopped":
+        two.tell(stopped.id, choosable=False, trouble="silent")
+    else:
+        two.tell(stopped.id, state="draining", choosable=False, move_by=time.time() - 1)
+    got = waiting.result(30)
+    assert (text_of(got), is_done(got)) == (TEXT, True)
+    eventually(lambda: stopped.aborted)
+    assert not two.suspects, "the supervisor knows already"
+    assert two.report().counters.upstream_errors[(stopped.id, why)] == 1
+
+
+def test_a_stopped_worker_keeps_a_request_that_nobody_else_can_take(one, monkeypatch, eventually):
+    go = threading.Event()
+
+    async def slow(asked):
+        while not go.is_set():
+            await asyncio.sleep(0.01)
+        await asked.answer()
+
+    monkeypatch.setattr(upstream, "STOPPED_S", 0.05)
+    one.stubs[0].behaviour = slow
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(one.chat), one._loop._loop)
+    eventually(lambda: one.stubs[0].asked)
+    one.tell("w-0", choosable=False, trouble="silent")
+    for _ in range(3):
+        one.run(one.server._workers.tick)
+    go.set()
+    assert text_of(waiting.result(30)) == TEXT
+    one.tell("w-0", choosable=True)
+
+
+def test_a_request_waits_for_a_worker_that_starts(relay, eventually):
+    relay.add("w-0", state="starting", choosable=False)
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(relay.chat), relay._loop._loop)
+    eventually(lambda: relay.report().queued["default"])
+    relay.tell("w-0", state="ready", choosable=True)
+    assert text_of(waiting.result(30)) == TEXT
+
+
+def test_a_request_whose_only_worker_is_lost_waits_for_its_next_life(one, eventually):
+    one.stubs[0].behaviour = drop
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(one.chat), one._loop._loop)
+    one.stubs[0].health = 503
+    eventually(lambda: one.suspects)
+    one.tell("w-0", choosable=False, trouble="silent")
+    one.tell("w-0")
+    one.add("w-0", epoch=1)
+    assert text_of(waiting.result(30)) == TEXT
+
+
+def test_hedging_asks_a_second_worker_and_the_first_token_wins(relayed, eventually):
+    async def hang(asked):
+        await asked.forever()
+
+    relay = relayed(hedge_after=0.05)
+    relay.add("w-0", hang)
+    relay.add("w-1", hang)
+    first = asyncio.run_coroutine_threadsafe(asyncio.to_thread(relay.chat, stream=True), relay._loop._loop)
+    eventually(lambda: all(stub.asked for stub in relay.stubs))
+    relay.add("w-2")
+    for stub in relay.stubs[:1]:
+        relay.kill(stub)
+    relay.kill(relay.stubs[1])
+    assert text_of(first.result(30)) == TEXT
+    assert relay.report().counters.hedges["sent"] >= 1
+
+
+def test_the_slower_of_two_hedged_attempts_ends(relayed, eventually):
+    async def hang(asked):
+        await asked.forever()
+
+    relay = relayed(hedge_after=0.05, policy="least_load")
+    slow = relay.add("w-0", hang)
+    relay.add("w-1")
+    answers = [relay.chat(stream=True) for _ in range(2)]
+    assert [text_of(one) for one in answers] == [TEXT, TEXT]
+    eventually(lambda: slow.aborted == len(slow.asked) > 0)
+    assert relay.report().counters.hedges == {"sent": len(slow.asked), "won": len(slow.asked)}
+    assert not relay.suspects
+
+
+def test_a_batch_request_gives_way_and_is_answered_later(relayed, eventually):
+    relay = relayed(overcommit=1)
+    stub = relay.add("w-0", capacity=1)
+
+    async def patient(asked):
+        await (asked.answer() if asked.headers.get("x-priority") != "batch" or len(stub.asked) > 2 else asked.forever())
+
+    stub.behaviour = patient
+    batch = relay.client("key", **{"X-Priority": "batch"})
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(relay.chat, batch), relay._loop._loop)
+    eventually(lambda: stub.asked)
+    assert text_of(relay.chat()) == TEXT
+    assert text_of(waiting.result(30)) == TEXT
+    assert relay.report().counters.preempted == 1
+    assert [asked.headers.get("x-priority") for asked in stub.asked] == ["batch", None, "batch"]
+    assert stub.aborted == 1

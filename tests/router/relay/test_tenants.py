@@ -1,0 +1,152 @@
+"""Several tenants before one relay: limits, classes, and batch that gives way."""
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from slurminfer.router.tenants.tenant import Priority
+
+from .relayed import text_of
+
+INTERACTIVE, DEFAULT, BATCH = Priority
+FULL = {"capacity": 1}  # with overcommit 1.25 one slot
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+class Gate:
+    """A worker that answers each request when the test says so."""
+
+    def __init__(self, relay, **view):
+        self.relay, self.open = relay, False
+        self.stub = relay.add("w-0", self.behaviour, **FULL, **view)
+
+    async def behaviour(self, asked):
+        if not self.open:
+            await asked.forever()
+        await asked.answer()
+
+
+def code_of(answer):
+    return answer.json()["error"]["code"]
+
+
+def test_limits_are_told_with_every_answer_and_refusals_say_when_to_come_back(one):
+    alice = one.add_tenant("a", name="alice", requests_per_minute=2, tokens_per_day=1000)
+    first = one.chat(alice)
+    assert first.status_code == 200
+    assert first.headers["x-ratelimit-limit-requests"] == "2"
+    assert first.headers["x-ratelimit-remaining-requests"] == "1"
+    assert first.headers["x-ratelimit-limit-tokens"] == "1000"
+    assert one.chat(alice, stream=True).headers["x-ratelimit-remaining-requests"] == "0"
+    refused = one.chat(alice)
+    assert (refused.status_code, code_of(refused)) == (429, "rate_limit_exceeded")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 120
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert int(refused.headers["x-ratelimit-remaining-tokens"]) < 1000
+    assert one.chat().status_code == 200, "others have limits of their own"
+    assert not [name for name in one.chat().headers if name.startswith("x-ratelimit")]
+    assert len(one.stubs[0].asked) == 4
+    alice.close()
+
+
+def test_tokens_of_the_day_come_from_the_supervisor_and_from_answers(one, eventually):
+    one.tokens_today["bob"] = 995
+    bob = one.add_tenant("b", name="bob", tokens_per_day=1000)
+    assert one.chat(bob).status_code == 200  # 7 + 6 tokens
+    eventually(lambda: one.board.spent(1, 0)[2] == 13)
+    refused = one.chat(bob)
+    assert (refused.status_code, code_of(refused)) == (429, "insufficient_quota")
+    assert "bob has used 1008 tokens today" in refused.json()["error"]["message"]
+    bob.close()
+
+
+def test_a_revoked_key_is_refused(one):
+    alice = one.add_tenant("a", name="alice")
+    assert one.chat(alice).status_code == 200
+    one._tenants.pop()
+    one.run(one._tell_tenants)
+    assert one.chat(alice).status_code == 401
+    alice.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_batch_gives_way_before_its_first_byte_and_is_answered_later(relay, threads, eventually, stream):
+    gate = Gate(relay)
+    batch = relay.client("key", **{"X-Priority": "batch"})
+    waiting = threads.submit(relay.chat, batch, stream=stream)
+    eventually(lambda: len(gate.stub.asked) == 1)
+    gate.open = True
+    urgent = relay.chat()
+    assert (urgent.status_code, text_of(urgent)) == (200, text_of(relay.chat()))
+    answer = waiting.result(20)
+    assert (answer.status_code, text_of(answer)) == (200, text_of(urgent))
+    assert gate.stub.aborted == 1, "the worker computes it no more"
+    batch.close()
+
+
+def test_batch_of_whose_answer_the_client_has_something_stays(relay, threads, eventually):
+    async def behaviour(asked):
+        if len(stub.asked) == 1:
+            await asked.answer(words=2)
+            await asked.forever()
+        await asked.answer()
+
+    stub = relay.add("w-0", behaviour, **FULL)
+    batch = relay.client("key", **{"X-Priority": "batch"})
+    with batch.stream("POST", "/v1/chat/completions", json={"model": "m", "messages": [], "stream": True}) as begun:
+        pieces = begun.iter_raw()
+        next(pieces)
+        urgent = threads.submit(relay.chat)
+        eventually(lambda: relay.report().queued["interactive"] + relay.report().queued["default"] == 1)
+        assert stub.aborted == 0
+    assert urgent.result(20).status_code == 200
+    batch.close()
+
+
+def test_a_request_that_waits_too_long_is_told_when_to_come_back(relayed, threads, eventually):
+    relay = relayed(queue_timeout=0.05)
+    gate = Gate(relay)
+    inside = threads.submit(relay.chat)
+    eventually(lambda: len(gate.stub.asked) == 1)
+    late = relay.chat()
+    assert (late.status_code, code_of(late)) == (503, "queue_timeout")
+    assert int(late.headers["Retry-After"]) == 1
+    relay.kill(gate.stub)
+    inside.result(20)
+
+
+def test_a_full_queue_refuses_and_a_client_that_hangs_up_makes_room(relayed, threads, eventually):
+    relay = relayed(queue=1)
+    gate = Gate(relay)
+    inside = threads.submit(relay.chat)
+    eventually(lambda: len(gate.stub.asked) == 1)
+    waiting = socket.create_connection(relay.address)
+    waiting.sendall(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: 13\r\n\r\n"
+        b'{"model":"m"}'
+    )
+    eventually(lambda: sum(relay.report().queued.values()) == 1)
+    full = relay.chat()
+    assert (full.status_code, code_of(full)) == (429, "queue_full")
+    assert "Retry-After" in full.headers
+    waiting.close()
+    eventually(lambda: sum(relay.report().queued.values()) == 0)
+    relay.kill(gate.stub)
+    inside.result(20)
+
+
+def test_a_priority_may_be_lowered_and_not_raised(one):
+    clerk = one.add_tenant("c", name="clerk", priority=BATCH)
+    clerk.headers["X-Priority"] = "interactive"
+    assert one.chat(clerk).status_code == 200
+    clerk.headers["X-Priority"] = "high"
+    wrong = one.chat(clerk)
+    assert wrong.status_code == 400
+    assert "interactive, default, batch" in wrong.json()["error"]["message"]
+    clerk.close()
