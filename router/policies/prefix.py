@@ -9,7 +9,9 @@ A hash is a positive int64. Its lowest four bits say how large the block is, so 
 cache it stands for.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 from xxhash import xxh3_64_intdigest
 
@@ -40,12 +42,13 @@ def block_bytes(block: int) -> int:
     return _SMALLEST << (block & _LEVEL_BITS)
 
 
-def block_tokens(count: int, bytes_per_token: float) -> list[int]:
-    """Estimated tokens of each of the first `count` blocks of any prompt."""
-    return _tokens(round(bytes_per_token, 1))[:count]
+def leading_tokens(bytes_per_token: float) -> Sequence[int]:
+    """Estimated tokens of the first 0, 1, 2, ... blocks of any prompt: the same table for all prompts."""
+    return _leading_tokens(round(bytes_per_token, 1))
 
 
 @lru_cache(maxsize=64)
-def _tokens(bytes_per_token: float) -> list[int]:
+def _leading_tokens(bytes_per_token: float) -> Sequence[int]:
     sizes = [_SMALLEST << level for level in range(_LEVELS) for _ in range(_BLOCKS_OF_A_SIZE)]
-    return [max(1, int(size / max(bytes_per_token, 0.1))) for size in sizes]
+    tokens = [max(1, int(size / max(bytes_per_token, 0.1))) for size in sizes]
+    return tuple(accumulate(tokens, initial=0))
