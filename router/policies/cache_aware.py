@@ -16,7 +16,7 @@ _DECODE_SLOWDOWN = 0.5
 # Prompt tokens that are computed delay the answers in progress too: the part of that delay that counts, relative to the
 # request's own. With 0 each request would take the shortest way for itself, and fill all caches with the same.
 _OTHERS_DELAYED = 0.4
-# The memory of how much of prompts is found again: requests after which a half of it is forgotten.
+# The part of one request in the average of how much of prompts is found again.
 _REUSE_STEP = 1 / 128
 _NO_REUSE = 0.01
 _BYTES_PER_TOKEN = 4.0
@@ -37,6 +37,7 @@ class CacheAware:
         self._start = relay * 7
         self._listed: Sequence[Worker] = ()
         self._by_bit: dict[int, Worker] = {}
+        self._changes = -1
 
     def choose(self, request: RoutedRequest, workers: Sequence[Worker]) -> Route | None:
         """The worker with the least estimated time; None if there are none."""
@@ -127,17 +128,14 @@ class CacheAware:
 
     def _some(self, workers: Sequence[Worker], steps: list[tuple[int, int]]) -> list[Worker]:
         """Those with the most of the prompt, and further ones: each call takes others."""
-        if workers is not self._listed:
-            self._listed = workers
-            self._by_bit = {}
+        if workers is not self._listed or self._owners.changes != self._changes:
+            self._listed, self._changes = workers, self._owners.changes
+            self._by_bit = {self._owners.bit(worker.slot): worker for worker in workers}
         chosen: dict[int, Worker] = {}
-        if steps:
-            if len(self._by_bit) < len(workers):
-                self._by_bit = {self._owners.bit(worker.slot): worker for worker in workers}
-            for _, bits in reversed(steps):
-                for bit in bits_of(bits, _COMPARED_OWNERS - len(chosen)):
-                    if bit in self._by_bit:
-                        chosen[self._by_bit[bit].slot] = self._by_bit[bit]
+        for _, bits in reversed(steps):
+            for bit in bits_of(bits, _COMPARED_OWNERS - len(chosen)):
+                if bit in self._by_bit:
+                    chosen[self._by_bit[bit].slot] = self._by_bit[bit]
         number, step = len(workers), len(workers) // _COMPARED
         self._start = (self._start + 1) % number
         for index in range(self._start, self._start + step * (_COMPARED - len(chosen)), step):

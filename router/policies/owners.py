@@ -19,8 +19,9 @@ _MOST_NEWS = 2**14
 _SWEEP = 256
 # An engine that found less than this part of what was expected has dropped blocks that the model still has.
 _MISS = 0.5
-_SHRINK, _GROW = 0.95, 1.01
-_LEAST_BYTES = 2**16
+_SHRINK, _GROW, _LEAST_BYTES, _LEAST_PART = 0.95, 1.01, 2**16, 16
+# One that found so much more, although its cache should be full, holds more than it says: blocks in host memory, say.
+_SURPRISE_TOKENS, _FULL, _GROW_MORE, _MOST_PART = 256, 0.9, 1.05, 8
 # Keys of what was computed after the last whole block and cannot be found again: negative, with the bytes as low bits.
 _TAIL_BITS = 26
 _MOST_TAIL = 2**_TAIL_BITS - 1
@@ -34,16 +35,29 @@ def _size(key: int) -> int:
 class _Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("bit", "keys", "learned", "limit", "size", "told")
+    __slots__ = ("bit", "keys", "limit", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.size = 0  # bytes
-        self.told = self.learned = self.limit = math.inf  # bytes: as the engine says, as hits show, the less
+        self.told = self.limit = math.inf  # bytes that it holds: as the engine says, and as its hits show
 
-    def set_limit(self, told: float, learned: float) -> None:
-        self.told, self.learned, self.limit = told, learned, min(told, learned)
+    def tell(self, told: float) -> None:
+        """Take what the engine says. What was learned is a part of that, or a multiple."""
+        if told != self.told:
+            self.limit = told if math.isinf(self.told) or math.isinf(told) else self.limit * told / self.told
+            self.told = told
+
+    def learn(self, expected: int, found: int) -> None:
+        """Learn from the tokens that were expected and found in the cache."""
+        if found < expected * _MISS:
+            least = _LEAST_BYTES if math.isinf(self.told) else self.told / _LEAST_PART
+            self.limit = max(least, min(self.limit, self.size) * _SHRINK)
+        elif found > expected + _SURPRISE_TOKENS and found * _MISS > expected and self.size > self.limit * _FULL:
+            self.limit = min(self.limit * _GROW_MORE, self.told * _MOST_PART)
+        elif expected and self.limit < self.told:
+            self.limit = min(self.limit * _GROW, self.told)
 
 
 class Owners:
@@ -56,6 +70,7 @@ class Owners:
         self._caches: dict[int, _Cache] = {}  # by slot
         self._ended: deque[_Cache] = deque()  # whose entries are still in the table
         self._live = 0  # bits of all in _caches
+        self.changes = 0  # of which worker has which bit
         self._free: list[int] = []
         self._entries = 0
         self._turn = _RETELL_TURNS  # so that what is new, used at -1, is always told
@@ -110,8 +125,7 @@ class Owners:
         """
         self._turn += 1
         cache = self._cache(slot)
-        if cache.told != cache_bytes:
-            cache.set_limit(cache_bytes, cache.learned)
+        cache.tell(cache_bytes)
         serial = (self._turn * _RELAYS + self._relay) << _TAIL_BITS
         tell, told_before = self._news.append, self._turn - _RETELL_TURNS
         for key in (-(serial | min(tail_bytes, _MOST_TAIL)), *reversed(blocks)):
@@ -139,20 +153,16 @@ class Owners:
     def correct(self, slot: int, expected: int, found: int) -> None:
         """Learn from an answer: `expected` tokens were taken to be in the cache, and the engine has found `found`."""
         cache = self._caches.get(slot)
-        if cache is None or expected <= 0:
-            return
-        if found >= expected * _MISS:
-            cache.set_limit(cache.told, cache.learned * _GROW)
-            return
-        least = _LEAST_BYTES if cache.told == math.inf else cache.told / 16
-        cache.set_limit(cache.told, max(least, min(cache.limit, cache.size) * _SHRINK))
-        self._trim(cache)
+        if cache is not None:
+            cache.learn(expected, found)
+            self._trim(cache)
 
     def forget(self, slot: int) -> None:
         """Drop all that a worker holds. Its entries leave the table bit by bit, in later calls of `add`."""
         cache = self._caches.pop(slot, None)
         if cache is not None:
             self._live &= ~cache.bit
+            self.changes += 1
             self._ended.append(cache)
 
     def _cache(self, slot: int) -> _Cache:
@@ -161,6 +171,7 @@ class Owners:
             position = self._free.pop() if self._free else len(self._caches) + len(self._ended)
             cache = self._caches[slot] = _Cache(1 << position)
             self._live |= cache.bit
+            self.changes += 1
         return cache
 
     def _use(self, cache: _Cache, key: int) -> int:

@@ -1,1 +1,1 @@
-"""The way of a request to a worker and of its answer back. Start reading at failover.py."""
+"""The way of a generation request to a worker and of its answer back. Start reading at forward.py."""

@@ -16,6 +16,8 @@ from .outlet import Outlet
 from .usage import Tokens
 
 _OTHER = "other"
+# After so many answers, one of a few is enough to go on learning from.
+_MANY, _OF_MANY = 256, 4
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 
 
@@ -39,6 +41,7 @@ class Accounts:
         log: AccessLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._answers = 0
         self.usage: dict[str, Usage] = {}  # by tenant
         self._counters, self._spending, self._policy = counters, spending, policy
         self._lengths, self._rates, self._log, self._clock = lengths, rates, log, clock
@@ -88,6 +91,9 @@ class Accounts:
         if tokens.cached is not None and call.route is not None and attempt.upstream is call.route.worker:
             self._counters.expected_cached_tokens += min(call.route.cached_tokens, tokens.prompt)
             self._policy.corrected(call.route, tokens.cached)
+        self._answers += 1
+        if self._answers > _MANY and self._answers % _OF_MANY:
+            return
         model, upstream = call.routed.model or "", attempt.upstream
         self._lengths.answered(model, call.routed.tenant, tokens.generated)
         if call.envelope.choices == 1:

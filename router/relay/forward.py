@@ -291,6 +291,8 @@ class Forwarder:
             if not await self._health.outlives(attempt.upstream):
                 return Fault("lost", f"it answered {status} and was lost")
             self._lost_workers.failed(call.request.body, attempt.upstream)
+            if status != 503:
+                self._tell_fault(attempt.upstream, Fault("status", f"it answered {status}"))
         if call.outlet.began:
             return Fault("refused", f"it answered {status} to what was to go on")
         if status in (429, 503) and self._untried(call) and self._budget.spend():
@@ -358,12 +360,15 @@ class Forwarder:
         if fault.kind not in _SUSPICIOUS:
             return
         _log.warning("%s (%s, request %s)", _of(attempt), fault.kind, call.request.head.id)
-        self._tell(Suspect(slot=upstream.slot, reason=fault.reason[:200], kind=fault.kind, at=time.time()))
+        self._tell_fault(upstream, fault)
         if upstream.is_trusted:  # what it has in flight may all be tried again
             self._budget.grant(len(upstream.attempts) + 1)
         self._workers.suspect(upstream)
         if fault.kind not in ("garbage", "body"):
             self._health.ask(upstream).add_done_callback(lambda task: self._recover(upstream, task))
+
+    def _tell_fault(self, upstream: Upstream, fault: Fault) -> None:
+        self._tell(Suspect(slot=upstream.slot, reason=fault.reason[:200], kind=fault.kind, at=time.time()))
 
     def _recover(self, upstream: Upstream, task: "asyncio.Task[bool]") -> None:
         """Trust a worker again that has lost a connection and nothing else."""

@@ -177,7 +177,10 @@ class RelayServer:
 
     def _within_quota(self, tenant: Tenant) -> Whole | None:
         """Count a request, or refuse it."""
+        full = self._admission.is_full(tenant.name, tenant.weight, tenant.priority)
         try:
+            if full is not None:
+                raise full
             self._quotas.check(tenant)
         except Refused as refusal:
             self._counters.count(self._counters.refused, refusal.code)

@@ -84,6 +84,10 @@ class Upstream:
         """What tells this life from the others of the same worker."""
         return self.view.id, self.view.job, self.view.epoch, self.slot
 
+    def is_life_of(self, view: WorkerView) -> bool:
+        """Whether `view` tells of this life of the worker, not of another one."""
+        return (view.id, view.job, view.epoch) == self.life[:3]
+
     def count(self) -> None:
         """Take what the other relays have in flight from the board; what this one does is counted at once."""
         self.in_flight = self._counts.in_flight(self.slot)

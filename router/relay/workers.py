@@ -51,19 +51,25 @@ class Workers:
         """Follow the supervisor's view."""
         known = {}
         for view in views:
-            upstream = self._known.pop(view.slot, None)
-            if upstream is None:
+            upstream = self._known.get(view.slot)
+            if upstream is not None and upstream.is_life_of(view):
+                del self._known[view.slot]
+                upstream.hear(view)
+            else:
                 self._forget(view.slot)  # what the other relays' late news may have said of the life before
                 upstream = Upstream(view, self._connect(view), self._counts, self._row, self._clock)
-            else:
-                upstream.hear(view)
             known[view.slot] = upstream
         for upstream in self._known.values():
-            self._last_lost[upstream.model] = self._clock()
-            self._retired.add(upstream)
-            upstream.retire()
+            self._retire(upstream)
         self._known = known
         self._refresh()
+
+    def _retire(self, upstream: Upstream) -> None:
+        self._last_lost[upstream.model] = self._clock()
+        upstream.retire()
+        self._forget(upstream.slot)
+        if upstream.attempts:
+            self._retired.add(upstream)
 
     def room(self, lane: Hashable) -> tuple[int, int]:
         """Requests that the workers of a Lane may have in flight, and those that they have."""
@@ -123,9 +129,7 @@ class Workers:
         now = time.time()
         for upstream in (*self._known.values(), *self._retired):
             upstream.tick(now)
-        for upstream in [one for one in self._retired if not one.attempts]:
-            self._retired.remove(upstream)
-            self._forget(upstream.slot)
+        self._retired = {upstream for upstream in self._retired if upstream.attempts}
         self._refresh()
         self._wake()
 

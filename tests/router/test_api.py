@@ -91,7 +91,7 @@ def test_metrics_tell_requests_workers_and_times(one, eventually):
         'slurminfer_router_requests_total{path="other",status="404"} 1.0',
         'slurminfer_router_worker_in_flight{worker="cpu-0"} 0.0',
         'slurminfer_router_worker_state{state="ready",worker="cpu-0"} 1.0',
-        'slurminfer_router_ttft_seconds_count{path="/v1/chat/completions"} 1.0',
+        'slurminfer_router_first_byte_seconds_count{path="/v1/chat/completions"} 1.0',
     ]:
         assert line in text
 

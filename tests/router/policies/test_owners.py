@@ -110,3 +110,25 @@ def test_an_engine_that_finds_what_is_expected_gets_its_room_back():
         owners.correct(0, 64, 64)
     owners.add(0, blocks(0, 400), 0, 400 * 256)
     assert held(owners, 0, blocks(0, 400)) >= 399
+
+
+def test_an_engine_that_finds_more_than_it_says_that_it_holds_is_believed():
+    owners = Owners()
+    for number in range(200):
+        owners.add(0, blocks(number), 0, 40 * 256)
+        owners.correct(0, 0, 1000)
+    assert held(owners, 0, blocks(150)) == 4
+    for number in range(200, 400):
+        owners.add(1, blocks(number), 0, 40 * 256)
+        owners.correct(1, 256, 256)
+    assert held(owners, 1, blocks(350)) == 0
+
+
+def test_room_that_is_learned_follows_what_the_engine_says():
+    owners = Owners()
+    owners.add(0, blocks(0, 100), 0, 100 * 256)
+    for _ in range(10):
+        owners.correct(0, 64, 0)
+    owners.add(0, blocks(1, 100), 0, 200 * 256)
+    owners.add(0, blocks(1, 100), 0, 200 * 256)
+    assert 80 < held(owners, 0, blocks(1, 100)) + held(owners, 0, blocks(0, 100)) < 140

@@ -1,0 +1,143 @@
+"""What a relay decides by the head of a request alone, and what it forwards to the supervisor's pages."""
+
+import asyncio
+import socket
+
+import httpx
+import pytest
+from aiohttp import web
+
+from .relayed import TEXT, hang, text_of
+
+
+@pytest.fixture
+def pages(one, loop):
+    """The supervisor's pages: they tell what they were asked."""
+
+    async def tell(request):
+        return web.json_response({"path": request.path_qs, **{k.lower(): v for k, v in request.headers.items()}})
+
+    async def start():
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", tell)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.UnixSite(runner, str(one._folder / "control")).start()
+        return runner
+
+    runner = loop.run(start())
+    yield one
+    loop.run(runner.cleanup())
+
+
+def test_what_is_not_for_workers_goes_to_the_supervisor_with_who_asks(pages):
+    forged = {"X-Slurminfer-Tenant": "two", "X-Slurminfer-Private": "1", "X-Request-Id": "r"}
+    answer = pages.http.get("/v1/models?x=1", headers=forged)
+    seen = answer.json()
+    assert seen["path"] == "/v1/models?x=1"
+    assert (seen["x-slurminfer-tenant"], seen["x-slurminfer-admin"], seen["x-request-id"]) == ("one", "1", "r")
+    assert "x-slurminfer-private" not in seen and "authorization" not in seen
+    assert answer.headers["X-Request-Id"] == "r"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/models"), ("GET", "/v1/chat/completions"), ("POST", "/metrics"), ("POST", "/v1/a.b")],
+)
+def test_no_other_path_or_method_reaches_a_worker(pages, method, path):
+    assert pages.http.request(method, path).json()["path"] == path
+    assert not pages.stubs[0].asked
+
+
+def test_without_a_supervisor_pages_say_when_to_come_back_and_requests_go_on(one):
+    answer = one.http.get("/v1/models")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert answer.json()["error"]["type"] == "server_error"
+    assert text_of(one.chat()) == TEXT
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"X-Api-Key": "wrong"}])
+def test_without_a_key_there_is_401_but_for_the_open_pages(pages, headers):
+    host, port = pages.address
+    with httpx.Client(base_url=f"http://{host}:{port}", headers=headers) as stranger:
+        refused = stranger.post("/v1/chat/completions", json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+        assert stranger.get("/v1/models").status_code == 401
+        assert "x-slurminfer-tenant" not in stranger.get("/health").json()
+    assert not pages.stubs[0].asked
+
+
+@pytest.mark.parametrize(
+    "header", [("authorization", "bearer key"), ("X-Api-Key", "key"), ("Authorization", "Bearer  key")]
+)
+def test_a_key_may_be_shown_in_several_ways(one, header):
+    host, port = one.address
+    with httpx.Client(base_url=f"http://{host}:{port}", headers=dict([header])) as client:
+        assert one.chat(client).status_code == 200
+
+
+def test_a_key_for_metrics_opens_nothing_else(pages):
+    scraper = pages.add_tenant("scrape", name="metrics", metrics_only=True)
+    assert scraper.get("/metrics").status_code == 200
+    assert scraper.get("/workers").status_code == 401
+    assert pages.chat(scraper).status_code == 401
+
+
+def test_pages_of_allowed_origins_may_read_answers(relayed):
+    relay = relayed(allowed_origins=("https://chat.example.org",))
+    relay.add("w-0")
+    asked = {"Origin": "https://chat.example.org", "Access-Control-Request-Headers": "authorization"}
+    host, port = relay.address
+    preflight = httpx.options(f"http://{host}:{port}/v1/chat/completions", headers=asked)
+    assert preflight.status_code == 204
+    assert preflight.headers["Access-Control-Allow-Headers"] == "authorization"
+    for origin, allowed in (("https://chat.example.org", True), ("https://evil.example.org", False)):
+        answer = relay.chat(relay.client("key", Origin=origin))
+        assert ("Access-Control-Allow-Origin" in answer.headers) is allowed
+        assert answer.headers["Vary"] == "Origin"
+
+
+def test_too_many_requests_in_a_minute_get_429(one):
+    limited = one.add_tenant("few", name="few", requests_per_minute=2)
+    assert [one.chat(limited).status_code for _ in range(3)] == [200, 200, 429]
+    refused = one.chat(limited)
+    assert int(refused.headers["Retry-After"]) > 0
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert one.chat().status_code == 200, "others are not concerned"
+
+
+def test_tokens_of_the_day_are_bounded_with_those_before_this_supervisor(one):
+    one.tokens_today["poor"] = 95
+    poor = one.add_tenant("poor", name="poor", tokens_per_day=100)
+    assert one.chat(poor).status_code == 200
+    assert one.chat(poor).json()["error"]["code"] == "insufficient_quota"
+
+
+def test_a_full_queue_is_said_before_the_body_is_asked_for(relayed, eventually):
+    relay = relayed(queue=1, overcommit=1)
+    relay.add("w-0", hang, capacity=1)
+    waiting = [asyncio.run_coroutine_threadsafe(asyncio.to_thread(_chat, relay), relay._loop._loop) for _ in range(2)]
+    eventually(lambda: relay.report().queued["default"] == 1)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: 1000000\r\n"
+    with socket.create_connection(relay.address) as client:
+        client.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
+        answer = client.recv(65536).lower()
+    assert answer.startswith(b"http/1.1 429") and b"retry-after: " in answer
+    relay.kill(relay.stubs[0])
+    relay.tell("w-0")
+    relay.add("w-1")
+    assert sorted(one.result(30) for one in waiting) == [200, 200]
+
+
+def _chat(relay):
+    with relay.client("key") as client:
+        return relay.chat(client).status_code
+
+
+def test_an_unknown_priority_is_refused_and_a_higher_one_not_given(one):
+    answer = one.chat(one.client("key", **{"X-Priority": "urgent"}))
+    assert answer.status_code == 400
+    assert "interactive, default, batch" in answer.json()["error"]["message"]
+    assert one.chat(one.client("key", **{"X-Priority": "interactive"})).status_code == 200
+    assert list(one.report().counters.queue_time) == ["default"]
