@@ -27,7 +27,9 @@ from typing import Any
 
 from ..machine import machine
 from . import chaos, memory, native, public, report, sharing, throughput
-from .routers import BEFORE, CEILING, OURS, PEERS, STRAIGHT, Starter, available, before, ours, peer_command
+from .ours import before, ours
+from .routers import available, peer_command
+from .targets import BEFORE, CEILING, GATED, OURS, PEERS, STRAIGHT, Starter
 
 RESULT = Path(__file__).parents[1] / "results/router.json"
 PARTS = ("requests", "sharing", "chaos", "memory", "public", "native")
@@ -72,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     everybody = [STRAIGHT, OURS, *PEERS, CEILING]
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--router", nargs="+", choices=everybody, default=everybody)
+    parser.add_argument("--router", nargs="+", choices=[*everybody, GATED], default=everybody)
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="measure the router of another checkout too")
     parser.add_argument("--rounds", type=int, default=5, help="of part requests; each router has a turn in each")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a turn")

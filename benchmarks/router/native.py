@@ -28,7 +28,8 @@ from .. import GIVEN
 from .client import Answer, Connection, request_of
 from .fleet import MODEL, Address
 from .measure import Figures, quantile
-from .routers import Starter, Target, straight
+from .routers import straight
+from .targets import Starter, Target
 from .verdict import Expected, Verdict, judge
 
 WORKERS, CLIENTS = 2, 8

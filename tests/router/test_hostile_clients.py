@@ -131,8 +131,9 @@ def test_a_head_that_never_ends_is_cut(one, count, size):
 
 
 def test_the_specs_limit_of_connections_without_a_key_is_used():
-    assert server.connection_limits(RouterSpec(pending_connections=7)).strangers_per_source == 7
-    limits = server.connection_limits(RouterSpec())
+    assert server.connection_limits(RouterSpec(pending_connections=7), 1).strangers_per_source == 7
+    assert server.connection_limits(RouterSpec(pending_connections=7), 2).strangers_per_source == 4
+    limits = server.connection_limits(RouterSpec(), 2)
     assert limits.strangers_per_source == limits.connections // 2
 
 

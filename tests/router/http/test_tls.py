@@ -6,9 +6,9 @@ from contextlib import closing
 import pytest
 
 from slurminfer.core.net.acceptor import Acceptor
+from slurminfer.core.net.byte_relay import Front, own_unix_socket
 from slurminfer.core.net.identity import client_context, make_identity, server_context
 from slurminfer.core.net.sockets import listening_socket
-from slurminfer.core.net.byte_relay import Front, own_unix_socket
 from slurminfer.router.http.pool import TlsPool
 
 from ...support.waiting import eventually
