@@ -170,15 +170,16 @@ def questions() -> list[dict[str, Any]]:
 
 async def undisturbed(worker: Target, asked: list[dict[str, Any]]) -> list[Expected]:
     """What one worker says to each request, in one piece."""
-    found = []
-    for fields in asked:
-        plain = {key: value for key, value in fields.items() if not key.startswith("stream")}
-        _, answer = await ask(None, worker, plain)
-        said = json.loads(bytes(answer.body))
-        choice, usage = said["choices"][0], said["usage"]
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-        found.append(Expected(text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"]))
-    return found
+    return await asyncio.gather(*(_undisturbed(worker, fields) for fields in asked))
+
+
+async def _undisturbed(worker: Target, fields: dict[str, Any]) -> Expected:
+    plain = {key: value for key, value in fields.items() if not key.startswith("stream")}
+    _, answer = await ask(None, worker, plain)
+    said = json.loads(bytes(answer.body))
+    choice, usage = said["choices"][0], said["usage"]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    return Expected(text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"])
 
 
 class Storm:
