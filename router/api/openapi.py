@@ -75,7 +75,7 @@ def _generation(path: str) -> _Json:
     if prompt:
         answer["content"] = {
             "application/json": {"schema": _ref("schemas", "Answer")},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {},
         }
     return {
         "summary": f"{name}, answered by a worker",
