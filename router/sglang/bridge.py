@@ -34,7 +34,7 @@ class Bridge:
         """Listen. Raises OSError, and RunDirectoryError where there is no way to the worker."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _OwnFront(self._join), "127.0.0.1", 0, backlog=BACKLOG)
-        self.url = "http://127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def close(self) -> None:
         """Accept no more; requests in flight go on."""
