@@ -50,7 +50,7 @@ def test_every_metric_is_in_a_scrape(site):
     assert len(asked) > 25 and asked - told == set()
 
 
-@pytest.mark.parametrize("target", targets(), ids=lambda target: target["expr"][:60])
+@pytest.mark.parametrize("target", list(targets()), ids=lambda target: target["expr"][:60])
 def test_every_label_is_one_of_its_metric(target):
     grouped = {label for found in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in found.split(", ")}
     assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) == grouped - {"le"}
