@@ -37,8 +37,8 @@ _MOST_WORKERS = 10_000
 _SBATCH_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
 # Keys of [router] that sglang-router cannot obey, and policies that it does not have.
 _NATIVE_ROUTER_ONLY = (
-    "relays", "overcommit", "queue", "queue_timeout", "reserved", "retry_budget", "hedge_after", "tls",
-    "tls_certificate", "tls_key", "rule", "allowed_origins", "pending_connections",
+    "relays", "overcommit", "reserved", "retry_budget", "hedge_after", "tls", "tls_certificate", "tls_key", "rule",
+    "access_log", "pending_connections",
 )  # fmt: skip
 _SGLANG_POLICIES = ("cache_aware", "power_of_two", "round_robin")
 # Keys of our own for what these sbatch options say; naming both would leave it open which one counts.
@@ -476,6 +476,8 @@ def _check_backend(spec: DeploymentSpec) -> None:
             given = f"{len(value)} rules" if key == "rule" else value
             refused = ", ".join(_NATIVE_ROUTER_ONLY)
             raise SpecError(f"router.{key}", given, f"backend = 'sglang' cannot obey this key, nor any of: {refused}")
+    if router.allowed_origins != usual.allowed_origins:
+        _check_exact_origins(router.allowed_origins)
     if router.policy not in _SGLANG_POLICIES:
         expected = f"expected one of these with backend = 'sglang': {', '.join(_SGLANG_POLICIES)}"
         raise SpecError("router.policy", router.policy, expected)
@@ -484,6 +486,12 @@ def _check_backend(spec: DeploymentSpec) -> None:
     for index, pool in enumerate(spec.pool):
         if pool.spill_after is not None:
             raise SpecError(f"pool[{index}].spill_after", pool.spill_after, "backend = 'sglang' cannot obey this key")
+
+
+def _check_exact_origins(origins: tuple[str, ...]) -> None:
+    if not origins or any("*" in origin for origin in origins):
+        expected = "expected origins without *, at least one: backend = 'sglang' compares them as they are"
+        raise SpecError("router.allowed_origins", list(origins), expected)
 
 
 def _check_rules(spec: DeploymentSpec) -> None:

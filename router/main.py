@@ -19,19 +19,20 @@ from ..core.net.sockets import allow_many_sockets
 from ..core.private_folder import private_folder
 from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
-from ..core.spec import DeploymentSpec
+from ..core.spec import DeploymentSpec, RouterSpec
 from .announcement import Announcement, router_record
 from .api.app import Pages
 from .api.sources import Sources
 from .certificate import Certificate, read_certificate
 from .control.board import Board
-from .control.listeners import open_listeners
+from .control.listeners import hold, open_listeners
 from .control.messages import Setup
 from .control.processes import RelayProcess
 from .control.relays import Relays
 from .control.supervisor import Supervisor
 from .policies.eligible import PoolRouting
 from .relay.program import RelayTask
+from .sglang.installed import require_installed
 
 DRAIN_S = 20.0
 _CONTROL_SOCKET = "control.sock"
@@ -66,7 +67,7 @@ async def serve(run: RunDirectory, stop: asyncio.Event, *, in_process: bool = Fa
     with opened, private_folder() as folder:
         supervisor = Supervisor(run, opened.board, opened.certificate_pem)
         relays = Relays(
-            _setups(spec, opened.count, folder / _CONTROL_SOCKET),
+            _setups(spec, run.key(), opened.count, folder / _CONTROL_SOCKET),
             opened.board,
             opened.listeners,
             opened.private_listeners,
@@ -119,12 +120,12 @@ class _Opened:
 
 async def _open(run: RunDirectory, spec: DeploymentSpec) -> _Opened:
     """Raises SlurminferError."""
-    address, count = node_address(), spec.router.relays or spec.router.cpus_per_task
-    certificate = read_certificate(run, spec.router, _hosts(address))
-    listeners = await open_listeners(address, spec.router.port, count)
+    address, router = node_address(), spec.router
+    certificate = read_certificate(run, router, _hosts(address))
+    listeners = await _client_sockets(router, address)
     try:
-        private_listeners = await open_listeners(address, 0, count)
-        board = Board.create(count)
+        private_listeners = await open_listeners(address, 0, len(listeners))
+        board = Board.create(len(listeners))
     except SlurminferError:
         for listener in listeners:
             listener.close()
@@ -132,12 +133,20 @@ async def _open(run: RunDirectory, spec: DeploymentSpec) -> _Opened:
     return _Opened(run, spec, address, certificate, listeners, private_listeners, board)
 
 
+async def _client_sockets(router: RouterSpec, address: str) -> list[socket.socket]:
+    """The endpoint's port, once for each relay; only held where another program is to listen. Raises RouterError."""
+    if router.backend == "sglang":
+        await require_installed(router.python)
+        return [await hold(address, router.port)]
+    return await open_listeners(address, router.port, router.relays or router.cpus_per_task)
+
+
 def _hosts(address: str) -> list[str]:
     """By which clients reach this router."""
     return list(dict.fromkeys([socket.gethostname(), address, "localhost", "127.0.0.1"]))
 
 
-def _setups(spec: DeploymentSpec, count: int, control_socket: Path) -> list[Setup]:
+def _setups(spec: DeploymentSpec, key: str, count: int, control_socket: Path) -> list[Setup]:
     router = msgspec.to_builtins(spec.router)
     pools = [
         PoolRouting(name=pool.name, model=spec.model_of(pool).served_name, spill_after=pool.spill_after)
@@ -150,6 +159,7 @@ def _setups(spec: DeploymentSpec, count: int, control_socket: Path) -> list[Setu
             router=router,
             pools=msgspec.to_builtins(pools),
             control_socket=str(control_socket),
+            key=key if spec.router.backend == "sglang" else "",
         )
         for index in range(count)
     ]

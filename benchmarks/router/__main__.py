@@ -27,7 +27,9 @@ from typing import Any
 
 from ..machine import machine
 from . import chaos, memory, native, public, report, sharing, throughput
-from .routers import BEFORE, CEILING, OURS, PEERS, STRAIGHT, Starter, available, before, ours, peer_command
+from .ours import before, ours
+from .routers import available, peer_command
+from .targets import BEFORE, CEILING, GATED, OURS, PEERS, STRAIGHT, Starter
 
 RESULT = Path(__file__).parents[1] / "results/router.json"
 PARTS = ("requests", "sharing", "chaos", "memory", "public", "native")
@@ -53,7 +55,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "chaos": lambda: chaos.run(folder, judged, given.chaos_seconds),
         "memory": lambda: memory.run(folder, judged, given.documents),
         "public": lambda: public.run(folder, judged),
-        "native": lambda: native.run(folder, sharers, given.native_seconds),
+        "native": lambda: native.run(folder, sharers, judged, given.native_seconds),
     }
     names = {"requests": "throughput"}
     return {names.get(part, part): parts[part]() for part in given.part}
@@ -62,17 +64,14 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def commands() -> dict[str, str]:
     """How the compiled routers are started."""
     root = str(RESULT.parents[2]) + "/"
-    return {
-        name: " ".join(peer_command(name, ["URL", "..."], 1, 2)).replace(root, "").replace("=1 ", "=PORT ")
-        for name in PEERS
-    }
+    return {name: " ".join(peer_command(name, ["URL", "..."], 30000, 29000)).replace(root, "") for name in PEERS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     everybody = [STRAIGHT, OURS, *PEERS, CEILING]
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--router", nargs="+", choices=everybody, default=everybody)
+    parser.add_argument("--router", nargs="+", choices=[*everybody, GATED], default=everybody)
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="measure the router of another checkout too")
     parser.add_argument("--rounds", type=int, default=5, help="of part requests; each router has a turn in each")
     parser.add_argument("--seconds", type=float, default=4.0, help="of a turn")

@@ -25,11 +25,11 @@ import uvloop
 
 from .client import Answer, Connection, request_of
 from .fleet import MODEL, Fleet
-from .routers import Starter, Target, end
 from .stub.__main__ import Configuration
 from .stub.answers import WORDS
 from .stub.engine import Costs
 from .stub.worker import Mode
+from .targets import Starter, Target, end
 from .verdict import Expected, Verdict, judge
 
 STREAMS, WHOLE = 200, 20  # clients that stream, and that want their answers in one piece

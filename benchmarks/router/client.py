@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import httptools
 
-from .routers import Target
+from .targets import Target
 
 _TEXT = re.compile(rb'"(?:content|text)": ?"[^"]')  # an event with some of the answer
 

@@ -112,12 +112,13 @@ class Records:
         self._run, self._capacity, self._serials = run, capacity, 0
         self.current: dict[int, WorkerRecord] = {}  # by number of the worker in its fleet
 
-    def add(self, number: int, worker: Address) -> None:
-        """A worker has become ready: a new one, whatever there was under that number."""
+    def add(self, number: int, worker: Address, gate: str | None = None) -> None:
+        """A worker has become ready: a new one, whatever there was under that number. `gate`: it is on another node."""
         serial, self._serials = self._serials, self._serials + 1
         record = WorkerRecord(
             id=f"{POOL}-{serial}", pool=POOL, engine="none", model=MODEL, state=WorkerState.READY, job=str(serial + 1),
-            epoch=0, pid=os.getpid(), updated_at=time.time(), capacity=self._capacity, host=socket.gethostname(),
+            epoch=0, pid=os.getpid(), updated_at=time.time(), capacity=self._capacity, url=gate,
+            host="elsewhere" if gate else socket.gethostname(),
             socket=str(worker.socket),
         )  # fmt: skip
         self._write(number, record)

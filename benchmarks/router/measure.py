@@ -6,7 +6,7 @@ from typing import Any
 
 import uvloop
 
-from .routers import Target
+from .targets import Target
 
 Figures = dict[str, float]
 

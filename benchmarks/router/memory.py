@@ -13,9 +13,9 @@ import uvloop
 
 from .client import Connection, post
 from .fleet import MODEL, Fleet
-from .routers import Starter, Target
 from .stub.__main__ import Configuration
 from .stub.answers import WORDS
+from .targets import Starter, Target
 
 DOCUMENTS = 14_400  # two a second for two hours
 DOCUMENT_BYTES = 60_000  # about 15,000 tokens

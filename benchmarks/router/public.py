@@ -14,10 +14,10 @@ import uvloop
 from .client import Answer, Connection, request_of
 from .fleet import MODEL, Address, Fleet
 from .measure import Figures, quantile
-from .routers import Starter, Target
 from .stub.__main__ import Configuration
 from .stub.engine import Costs
 from .stub.worker import Mode
+from .targets import Starter, Target
 from .verdict import Expected, Verdict, judge
 
 _CONTEXT = 1_000

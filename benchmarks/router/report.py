@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .measure import Figures
-from .routers import BEFORE, CEILING, OURS, PEERS, STRAIGHT
+from .targets import BEFORE, CEILING, OURS, PEERS, STRAIGHT
 
 Found = dict[str, Any]  # by part
 CEIL = (CEILING, STRAIGHT, BEFORE)  # beside which nobody is judged

@@ -1,138 +1,22 @@
-"""The routers that are compared: ours, the compiled ones, and nginx as the ceiling of what a proxy can do."""
+"""The routers that ours is compared with, and nginx as the ceiling of what a proxy can do."""
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
 
 import psutil
 
 from slurminfer.core.net.sockets import hold_port
-from slurminfer.core.rundir import RunDirectory
-from slurminfer.router.tenants.key_store import KeyStore
 
 from .. import GIVEN
-from .fleet import MODEL, POOL, Address, Records
+from .fleet import Address
+from .ours import gated, ours
+from .targets import CEILING, GATED, OURS, STRAIGHT, Starter, Target, running, wait_until_served
 
 ROOT = Path(__file__).parents[2]
-OURS = "slurminfer"
-PEERS = ("sglang-router", "smg", "vllm-router")
-CEILING = "nginx"
-STRAIGHT = "straight"
-BEFORE = "slurminfer before"
-RELAYS = 2
-_START_S = 90.0
-_SPEC = f"""
-name = "bench"
-model = {{path = "{MODEL}"}}
-[[pool]]
-name = "{POOL}"
-[router]
-port = 0
-"""
-
-
-@dataclass(eq=False)
-class Target:
-    """An HTTP server that clients ask: a router, or a worker without one."""
-
-    name: str
-    url: str
-    key: str = ""
-    root: psutil.Process | None = None
-    records: Records | None = None  # of the workers, where it is our router
-    command: list[str] = field(default_factory=list)
-
-    @property
-    def processes(self) -> list[psutil.Process]:
-        """All processes of the router."""
-        return [self.root, *self.root.children(recursive=True)] if self.root else []
-
-    def cpu_s(self) -> float:
-        """CPU time of the router's processes so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
-
-    def rss_mib(self) -> float:
-        """Resident memory of the router's processes together."""
-        return sum(process.memory_info().rss for process in self.processes) / (1 << 20)
-
-    def relays(self) -> list[psutil.Process]:
-        """The relay processes of our router."""
-        return [process for process in self.processes if "slurminfer.router.relay" in process.cmdline()]
-
-
-class Starter(Protocol):
-    """Starts a router before workers. `capacity`: requests that each computes at once; only ours is told."""
-
-    def __call__(self, folder: Path, workers: list[Address], *, capacity: int = 1024) -> AbstractContextManager[Target]:
-        """The router runs while the context lasts."""
-
-
-@contextmanager
-def running(argv: list[str], log: Path, **more: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that writes into a file, ended afterwards."""
-    with log.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, **more) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-@contextmanager
-def ours(
-    folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024
-) -> Iterator[Target]:
-    """Our router with all of its features, before workers that it reaches by Unix sockets."""
-    router = f'relays = {RELAYS}\npolicy = "{policy}"\n'
-    name = OURS if policy == "cache_aware" else f"{OURS}, {policy}"
-    with _native(name, folder, workers, router, capacity) as target:
-        yield target
-
-
-def before(checkout: Path) -> Starter:
-    """What starts the router of another checkout, with the policy and processes that it has by default."""
-
-    @contextmanager
-    def start(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iterator[Target]:
-        with _native(BEFORE, folder, workers, "", capacity, checkout) as target:
-            yield target
-
-    return start
-
-
-@contextmanager
-def _native(
-    name: str, folder: Path, workers: list[Address], router: str, capacity: int, code: Path | None = None
-) -> Iterator[Target]:
-    home = folder / name.replace(", ", "-").replace(" ", "-")
-    run = RunDirectory(home)
-    run.create()
-    run.spec_path.write_text(_SPEC + router, encoding="utf-8")
-    records = Records(run, capacity)
-    for number, worker in enumerate(workers):
-        records.add(number, worker)
-    key = run.key() if code else KeyStore(run).add("bench", requests_per_minute=10**9, tokens_per_day=10**12)
-    argv = [sys.executable, "-m", "slurminfer.router", str(home)]
-    env = GIVEN | {"SLURMINFER_LOCAL": "1", "SLURMINFER_HOME": str(folder)}
-    env |= {"PYTHONPATH": str(code.resolve() / "src")} if code else {}
-    with running(argv, home / "log", env=env, cwd=home) as process:
-        url = _announced(run, process, home / "log")
-        target = Target(name, url, key, psutil.Process(process.pid), records, argv)
-        wait_until_served(target)
-        yield target
+PEERS_KEY = "bench-key-of-peers"
 
 
 def peer_command(name: str, urls: list[str], port: int, metrics: int) -> list[str]:
@@ -148,9 +32,6 @@ def peer_command(name: str, urls: list[str], port: int, metrics: int) -> list[st
         *command, "--host=127.0.0.1", f"--port={port}", "--policy=cache_aware", f"--prometheus-port={metrics}",
         f"--log-level={level}", f"--api-key={PEERS_KEY}", "--worker-startup-check-interval=1", "--worker-urls", *urls,
     ]  # fmt: skip
-
-
-PEERS_KEY = "bench-key-of-peers"
 
 
 def peer(name: str) -> Starter:
@@ -217,6 +98,8 @@ def available(names: list[str]) -> dict[str, Starter]:
             found[name] = ours
         elif name == STRAIGHT:
             found[name] = straight
+        elif name == GATED:
+            found[name] = gated
         elif name == CEILING:
             found |= {name: nginx} if shutil.which("nginx") else {}
         elif (ROOT / f".venv-{name}").exists():
@@ -224,38 +107,3 @@ def available(names: list[str]) -> dict[str, Starter]:
         if name not in found:
             print(f"{name} is not installed and left out", file=sys.stderr)
     return found
-
-
-def wait_until_served(target: Target) -> None:
-    """Return when a request is answered through the router. Raises RuntimeError after a while."""
-    until = time.monotonic() + _START_S
-    body = b'{"model": "stub", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}'
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {target.key}"}
-    while True:
-        request = urllib.request.Request(f"{target.url}/v1/chat/completions", body, headers)
-        try:
-            urllib.request.urlopen(request, timeout=10).close()
-            return
-        except OSError as error:
-            said = error.read()[:300] if isinstance(error, urllib.error.HTTPError) else b""
-            if time.monotonic() > until:
-                raise RuntimeError(f"{target.name} does not serve: {error} {said!r}; {target.command}") from error
-        time.sleep(0.2)
-
-
-def _announced(run: RunDirectory, process: "subprocess.Popen[bytes]", log: Path) -> str:
-    until = time.monotonic() + _START_S
-    while (record := run.read_router()) is None or record.url is None or record.pid != process.pid:
-        if process.poll() is not None or time.monotonic() > until:
-            said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-            raise RuntimeError(f"our router does not start: {record and record.reason}\n{said}")
-        time.sleep(0.05)
-    return record.url
-
-
-def end(process: psutil.Process) -> None:
-    """kill -9, unless it has gone already."""
-    try:
-        os.kill(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

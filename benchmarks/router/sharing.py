@@ -24,11 +24,11 @@ import uvloop
 from .client import Answer, Connection, request_of
 from .fleet import MODEL, Address, Fleet
 from .measure import Figures, quantile
-from .routers import Starter, Target
 from .stub.__main__ import Configuration
 from .stub.answers import CHARACTERS_PER_TOKEN, WORDS, answer_to
 from .stub.answers import Answer as Text
 from .stub.engine import Costs
+from .targets import Starter, Target
 
 WORKERS = 8
 PREFIX_TOKENS, OWN_TOKENS, OUTPUT_TOKENS = 2_400, 300, 32

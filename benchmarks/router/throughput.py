@@ -15,10 +15,10 @@ import httptools
 from .client import request_of
 from .fleet import MODEL, Address, Fleet
 from .measure import Figures, in_turns, medians
-from .routers import Starter, Target
 from .stub.__main__ import Configuration
 from .stub.answers import WORDS, answer_to
 from .stub.worker import ENDLESS
+from .targets import Starter, Target
 
 CONNECTIONS = (1, 32, 256)
 STREAMS = 256

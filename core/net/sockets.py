@@ -86,16 +86,20 @@ def listening_socket(host: str, port: int = 0) -> socket.socket:
     return listener
 
 
-def hold_port(address: str) -> socket.socket:
-    """A socket that is bound to a free port of `address`, and never listens: the port is `getsockname()[1]`.
+def hold_port(address: str, port: int = 0) -> socket.socket:
+    """A socket that is bound to `port` of `address`, and never listens; 0: any free one, `getsockname()[1]`.
 
     While it is open, the kernel gives the port to no one else who asks for any, such as the other jobs of the node. An
     engine that asks for just this one gets it, if it sets SO_REUSEADDR as servers do. So does anybody else who asks for
-    it: whoever listens first has it, and the caller tries another.
+    it: whoever listens first has it, and the caller tries another. Raises OSError.
     """
     held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((address, 0))
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((address, port))
+    except OSError:
+        held.close()
+        raise
     return held
 
 

@@ -2,42 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable
 
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Priority
+from .environment import CallLater, Neighbours, Room, Timer, loop_timer
 from .lane import Lane
+from .refusals import queue_full, waited_too_long
 from .ticket import Place, Ticket
 
 POLL_S = 0.005
 MOST_PREEMPTIONS = 3  # of one request: then it stays
 HELD_TICKS = 2  # polls for which a free slot is left to another relay, which looks for it as often
 _BATCH, _INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
-
-# For a lane: the requests that its workers may have in flight (capacity x overcommit x ramp, whole), and those of all
-# relays that they have now (from the board).
-Room = Callable[[Hashable], tuple[int, int]]
-
-
-class Neighbours(Protocol):
-    """The queues of the other relays."""
-
-    def publish(self, lane: Hashable, waiting: Sequence[int]) -> None:
-        """Tell the others how many requests wait here, by class."""
-
-    def waiting(self, lane: Hashable) -> Sequence[int] | None:
-        """Requests that wait in the others, by class; None where nobody does."""
-
-
-class Timer(Protocol):
-    """What `call_later` of an event loop gives."""
-
-    def cancel(self) -> None:
-        """Do not call."""
-
-
-CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class Admission:
@@ -86,7 +63,7 @@ class Admission:
     ) -> None:
         self._room, self._queue, self._timeout_s, self._reserved = room, queue, timeout_s, reserved
         self._clock, self._neighbours = clock, neighbours
-        self._call_later = call_later or _call_later
+        self._call_later = call_later or loop_timer
         self._lanes: dict[Hashable, Lane] = {}
         self._crowded: dict[Hashable, Lane] = {}  # in which somebody waits
         self._timer: Timer | None = None
@@ -132,7 +109,7 @@ class Admission:
             return None
         lanes = list(self._crowded.values())
         if all(self._has_no_place(lane, tenant, weight, priority) for lane in lanes):
-            return self._full(lanes[0], priority, self._clock())
+            return queue_full(lanes[0], priority, self._clock(), self._timeout_s)
         return None
 
     def began(self, ticket: Ticket) -> None:
@@ -211,11 +188,11 @@ class Admission:
         if len(queue) < self._queue or self._may_enter_alone(lane, ticket):
             return
         if self._has_no_place(lane, ticket.tenant, ticket.weight, ticket.priority):
-            raise self._full(lane, ticket.priority, now)
+            raise queue_full(lane, ticket.priority, now, self._timeout_s)
         victim = queue.newest_of_largest()
         assert victim is not None
         self._unqueue(lane, victim)
-        self._refuse(victim, self._full(lane, victim.priority, now))
+        self._refuse(victim, queue_full(lane, victim.priority, now, self._timeout_s))
 
     def _has_no_place(self, lane: Lane, tenant: str, weight: float, priority: Priority) -> bool:
         """Whether the queue is full, and no tenant has more requests in it than this one."""
@@ -319,7 +296,7 @@ class Admission:
         for queue in lane.queues:
             for ticket in queue.expired(now):
                 self._unqueue(lane, ticket)
-                self._refuse(ticket, self._late(lane, ticket, now))
+                self._refuse(ticket, waited_too_long(lane, ticket.priority, now, self._timeout_s))
 
     def _refuse(self, ticket: Ticket, refusal: Refused) -> None:
         future, ticket.place = ticket.future, Place.OUTSIDE
@@ -328,27 +305,8 @@ class Admission:
             future.set_exception(refusal)
             future.exception()  # noted: a preempted request may be cancelled before it comes to wait
 
-    def _full(self, lane: Lane, priority: Priority, now: float) -> Refused:
-        name, ahead = priority.name.lower(), _ahead_of(lane, priority)
-        message = f"too many requests of priority {name} are waiting for a worker ({ahead}); try again later"
-        return Refused(429, message, lane.rate.wait_s(ahead, now, self._timeout_s), "queue_full")
-
-    def _late(self, lane: Lane, ticket: Ticket, now: float) -> Refused:
-        message = f"no worker was free for this request within {self._timeout_s:g} s; try again later"
-        retry_after = lane.rate.wait_s(_ahead_of(lane, ticket.priority), now, self._timeout_s)
-        return Refused(503, message, retry_after, "queue_timeout")
-
     def _tick(self) -> None:
         self._timer = None
         self._look(is_tick=True)
         if self._crowded and self._timer is None:
             self._timer = self._call_later(POLL_S, self._tick)
-
-
-def _ahead_of(lane: Lane, priority: Priority) -> int:
-    """Requests that go before one of that class which comes now."""
-    return sum(len(lane.queues[other]) for other in Priority if other <= priority)
-
-
-def _call_later(delay_s: float, callback: Callable[[], None]) -> Timer:
-    return asyncio.get_running_loop().call_later(delay_s, callback)

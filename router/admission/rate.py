@@ -27,8 +27,9 @@ class LeavingRate:
 
     def wait_s(self, requests: int, now: float, most_s: float) -> int:
         """Whole seconds, at least 1 and at most `most_s`, in which so many requests leave."""
-        # The same weights over the whole time give the seconds that the sum stands for.
-        seconds = _MEMORY_S * -math.expm1((self._since - now) / _MEMORY_S)
+        # The same weights over the whole time give the seconds that the sum stands for. What has left in a few
+        # milliseconds says little: as if it had been a second.
+        seconds = max(1.0, _MEMORY_S * -math.expm1((self._since - now) / _MEMORY_S))
         left = self._sum * math.exp((self._last - now) / _MEMORY_S)
         wait = requests * seconds / left if left > 1e-6 else _UNKNOWN_S
         return max(1, math.ceil(min(wait, most_s)))

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from ...core.errors import RouterError
-from ...core.net.sockets import BACKLOG, listening_socket
+from ...core.net.sockets import BACKLOG, hold_port, listening_socket
 
 # The relays of a router that was killed close their listeners as soon as they notice.
 _ATTEMPTS = 20
@@ -24,7 +24,7 @@ async def open_listeners(
 
     Raises RouterError where the port stays taken for 2 s, or where there is another reason.
     """
-    listeners = [await _first(address, port, sleep)]
+    listeners = [await _first(listening_socket, address, port, sleep)]
     try:
         listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for _ in range(count - 1):
@@ -36,10 +36,23 @@ async def open_listeners(
     return listeners
 
 
-async def _first(address: str, port: int, sleep: Callable[[float], Awaitable[None]]) -> socket.socket:
+async def hold(address: str, port: int, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> socket.socket:
+    """A socket that keeps `port` of `address` (0: any free one) for a child process, and never listens itself.
+
+    Raises RouterError where somebody listens there for 2 s, or where there is another reason.
+    """
+    return await _first(hold_port, address, port, sleep)
+
+
+async def _first(
+    make: Callable[[str, int], socket.socket],
+    address: str,
+    port: int,
+    sleep: Callable[[float], Awaitable[None]],
+) -> socket.socket:
     for attempt in range(_ATTEMPTS):
         try:
-            return listening_socket(address, port)
+            return make(address, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS - 1:
                 advice = "choose another router.port in the spec (0 takes any free one)"

@@ -43,6 +43,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup", kw_only=True):
     router: dict[str, Any]  # [router] of the spec, as builtins
     pools: list[dict[str, Any]]  # of the spec: name, and what routing needs
     control_socket: str  # Unix socket of the supervisor's pages
+    key: str = ""  # the deployment's own, which sglang-router asks clients for
 
 
 class View(msgspec.Struct, frozen=True, tag="view"):

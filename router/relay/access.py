@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable
 from ...core.openai import REQUEST_ID_HEADER, bearer_key
 from ..http.messages import Head, Headers, Whole
 from ..tenants.tenant import Tenant
+from .answers import failure
 
 _EXPOSED = f"{REQUEST_ID_HEADER}, Retry-After, X-Should-Retry, X-Slurminfer-Worker".encode()
+_GENERATION = re.compile(r"/v1/(?!models(?:/|$))[\w/-]+", re.ASCII)
 _PREFLIGHT_S = b"600"  # for which a browser may keep the answer; some keep none for longer
 
 
@@ -33,6 +35,20 @@ def given_key(head: Head) -> bytes | None:
             return bearer_key(value.decode("utf-8", "surrogateescape"))
     given = head.get(b"x-api-key")
     return None if given is None else given.strip()
+
+
+def no_key(head: Head) -> Whole:
+    """The refusal of a request without a valid key; its connection ends."""
+    what = "missing" if given_key(head) is None else "wrong"
+    answer = failure(401, f"{what} API key: expected the header 'Authorization: Bearer KEY'", code="invalid_api_key")
+    answer.headers.append((b"www-authenticate", b"Bearer"))
+    answer.close = True
+    return answer
+
+
+def is_generation(head: Head) -> bool:
+    """Whether a request is for workers: they alone know which paths below /v1/ there are."""
+    return head.method == b"POST" and _GENERATION.fullmatch(head.path) is not None
 
 
 class Origins:

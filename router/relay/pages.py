@@ -15,17 +15,22 @@ class Pages:
 
     async def answer(self, request: Request, reply: Reply) -> None:
         """Answer the request by the supervisor's page, or say that there is no supervisor now."""
-        page = _Page(reply)
-        flow: Flow | None = None
-        try:
-            flow = page.flow = await self._pool.send(_head(request), request.body, page)
-            await page.done
-            flow = None
-        except ConnectError as error:
-            page.away(str(error))
-        finally:
-            if flow is not None:
-                flow.abort()
+        await pass_on(self._pool, _head(request), request.body, reply, "the router's supervisor")
+
+
+async def pass_on(pool: Pool, head: bytes, body: bytes, reply: Reply, whom: str) -> None:
+    """Answer a request by what `pool` answers, as it comes, or say that `whom` does not answer now."""
+    answer = _Answer(reply, whom)
+    flow: Flow | None = None
+    try:
+        flow = answer.flow = await pool.send(head, body, answer)
+        await answer.done
+        flow = None
+    except ConnectError as error:
+        answer.away(str(error))
+    finally:
+        if flow is not None:
+            flow.abort()
 
 
 def _head(request: Request) -> bytes:
@@ -45,11 +50,11 @@ def _head(request: Request) -> bytes:
     return b"".join(lines)
 
 
-class _Page:
-    """The sink of a page: passes it on as it comes."""
+class _Answer:
+    """The sink of an answer: passes it on as it comes."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    def __init__(self, reply: Reply, whom: str) -> None:
+        self._reply, self._whom = reply, whom
         self._began = False
         self.flow: Flow | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -71,7 +76,7 @@ class _Page:
         self._finish()
 
     def on_lost(self, error: Exception) -> None:
-        """The supervisor has ended meanwhile, or says what is no HTTP."""
+        """Whoever answers has ended meanwhile, or says what is no HTTP."""
         if self._began:
             self._reply.abort()
         else:
@@ -79,8 +84,8 @@ class _Page:
         self._finish()
 
     def away(self, reason: str) -> None:
-        """Say that there is no supervisor now."""
-        answer = failure(503, f"the router's supervisor does not answer now: {reason}", retry_after=2)
+        """Say that nobody answers now."""
+        answer = failure(503, f"{self._whom} does not answer now: {reason}", retry_after=2)
         self._reply.whole(answer)
 
     def _finish(self) -> None:

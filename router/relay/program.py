@@ -2,23 +2,32 @@
 
 import asyncio
 import socket
+import ssl
+from collections.abc import Callable
 
 from ..control.board import Board
-from ..control.relay_link import MakeServer, RelayLink
+from ..control.messages import FromRelay, Setup
+from ..control.relay_link import MakeServer, RelayLink, Server
 from ..control.relays import Ends
 
 
-def make_server() -> MakeServer:
-    """What makes the relay's server; imported late, since the supervisor needs none of it."""
+def make_server(
+    setup: Setup, board: Board, listener: socket.socket, send: Callable[[FromRelay], None], tls: ssl.SSLContext | None
+) -> Server:
+    """The server of the spec's `backend`; imported late, since the supervisor needs none of it."""
+    if setup.router["backend"] == "sglang":
+        from ..sglang.server import SglangServer
+
+        return SglangServer(setup, board, listener, send, tls)
     from .server import RelayServer
 
-    return RelayServer
+    return RelayServer(setup, board, listener, send, tls)
 
 
 async def run_relay(channel: int, board: int, listener: int, private_listener: int) -> None:
     """Be a relay, with inherited file descriptors, until the supervisor says that it is enough, or is gone."""
     sockets = [socket.socket(fileno=number) for number in (channel, listener, private_listener)]
-    link = RelayLink(Board.attach(board), sockets[1], sockets[2], make_server())
+    link = RelayLink(Board.attach(board), sockets[1], sockets[2], make_server)
     await link.run(sockets[0])
 
 
@@ -27,7 +36,7 @@ class RelayTask:
 
     def __init__(self, ends: Ends, maker: MakeServer | None = None) -> None:
         channel = ends.channel.dup()
-        link = RelayLink(ends.board, ends.listener.dup(), ends.private_listener.dup(), maker or make_server())
+        link = RelayLink(ends.board, ends.listener.dup(), ends.private_listener.dup(), maker or make_server)
         self._task = asyncio.create_task(link.run(channel))
 
     def kill(self) -> None:

@@ -1,7 +1,6 @@
 """A relay: decides by the head of a request, then gives it to a worker or to the supervisor's pages."""
 
 import asyncio
-import re
 import socket
 import ssl
 import time
@@ -28,7 +27,7 @@ from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
-from .access import Keys, Origins, given_key
+from .access import Keys, Origins, is_generation, no_key
 from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import failure
@@ -44,7 +43,6 @@ _SPARE_DESCRIPTORS = 64
 _NEWS_S = 0.05
 _TICK_S = 0.5
 _OPEN_PATHS = frozenset({"/health", "/"})  # of the supervisor, for which nobody needs a key
-_GENERATION = re.compile(r"/v1/(?!models(?:/|$))[\w/-]+", re.ASCII)
 
 
 class RelayServer:
@@ -167,9 +165,12 @@ class RelayServer:
         if tenant is not None and tenant.metrics_only and head.path != "/metrics":
             tenant = None
         if tenant is None:
-            return None if head.path in _OPEN_PATHS else self._no_key(head)
+            if head.path in _OPEN_PATHS:
+                return None
+            self._counters.count(self._counters.refused, "key")
+            return no_key(head)
         head.tenant = tenant
-        if not _is_generation(head):
+        if not is_generation(head):
             return None
         refused = self._within_quota(tenant)
         head.answer_headers += self._quotas.headers(tenant)
@@ -190,20 +191,10 @@ class RelayServer:
 
     async def handle(self, request: Request, reply: Reply) -> None:
         """Answer a request by a worker or by the supervisor."""
-        if request.head.tenant is not None and _is_generation(request.head):
+        if request.head.tenant is not None and is_generation(request.head):
             await self._forwarder.forward(request, reply)
         else:
             await self._pages.answer(request, reply)
-
-    def _no_key(self, head: Head) -> Whole:
-        self._counters.count(self._counters.refused, "key")
-        what = "missing" if given_key(head) is None else "wrong"
-        answer = failure(
-            401, f"{what} API key: expected the header 'Authorization: Bearer KEY'", code="invalid_api_key"
-        )
-        answer.headers.append((b"www-authenticate", b"Bearer"))
-        answer.close = True
-        return answer
 
     # What goes on beside.
 
@@ -233,11 +224,6 @@ _UNSIGNED = 2**64 - 1
 
 def _signed(key: int) -> int:
     return key - 2**64 if key >= 2**63 else key
-
-
-def _is_generation(head: Head) -> bool:
-    """Whether a request is for workers: they alone know which paths below /v1/ there are."""
-    return head.method == b"POST" and _GENERATION.fullmatch(head.path) is not None
 
 
 def body_limits(relays: int) -> BodyLimits:

@@ -1,13 +1,11 @@
-"""A port of 127.0.0.1 for each worker: sglang-router speaks HTTP over TCP, workers listen on sockets that only we reach.
+"""A port of 127.0.0.1 for each worker: sglang-router speaks HTTP over TCP, workers listen on sockets only we reach.
 
 Every user of the node can connect to such a port, so a connection is passed on only if its other end is a socket of
 this user. The kernel says whose it is.
 """
 
 import asyncio
-import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -16,8 +14,8 @@ from ...core.net.byte_relay import Back, Front, Join, own_unix_socket
 from ...core.net.identity import client_context
 from ...core.net.sockets import BACKLOG, watchful_socket
 from ..control.messages import WorkerView
+from .peers import is_own_client
 
-_SOCKETS = Path("/proc/net/tcp")
 _CONNECT_S = 3.0
 
 
@@ -46,36 +44,10 @@ class _OwnFront(Front):
     """A connection that ends at once unless a process of this user has made it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if uid_of_peer(transport.get_extra_info("socket")) == os.geteuid():
+        if is_own_client(transport.get_extra_info("socket")):
             super().connection_made(transport)
         else:
             cast(asyncio.Transport, transport).abort()
-
-
-def uid_of_peer(connection: socket.socket) -> int | None:
-    """Who owns the other end of an IPv4 connection within this machine; None where the kernel does not know it."""
-    try:
-        ours, theirs = _hex(connection.getsockname()), _hex(connection.getpeername())
-        for local, remote, uid in _connections():
-            if (local, remote) == (theirs, ours):
-                return uid
-    except OSError:  # the connection has ended
-        return None
-    return None
-
-
-def _connections() -> Iterator[tuple[str, str, int]]:
-    """Local address, remote address, user of all IPv4 sockets (proc(5), /proc/net/tcp)."""
-    with _SOCKETS.open(encoding="ascii") as lines:
-        next(lines)
-        for line in lines:
-            words = line.split()
-            yield words[1], words[2], int(words[7])
-
-
-def _hex(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{port:04X}"
 
 
 def _way_to(worker: WorkerView) -> Join:

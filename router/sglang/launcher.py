@@ -4,14 +4,19 @@ One of them is the API key, which would stand in the process list otherwise. Thi
 sglang-router, and imports nothing of slurminfer.
 """
 
+import ctypes
 import json
 import os
 import runpy
+import signal
 import sys
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main() -> None:
-    """Run sglang-router in this process."""
+    """Run sglang-router in this process, which ends with the one that has started it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.argv[1:] = json.load(sys.stdin)
     folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry != folder]  # what Python puts there for a script

@@ -2,19 +2,23 @@
 
 import asyncio
 import json
+import os
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 from ...core.errors import RouterError
 from ...core.net.sockets import hold_port
+from ...core.process import describe_exit
 from ...core.spec import RouterSpec
+from .peers import is_own_listener
 
 # What the spec's policies are called there.
 POLICIES = {"cache_aware": "cache_aware", "round_robin": "round_robin", "power_of_two": "power_of_two"}
 _LAUNCHER = Path(__file__).parent / "launcher.py"
-_HANDSHAKE_S = 60.0
-_END_S = 25.0
+_START_S = 60.0
+_POLL_S = 0.1
+_STDERR = 2  # its log becomes a part of ours
 _NO_LIMIT_S = 7 * 86_400  # for which one generation may last
 _MOST_BODY_BYTES = 64 * 2**20
 
@@ -53,6 +57,16 @@ class RustRouter:
         """Whether it has been started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether it runs and, as far as the kernel knows, has the port."""
+        return self.is_running and is_own_listener((self._address, self._port))
+
+    async def ended(self) -> str:
+        """Wait for its end; how it came."""
+        assert self._process is not None, "start() comes before"
+        return describe_exit(await self._process.wait())
+
     async def start(self) -> None:
         """Start it and wait until it accepts connections. Raises RouterError."""
         with hold_port("127.0.0.1") as held:
@@ -60,39 +74,38 @@ class RustRouter:
         words = arguments(self._spec, self._address, self._port, metrics_port, self._key)
         python = self._spec.python or sys.executable
         try:
-            self._process = await asyncio.create_subprocess_exec(python, str(_LAUNCHER), stdin=PIPE, stdout=DEVNULL)
+            self._process = await asyncio.create_subprocess_exec(
+                python, str(_LAUNCHER), stdin=PIPE, stdout=_STDERR, env=os.environ | {"NO_COLOR": "1"},
+                start_new_session=True,  # signals to all processes of the router are not for it
+            )  # fmt: skip
         except OSError as error:
             raise RouterError(f"router.python = {python!r} cannot be started: {error.strerror}") from error
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(words).encode())
         self._process.stdin.close()
-        await self._wait_until_it_listens(python)
+        await self._wait_until_it_listens()
 
-    async def stop(self) -> None:
-        """End it: SIGTERM, which lets requests in flight end, and SIGKILL after 25 s."""
+    async def stop(self, seconds: float) -> None:
+        """End it: SIGTERM, which lets requests in flight end, and SIGKILL after so many seconds."""
         if self._process is None:
             return
         if self.is_running:
             self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), _END_S)
+            await asyncio.wait_for(self._process.wait(), seconds)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
 
-    async def _wait_until_it_listens(self, python: str) -> None:
+    async def _wait_until_it_listens(self) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + _HANDSHAKE_S
+        until = loop.time() + _START_S
         while self.is_running and loop.time() < until:
-            try:
-                _, writer = await asyncio.open_connection(self._address, self._port)
-            except OSError:
-                await asyncio.sleep(0.1)
-            else:
-                writer.close()
+            if self.is_listening:
                 return
-        await self.stop()
+            await asyncio.sleep(_POLL_S)
+        await self.stop(0)
         raise RouterError(
-            f"sglang-router does not start with the interpreter {python}; is it installed there "
-            f"(pip install sglang-router==0.3.2), and is port {self._port} free? Its log has the reason"
+            f"sglang-router does not listen on {self._address}:{self._port}; "
+            "its own lines in the router's log, before this one, say why"
         )

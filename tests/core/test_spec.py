@@ -292,8 +292,8 @@ def test_some_pool_of_every_model_gets_requests_first():
 @pytest.mark.parametrize(
     "key",
     [
-        "relays = 2", "overcommit = 2.0", "queue = 0", "queue_timeout = 1.0", "reserved = 0.0", "retry_budget = 0.5",
-        "hedge_after = 1.0", "tls = 'self_signed'", "allowed_origins = []", "pending_connections = 9",
+        "relays = 2", "overcommit = 2.0", "reserved = 0.0", "retry_budget = 0.5", "hedge_after = 1.0",
+        "tls = 'self_signed'", "access_log = true", "pending_connections = 9",
     ],
 )  # fmt: skip
 def test_keys_that_sglang_router_cannot_obey_are_refused(key):
@@ -306,6 +306,9 @@ def test_sglang_router_has_one_model_no_rules_and_policies_of_its_own():
     sglang = "[router]\nbackend = 'sglang'\n"
     assert spec(after=f"{sglang}python = '/venv/bin/python'\npolicy = 'power_of_two'").router.backend == "sglang"
     assert refused(after=f"{sglang}policy = 'session'").key == "router.policy"
+    assert spec(after=f"{sglang}allowed_origins = ['https://a.org']\nqueue = 7").router.queue == 7
+    for origins in ("[]", "['*']", "['https://*.org']"):
+        assert refused(after=f"{sglang}allowed_origins = {origins}").key == "router.allowed_origins"
     assert refused(after=f"{sglang}[[router.rule]]\nmodel = 'a'\npools = ['cpu']").key == "router.rule"
     for words, key in (({}, "router.backend"), ({"cpu": "spill_after = 1"}, "pool[1].spill_after")):
         with pytest.raises(SpecError) as caught:

@@ -1,4 +1,4 @@
-"""`slurminfer keys`: add prints a key once, list shows limits and usage, revoke ends it, on a stopped deployment too."""
+"""`slurminfer keys`, on a stopped deployment: add prints a key once, list shows limits and usage, revoke ends it."""
 
 import json
 import re
