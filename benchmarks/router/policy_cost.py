@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slurminfer.router.policies import POLICIES, policy_named
 from slurminfer.router.policies.policy import RoutedRequest
-from slurminfer.router.policies.prefix import block_hashes, block_tokens
+from slurminfer.router.policies.prefix import block_hashes, leading_tokens
 
 _ROUNDS, _CHOICES, _PROMPTS = 7, 1000, 200
 
@@ -77,8 +77,7 @@ def choosing(name: str, workers: int) -> tuple[float, float, float]:
 
 def _request(body: bytes) -> RoutedRequest:
     blocks = block_hashes(body)
-    tokens = block_tokens(len(blocks), 4.0)
-    return RoutedRequest("/v1/completions", "m", "t", None, 1024, 64, blocks, tokens)
+    return RoutedRequest("/v1/completions", "m", "t", None, 1024, 64, blocks, leading_tokens(4.0))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from .sockets import watch_peer
 
 _HANDSHAKE_S = 5.0
 # When a connection ends without TLS's close_notify, uvloop discards what a paused reader has not read yet, so the peer
-# gets long for it. It is authenticated by then, and a dead one is noticed by TCP keepalive.
-_SHUTDOWN_S = 600.0
+# gets long for it, if it has proven itself. A dead one is noticed by TCP keepalive.
+SHUTDOWN_S = 600.0
 _MOST_HANDSHAKES = 256
 _ACCEPTED_AT_ONCE = 64
 _PAUSE_S = 0.1  # in accepting, when no descriptor is free
@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 class Acceptor:
     """Gives a protocol to every connection of `listener` that completes the handshake of `context`.
 
-    When more connections are in their handshakes than `most_handshakes`, the oldest of these is closed.
+    When more connections are in their handshakes than `most_handshakes`, the oldest of these is closed. A peer has
+    `shutdown_s` seconds to read the rest when its connection is closed.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Acceptor:
         *,
         most_handshakes: int = _MOST_HANDSHAKES,
         handshake_s: float = _HANDSHAKE_S,
+        shutdown_s: float = SHUTDOWN_S,
     ) -> None:
         self._listener, self._context, self._protocol = listener, context, protocol
-        self._most_handshakes, self._handshake_s = most_handshakes, handshake_s
+        self._most_handshakes, self._handshake_s, self._shutdown_s = most_handshakes, handshake_s, shutdown_s
         self._handshakes: dict[asyncio.Task[None], socket.socket] = {}  # the oldest first
         self._loop = asyncio.get_running_loop()
         self._pausing: asyncio.TimerHandle | None = None
@@ -106,7 +108,7 @@ class Acceptor:
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=self._handshake_s,
-                ssl_shutdown_timeout=_SHUTDOWN_S,
+                ssl_shutdown_timeout=self._shutdown_s,
             )
         except OSError as error:  # SSLError and TimeoutError are OSErrors
             with suppress(OSError):

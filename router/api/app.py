@@ -3,6 +3,7 @@
 GET /health                  without a key: only whether      GET /workers   the workers, one by one (admin)
 GET /v1/models, /v1/models/ID   what is served                GET /metrics   Prometheus (admin, or the key for it)
 GET /status.json             the deployment at a glance       GET /tenants   limits and usage
+GET /                        the same for people: a page without data, which asks for the key and then for status.json
 
 The app listens on a socket that only this user reaches, so it believes what relays say of the caller (caller.py). They
 also add what every answer has: its id, and the headers by which web pages may read it.
@@ -16,7 +17,7 @@ from aiohttp.typedefs import Handler
 
 from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
-from . import health, models, status, tenants, workers
+from . import health, models, status, tenants, web_page, workers
 from .answers import failure
 from .caller import Caller, caller_of
 from .sources import Sources
@@ -25,7 +26,7 @@ Page = Callable[[web.Request], web.Response]
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 _MOST_BYTES = 2**20  # of a body: no page takes any
-_NO_KEY_NEEDED = frozenset({"/health"})
+_NO_KEY_NEEDED = frozenset({"/", "/health"})
 _ADMINS_ONLY = frozenset({"/workers", "/metrics"})
 
 
@@ -41,6 +42,7 @@ class Pages:
         sources = self._sources
         app = web.Application(middlewares=[self._observe, self._admit], client_max_size=_MOST_BYTES)
         routes: dict[str, Page] = {
+            "/": web_page.WebPage().answer,
             "/health": lambda request: health.health(sources, request),
             "/v1/models": lambda request: models.models(sources),
             "/v1/models/{model:.+}": lambda request: models.model(sources, request.match_info["model"]),

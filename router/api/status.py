@@ -5,8 +5,9 @@ from typing import Any
 
 from aiohttp import web
 
+from ...core.spec import parse_time
 from ..control.counters import Counters
-from ..fleet.models import ModelState
+from ..fleet.models import ExpectedWorker, ModelState, expected_workers
 from ..fleet.worker import Worker
 from ..tenants.tenant import Priority
 from . import models, tenants
@@ -16,18 +17,25 @@ from .workers import seconds_left
 
 
 def status(sources: Sources, caller: Caller) -> web.Response:
-    """The deployment at a glance: models, workers, queue, counts; for the deployment's own key also the tenants."""
+    """The deployment at a glance: models, workers, queue, counts, and the tenants that the caller may see."""
     now, queued, counters = time.time(), sources.reports.queued(), sources.reports.counters()
+    spec, workers = sources.spec, sources.registry.all()
+    walltimes = {pool.name: parse_time(pool.time) for pool in spec.pool}
     found: dict[str, Any] = {
-        "deployment": sources.spec.name,
+        "deployment": spec.name,
         "endpoint": f"{sources.endpoint()}/v1",
+        "tls": spec.router.tls,
+        "time": now,
+        "tenant": caller.tenant,
+        "is_admin": caller.is_admin,
         "models": [_model(model, now) for model in models.states_of(sources)],
-        "workers": [_worker(worker, sources, now) for worker in sources.registry.all()],
+        "workers": [_worker(worker, sources, walltimes.get(worker.record.pool), now) for worker in workers],
+        "expected_workers": [_expected(one, now) for one in expected_workers(spec, workers, sources.queue(), now)],
         "queue": {priority.name.lower(): queued.get(priority.name.lower(), 0) for priority in Priority},
         **_counts(counters),
+        "ejections": sum(worker.ejections for worker in workers),
+        "tenants": tenants.entries(sources, caller),
     }
-    if caller.is_admin:
-        found["tenants"] = tenants.entries(sources, caller)
     return web.json_response(found)
 
 
@@ -43,7 +51,8 @@ def _model(model: ModelState, now: float) -> dict[str, Any]:
     }
 
 
-def _worker(worker: Worker, sources: Sources, now: float) -> dict[str, Any]:
+def _worker(worker: Worker, sources: Sources, walltime_s: int | None, now: float) -> dict[str, Any]:
+    """`walltime_s` is what jobs of its pool ask for."""
     record = worker.record
     return {
         "id": worker.id,
@@ -56,9 +65,23 @@ def _worker(worker: Worker, sources: Sources, now: float) -> dict[str, Any]:
         "reason": worker.reason,
         "ends_at": record.ends_at,
         "seconds_left": seconds_left(worker, now),
+        "walltime_s": None if record.ends_at is None else walltime_s,
         "in_flight": sources.in_flight(worker.slot),
         "capacity": worker.capacity,
         "tokens_per_s": worker.load.tokens_per_s,
+        "ejected": worker.trust.is_ejected,
+        "ejections": worker.ejections,
+    }
+
+
+def _expected(worker: ExpectedWorker, now: float) -> dict[str, Any]:
+    return {
+        "id": worker.id,
+        "pool": worker.pool,
+        "model": worker.model,
+        "state": worker.state,
+        "starts_in_s": _from_now(worker.starts_at, now),
+        "reason": worker.reason,
     }
 
 
@@ -68,6 +91,8 @@ def _counts(counters: Counters) -> dict[str, int]:
         Counters.count(failovers, outcome, count)
     return {
         "requests": sum(counters.requests.values()),
+        "failed_requests": sum(count for (_, status), count in counters.requests.items() if status >= 500),
+        "refused": sum(counters.refused.values()),
         "retries": counters.retries,
         "failovers": failovers.get("succeeded", 0),
         "failed_failovers": failovers.get("failed", 0),

@@ -24,6 +24,18 @@ class ModelState:
 
 
 @dataclass(frozen=True)
+class ExpectedWorker:
+    """A worker that there is a job for, and no record yet."""
+
+    id: str
+    pool: str
+    model: str
+    state: str
+    starts_at: float | None = None  # Unix time at which the scheduler expects to start its job
+    reason: str = ""  # why it is queued or offline
+
+
+@dataclass(frozen=True)
 class _Standing:
     """One worker, there or to come."""
 
@@ -52,16 +64,28 @@ def model_states(
         monotonic: the same moment of the clock that workers' times are of.
     """
     standings: dict[str, list[_Standing]] = {spec.model_of(pool).served_name: [] for pool in spec.pool}
-    known = {worker.id for worker in workers}
     for worker in workers:
         found = _standing(worker, queue, load_s.get(worker.record.pool), now, monotonic)
         standings.setdefault(worker.record.model, []).append(found)
-    pools = {pool.name: spec.model_of(pool).served_name for pool in spec.pool}
-    for worker_id in queue.jobs - known:
-        pool = worker_id.rpartition("-")[0]
-        if pool in pools:
-            standings[pools[pool]].append(_to_come(worker_id, queue, now))
+    for one in expected_workers(spec, workers, queue, now):
+        standings[one.model].append(_Standing(one.state, one.starts_at, one.reason))
     return [_model(name, found) for name, found in sorted(standings.items())]
+
+
+def expected_workers(
+    spec: DeploymentSpec, workers: Sequence[Worker], queue: Queue, now: float
+) -> list[ExpectedWorker]:
+    """The workers that there are jobs for and that have no record, by id. `now` is Unix time."""
+    models = {pool.name: spec.model_of(pool).served_name for pool in spec.pool}
+    found = []
+    for worker_id in sorted(queue.jobs - {worker.id for worker in workers}):
+        pool = worker_id.rpartition("-")[0]
+        if pool in models:
+            standing = _to_come(worker_id, queue, now)
+            found.append(
+                ExpectedWorker(worker_id, pool, models[pool], standing.state, standing.at, standing.reason)
+            )
+    return found
 
 
 def _model(name: str, found: Sequence[_Standing]) -> ModelState:

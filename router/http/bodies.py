@@ -1,8 +1,15 @@
 """Bodies of requests in memory: each up to a bound, and all of them together."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...core.net.compression import BodyError
+
+# One tenant's bodies may take up to so many times the room that is left: alone it has four fifths, the next one four
+# fifths of the rest. So there is always room for another one. (Choudhury and Hahne, dynamic queue length thresholds.)
+_TIMES_THE_REST = 4
+# Pieces of a body up to this size are collected: each of its own would take many times its size.
+_SMALL = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,59 +23,100 @@ class BodyLimits:
 class Bodies:
     """Knows how much is held of the bodies of all requests until they are answered."""
 
-    __slots__ = ("held", "limits")
+    __slots__ = ("_by_tenant", "_crowded", "held", "limits")
 
     def __init__(self, limits: BodyLimits) -> None:
         self.limits = limits
         self.held = 0  # bytes
+        self._crowded = limits.together * _TIMES_THE_REST // (_TIMES_THE_REST + 1)  # below it, nobody has too much
+        self._by_tenant: dict[int, _Share] = {}  # by their id(): hashing a tenant takes longer than all the rest
 
-    def require_room(self, count: int) -> None:
-        """Raises BodyError where a body that has `count` bytes, as its head says, cannot be held."""
-        if count > self.limits.each:
-            raise BodyError(413, f"the body has {count} bytes: expected at most {self.limits.each}")
-        if self.held + count > self.limits.together:
-            raise _full()
+    def require_size(self, size: int) -> None:
+        """Raises BodyError where a body of `size` bytes is too large."""
+        if size > self.limits.each:
+            raise BodyError(413, f"the body has {size} bytes or more: expected at most {self.limits.each}")
+
+    def require_room(self, count: int, tenant: Any, own: int = 0) -> None:
+        """Raises BodyError where `count` more bytes cannot be held for a tenant. `own`: held for the same request."""
+        if self.held + count <= self._crowded:
+            return
+        left = self.limits.together - self.held - count
+        if left < 0:
+            raise _full("the router holds as many request bodies as it can")
+        share = self._by_tenant.get(id(tenant))
+        if share is not None and share.held > own and share.held + count > _TIMES_THE_REST * left:
+            raise _full("the router holds as many bodies of your requests as others leave room for")
+
+    def count(self, count: int, tenant: Any) -> None:
+        """Count bytes as held; fewer where `count` is negative."""
+        self.held += count
+        share = self._by_tenant.get(id(tenant))
+        if share is None:
+            self._by_tenant[id(tenant)] = _Share(tenant, count)
+        elif share.held + count:
+            share.held += count
+        else:
+            del self._by_tenant[id(tenant)]
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one tenant holds. The tenant is kept, so that its id() is nobody else's."""
+
+    tenant: Any
+    held: int  # bytes
 
 
 class Held:
     """What is held of one request's body."""
 
-    __slots__ = ("_bodies", "_parts", "count", "size")
+    __slots__ = ("_bodies", "_parts", "_small", "_tenant", "count", "size")
 
-    def __init__(self, bodies: Bodies) -> None:
-        self._bodies = bodies
-        self._parts: list[bytes] = []
+    def __init__(self, bodies: Bodies, tenant: Any) -> None:
+        self._bodies, self._tenant = bodies, tenant
+        self._parts: list[bytes | bytearray] = []
+        self._small: bytearray | None = None  # the last part, if more may be added to it
         self.size = 0  # bytes received
         self.count = 0  # bytes that count as held, with what was decompressed
 
     def add(self, data: bytes) -> None:
         """Take some of the body. Raises BodyError."""
-        self._parts.append(data)
-        self.size += len(data)
-        if self.size > self._bodies.limits.each:
-            raise BodyError(413, f"the body is too large: expected at most {self._bodies.limits.each} bytes")
-        self.take(len(data))
+        size = len(data)
+        self.size += size
+        self._bodies.require_size(self.size)
+        self.take(size)
+        if size > _SMALL or not self._parts:
+            self._parts.append(data)
+            self._small = None
+        elif self._small is not None:
+            self._small += data
+        else:
+            self._small = bytearray(data)
+            self._parts.append(self._small)
 
     def take(self, count: int) -> None:
         """Count bytes as held. Raises BodyError where they are too many."""
-        if self._bodies.held + count > self._bodies.limits.together:
-            raise _full()
-        self._bodies.held += count
+        self._bodies.require_room(count, self._tenant, self.count)
+        self._bodies.count(count, self._tenant)
         self.count += count
 
     def joined(self) -> bytes:
         """The body as it was sent."""
         parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        first = parts[0] if len(parts) == 1 else b""
+        body = first if isinstance(first, bytes) and first else b"".join(parts)
         parts.clear()
+        self._small = None
         return body
 
     def release(self) -> None:
         """Hold nothing more."""
-        self._bodies.held -= self.count
-        self.count = 0
+        if self.count:
+            self._bodies.count(-self.count, self._tenant)
+            self.count = 0
         self._parts.clear()
+        self._small = None
 
 
-def _full() -> BodyError:
-    return BodyError(503, "the router holds as many request bodies as it can; send this one again later")
+def _full(reason: str) -> BodyError:
+    return BodyError(503, f"{reason}; send this one again later")

@@ -39,8 +39,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_body_bytes", "_current", "_framing", "_head", "_head_bytes", "_headers", "_in_head", "_known",
         "_limits", "_lost", "_parser", "_paused", "_private", "_pumping", "_queue", "_reading", "_reply", "_stopped",
-        "_target", "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source",
-        "transport", "trusted", "writable",
+        "_target", "_unsent", "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since",
+        "source", "transport", "trusted", "writable",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         self.source, self.since, self.discarded = "", 0, 0
         self.trusted = self.busy = False
         self.writable = True
+        self._unsent = 0  # bytes that the client had not read when that was looked at last
         self._lost = self._paused = self._pumping = False
         self._stopped = False  # what comes is not parsed any more
         self._reading = False  # a body has not come in one piece with its head
@@ -121,10 +122,13 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read."""
         self.writable = False
+        self._unsent = self.transport.get_write_buffer_size()
+        self.server.unread.put(self)
 
     def resume_writing(self) -> None:
         """The client has read."""
         self.writable = True
+        self.server.unread.drop(self)
         if self._current is None:
             self._pump()
         elif self._current.on_writable is not None:
@@ -168,7 +172,7 @@ class Connection(asyncio.Protocol):
         method, version = parser.get_method(), parser.get_http_version()
         self._in_head = False
         if parser.should_upgrade() and method != b"CONNECT":
-            self._upgrading = True  # `_ignore_upgrade` goes on
+            self._upgrading = True  # `_feed` goes on
             return
         try:
             target, path = split_target(method, self._target)
@@ -235,6 +239,22 @@ class Connection(asyncio.Protocol):
         with suppress(_Stop):
             self._refuse(refusal(408, "no more of the body came in time"))
 
+    def end_idle(self) -> None:
+        """Nothing has come for too long between two requests, or an answer that is complete was not read."""
+        if self.writable:
+            self.cut()
+        else:  # `check_reading` ends it
+            self.server.idle.put(self)
+
+    def check_reading(self) -> None:
+        """Whether the client has read enough since this was looked at last, or else is in the way."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent > self._unsent - _MOST_UNSENT:
+            self.cut()
+        else:
+            self._unsent = unsent
+            self.server.unread.put(self)
+
     def stop_lingering(self) -> None:
         """The client has had the time to read the last answer."""
         if self.transport.get_write_buffer_size():
@@ -246,12 +266,19 @@ class Connection(asyncio.Protocol):
     # The steps of a request.
 
     def _feed(self, data: bytes) -> None:
+        rest = self._parse(data)
+        while rest is not None:  # behind a head that asks for another protocol
+            self._parse(self._head_without_upgrade())
+            rest = self._parse(rest)
+
+    def _parse(self, data: bytes | memoryview) -> memoryview | None:
+        """Parse what has come. What follows a head that asks for another protocol, which has not counted yet."""
         headers, body_bytes = self._headers, self._body_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._upgrading:
-                self._ignore_upgrade(data[upgrade.args[0] :])
+                return memoryview(data)[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             if not self._stopped:
                 self._fail(error)
@@ -259,6 +286,7 @@ class Connection(asyncio.Protocol):
             if self._headers is headers:  # still the same request
                 with suppress(_Stop):
                     self._bound_framing(len(data), self._body_bytes - body_bytes)
+        return None
 
     def _bound_framing(self, received: int, content: int) -> None:
         """Bound what the parser holds of a head that has not ended, and what of a body is not content."""
@@ -271,8 +299,11 @@ class Connection(asyncio.Protocol):
             if self._framing > 2 * self._limits.head_bytes + _FRAMING_EACH * self._body_bytes + received:
                 self._refuse(refusal(400, "malformed HTTP request: a body of little more than its framing"))
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1, as servers may (RFC 9110, 7.8). Java's client asks for HTTP/2 with every first request."""
+    def _head_without_upgrade(self) -> bytes:
+        """The same head for a new parser: go on in HTTP/1.1, as servers may (RFC 9110, 7.8).
+
+        Java's client asks for HTTP/2 with every first request.
+        """
         kept = [
             b"%b: %b\r\n" % header
             for header in self._headers
@@ -282,7 +313,7 @@ class Connection(asyncio.Protocol):
         kept.append(b"Connection: %b\r\n\r\n" % (b"keep-alive" if keep else b"close"))
         line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, version.encode())
         self._parser = httptools.HttpRequestParser(self)
-        self._feed(line + b"".join(kept) + rest)
+        return line + b"".join(kept)
 
     def _fail(self, error: httptools.HttpParserError) -> None:
         if isinstance(error, httptools.HttpParserCallbackError):
@@ -305,7 +336,10 @@ class Connection(asyncio.Protocol):
             encoding = self._known.get(b"content-encoding")
             if encoding is not None and self._reply is not None:
                 self._reply.encoding = encoding_named(encoding.decode("latin-1"))
-            self.server.bodies.require_room(int(self._known.get(b"content-length", b"0")))
+            size = int(self._known.get(b"content-length", b"0"))
+            bodies = self.server.bodies
+            bodies.require_size(size)
+            bodies.require_room(size, head.tenant)
         except BodyError as error:
             return refusal(error.status, error.message)
         if self._known.get(b"expect", b"100-continue").lower() != b"100-continue":
@@ -315,7 +349,7 @@ class Connection(asyncio.Protocol):
     def _receive(self, head: Head) -> None:
         assert self._reply is not None
         self._head = head
-        self._reply.held = Held(self.server.bodies)
+        self._reply.held = Held(self.server.bodies, head.tenant)
         if b"expect" in self._known and self._parser.get_http_version() == "1.1":
             self._waits_for_continue = True
             self._continue()
@@ -435,5 +469,8 @@ def _require_sane(method: bytes, version: str, known: dict[bytes, bytes]) -> Non
         raise ValueError("expected HTTP/1.1 or HTTP/1.0")
     if method == b"CONNECT":
         raise ValueError("this is no proxy: CONNECT")
-    if version == "1.0" and b"transfer-encoding" in known:
+    encoding = known.get(b"transfer-encoding")
+    if encoding is not None and version == "1.0":
         raise ValueError("Transfer-Encoding in a request of HTTP/1.0")
+    if encoding is not None and encoding.lower() != b"chunked":
+        raise ValueError("Transfer-Encoding: expected chunked")

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 
-from ...core.net.acceptor import Acceptor
+from ...core.net.acceptor import SHUTDOWN_S, Acceptor
 from ...core.net.connection_guard import Guard
 from ...core.net.sockets import BACKLOG
 from .bodies import BodyLimits
@@ -55,7 +55,8 @@ class Server:
         protocol = self.private_protocol if private else self.protocol
         if context is not None:
             sock.listen(BACKLOG)
-            acceptor = Acceptor(sock, context, protocol)
+            shutdown_s = SHUTDOWN_S if private else self._state.limits.idle_s
+            acceptor = Acceptor(sock, context, protocol, shutdown_s=shutdown_s)
             acceptor.start()
             self._acceptors.append(acceptor)
         elif sock.family == socket.AF_UNIX:

@@ -12,6 +12,8 @@ from .messages import Handler
 from .waiting import Waiting
 
 SILENCE_S = 60  # of a client in the middle of a body
+# A client that has not read 64 KiB within this time, while there is more for it, must not hold a worker any longer.
+UNREAD_S = 600
 _LINGER_S = 2  # for a client that still sends, to read why its request was refused
 
 
@@ -25,6 +27,12 @@ class Client(Protocol):
 
     def give_up(self) -> None:
         """Nothing has come for too long, in the middle of a body."""
+
+    def end_idle(self) -> None:
+        """Nothing has come for too long between two requests, or an answer that is complete was not read."""
+
+    def check_reading(self) -> None:
+        """Close the connection unless the client has read enough since this was called last."""
 
     def stop_lingering(self) -> None:
         """The client has had the time to read the last answer."""
@@ -46,6 +54,7 @@ class ServerState:
         self.date_line = date_line()
         self.idle: Waiting[Client] = Waiting(int(guard.limits.idle_s))  # between two requests, or closing
         self.reading: Waiting[Client] = Waiting(SILENCE_S)  # in the middle of a body
+        self.unread: Waiting[Client] = Waiting(UNREAD_S)  # does not read what there is for it
         self.lingering: Waiting[Client] = Waiting(_LINGER_S)
         self.connections: set[Client] = set()
         self.empty: asyncio.Event | None = None  # set when the last connection is closed
@@ -55,9 +64,11 @@ class ServerState:
         self.date_line = date_line()
         self.guard.tick()
         for connection in self.idle.tick():
-            connection.cut()
+            connection.end_idle()
         for connection in self.reading.tick():
             connection.give_up()
+        for connection in self.unread.tick():
+            connection.check_reading()
         for connection in self.lingering.tick():
             connection.stop_lingering()
 
@@ -78,7 +89,7 @@ class ServerState:
     def lost(self, connection: Client) -> None:
         """Forget a connection that is closed."""
         self.connections.discard(connection)
-        for waiting in (self.idle, self.reading, self.lingering):
+        for waiting in (self.idle, self.reading, self.unread, self.lingering):
             waiting.drop(connection)
         if self.empty is not None and not self.connections:
             self.empty.set()

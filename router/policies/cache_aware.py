@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from .load import most_load, usable_capacity
-from .owners import Owners, bits_of, leading_tokens
+from .load import most_load
+from .owners import Cache, Owners, bits_of
 from .policy import Route, RoutedRequest, Worker
-from .prefix import block_bytes
+from .prefix import SMALLEST
 
 # So many workers are compared; where there are more, those with the most in their caches and others in turns.
 _COMPARED = 16
@@ -35,7 +35,8 @@ class CacheAware:
         self._owners = Owners(relay=relay)
         self._reuse = 0.0  # part of the prompt tokens, beyond what all workers have, that some cache has
         self._start = relay * 7
-        self._listed: Sequence[Worker] = ()
+        self._listed: Sequence[Worker] = ()  # for which the next two are
+        self._caches: list[Cache] = []
         self._by_bit: dict[int, Worker] = {}
         self._changes = -1
 
@@ -43,20 +44,26 @@ class CacheAware:
         """The worker with the least estimated time; None if there are none."""
         if not workers:
             return None
-        levels = self._owners.levels(request.blocks)
-        steps = [(leading_tokens(request.block_tokens, count), bits) for count, bits in levels]
+        if workers is not self._listed or self._owners.changes != self._changes:
+            self._list(workers)
+        levels, caches = self._owners.levels(request.blocks), self._caches
+        if len(workers) > _COMPARED:
+            workers = self._some(workers, levels)
+            caches = [self._owners.cache(worker.slot) for worker in workers]
+        blocks = _leading_blocks(levels, caches)
         if len(workers) == 1:
-            return self._route(request, levels, workers[0], "only", self._cached(workers, steps)[0])
-        compared = workers if len(workers) <= _COMPARED else self._some(workers, steps)
-        worker, reason, cached = self._cheapest(request, compared, steps)
-        return self._route(request, levels, worker, reason, cached)
+            best, reason = 0, "only"
+        else:
+            best, reason = self._cheapest(request, workers, caches, blocks)
+        return self._route(request, workers[best], reason, blocks[best])
 
     def sent(self, request: RoutedRequest, worker: Worker) -> None:
         """The worker is taken to hold the whole prompt from now on."""
-        blocks, tokens = request.blocks, request.block_tokens
-        bytes_per_token = block_bytes(blocks[0]) / tokens[0] if blocks else _BYTES_PER_TOKEN
-        after = max(0, request.input_tokens - sum(tokens)) + request.output_tokens
-        holds = math.inf if worker.cache_tokens is None else worker.cache_tokens * bytes_per_token
+        blocks, tokens = request.blocks, request.leading_tokens
+        bytes_per_token = SMALLEST / tokens[1]
+        after = max(0, request.input_tokens - tokens[len(blocks)]) + request.output_tokens
+        cache_tokens = worker.cache_tokens
+        holds = math.inf if cache_tokens is None else cache_tokens * bytes_per_token
         self._owners.add(worker.slot, blocks, int(after * bytes_per_token), holds)
 
     def corrected(self, route: Route, cached_tokens: int) -> None:
@@ -76,46 +83,42 @@ class CacheAware:
         """Blocks that workers have got through other relays."""
         self._owners.merge(news)
 
-    def _route(
-        self, request: RoutedRequest, levels: list[tuple[int, int]], worker: Worker, reason: str, cached: int
-    ) -> Route:
-        if not cached:
+    def _list(self, workers: Sequence[Worker]) -> None:
+        self._listed, self._changes = workers, self._owners.changes
+        self._caches = [self._owners.cache(worker.slot) for worker in workers]
+        self._by_bit = {cache.bit: worker for cache, worker in zip(self._caches, workers, strict=True)}
+
+    def _route(self, request: RoutedRequest, worker: Worker, reason: str, blocks: int) -> Route:
+        """`blocks`: how many leading ones are in the worker's cache."""
+        if not blocks:
             return Route(worker, reason)
-        count = _value_of(levels, self._owners.bit(worker.slot))
-        return Route(worker, reason, cached, self._owners.is_fresh(worker.slot, request.blocks[count - 1]))
+        fresh = self._owners.is_fresh(worker.slot, request.blocks[blocks - 1])
+        return Route(worker, reason, request.leading_tokens[blocks], fresh)
 
     def _cheapest(
-        self, request: RoutedRequest, workers: Sequence[Worker], steps: list[tuple[int, int]]
-    ) -> tuple[Worker, str, int]:
-        cached = self._cached(workers, steps)
-        most, least = max(cached), min(cached)
-        self._learn_reuse(request.input_tokens - least, most - least)
-        again: Sequence[float] = [request.input_tokens - tokens for tokens in cached]
+        self, request: RoutedRequest, workers: Sequence[Worker], caches: Sequence[Cache], blocks: Sequence[int]
+    ) -> tuple[int, str]:
+        tokens, all_tokens = request.leading_tokens, request.input_tokens
+        most, least = max(blocks), min(blocks)
+        self._learn_reuse(all_tokens - tokens[least], tokens[most] - tokens[least])
+        again: list[float] = [all_tokens - tokens[count] for count in blocks]
         if self._reuse > _NO_REUSE:
-            again = self._with_dropped(again, workers, request.output_tokens)
+            again = self._with_dropped(again, caches, request.output_tokens)
         best = _soonest(workers, again, request.output_tokens)
-        reason = "cache" if cached[best] > least else "spread" if most > least else "load"
-        return workers[best], reason, cached[best]
+        return best, "cache" if blocks[best] > least else "spread" if most > least else "load"
 
-    def _cached(self, workers: Sequence[Worker], steps: list[tuple[int, int]]) -> list[int]:
-        if not steps:
-            return [0] * len(workers)
-        bit = self._owners.bit
-        return [_value_of(steps, bit(worker.slot)) for worker in workers]
-
-    def _with_dropped(self, new: Sequence[float], workers: Sequence[Worker], output: int) -> list[float]:
+    def _with_dropped(self, new: list[float], caches: Sequence[Cache], output: int) -> list[float]:
         """To the tokens that a request is new with at each worker, add what is dropped there and will be missed.
 
         Of full caches, that which drops what was not used for the longest time misses nothing.
         """
-        owners = self._owners
-        turn, ages = owners.turn, []
-        for worker, tokens in zip(workers, new, strict=True):
-            last_use = owners.oldest(worker.slot, int((tokens + output) * _BYTES_PER_TOKEN))
+        turn, ages = self._owners.turn, []
+        for cache, tokens in zip(caches, new, strict=True):
+            last_use = cache.oldest(int((tokens + output) * _BYTES_PER_TOKEN))
             ages.append(turn - last_use if last_use >= 0 else math.inf)
         oldest = max(ages)
         if oldest == min(ages):
-            return list(new)
+            return new
         reuse = self._reuse
         return [
             tokens if age == oldest else tokens * (1 + reuse * (1 - age / oldest))
@@ -126,13 +129,10 @@ class CacheAware:
         if possible > 0:
             self._reuse += (found / possible - self._reuse) * _REUSE_STEP
 
-    def _some(self, workers: Sequence[Worker], steps: list[tuple[int, int]]) -> list[Worker]:
+    def _some(self, workers: Sequence[Worker], levels: Sequence[tuple[int, int]]) -> list[Worker]:
         """Those with the most of the prompt, and further ones: each call takes others."""
-        if workers is not self._listed or self._owners.changes != self._changes:
-            self._listed, self._changes = workers, self._owners.changes
-            self._by_bit = {self._owners.bit(worker.slot): worker for worker in workers}
         chosen: dict[int, Worker] = {}
-        for _, bits in reversed(steps):
+        for _, bits in reversed(levels):
             for bit in bits_of(bits, _COMPARED_OWNERS - len(chosen)):
                 if bit in self._by_bit:
                     chosen[self._by_bit[bit].slot] = self._by_bit[bit]
@@ -144,31 +144,42 @@ class CacheAware:
         return list(chosen.values())
 
 
+def _leading_blocks(levels: Sequence[tuple[int, int]], caches: Sequence[Cache]) -> list[int]:
+    """How many of a prompt's leading blocks are in each cache."""
+    found = [0] * len(caches)
+    for count, bits in levels:
+        for index, cache in enumerate(caches):
+            if cache.bit & bits:
+                found[index] = count
+    return found
+
+
 def _soonest(workers: Sequence[Worker], again: Sequence[float], output: int) -> int:
     """Index of the worker with the least estimated time, where `again` tokens are to be computed. Not one of too many.
 
-    The loop is the hot part of a choice: each property is read once.
+    The loops are the hot part of a choice: they call nothing, and read each attribute once.
     """
-    flights = [worker.in_flight for worker in workers]
-    capacities = [usable_capacity(worker) for worker in workers]
-    mean = (sum(flights) + 1) / sum(capacities)
-    loads = [in_flight / capacity for in_flight, capacity in zip(flights, capacities, strict=True)]
-    bound = most_load(mean, min(loads))
+    flights: list[int] = []
+    capacities: list[float] = []
+    loads: list[float] = []
+    for worker in workers:
+        ramp, capacity = worker.ramp, worker.capacity
+        usable = capacity if ramp >= 1.0 else max(1.0, capacity * ramp)
+        in_flight = worker.in_flight
+        flights.append(in_flight)
+        capacities.append(usable)
+        loads.append(in_flight / usable)
+    bound = most_load((sum(flights) + 1) / sum(capacities), min(loads))
     best, best_key = 0, (True, math.inf, 0.0, 0)
     for index, worker in enumerate(workers):
-        in_flight, capacity, load = flights[index], capacities[index], loads[index]
-        prompt = (worker.pending_tokens + again[index] * (1 + _OTHERS_DELAYED * in_flight)) / worker.prefill_rate
-        queued = max(0.0, load + 1 / capacity - 1)
-        cost = prompt + (queued + _DECODE_SLOWDOWN * load) * output / worker.decode_rate
+        in_flight, load = flights[index], loads[index]
+        cost = (worker.pending_tokens + again[index] * (1 + _OTHERS_DELAYED * in_flight)) / worker.prefill_rate
+        busy = _DECODE_SLOWDOWN * load
+        beyond = load + 1 / capacities[index] - 1  # its capacity
+        if beyond > 0:
+            busy += beyond
+        cost += busy * output / worker.decode_rate
         key = (load > bound, cost, load, worker.turn)
         if key < best_key:
             best, best_key = index, key
     return best
-
-
-def _value_of(levels: list[tuple[int, int]], bit: int) -> int:
-    """What a list of values and workers says of the worker of this bit."""
-    for value, bits in levels:
-        if bits & bit:
-            return value
-    return 0

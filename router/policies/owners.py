@@ -6,10 +6,9 @@ of one prompt the last blocks first. The model learns from what engines say of t
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 
-from .prefix import block_bytes
+from .prefix import LEVEL_BITS, SMALLEST
 
 MOST_ENTRIES = 2**18
 # A block that was not used for so many turns is told again to the other relays.
@@ -29,10 +28,10 @@ _RELAYS = 64
 
 
 def _size(key: int) -> int:
-    return block_bytes(key) if key >= 0 else -key & _MOST_TAIL
+    return SMALLEST << (key & LEVEL_BITS) if key >= 0 else -key & _MOST_TAIL
 
 
-class _Cache:
+class Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
     __slots__ = ("bit", "keys", "limit", "size", "told")
@@ -42,6 +41,12 @@ class _Cache:
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.size = 0  # bytes
         self.told = self.limit = math.inf  # bytes that it holds: as the engine says, and as its hits show
+
+    def oldest(self, needed: int) -> int:
+        """The turn of the last use of what would be dropped for `needed` bytes more; -1 if there is room for them."""
+        if self.size + needed <= self.limit or not self.keys:
+            return -1
+        return next(iter(self.keys.values()))
 
     def tell(self, told: float) -> None:
         """Take what the engine says. What was learned is a part of that, or a multiple."""
@@ -60,6 +65,9 @@ class _Cache:
             self.limit = min(self.limit * _GROW, self.told)
 
 
+_UNKNOWN = Cache(0)  # of a worker of which nothing is known
+
+
 class Owners:
     """A bounded table of blocks and the workers that hold them. `relay`: index of the relay that it belongs to."""
 
@@ -67,8 +75,8 @@ class Owners:
         self._most = most_entries
         self._relay = relay
         self._masks: dict[int, int] = {}  # block -> bits of its owners, which may have ended
-        self._caches: dict[int, _Cache] = {}  # by slot
-        self._ended: deque[_Cache] = deque()  # whose entries are still in the table
+        self._caches: dict[int, Cache] = {}  # by slot
+        self._ended: deque[Cache] = deque()  # whose entries are still in the table
         self._live = 0  # bits of all in _caches
         self.changes = 0  # of which worker has which bit
         self._free: list[int] = []
@@ -97,15 +105,11 @@ class Owners:
 
     def bit(self, slot: int) -> int:
         """The worker's bit in `levels`; 0 if nothing is known of it."""
-        cache = self._caches.get(slot)
-        return cache.bit if cache is not None else 0
+        return self.cache(slot).bit
 
-    def oldest(self, slot: int, needed: int) -> int:
-        """The turn of the last use of what the worker would drop for `needed` bytes more; -1 if it has room."""
-        cache = self._caches.get(slot)
-        if cache is None or cache.size + needed <= cache.limit or not cache.keys:
-            return -1
-        return next(iter(cache.keys.values()))
+    def cache(self, slot: int) -> Cache:
+        """The model of the worker's cache, to be read. It is another one after `changes`."""
+        return self._caches.get(slot, _UNKNOWN)
 
     def is_fresh(self, slot: int, block: int) -> bool:
         """Whether the block was used at the worker more recently than in the middle of all that it holds."""
@@ -127,21 +131,19 @@ class Owners:
         cache = self._cache(slot)
         cache.tell(cache_bytes)
         serial = (self._turn * _RELAYS + self._relay) << _TAIL_BITS
-        tell, told_before = self._news.append, self._turn - _RETELL_TURNS
-        for key in (-(serial | min(tail_bytes, _MOST_TAIL)), *reversed(blocks)):
-            if self._use(cache, key) < told_before:
-                tell((key, slot))
+        tail = -(serial | (tail_bytes if tail_bytes < _MOST_TAIL else _MOST_TAIL))
+        untold = self._use(cache, (tail, *reversed(blocks)))
+        self._news.extend([(key, slot) for key in untold])
         self._trim(cache)
 
     def merge(self, news: Sequence[tuple[int, int]]) -> None:
         """Note what another relay has added: keys and the slots of their workers, in its order."""
-        touched: dict[int, _Cache] = {}
+        by_slot: dict[int, list[int]] = {}
         for key, slot in news:
-            cache = touched.get(slot)
-            if cache is None:
-                cache = touched[slot] = self._cache(slot)
-            self._use(cache, key)
-        for cache in touched.values():
+            by_slot.setdefault(slot, []).append(key)
+        for slot, keys in by_slot.items():
+            cache = self._cache(slot)
+            self._use(cache, keys)
             self._trim(cache)
 
     def news(self) -> list[tuple[int, int]]:
@@ -165,57 +167,63 @@ class Owners:
             self.changes += 1
             self._ended.append(cache)
 
-    def _cache(self, slot: int) -> _Cache:
+    def _cache(self, slot: int) -> Cache:
         cache = self._caches.get(slot)
         if cache is None:
             position = self._free.pop() if self._free else len(self._caches) + len(self._ended)
-            cache = self._caches[slot] = _Cache(1 << position)
+            cache = self._caches[slot] = Cache(1 << position)
             self._live |= cache.bit
             self.changes += 1
         return cache
 
-    def _use(self, cache: _Cache, key: int) -> int:
-        """Make `key` the last to go; add it if it is not there. Returns the turn of its last use before, or -1."""
-        keys = cache.keys
-        before = keys.get(key, -1)
-        if before >= 0:
-            keys.move_to_end(key)
-        else:
-            self._entries += 1
-            cache.size += _size(key)
-            if key >= 0:
-                self._masks[key] = self._masks.get(key, 0) | cache.bit
-        keys[key] = self._turn
-        return before
+    def _use(self, cache: Cache, keys: Iterable[int]) -> list[int]:
+        """Make `keys` the last to go, and add those that are not there. Returns those that the others do not know."""
+        held, masks, turn, bit = cache.keys, self._masks, self._turn, cache.bit
+        told_before, untold = turn - _RETELL_TURNS, []
+        for key in keys:
+            before = held.get(key, -1)
+            if before >= 0:
+                held.move_to_end(key)
+            else:
+                self._entries += 1
+                cache.size += _size(key)
+                if key >= 0:
+                    masks[key] = masks.get(key, 0) | bit
+            held[key] = turn
+            if before < told_before:
+                untold.append(key)
+        return untold
 
-    def _trim(self, cache: _Cache) -> None:
-        while cache.size > cache.limit and len(cache.keys) > 1:
-            self._drop_oldest(cache)
+    def _trim(self, cache: Cache) -> None:
+        if cache.size > cache.limit:
+            self._drop(cache, len(cache.keys) - 1, cache.limit)
         if self._ended:
             self._sweep()
         if self._entries > self._most and self._caches:
             largest = max(self._caches.values(), key=lambda one: len(one.keys))
-            for _ in range(min(self._entries - self._most + _SWEEP, len(largest.keys))):
-                self._drop_oldest(largest)
+            self._drop(largest, self._entries - self._most + _SWEEP)
 
     def _sweep(self) -> None:
         cache = self._ended[0]
-        for _ in range(min(_SWEEP, len(cache.keys))):
-            self._drop_oldest(cache)
+        self._drop(cache, _SWEEP)
         if not cache.keys:
             self._ended.popleft()
             self._free.append(cache.bit.bit_length() - 1)
 
-    def _drop_oldest(self, cache: _Cache) -> None:
-        key, _ = cache.keys.popitem(last=False)
-        self._entries -= 1
-        cache.size -= _size(key)
-        if key >= 0:
-            rest = self._masks[key] & ~cache.bit
-            if rest:
-                self._masks[key] = rest
-            else:
-                del self._masks[key]
+    def _drop(self, cache: Cache, most: int, limit: float = -1.0) -> None:
+        """Drop at most so many of the oldest blocks, until the rest has no more than `limit` bytes."""
+        held, masks, bit = cache.keys, self._masks, cache.bit
+        while most > 0 and held and cache.size > limit:
+            key, _ = held.popitem(last=False)
+            most -= 1
+            self._entries -= 1
+            cache.size -= _size(key)
+            if key >= 0:
+                rest = masks[key] & ~bit
+                if rest:
+                    masks[key] = rest
+                else:
+                    del masks[key]
 
 
 def bits_of(mask: int, most: int) -> list[int]:
@@ -226,8 +234,3 @@ def bits_of(mask: int, most: int) -> list[int]:
         found.append(lowest)
         mask ^= lowest
     return found
-
-
-def leading_tokens(block_tokens: Sequence[int], count: int) -> int:
-    """Tokens of the first `count` blocks."""
-    return sum(islice(block_tokens, count))

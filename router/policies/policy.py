@@ -76,10 +76,10 @@ class RoutedRequest:
     input_tokens: int  # estimated from the prompt's bytes
     output_tokens: int  # estimated from max_tokens and learned lengths
     blocks: Sequence[int]  # chained hashes of the prompt's blocks, in order; see prefix.py
-    block_tokens: Sequence[int]  # estimated tokens of each block
+    leading_tokens: Sequence[int]  # estimated tokens of the first 0, 1, 2, ... blocks; may have more than there are
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
     """A choice. `reason` is one of few words, for metrics: cache, load, session, spread, only, turn.
 

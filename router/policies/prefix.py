@@ -9,21 +9,23 @@ A hash is a positive int64. Its lowest four bits say how large the block is, so 
 cache it stands for.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 from xxhash import xxh3_64_intdigest
 
-_SMALLEST = 256
+SMALLEST = 256  # bytes of the first blocks
 _BLOCKS_OF_A_SIZE = 64
 _LEVELS = 16
 _HASH_BITS = 0x7FFFFFFFFFFFFFF0
-_LEVEL_BITS = 0xF
+LEVEL_BITS = 0xF  # of a hash
 
 
 def block_hashes(prompt: bytes) -> list[int]:
     """The chained hashes of the whole blocks of a prompt, in order."""
     hashes: list[int] = []
-    previous, offset, size = 0, 0, _SMALLEST
+    previous, offset, size = 0, 0, SMALLEST
     for level in range(_LEVELS):
         whole = offset + min((len(prompt) - offset) // size, _BLOCKS_OF_A_SIZE) * size
         for start in range(offset, whole, size):
@@ -37,15 +39,16 @@ def block_hashes(prompt: bytes) -> list[int]:
 
 def block_bytes(block: int) -> int:
     """Bytes of the block that has this hash."""
-    return _SMALLEST << (block & _LEVEL_BITS)
+    return SMALLEST << (block & LEVEL_BITS)
 
 
-def block_tokens(count: int, bytes_per_token: float) -> list[int]:
-    """Estimated tokens of each of the first `count` blocks of any prompt."""
-    return _tokens(round(bytes_per_token, 1))[:count]
+def leading_tokens(bytes_per_token: float) -> Sequence[int]:
+    """Estimated tokens of the first 0, 1, 2, ... blocks of any prompt: the same table for all prompts."""
+    return _leading_tokens(round(bytes_per_token, 1))
 
 
 @lru_cache(maxsize=64)
-def _tokens(bytes_per_token: float) -> list[int]:
-    sizes = [_SMALLEST << level for level in range(_LEVELS) for _ in range(_BLOCKS_OF_A_SIZE)]
-    return [max(1, int(size / max(bytes_per_token, 0.1))) for size in sizes]
+def _leading_tokens(bytes_per_token: float) -> Sequence[int]:
+    sizes = [SMALLEST << level for level in range(_LEVELS) for _ in range(_BLOCKS_OF_A_SIZE)]
+    tokens = [max(1, int(size / max(bytes_per_token, 0.1))) for size in sizes]
+    return tuple(accumulate(tokens, initial=0))

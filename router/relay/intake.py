@@ -8,7 +8,7 @@ from ..http.messages import Request
 from ..policies.eligible import Eligibility
 from ..policies.estimates import Lengths
 from ..policies.policy import RoutedRequest
-from ..policies.prefix import block_hashes, block_tokens
+from ..policies.prefix import block_hashes, leading_tokens
 from ..tenants.tenant import Priority, Tenant
 from .answers import failure, unknown_model
 from .call import Call, Forwarding, RefusedError
@@ -64,7 +64,7 @@ class Intake:
             input_tokens=max(1, int(len(prompt) / bytes_per_token)),
             output_tokens=self._lengths.output_tokens(model, tenant.name, envelope.limit),
             blocks=blocks,
-            block_tokens=block_tokens(len(blocks), bytes_per_token),
+            leading_tokens=leading_tokens(bytes_per_token),
         )
 
 

@@ -64,13 +64,6 @@ class Workers:
         self._known = known
         self._refresh()
 
-    def _retire(self, upstream: Upstream) -> None:
-        self._last_lost[upstream.model] = self._clock()
-        upstream.retire()
-        self._forget(upstream.slot)
-        if upstream.attempts:
-            self._retired.add(upstream)
-
     def room(self, lane: Hashable) -> tuple[int, int]:
         """Requests that the workers of a Lane may have in flight, and those that they have."""
         workers = cast(Sequence[Upstream], self._eligibility.ready(cast(Lane, lane)))
@@ -143,6 +136,13 @@ class Workers:
         """Close all connections that carry no request."""
         for upstream in self._known.values():
             upstream.connections.close()
+
+    def _retire(self, upstream: Upstream) -> None:
+        self._last_lost[upstream.model] = self._clock()
+        upstream.retire()
+        self._forget(upstream.slot)
+        if upstream.attempts:
+            self._retired.add(upstream)
 
     def _of(self, lane: Lane) -> list[Upstream]:
         model, pools = lane

@@ -79,7 +79,7 @@ def test_bodies_beyond_what_may_be_held_together_get_503_and_when_to_come_back(o
     monkeypatch.setattr(server, "body_limits", lambda relays: BodyLimits(together=10_000))
     one.start_router()
     with connected(one.url) as first:
-        first.sendall(head(one, "Content-Length: 9000") + b" " * 8000)
+        first.sendall(head(one, "Content-Length: 9000") + b" " * 7000)
         eventually(lambda: one.chat(prompt="x" * 5000).status_code == 503)
         answer = one.chat(prompt="x" * 5000)
         assert int(answer.headers["Retry-After"]) > 0

@@ -264,7 +264,7 @@ Prompts = Callable[[int], tuple[list[int], int, int]]
 
 def request_of(blocks: list[int], tail: int, output: int, session: str | None = None) -> RoutedRequest:
     """A request of so many blocks, and so many tokens after them."""
-    tokens = [BLOCK_TOKENS] * len(blocks)
+    tokens = range(0, (len(blocks) + 2) * BLOCK_TOKENS, BLOCK_TOKENS)
     return RoutedRequest(
         "/v1/completions", "m", "t", session, len(blocks) * BLOCK_TOKENS + tail, output, blocks, tokens
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Steered:
         self.heads.append(head)
         if head.get(b"authorization") != b"Bearer key" and not head.private:
             return Whole(401, b"no key", [(b"content-type", b"text/plain")])
-        head.tenant = "me"
+        head.tenant = sys.intern((head.get(b"x-tenant") or b"me").decode())
         return None
 
     async def handle(self, request: Request, reply: Reply) -> None:

@@ -33,6 +33,7 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\n\
         head("Transfer-Encoding: xchunked") + b"0\r\n\r\n",
         head("Transfer-Encoding: chunked, identity") + b"0\r\n\r\n",
         head("Transfer-Encoding: gzip"),
+        head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
         head("Transfer-Encoding: chunked", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
         head("Transfer-Encoding: chunked", line="POST /echo HTTP/1.0") + b"0\r\n\r\n",
         head("Transfer-Encoding: chunked") + b"-1\r\n",
@@ -73,6 +74,13 @@ def test_what_is_not_plainly_one_request_is_refused_and_nothing_behind_it_is_rea
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
     assert "/smuggled" not in [head.path for head in served.handler.heads]
     assert not served.handler.requests
+
+
+def test_very_many_offers_of_another_protocol_at_once_are_nothing_special(served, caplog):
+    offer = head("Connection: Upgrade", "Upgrade: h2c", line="GET /echo HTTP/1.1", key="wrong")
+    found = answers(served.ask(offer * 2000 + head("Connection: close", key="wrong")))
+    assert {status for status, _, _ in found} == {401} and len(found) == 2001
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize(

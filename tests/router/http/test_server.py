@@ -2,14 +2,16 @@
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from contextlib import closing
 
 import pytest
 
 from slurminfer.core.net.connection_guard import ConnectionLimits
-from slurminfer.router.http.bodies import BodyLimits
+from slurminfer.router.http.bodies import Bodies, BodyLimits, Held
 from slurminfer.router.http.messages import Whole
+from slurminfer.router.http.state import UNREAD_S
 
 from ...support.waiting import eventually
 from .conftest import LIMITS, answers, head, post, until_closed
@@ -200,14 +202,44 @@ def test_a_chunked_body_is_cut_at_its_bound(serving):
 def test_bodies_beyond_what_may_be_held_together_are_refused_for_now(serving):
     served = serving(bodies=BodyLimits(together=10_000))
     with closing(served.connect()) as first:
-        first.sendall(head("Content-Length: 9000") + bytes(8000))
-        eventually(lambda: served.call(lambda: served.server.held_bytes) == 8000, "it is held")
+        first.sendall(head("Content-Length: 9000") + bytes(7000))
+        eventually(lambda: served.call(lambda: served.server.held_bytes) == 7000, "it is held")
         headers, _ = error_of(served.ask(head("Content-Length: 5000")), 503)
         assert int(headers[b"retry-after"]) > 0
         headers, _ = error_of(served.ask(head("Transfer-Encoding: chunked"), b"1388\r\n" + bytes(5000)), 503)
         assert int(headers[b"retry-after"]) > 0
         assert only(served.ask(post(bytes(1000), CLOSE)))[0] == 200
     eventually(lambda: served.call(lambda: served.server.held_bytes) == 0, "nothing is held")
+
+
+def test_a_tenant_with_many_bodies_leaves_room_for_others(serving):
+    served = serving(bodies=BodyLimits(each=9000, together=10_000))
+    with closing(served.connect()) as first, closing(served.connect()) as second:
+        first.sendall(head("Content-Length: 9000") + bytes(4000))
+        second.sendall(head("Content-Length: 4000") + bytes(3900))
+        eventually(lambda: served.call(lambda: served.server.held_bytes) == 7900, "they are held")
+        _, error = error_of(served.ask(post(bytes(200), CLOSE)), 503)
+        assert "of your requests" in error["message"]
+        assert only(served.ask(post(bytes(200), "X-Tenant: other", CLOSE)))[0] == 200
+        first.sendall(bytes(5000))
+        error_of(until_closed(first), 503)
+        second.sendall(bytes(100))
+        assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert only(served.ask(post(bytes(9000), CLOSE)))[0] == 200, "one body may take nearly everything"
+    assert served.call(lambda: served.server.held_bytes) == 0
+
+
+def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_has_bytes():
+    held = Held(Bodies(BodyLimits()), "me")
+    tracemalloc.start()
+    for number in range(100_000):
+        held.add(b"%02d" % (number % 100))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 1.3 * held.size
+    held.add(bytes(5000))
+    held.add(b"z")
+    assert held.joined() == b"".join(b"%02d" % number for number in range(100)) * 1000 + bytes(5000) + b"z"
 
 
 def test_a_body_that_stops_coming_is_given_up_after_its_time(served):
@@ -274,6 +306,33 @@ def test_what_admit_sets_stands_on_every_answer_to_the_request(serving):
     served.handler.admit = with_header
     for request in (post(b"", CLOSE), post(b"", CLOSE, line="POST /raise HTTP/1.1"), post(bytes(11), CLOSE)):
         assert only(served.ask(request))[1][b"vary"] == b"Origin"
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_client_that_reads_nothing_is_cut_in_the_end_and_one_that_reads_slowly_is_not(served, ends):
+    async def then(request, reply):
+        reply.begin(200, [])
+        reply.write(bytes(64 << 20))
+        if ends:
+            reply.end()
+        await served.handler.go.wait()
+
+    served.handler.then = then
+    with closing(served.connect()) as client:
+        client.sendall(post(b"", line="POST /x HTTP/1.1"))
+        assert client.recv(1 << 20)
+        [connection] = served.server._state.connections
+        for _ in range(3):
+            served.tick(UNREAD_S - 1)
+            before = served.call(connection.transport.get_write_buffer_size)
+            while served.call(connection.transport.get_write_buffer_size) > before - (1 << 20):
+                assert client.recv(1 << 20)
+            served.tick()
+            assert served.call(lambda: served.server.connections) == 1
+        served.tick(UNREAD_S)
+        eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is cut")
+    eventually(lambda: served.handler.cancelled == (not ends), "its handler has ended")
+    served.handler.go.set()
 
 
 def test_a_source_is_paused_while_the_client_does_not_read(served):

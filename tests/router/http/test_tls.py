@@ -47,6 +47,29 @@ def test_a_refusal_over_tls_arrives_although_the_client_goes_on_sending(secure, 
         eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is cut")
 
 
+def test_a_client_over_tls_that_does_not_say_goodbye_is_cut_in_time(secure, served):
+    with closing(secure(private=False)) as client:
+        client.sendall(post(b"a", "Connection: close"))
+        assert client.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        served.tick(int(served.guard.limits.idle_s))
+        eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is cut")
+
+
+def test_a_peer_has_so_long_to_end_its_connection(fast, served, tmp_path):
+    make_identity(tmp_path / "identity", "router")
+
+    async def listen(listener):
+        context = server_context(tmp_path / "identity")
+        Acceptor(listener, context, served.server.protocol, shutdown_s=0.01).start()
+
+    listener = listening_socket("127.0.0.1")
+    served.address = listener.getsockname()
+    fast.run(listen(listener))
+    with closing(client_context(tmp_path / "identity").wrap_socket(served.connect())) as client:
+        client.sendall(post(b"a", "Connection: close"))
+        eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is closed without its goodbye")
+
+
 def test_our_own_commands_are_told_apart_and_never_strangers(secure, served):
     with closing(secure(private=True)) as client:
         served.tick(served.guard.limits.stranger_s)

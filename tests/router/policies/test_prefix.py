@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurminfer.router.policies.prefix import block_bytes, block_hashes, block_tokens
+from slurminfer.router.policies.prefix import block_bytes, block_hashes, leading_tokens
 
 
 @given(st.binary(max_size=40_000), st.binary(max_size=2000), st.binary(max_size=2000))
@@ -32,5 +32,5 @@ def test_hashes_are_positive_int64_and_say_their_size():
 
 
 def test_tokens_of_blocks_follow_the_bytes_of_a_token():
-    assert block_tokens(2, 4.0) == [64, 64]
-    assert block_tokens(65, 2.0)[-1] == 256
+    assert leading_tokens(4.0)[:3] == (0, 64, 128)
+    assert leading_tokens(2.0)[65] - leading_tokens(2.0)[64] == 256

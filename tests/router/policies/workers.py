@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slurminfer.router.policies.policy import Policy, Route, RoutedRequest
-from slurminfer.router.policies.prefix import block_hashes, block_tokens
+from slurminfer.router.policies.prefix import block_hashes, leading_tokens
 
 
 @dataclass
@@ -33,10 +33,14 @@ class Stub:
 def request(prompt: bytes = b"", *, session: str | None = None, output: int = 50, **fields) -> RoutedRequest:
     """A request with this prompt, of four bytes a token."""
     blocks = block_hashes(prompt)
-    tokens: Sequence[int] = block_tokens(len(blocks), 4.0)
     given = {"model": "m", "tenant": "t", "input_tokens": len(prompt) // 4, **fields}
     return RoutedRequest(
-        "/v1/completions", session=session, output_tokens=output, blocks=blocks, block_tokens=tokens, **given
+        "/v1/completions",
+        session=session,
+        output_tokens=output,
+        blocks=blocks,
+        leading_tokens=leading_tokens(4.0),
+        **given,
     )
 
 

@@ -270,7 +270,7 @@ class Relayed:
         self._loop.run(stub.stop())
 
     def report(self) -> Report:
-        return self.run(self.server.report)  # type: ignore[no-any-return]
+        return self.run(self.server.report)
 
     def chat(self, client: httpx.Client | None = None, **fields: Any) -> httpx.Response:
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}

@@ -1,0 +1,48 @@
+"""GET /: the status page, the same for everybody and without data. Its script asks for the key and for /status.json."""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from aiohttp import web
+
+
+class WebPage:
+    """The page with its headers. It is read once."""
+
+    def __init__(self) -> None:
+        self._text = (Path(__file__).parents[1] / "page/index.html").read_text(encoding="utf-8")
+        self._headers = {
+            "Content-Security-Policy": policy_of(self._text),
+            "Cache-Control": "no-cache",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+
+    def answer(self, request: web.Request) -> web.Response:
+        """The page."""
+        return web.Response(text=self._text, content_type="text/html", charset="utf-8", headers=self._headers)
+
+
+def policy_of(page: str) -> str:
+    """The Content-Security-Policy that lets `page` run its own script and style, and reach its own origin only."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hash_of('script', page)}",
+            f"style-src {_hash_of('style', page)}",
+            "connect-src 'self'",
+            "img-src data:",  # its icon
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",  # text never becomes HTML
+        ]
+    )
+
+
+def _hash_of(tag: str, page: str) -> str:
+    """What a policy calls the content of the page's only element of that kind."""
+    (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

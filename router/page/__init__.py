@@ -1,0 +1,1 @@
+"""The status page: index.html, one static file."""
