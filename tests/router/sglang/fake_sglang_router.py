@@ -9,6 +9,7 @@ import signal
 import sys
 import uuid
 from itertools import pairwise
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -19,7 +20,7 @@ IS_A_FAKE = "X-Fake-Sglang-Router"
 class Fake:
     def __init__(self, key: str) -> None:
         self._key = key
-        self._workers: dict[str, dict[str, object]] = {}
+        self._workers: dict[str, dict[str, Any]] = {}
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._admit])

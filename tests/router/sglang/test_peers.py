@@ -46,6 +46,7 @@ def test_another_users():
         with accepted:
             assert not is_own_client(accepted)
     with as_nobody(_LISTEN) as other:
+        assert other.stdout is not None
         address = ("127.0.0.1", int(other.stdout.readline()))
         assert not is_own_listener(address)
         with socket.create_connection(address) as client:
