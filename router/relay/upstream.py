@@ -72,6 +72,9 @@ class Upstream:
         self.refusals, self.patience, self.answers_known = 0, 1, 0
         self.chosen_last: float | None = None  # when it could be chosen last
         self.is_retired = False
+        self.ramp = (
+            1.0  # the share of its capacity that may be used, while it comes back after an ejection or is silent
+        )
         self.hear(view)
 
     def hear(self, view: WorkerView) -> None:
@@ -79,6 +82,7 @@ class Upstream:
         self.view = view
         self.id, self.slot, self.pool, self.model = view.id, view.slot, view.pool, view.model
         self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
+        self._set_ramp(time.time())
         if not view.choosable:
             self._suspected_until = None  # the supervisor has taken over
         self._decide(self._clock())
@@ -98,15 +102,6 @@ class Upstream:
         """Take what the other relays have in flight from the board; what this one does is counted at once."""
         self.in_flight = self._counts.in_flight(self.slot)
         self.pending_tokens = self._counts.pending_tokens(self.slot)
-
-    @property
-    def ramp(self) -> float:
-        """The share of its capacity that may be used, while it comes back after an ejection or says nothing."""
-        if self.silence.is_long:
-            return _LEAST_RAMP
-        if self.view.healthy_since is None:
-            return 1.0
-        return min(1.0, max(_LEAST_RAMP, (time.time() - self.view.healthy_since) / _RAMP_S))
 
     def may_come(self, was_tried: bool) -> bool:
         """Whether it, or another life of it, may get requests later that it cannot get now."""
@@ -163,17 +158,18 @@ class Upstream:
         Returns why the supervisor should ask the worker for a token; mostly empty.
         """
         clock = self._clock()
+        silent_s = self.silence.listen(self.attempts, clock)
+        is_new = self.silence.is_new(silent_s, self.pending_tokens / self.prefill_rate)
+        self._set_ramp(now)
         if self._suspected_until is not None and clock > self._suspected_until:
             self._suspected_until = None
             self._decide(clock)
-        silent_s = self.silence.listen(self.attempts, clock)
         if self.view.move_by is not None and now >= self.view.move_by:
             for attempt in list(self.attempts):
                 attempt.give_up("moved", "the worker must end")
         if self.lost_at is not None:
             self._let_go(clock, clock - self.lost_at)
             return ""
-        is_new = self.silence.is_new(silent_s, self.pending_tokens / self.prefill_rate)
         return f"nothing has come for {silent_s:.0f} s" if is_new else ""
 
     def _let_go(self, now: float, lost_s: float) -> None:
@@ -182,6 +178,12 @@ class Upstream:
             waits_at_stopped = self.view.has_stopped and not attempt.began
             if waits_at_stopped or min(now - attempt.heard_at, lost_s) >= STOPPED_S:
                 attempt.give_up("stopped", f"the worker has stopped: {self.view.trouble or 'no answer'}")
+
+    def _set_ramp(self, now: float) -> None:
+        since = self.view.healthy_since
+        self.ramp = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
+        if self.silence.is_long:
+            self.ramp = _LEAST_RAMP
 
     def _decide(self, now: float) -> None:
         suspected = self._suspected_until is not None

@@ -34,10 +34,11 @@ def test_a_stop_string_over_two_words_is_held_back() -> None:
 
 
 def test_an_answer_that_goes_on_has_as_many_tokens_as_it_had_where_it_was_made() -> None:
-    fields = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9, "ignore_eos": True}
+    messages = [{"role": "user", "content": "hello"}]
+    fields = {"messages": messages, "max_tokens": 9, "ignore_eos": True}
     answer = answer_to(fields)
     said = {"role": "assistant", "content": answer.text}
-    doubled = {**fields, "messages": [*fields["messages"], said], "continue_final_message": True}
+    doubled = {**fields, "messages": [*messages, said], "continue_final_message": True}
     assert tokens_of(prompt_of(doubled)) == tokens_of(prompt_of(fields)) + len(answer.pieces)
 
 
