@@ -26,7 +26,7 @@ import uvloop
 from .client import Answer, Connection, request_of
 from .fleet import MODEL, Fleet
 from .stub.__main__ import Configuration
-from .stub.answers import WORDS
+from .stub.answers import TOKENS, WORDS
 from .stub.engine import Costs
 from .stub.worker import Mode
 from .targets import Starter, Target, end
@@ -53,7 +53,7 @@ def fields_of(rng: random.Random, stream: bool) -> dict[str, Any]:
     else:
         fields["prompt"] = text
     if rng.random() < 0.2:
-        fields["stop"] = ["ba de", "".join(rng.choices(WORDS, k=1))]
+        fields["stop"] = ["b ba", "".join(rng.choices(TOKENS, k=2))]
     if stream:
         fields["stream"] = True
     if stream and rng.random() < 0.5:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..http.messages import ConnectError, Flow, Headers
+from ..http.messages import ConnectError, Flow, Headers, NoAnswerError
 from .events import EventGate, split_error
 from .outlet import Outlet
 from .upstream import Upstream
@@ -177,7 +177,8 @@ class Attempt:
 
     def on_lost(self, error: Exception) -> None:
         """The answer broke off."""
-        kind = "stream" if self.began else "body" if self.status else "lost"
+        unbegun = "garbage" if isinstance(error, NoAnswerError) else "body" if self.status else "lost"
+        kind = "stream" if self.began else unbegun
         self._end(Fault(kind, f"the connection broke off: {error}" if str(error) else "the connection broke off"))
 
     # What happens to the body.

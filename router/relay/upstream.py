@@ -72,7 +72,9 @@ class Upstream:
         self.refusals, self.patience, self.answers_known = 0, 1, 0
         self.chosen_last: float | None = None  # when it could be chosen last
         self.is_retired = False
-        self.ramp = 1.0  # the share of its capacity that may be used, while it comes back after an ejection
+        self.ramp = (
+            1.0  # the share of its capacity that may be used, while it comes back after an ejection or is silent
+        )
         self.hear(view)
 
     def hear(self, view: WorkerView) -> None:
@@ -80,7 +82,7 @@ class Upstream:
         self.view = view
         self.id, self.slot, self.pool, self.model = view.id, view.slot, view.pool, view.model
         self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
-        self._raise_share(time.time())
+        self._set_ramp(time.time())
         if not view.choosable:
             self._suspected_until = None  # the supervisor has taken over
         self._decide(self._clock())
@@ -156,18 +158,18 @@ class Upstream:
         Returns why the supervisor should ask the worker for a token; mostly empty.
         """
         clock = self._clock()
+        silent_s = self.silence.listen(self.attempts, clock)
+        is_new = self.silence.is_new(silent_s, self.pending_tokens / self.prefill_rate)
+        self._set_ramp(now)
         if self._suspected_until is not None and clock > self._suspected_until:
             self._suspected_until = None
             self._decide(clock)
-        silent_s = self.silence.listen(self.attempts, clock)
-        self._raise_share(now)
         if self.view.move_by is not None and now >= self.view.move_by:
             for attempt in list(self.attempts):
                 attempt.give_up("moved", "the worker must end")
         if self.lost_at is not None:
             self._let_go(clock, clock - self.lost_at)
             return ""
-        is_new = self.silence.is_new(silent_s, self.pending_tokens / self.prefill_rate)
         return f"nothing has come for {silent_s:.0f} s" if is_new else ""
 
     def _let_go(self, now: float, lost_s: float) -> None:
@@ -177,12 +179,11 @@ class Upstream:
             if waits_at_stopped or min(now - attempt.heard_at, lost_s) >= STOPPED_S:
                 attempt.give_up("stopped", f"the worker has stopped: {self.view.trouble or 'no answer'}")
 
-    def _raise_share(self, now: float) -> None:
+    def _set_ramp(self, now: float) -> None:
         since = self.view.healthy_since
+        self.ramp = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
         if self.silence.is_long:
             self.ramp = _LEAST_RAMP
-            return
-        self.ramp = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
 
     def _decide(self, now: float) -> None:
         suspected = self._suspected_until is not None

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from slurminfer.router.relay import upstream, workers
+from slurminfer.router.relay import silence, upstream, workers
 
 from .relayed import HEAD, TEXT, WORDS, answer, chunk, drop, event, events_of, is_done, text_of
 
@@ -141,6 +141,26 @@ def test_requests_leave_a_worker_that_has_stopped_or_must_end(two, words, why, m
     eventually(lambda: stopped.aborted)
     assert not two.suspects, "the supervisor knows already"
     assert two.report().counters.upstream_errors[(stopped.id, why)] == 1
+
+
+@pytest.mark.parametrize("words", [0, 2])
+def test_a_worker_that_says_nothing_is_told_of_and_left_when_it_makes_no_token(two, words, monkeypatch, eventually):
+    async def hang(asked):
+        if words:
+            await asked.answer(words=words)
+        await asked.forever()
+
+    monkeypatch.setattr(silence, "LEAST_S", 0.01)
+    stopped, _ = first_and_other(two)
+    stopped.behaviour = hang
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(two.chat, stream=True), two._loop._loop)
+    eventually(lambda: [suspect.kind for suspect in two.suspects][:1] == ["silent"])
+    if words:
+        monkeypatch.setattr(upstream, "STOPPED_S", 0.05)
+    two.tell(stopped.id, choosable=False, has_stopped=True, trouble="it generates no token within 5 s")
+    got = waiting.result(30)
+    assert (text_of(got), is_done(got)) == (TEXT, True)
+    assert two.report().counters.upstream_errors == {(stopped.id, "stopped"): 1}, "no lost worker"
 
 
 def test_a_stopped_worker_keeps_a_request_that_nobody_else_can_take(one, monkeypatch, eventually):
