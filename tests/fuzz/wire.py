@@ -75,26 +75,27 @@ async def _run(port: int, session: Session, outcome: Outcome, context: ssl.SSLCo
 
 
 async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, session: Session, got: bytearray) -> None:
-    for piece in session.pieces:
-        writer.write(piece)
-        await asyncio.sleep(0)
-    if session.going is Going.RESET:
-        return
-    if session.going is Going.HALF_CLOSED and writer.can_write_eof():
-        writer.write_eof()
-    elif session.going is not Going.ANSWERED:
-        await _listen(reader, got)
-        return
-    while piece := await reader.read(_PIECE):
-        got += piece
-
-
-async def _listen(reader: asyncio.StreamReader, got: bytearray) -> None:
+    """Send the pieces, and read meanwhile: what has come before a reset counts."""
+    reading = asyncio.create_task(_read(reader, got))
     try:
-        while piece := await asyncio.wait_for(reader.read(_PIECE), _QUIET_S):
+        for piece in session.pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
+        if session.going is Going.HALF_CLOSED and writer.can_write_eof():
+            writer.write_eof()
+        elif session.going is Going.CLOSED:
+            await asyncio.wait([reading], timeout=_QUIET_S)
+        if session.must_end and (writer.can_write_eof() or session.going is Going.ANSWERED):
+            await reading
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+
+
+async def _read(reader: asyncio.StreamReader, got: bytearray) -> None:
+    with suppress(ConnectionError, ssl.SSLError):
+        while piece := await reader.read(_PIECE):
             got += piece
-    except TimeoutError:
-        pass
 
 
 def _judge(session: Session, got: bytes, outcome: Outcome) -> None:
