@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 from ...core.openai import REQUEST_ID_HEADER, bearer_key
 from ..http.heads import has_content
@@ -48,9 +49,14 @@ def no_key(head: Head) -> Whole:
     return answer
 
 
+@lru_cache(maxsize=64)
+def _is_generation_path(path: str) -> bool:
+    return _GENERATION.fullmatch(path) is not None
+
+
 def is_generation(head: Head) -> bool:
     """Whether a request is for workers: they alone know which paths below /v1/ there are."""
-    return head.method == b"POST" and _GENERATION.fullmatch(head.path) is not None
+    return head.method == b"POST" and _is_generation_path(head.path)
 
 
 def is_open(head: Head) -> bool:

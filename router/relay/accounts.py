@@ -8,7 +8,7 @@ from ..control.counters import ENDPOINTS, Counters
 from ..http.messages import Head
 from ..policies.estimates import Lengths, Rates
 from ..policies.policy import Policy, Route
-from ..tenants.tenant import Usage
+from ..tenants.tenant import Priority, Usage
 from .access_log import Access, AccessLog
 from .attempt import Attempt
 from .call import Call
@@ -16,6 +16,7 @@ from .outlet import Outlet
 from .usage import Tokens
 
 _OTHER = "other"
+_PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 # After so many answers, one of a few is enough to go on learning from.
 _MANY, _OF_MANY = 256, 4
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
@@ -53,7 +54,7 @@ class Accounts:
         call.sent += 1
         if call.sent == 1:
             call.queue_s = self._clock() - call.began
-            counters.time(counters.queue_time, call.ticket.priority.name.lower(), call.queue_s)
+            counters.time(counters.queue_time, _PRIORITIES[call.ticket.priority], call.queue_s)
 
     def first_byte(self, call: Call, attempt: Attempt) -> None:
         """The first byte of an answer has come."""
