@@ -30,6 +30,12 @@ _VIRTUAL_KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLe
 _SHIFT = 8
 
 
+def _lines(path: Path, number: int) -> list[str]:
+    """The lines of a file as soon as it has so many; until then none."""
+    lines = path.read_text(encoding="utf-8").split() if path.exists() else []
+    return lines if len(lines) == number else []
+
+
 class Browser:
     """A Chromium process with tabs that share nothing.
 
@@ -44,7 +50,7 @@ class Browser:
         words = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         where = profile / "DevToolsActivePort"
-        port, path = eventually(lambda: where.exists() and where.read_text().split(), "Chromium opens its port")
+        port, path = eventually(lambda: _lines(where, 2), "Chromium opens its port")
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._tabs: dict[str, Tab] = {}

@@ -202,6 +202,19 @@ def test_tabs_are_used_with_the_arrow_keys(board):
     assert "ssh -N -L" in board.text("#snippet-code")
 
 
+@pytest.mark.parametrize("has_clipboard", [True, False])
+def test_examples_are_copied_with_and_without_the_clipboard(board, has_clipboard):
+    lent = "{ writeText: async (text) => { window.copied = text; } }" if has_clipboard else "undefined"
+    board.run(f"Object.defineProperty(navigator, 'clipboard', {{ value: {lent} }}) && null")
+    board.run("document.addEventListener('copy', () => { window.copied = document.activeElement.value; })")
+    board.run("document.getElementById('copy-snippet').focus()")
+    board.press("Enter")
+    board.wait_for("Copied", "#copy-snippet")
+    assert board.run("window.copied") == board.run("document.getElementById('snippet-code').textContent")
+    assert focused(board)[0] == "copy-snippet" and board.run("document.querySelector('textarea')") is None
+    eventually(lambda: board.run("document.getElementById('said').textContent") == "Copied")
+
+
 def test_the_theme_can_be_chosen_and_is_kept(board, two):
     background = "getComputedStyle(document.body).backgroundColor"
     board.emulate(prefers_color_scheme="light")
