@@ -78,6 +78,25 @@ def test_a_key_in_the_address_is_taken_out_of_it_and_kept_for_the_tab_only(board
     assert "API key" in board.text() and board.run("sessionStorage.length") == 0 and "cpu-1" not in board.text()
 
 
+def test_a_key_is_also_taken_from_an_address_that_is_entered_later(tab, lasting):
+    tab.open(f"{lasting.url}/")
+    tab.run(f"location.hash = 'key={lasting.run.key()}'")
+    tab.wait_for("cpu-1", "#worker-rows")
+    assert tab.run("location.href") == f"{lasting.url}/"
+
+
+def test_it_works_where_the_browser_forbids_storage(tab, lasting):
+    forbid = "Object.defineProperty(window, '{}', {{ get() {{ throw new DOMException('no', 'SecurityError'); }} }})"
+    script = ";".join(forbid.format(name) for name in ("sessionStorage", "localStorage"))
+    tab.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+    tab.open(f"{lasting.url}/")
+    enter(tab, lasting.run.key())
+    tab.wait_for("cpu-1", "#worker-rows")
+    tab.run("document.getElementById('theme').click()")
+    tab.run("document.getElementById('theme').click()")
+    assert tab.text("#theme") == "Theme: dark" and tab.errors() == []
+
+
 def test_a_wrong_key_is_refused_in_words_and_the_right_one_goes_on(tab, lasting):
     tab.open(f"{lasting.url}/")
     enter(tab, "sk-wrong")
@@ -153,6 +172,7 @@ def test_an_outage_is_said_and_its_end_too(board):
     board.wait_for("No news from the router: it cannot be reached.", "#notice")
     assert "The figures below are those of" in board.text("#notice") and "cpu-1" in board.text("#worker-rows")
     assert "Next try in" in board.text("#notice")
+    eventually(lambda: "No news" in board.run("document.getElementById('said').textContent"))
     board.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
     board.run("document.getElementById('again').click()")
     eventually(lambda: board.run("document.getElementById('notice').hidden"))
