@@ -80,12 +80,12 @@ class Eligibility:
 
     def ready(self, lane: Lane) -> Sequence[Worker]:
         """The workers of a lane that may get new requests."""
-        return self._group(*lane).workers
+        return self._group(lane).workers
 
     def candidates(self, request: RoutedRequest, now: float, tried: Container[int] = ()) -> Eligible:
         """Who may take the request at this time (Unix seconds). tried: slots that have failed with it."""
-        model, pools = self.lane(request)
-        group = self._group(model, pools)
+        lane = model, pools = self.lane(request)
+        group = self._group(lane)
         workers = group.workers
         if tried:
             workers = [worker for worker in workers if worker.slot not in tried]
@@ -96,12 +96,13 @@ class Eligibility:
             return Eligible([max(workers, key=_end)], model)
         return Eligible(_tiers(request, group, timely), model)
 
-    def _group(self, model: str | None, pools: tuple[str, ...]) -> _Group:
-        group = self._groups.get((model, pools))
+    def _group(self, lane: Lane) -> _Group:
+        group = self._groups.get(lane)
         if group is None:
+            model, pools = lane
             if model is not None and model not in self.models:
                 return _Group([], [], [])  # not kept: clients could name any number of models
-            group = self._groups[model, pools] = self._new_group(model, pools)
+            group = self._groups[lane] = self._new_group(model, pools)
         return group
 
     def _new_group(self, model: str | None, pools: tuple[str, ...]) -> _Group:
@@ -129,6 +130,8 @@ class Eligibility:
 
     def _timely(self, request: RoutedRequest, group: _Group, workers: list[Worker], now: float) -> list[Worker]:
         """The workers that have the time for the request. The list itself, if all have."""
+        if not group.by_end:
+            return workers
         prefill, decode = group.slowest
         ample = _AMPLE_FACTOR * (request.input_tokens / prefill + request.output_tokens / decode) + _AMPLE_S
         late = set()

@@ -54,9 +54,10 @@ class Attempt:
         "_flow",
         "_gate",
         "_is_counted",
+        "_is_opaque",
         "_parts",
+        "_passes",
         "_size",
-        "_take",
         "began",
         "body",
         "fault",
@@ -83,7 +84,8 @@ class Attempt:
         self._parts: list[bytes] = []
         self._size = 0
         self._gate: EventGate | None = None  # of a stream of events
-        self._take = self._hold
+        self._is_opaque = False  # something else than JSON or an error, such as audio: passed on as it comes
+        self._passes = False  # what comes goes to the client, and is no stream of events
         self._flow: Flow | None = None
         self._done = asyncio.get_running_loop().create_future()
         self._is_counted = True
@@ -141,24 +143,32 @@ class Attempt:
     def on_head(self, status: int, headers: Headers) -> None:
         """Decide what to do with the body: pass events on, or hold it until it is complete or too long."""
         self.status, self.headers, self.heard = status, headers, True
-        if status < 400 and value_of(headers, b"content-type")[:17].lower() == b"text/event-stream":
-            self._gate, self._take = EventGate(), self._take_events
+        if status < 400:
+            kind = value_of(headers, b"content-type")
+            if kind[:17].lower() == b"text/event-stream":
+                self._gate = EventGate()
+            self._is_opaque = b"json" not in kind
 
     def on_data(self, data: bytes) -> None:
         """Some of the body."""
         self.heard = True
-        self._take(data)
+        if self._gate is not None:
+            self._take_events(data)
+        elif self._passes:
+            self.outlet.raw(self, data)
+        else:
+            self._hold(data)
 
     def on_end(self) -> None:
         """The body is complete."""
         if self._done.done():
             return
-        if self._take == self._hold:
-            self.body = b"".join(self._parts)
-        elif self._take == self._take_events:
+        if self._gate is not None:
             self._end_events()
-        else:
+        elif self._passes:
             self.outlet.end()
+        else:
+            self.body = b"".join(self._parts)
         self._end(None)
 
     def on_lost(self, error: Exception) -> None:
@@ -173,17 +183,10 @@ class Attempt:
             self._first()
         self._parts.append(data)
         self._size += len(data)
-        if (self._size > MOST_BYTES or self._is_opaque()) and not self.outlet.began:
-            self._take = self._pass
+        if (self._is_opaque or self._size > MOST_BYTES) and not self.outlet.began:
+            self._passes = True
             self.outlet.begin(self, events=False)
-            self._pass(b"".join(self._parts))
-
-    def _is_opaque(self) -> bool:
-        """Whether the answer is something else than JSON or an error, such as audio: passed on as it comes."""
-        return self.status < 400 and b"json" not in value_of(self.headers, b"content-type")
-
-    def _pass(self, data: bytes) -> None:
-        self.outlet.raw(self, data)
+            self.outlet.raw(self, b"".join(self._parts))
 
     def _take_events(self, data: bytes) -> None:
         assert self._gate is not None

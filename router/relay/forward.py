@@ -107,6 +107,7 @@ class Forwarder:
                 await self._wait(call)
         finally:
             admission.leave(ticket)
+            ticket.on_preempt = None  # with it the two would keep each other until a garbage collection
 
     async def _attempts(self, call: Call) -> Next:
         """Try one worker after the other until there is an answer or nothing more to try."""

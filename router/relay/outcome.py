@@ -15,6 +15,7 @@ from .accounts import Accounts
 from .answers import RETRY_AFTER_S, failure, no_such_path, workers_lost
 from .attempt import Attempt, Fault, value_of
 from .call import Call, RefusedError
+from .events import usage_of
 from .health import Health
 from .lost_workers import MAX_WORKERS_LOST, LostWorkers
 from .retry_budget import RetryBudget
@@ -186,7 +187,7 @@ class Outcomes:
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):
             attempt.headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         call.outlet.whole(attempt, body)
-        return Next.DONE if status >= 400 else self._finish(call, attempt, None)
+        return Next.DONE if status >= 400 else self._finish(call, attempt, tokens_from(usage_of(body)))
 
     def _finish(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> Next:
         """Note an answer that is complete."""

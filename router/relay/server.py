@@ -27,7 +27,7 @@ from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
-from .access import Keys, Origins, is_generation, no_key
+from .access import Keys, Origins, is_generation, is_open, no_key
 from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import failure
@@ -42,7 +42,6 @@ from .workers import Workers
 _SPARE_DESCRIPTORS = 64
 _NEWS_S = 0.05
 _TICK_S = 0.5
-_OPEN_PATHS = frozenset({"/health", "/"})  # of the supervisor, for which nobody needs a key
 
 
 class RelayServer:
@@ -165,7 +164,7 @@ class RelayServer:
         if tenant is not None and tenant.metrics_only and head.path != "/metrics":
             tenant = None
         if tenant is None:
-            if head.path in _OPEN_PATHS:
+            if is_open(head):
                 return None
             self._counters.count(self._counters.refused, "key")
             return no_key(head)

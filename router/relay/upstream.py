@@ -68,6 +68,7 @@ class Upstream:
         self._suspicion_s = _FIRST_SUSPICION_S
         self._checked_at = 0.0
         self.is_retired = False
+        self.ramp = 1.0  # the share of its capacity that may be used, while it comes back after an ejection
         self.hear(view)
 
     def hear(self, view: WorkerView) -> None:
@@ -75,6 +76,7 @@ class Upstream:
         self.view = view
         self.id, self.slot, self.pool, self.model = view.id, view.slot, view.pool, view.model
         self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
+        self._raise_share(time.time())
         if not view.choosable:
             self._suspected_until = None  # the supervisor has taken over
         self._decide(self._clock())
@@ -92,13 +94,6 @@ class Upstream:
         """Take what the other relays have in flight from the board; what this one does is counted at once."""
         self.in_flight = self._counts.in_flight(self.slot)
         self.pending_tokens = self._counts.pending_tokens(self.slot)
-
-    @property
-    def ramp(self) -> float:
-        """The share of its capacity that may be used, while it comes back after an ejection."""
-        if self.view.healthy_since is None:
-            return 1.0
-        return min(1.0, max(_LEAST_RAMP, (time.time() - self.view.healthy_since) / _RAMP_S))
 
     def suspect(self) -> None:
         """Note that a request has failed there: it is not chosen for a while, unless it is trusted again before."""
@@ -146,6 +141,7 @@ class Upstream:
 
     def tick(self, now: float) -> None:
         """Let the requests of a worker that has stopped, or that must end now, go elsewhere. `now`: Unix time."""
+        self._raise_share(now)
         if self._suspected_until is not None and self._clock() > self._suspected_until:
             self._suspected_until = None
             self._decide(self._clock())
@@ -159,6 +155,10 @@ class Upstream:
             if not attempt.heard:
                 attempt.give_up("stopped", f"the worker has stopped: {self.view.trouble or 'no answer'}")
             attempt.heard = False
+
+    def _raise_share(self, now: float) -> None:
+        since = self.view.healthy_since
+        self.ramp = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
 
     def _decide(self, now: float) -> None:
         suspected = self._suspected_until is not None
