@@ -112,10 +112,11 @@ class CacheAware:
 
         Of full caches, that which drops what was not used for the longest time misses nothing.
         """
-        turn, ages = self._owners.turn, []
-        for cache, tokens in zip(caches, new, strict=True):
-            last_use = cache.oldest(int((tokens + output) * _BYTES_PER_TOKEN))
-            ages.append(turn - last_use if last_use >= 0 else math.inf)
+        turn = self._owners.turn
+        ages = [
+            turn - cache.first_use if cache.size + (tokens + output) * _BYTES_PER_TOKEN > cache.limit else math.inf
+            for cache, tokens in zip(caches, new, strict=True)
+        ]
         oldest = max(ages)
         if oldest == min(ages):
             return new

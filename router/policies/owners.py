@@ -34,19 +34,14 @@ def _size(key: int) -> int:
 class Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("bit", "keys", "limit", "size", "told")
+    __slots__ = ("bit", "first_use", "keys", "limit", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
+        self.first_use = -1  # the turn of the last use of what goes next; -1: there is nothing
         self.size = 0  # bytes
         self.told = self.limit = math.inf  # bytes that it holds: as the engine says, and as its hits show
-
-    def oldest(self, needed: int) -> int:
-        """The turn of the last use of what would be dropped for `needed` bytes more; -1 if there is room for them."""
-        if self.size + needed <= self.limit or not self.keys:
-            return -1
-        return next(iter(self.keys.values()))
 
     def tell(self, told: float) -> None:
         """Take what the engine says. What was learned is a part of that, or a multiple."""
@@ -114,8 +109,7 @@ class Owners:
     def is_fresh(self, slot: int, block: int) -> bool:
         """Whether the block was used at the worker more recently than in the middle of all that it holds."""
         cache = self._caches[slot]
-        oldest = next(iter(cache.keys.values()))
-        return 2 * cache.keys.get(block, oldest) > oldest + self._turn
+        return 2 * cache.keys.get(block, cache.first_use) > cache.first_use + self._turn
 
     @property
     def turn(self) -> int:
@@ -197,6 +191,7 @@ class Owners:
     def _trim(self, cache: Cache) -> None:
         if cache.size > cache.limit:
             self._drop(cache, len(cache.keys) - 1, cache.limit)
+        cache.first_use = next(iter(cache.keys.values()), -1)
         if self._ended:
             self._sweep()
         if self._entries > self._most and self._caches:
@@ -224,6 +219,7 @@ class Owners:
                     masks[key] = rest
                 else:
                     del masks[key]
+        cache.first_use = next(iter(held.values()), -1)
 
 
 def bits_of(mask: int, most: int) -> list[int]:

@@ -137,7 +137,7 @@ class Forwarder:
             route = self._choose(call)
             if route is None:
                 return _Next.WAIT if call.busy is None else self._pass_on(call, call.busy)
-            body = self._body(call, cast(Upstream, route.worker).view.engine)
+            body = self._body(call, cast(Upstream, route.worker).engine)
             if body is None:
                 return _Next.DONE
             next_ = await self._settle(call, await self._attempt(call, route, body))
@@ -198,7 +198,7 @@ class Forwarder:
             return bool(workers)
         if not self._failover or not outlet.is_events:
             return False
-        engine = cast(Upstream, workers[0]).view.engine
+        engine = cast(Upstream, workers[0]).engine
         return not isinstance(plan(call.envelope, call.body, outlet.transcript, engine), Impossible)
 
     # One attempt, or two at once.
@@ -231,7 +231,7 @@ class Forwarder:
     def _head(self, call: Call, upstream: Upstream, body: bytes) -> bytes:
         head = call.request.head
         return request_head(
-            head.method, head.target, head.headers, key=upstream.view.key, body_length=len(body), request_id=head.id
+            head.method, head.target, head.headers, key=upstream.key, body_length=len(body), request_id=head.id
         )
 
     async def _hedged(self, call: Call, first: Attempt, body: bytes, after_s: float) -> Attempt:
@@ -246,7 +246,7 @@ class Forwarder:
             second = self._start(call, route)
             call.outlet.rivals = [first, second]
             self._counters.count(self._counters.hedges, "sent")
-            body = prepare(call.body, call.envelope, second.upstream.view.engine)
+            body = prepare(call.body, call.envelope, second.upstream.engine)
             running.append(asyncio.create_task(second.run(self._head(call, second.upstream, body), body)))
             return await self._race(call, first, second, running)
         finally:
