@@ -284,8 +284,10 @@ class Connection(asyncio.Protocol):
                 self._fail(error)
         else:
             if self._headers is headers:  # still the same request
-                with suppress(_Stop):
+                try:
                     self._bound_framing(len(data), self._body_bytes - body_bytes)
+                except _Stop:
+                    pass
         return None
 
     def _bound_framing(self, received: int, content: int) -> None:

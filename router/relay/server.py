@@ -205,11 +205,10 @@ class RelayServer:
         """Tell the other relays which worker has got which prompts, and learn it from them."""
         while True:
             await asyncio.sleep(_NEWS_S)
-            for key, slot in self._policy.news():
-                self._row.publish(key & _UNSIGNED, slot)
+            self._row.publish(self._policy.news())
             news = self._board.news(self._index)
             if news:
-                self._policy.merge([(_signed(key), slot) for key, slot in news])
+                self._policy.merge(news)
 
     async def _look_after_workers(self) -> None:
         while True:
@@ -218,13 +217,6 @@ class RelayServer:
                 self._tell(doubt)
             self._admission.poke()
             self._admission.refuse_where(lambda lane: not self._forwarder.has_hope(cast(Lane, lane)))
-
-
-_UNSIGNED = 2**64 - 1
-
-
-def _signed(key: int) -> int:
-    return key - 2**64 if key >= 2**63 else key
 
 
 def body_limits(relays: int) -> BodyLimits:

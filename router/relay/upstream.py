@@ -1,5 +1,6 @@
 """One life of a worker as this relay sees it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -55,6 +56,7 @@ class Upstream:
         self, view: WorkerView, pool: Pool, counts: Counts, row: Row, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.connections = pool
+        self.loop = asyncio.get_running_loop()
         self.attempts: set[InFlight] = set()
         self.turn = 0
         self.lost_at: float | None = None  # since when it is not trusted; None while it is
@@ -81,6 +83,8 @@ class Upstream:
         """Take what the supervisor says of it now."""
         self.view = view
         self.id, self.slot, self.pool, self.model = view.id, view.slot, view.pool, view.model
+        self.engine, self.key = view.engine, view.key
+        self.header = (b"x-slurminfer-worker", view.id.encode())  # of its answers
         self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
         self._set_ramp(time.time())
         if not view.choosable:
