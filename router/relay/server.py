@@ -31,7 +31,7 @@ from ..tenants.tenant import Tenant
 from .access import Keys, Origins, is_generation, is_open, no_key
 from .access_log import AccessLog
 from .accounts import Accounts
-from .answers import failure
+from .answers import failure, health
 from .connections import connect
 from .forward import Forwarder
 from .intake import Intake
@@ -164,8 +164,8 @@ class RelayServer:
         if tenant is not None and tenant.metrics_only and head.path != "/metrics":
             tenant = None
         if tenant is None:
-            if is_open(head):
-                return None
+            if is_open(head):  # the supervisor has other things to do than to tell everybody how it is
+                return health(self._workers.counts()) if head.path == "/health" else None
             self._counters.count(self._counters.refused, "key")
             return no_key(head)
         head.tenant = tenant
