@@ -1,4 +1,4 @@
-"""A router before stub workers, asked for everything that its own OpenAPI description allows, and for some that it does not.
+"""A router before stub workers, asked for everything that its own OpenAPI description allows, and for more.
 
 Schemathesis makes the requests. What comes back has to be described: no 500, no other status, no other form.
 """
