@@ -125,7 +125,9 @@ class Outcomes:
         if not self._refusals.refused(attempt.upstream):
             return False
         call.doubted = attempt.upstream
-        self._tell_fault(attempt.upstream, Fault("refusing", f"it answers {attempt.status} where others answer well"))
+        if self._refusals.others_answer(attempt.upstream):
+            fault = Fault("refusing", f"it answers {attempt.status} where others answer well")
+            self._tell_fault(attempt.upstream, fault)
         return True
 
     async def _go_on(self, call: Call, attempt: Attempt, fault: Fault) -> Next:

@@ -20,7 +20,7 @@ def is_refusal(status: int) -> bool:
 
 
 class Refusals:
-    """Counts the refusals of all workers. One that never answered well here is in doubt after its first."""
+    """Counts the refusals of all workers. One that never answered well here is in doubt after its first, once."""
 
     def __init__(self) -> None:
         self._answers: Counter[str] = Counter()  # good ones, by model
@@ -36,7 +36,12 @@ class Refusals:
     def refused(self, upstream: Upstream) -> bool:
         """Note a refusal; whether the worker is in doubt now."""
         upstream.refusals += 1
-        return upstream.refusals >= upstream.patience and self._answers[upstream.model] > upstream.answers_known
+        is_new = upstream.patience < _IN_A_ROW
+        return upstream.refusals >= upstream.patience and (is_new or self.others_answer(upstream))
+
+    def others_answer(self, upstream: Upstream) -> bool:
+        """Whether other workers of its model have answered well since it has."""
+        return self._answers[upstream.model] > upstream.answers_known
 
     def cleared(self, upstream: Upstream) -> None:
         """Note that another worker has refused the same."""

@@ -25,8 +25,7 @@ def three(relayed):
 def test_a_new_worker_that_refuses_everything_costs_no_request(three):
     three.stubs[0].behaviour = refuse
     answers = [three.chat() for _ in range(12)]
-    assert [one.status_code for one in answers if one.headers["X-Slurminfer-Worker"] == "w-0"] in ([], [400])
-    assert sum(one.status_code == 200 for one in answers) >= 11
+    assert {one.status_code for one in answers} == {200}
     assert {(suspect.slot, suspect.kind) for suspect in three.suspects} == {(0, "refusing")}
 
 
@@ -67,4 +66,5 @@ def test_a_thousand_bad_requests_change_nothing(three):
 def test_bad_requests_alone_are_no_reason_for_doubt(three):
     for _ in range(100):
         assert three.chat(bad=True).status_code == 400
-    assert sum(len(stub.asked) for stub in three.stubs) == 100 and not three.suspects
+    assert sum(len(stub.asked) for stub in three.stubs) <= 103, "each worker's first one is tried at another"
+    assert not three.suspects
