@@ -284,8 +284,10 @@ class Connection(asyncio.Protocol):
                 self._fail(error)
         else:
             if self._headers is headers:  # still the same request
-                with suppress(_Stop):
+                try:
                     self._bound_framing(len(data), self._body_bytes - body_bytes)
+                except _Stop:
+                    pass
         return None
 
     def _bound_framing(self, received: int, content: int) -> None:
@@ -408,7 +410,7 @@ class Connection(asyncio.Protocol):
         except BodyError as error:
             reply.whole(refusal(error.status, error.message))
         except Exception:
-            _log.exception("%s %.200s failed", head.method.decode(), head.path)
+            _log.exception("%s %.200r failed", head.method.decode(), head.path)
         if not reply.over:
             reply.fail()
 

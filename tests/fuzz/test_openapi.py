@@ -1,4 +1,4 @@
-"""A router before stub workers, asked for everything that its own OpenAPI description allows, and for more.
+"""A router before stub workers, asked for what its own OpenAPI description allows, and for some that it does not.
 
 Schemathesis makes the requests. What comes back has to be described: no 500, no other status, no other form.
 """
