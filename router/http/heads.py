@@ -125,13 +125,9 @@ def _origin_form(target: bytes) -> bytes:
 
 def _forwardable(headers: Headers, left_out: Collection[bytes]) -> Headers:
     """`headers` without those `left_out` and those that `Connection` names: they belong to that connection, too."""
-    kept, named = [], b""
-    for header in headers:
-        if header[0] not in left_out:
-            kept.append(header)
-        elif header[0] == b"connection":
-            named = b"%b,%b" % (named, header[1].lower())
-    if named in (b"", b",keep-alive", b",close"):
+    kept = [header for header in headers if header[0] not in left_out]
+    named = b",".join([value.lower() for name, value in headers if name == b"connection"])
+    if not named or named == b"keep-alive" or named == b"close":
         return kept
     tokens = {token.strip() for token in named.split(b",")}
     return [header for header in kept if header[0] not in tokens]

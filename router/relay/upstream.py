@@ -52,6 +52,13 @@ class Upstream:
         clock: seconds, monotonic.
     """
 
+    __slots__ = (
+        "_checked_at", "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "attempts", "cache_tokens",
+        "capacity", "choosable", "connections", "decode_rate", "ends_at", "engine", "header", "id", "in_flight",
+        "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "pending_tokens", "pool", "prefill_rate", "ramp",
+        "served", "slot", "turn", "view",
+    )  # fmt: skip
+
     def __init__(
         self, view: WorkerView, pool: Pool, counts: Counts, row: Row, clock: Callable[[], float] = time.monotonic
     ) -> None:
