@@ -89,7 +89,7 @@ class Attempt:
         self._is_opaque = False  # something else than JSON or an error, such as audio: passed on as it comes
         self._passes = False  # what comes goes to the client, and is no stream of events
         self._flow: Flow | None = None
-        self._done = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[None] = upstream.loop.create_future()
         self._is_counted = True
         self.others_tokens = upstream.pending_tokens  # that the worker had to compute before
         self.sent_at = self.first_at = self.heard_at = time.monotonic()

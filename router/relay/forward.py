@@ -115,7 +115,7 @@ class Forwarder:
             route = self._choose(call)
             if route is None:
                 return Next.WAIT if call.spare is None else self._outcomes.pass_on(call, call.spare)
-            body = self._body(call, cast(Upstream, route.worker).view.engine)
+            body = self._body(call, cast(Upstream, route.worker).engine)
             if body is None:
                 return Next.DONE
             next_ = await self._outcomes.settle(call, await self._attempt(call, route, body))
@@ -175,7 +175,7 @@ class Forwarder:
             return bool(workers)
         if not self._failover or not outlet.is_events:
             return False
-        engine = cast(Upstream, workers[0]).view.engine
+        engine = cast(Upstream, workers[0]).engine
         return not isinstance(plan(call.envelope, call.body, outlet.transcript, engine), Impossible)
 
     # One attempt, or two at once.
@@ -220,7 +220,7 @@ class Forwarder:
     def _head(self, call: Call, upstream: Upstream, body: bytes) -> bytes:
         head = call.request.head
         return request_head(
-            head.method, head.target, head.headers, key=upstream.view.key, body_length=len(body), request_id=head.id
+            head.method, head.target, head.headers, key=upstream.key, body_length=len(body), request_id=head.id
         )
 
     def first_byte(self, call: Call, attempt: Attempt) -> None:

@@ -31,7 +31,7 @@ from ..tenants.tenant import Tenant
 from .access import Keys, Origins, is_generation, is_open, no_key
 from .access_log import AccessLog
 from .accounts import Accounts
-from .answers import failure
+from .answers import failure, health
 from .connections import connect
 from .forward import Forwarder
 from .intake import Intake
@@ -164,8 +164,8 @@ class RelayServer:
         if tenant is not None and tenant.metrics_only and head.path != "/metrics":
             tenant = None
         if tenant is None:
-            if is_open(head):
-                return None
+            if is_open(head):  # the supervisor has other things to do than to tell everybody how it is
+                return health(self._workers.counts()) if head.path == "/health" else None
             self._counters.count(self._counters.refused, "key")
             return no_key(head)
         head.tenant = tenant
@@ -205,11 +205,10 @@ class RelayServer:
         """Tell the other relays which worker has got which prompts, and learn it from them."""
         while True:
             await asyncio.sleep(_NEWS_S)
-            for key, slot in self._policy.news():
-                self._row.publish(key & _UNSIGNED, slot)
+            self._row.publish(self._policy.news())
             news = self._board.news(self._index)
             if news:
-                self._policy.merge([(_signed(key), slot) for key, slot in news])
+                self._policy.merge(news)
 
     async def _look_after_workers(self) -> None:
         while True:
@@ -218,13 +217,6 @@ class RelayServer:
                 self._tell(doubt)
             self._admission.poke()
             self._admission.refuse_where(lambda lane: not self._forwarder.has_hope(cast(Lane, lane)))
-
-
-_UNSIGNED = 2**64 - 1
-
-
-def _signed(key: int) -> int:
-    return key - 2**64 if key >= 2**63 else key
 
 
 def body_limits(relays: int) -> BodyLimits:

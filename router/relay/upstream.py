@@ -1,5 +1,6 @@
 """One life of a worker as this relay sees it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -51,10 +52,18 @@ class Upstream:
         clock: seconds, monotonic.
     """
 
+    __slots__ = (
+        "_checked_at", "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "attempts", "cache_tokens",
+        "capacity", "choosable", "connections", "decode_rate", "ends_at", "engine", "header", "id", "in_flight",
+        "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "pending_tokens", "pool", "prefill_rate", "ramp",
+        "served", "slot", "turn", "view",
+    )  # fmt: skip
+
     def __init__(
         self, view: WorkerView, pool: Pool, counts: Counts, row: Row, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.connections = pool
+        self.loop = asyncio.get_running_loop()
         self.attempts: set[InFlight] = set()
         self.turn = 0
         self.lost_at: float | None = None  # since when it is not trusted; None while it is
@@ -81,6 +90,8 @@ class Upstream:
         """Take what the supervisor says of it now."""
         self.view = view
         self.id, self.slot, self.pool, self.model = view.id, view.slot, view.pool, view.model
+        self.engine, self.key = view.engine, view.key
+        self.header = (b"x-slurminfer-worker", view.id.encode())  # of its answers
         self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
         self._set_ramp(time.time())
         if not view.choosable:

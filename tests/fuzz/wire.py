@@ -58,7 +58,7 @@ async def _run(port: int, session: Session, outcome: Outcome, context: ssl.SSLCo
     except OSError as error:  # the guard closes connections when there are too many
         outcome.wrong.append(f"no connection: {error!r}")
         return
-    got = bytearray()
+    got, sock = bytearray(), writer.get_extra_info("socket")
     try:
         async with asyncio.timeout(_END_S):
             await _talk(reader, writer, session, got)
@@ -69,7 +69,7 @@ async def _run(port: int, session: Session, outcome: Outcome, context: ssl.SSLCo
     finally:
         if session.going is Going.RESET:
             with suppress(OSError):  # the server was faster
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)
         writer.transport.abort()
     _judge(session, bytes(got), outcome)
 
