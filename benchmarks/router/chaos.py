@@ -126,6 +126,7 @@ class Storm:
         try:
             if connection is None or connection.lost:
                 connection = await Connection.open(self._target)
+                self._cut_off.discard(connection.port)
             async with asyncio.timeout(_PATIENCE_S):
                 return connection, await connection.ask(request)
         except (OSError, TimeoutError) as error:
