@@ -53,10 +53,10 @@ class Upstream:
     """
 
     __slots__ = (
-        "_checked_at", "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "attempts", "cache_tokens",
-        "capacity", "choosable", "connections", "decode_rate", "ends_at", "engine", "header", "id", "in_flight",
-        "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "pending_tokens", "pool", "prefill_rate", "ramp",
-        "served", "slot", "turn", "view",
+        "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "answers_known", "attempts", "cache_tokens",
+        "capacity", "choosable", "chosen_last", "connections", "decode_rate", "ends_at", "engine", "header", "id",
+        "in_flight", "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "patience", "pending_tokens",
+        "pool", "prefill_rate", "ramp", "refusals", "served", "silence", "slot", "turn", "view",
     )  # fmt: skip
 
     def __init__(
