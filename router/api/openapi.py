@@ -157,9 +157,7 @@ def _schemas() -> _Json:
     error = _object({"message": _TEXT, "type": _TEXT}, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)
     return {
         "Error": _object({"error": error}),
-        "Request": _object(
-            {}, model=_TEXT, stream={"type": "boolean"}, max_tokens={"type": "integer", "minimum": 1}
-        ),
+        "Request": _object({}, model=_TEXT, stream={"type": "boolean"}, max_tokens={"type": "integer", "minimum": 1}),
         "Answer": _object({"choices": _list({"type": "object"})}, usage={"type": ["object", "null"]}),
         "Model": _object(
             {"id": _TEXT, "object": {"const": "model"}, "created": {"type": "integer"}, "state": model_state}

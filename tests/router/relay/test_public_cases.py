@@ -103,7 +103,7 @@ def test_nobody_can_fill_the_memory_for_bodies_without_a_key(one):
 
 def test_2048_requests_at_once_on_8_workers_are_all_answered(relayed, eventually):
     relay = relayed(reserved=0)
-    gates = []
+    gates: list[asyncio.Event] = []
 
     async def when_all_are_there(asked):
         if not gates[0].is_set():
