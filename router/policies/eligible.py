@@ -91,10 +91,10 @@ class Eligibility:
             workers = [worker for worker in workers if worker.slot not in tried]
         if not workers:
             return self._nobody(model, pools, bool(group.workers))
-        timely = self._timely(request, group, workers, now)
+        timely = self._timely(request, group, workers, now) if group.by_end else workers
         if not timely:
             return Eligible([max(workers, key=_end)], model)
-        return Eligible(_tiers(request, group, timely), model)
+        return Eligible(_tiers(request, group, timely) if group.spill else timely, model)
 
     def _group(self, lane: Lane) -> _Group:
         group = self._groups.get(lane)
@@ -130,8 +130,6 @@ class Eligibility:
 
     def _timely(self, request: RoutedRequest, group: _Group, workers: list[Worker], now: float) -> list[Worker]:
         """The workers that have the time for the request. The list itself, if all have."""
-        if not group.by_end:
-            return workers
         prefill, decode = group.slowest
         ample = _AMPLE_FACTOR * (request.input_tokens / prefill + request.output_tokens / decode) + _AMPLE_S
         late = set()
@@ -169,8 +167,6 @@ def _end(worker: Worker) -> float:
 
 def _tiers(request: RoutedRequest, group: _Group, workers: list[Worker]) -> Sequence[Worker]:
     """Those of the pools that are not for spill-over, and further pools one by one while the wait is too long."""
-    if not group.spill:
-        return workers
     there = {worker.slot for worker in workers}
     chosen = [worker for worker in group.first if worker.slot in there]
     for after, spill in group.spill:

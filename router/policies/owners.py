@@ -18,7 +18,11 @@ _MOST_NEWS = 2**14
 _SWEEP = 256
 # An engine that found less than this part of what was expected has dropped blocks that the model still has.
 _MISS = 0.5
-_SHRINK, _GROW, _LEAST_BYTES, _LEAST_PART = 0.95, 1.01, 2**16, 16
+_LEAST_BYTES, _LEAST_PART = 2**16, 16
+# So far the model's limit then goes towards the age of what was missed, and by this factor at least.
+_TOWARDS, _SHRINK = 0.25, 0.95
+# What was used more recently may not be computed yet. Only hits on what is older say that the limit is not too high.
+_YOUNG, _OLD, _GROW = 0.5, 0.75, 1.02
 # One that found so much more, although its cache should be full, holds more than it says: blocks in host memory, say.
 _SURPRISE_TOKENS, _FULL, _GROW_MORE, _MOST_PART = 256, 0.9, 1.05, 8
 # Keys of what was computed after the last whole block and cannot be found again: negative, with the bytes as low bits.
@@ -27,26 +31,17 @@ _MOST_TAIL = 2**_TAIL_BITS - 1
 _RELAYS = 64
 
 
-def _size(key: int) -> int:
-    return SMALLEST << (key & LEVEL_BITS) if key >= 0 else -key & _MOST_TAIL
-
-
 class Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("bit", "keys", "limit", "size", "told")
+    __slots__ = ("bit", "first_use", "keys", "limit", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
+        self.first_use = -1  # the turn of the last use of what goes next; -1: there was nothing
         self.size = 0  # bytes
         self.told = self.limit = math.inf  # bytes that it holds: as the engine says, and as its hits show
-
-    def oldest(self, needed: int) -> int:
-        """The turn of the last use of what would be dropped for `needed` bytes more; -1 if there is room for them."""
-        if self.size + needed <= self.limit or not self.keys:
-            return -1
-        return next(iter(self.keys.values()))
 
     def tell(self, told: float) -> None:
         """Take what the engine says. What was learned is a part of that, or a multiple."""
@@ -54,14 +49,16 @@ class Cache:
             self.limit = told if math.isinf(self.told) or math.isinf(told) else self.limit * told / self.told
             self.told = told
 
-    def learn(self, expected: int, found: int) -> None:
-        """Learn from the tokens that were expected and found in the cache."""
+    def learn(self, expected: int, found: int, age: float) -> None:
+        """Learn from the tokens that were expected and found in the cache, of an age as of `Owners.age`."""
         if found < expected * _MISS:
-            least = _LEAST_BYTES if math.isinf(self.told) else self.told / _LEAST_PART
-            self.limit = max(least, min(self.limit, self.size) * _SHRINK)
+            if age > _YOUNG:
+                held = min(self.limit, self.size)
+                least = _LEAST_BYTES if math.isinf(self.told) else self.told / _LEAST_PART
+                self.limit = max(least, min(held * _SHRINK, held * (1 - _TOWARDS * (1 - age))))
         elif found > expected + _SURPRISE_TOKENS and found * _MISS > expected and self.size > self.limit * _FULL:
             self.limit = min(self.limit * _GROW_MORE, self.told * _MOST_PART)
-        elif expected and self.limit < self.told:
+        elif expected and age > _OLD and self.limit < self.told:
             self.limit = min(self.limit * _GROW, self.told)
 
 
@@ -111,11 +108,11 @@ class Owners:
         """The model of the worker's cache, to be read. It is another one after `changes`."""
         return self._caches.get(slot, _UNKNOWN)
 
-    def is_fresh(self, slot: int, block: int) -> bool:
-        """Whether the block was used at the worker more recently than in the middle of all that it holds."""
-        cache = self._caches[slot]
-        oldest = next(iter(cache.keys.values()))
-        return 2 * cache.keys.get(block, oldest) > oldest + self._turn
+    def age(self, slot: int, block: int) -> float:
+        """When a block that the worker holds was last used there: 0 just now, 1 when its oldest block was."""
+        held = self._caches[slot].keys
+        oldest = next(iter(held.values()))
+        return (self._turn - held.get(block, oldest)) / max(1, self._turn - oldest)
 
     @property
     def turn(self) -> int:
@@ -152,11 +149,14 @@ class Owners:
         self._news.clear()
         return news
 
-    def correct(self, slot: int, expected: int, found: int) -> None:
-        """Learn from an answer: `expected` tokens were taken to be in the cache, and the engine has found `found`."""
+    def correct(self, slot: int, expected: int, found: int, age: float = 1.0) -> None:
+        """Learn from an answer: `expected` tokens were taken to be in the cache, and the engine has found `found`.
+
+        age: that of the last block of the expected ones, when the request was sent.
+        """
         cache = self._caches.get(slot)
         if cache is not None:
-            cache.learn(expected, found)
+            cache.learn(expected, found, age)
             self._trim(cache)
 
     def forget(self, slot: int) -> None:
@@ -179,29 +179,33 @@ class Owners:
     def _use(self, cache: Cache, keys: Iterable[int]) -> list[int]:
         """Make `keys` the last to go, and add those that are not there. Returns those that the others do not know."""
         held, masks, turn, bit = cache.keys, self._masks, self._turn, cache.bit
-        told_before, untold = turn - _RETELL_TURNS, []
+        told_before, untold, size, entries = turn - _RETELL_TURNS, [], 0, len(held)
         for key in keys:
             before = held.get(key, -1)
             if before >= 0:
                 held.move_to_end(key)
+            elif key >= 0:
+                size += SMALLEST << (key & LEVEL_BITS)
+                masks[key] = masks.get(key, 0) | bit
             else:
-                self._entries += 1
-                cache.size += _size(key)
-                if key >= 0:
-                    masks[key] = masks.get(key, 0) | bit
+                size += -key & _MOST_TAIL
             held[key] = turn
             if before < told_before:
                 untold.append(key)
+        cache.size += size
+        self._entries += len(held) - entries
         return untold
 
     def _trim(self, cache: Cache) -> None:
         if cache.size > cache.limit:
             self._drop(cache, len(cache.keys) - 1, cache.limit)
+        cache.first_use = next(iter(cache.keys.values()))
         if self._ended:
             self._sweep()
         if self._entries > self._most and self._caches:
             largest = max(self._caches.values(), key=lambda one: len(one.keys))
             self._drop(largest, self._entries - self._most + _SWEEP)
+            largest.first_use = next(iter(largest.keys.values()), -1)
 
     def _sweep(self) -> None:
         cache = self._ended[0]
@@ -212,18 +216,21 @@ class Owners:
 
     def _drop(self, cache: Cache, most: int, limit: float = -1.0) -> None:
         """Drop at most so many of the oldest blocks, until the rest has no more than `limit` bytes."""
-        held, masks, bit = cache.keys, self._masks, cache.bit
-        while most > 0 and held and cache.size > limit:
+        held, masks, bit, size, entries = cache.keys, self._masks, cache.bit, cache.size, len(cache.keys)
+        while most > 0 and held and size > limit:
             key, _ = held.popitem(last=False)
             most -= 1
-            self._entries -= 1
-            cache.size -= _size(key)
             if key >= 0:
-                rest = masks[key] & ~bit
+                size -= SMALLEST << (key & LEVEL_BITS)
+                rest = masks[key] ^ bit
                 if rest:
                     masks[key] = rest
                 else:
                     del masks[key]
+            else:
+                size -= -key & _MOST_TAIL
+        cache.size = size
+        self._entries += len(held) - entries
 
 
 def bits_of(mask: int, most: int) -> list[int]:

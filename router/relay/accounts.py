@@ -60,6 +60,7 @@ class Accounts:
         """The first byte of an answer has come."""
         now = self._clock()
         attempt.first_at = now
+        attempt.upstream.silence.ended(now - attempt.sent_at)
         if call.first_byte_s is None:
             call.first_byte_s = now - call.began
             self._counters.time(self._counters.ttft, endpoint(call.request.head), call.first_byte_s)

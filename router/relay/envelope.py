@@ -241,7 +241,7 @@ def prompt_text(envelope: Envelope) -> bytes:
     """
     text = "".join(_tools(envelope.tools)) if is_given(envelope.tools) else ""
     for raw in (envelope.system, envelope.instructions):
-        if is_given(raw):
+        if raw and is_given(raw):
             text += _SEPARATOR.join(("", "system", _content(_loosely(raw))))
     if is_given(envelope.messages):
         return (text + _conversation(envelope.messages)).encode(errors="surrogatepass")

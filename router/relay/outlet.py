@@ -181,5 +181,5 @@ class Outlet:
 
 def _headers(headers: Headers, upstream: Upstream) -> Headers:
     kept = answer_headers(headers)
-    kept.append((b"x-slurminfer-worker", upstream.id.encode()))
+    kept.append(upstream.header)
     return kept

@@ -45,41 +45,60 @@ def enter(tab, key):
     tab.press("Enter")
 
 
-def test_the_page_is_served_without_a_key_and_has_no_data_in_it(one):
-    answer = httpx.get(f"{one.url}/", timeout=20)
+def test_the_page_is_served_without_a_key_and_has_no_data_in_it(lasting):
+    answer = httpx.get(f"{lasting.url}/", timeout=20)
     assert answer.status_code == 200 and answer.headers["Content-Type"] == "text/html; charset=utf-8"
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
-    for word in ("cpu-0", "stub-model", one.run.key()):
+    for word in ("cpu-0", "stub-model", lasting.run.key()):
         assert word not in answer.text
-    assert httpx.get(f"{one.url}/status.json", timeout=20).status_code == 401
+    assert httpx.get(f"{lasting.url}/status.json", timeout=20).status_code == 401
 
 
-def test_workers_models_and_figures_are_shown_and_nobody_else_is_asked(board, two):
+def test_workers_models_and_figures_are_shown_and_nobody_else_is_asked(board, lasting):
     assert rows(board)["cpu-0"][0] == "Ready" and rows(board)["cpu-1"][3] == "0 / 4"
     board.wait_for("Live", "#models")
     assert "2 of 2 workers ready" in board.text("#models")
     assert board.run("document.title") == "test: live"
     assert rows(board, "tenant")["owner"][0] == "interactive"
     assert {url.partition("#")[0] for url in board.requested() if not url.startswith("data:")} == {
-        f"{two.url}/", f"{two.url}/status.json",
+        f"{lasting.url}/", f"{lasting.url}/status.json",
     }  # fmt: skip
     assert board.errors() == []
 
 
-def test_a_key_in_the_address_is_taken_out_of_it_and_kept_for_the_tab_only(board, two):
-    key = two.run.key()
-    assert board.run("location.href") == f"{two.url}/"
+def test_a_key_in_the_address_is_taken_out_of_it_and_kept_for_the_tab_only(board, lasting):
+    key = lasting.run.key()
+    assert board.run("location.href") == f"{lasting.url}/"
     assert board.run("Object.values(sessionStorage)") == [key] and board.run("JSON.stringify(localStorage)") == "{}"
     assert board.run("history.length") <= 2 and key not in board.run("document.documentElement.outerHTML")
-    board.open(f"{two.url}/")
+    board.open(f"{lasting.url}/")
     board.wait_for("cpu-1", "#worker-rows")
     board.run("document.getElementById('forget').click()")
     assert "API key" in board.text() and board.run("sessionStorage.length") == 0 and "cpu-1" not in board.text()
 
 
-def test_a_wrong_key_is_refused_in_words_and_the_right_one_goes_on(tab, one):
-    tab.open(f"{one.url}/")
+def test_a_key_is_also_taken_from_an_address_that_is_entered_later(tab, lasting):
+    tab.open(f"{lasting.url}/")
+    tab.run(f"location.hash = 'key={lasting.run.key()}'")
+    tab.wait_for("cpu-1", "#worker-rows")
+    assert tab.run("location.href") == f"{lasting.url}/"
+
+
+def test_it_works_where_the_browser_forbids_storage(tab, lasting):
+    forbid = "Object.defineProperty(window, '{}', {{ get() {{ throw new DOMException('no', 'SecurityError'); }} }})"
+    script = ";".join(forbid.format(name) for name in ("sessionStorage", "localStorage"))
+    tab.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+    tab.open(f"{lasting.url}/")
+    enter(tab, lasting.run.key())
+    tab.wait_for("cpu-1", "#worker-rows")
+    tab.run("document.getElementById('theme').click()")
+    tab.run("document.getElementById('theme').click()")
+    assert tab.text("#theme") == "Theme: dark" and tab.errors() == []
+
+
+def test_a_wrong_key_is_refused_in_words_and_the_right_one_goes_on(tab, lasting):
+    tab.open(f"{lasting.url}/")
     enter(tab, "sk-wrong")
     tab.wait_for("The router does not accept this key.", "#refusal")
     assert tab.run("document.activeElement.id") == "key" and tab.run("sessionStorage.length") == 0
@@ -87,38 +106,39 @@ def test_a_wrong_key_is_refused_in_words_and_the_right_one_goes_on(tab, one):
     enter(tab, "sk-schön")
     tab.wait_for("no accents", "#refusal")
     tab.run("document.getElementById('key').value = ''")
-    enter(tab, one.run.key())
+    enter(tab, lasting.run.key())
     tab.wait_for("cpu-0", "#worker-rows")
 
 
-def test_a_tenant_sees_its_own_usage_alone(tab, one):
-    key = KeyStore(one.run).add("course", tokens_per_day=1000)
-    eventually(lambda: httpx.get(f"{one.url}/v1/models", headers={"X-Api-Key": key}).status_code == 200)
-    tab.open(f"{one.url}/#key={key}")
+def test_a_tenant_sees_its_own_usage_alone(tab, lasting):
+    key = KeyStore(lasting.run).add("course", tokens_per_day=1000)
+    eventually(lambda: httpx.get(f"{lasting.url}/v1/models", headers={"X-Api-Key": key}).status_code == 200)
+    tab.open(f"{lasting.url}/#key={key}")
     tab.wait_for("cpu-0", "#worker-rows")
     assert list(rows(tab, "tenant")) == ["course"] and tab.text("#usage-title") == "Your usage"
     assert rows(tab, "tenant")["course"][5] == "0 of 1,000"
 
 
-def test_a_lost_worker_is_shown_without_reload_and_told_to_screen_readers(board, two):
+def test_a_lost_worker_is_shown_without_reload_and_told_to_screen_readers(changing, two):
     publish(two, 1, state=WorkerState.GONE, reason="the node has failed")
-    board.wait_for("the node has failed", "#worker-rows")  # the page asks by itself
-    assert rows(board)["cpu-1"][0].split() == ["Gone", "the", "node", "has", "failed"]
-    board.wait_for("cpu-1 is gone, was ready", "#changes")
-    assert board.run("document.getElementById('changes').getAttribute('role')") == "log"
-    assert "1 of 2 workers ready" in board.text("#models")
-    assert board.errors() == []
+    changing.wait_for("the node has failed", "#worker-rows")  # the page asks by itself
+    assert rows(changing)["cpu-1"][0].split() == ["Gone", "the", "node", "has", "failed"]
+    changing.wait_for("cpu-1 is gone, was ready", "#changes")
+    assert changing.run("document.getElementById('changes').closest('[role=log]') !== null")
+    assert "1 of 2 workers ready" in changing.text("#models")
+    assert changing.errors() == []
 
 
-def test_what_a_worker_says_stays_text(board, two):
+def test_what_a_worker_says_stays_text(changing, two):
     publish(two, 1, state=WorkerState.GONE, reason=HOSTILE, model=f"m'{HOSTILE}")
-    refresh(board)
-    eventually(lambda: refresh(board) or HOSTILE in board.text("#worker-rows"))
-    assert HOSTILE in board.text("#models")
+    refresh(changing)
+    eventually(lambda: refresh(changing) or HOSTILE in changing.text("#worker-rows"))
+    assert HOSTILE in changing.text("#models")
     assert (
-        board.run("window.hit") is None and board.run("document.querySelectorAll('main img, main script').length") == 0
+        changing.run("window.hit") is None
+        and changing.run("document.querySelectorAll('main img, main script').length") == 0
     )
-    assert board.errors() == []
+    assert changing.errors() == []
 
 
 def test_even_a_script_that_gets_into_the_page_is_not_run(board):
@@ -152,9 +172,10 @@ def test_an_outage_is_said_and_its_end_too(board):
     board.wait_for("No news from the router: it cannot be reached.", "#notice")
     assert "The figures below are those of" in board.text("#notice") and "cpu-1" in board.text("#worker-rows")
     assert "Next try in" in board.text("#notice")
+    eventually(lambda: "No news" in board.run("document.getElementById('said').textContent"))
     board.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
     board.run("document.getElementById('again').click()")
-    eventually(lambda: board.text("#notice") == "")
+    eventually(lambda: board.run("document.getElementById('notice').hidden"))
 
 
 def test_a_tab_out_of_sight_asks_nothing(board):
@@ -202,7 +223,20 @@ def test_tabs_are_used_with_the_arrow_keys(board):
     assert "ssh -N -L" in board.text("#snippet-code")
 
 
-def test_the_theme_can_be_chosen_and_is_kept(board, two):
+@pytest.mark.parametrize("has_clipboard", [True, False])
+def test_examples_are_copied_with_and_without_the_clipboard(board, has_clipboard):
+    lent = "{ writeText: async (text) => { window.copied = text; } }" if has_clipboard else "undefined"
+    board.run(f"Object.defineProperty(navigator, 'clipboard', {{ value: {lent} }}) && null")
+    board.run("document.addEventListener('copy', () => { window.copied = document.activeElement.value; })")
+    board.run("document.getElementById('copy-snippet').focus()")
+    board.press("Enter")
+    board.wait_for("Copied", "#copy-snippet")
+    assert board.run("window.copied") == board.run("document.getElementById('snippet-code').textContent")
+    assert focused(board)[0] == "copy-snippet" and board.run("document.querySelector('textarea')") is None
+    eventually(lambda: board.run("document.getElementById('said').textContent") == "Copied")
+
+
+def test_the_theme_can_be_chosen_and_is_kept(board, lasting):
     background = "getComputedStyle(document.body).backgroundColor"
     board.emulate(prefers_color_scheme="light")
     light = board.run(background)
@@ -212,40 +246,42 @@ def test_the_theme_can_be_chosen_and_is_kept(board, two):
     board.run("document.getElementById('theme').focus()")
     board.press("Enter")
     assert board.text("#theme") == "Theme: light" and board.run(background) == light
-    board.open(f"{two.url}/")
+    board.open(f"{lasting.url}/")
     assert board.text("#theme") == "Theme: light" and board.run(background) == light
 
 
-def test_text_has_contrast_in_both_schemes(board, two):
+def test_text_has_contrast_in_both_schemes(changing, two):
     publish(two, 0, state=WorkerState.DRAINING, reason="walltime")
     publish(two, 1, state=WorkerState.GONE, reason="failed")
-    eventually(lambda: refresh(board) or "failed" in board.text("#worker-rows"))
-    board.run("document.getElementById('notice').hidden = false")
-    board.run("document.getElementById('trouble').textContent = 'No news'")
+    eventually(lambda: refresh(changing) or "failed" in changing.text("#worker-rows"))
+    changing.run("document.getElementById('notice').hidden = false")
+    changing.run("document.getElementById('trouble').textContent = 'No news'")
     for kind in ("good", "busy", "wait", "drain", "bad", "off"):
-        board.run(f"document.querySelector('#models').append(make('b', {{ class: '{kind}', text: 'x' }}))")
+        changing.run(f"document.querySelector('#models').append(make('b', {{ class: '{kind}', text: 'x' }}))")
     for scheme in ("light", "dark"):
-        board.emulate(prefers_color_scheme=scheme)
-        seen = board.run(CONTRAST)
+        changing.emulate(prefers_color_scheme=scheme)
+        seen = changing.run(CONTRAST)
         assert seen["found"] == [] and seen["seen"] > 60
-    board.run("openDoor('Not this key')")
+    changing.run("openDoor('Not this key')")
     for scheme in ("light", "dark"):
-        board.emulate(prefers_color_scheme=scheme)
-        assert board.run(CONTRAST)["found"] == []
+        changing.emulate(prefers_color_scheme=scheme)
+        assert changing.run(CONTRAST)["found"] == []
 
 
-def test_nothing_is_wider_than_the_window(board, two):
+def test_nothing_is_wider_than_the_window(changing, two):
     long = "/very/long/path/" + "x" * 300
     publish(two, 0, state=WorkerState.GONE, reason=long, ends_at=time.time() + 400)
     publish(two, 1, ends_at=time.time() + 400_000, model="model-" + "y" * 100)
-    eventually(lambda: refresh(board) or "yyy" in board.text("#models"))
+    eventually(lambda: refresh(changing) or "yyy" in changing.text("#models"))
     for width in (320, 360, 600, 895, 897, 1280):
-        board.resize(width, 740)
-        widths = board.run("CLIENTS.map((_, index) => { choose(index); return document.documentElement.scrollWidth; })")
+        changing.resize(width, 740)
+        widths = changing.run(
+            "CLIENTS.map((_, index) => { choose(index); return document.documentElement.scrollWidth; })"
+        )
         assert max(widths) <= width
-    board.run("openDoor('Not this key')")
-    board.resize(320, 740)
-    assert board.run("document.documentElement.scrollWidth") <= 320
+    changing.run("openDoor('Not this key')")
+    changing.resize(320, 740)
+    assert changing.run("document.documentElement.scrollWidth") <= 320
 
 
 def test_motion_is_reduced_for_those_who_want_it(board):
@@ -279,9 +315,9 @@ def examples(tab: Tab, model: str, url: str) -> dict[str, str]:
     return tab.run(f"Object.fromEntries(CLIENTS.map(([name, , write]) => [name, write({values})]))")
 
 
-def test_the_examples_work_as_they_stand(board, two):
-    found = examples(board, "stub-model", f"{two.url}/v1")
-    key = two.run.key()
+def test_the_examples_work_as_they_stand(board, lasting):
+    found = examples(board, "stub-model", f"{lasting.url}/v1")
+    key = lasting.run.key()
     assert all(key not in text for text in found.values())
     answer = run_shell(found["curl"], API_KEY=key)
     assert '"content":"Hello"' in answer.stdout and "[DONE]" in answer.stdout, answer.stderr
