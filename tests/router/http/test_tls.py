@@ -61,7 +61,9 @@ def test_a_peer_has_so_long_to_end_its_connection(fast, served, tmp_path):
 
     async def listen(listener):
         context = server_context(tmp_path / "identity")
-        Acceptor(listener, context, served.server.protocol, shutdown_s=0.01).start()
+        acceptor = Acceptor(listener, context, served.server.protocol, shutdown_s=0.01)
+        acceptor.start()
+        return acceptor
 
     listener = listening_socket("127.0.0.1")
     served.address = listener.getsockname()
