@@ -284,10 +284,8 @@ class Connection(asyncio.Protocol):
                 self._fail(error)
         else:
             if self._headers is headers:  # still the same request
-                try:
+                with suppress(_Stop):
                     self._bound_framing(len(data), self._body_bytes - body_bytes)
-                except _Stop:
-                    pass
         return None
 
     def _bound_framing(self, received: int, content: int) -> None:
