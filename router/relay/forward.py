@@ -29,7 +29,7 @@ from .outlet import Outlet
 from .resume import Finished, Impossible, plan, prepare
 from .retry_budget import RetryBudget
 from .upstream import Upstream
-from .workers import Workers
+from .workers import HOPE_S, Workers
 
 
 class Forwarder:
@@ -138,7 +138,7 @@ class Forwarder:
 
     async def _wait(self, call: Call) -> None:
         """Wait for a worker that was not tried. Raises RefusedError where there will be none."""
-        until = call.ticket.deadline or 0.0
+        until = min(call.ticket.deadline or 0.0, time.monotonic() + HOPE_S)
         while not self._untried(call):
             if time.monotonic() > until or not self._workers.may_come(call.lane, call.tried):
                 raise RefusedError(self._nobody(call))
