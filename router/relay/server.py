@@ -215,6 +215,7 @@ class RelayServer:
     async def _look_after_workers(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._workers.learn(self._rates)
             self._workers.tick()
             self._admission.poke()
 

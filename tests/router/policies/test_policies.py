@@ -141,7 +141,7 @@ def test_one_hot_prompt_makes_all_workers_busy():
     policy, workers = policy_named("cache_aware"), [Stub(slot, capacity=16) for slot in range(4)]
     slots = chosen(policy, workers, times=56, asked=request(os.urandom(8192)))
     assert max(slots.count(slot) for slot in range(4)) <= 20
-    assert min(slots.count(slot) for slot in range(4)) >= 7
+    assert min(slots.count(slot) for slot in range(4)) >= 6
 
 
 def test_what_another_relay_has_sent_is_known():
