@@ -1,5 +1,6 @@
 """What our engine and the router share of OpenAI's API: the shape of errors, request ids, and how a key is shown."""
 
+import itertools
 import secrets
 import string
 from typing import Any
@@ -9,6 +10,8 @@ PRIORITY_HEADER = "X-Priority"  # interactive, default or batch
 # The code of the router's answer to a request under which it has lost as many workers as a request may cost.
 WORKER_LOST = "worker_lost"
 _LONGEST_ID = 128
+# An id of this process and a number: random ones would cost a system call each.
+_ID_PREFIX, _id_numbers = secrets.token_hex(10), itertools.count(1)
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
 _TYPES = {
     400: "invalid_request_error",
@@ -28,7 +31,7 @@ def error_body(status: int, message: str, *, param: str | None = None, code: str
 def request_id(given: str) -> str:
     """The id of a request: the client's own, if it is short and printable, or a new one."""
     usable = 0 < len(given) <= _LONGEST_ID and _ID_CHARACTERS.issuperset(given)
-    return given if usable else secrets.token_hex(16)
+    return given if usable else f"{_ID_PREFIX}{next(_id_numbers):012x}"
 
 
 def bearer_key(authorization: str) -> bytes:

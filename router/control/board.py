@@ -7,7 +7,7 @@ A row has 64-bit cells, each written whole, so there are no locks and no torn nu
     minutes   [TENANTS, 2]  minute << 32 | requests in it, of an even and of an odd minute (Unix time / 60)
     spent     [TENANTS]     tokens
     published [1]           prefix owners so far
-    hashes    [RING]        block hashes, in a ring
+    hashes    [RING]        block hashes, int64, in a ring
     owners    [RING]        ordinal << 16 | slot: by the ordinal a reader sees that the writer has overtaken it
     waiting   [QUEUES, 4]   requests that wait in this relay: of each class, and whether there are any
 
@@ -17,6 +17,7 @@ written takes no room.
 
 import mmap
 import os
+from array import array
 from collections.abc import Sequence
 
 from ...core.errors import RouterError
@@ -43,7 +44,7 @@ class Row:
     def __init__(self, memory: memoryview) -> None:
         parts, at = [], 0
         for index, size in enumerate(_SIZES):
-            kind = "Q" if index >= 5 else "q"
+            kind = "Q" if index >= 6 else "q"
             parts.append(memory[at : at + size * _CELL].cast(kind))  # type: ignore[call-overload]
             at += size * _CELL
         self.requests, self.tokens, self.minutes, self.spent, self.published, *rest = parts
@@ -67,14 +68,19 @@ class Row:
         if tokens:
             self.spent[tenant_slot] += tokens
 
-    def publish(self, block_hash: int, slot: int) -> None:
-        """Tell the other relays that a worker holds a prompt's block. The hash is unsigned, of 64 bits."""
-        ordinal = self.published[0]
-        at = ordinal % RING
-        self.owners[at] = 0  # whoever reads it now sees that it is being written
-        self.hashes[at] = block_hash
-        self.owners[at] = ordinal + 1 << _SLOT_BITS | slot
-        self.published[0] = ordinal + 1
+    def publish(self, news: Sequence[tuple[int, int]]) -> None:
+        """Tell the other relays which workers hold which blocks of prompts, as (block hash, slot)."""
+        while news:
+            ordinal: int = self.published[0]
+            at = ordinal % RING
+            part, news = news[: RING - at], news[RING - at :]  # up to where the ring begins anew
+            cells = slice(at, at + len(part))
+            self.owners[cells] = array("Q", bytes(len(part) * _CELL))  # who reads them now sees that they are written
+            self.hashes[cells] = array("q", [block_hash for block_hash, _ in part])
+            self.owners[cells] = array(
+                "Q", [number << _SLOT_BITS | slot for number, (_, slot) in enumerate(part, ordinal + 1)]
+            )
+            self.published[0] = ordinal + len(part)
 
     def wait(self, column: int, waiting: Sequence[int]) -> None:
         """Tell how many requests wait in a queue, by class."""

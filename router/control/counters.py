@@ -96,7 +96,8 @@ class Counters(msgspec.Struct, kw_only=True):
         found = table.get(key)
         if found is None:
             found = table[key] = Latency()
-        found.observe(seconds)
+        found.counts[bisect_left(_LATENCY, seconds)] += 1
+        found.sum += seconds
 
     def add(self, other: "Counters") -> None:
         """Count all that `other` has counted, in every field."""

@@ -31,6 +31,11 @@ class Bodies:
         self._crowded = limits.together * _TIMES_THE_REST // (_TIMES_THE_REST + 1)  # below it, nobody has too much
         self._by_tenant: dict[int, _Share] = {}  # by their id(): hashing a tenant takes longer than all the rest
 
+    def require(self, size: int, tenant: Any) -> None:
+        """Raises BodyError where a body of `size` bytes is too large, or cannot be held for a tenant now."""
+        self.require_size(size)
+        self.require_room(size, tenant)
+
     def require_size(self, size: int) -> None:
         """Raises BodyError where a body of `size` bytes is too large."""
         if size > self.limits.each:

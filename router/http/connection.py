@@ -179,10 +179,9 @@ class Connection(asyncio.Protocol):
             _require_sane(method, version, known)
         except ValueError as error:
             self._refuse(refusal(400, f"malformed HTTP request: {error}"), str(error))
-        given = known.get(b"x-request-id", b"")
-        head = Head(
-            method, target, path, self._headers, self.source, self._private, request_id(given.decode("latin-1"))
-        )
+        given = known.get(b"x-request-id")
+        id_ = request_id("" if given is None else given.decode("latin-1"))
+        head = Head(method, target, path, self._headers, self.source, self._private, id_)
         self._reply = ClientReply(self, head, keep=parser.should_keep_alive(), old=version == "1.0")
         self.server.idle.drop(self)
         answer = self._admit(head)
@@ -336,13 +335,12 @@ class Connection(asyncio.Protocol):
             encoding = self._known.get(b"content-encoding")
             if encoding is not None and self._reply is not None:
                 self._reply.encoding = encoding_named(encoding.decode("latin-1"))
-            size = int(self._known.get(b"content-length", b"0"))
-            bodies = self.server.bodies
-            bodies.require_size(size)
-            bodies.require_room(size, head.tenant)
+            size = self._known.get(b"content-length")
+            if size is not None:
+                self.server.bodies.require(int(size), head.tenant)
         except BodyError as error:
             return refusal(error.status, error.message)
-        if self._known.get(b"expect", b"100-continue").lower() != b"100-continue":
+        if b"expect" in self._known and self._known[b"expect"].lower() != b"100-continue":
             return refusal(417, "Expect: expected 100-continue")
         return None
 
@@ -408,7 +406,7 @@ class Connection(asyncio.Protocol):
         except BodyError as error:
             reply.whole(refusal(error.status, error.message))
         except Exception:
-            _log.exception("%s %.200s failed", head.method.decode(), head.path)
+            _log.exception("%s %.200r failed", head.method.decode(), head.path)
         if not reply.over:
             reply.fail()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -38,16 +39,17 @@ def request_head(
     Further lines may be added at its end. `key` goes into Authorization, where there is one. Raises ValueError where a
     part has a line break.
     """
-    kept = [
-        b"%b: %b\r\n" % header
-        for header in _forwardable(headers, _NOT_TO_WORKERS)
-        if not header[0].startswith(_OWN_PREFIX)
-    ]
-    own = f"Accept-Encoding: identity\r\nContent-Length: {body_length}\r\nX-Request-Id: {request_id}\r\n"
+    own = b"Host: %b\r\nAccept-Encoding: identity\r\nContent-Length: %d\r\nX-Request-Id: %b\r\n" % (
+        host, body_length, request_id.encode("latin-1")
+    )  # fmt: skip
     if key:
-        own += f"Authorization: Bearer {key}\r\n"
-    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b" % (method, target, host, own.encode("latin-1"), b"".join(kept))
-    _require_lines(head, len(kept) + 5 + bool(key))
+        own += b"Authorization: Bearer %b\r\n" % key.encode("latin-1")
+    lines = [b"%b %b HTTP/1.1\r\n" % (method, target), own]
+    for header in _forwardable(headers, _NOT_TO_WORKERS):
+        if header[0][:13] != _OWN_PREFIX:
+            lines.append(b"%b: %b\r\n" % header)
+    head = b"".join(lines)
+    _require_lines(head, len(lines) + 3 + bool(key))
     return head
 
 
@@ -64,12 +66,23 @@ def content_length(headers: Headers) -> int | None:
     return None
 
 
+def has_content(headers: Headers) -> bool:
+    """Whether a request with these headers has a body, if only an empty one in chunks."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+        for name, value in headers
+    )
+
+
 def answer_head(status: int, headers: Headers, extra: bytes) -> bytes:
     """The head of an answer with its blank line; `extra` are complete lines. Raises ValueError for line breaks."""
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    head = b"".join([_status_line(status), *lines, extra, b"\r\n"])
-    _require_lines(head, len(lines) + 2 + extra.count(b"\n"))
-    return head
+    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+    for header in headers:
+        lines.append(b"%b: %b\r\n" % header)
+    lines.append(extra)
+    head = b"".join(lines)
+    _require_lines(head, len(lines) - 1 + extra.count(b"\n"))
+    return head + b"\r\n"
 
 
 def has_body(status: int) -> bool:
@@ -82,9 +95,10 @@ def date_line() -> bytes:
     return f"Date: {formatdate(usegmt=True)}\r\n".encode()
 
 
+@lru_cache(maxsize=64)
 def split_target(method: bytes, target: bytes) -> tuple[bytes, str]:
     """A request's target in origin form, and its path, decoded. Raises ValueError for what is no target."""
-    if target.startswith(b"/"):
+    if target[:1] == b"/":
         origin = target
     elif target == b"*" and method == b"OPTIONS":
         return target, "*"
@@ -111,21 +125,12 @@ def _origin_form(target: bytes) -> bytes:
 
 def _forwardable(headers: Headers, left_out: Collection[bytes]) -> Headers:
     """`headers` without those `left_out` and those that `Connection` names: they belong to that connection, too."""
-    kept, named = [], b""
-    for header in headers:
-        if header[0] not in left_out:
-            kept.append(header)
-        elif header[0] == b"connection":
-            named = b"%b,%b" % (named, header[1].lower())
-    if named in (b"", b",keep-alive", b",close"):
+    kept = [header for header in headers if header[0] not in left_out]
+    named = b",".join([value.lower() for name, value in headers if name == b"connection"])
+    if not named or named == b"keep-alive" or named == b"close":
         return kept
     tokens = {token.strip() for token in named.split(b",")}
     return [header for header in kept if header[0] not in tokens]
-
-
-def _status_line(status: int) -> bytes:
-    line = _STATUS_LINES.get(status)
-    return b"HTTP/1.1 %d \r\n" % status if line is None else line
 
 
 def _require_lines(head: bytes, count: int) -> None:

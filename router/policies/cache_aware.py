@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import truediv
 
 from .load import most_load
 from .owners import Cache, Owners, bits_of
@@ -125,8 +126,11 @@ class CacheAware:
         """
         turn, ages = self._owners.turn, []
         for cache, tokens in zip(caches, new, strict=True):
-            last_use = cache.oldest(int((tokens + output) * _BYTES_PER_TOKEN))
-            ages.append(turn - last_use if last_use >= 0 else turn * (2 - min(1.0, cache.size / cache.limit)))
+            size, limit = cache.size, cache.limit
+            if size + (tokens + output) * _BYTES_PER_TOKEN > limit:
+                ages.append(turn - cache.first_use)
+            else:
+                ages.append(turn * (2 - size / limit))
         oldest = max(ages)
         if oldest == min(ages):
             return new
@@ -168,29 +172,24 @@ def _leading_blocks(levels: Sequence[tuple[int, int]], caches: Sequence[Cache]) 
 def _soonest(workers: Sequence[Worker], again: Sequence[float], output: int) -> int:
     """Index of the worker with the least estimated time, where `again` tokens are to be computed. Not one of too many.
 
-    The loops are the hot part of a choice: they call nothing, and read each attribute once.
+    The loops are the hot part of a choice: they call next to nothing.
     """
-    flights: list[int] = []
-    capacities: list[float] = []
-    loads: list[float] = []
-    for worker in workers:
-        ramp, capacity = worker.ramp, worker.capacity
-        usable = capacity if ramp >= 1.0 else max(1.0, capacity * ramp)
-        in_flight = worker.in_flight
-        flights.append(in_flight)
-        capacities.append(usable)
-        loads.append(in_flight / usable)
-    bound = most_load((sum(flights) + 1) / sum(capacities), min(loads))
-    best, best_key = 0, (True, math.inf, 0.0, 0)
-    for index, worker in enumerate(workers):
-        in_flight, load = flights[index], loads[index]
-        cost = (worker.pending_tokens + again[index] * (1 + _OTHERS_DELAYED * in_flight)) / worker.prefill_rate
-        busy = _DECODE_SLOWDOWN * load
-        beyond = load + 1 / capacities[index] - 1  # its capacity
-        if beyond > 0:
+    usable = [worker.capacity if worker.ramp >= 1.0 else max(1.0, worker.capacity * worker.ramp) for worker in workers]
+    flights = [worker.in_flight for worker in workers]
+    loads = list(map(truediv, flights, usable))
+    least = min(loads)
+    bound = most_load((sum(flights) + 1) / sum(usable), least)  # more than the mean: not all are above it
+    best, best_key = 0, (math.inf, 0.0, 0)
+    for index, load in enumerate(loads):
+        if load > bound:
+            continue
+        worker = workers[index]
+        cost = worker.pending_tokens + again[index] * (1 + _OTHERS_DELAYED * flights[index])
+        cost /= worker.prefill_rate
+        busy, beyond = _DECODE_SLOWDOWN * load, load + 1 / usable[index] - 1
+        if beyond > 0:  # its capacity
             busy += beyond
-        cost += busy * output / worker.decode_rate
-        key = (load > bound, cost, load, worker.turn)
+        key = (cost + busy * output / worker.decode_rate, load, worker.turn)
         if key < best_key:
             best, best_key = index, key
     return best

@@ -80,28 +80,29 @@ class Eligibility:
 
     def ready(self, lane: Lane) -> Sequence[Worker]:
         """The workers of a lane that may get new requests."""
-        return self._group(*lane).workers
+        return self._group(lane).workers
 
     def candidates(self, request: RoutedRequest, now: float, tried: Container[int] = ()) -> Eligible:
         """Who may take the request at this time (Unix seconds). tried: slots that have failed with it."""
-        model, pools = self.lane(request)
-        group = self._group(model, pools)
+        lane = model, pools = self.lane(request)
+        group = self._group(lane)
         workers = group.workers
         if tried:
             workers = [worker for worker in workers if worker.slot not in tried]
         if not workers:
             return self._nobody(model, pools, bool(group.workers))
-        timely = self._timely(request, group, workers, now)
+        timely = self._timely(request, group, workers, now) if group.by_end else workers
         if not timely:
             return Eligible([max(workers, key=_end)], model)
-        return Eligible(_tiers(request, group, timely), model)
+        return Eligible(_tiers(request, group, timely) if group.spill else timely, model)
 
-    def _group(self, model: str | None, pools: tuple[str, ...]) -> _Group:
-        group = self._groups.get((model, pools))
+    def _group(self, lane: Lane) -> _Group:
+        group = self._groups.get(lane)
         if group is None:
+            model, pools = lane
             if model is not None and model not in self.models:
                 return _Group([], [], [])  # not kept: clients could name any number of models
-            group = self._groups[model, pools] = self._new_group(model, pools)
+            group = self._groups[lane] = self._new_group(model, pools)
         return group
 
     def _new_group(self, model: str | None, pools: tuple[str, ...]) -> _Group:
@@ -166,8 +167,6 @@ def _end(worker: Worker) -> float:
 
 def _tiers(request: RoutedRequest, group: _Group, workers: list[Worker]) -> Sequence[Worker]:
     """Those of the pools that are not for spill-over, and further pools one by one while the wait is too long."""
-    if not group.spill:
-        return workers
     there = {worker.slot for worker in workers}
     chosen = [worker for worker in group.first if worker.slot in there]
     for after, spill in group.spill:

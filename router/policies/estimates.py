@@ -52,7 +52,9 @@ class Lengths:
         """Tokens that an answer has on average, for this tenant or else for the model; max_tokens at most."""
         known = self._outputs.get((model, tenant)) or self._outputs.get((model, ""))
         expected = known.value if known is not None else USUAL_OUTPUT_TOKENS
-        return max(1, int(expected if max_tokens is None else min(expected, max_tokens)))
+        if max_tokens is not None and max_tokens < expected:
+            expected = max_tokens
+        return int(expected) if expected > 1 else 1
 
     def bytes_per_token(self, model: str) -> float:
         """Bytes of a prompt per token that the engine counted."""

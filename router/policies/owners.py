@@ -31,27 +31,18 @@ _MOST_TAIL = 2**_TAIL_BITS - 1
 _RELAYS = 64
 
 
-def _size(key: int) -> int:
-    return SMALLEST << (key & LEVEL_BITS) if key >= 0 else -key & _MOST_TAIL
-
-
 class Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("answered", "bit", "keys", "limit", "size", "told")
+    __slots__ = ("answered", "bit", "first_use", "keys", "limit", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
+        self.first_use = -1  # the turn of the last use of what goes next; -1: there was nothing
         self.size = 0  # bytes
         self.answered = 0  # the last turn whose request was answered: what was sent before is computed
         self.told = self.limit = math.inf  # bytes that it holds: as the engine says, and as its hits show
-
-    def oldest(self, needed: int) -> int:
-        """The turn of the last use of what would be dropped for `needed` bytes more; -1 if there is room for them."""
-        if self.size + needed <= self.limit or not self.keys:
-            return -1
-        return next(iter(self.keys.values()))
 
     def tell(self, told: float) -> None:
         """Take what the engine says. What was learned is a part of that, or a multiple."""
@@ -124,7 +115,7 @@ class Owners:
         0 also if it may not be computed yet, because no request that was sent since then was answered.
         """
         cache = self._caches[slot]
-        oldest = next(iter(cache.keys.values()))
+        oldest = cache.first_use
         last_use = cache.keys.get(block, oldest)
         return 0.0 if last_use > cache.answered else (self._turn - last_use) / max(1, self._turn - oldest)
 
@@ -194,29 +185,33 @@ class Owners:
     def _use(self, cache: Cache, keys: Iterable[int]) -> list[int]:
         """Make `keys` the last to go, and add those that are not there. Returns those that the others do not know."""
         held, masks, turn, bit = cache.keys, self._masks, self._turn, cache.bit
-        told_before, untold = turn - _RETELL_TURNS, []
+        told_before, untold, size, entries = turn - _RETELL_TURNS, [], 0, len(held)
         for key in keys:
             before = held.get(key, -1)
             if before >= 0:
                 held.move_to_end(key)
+            elif key >= 0:
+                size += SMALLEST << (key & LEVEL_BITS)
+                masks[key] = masks.get(key, 0) | bit
             else:
-                self._entries += 1
-                cache.size += _size(key)
-                if key >= 0:
-                    masks[key] = masks.get(key, 0) | bit
+                size += -key & _MOST_TAIL
             held[key] = turn
             if before < told_before:
                 untold.append(key)
+        cache.size += size
+        self._entries += len(held) - entries
         return untold
 
     def _trim(self, cache: Cache) -> None:
         if cache.size > cache.limit:
             self._drop(cache, len(cache.keys) - 1, cache.limit)
+        cache.first_use = next(iter(cache.keys.values()))
         if self._ended:
             self._sweep()
         if self._entries > self._most and self._caches:
             largest = max(self._caches.values(), key=lambda one: len(one.keys))
             self._drop(largest, self._entries - self._most + _SWEEP)
+            largest.first_use = next(iter(largest.keys.values()), -1)
 
     def _sweep(self) -> None:
         cache = self._ended[0]
@@ -227,18 +222,21 @@ class Owners:
 
     def _drop(self, cache: Cache, most: int, limit: float = -1.0) -> None:
         """Drop at most so many of the oldest blocks, until the rest has no more than `limit` bytes."""
-        held, masks, bit = cache.keys, self._masks, cache.bit
-        while most > 0 and held and cache.size > limit:
+        held, masks, bit, size, entries = cache.keys, self._masks, cache.bit, cache.size, len(cache.keys)
+        while most > 0 and held and size > limit:
             key, _ = held.popitem(last=False)
             most -= 1
-            self._entries -= 1
-            cache.size -= _size(key)
             if key >= 0:
-                rest = masks[key] & ~bit
+                size -= SMALLEST << (key & LEVEL_BITS)
+                rest = masks[key] ^ bit
                 if rest:
                     masks[key] = rest
                 else:
                     del masks[key]
+            else:
+                size -= -key & _MOST_TAIL
+        cache.size = size
+        self._entries += len(held) - entries
 
 
 def bits_of(mask: int, most: int) -> list[int]:

@@ -44,11 +44,11 @@ def block_bytes(block: int) -> int:
 
 def leading_tokens(bytes_per_token: float) -> Sequence[int]:
     """Estimated tokens of the first 0, 1, 2, ... blocks of any prompt: the same table for all prompts."""
-    return _leading_tokens(round(bytes_per_token, 1))
+    return _leading_tokens(int(10 * bytes_per_token + 0.5))
 
 
 @lru_cache(maxsize=64)
-def _leading_tokens(bytes_per_token: float) -> Sequence[int]:
+def _leading_tokens(tenths: int) -> Sequence[int]:
     sizes = [SMALLEST << level for level in range(_LEVELS) for _ in range(_BLOCKS_OF_A_SIZE)]
-    tokens = [max(1, int(size / max(bytes_per_token, 0.1))) for size in sizes]
+    tokens = [max(1, int(10 * size / max(tenths, 1))) for size in sizes]
     return tuple(accumulate(tokens, initial=0))

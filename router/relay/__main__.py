@@ -3,7 +3,6 @@
 The arguments are numbers of inherited file descriptors.
 """
 
-import gc
 import logging
 import signal
 import sys
@@ -24,7 +23,6 @@ def main() -> int:
     accept_any_text()
     form = "%(asctime)s %(levelname)s relay %(process)d %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)
-    gc.freeze()  # what is there now stays; collections need not look at it
     uvloop.run(run_relay(*map(int, sys.argv[1:5])))
     return 0
 

@@ -8,7 +8,7 @@ from ..control.counters import ENDPOINTS, Counters
 from ..http.messages import Head
 from ..policies.estimates import Lengths, Rates
 from ..policies.policy import Policy, Route
-from ..tenants.tenant import Usage
+from ..tenants.tenant import Priority, Usage
 from .access_log import Access, AccessLog
 from .attempt import Attempt
 from .call import Call
@@ -16,6 +16,7 @@ from .outlet import Outlet
 from .usage import Tokens
 
 _OTHER = "other"
+_PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 # After so many answers, one of a few is enough to go on learning from.
 _MANY, _OF_MANY = 256, 4
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
@@ -53,12 +54,13 @@ class Accounts:
         call.sent += 1
         if call.sent == 1:
             call.queue_s = self._clock() - call.began
-            counters.time(counters.queue_time, call.ticket.priority.name.lower(), call.queue_s)
+            counters.time(counters.queue_time, _PRIORITIES[call.ticket.priority], call.queue_s)
 
     def first_byte(self, call: Call, attempt: Attempt) -> None:
         """The first byte of an answer has come."""
         now = self._clock()
         attempt.first_at = now
+        attempt.upstream.silence.ended(now - attempt.sent_at)
         if call.first_byte_s is None:
             call.first_byte_s = now - call.began
             self._counters.time(self._counters.ttft, endpoint(call.request.head), call.first_byte_s)
@@ -67,9 +69,17 @@ class Accounts:
 
     def answered(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> None:
         """An answer is complete."""
-        counters, upstream, tenant = self._counters, attempt.upstream, call.request.head.tenant
-        call.is_answered, call.tokens = True, tokens
+        counters, upstream = self._counters, attempt.upstream
+        call.is_answered = True
         counters.count(counters.worker_requests, upstream.id)
+        self._charge(call, tokens)
+        if tokens is not None:
+            counters.count(counters.worker_tokens, upstream.id, tokens.generated)
+            self._learn(call, attempt, tokens)
+
+    def _charge(self, call: Call, tokens: Tokens | None) -> None:
+        """Count a request and its tokens for its tenant."""
+        counters, tenant, call.tokens = self._counters, call.request.head.tenant, tokens
         usage = self.usage.get(tenant.name)
         if usage is None:
             usage = self.usage[tenant.name] = Usage()
@@ -83,8 +93,6 @@ class Accounts:
         counters.prompt_tokens += tokens.prompt
         counters.cached_tokens += tokens.cached or 0
         counters.generated_tokens += tokens.generated
-        counters.count(counters.worker_tokens, upstream.id, tokens.generated)
-        self._learn(call, attempt, tokens)
 
     def _learn(self, call: Call, attempt: Attempt, tokens: Tokens) -> None:
         if tokens.cached is not None and call.route is not None and attempt.upstream is call.route.worker:
@@ -103,6 +111,9 @@ class Accounts:
     def ended(self, head: Head, call: Call | None, outlet: Outlet, began: float) -> None:
         """A request is over, in whatever way. `call`: None where it was refused before it became one."""
         counters, path = self._counters, endpoint(head)
+        if call is not None and not outlet.is_over and (generated := outlet.tokens_sent()):
+            # The client has hung up. What it has got counts, or else nobody would wait for the end of an answer.
+            self._charge(call, Tokens(call.routed.input_tokens, generated, None))
         status = outlet.status if outlet.is_over else _CLIENT_CLOSED_REQUEST
         seconds = self._clock() - began
         counters.count(counters.requests, (path, status))

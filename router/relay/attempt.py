@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..http.messages import ConnectError, Flow, Headers
+from ..http.messages import ConnectError, Flow, Headers, NoAnswerError
 from .events import EventGate, split_error
 from .outlet import Outlet
 from .upstream import Upstream
@@ -54,15 +54,18 @@ class Attempt:
         "_flow",
         "_gate",
         "_is_counted",
+        "_is_opaque",
         "_parts",
+        "_passes",
         "_size",
-        "_take",
         "began",
         "body",
         "fault",
         "first_at",
         "headers",
         "heard",
+        "heard_at",
+        "is_paused",
         "others_tokens",
         "outlet",
         "owner",
@@ -77,18 +80,19 @@ class Attempt:
         self.status = 0
         self.headers: Headers = []
         self.began = False  # the first byte of the body has come, and is on its way to the client if it is passed on
-        self.heard = False
+        self.heard = self.is_paused = False
         self.fault: Fault | None = None
         self.body: bytes | None = None  # of an answer in one piece
         self._parts: list[bytes] = []
         self._size = 0
         self._gate: EventGate | None = None  # of a stream of events
-        self._take = self._hold
+        self._is_opaque = False  # something else than JSON or an error, such as audio: passed on as it comes
+        self._passes = False  # what comes goes to the client, and is no stream of events
         self._flow: Flow | None = None
-        self._done = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[None] = upstream.loop.create_future()
         self._is_counted = True
         self.others_tokens = upstream.pending_tokens  # that the worker had to compute before
-        self.sent_at = self.first_at = time.monotonic()
+        self.sent_at = self.first_at = self.heard_at = time.monotonic()
         upstream.entered(self, tokens)
 
     @property
@@ -128,11 +132,13 @@ class Attempt:
 
     def pause(self) -> None:
         """The client is behind."""
+        self.is_paused = True
         if self._flow is not None:
             self._flow.pause()
 
     def resume(self) -> None:
         """The client reads again."""
+        self.is_paused = False
         if self._flow is not None and not self._done.done():
             self._flow.resume()
 
@@ -141,29 +147,38 @@ class Attempt:
     def on_head(self, status: int, headers: Headers) -> None:
         """Decide what to do with the body: pass events on, or hold it until it is complete or too long."""
         self.status, self.headers, self.heard = status, headers, True
-        if status < 400 and value_of(headers, b"content-type")[:17].lower() == b"text/event-stream":
-            self._gate, self._take = EventGate(), self._take_events
+        if status < 400:
+            kind = value_of(headers, b"content-type")
+            if kind[:17].lower() == b"text/event-stream":
+                self._gate = EventGate()
+            self._is_opaque = b"json" not in kind
 
     def on_data(self, data: bytes) -> None:
         """Some of the body."""
         self.heard = True
-        self._take(data)
+        if self._gate is not None:
+            self._take_events(data)
+        elif self._passes:
+            self.outlet.raw(self, data)
+        else:
+            self._hold(data)
 
     def on_end(self) -> None:
         """The body is complete."""
         if self._done.done():
             return
-        if self._take == self._hold:
-            self.body = b"".join(self._parts)
-        elif self._take == self._take_events:
+        if self._gate is not None:
             self._end_events()
-        else:
+        elif self._passes:
             self.outlet.end()
+        else:
+            self.body = b"".join(self._parts)
         self._end(None)
 
     def on_lost(self, error: Exception) -> None:
         """The answer broke off."""
-        kind = "stream" if self.began else "body" if self.status else "lost"
+        unbegun = "garbage" if isinstance(error, NoAnswerError) else "body" if self.status else "lost"
+        kind = "stream" if self.began else unbegun
         self._end(Fault(kind, f"the connection broke off: {error}" if str(error) else "the connection broke off"))
 
     # What happens to the body.
@@ -173,17 +188,10 @@ class Attempt:
             self._first()
         self._parts.append(data)
         self._size += len(data)
-        if (self._size > MOST_BYTES or self._is_opaque()) and not self.outlet.began:
-            self._take = self._pass
+        if (self._is_opaque or self._size > MOST_BYTES) and not self.outlet.began:
+            self._passes = True
             self.outlet.begin(self, events=False)
-            self._pass(b"".join(self._parts))
-
-    def _is_opaque(self) -> bool:
-        """Whether the answer is something else than JSON or an error, such as audio: passed on as it comes."""
-        return self.status < 400 and b"json" not in value_of(self.headers, b"content-type")
-
-    def _pass(self, data: bytes) -> None:
-        self.outlet.raw(self, data)
+            self.outlet.raw(self, b"".join(self._parts))
 
     def _take_events(self, data: bytes) -> None:
         assert self._gate is not None

@@ -16,7 +16,7 @@ _KINDS = (
     ("/responses", RESPONSES),
 )
 
-_NOT_GIVEN = frozenset((b"", b"null", b"[]", b"{}", b'""', b"false", b"0"))
+_NOT_GIVEN = frozenset((b"null", b"[]", b"{}", b'""', b"false", b"0"))
 _MOST_CACHED = 1 << 16  # bytes of a list of tools
 # Longer ones are taken as they are written: decoded, they may take many times their size.
 _MOST_DECODED = 4 << 20  # bytes
@@ -35,7 +35,7 @@ class EnvelopeError(ValueError):
     """The body cannot be read: the client's mistake (400). The message says what is wrong."""
 
 
-class Envelope(msgspec.Struct, kw_only=True):
+class Envelope(msgspec.Struct, kw_only=True, gc=False):
     """The fields that the router knows. Values that the engine will refuse are kept, or read as absent."""
 
     # Set from the path, not read from the body.
@@ -103,8 +103,10 @@ class Envelope(msgspec.Struct, kw_only=True):
     @property
     def limit(self) -> int | None:
         """The most tokens to generate; None where the client sets no bound."""
-        limits = (whole(self.max_completion_tokens), whole(self.max_tokens), whole(self.max_output_tokens))
-        return next((limit for limit in limits if limit is not None), None)
+        for value in (self.max_completion_tokens, self.max_tokens, self.max_output_tokens):
+            if value is not None and (limit := whole(value)) is not None:
+                return limit
+        return None
 
     @property
     def stops(self) -> list[str]:
@@ -173,7 +175,7 @@ class _ToolCall(msgspec.Struct):
     id: str | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     """What templates render of a message. Other fields, such as `refusal`, are left alone."""
 
     role: str | None = None
@@ -195,12 +197,17 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
     """What is known of a request by its body. Of a key that is there twice the last counts. Raises EnvelopeError."""
-    kind = next((kind for end, kind in _KINDS if path.endswith(end)), OTHER)
+    kind = _kind_of(path)
     if content_type[:10].lower() == "multipart/":
         return Envelope(kind=kind, is_read=False)
     envelope: Envelope = _read(_envelopes, body)
     envelope.kind, envelope.is_read = kind, True
     return envelope
+
+
+@lru_cache(maxsize=64)
+def _kind_of(path: str) -> str:
+    return next((kind for end, kind in _KINDS if path.endswith(end)), OTHER)
 
 
 def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
@@ -234,7 +241,7 @@ def prompt_text(envelope: Envelope) -> bytes:
     """
     text = "".join(_tools(envelope.tools)) if is_given(envelope.tools) else ""
     for raw in (envelope.system, envelope.instructions):
-        if is_given(raw):
+        if raw and is_given(raw):
             text += _SEPARATOR.join(("", "system", _content(_loosely(raw))))
     if is_given(envelope.messages):
         return (text + _conversation(envelope.messages)).encode(errors="surrogatepass")
@@ -398,14 +405,17 @@ def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
 
 def is_given(raw: Raw) -> bool:
     """Whether a field asks for anything."""
-    return bytes(raw) not in _NOT_GIVEN if len(raw) < 8 else True
+    size = len(raw)
+    return size >= 8 or (size > 0 and bytes(raw) not in _NOT_GIVEN)
 
 
 def whole(value: Any) -> int | None:
     """An integer, also one that is written as 10.0; None for anything else."""
+    if type(value) is int:
+        return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return None
 
 
 def _is_plain(response_format: Raw) -> bool:

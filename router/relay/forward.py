@@ -15,7 +15,7 @@ from ..control.counters import Counters
 from ..control.messages import FromRelay
 from ..http.heads import request_head
 from ..http.messages import Reply, Request, Whole
-from ..policies.eligible import Eligibility
+from ..policies.eligible import Eligibility, Lane
 from ..policies.policy import Policy, Route, Worker
 from ..tenants.refusal import Refused
 from .accounts import Accounts
@@ -49,11 +49,10 @@ class Forwarder:
         retry_budget: RetryBudget,
         failover: bool,
         hedge_after: float | None,
-        wait_s: float,
     ) -> None:
         self._workers, self._policy, self._admission, self._counters = workers, policy, admission, counters
         self._eligibility, self._intake, self._accounts = eligibility, intake, accounts
-        self._budget, self._failover, self._wait_s = retry_budget, failover, wait_s
+        self._budget, self._failover = retry_budget, failover
         self._outcomes = Outcomes(
             workers, counters, accounts,
             tell=tell, budget=retry_budget, failover=failover, has_others=lambda call: bool(self._untried(call)),
@@ -94,7 +93,8 @@ class Forwarder:
         try:
             while True:
                 if not admission.try_enter(ticket):
-                    self._require_hope(call)
+                    if not self.has_hope(call.lane):
+                        raise RefusedError(self._nobody(call))
                     await admission.enter(ticket)
                 next_ = await self._attempts(call)
                 while next_ is Next.QUEUE:
@@ -103,18 +103,19 @@ class Forwarder:
                     next_ = await self._attempts(call)
                 if next_ is Next.DONE:
                     return
-                admission.leave(ticket)
+                admission.step_out(ticket)
                 await self._wait(call)
         finally:
             admission.leave(ticket)
+            ticket.on_preempt = None  # with it the two would keep each other until a garbage collection
 
     async def _attempts(self, call: Call) -> Next:
         """Try one worker after the other until there is an answer or nothing more to try."""
         while not call.is_preempted:
             route = self._choose(call)
             if route is None:
-                return Next.WAIT if call.busy is None else self._outcomes.pass_on(call, call.busy)
-            body = self._body(call, cast(Upstream, route.worker).view.engine)
+                return Next.WAIT if call.spare is None else self._outcomes.pass_on(call, call.spare)
+            body = self._body(call, cast(Upstream, route.worker).engine)
             if body is None:
                 return Next.DONE
             next_ = await self._outcomes.settle(call, await self._attempt(call, route, body))
@@ -131,14 +132,13 @@ class Forwarder:
         workers = self._untried(call)
         return self._policy.choose(call.routed, workers) if workers else None
 
-    def _require_hope(self, call: Call) -> None:
-        """Raise RefusedError where no worker can be waited for."""
-        if not self._eligibility.ready(call.lane) and not self._workers.may_come(call.lane, call.tried):
-            raise RefusedError(self._nobody(call))
+    def has_hope(self, lane: Lane) -> bool:
+        """Whether there is a worker for requests of a lane, or may be one soon."""
+        return bool(self._eligibility.ready(lane)) or self._workers.may_come(lane)
 
     async def _wait(self, call: Call) -> None:
         """Wait for a worker that was not tried. Raises RefusedError where there will be none."""
-        until = time.monotonic() + self._wait_s
+        until = call.ticket.deadline or 0.0
         while not self._untried(call):
             if time.monotonic() > until or not self._workers.may_come(call.lane, call.tried):
                 raise RefusedError(self._nobody(call))
@@ -175,7 +175,7 @@ class Forwarder:
             return bool(workers)
         if not self._failover or not outlet.is_events:
             return False
-        engine = cast(Upstream, workers[0]).view.engine
+        engine = cast(Upstream, workers[0]).engine
         return not isinstance(plan(call.envelope, call.body, outlet.transcript, engine), Impossible)
 
     # One attempt, or two at once.
@@ -220,7 +220,7 @@ class Forwarder:
     def _head(self, call: Call, upstream: Upstream, body: bytes) -> bytes:
         head = call.request.head
         return request_head(
-            head.method, head.target, head.headers, key=upstream.view.key, body_length=len(body), request_id=head.id
+            head.method, head.target, head.headers, key=upstream.key, body_length=len(body), request_id=head.id
         )
 
     def first_byte(self, call: Call, attempt: Attempt) -> None:

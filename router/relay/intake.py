@@ -37,14 +37,15 @@ class Intake:
         routed = self._routed(head.path, envelope, prompt, tenant, session)
         lane = self._eligibility.lane(routed)
         body, model = request.body, lane[0]
-        if model is not None and model not in self._eligibility.models:
-            raise RefusedError(unknown_model(model, self._eligibility.models))
-        if model is not None and model != envelope.model and envelope.is_read:
-            body = with_field(body, "model", model, is_new=envelope.model is None and b'"model"' not in body)
+        if model is not None:
+            if model not in self._eligibility.models:
+                raise RefusedError(unknown_model(model, self._eligibility.models))
+            if model != envelope.model and envelope.is_read:
+                body = with_field(body, "model", model, is_new=envelope.model is None and b'"model"' not in body)
         outlet.kind = envelope.kind
         if envelope.streams:
             outlet.transcript = Transcript()
-        outlet.hides_usage = envelope.streams and not envelope.wants_usage
+            outlet.hides_usage = not envelope.wants_usage
         outlet.hides_ids = not envelope.wants_token_ids
         ticket = Ticket(tenant.name, lane, priority, routed.input_tokens + routed.output_tokens, tenant.weight)
         return Call(request, outlet, envelope, routed, lane, ticket, body, len(prompt), forwarding, time.monotonic())

@@ -61,9 +61,9 @@ class LostWorkers:
 
     def is_barred(self, body: bytes) -> bool:
         """Whether as many workers were lost to `body` as may be."""
-        self._settle()
-        if not self._cases:
+        if not self._cases and not self._failed:
             return False
+        self._settle()
         case = self._cases.get(_digest(body))
         return case is not None and len(case.lives) >= MAX_WORKERS_LOST
 

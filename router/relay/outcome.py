@@ -15,8 +15,10 @@ from .accounts import Accounts
 from .answers import RETRY_AFTER_S, failure, no_such_path, workers_lost
 from .attempt import Attempt, Fault, value_of
 from .call import Call, RefusedError
+from .events import usage_of
 from .health import Health
 from .lost_workers import MAX_WORKERS_LOST, LostWorkers
+from .refusals import Refusals, is_refusal
 from .retry_budget import RetryBudget
 from .upstream import Upstream
 from .usage import Tokens, tokens_from, tokens_in
@@ -62,7 +64,7 @@ class Outcomes:
     ) -> None:
         self._workers, self._counters, self._accounts, self._tell = workers, counters, accounts, tell
         self._budget, self._failover, self._has_others = budget, failover, has_others
-        self._lost_workers = LostWorkers()
+        self._lost_workers, self._refusals = LostWorkers(), Refusals()
         self._health = Health()
 
     def require_allowed(self, body: bytes) -> None:
@@ -97,8 +99,9 @@ class Outcomes:
                 self._tell_fault(attempt.upstream, Fault("status", f"it answered {status}"))
         if call.outlet.began:
             return Fault("refused", f"it answered {status} to what was to go on")
-        if status in (429, 503) and self._has_others(call) and self._budget.spend():
-            call.busy = attempt
+        is_for_another = status in (429, 503) or (is_refusal(status) and self._is_doubtful(call, attempt))
+        if is_for_another and self._has_others(call) and self._budget.spend():
+            call.spare = call.spare or attempt
             self._counters.retries += 1
             return Next.AGAIN
         if status >= 300 or not call.is_known:
@@ -111,6 +114,21 @@ class Outcomes:
             return Fault("garbage", "its answer is no JSON object")
         call.outlet.whole(attempt, body)
         return self._finish(call, attempt, tokens)
+
+    def _is_doubtful(self, call: Call, attempt: Attempt) -> bool:
+        """Whether another worker is to be asked what this one has refused."""
+        if not call.is_known:
+            return False
+        if call.doubted is not None:
+            self._refusals.cleared(call.doubted)
+            return False
+        if not self._refusals.refused(attempt.upstream):
+            return False
+        call.doubted = attempt.upstream
+        if self._refusals.others_answer(attempt.upstream):
+            fault = Fault("refusing", f"it answers {attempt.status} where others answer well")
+            self._tell_fault(attempt.upstream, fault)
+        return True
 
     async def _go_on(self, call: Call, attempt: Attempt, fault: Fault) -> Next:
         """Another worker, if there may be one. Raises RefusedError where the request ends here."""
@@ -186,11 +204,13 @@ class Outcomes:
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):
             attempt.headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         call.outlet.whole(attempt, body)
-        return Next.DONE if status >= 400 else self._finish(call, attempt, None)
+        return Next.DONE if status >= 400 else self._finish(call, attempt, tokens_from(usage_of(body)))
 
     def _finish(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> Next:
         """Note an answer that is complete."""
         attempt.upstream.answered()
+        if call.is_known:
+            self._refusals.answered(attempt.upstream)
         self._lost_workers.answered(call.request.body)
         self._accounts.answered(call, attempt, tokens)
         return Next.DONE

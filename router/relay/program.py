@@ -1,6 +1,7 @@
 """A relay as a process of its own, or as a task of the supervisor's event loop for tests."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from ..control.board import Board
 from ..control.messages import FromRelay, Setup
 from ..control.relay_link import MakeServer, RelayLink, Server
 from ..control.relays import Ends
+
+_NEW_OBJECTS = 20_000  # between two garbage collections; by default it is 700, and each request in flight has about 30
 
 
 def make_server(
@@ -27,8 +30,26 @@ def make_server(
 async def run_relay(channel: int, board: int, listener: int, private_listener: int) -> None:
     """Be a relay, with inherited file descriptors, until the supervisor says that it is enough, or is gone."""
     sockets = [socket.socket(fileno=number) for number in (channel, listener, private_listener)]
-    link = RelayLink(Board.attach(board), sockets[1], sockets[2], make_server)
+    link = RelayLink(Board.attach(board), sockets[1], sockets[2], _first_server)
     await link.run(sockets[0])
+
+
+def _first_server(
+    setup: Setup, board: Board, listener: socket.socket, send: Callable[[FromRelay], None], tls: ssl.SSLContext | None
+) -> Server:
+    server = make_server(setup, board, listener, send, tls)
+    settle_memory()
+    return server
+
+
+def settle_memory() -> None:
+    """Let garbage collections look at what comes from now on only, and seldom: a request leaves no garbage to collect.
+
+    For a process that is nothing but a relay.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 10, 10)
 
 
 class RelayTask:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 _FREE = 10.0  # attempts that are always there
 _FREE_S = 10.0  # in so many seconds
+_MOST_EARNED = 1000.0  # as much as a minute of a busy relay: not what a quiet week has earned
 
 
 class RetryBudget:
@@ -22,8 +23,8 @@ class RetryBudget:
 
     def request(self) -> None:
         """Note a new request."""
-        # As much as a minute of a busy relay: not what a quiet week has earned.
-        self._earned = max(self._earned, min(self._earned + self._share, 1000.0))
+        if self._earned < _MOST_EARNED:
+            self._earned += self._share
 
     def grant(self, attempts: int) -> None:
         """Allow so many more: a worker was lost, and what it had in flight goes on elsewhere."""

@@ -43,4 +43,4 @@ def tokens_from(usage: Any) -> Tokens | None:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if type(value) is int and value > 0 else 0

@@ -10,6 +10,7 @@ from slurminfer.core.net.byte_relay import Front, own_unix_socket
 from slurminfer.core.net.identity import client_context, make_identity, server_context
 from slurminfer.core.net.sockets import listening_socket
 from slurminfer.router.http.pool import TlsPool
+from slurminfer.router.http.state import LINGER_S
 
 from ...support.waiting import eventually
 from .conftest import answers, head, post, until_closed
@@ -43,7 +44,7 @@ def test_a_refusal_over_tls_arrives_although_the_client_goes_on_sending(secure, 
         client.sendall(head("Content-Length: 100000", key="wrong"))
         client.sendall(bytes(50_000))
         assert client.recv(10_000).startswith(b"HTTP/1.1 401 ")
-        served.tick(2)
+        served.tick(LINGER_S)
         eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is cut")
 
 
