@@ -31,7 +31,7 @@ class Silence:
 
     def ended(self, seconds: float) -> None:
         """Learn from the first byte of an answer: how long it took."""
-        self._usual_s += (seconds - self._usual_s) * _STEP
+        self._usual_s = self._usual_s + (seconds - self._usual_s) * _STEP if self._usual_s else seconds
 
     def listen(self, requests: Iterable[Waiting], now: float) -> float:
         """Look which requests something has come for; seconds since something came for any, while one waits."""

@@ -54,10 +54,10 @@ class Upstream:
     """
 
     __slots__ = (
-        "_checked_at", "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "attempts", "cache_tokens",
-        "capacity", "choosable", "connections", "decode_rate", "ends_at", "engine", "header", "id", "in_flight",
-        "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "pending_tokens", "pool", "prefill_rate", "ramp",
-        "served", "slot", "turn", "view",
+        "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "answers_known", "attempts", "cache_tokens",
+        "capacity", "choosable", "chosen_last", "connections", "decode_rate", "ends_at", "engine", "header", "id",
+        "in_flight", "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "patience", "pending_tokens",
+        "pool", "prefill_rate", "ramp", "refusals", "served", "share", "silence", "slot", "turn", "view",
     )  # fmt: skip
 
     def __init__(
@@ -82,9 +82,8 @@ class Upstream:
         self.refusals, self.patience, self.answers_known = 0, 1, 0
         self.chosen_last: float | None = None  # when it could be chosen last
         self.is_retired = False
-        self.ramp = (
-            1.0  # the share of its capacity that may be used, while it comes back after an ejection or is silent
-        )
+        self.share = 1.0  # of its capacity that it may use: less while it comes back after an ejection
+        self.ramp = 1.0  # the same for policies: little also while it is silent
         self.hear(view)
 
     def hear(self, view: WorkerView) -> None:
@@ -193,9 +192,8 @@ class Upstream:
 
     def _set_ramp(self, now: float) -> None:
         since = self.view.healthy_since
-        self.ramp = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
-        if self.silence.is_long:
-            self.ramp = _LEAST_RAMP
+        self.share = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
+        self.ramp = _LEAST_RAMP if self.silence.is_long else self.share
 
     def _decide(self, now: float) -> None:
         suspected = self._suspected_until is not None

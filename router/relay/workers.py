@@ -83,7 +83,7 @@ class Workers:
         slots = 0
         for upstream in workers:
             upstream.count()
-            slots += max(1, int(upstream.capacity * self._overcommit * upstream.ramp))
+            slots += max(1, int(upstream.capacity * self._overcommit * upstream.share))
         return slots
 
     def may_come(self, lane: Lane, tried: Collection[int] = ()) -> bool:

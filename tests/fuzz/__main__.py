@@ -135,6 +135,7 @@ async def _watched(arguments: argparse.Namespace, port: int, watched: Watched, k
     requests, connections = warm.requests + outcome.requests, warm.sessions + outcome.sessions
     print(f"{requests} requests on {connections} connections in {seconds:.0f} s, seed {arguments.seed}")
     print(json.dumps({"answers": {str(status or "none"): count for status, count in sorted(statuses.items())}}))
+    print(f"connections that took too long to send their request: {warm.slow + outcome.slow}")
     if ended:
         print(f"heads that never end: {len(ended)} connections, closed after {min(ended):.1f} to {max(ended):.1f} s")
     outcome.wrong += warm.wrong

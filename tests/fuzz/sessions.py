@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+_BYTE_BY_BYTE = 60
 KEPT = b"X-Request-Id: "  # mutations leave this line alone, and it comes first
 
 
@@ -250,9 +251,11 @@ class Sessions:
         )
 
     def _cut(self, data: bytes) -> tuple[bytes, ...]:
-        """Pieces that are sent one by one: mostly a few, of short ones sometimes every byte."""
-        if len(data) < 400 and self._chance(0.1):
-            return tuple(data[at : at + 1] for at in range(len(data)))
+        """Pieces that are sent one by one: mostly a few, sometimes every byte of a part."""
+        if self._chance(0.1):
+            start = self._random.randrange(len(data))
+            end = min(start + _BYTE_BY_BYTE, len(data))
+            return (data[:start], *(data[at : at + 1] for at in range(start, end)), data[end:])
         cuts = sorted(self._random.randrange(len(data) + 1) for _ in range(self._one_of(0, 0, 1, 3, 8)))
         return tuple(data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True))
 

@@ -61,14 +61,17 @@ def test_a_peer_has_so_long_to_end_its_connection(fast, served, tmp_path):
 
     async def listen(listener):
         context = server_context(tmp_path / "identity")
-        Acceptor(listener, context, served.server.protocol, shutdown_s=0.01).start()
+        acceptor = Acceptor(listener, context, served.server.protocol, shutdown_s=0.01)
+        acceptor.start()
+        return acceptor
 
     listener = listening_socket("127.0.0.1")
     served.address = listener.getsockname()
-    fast.run(listen(listener))
+    acceptor = fast.run(listen(listener))
     with closing(client_context(tmp_path / "identity").wrap_socket(served.connect())) as client:
         client.sendall(post(b"a", "Connection: close"))
         eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is closed without its goodbye")
+    served.call(acceptor.close)
 
 
 def test_our_own_commands_are_told_apart_and_never_strangers(secure, served):
