@@ -66,11 +66,11 @@ def test_a_worker_is_as_fast_as_others_until_its_own_speed_is_known():
         rates.began(1, 1000, 0, 0.1)
         rates.streamed(1, 101, 2.0)
     assert rates.of([3])[3] == pytest.approx((10_000, 50))
-    rates.began(3, 1000, 0, 1.0)
-    assert 5_000 < rates.of([3])[3][0] < 10_000
-    for _ in range(40):
-        rates.began(3, 1000, 0, 1.0)
-    assert rates.of([3])[3][0] == pytest.approx(1000, rel=0.15)
+    rates.began(3, 1000, 0, 0.2)
+    assert 7_500 < rates.of([3])[3][0] < 10_000
+    for _ in range(100):
+        rates.began(3, 1000, 0, 0.2)
+    assert rates.of([3])[3][0] == pytest.approx(5_000, rel=0.1)
 
 
 def test_long_prompts_say_more_of_a_speed_than_short_ones():
