@@ -1,8 +1,9 @@
 """Relays as processes of their own."""
 
 import asyncio
+import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...core.process import describe_exit
 from ...core.python import module_argv
@@ -10,6 +11,14 @@ from .relays import Ends
 
 PROGRAM = tuple(module_argv("slurminfer.router.relay"))
 _POLL_S = 0.01  # only while its end is expected
+# glibc raises this threshold when a large table is freed. From then on it takes tables from the heap, and each new copy
+# of the table of prefix owners would leave a hole of 20 MiB there. A value that is set is never raised.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a relay, made of that of the supervisor."""
+    return {**_MALLOC, **given}
 
 
 class RelayProcess:
@@ -21,7 +30,7 @@ class RelayProcess:
         files = [channel, ends.board.fd, listener, private_listener]
         argv = [*program, *map(str, files)]
         # SIGCHLD and the event loop's child watchers stay out of it: the end of the channel tells of the relay's end.
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=files)
+        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=files, env=environment(os.environ))
         self.pid = self._process.pid
 
     def kill(self) -> None:

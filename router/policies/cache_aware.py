@@ -17,9 +17,15 @@ _DECODE_SLOWDOWN = 0.5
 # Prompt tokens that are computed delay the answers in progress too: the part of that delay that counts, relative to the
 # request's own. With 0 each request would take the shortest way for itself, and fill all caches with the same.
 _OTHERS_DELAYED = 0.4
-# The part of one request in the average of how much of prompts is found again.
+# The part of one request in the average of how much of prompts is found again, and what is taken until that is known.
 _REUSE_STEP = 1 / 128
+_USUAL_REUSE = 0.5
 _NO_REUSE = 0.01
+# One more copy of a beginning costs up to as much again: what is dropped for it must be computed again later. That is
+# so where much of what is found is old, by so many times its mean age; where all is young, what is dropped is useless.
+_COPY_BY_AGE = 3.0
+_USUAL_AGE = 0.15
+_AGE_STEP = 1 / 64
 _BYTES_PER_TOKEN = 4.0
 
 
@@ -34,7 +40,8 @@ class CacheAware:
 
     def __init__(self, relay: int = 0) -> None:
         self._owners = Owners(relay=relay)
-        self._reuse = 0.0  # part of the prompt tokens, beyond what all workers have, that some cache has
+        self._reuse = _USUAL_REUSE  # part of the prompt tokens, beyond what all workers have, that some cache has
+        self._age = _USUAL_AGE  # mean of what is found, relative to the oldest content of its cache
         self._start = relay * 7
         self._listed: Sequence[Worker] = ()  # for which the next two are
         self._caches: list[Cache] = []
@@ -69,7 +76,10 @@ class CacheAware:
 
     def corrected(self, route: Route, cached_tokens: int) -> None:
         """The model of the worker's cache learns from what the engine found in it."""
-        self._owners.correct(route.worker.slot, route.cached_tokens, cached_tokens, route.cached_age)
+        expected, turn, age = route.cached_tokens, route.turn, route.cached_age
+        if 0 < expected < 2 * cached_tokens:
+            self._age += (age - self._age) * _AGE_STEP
+        self._owners.correct(route.worker.slot, expected, cached_tokens, turn=turn, age=age)
 
     def forget(self, slot: int) -> None:
         """The worker's cache is gone."""
@@ -90,10 +100,11 @@ class CacheAware:
 
     def _route(self, request: RoutedRequest, worker: Worker, reason: str, blocks: int) -> Route:
         """`blocks`: how many leading ones are in the worker's cache."""
+        turn = self._owners.turn
         if not blocks:
-            return Route(worker, reason)
+            return Route(worker, reason, turn=turn)
         age = self._owners.age(worker.slot, request.blocks[blocks - 1])
-        return Route(worker, reason, request.leading_tokens[blocks], age)
+        return Route(worker, reason, request.leading_tokens[blocks], age, turn)
 
     def _cheapest(
         self, request: RoutedRequest, workers: Sequence[Worker], caches: Sequence[Cache], blocks: Sequence[int]
@@ -101,7 +112,8 @@ class CacheAware:
         tokens, all_tokens = request.leading_tokens, request.input_tokens
         most, least = max(blocks), min(blocks)
         self._learn_reuse(all_tokens - tokens[least], tokens[most] - tokens[least])
-        again: list[float] = [all_tokens - tokens[count] for count in blocks]
+        copy = self._reuse * min(1.0, _COPY_BY_AGE * self._age)
+        again: list[float] = [all_tokens - tokens[count] + copy * (tokens[most] - tokens[count]) for count in blocks]
         if self._reuse > _NO_REUSE:
             again = self._with_dropped(again, caches, request.output_tokens)
         best = _soonest(workers, again, request.output_tokens)
@@ -110,13 +122,15 @@ class CacheAware:
     def _with_dropped(self, new: list[float], caches: Sequence[Cache], output: int) -> list[float]:
         """To the tokens that a request is new with at each worker, add what is dropped there and will be missed.
 
-        Of full caches, that which drops what was not used for the longest time misses nothing.
+        Of full caches, that which drops what was not used for the longest time misses nothing; of others, the emptiest.
         """
-        turn = self._owners.turn
-        ages = [
-            turn - cache.first_use if cache.size + (tokens + output) * _BYTES_PER_TOKEN > cache.limit else math.inf
-            for cache, tokens in zip(caches, new, strict=True)
-        ]
+        turn, ages = self._owners.turn, []
+        for cache, tokens in zip(caches, new, strict=True):
+            size, limit = cache.size, cache.limit
+            if size + (tokens + output) * _BYTES_PER_TOKEN > limit:
+                ages.append(turn - cache.first_use)
+            else:
+                ages.append(turn * (2 - size / limit))
         oldest = max(ages)
         if oldest == min(ages):
             return new

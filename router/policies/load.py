@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from .policy import RoutedRequest, Worker
 
-# How far a worker's load may be above the mean, relative to the mean, or to its capacity while there is little to do;
-# and the same, relative to the mean, where all have much to do but one has less than a half of the mean.
-_ABOVE_MEAN, _ABOVE_IDLE = 0.4, 0.25
-_MUCH = 0.5
+# How far a worker's load may be above the mean, while that leaves it within its capacity; and relative to the mean.
+_ABOVE_MEAN, _TIMES_MEAN = 0.6, 1.5
+# The same relative to the mean, where all have much to do but one has less than a half of the mean.
+_TIMES_MEAN_BESIDE_IDLE = 1.25
+_MUCH = 0.7
 
 
 def usable_capacity(worker: Worker) -> float:
@@ -34,8 +35,8 @@ def mean_load(workers: Sequence[Worker]) -> float:
 def most_load(mean: float, least: float) -> float:
     """The load above which a worker gets no more for what is in its cache, by the mean and the least load of all."""
     if mean >= _MUCH and least < mean / 2:
-        return mean * (1 + _ABOVE_IDLE)
-    return mean + _ABOVE_MEAN * max(mean, 1.0)
+        return mean * _TIMES_MEAN_BESIDE_IDLE
+    return max(min(mean + _ABOVE_MEAN, 1.0), mean * _TIMES_MEAN)
 
 
 def queue_wait(worker: Worker, output_tokens: int) -> float:

@@ -20,9 +20,9 @@ _SWEEP = 256
 _MISS = 0.5
 _LEAST_BYTES, _LEAST_PART = 2**16, 16
 # So far the model's limit then goes towards the age of what was missed, and by this factor at least.
-_TOWARDS, _SHRINK = 0.25, 0.95
-# What was used more recently may not be computed yet. Only hits on what is older say that the limit is not too high.
-_YOUNG, _OLD, _GROW = 0.5, 0.75, 1.02
+_TOWARDS, _SHRINK = 0.5, 0.95
+# Only hits on what is older say that the limit is not too high.
+_OLD, _GROW = 0.75, 1.02
 # One that found so much more, although its cache should be full, holds more than it says: blocks in host memory, say.
 _SURPRISE_TOKENS, _FULL, _GROW_MORE, _MOST_PART = 256, 0.9, 1.05, 8
 # Keys of what was computed after the last whole block and cannot be found again: negative, with the bytes as low bits.
@@ -34,13 +34,14 @@ _RELAYS = 64
 class Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("bit", "first_use", "keys", "limit", "size", "told")
+    __slots__ = ("answered", "bit", "first_use", "keys", "limit", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.first_use = -1  # the turn of the last use of what goes next; -1: there was nothing
         self.size = 0  # bytes
+        self.answered = 0  # the last turn whose request was answered: what was sent before is computed
         self.told = self.limit = math.inf  # bytes that it holds: as the engine says, and as its hits show
 
     def tell(self, told: float) -> None:
@@ -52,7 +53,7 @@ class Cache:
     def learn(self, expected: int, found: int, age: float) -> None:
         """Learn from the tokens that were expected and found in the cache, of an age as of `Owners.age`."""
         if found < expected * _MISS:
-            if age > _YOUNG:
+            if age > 0:
                 held = min(self.limit, self.size)
                 least = _LEAST_BYTES if math.isinf(self.told) else self.told / _LEAST_PART
                 self.limit = max(least, min(held * _SHRINK, held * (1 - _TOWARDS * (1 - age))))
@@ -109,10 +110,14 @@ class Owners:
         return self._caches.get(slot, _UNKNOWN)
 
     def age(self, slot: int, block: int) -> float:
-        """When a block that the worker holds was last used there: 0 just now, 1 when its oldest block was."""
-        held = self._caches[slot].keys
-        oldest = next(iter(held.values()))
-        return (self._turn - held.get(block, oldest)) / max(1, self._turn - oldest)
+        """When a block that the worker holds was last used there: 1 when its oldest block was, 0 just now.
+
+        0 also if it may not be computed yet, because no request that was sent since then was answered.
+        """
+        cache = self._caches[slot]
+        oldest = cache.first_use
+        last_use = cache.keys.get(block, oldest)
+        return 0.0 if last_use > cache.answered else (self._turn - last_use) / max(1, self._turn - oldest)
 
     @property
     def turn(self) -> int:
@@ -149,13 +154,14 @@ class Owners:
         self._news.clear()
         return news
 
-    def correct(self, slot: int, expected: int, found: int, age: float = 1.0) -> None:
+    def correct(self, slot: int, expected: int, found: int, *, turn: int, age: float) -> None:
         """Learn from an answer: `expected` tokens were taken to be in the cache, and the engine has found `found`.
 
-        age: that of the last block of the expected ones, when the request was sent.
+        turn: as of when the request was sent; age: that of the last block of the expected ones then.
         """
         cache = self._caches.get(slot)
         if cache is not None:
+            cache.answered = max(cache.answered, turn)
             cache.learn(expected, found, age)
             self._trim(cache)
 

@@ -89,7 +89,8 @@ class Route:
     worker: Worker
     reason: str
     cached_tokens: int = 0  # prompt tokens that are expected to be in the worker's cache
-    cached_age: float = 0.0  # of these, from 0 (just sent there) to 1 (the next that the cache drops)
+    cached_age: float = 0.0  # of these, from 0 (perhaps not computed yet) to 1 (the next that the cache drops)
+    turn: int = 0  # the policy's count of requests at that time
 
 
 class Policy(Protocol):

@@ -66,7 +66,6 @@ class Accounts:
             self._counters.time(self._counters.ttft, endpoint(call.request.head), call.first_byte_s)
         if call.envelope.streams:
             self._rates.began(attempt.upstream.slot, attempt.tokens, attempt.others_tokens, now - attempt.sent_at)
-            attempt.upstream.prefill_rate = self._rates.prefill(attempt.upstream.slot)
 
     def answered(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> None:
         """An answer is complete."""
@@ -108,7 +107,6 @@ class Accounts:
             self._lengths.prompted(model, call.prompt_bytes, tokens.prompt)
         if call.envelope.streams and call.sent == 1:
             self._rates.streamed(upstream.slot, tokens.generated, self._clock() - attempt.first_at)
-            upstream.decode_rate = self._rates.decode(upstream.slot)
 
     def ended(self, head: Head, call: Call | None, outlet: Outlet, began: float) -> None:
         """A request is over, in whatever way. `call`: None where it was refused before it became one."""

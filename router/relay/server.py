@@ -213,6 +213,7 @@ class RelayServer:
     async def _look_after_workers(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._workers.learn(self._rates)
             for doubt in self._workers.tick():
                 self._tell(doubt)
             self._admission.poke()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..control.messages import WorkerView
 from ..http.messages import Pool
+from ..policies.estimates import USUAL_DECODE_RATE, USUAL_PREFILL_RATE
 from .silence import Silence, Waiting
 
 # A request to a worker that is not trusted goes to another one when nothing has come for so long, beside the time that
@@ -69,7 +70,7 @@ class Upstream:
         self.lost_at: float | None = None  # since when it is not trusted; None while it is
         self.choosable = False  # whether it may get new requests; set by Workers
         self.is_trusted = False  # choosable for the supervisor, and no suspect
-        self.prefill_rate, self.decode_rate = 1000.0, 30.0
+        self.prefill_rate, self.decode_rate = USUAL_PREFILL_RATE, USUAL_DECODE_RATE
         self.in_flight = 0  # requests of all relays that were sent to it and not answered yet
         self.pending_tokens = 0  # prompt tokens of those of which no byte of an answer has come yet
         self._counts, self._row, self._clock = counts, row, clock

@@ -9,6 +9,7 @@ from typing import cast
 from ..control.messages import Suspect, WorkerView
 from ..http.messages import Pool
 from ..policies.eligible import Eligibility, Lane
+from ..policies.estimates import Rates
 from .upstream import Counts, Row, Upstream
 
 # Requests wait for a worker until there has been none for so long.
@@ -121,6 +122,11 @@ class Workers:
         """Choose a suspect again that says it is healthy."""
         upstream.trust()
         self._refresh()
+
+    def learn(self, rates: Rates) -> None:
+        """Take how fast workers compute. Nothing was measured of some: they are taken to be as fast as the others."""
+        for slot, (prefill, decode) in rates.of(self._known).items():
+            self._known[slot].prefill_rate, self._known[slot].decode_rate = prefill, decode
 
     def tick(self) -> list[Suspect]:
         """Look after workers that have stopped, that must end, or that have ended. To be called about once a second.

@@ -7,6 +7,7 @@ prompt tokens. Its cache holds blocks of prompts, the least recently used go fir
 import functools
 import heapq
 import itertools
+import math
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ class Speed:
     token_s: float = 0.0001
     capacity: int = 32
     cache_tokens: int = 65_536
+    says_cache_tokens: bool = True
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ class Engine:
 
     @property
     def cache_tokens(self) -> int | None:
-        return self.speed.cache_tokens
+        return self.speed.cache_tokens if self.speed.says_cache_tokens else None
 
     @property
     def prefill_rate(self) -> float:
@@ -171,9 +173,16 @@ class Outcome:
 
 
 class Fleet:
-    """Workers behind one or several relays' policies."""
+    """Workers behind one or several relays' policies.
 
-    def __init__(self, policies: Sequence[Policy], workers: int, speed: Speed) -> None:
+    overcommit: requests in flight relative to the capacity of all workers; the others wait in the router, first in,
+    first out, and a worker is chosen when they are sent.
+    """
+
+    def __init__(self, policies: Sequence[Policy], workers: int, speed: Speed, overcommit: float = math.inf) -> None:
+        self._slots = workers * speed.capacity * overcommit
+        self._in_flight = 0
+        self._waiting: deque[Asked] = deque()
         self.engines = [Engine(slot, speed) for slot in range(workers)]
         self._policies = policies
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
@@ -190,6 +199,15 @@ class Fleet:
             event(time)
 
     def submit(self, asked: Asked, now: float) -> None:
+        self._waiting.append(asked)
+        self._let_in(now)
+
+    def _let_in(self, now: float) -> None:
+        while self._waiting and self._in_flight + 1 <= self._slots:
+            self._in_flight += 1
+            self._send(self._waiting.popleft(), now)
+
+    def _send(self, asked: Asked, now: float) -> None:
         self._turn += 1
         index = self._turn % len(self._policies)
         policy = self._policies[index]
@@ -208,7 +226,9 @@ class Fleet:
 
         def answered(time: float) -> None:
             engine.in_flight -= 1
+            self._in_flight -= 1
             policy.corrected(route, asked.cached)
+            self._let_in(time)
             if follow is not None:
                 follow(time)
 
@@ -308,10 +328,11 @@ def unique_prompts(blocks: int, output: int = 64) -> Prompts:
 
 
 def open_loop(
-    policies: Sequence[Policy], prompts: Prompts, *, rate: float, requests: int, workers: int, speed: Speed
-) -> Outcome:
+    policies: Sequence[Policy], prompts: Prompts, *, rate: float, requests: int, workers: int, speed: Speed,
+    overcommit: float = math.inf,
+) -> Outcome:  # fmt: skip
     """Requests that arrive at random moments, so many a second."""
-    fleet = Fleet(policies, workers, speed)
+    fleet = Fleet(policies, workers, speed, overcommit)
     rng = random.Random(2)
     now = 0.0
     for number in range(requests):
@@ -324,10 +345,11 @@ def open_loop(
 
 
 def closed_loop(
-    policies: Sequence[Policy], prompts: Prompts, *, clients: int, requests: int, workers: int, speed: Speed
-) -> Outcome:
+    policies: Sequence[Policy], prompts: Prompts, *, clients: int, requests: int, workers: int, speed: Speed,
+    overcommit: float = math.inf,
+) -> Outcome:  # fmt: skip
     """So many clients, each of which asks again as soon as it has its answer: the throughput at saturation."""
-    fleet = Fleet(policies, workers, speed)
+    fleet = Fleet(policies, workers, speed, overcommit)
     numbers = iter(range(requests))
 
     def ask(time: float) -> None:

@@ -18,7 +18,7 @@ from slurminfer.router.control.backoff import Backoff
 from slurminfer.router.control.board import Board
 from slurminfer.router.control.listeners import open_listeners
 from slurminfer.router.control.messages import Certificates, Report, Setup, Suspect, Tenants, View
-from slurminfer.router.control.processes import RelayProcess
+from slurminfer.router.control.processes import RelayProcess, environment
 from slurminfer.router.control.relays import MOST_SILENT_TICKS, Relays
 from slurminfer.router.relay.program import RelayTask
 
@@ -337,3 +337,8 @@ asyncio.run(main())
 
     pids = asyncio.run(main())
     waiting.eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_a_relay_gives_large_tables_back_unless_the_user_has_set_something_else():
+    assert environment({"HOME": "/h"}) == {"HOME": "/h", "MALLOC_MMAP_THRESHOLD_": "1048576"}
+    assert environment({"MALLOC_MMAP_THRESHOLD_": "7"}) == {"MALLOC_MMAP_THRESHOLD_": "7"}

@@ -54,8 +54,28 @@ def test_rates_are_learned_where_little_else_was_to_do():
         rates.began(1, 3, 0, 0.05)  # overhead only
         rates.streamed(1, 101, 2.0)
         rates.streamed(1, 2, 9.0)
-    assert rates.prefill(1) == pytest.approx(10_000)
-    assert rates.decode(1) == pytest.approx(50)
-    assert rates.report()[1] == pytest.approx((10_000, 50))
+    assert rates.of([1])[1] == rates.report()[1] == pytest.approx((10_000, 50))
     rates.forget(1)
     assert rates.report() == {}
+
+
+def test_a_worker_is_as_fast_as_others_until_its_own_speed_is_known():
+    rates = Rates()
+    assert rates.of([3])[3] == (5000.0, 30.0)
+    for _ in range(40):
+        rates.began(1, 1000, 0, 0.1)
+        rates.streamed(1, 101, 2.0)
+    assert rates.of([3])[3] == pytest.approx((10_000, 50))
+    rates.began(3, 1000, 0, 0.2)
+    assert 7_500 < rates.of([3])[3][0] < 10_000
+    for _ in range(100):
+        rates.began(3, 1000, 0, 0.2)
+    assert rates.of([3])[3][0] == pytest.approx(5_000, rel=0.1)
+
+
+def test_long_prompts_say_more_of_a_speed_than_short_ones():
+    rates = Rates()
+    for _ in range(100):
+        rates.began(1, 4000, 0, 0.5)
+        rates.began(1, 200, 0, 0.1)  # four times as long for each token: steps that ran already
+    assert rates.of([1])[1][0] == pytest.approx(7000, rel=0.05)

@@ -2,6 +2,9 @@
 
 import math
 import random
+from collections import OrderedDict
+
+import pytest
 
 from slurminfer.router.policies.owners import Owners
 
@@ -90,24 +93,72 @@ def test_only_what_others_do_not_know_is_told():
     assert all(key < 0 for key, _ in owners.news()), "only the end of the prompt is new"
 
 
+def correct(owners, slot, expected, found, age=1.0):
+    owners.correct(slot, expected, found, turn=owners.turn, age=age)
+
+
 def test_an_engine_that_finds_less_than_expected_holds_less_than_was_thought():
     owners = Owners()
     for number in range(400):
         owners.add(0, blocks(number), 0, math.inf)
     assert held(owners, 0, blocks(0)) == 4
     for _ in range(20):
-        owners.correct(0, 64, 0)
+        correct(owners, 0, 64, 0)
     assert held(owners, 0, blocks(0)) < 4 and held(owners, 0, blocks(399)) == 4
-    owners.correct(5, 64, 0)  # of a worker that is not known
+    correct(owners, 5, 64, 0)  # of a worker that is not known
 
 
-def test_an_engine_that_finds_what_is_expected_gets_its_room_back():
+def test_the_age_of_what_is_missed_says_how_much_an_engine_holds():
+    slow, fast = Owners(), Owners()
+    for owners, age in ((slow, 0.9), (fast, 0.1)):
+        for number in range(400):
+            owners.add(0, blocks(number), 0, math.inf)
+        correct(owners, 0, 64, 0, age)
+    assert len(slow) == pytest.approx(0.95 * 2000, rel=0.01)
+    assert len(fast) == pytest.approx(0.55 * 2000, rel=0.01)
+
+
+@pytest.mark.parametrize("told", [math.inf, 400 * 256.0])
+def test_the_model_of_a_cache_settles_at_the_size_that_the_engine_has(told):
+    """Prompts are asked for again at random; the engine holds 50 of them. Told: nothing, or twice as much."""
+    rng, owners, engine = random.Random(3), Owners(), OrderedDict()
+    prompts = [blocks(number) for number in range(200)]
+    for _ in range(4000):
+        number = min(int(rng.expovariate(1 / 40)), 199)
+        prompt = prompts[number]
+        there = held(owners, 0, prompt)
+        age, turn = owners.age(0, prompt[there - 1]) if there else 0.0, owners.turn
+        owners.add(0, prompt, 0, told)
+        owners.correct(0, 64 * there, 256 if number in engine else 0, turn=turn, age=age)
+        engine[number] = None
+        engine.move_to_end(number)
+        if len(engine) > 50:
+            engine.popitem(last=False)
+    assert 40 * 5 <= len(owners) <= 80 * 5  # four blocks and an end each
+
+
+def test_what_may_not_be_computed_yet_is_not_missed():
+    owners = Owners()
+    for number in range(10):
+        owners.add(0, blocks(number), 0, math.inf)
+    assert owners.age(0, blocks(5)[0]) == 0.0
+    owners.correct(0, 0, 0, turn=owners.turn - 4, age=0.0)
+    assert owners.age(0, blocks(5)[0]) > 0 and owners.age(0, blocks(6)[0]) == 0.0
+    owners.correct(0, 64, 0, turn=owners.turn, age=0.0)
+    assert held(owners, 0, blocks(0)) == 4
+
+
+def test_an_engine_that_finds_what_was_old_gets_its_room_back():
     owners = Owners()
     owners.add(0, blocks(0, 400), 0, 400 * 256)
-    owners.correct(0, 64, 0)
+    correct(owners, 0, 64, 0)
     assert held(owners, 0, blocks(0, 400)) < 400
     for _ in range(20):
-        owners.correct(0, 64, 64)
+        correct(owners, 0, 64, 64, age=0.5)
+    owners.add(0, blocks(0, 400), 0, 400 * 256)
+    assert held(owners, 0, blocks(0, 400)) < 399, "what was used lately says nothing"
+    for _ in range(20):
+        correct(owners, 0, 64, 64)
     owners.add(0, blocks(0, 400), 0, 400 * 256)
     assert held(owners, 0, blocks(0, 400)) >= 399
 
@@ -116,11 +167,11 @@ def test_an_engine_that_finds_more_than_it_says_that_it_holds_is_believed():
     owners = Owners()
     for number in range(200):
         owners.add(0, blocks(number), 0, 40 * 256)
-        owners.correct(0, 0, 1000)
+        correct(owners, 0, 0, 1000)
     assert held(owners, 0, blocks(150)) == 4
     for number in range(200, 400):
         owners.add(1, blocks(number), 0, 40 * 256)
-        owners.correct(1, 256, 256)
+        correct(owners, 1, 256, 256)
     assert held(owners, 1, blocks(350)) == 0
 
 
@@ -128,7 +179,7 @@ def test_room_that_is_learned_follows_what_the_engine_says():
     owners = Owners()
     owners.add(0, blocks(0, 100), 0, 100 * 256)
     for _ in range(10):
-        owners.correct(0, 64, 0)
+        correct(owners, 0, 64, 0)
     owners.add(0, blocks(1, 100), 0, 200 * 256)
     owners.add(0, blocks(1, 100), 0, 200 * 256)
     assert 80 < held(owners, 0, blocks(1, 100)) + held(owners, 0, blocks(0, 100)) < 140

