@@ -161,9 +161,7 @@ def _soonest(workers: Sequence[Worker], again: Sequence[float], output: int) -> 
 
     The loops are the hot part of a choice: they call next to nothing.
     """
-    usable = [
-        worker.capacity if worker.ramp >= 1.0 else max(1.0, worker.capacity * worker.ramp) for worker in workers
-    ]
+    usable = [worker.capacity if worker.ramp >= 1.0 else max(1.0, worker.capacity * worker.ramp) for worker in workers]
     flights = [worker.in_flight for worker in workers]
     loads = list(map(truediv, flights, usable))
     least = min(loads)
