@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-router nginx legacy clean
+.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-router nginx chromium legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
@@ -78,7 +78,12 @@ sandbox-packages: install
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest --dist loadfile --durations 10
 
-test: .venv/.installed-dev .triton/.installed sandbox-packages
+# The tests of the status page use it; they are skipped where there is neither a Chromium nor root on Debian.
+chromium:
+	@if ! command -v chromium > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update -qq; apt-get install -qq --no-install-recommends chromium > /dev/null; fi || true
+
+test: .venv/.installed-dev .triton/.installed sandbox-packages chromium
 	@began=$$(date +%s); failed=0; \
 	$(PYTEST) -n 2 -m sandbox > .test-sandbox.log 2>&1 & sandbox=$$!; \
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED) > .test-kernels.log 2>&1 & kernels=$$!; \

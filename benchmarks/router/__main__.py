@@ -55,7 +55,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "chaos": lambda: chaos.run(folder, judged, given.chaos_seconds),
         "memory": lambda: memory.run(folder, judged, given.documents),
         "public": lambda: public.run(folder, judged),
-        "native": lambda: native.run(folder, sharers, given.native_seconds),
+        "native": lambda: native.run(folder, sharers, judged, given.native_seconds),
     }
     names = {"requests": "throughput"}
     return {names.get(part, part): parts[part]() for part in given.part}
@@ -64,10 +64,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def commands() -> dict[str, str]:
     """How the compiled routers are started."""
     root = str(RESULT.parents[2]) + "/"
-    return {
-        name: " ".join(peer_command(name, ["URL", "..."], 1, 2)).replace(root, "").replace("=1 ", "=PORT ")
-        for name in PEERS
-    }
+    return {name: " ".join(peer_command(name, ["URL", "..."], 30000, 29000)).replace(root, "") for name in PEERS}
 
 
 def main() -> None:

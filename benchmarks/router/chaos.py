@@ -21,12 +21,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import uvloop
 
 from .client import Answer, Connection, request_of
 from .fleet import MODEL, Fleet
 from .stub.__main__ import Configuration
-from .stub.answers import WORDS
+from .stub.answers import TOKENS, WORDS
 from .stub.engine import Costs
 from .stub.worker import Mode
 from .targets import Starter, Target, end
@@ -36,7 +37,7 @@ STREAMS, WHOLE = 200, 20  # clients that stream, and that want their answers in 
 GOOD, FROZEN, REFUSING, GARBAGE, HEADERS = 4, 4, 5, 6, 7  # numbers of workers
 KILL_EVERY_S, REPLACED_AFTER_S, BROKEN_S = 10.0, 2.0, 15.0
 FREEZE_AT_S, FROZEN_S = 18.0, 30.0
-RELAY_EVERY_S, RELAY_DIES_S = 23.0, 2.0
+RELAY_EVERY_S = 23.0
 _COSTS = Costs(step_s=0.05, prefill_rate=50_000, batch=128)
 _CAPACITY = 64
 _PATIENCE_S = 90.0
@@ -53,7 +54,7 @@ def fields_of(rng: random.Random, stream: bool) -> dict[str, Any]:
     else:
         fields["prompt"] = text
     if rng.random() < 0.2:
-        fields["stop"] = ["ba de", "".join(rng.choices(WORDS, k=1))]
+        fields["stop"] = ["b ba", "".join(rng.choices(TOKENS, k=2))]
     if stream:
         fields["stream"] = True
     if stream and rng.random() < 0.5:
@@ -66,7 +67,8 @@ class Storm:
 
     def __init__(self, target: Target, fleet: Fleet, seconds: float, kill_relays: bool) -> None:
         self._target, self._fleet, self._kills_relays = target, fleet, kill_relays
-        self._seconds, self._relay_died = seconds, 0.0
+        self._seconds = seconds
+        self._cut_off: set[int] = set()  # ports of clients whose relay was killed
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.first_s: list[float] = []
@@ -108,7 +110,8 @@ class Storm:
         request = request_of(self._target, fields)
         while True:
             connection, answer = await self._ask(connection, request)
-            if not answer.complete and self._relay_has_died(answer):
+            if not answer.complete and connection is not None and connection.port in self._cut_off:
+                self._cut_off.remove(connection.port)
                 self.counts[Verdict.RESENT] += 1
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -129,10 +132,6 @@ class Storm:
             if connection is not None:
                 connection.close()
             return None, Answer(time.monotonic(), error=f"{type(error).__name__}")
-
-    def _relay_has_died(self, answer: Answer) -> bool:
-        """Whether a connection that has just broken may have been to a relay that was killed."""
-        return bool(self._relay_died) and time.monotonic() - self._relay_died < RELAY_DIES_S
 
     async def _kill_workers(self) -> None:
         for number in range(int(self._seconds / KILL_EVERY_S)):
@@ -165,9 +164,14 @@ class Storm:
             await asyncio.sleep(RELAY_EVERY_S)
             relays = self._target.relays()
             if relays:
-                self._relay_died = time.monotonic()
-                end(relays[number % len(relays)])
-                self.counts["relays killed"] += 1
+                self._kill_relay(relays[number % len(relays)])
+
+    def _kill_relay(self, relay: psutil.Process) -> None:
+        """Kill -9 a relay, and note whose connections that cuts off."""
+        relay.suspend()  # so that it accepts no further ones
+        self._cut_off |= {one.raddr.port for one in relay.net_connections("tcp") if one.raddr}
+        end(relay)
+        self.counts["relays killed"] += 1
 
     async def _beat(self) -> None:
         while self._target.records is not None:

@@ -73,6 +73,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.port = int(transport.get_extra_info("sockname")[1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

@@ -116,8 +116,8 @@ class Records:
         """A worker has become ready: a new one, whatever there was under that number. `gate`: it is on another node."""
         serial, self._serials = self._serials, self._serials + 1
         record = WorkerRecord(
-            id=f"{POOL}-{serial}", pool=POOL, engine="none", model=MODEL, state=WorkerState.READY, job=str(serial + 1),
-            epoch=0, pid=os.getpid(), updated_at=time.time(), capacity=self._capacity, url=gate,
+            id=f"{POOL}-{serial}", pool=POOL, engine="sglang", model=MODEL, state=WorkerState.READY,
+            job=str(serial + 1), epoch=0, pid=os.getpid(), updated_at=time.time(), capacity=self._capacity, url=gate,
             host="elsewhere" if gate else socket.gethostname(),
             socket=str(worker.socket),
         )  # fmt: skip

@@ -38,6 +38,8 @@ _QUESTIONS, _ANSWER_TOKENS = 16, 48
 _KILL_EVERY_S, _REPLACED_AFTER_S = 20.0, 2.0
 _START_S, _PATIENCE_S = 120.0, 120.0
 _CAPACITY = 8
+_SHARING = ("--dtype", "bfloat16", "--kv-cache-gib", str(_KV_GIB))
+_CHAOS = ("--dtype", "float32", "--kv-cache-gib", "0.25")
 _TOPICS = ("rivers", "bread", "the moon", "chess", "bicycles", "rain", "trains", "bees")
 
 
@@ -168,15 +170,16 @@ def questions() -> list[dict[str, Any]]:
 
 async def undisturbed(worker: Target, asked: list[dict[str, Any]]) -> list[Expected]:
     """What one worker says to each request, in one piece."""
-    found = []
-    for fields in asked:
-        plain = {key: value for key, value in fields.items() if not key.startswith("stream")}
-        _, answer = await ask(None, worker, plain)
-        said = json.loads(bytes(answer.body))
-        choice, usage = said["choices"][0], said["usage"]
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-        found.append(Expected(text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"]))
-    return found
+    return await asyncio.gather(*(_undisturbed(worker, fields) for fields in asked))
+
+
+async def _undisturbed(worker: Target, fields: dict[str, Any]) -> Expected:
+    plain = {key: value for key, value in fields.items() if not key.startswith("stream")}
+    _, answer = await ask(None, worker, plain)
+    said = json.loads(bytes(answer.body))
+    choice, usage = said["choices"][0], said["usage"]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    return Expected(text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"])
 
 
 class Storm:
@@ -229,25 +232,31 @@ class Storm:
             self._target.records.beat()
 
 
-def run(folder: Path, starters: dict[str, Starter], seconds: float) -> dict[str, Any]:
-    """Both parts for each router, each with engines of its own."""
-    found: dict[str, Any] = {"sharing": {}, "chaos": {}}
+def run(
+    folder: Path, sharers: dict[str, Starter], judged: dict[str, Starter], seconds: float
+) -> dict[str, dict[str, Any]]:
+    """Both parts for each of its routers, each with engines of its own."""
+    found: dict[str, dict[str, Any]] = {"sharing": {}, "chaos": {}}
+    for name, start in sharers.items():
+        with ExitStack() as stack:
+            engines, target = _started(stack, folder, f"sharing-{name}", start, _SHARING)
+            found["sharing"][name] = uvloop.run(sharing(target, engines, seconds))
+        print(f"native, sharing: {name}: {found['sharing'][name]}", file=sys.stderr)
     asked, expected = questions(), list[Expected]()
-    for name, start in starters.items():
-        for part, options in (
-            ("sharing", ("--dtype", "bfloat16", "--kv-cache-gib", str(_KV_GIB), "--context-length", "1536")),
-            ("chaos", ("--dtype", "float32", "--kv-cache-gib", "0.25", "--context-length", "1536")),
-        ):
-            home = folder / f"native-{part}-{name.replace(', ', '-').replace(' ', '-')}"
-            home.mkdir(0o700)
-            with ExitStack() as stack:
-                engines = stack.enter_context(Engines(home, *options))
-                target = stack.enter_context(start(home, engines.workers, capacity=_CAPACITY))
-                if part == "sharing":
-                    found[part][name] = uvloop.run(sharing(target, engines, seconds))
-                else:
-                    worker = stack.enter_context(straight(home, engines.workers))
-                    expected = expected or uvloop.run(undisturbed(worker, asked))
-                    found[part][name] = uvloop.run(Storm(target, engines, asked, expected).run(seconds))
-            print(f"native, {part}: {name}: {found[part][name]}", file=sys.stderr)
+    for name, start in judged.items():
+        with ExitStack() as stack:
+            engines, target = _started(stack, folder, f"chaos-{name}", start, _CHAOS)
+            worker = stack.enter_context(straight(folder, engines.workers))
+            expected = expected or uvloop.run(undisturbed(worker, asked))
+            found["chaos"][name] = uvloop.run(Storm(target, engines, asked, expected).run(seconds))
+        print(f"native, chaos: {name}: {found['chaos'][name]}", file=sys.stderr)
     return found
+
+
+def _started(
+    stack: ExitStack, folder: Path, title: str, start: Starter, options: tuple[str, ...]
+) -> tuple[Engines, Target]:
+    home = folder / f"native-{title.replace(', ', '-').replace(' ', '-')}"
+    home.mkdir(0o700)
+    engines = stack.enter_context(Engines(home, *options, "--context-length", "1536"))
+    return engines, stack.enter_context(start(home, engines.workers, capacity=_CAPACITY))

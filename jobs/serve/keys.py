@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ...core.errors import UsageError
 from ...core.files import encode_json
 from ...core.rundir import RunDirectory
 from ...router.tenants.key_store import METRICS, OWNER, KeyRecord, KeyStore
@@ -31,6 +32,15 @@ class TenantView(msgspec.Struct, kw_only=True):
     cached_tokens: int = 0
     generated_tokens: int = 0
     tokens_today: int = 0  # prompt and generated, since midnight UTC
+
+
+def require_tenants(run: RunDirectory) -> None:
+    """Raises UsageError where the deployment's router knows its own key only."""
+    if run.read_spec().router.backend == "sglang":
+        raise UsageError(
+            f"router.backend = 'sglang' in the spec of {run.path.name}: sglang-router takes the deployment's own key "
+            "only; backend = 'native' has keys for several users"
+        )
 
 
 def print_new_key(run: RunDirectory, key: str) -> None:

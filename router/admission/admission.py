@@ -101,6 +101,8 @@ class Admission:
             ticket.future = None
         lane = self._lanes[ticket.lane]
         lane.in_transit -= 1
+        if ticket.deadline is not None:
+            ticket.left_s = max(0.0, ticket.deadline - self._clock())
         self._settle(lane, ticket)
 
     def is_full(self, tenant: str, weight: float, priority: Priority) -> Refused | None:
@@ -139,6 +141,23 @@ class Admission:
         if lane.waiting:
             self._let_in(ticket.lane, lane)
 
+    def step_out(self, ticket: Ticket) -> None:
+        """Forget a request that may come back: then it goes before others, with what is left of its time to wait."""
+        left_s = self._timeout_s if ticket.left_s is None else ticket.left_s
+        self.leave(ticket)
+        ticket.deadline = self._clock() + left_s
+
+    def refuse_where(self, is_hopeless: Callable[[Hashable], bool]) -> None:
+        """Refuse all that wait in lanes for which no worker will come."""
+        now = self._clock()
+        for key, lane in list(self._crowded.items()):
+            if is_hopeless(key):
+                for queue in lane.queues:
+                    for ticket in list(queue):
+                        self._unqueue(lane, ticket)
+                        self._refuse(ticket, waited_too_long(lane, ticket.priority, now, self._timeout_s))
+                self._publish(key, lane)
+
     def poke(self) -> None:
         """Let in who may enter now: workers have come, or requests of other relays have left."""
         self._look(is_tick=False)
@@ -169,10 +188,13 @@ class Admission:
         lane, now = self._lanes[ticket.lane], self._clock()
         if not lane.waiting:
             lane.rate.begin(now)
-        self._make_place(lane, ticket, now)
-        ticket.deadline = now + self._timeout_s
+        if ticket.deadline is None:
+            self._make_place(lane, ticket, now)
+            ticket.deadline = now + self._timeout_s
+            lane.queues[ticket.priority].push(ticket)
+        else:  # it was inside before
+            lane.queues[ticket.priority].push_front(ticket)
         self._wait(lane, ticket)
-        lane.queues[ticket.priority].push(ticket)
         self._let_in(ticket.lane, lane)
 
     def _wait(self, lane: Lane, ticket: Ticket) -> None:

@@ -30,7 +30,8 @@ class Ticket:
     """
 
     __slots__ = (
-        "cost", "deadline", "future", "lane", "on_preempt", "place", "preemptions", "priority", "tenant", "weight",
+        "cost", "deadline", "future", "lane", "left_s", "on_preempt", "place", "preemptions", "priority", "tenant",
+        "weight",
     )  # fmt: skip
 
     def __init__(
@@ -46,5 +47,6 @@ class Ticket:
         self.cost, self.weight, self.on_preempt = cost, weight, on_preempt
         self.place = Place.OUTSIDE
         self.deadline: float | None = None  # set when it first waits
+        self.left_s: float | None = None  # of its time to wait, when it was let in last after it had waited
         self.preemptions = 0
         self.future: asyncio.Future[None] | None = None

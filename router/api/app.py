@@ -3,6 +3,7 @@
 GET /health                  without a key: only whether      GET /workers   the workers, one by one (admin)
 GET /v1/models, /v1/models/ID   what is served                GET /metrics   Prometheus (admin, or the key for it)
 GET /status.json             the deployment at a glance       GET /tenants   limits and usage
+GET /openapi.json            this API, described
 GET /                        the same for people: a page without data, which asks for the key and then for status.json
 
 The app listens on a socket that only this user reaches, so it believes what relays say of the caller (caller.py). They
@@ -17,7 +18,7 @@ from aiohttp.typedefs import Handler
 
 from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
-from . import health, models, status, tenants, web_page, workers
+from . import health, models, openapi, status, tenants, web_page, workers
 from .answers import failure
 from .caller import Caller, caller_of
 from .sources import Sources
@@ -26,7 +27,7 @@ Page = Callable[[web.Request], web.Response]
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 _MOST_BYTES = 2**20  # of a body: no page takes any
-_NO_KEY_NEEDED = frozenset({"/", "/health"})
+_NO_KEY_NEEDED = frozenset({"/", "/health", "/openapi.json"})
 _ADMINS_ONLY = frozenset({"/workers", "/metrics"})
 
 
@@ -49,6 +50,7 @@ class Pages:
             "/workers": lambda request: workers.workers(sources),
             "/metrics": self._show_metrics,
             "/status.json": lambda request: status.status(sources, caller_of(request)),
+            "/openapi.json": openapi.openapi,
             "/tenants": lambda request: tenants.tenants(sources, caller_of(request)),
         }
         for path, page in routes.items():

@@ -27,6 +27,7 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # of the record: starting, ready, draining, gone
     choosable: bool  # may get new requests
     trouble: str  # why not
+    has_stopped: bool = False  # it answers nobody: what waits there goes to other workers at once
     ends_at: float | None = None
     move_by: float | None = None  # requests still in flight then are moved to other workers
     healthy_since: float | None = None  # since when it is trusted again after an ejection, for its slow re-entry
@@ -78,7 +79,7 @@ class Suspect(msgspec.Struct, frozen=True, tag="suspect", kw_only=True):
 
     slot: int
     reason: str
-    kind: str  # connect, lost, body, stream, status (5xx), garbage, stopped: see router/fleet/trust.py
+    kind: str  # connect, lost, body, stream, status (5xx), garbage, silent, refusing: see router/fleet/trust.py
     at: float  # Unix time
 
 

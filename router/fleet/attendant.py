@@ -11,11 +11,14 @@ from ...core.errors import SlurminferError
 from ...core.rundir import RunDirectory
 from .engine_load import parse_load, with_rates
 from .probe import OwnFaultError, Probe, probe_of
+from .trust import REFUSING, SILENT
 from .worker import Worker
 
 HEALTH_INTERVAL_S = 1.0
 LOAD_INTERVAL_S = 5.0
-# A worker with nothing to do makes a token in less; one that computes for others lets it wait behind them.
+# A worker with nothing to do makes a token in less; one that computes for others lets it wait behind them. The least is
+# for one that says that it has nothing to do.
+IDLE_TOKEN_TIMEOUT_S = 5.0
 TOKEN_TIMEOUT_S = 15.0
 BUSY_TOKEN_TIMEOUT_S = 120.0
 
@@ -43,6 +46,9 @@ class Attendant:
         self._on_change, self._is_dispensable = on_change, is_dispensable
         self._probe: Probe | None = None
         self._hurry, self._hurry_load, self._was_asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._hurry_token = asyncio.Event()
+        self._doubt = ""  # SILENT or REFUSING, since the worker was asked for a token last
+        self._must_generate = False
         self._values: dict[str, float] = {}  # of the last reading of its metrics
         self._read_at = 0.0
         self._task = asyncio.create_task(self._attend())
@@ -59,7 +65,11 @@ class Attendant:
         """Take a request that has failed at the worker."""
         self.hurry()
         now = time.monotonic()
-        if self._worker.trust.fault(now, kind) and self._is_dispensable(self._worker):
+        if kind in (SILENT, REFUSING):
+            self._doubt = kind
+            self._must_generate |= kind == REFUSING
+            self._hurry_token.set()
+        elif self._worker.trust.fault(now, kind) and self._is_dispensable(self._worker):
             with self._noting():
                 self._worker.trust.eject(now, f"its requests fail: {reason}")
 
@@ -75,7 +85,7 @@ class Attendant:
         await asyncio.gather(
             _forever(self._ask_health, HEALTH_INTERVAL_S, self._hurry),
             _forever(self._ask_load, LOAD_INTERVAL_S, self._hurry_load),
-            _forever(self._ask_token, HEALTH_INTERVAL_S, asyncio.Event()),
+            _forever(self._ask_token, HEALTH_INTERVAL_S, self._hurry_token),
         )
 
     async def _ask_health(self) -> None:
@@ -117,18 +127,44 @@ class Attendant:
             self._on_change(worker)
 
     async def _ask_token(self) -> None:
-        worker = self._worker
-        if self._probe is None or not worker.probeable or not worker.trust.wants_token(time.monotonic()):
+        worker, (doubt, self._doubt) = self._worker, (self._doubt, "")
+        if self._probe is None or not worker.probeable:
+            return
+        is_doubted = bool(doubt) and worker.healthy
+        if not is_doubted and not worker.trust.wants_token(time.monotonic()):
+            return
+        if is_doubted and await self._has_stopped():
             return
         before = self._progress()
         try:
-            trouble = await self._probe.token(BUSY_TOKEN_TIMEOUT_S if worker.load.running else TOKEN_TIMEOUT_S)
+            trouble = await self._probe.token(self._token_timeout_s(is_doubted), must_generate=self._must_generate)
         except OwnFaultError:
             return
         if trouble and self._progress() != before:
             return  # it computes for others meanwhile
         with self._noting():
-            worker.trust.made_token(time.monotonic(), trouble)
+            is_final = is_doubted and self._is_dispensable(worker)
+            worker.trust.made_token(time.monotonic(), trouble, is_final=is_final)
+
+    async def _has_stopped(self) -> bool:
+        """Look at a worker that is in doubt: whether its health page does not answer. Its load is known then."""
+        try:
+            trouble = await self._health()
+        except OwnFaultError:
+            return True  # nothing is known of the worker
+        if not trouble:
+            await self._ask_load()
+            return False
+        with self._noting():
+            self._worker.trust.stopped(time.monotonic(), trouble)
+        return True
+
+    def _token_timeout_s(self, is_load_new: bool) -> float:
+        """How long a worker has for a token, by what it says of its requests."""
+        load = self._worker.load
+        if is_load_new and load.running == 0 and not load.waiting:
+            return IDLE_TOKEN_TIMEOUT_S
+        return BUSY_TOKEN_TIMEOUT_S if load.running else TOKEN_TIMEOUT_S
 
     def _progress(self) -> tuple[int, float | None]:
         """What rises while the worker computes."""

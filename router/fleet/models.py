@@ -72,9 +72,7 @@ def model_states(
     return [_model(name, found) for name, found in sorted(standings.items())]
 
 
-def expected_workers(
-    spec: DeploymentSpec, workers: Sequence[Worker], queue: Queue, now: float
-) -> list[ExpectedWorker]:
+def expected_workers(spec: DeploymentSpec, workers: Sequence[Worker], queue: Queue, now: float) -> list[ExpectedWorker]:
     """The workers that there are jobs for and that have no record, by id. `now` is Unix time."""
     models = {pool.name: spec.model_of(pool).served_name for pool in spec.pool}
     found = []
@@ -82,9 +80,7 @@ def expected_workers(
         pool = worker_id.rpartition("-")[0]
         if pool in models:
             standing = _to_come(worker_id, queue, now)
-            found.append(
-                ExpectedWorker(worker_id, pool, models[pool], standing.state, standing.at, standing.reason)
-            )
+            found.append(ExpectedWorker(worker_id, pool, models[pool], standing.state, standing.at, standing.reason))
     return found
 
 

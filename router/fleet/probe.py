@@ -33,6 +33,7 @@ _TRANSPORT_ERRORS = (aiohttp.ClientError, OSError)  # OSError includes TimeoutEr
 _OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 # What an engine answers that does not generate text, such as one for embeddings: no fault of it.
 _CANNOT_GENERATE = frozenset({400, 404, 405, 422, 501})
+_MESSAGES = [{"role": "user", "content": "1"}]
 
 
 class OwnFaultError(Exception):
@@ -75,23 +76,29 @@ class Probe:
             return None
         return text.decode(errors="replace") if status == 200 else None
 
-    async def token(self, timeout_s: float) -> str:
+    async def token(self, timeout_s: float, *, must_generate: bool = False) -> str:
         """Why the worker generates nothing; empty if a token came, or if its engine is none that generates text.
 
-        Raises OwnFaultError.
+        `must_generate`: others of its model generate, so that the worker must too. Raises OwnFaultError.
         """
-        body = {"model": self._model, "prompt": "1", "max_tokens": 1, "temperature": 0}
+        trouble, is_refused = await self._token("/v1/completions", {"prompt": "1"}, timeout_s)
+        if is_refused and must_generate:  # it may know only one of the two
+            trouble, _ = await self._token("/v1/chat/completions", {"messages": _MESSAGES}, timeout_s)
+            return trouble
+        return "" if is_refused else trouble
+
+    async def _token(self, path: str, prompt: dict[str, Any], timeout_s: float) -> tuple[str, bool]:
+        """Why no token comes, and whether that is because the engine knows no such requests, or says so."""
+        body = {"model": self._model, **prompt, "max_tokens": 1, "temperature": 0}
         try:
-            status, text = await self._ask("POST", "/v1/completions", timeout_s, json=body)
+            status, text = await self._ask("POST", path, timeout_s, json=body)
         except TimeoutError:
-            return f"it generates no token within {timeout_s:g} s"
+            return f"it generates no token within {timeout_s:g} s", False
         except _TRANSPORT_ERRORS as error:
-            return f"a request for a token fails: {describe(error)}"
-        if status in _CANNOT_GENERATE:
-            return ""
+            return f"a request for a token fails: {describe(error)}", False
         if not 200 <= status < 300:
-            return f"a request for a token is answered with {status}"
-        return "" if _is_completion(text) else "a request for a token is answered with something else"
+            return f"a request for a token is answered with {status}", status in _CANNOT_GENERATE
+        return "" if _is_completion(text) else "a request for a token is answered with something else", False
 
     async def close(self) -> None:
         """Close the connections."""
@@ -144,7 +151,8 @@ def describe(error: BaseException) -> str:
 
 def _is_completion(text: bytes) -> bool:
     try:
-        return bool(msgspec.json.decode(text, type=_Completion).choices)
+        choices = msgspec.json.decode(text, type=_Completion).choices
+        return any(choice.text is not None or choice.message is not None for choice in choices)
     except (msgspec.DecodeError, RecursionError):
         return False
 
@@ -175,7 +183,8 @@ def _unreachable(path: Path) -> str:
 
 
 class _Choice(msgspec.Struct):
-    text: str
+    text: str | None = None
+    message: dict[str, Any] | None = None
 
 
 class _Completion(msgspec.Struct):

@@ -6,14 +6,18 @@
        └ or it makes no token ► ejected ── a token, after 5 s, 10 s, ... 60 s ──► trusted, in small steps
 
 That one request fails ejects nobody: it has the worker asked for its health at once, and what counts is the answer.
+Nor does a worker's silence, or that it refuses what others answer: it is asked for a token at once.
 """
 
 from collections import deque
 
 NOT_PROBED = "not probed yet"
 # Kinds of Suspect that count as faults of a worker that is healthy otherwise: the answer broke off (lost, body,
-# stream), was no answer (garbage), or was 5xx (status). Refused connections do not count, and 4xx is no Suspect.
+# stream), was no answer (garbage), or was 5xx (status). Refused connections do not count.
 FAULTS = frozenset({"lost", "body", "stream", "garbage", "status"})
+# Kinds of Suspect after which the worker is asked for a token: nothing has come from it for long, or it answers 4xx and
+# nothing else while others of its model answer well.
+SILENT, REFUSING = "silent", "refusing"
 FAULT_WINDOW_S = 30.0
 MOST_FAULTS = 3
 # A worker that answers more than nine of ten requests well is not ejected for the others: they may be the cause.
@@ -35,6 +39,7 @@ class Trust:
     def __init__(self, now: float) -> None:
         self.trouble = NOT_PROBED  # why it gets no requests; empty while it does
         self.is_ejected = False
+        self.has_stopped = False  # it answers nobody: what waits there waits in vain
         self.lost_at: float | None = now  # since when it gets none
         self.returned_at: float | None = None  # when it came back after its last ejection
         self.served_total = 0
@@ -62,6 +67,7 @@ class Trust:
         self._misses = self._misses + 1 if trouble else 0
         if self.is_ejected:
             return
+        self.has_stopped &= bool(trouble)
         if self._misses >= _MISSES_TO_EJECT and self._was_trusted:
             self.eject(now, trouble)
             self._retry_at = now  # it has been away for a while already
@@ -104,11 +110,16 @@ class Trust:
             return self._answers and now >= self._retry_at
         return self.is_trusted and now - self._proven_at >= IDLE_S
 
-    def made_token(self, now: float, trouble: str) -> None:
-        """Take the answer to a request for a token; empty if it was good."""
+    def stopped(self, now: float, trouble: str) -> None:
+        """Note that a worker from which nothing has come for long does not answer to /health either."""
+        self.has_stopped = True
+        self.probed(now, trouble)
+
+    def made_token(self, now: float, trouble: str, *, is_final: bool = False) -> None:
+        """Take the answer to a request for a token; empty if it was good. `is_final`: it need not fail twice."""
         self._proven_at = now
         if not trouble:
-            self._token_misses = 0
+            self._token_misses, self.has_stopped = 0, False
             if self.is_ejected:
                 self.is_ejected, self.returned_at = False, now
                 self._set_trouble(now, "")
@@ -119,8 +130,8 @@ class Trust:
         else:
             self._token_misses += 1
             self._proven_at = now - IDLE_S + FIRST_WAIT_S  # once more soon
-            if self._token_misses >= _TOKEN_MISSES_TO_EJECT:
-                self._token_misses = 0
+            if is_final or self._token_misses >= _TOKEN_MISSES_TO_EJECT:
+                self._token_misses, self.has_stopped = 0, True
                 self.eject(now, trouble)
 
     def _set_trouble(self, now: float, trouble: str) -> None:

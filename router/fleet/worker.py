@@ -138,6 +138,7 @@ class Worker:
             state=record.state.value,
             choosable=self.choosable,
             trouble=self.trouble,
+            has_stopped=self.trust.has_stopped,
             ends_at=record.ends_at,
             move_by=self.move_by,
             healthy_since=self.healthy_since,

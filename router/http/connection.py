@@ -409,7 +409,7 @@ class Connection(asyncio.Protocol):
         except BodyError as error:
             reply.whole(refusal(error.status, error.message))
         except Exception:
-            _log.exception("%s %.200s failed", head.method.decode(), head.path)
+            _log.exception("%s %.200r failed", head.method.decode(), head.path)
         if not reply.over:
             reply.fail()
 

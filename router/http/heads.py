@@ -66,6 +66,14 @@ def content_length(headers: Headers) -> int | None:
     return None
 
 
+def has_content(headers: Headers) -> bool:
+    """Whether a request with these headers has a body, if only an empty one in chunks."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+        for name, value in headers
+    )
+
+
 def answer_head(status: int, headers: Headers, extra: bytes) -> bytes:
     """The head of an answer with its blank line; `extra` are complete lines. Raises ValueError for line breaks."""
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]

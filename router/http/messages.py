@@ -127,6 +127,10 @@ class AnswerLostError(Exception):
     """A worker's answer broke off, or is no HTTP. What a Sink's `on_lost` is told, or a ConnectError."""
 
 
+class NoAnswerError(AnswerLostError):
+    """What a worker has sent is no HTTP."""
+
+
 class Pool(Protocol):
     """The connections to one life of a worker."""
 

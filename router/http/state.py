@@ -14,7 +14,7 @@ from .waiting import Waiting
 SILENCE_S = 60  # of a client in the middle of a body
 # A client that has not read 64 KiB within this time, while there is more for it, must not hold a worker any longer.
 UNREAD_S = 600
-_LINGER_S = 2  # for a client that still sends, to read why its request was refused
+LINGER_S = 5  # for a client that still sends, to read why its request was refused
 
 
 class Client(Protocol):
@@ -55,7 +55,7 @@ class ServerState:
         self.idle: Waiting[Client] = Waiting(int(guard.limits.idle_s))  # between two requests, or closing
         self.reading: Waiting[Client] = Waiting(SILENCE_S)  # in the middle of a body
         self.unread: Waiting[Client] = Waiting(UNREAD_S)  # does not read what there is for it
-        self.lingering: Waiting[Client] = Waiting(_LINGER_S)
+        self.lingering: Waiting[Client] = Waiting(LINGER_S)
         self.connections: set[Client] = set()
         self.empty: asyncio.Event | None = None  # set when the last connection is closed
 

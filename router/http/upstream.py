@@ -5,7 +5,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from .messages import AnswerLostError, Headers, Sink
+from .messages import AnswerLostError, Headers, NoAnswerError, Sink
 
 _MOST_HEAD = 64 * 1024  # bytes
 _FRAMING_EACH = 16  # bytes of a body's framing for one of its content; chunks of one byte have 5
@@ -251,4 +251,4 @@ class Upstream(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         self.transport.abort()
         if exchange is not None:
-            exchange.lose(AnswerLostError(reason))
+            exchange.lose(NoAnswerError(reason))

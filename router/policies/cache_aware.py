@@ -69,8 +69,7 @@ class CacheAware:
 
     def corrected(self, route: Route, cached_tokens: int) -> None:
         """The model of the worker's cache learns from what the engine found in it."""
-        if not route.fresh or cached_tokens >= route.cached_tokens:
-            self._owners.correct(route.worker.slot, route.cached_tokens, cached_tokens)
+        self._owners.correct(route.worker.slot, route.cached_tokens, cached_tokens, route.cached_age)
 
     def forget(self, slot: int) -> None:
         """The worker's cache is gone."""
@@ -93,8 +92,8 @@ class CacheAware:
         """`blocks`: how many leading ones are in the worker's cache."""
         if not blocks:
             return Route(worker, reason)
-        fresh = self._owners.is_fresh(worker.slot, request.blocks[blocks - 1])
-        return Route(worker, reason, request.leading_tokens[blocks], fresh)
+        age = self._owners.age(worker.slot, request.blocks[blocks - 1])
+        return Route(worker, reason, request.leading_tokens[blocks], age)
 
     def _cheapest(
         self, request: RoutedRequest, workers: Sequence[Worker], caches: Sequence[Cache], blocks: Sequence[int]

@@ -18,7 +18,11 @@ _MOST_NEWS = 2**14
 _SWEEP = 256
 # An engine that found less than this part of what was expected has dropped blocks that the model still has.
 _MISS = 0.5
-_SHRINK, _GROW, _LEAST_BYTES, _LEAST_PART = 0.95, 1.01, 2**16, 16
+_LEAST_BYTES, _LEAST_PART = 2**16, 16
+# So far the model's limit then goes towards the age of what was missed, and by this factor at least.
+_TOWARDS, _SHRINK = 0.25, 0.95
+# What was used more recently may not be computed yet. Only hits on what is older say that the limit is not too high.
+_YOUNG, _OLD, _GROW = 0.5, 0.75, 1.02
 # One that found so much more, although its cache should be full, holds more than it says: blocks in host memory, say.
 _SURPRISE_TOKENS, _FULL, _GROW_MORE, _MOST_PART = 256, 0.9, 1.05, 8
 # Keys of what was computed after the last whole block and cannot be found again: negative, with the bytes as low bits.
@@ -45,14 +49,16 @@ class Cache:
             self.limit = told if math.isinf(self.told) or math.isinf(told) else self.limit * told / self.told
             self.told = told
 
-    def learn(self, expected: int, found: int) -> None:
-        """Learn from the tokens that were expected and found in the cache."""
+    def learn(self, expected: int, found: int, age: float) -> None:
+        """Learn from the tokens that were expected and found in the cache, of an age as of `Owners.age`."""
         if found < expected * _MISS:
-            least = _LEAST_BYTES if math.isinf(self.told) else self.told / _LEAST_PART
-            self.limit = max(least, min(self.limit, self.size) * _SHRINK)
+            if age > _YOUNG:
+                held = min(self.limit, self.size)
+                least = _LEAST_BYTES if math.isinf(self.told) else self.told / _LEAST_PART
+                self.limit = max(least, min(held * _SHRINK, held * (1 - _TOWARDS * (1 - age))))
         elif found > expected + _SURPRISE_TOKENS and found * _MISS > expected and self.size > self.limit * _FULL:
             self.limit = min(self.limit * _GROW_MORE, self.told * _MOST_PART)
-        elif expected and self.limit < self.told:
+        elif expected and age > _OLD and self.limit < self.told:
             self.limit = min(self.limit * _GROW, self.told)
 
 
@@ -102,10 +108,11 @@ class Owners:
         """The model of the worker's cache, to be read. It is another one after `changes`."""
         return self._caches.get(slot, _UNKNOWN)
 
-    def is_fresh(self, slot: int, block: int) -> bool:
-        """Whether the block was used at the worker more recently than in the middle of all that it holds."""
-        cache = self._caches[slot]
-        return 2 * cache.keys.get(block, cache.first_use) > cache.first_use + self._turn
+    def age(self, slot: int, block: int) -> float:
+        """When a block that the worker holds was last used there: 0 just now, 1 when its oldest block was."""
+        held = self._caches[slot].keys
+        oldest = next(iter(held.values()))
+        return (self._turn - held.get(block, oldest)) / max(1, self._turn - oldest)
 
     @property
     def turn(self) -> int:
@@ -142,11 +149,14 @@ class Owners:
         self._news.clear()
         return news
 
-    def correct(self, slot: int, expected: int, found: int) -> None:
-        """Learn from an answer: `expected` tokens were taken to be in the cache, and the engine has found `found`."""
+    def correct(self, slot: int, expected: int, found: int, age: float = 1.0) -> None:
+        """Learn from an answer: `expected` tokens were taken to be in the cache, and the engine has found `found`.
+
+        age: that of the last block of the expected ones, when the request was sent.
+        """
         cache = self._caches.get(slot)
         if cache is not None:
-            cache.learn(expected, found)
+            cache.learn(expected, found, age)
             self._trim(cache)
 
     def forget(self, slot: int) -> None:

@@ -89,7 +89,7 @@ class Route:
     worker: Worker
     reason: str
     cached_tokens: int = 0  # prompt tokens that are expected to be in the worker's cache
-    fresh: bool = False  # these were sent there so recently that they may not be computed yet
+    cached_age: float = 0.0  # of these, from 0 (just sent there) to 1 (the next that the cache drops)
 
 
 class Policy(Protocol):

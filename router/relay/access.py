@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from ...core.openai import REQUEST_ID_HEADER, bearer_key
+from ..http.heads import has_content
 from ..http.messages import Head, Headers, Whole
 from ..tenants.tenant import Tenant
 from .answers import failure
 
 _EXPOSED = f"{REQUEST_ID_HEADER}, Retry-After, X-Should-Retry, X-Slurminfer-Worker".encode()
 _GENERATION = re.compile(r"/v1/(?!models(?:/|$))[\w/-]+", re.ASCII)
+_OPEN_PATHS = frozenset({"/", "/health", "/openapi.json"})
 _PREFLIGHT_S = b"600"  # for which a browser may keep the answer; some keep none for longer
 
 
@@ -55,6 +57,11 @@ def _is_generation_path(path: str) -> bool:
 def is_generation(head: Head) -> bool:
     """Whether a request is for workers: they alone know which paths below /v1/ there are."""
     return head.method == b"POST" and _is_generation_path(head.path)
+
+
+def is_open(head: Head) -> bool:
+    """Whether nobody needs a key for a request: one without a body, as nobody's bodies may fill the router's memory."""
+    return head.path in _OPEN_PATHS and head.method in (b"GET", b"HEAD") and not has_content(head.headers)
 
 
 class Origins:

@@ -60,6 +60,7 @@ class Accounts:
         """The first byte of an answer has come."""
         now = self._clock()
         attempt.first_at = now
+        attempt.upstream.silence.ended(now - attempt.sent_at)
         if call.first_byte_s is None:
             call.first_byte_s = now - call.began
             self._counters.time(self._counters.ttft, endpoint(call.request.head), call.first_byte_s)
@@ -69,9 +70,17 @@ class Accounts:
 
     def answered(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> None:
         """An answer is complete."""
-        counters, upstream, tenant = self._counters, attempt.upstream, call.request.head.tenant
-        call.is_answered, call.tokens = True, tokens
+        counters, upstream = self._counters, attempt.upstream
+        call.is_answered = True
         counters.count(counters.worker_requests, upstream.id)
+        self._charge(call, tokens)
+        if tokens is not None:
+            counters.count(counters.worker_tokens, upstream.id, tokens.generated)
+            self._learn(call, attempt, tokens)
+
+    def _charge(self, call: Call, tokens: Tokens | None) -> None:
+        """Count a request and its tokens for its tenant."""
+        counters, tenant, call.tokens = self._counters, call.request.head.tenant, tokens
         usage = self.usage.get(tenant.name)
         if usage is None:
             usage = self.usage[tenant.name] = Usage()
@@ -85,8 +94,6 @@ class Accounts:
         counters.prompt_tokens += tokens.prompt
         counters.cached_tokens += tokens.cached or 0
         counters.generated_tokens += tokens.generated
-        counters.count(counters.worker_tokens, upstream.id, tokens.generated)
-        self._learn(call, attempt, tokens)
 
     def _learn(self, call: Call, attempt: Attempt, tokens: Tokens) -> None:
         if tokens.cached is not None and call.route is not None and attempt.upstream is call.route.worker:
@@ -106,6 +113,9 @@ class Accounts:
     def ended(self, head: Head, call: Call | None, outlet: Outlet, began: float) -> None:
         """A request is over, in whatever way. `call`: None where it was refused before it became one."""
         counters, path = self._counters, endpoint(head)
+        if call is not None and not outlet.is_over and (generated := outlet.tokens_sent()):
+            # The client has hung up. What it has got counts, or else nobody would wait for the end of an answer.
+            self._charge(call, Tokens(call.routed.input_tokens, generated, None))
         status = outlet.status if outlet.is_over else _CLIENT_CLOSED_REQUEST
         seconds = self._clock() - began
         counters.count(counters.requests, (path, status))

@@ -1,6 +1,6 @@
 """The relay's own answers, in the shapes of OpenAI's API."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -20,6 +20,13 @@ def failure(
         headers.append((b"retry-after", b"%d" % max(1, round(retry_after))))
     body = msgspec.json.encode(error_body(status, message, param=param, code=code))
     return Whole(status, body, headers)
+
+
+def health(counts: Mapping[str, int]) -> Whole:
+    """For somebody without a key: only whether a worker is ready."""
+    if counts["ready"]:
+        return Whole(200, b'{"status":"ok"}', [JSON])
+    return failure(503, "no worker is ready")
 
 
 def no_worker(counts: dict[str, int], model: str | None) -> Whole:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..http.messages import ConnectError, Flow, Headers
+from ..http.messages import ConnectError, Flow, Headers, NoAnswerError
 from .events import EventGate, split_error
 from .outlet import Outlet
 from .upstream import Upstream
@@ -64,6 +64,8 @@ class Attempt:
         "first_at",
         "headers",
         "heard",
+        "heard_at",
+        "is_paused",
         "others_tokens",
         "outlet",
         "owner",
@@ -78,7 +80,7 @@ class Attempt:
         self.status = 0
         self.headers: Headers = []
         self.began = False  # the first byte of the body has come, and is on its way to the client if it is passed on
-        self.heard = False
+        self.heard = self.is_paused = False
         self.fault: Fault | None = None
         self.body: bytes | None = None  # of an answer in one piece
         self._parts: list[bytes] = []
@@ -90,7 +92,7 @@ class Attempt:
         self._done: asyncio.Future[None] = upstream.loop.create_future()
         self._is_counted = True
         self.others_tokens = upstream.pending_tokens  # that the worker had to compute before
-        self.sent_at = self.first_at = time.monotonic()
+        self.sent_at = self.first_at = self.heard_at = time.monotonic()
         upstream.entered(self, tokens)
 
     @property
@@ -130,11 +132,13 @@ class Attempt:
 
     def pause(self) -> None:
         """The client is behind."""
+        self.is_paused = True
         if self._flow is not None:
             self._flow.pause()
 
     def resume(self) -> None:
         """The client reads again."""
+        self.is_paused = False
         if self._flow is not None and not self._done.done():
             self._flow.resume()
 
@@ -173,7 +177,8 @@ class Attempt:
 
     def on_lost(self, error: Exception) -> None:
         """The answer broke off."""
-        kind = "stream" if self.began else "body" if self.status else "lost"
+        unbegun = "garbage" if isinstance(error, NoAnswerError) else "body" if self.status else "lost"
+        kind = "stream" if self.began else unbegun
         self._end(Fault(kind, f"the connection broke off: {error}" if str(error) else "the connection broke off"))
 
     # What happens to the body.

@@ -10,6 +10,7 @@ from ..policies.policy import Route, RoutedRequest
 from .attempt import Attempt, Fault
 from .envelope import CHAT, COMPLETIONS, Envelope
 from .outlet import Outlet
+from .upstream import Upstream
 from .usage import Tokens
 
 
@@ -57,7 +58,8 @@ class Call:
     attempts: list[Attempt] = field(default_factory=list)  # that run now
     route: Route | None = None  # of the last attempt
     fault: Fault | None = None  # of the last attempt
-    busy: Attempt | None = None  # that a worker has answered with 429 or 503
+    spare: Attempt | None = None  # whose answer is passed on if no other worker has a better one
+    doubted: Upstream | None = None  # a worker that has refused the request and may be wrong
 
     @property
     def is_known(self) -> bool:

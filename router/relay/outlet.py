@@ -15,6 +15,7 @@ from .stitcher import Stitcher, UsageOnly
 from .transcript import Transcript
 from .upstream import Upstream
 
+_USUAL_EVENT_BYTES = 256
 _UNUSED = Transcript(0)  # of requests that do not stream
 
 
@@ -119,6 +120,7 @@ class Outlet:
 
     def raw(self, source: Source, data: bytes) -> None:
         """Send some of a body that is no stream of events."""
+        self._before, self._last = self._last, data
         if not self._reply.write(data):
             self._wait_for_client(source)
 
@@ -157,6 +159,16 @@ class Outlet:
     def is_complete(self) -> bool:
         """Whether the events that were sent end an answer, as far as its form is known."""
         return self.kind == OTHER or is_end(self.kind, self._last)
+
+    def tokens_sent(self) -> int:
+        """Tokens of a stream that the client has got, as far as it has come. An event without a known form is one."""
+        if self.transcript is _UNUSED or not self.transcript.size:
+            return 0
+        if self.transcript.overflowed:
+            return self.transcript.size // _USUAL_EVENT_BYTES
+        story = self.transcript.story()
+        counted = sum(max(said.tokens, len(said.token_ids)) for said in story.choices.values())
+        return max(counted, story.events if story.strange else 0)
 
     def usage(self) -> dict[str, Any] | None:
         """What the stream said of its token counts."""

@@ -6,16 +6,30 @@ from ..http.heads import answer_headers, content_length, request_head
 from ..http.messages import ConnectError, Flow, Headers, Pool, Reply, Request
 from .answers import failure
 
+# At once, of this relay. The supervisor has one thread, in which it looks after the workers too.
+MOST_PAGES, MOST_OPEN_PAGES = 64, 16
+
 
 class Pages:
-    """Forwards requests to the supervisor."""
+    """Forwards requests to the supervisor, not too many at once; fewer of those without a key."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._asked = self._asked_openly = 0
 
     async def answer(self, request: Request, reply: Reply) -> None:
-        """Answer the request by the supervisor's page, or say that there is no supervisor now."""
-        await pass_on(self._pool, _head(request), request.body, reply, "the router's supervisor")
+        """Answer the request by the supervisor's page, or say that it does not answer now."""
+        is_open = request.head.tenant is None
+        if self._asked >= MOST_PAGES or (is_open and self._asked_openly >= MOST_OPEN_PAGES):
+            reply.whole(failure(503, "too many requests for the router's pages at once", retry_after=1))
+            return
+        self._asked += 1
+        self._asked_openly += is_open
+        try:
+            await pass_on(self._pool, _head(request), request.body, reply, "the router's supervisor")
+        finally:
+            self._asked -= 1
+            self._asked_openly -= is_open
 
 
 async def pass_on(pool: Pool, head: bytes, body: bytes, reply: Reply, whom: str) -> None:

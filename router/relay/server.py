@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -22,15 +23,15 @@ from ..http.messages import Head, Reply, Request, Whole
 from ..http.pool import SocketPool
 from ..http.server import Server
 from ..policies import policy_named
-from ..policies.eligible import Eligibility, PoolRouting
+from ..policies.eligible import Eligibility, Lane, PoolRouting
 from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
-from .access import Keys, Origins, is_generation, no_key
+from .access import Keys, Origins, is_generation, is_open, no_key
 from .access_log import AccessLog
 from .accounts import Accounts
-from .answers import failure
+from .answers import failure, health
 from .connections import connect
 from .forward import Forwarder
 from .intake import Intake
@@ -42,7 +43,6 @@ from .workers import Workers
 _SPARE_DESCRIPTORS = 64
 _NEWS_S = 0.05
 _TICK_S = 0.5
-_OPEN_PATHS = frozenset({"/health", "/"})  # of the supervisor, for which nobody needs a key
 
 
 class RelayServer:
@@ -66,7 +66,7 @@ class RelayServer:
     ) -> None:
         spec = msgspec.convert(setup.router, RouterSpec)
         self._index, self._board, self._row = setup.index, board, board.row(setup.index)
-        self._listener, self._tls = listener, tls
+        self._listener, self._tls, self._tell = listener, tls, send
         self._keys, self._origins, self._quotas = Keys(), Origins(spec.allowed_origins), Quotas(board.spent)
         self._policy = policy_named(spec.policy, setup.index)
         self._rates, self._counters = Rates(), Counters()
@@ -96,7 +96,6 @@ class RelayServer:
             retry_budget=RetryBudget(spec.retry_budget),
             failover=spec.failover,
             hedge_after=spec.hedge_after,
-            wait_s=spec.queue_timeout,
         )
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
@@ -165,8 +164,8 @@ class RelayServer:
         if tenant is not None and tenant.metrics_only and head.path != "/metrics":
             tenant = None
         if tenant is None:
-            if head.path in _OPEN_PATHS:
-                return None
+            if is_open(head):  # the supervisor has other things to do than to tell everybody how it is
+                return health(self._workers.counts()) if head.path == "/health" else None
             self._counters.count(self._counters.refused, "key")
             return no_key(head)
         head.tenant = tenant
@@ -214,8 +213,10 @@ class RelayServer:
     async def _look_after_workers(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            self._workers.tick()
+            for doubt in self._workers.tick():
+                self._tell(doubt)
             self._admission.poke()
+            self._admission.refuse_where(lambda lane: not self._forwarder.has_hope(cast(Lane, lane)))
 
 
 def body_limits(relays: int) -> BodyLimits:

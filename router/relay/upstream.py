@@ -7,9 +7,10 @@ from typing import Protocol
 
 from ..control.messages import WorkerView
 from ..http.messages import Pool
+from .silence import Silence, Waiting
 
-# A worker that has not answered for so long is taken to have stopped, not to be busy: what waits there goes to another
-# one. It comes on top of the time that a probe may take.
+# A request to a worker that is not trusted goes to another one when nothing has come for so long, beside the time that
+# a probe has taken.
 STOPPED_S = 10.0
 # A suspect is not chosen for so long, unless the supervisor says more: the time doubles with each fault after which no
 # request has succeeded.
@@ -35,10 +36,10 @@ class Counts(Protocol):
         """Prompt tokens of those of which no byte of an answer has come."""
 
 
-class InFlight(Protocol):
+class InFlight(Waiting, Protocol):
     """A request at a worker."""
 
-    heard: bool  # whether anything has come since this was set to False
+    began: bool  # the first byte of a body has come
 
     def give_up(self, kind: str, reason: str) -> None:
         """End it if its request can go on elsewhere."""
@@ -52,10 +53,10 @@ class Upstream:
     """
 
     __slots__ = (
-        "_checked_at", "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "attempts", "cache_tokens",
-        "capacity", "choosable", "connections", "decode_rate", "ends_at", "engine", "header", "id", "in_flight",
-        "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "pending_tokens", "pool", "prefill_rate", "ramp",
-        "served", "slot", "turn", "view",
+        "_clock", "_counts", "_row", "_suspected_until", "_suspicion_s", "answers_known", "attempts", "cache_tokens",
+        "capacity", "choosable", "chosen_last", "connections", "decode_rate", "ends_at", "engine", "header", "id",
+        "in_flight", "is_retired", "is_trusted", "key", "loop", "lost_at", "model", "patience", "pending_tokens",
+        "pool", "prefill_rate", "ramp", "refusals", "served", "share", "silence", "slot", "turn", "view",
     )  # fmt: skip
 
     def __init__(
@@ -75,9 +76,13 @@ class Upstream:
         self.served = 0  # requests that it has answered well
         self._suspected_until: float | None = None
         self._suspicion_s = _FIRST_SUSPICION_S
-        self._checked_at = 0.0
+        self.silence = Silence(clock())
+        # Of refusals.py: in a row, how many are a reason for doubt, good answers of all workers at its last one.
+        self.refusals, self.patience, self.answers_known = 0, 1, 0
+        self.chosen_last: float | None = None  # when it could be chosen last
         self.is_retired = False
-        self.ramp = 1.0  # the share of its capacity that may be used, while it comes back after an ejection
+        self.share = 1.0  # of its capacity that it may use: less while it comes back after an ejection
+        self.ramp = 1.0  # the same for policies: little also while it is silent
         self.hear(view)
 
     def hear(self, view: WorkerView) -> None:
@@ -87,10 +92,12 @@ class Upstream:
         self.engine, self.key = view.engine, view.key
         self.header = (b"x-slurminfer-worker", view.id.encode())  # of its answers
         self.capacity, self.ends_at, self.cache_tokens = view.capacity, view.ends_at, view.cache_tokens
-        self._raise_share(time.time())
+        self._set_ramp(time.time())
         if not view.choosable:
             self._suspected_until = None  # the supervisor has taken over
         self._decide(self._clock())
+        if view.has_stopped and self.lost_at is not None:
+            self._let_go(self._clock(), 0.0)
 
     @property
     def life(self) -> tuple[str, str, int, int]:
@@ -105,6 +112,11 @@ class Upstream:
         """Take what the other relays have in flight from the board; what this one does is counted at once."""
         self.in_flight = self._counts.in_flight(self.slot)
         self.pending_tokens = self._counts.pending_tokens(self.slot)
+
+    def may_come(self, was_tried: bool) -> bool:
+        """Whether it, or another life of it, may get requests later that it cannot get now."""
+        has_ended = self.view.state == "gone" and self.view.trouble not in ("", "gone")  # and its agent said why
+        return self.lost_at is not None and not has_ended and not (was_tried and self.view.state == "starting")
 
     def suspect(self) -> None:
         """Note that a request has failed there: it is not chosen for a while, unless it is trusted again before."""
@@ -150,26 +162,37 @@ class Upstream:
         self.pending_tokens += tokens
         self._row.add(self.slot, requests, tokens)
 
-    def tick(self, now: float) -> None:
-        """Let the requests of a worker that has stopped, or that must end now, go elsewhere. `now`: Unix time."""
-        self._raise_share(now)
-        if self._suspected_until is not None and self._clock() > self._suspected_until:
+    def tick(self, now: float) -> str:
+        """Let the requests of a worker that has stopped, or that must end now, go elsewhere. `now`: Unix time.
+
+        Returns why the supervisor should ask the worker for a token; mostly empty.
+        """
+        clock = self._clock()
+        silent_s = self.silence.listen(self.attempts, clock)
+        is_new = self.silence.is_new(silent_s, self.pending_tokens / self.prefill_rate)
+        self._set_ramp(now)
+        if self._suspected_until is not None and clock > self._suspected_until:
             self._suspected_until = None
-            self._decide(self._clock())
+            self._decide(clock)
         if self.view.move_by is not None and now >= self.view.move_by:
             for attempt in list(self.attempts):
                 attempt.give_up("moved", "the worker must end")
-        if self.lost_at is None or self._clock() - self._checked_at < STOPPED_S:
-            return
-        self._checked_at = self._clock()
-        for attempt in list(self.attempts):
-            if not attempt.heard:
-                attempt.give_up("stopped", f"the worker has stopped: {self.view.trouble or 'no answer'}")
-            attempt.heard = False
+        if self.lost_at is not None:
+            self._let_go(clock, clock - self.lost_at)
+            return ""
+        return f"nothing has come for {silent_s:.0f} s" if is_new else ""
 
-    def _raise_share(self, now: float) -> None:
+    def _let_go(self, now: float, lost_s: float) -> None:
+        """Let requests go elsewhere that wait in vain."""
+        for attempt in list(self.attempts):
+            waits_at_stopped = self.view.has_stopped and not attempt.began
+            if waits_at_stopped or min(now - attempt.heard_at, lost_s) >= STOPPED_S:
+                attempt.give_up("stopped", f"the worker has stopped: {self.view.trouble or 'no answer'}")
+
+    def _set_ramp(self, now: float) -> None:
         since = self.view.healthy_since
-        self.ramp = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
+        self.share = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
+        self.ramp = _LEAST_RAMP if self.silence.is_long else self.share
 
     def _decide(self, now: float) -> None:
         suspected = self._suspected_until is not None
@@ -179,6 +202,4 @@ class Upstream:
         if not lost:
             self.lost_at = None
         elif self.lost_at is None:
-            self.lost_at = self._checked_at = now
-            for attempt in self.attempts:
-                attempt.heard = False
+            self.lost_at = now

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import cast
 
-from ..control.messages import WorkerView
+from ..control.messages import Suspect, WorkerView
 from ..http.messages import Pool
 from ..policies.eligible import Eligibility, Lane
 from .upstream import Counts, Row, Upstream
 
-# For so long after a worker was lost, another one may be on its way.
-_RECENT_S = 120.0
+# Requests wait for a worker until there has been none for so long.
+HOPE_S = 30.0
 # What the other relays have in flight is looked at so often at most, and by so much more seldom for each worker: it
 # takes longer than a choice.
 _COUNT_S, _COUNT_EACH_S = 0.002, 0.000_02
@@ -45,7 +45,7 @@ class Workers:
         self._retired: set[Upstream] = set()  # with requests in flight still
         self._state: list[tuple[int, bool, float | None]] = []  # that policies have been told
         self._slots: dict[Hashable, tuple[int, float]] = {}  # by lane: requests that may be in flight, and as of when
-        self._last_lost: dict[str, float] = {}  # by model
+        self._last_chosen: dict[tuple[str, str], float] = {}  # by model and pool: when a life of it has ended
         self._waiting: list[asyncio.Future[None]] = []
 
     def hear(self, views: Sequence[WorkerView]) -> None:
@@ -83,18 +83,23 @@ class Workers:
         slots = 0
         for upstream in workers:
             upstream.count()
-            slots += max(1, int(upstream.capacity * self._overcommit * upstream.ramp))
+            slots += max(1, int(upstream.capacity * self._overcommit * upstream.share))
         return slots
 
-    def may_come(self, lane: Lane, tried: Collection[int]) -> bool:
-        """Whether waiting helps a request of this lane for which the workers of the slots `tried` were tried."""
-        recent = self._clock() - _RECENT_S
-        for upstream in self._of(lane):
-            if upstream.view.state == "starting" and upstream.slot not in tried:
-                return True
-            if upstream.lost_at is not None and upstream.lost_at > recent:
-                return True  # it or another life of it may come back
-        return any(at > recent for model, at in self._last_lost.items() if lane[0] in (None, model))
+    def may_come(self, lane: Lane, tried: Collection[int] = ()) -> bool:
+        """Whether waiting helps a request of this lane for which the workers of the slots `tried` were tried.
+
+        It does if there was a worker a moment ago, and it, another life of it, or one that starts may come.
+        """
+        model, pools = lane
+        recent, there = self._clock() - HOPE_S, self._of(lane)
+        if any(
+            at > recent and model in (None, ended_model) and (not pools or pool in pools)
+            for (ended_model, pool), at in self._last_chosen.items()
+        ):
+            return True
+        was_served = any(one.chosen_last is not None and one.chosen_last > recent for one in there)
+        return was_served and any(one.may_come(one.slot in tried) for one in there)
 
     def counts(self) -> dict[str, int]:
         """Number of workers by state; `ready` ones that do not answer count as `unreachable`."""
@@ -118,14 +123,20 @@ class Workers:
         upstream.trust()
         self._refresh()
 
-    def tick(self) -> None:
-        """Look after workers that have stopped, that must end, or that have ended. To be called about once a second."""
-        now = time.time()
+    def tick(self) -> list[Suspect]:
+        """Look after workers that have stopped, that must end, or that have ended. To be called about once a second.
+
+        Returns those that the supervisor should ask for a token.
+        """
+        now, doubts = time.time(), []
         for upstream in (*self._known.values(), *self._retired):
-            upstream.tick(now)
+            doubt = upstream.tick(now)
+            if doubt:
+                doubts.append(Suspect(slot=upstream.slot, reason=doubt, kind="silent", at=now))
         self._retired = {upstream for upstream in self._retired if upstream.attempts}
         self._refresh()
         self._wake()
+        return doubts
 
     async def change(self) -> None:
         """Wait until something may have changed, for about a second at most."""
@@ -139,7 +150,8 @@ class Workers:
             upstream.connections.close()
 
     def _retire(self, upstream: Upstream) -> None:
-        self._last_lost[upstream.model] = self._clock()
+        if upstream.chosen_last is not None:
+            self._last_chosen[upstream.model, upstream.pool] = self._clock()
         upstream.retire()
         self._forget(upstream.slot)
         if upstream.attempts:
@@ -164,6 +176,8 @@ class Workers:
         served = {one.model for one in self._known.values() if one.is_trusted}
         for upstream in self._known.values():
             upstream.choosable = upstream.is_trusted or (upstream.view.choosable and upstream.model not in served)
+            if upstream.choosable:
+                upstream.chosen_last = self._clock()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -12,7 +12,7 @@ from typing import cast
 from ...core.errors import RunDirectoryError
 from ...core.net.byte_relay import Back, Front, Join, own_unix_socket
 from ...core.net.identity import client_context
-from ...core.net.sockets import BACKLOG, watchful_socket
+from ...core.net.sockets import BACKLOG, listening_socket, watchful_socket
 from ..control.messages import WorkerView
 from .peers import is_own_client
 
@@ -20,24 +20,28 @@ _CONNECT_S = 3.0
 
 
 class Bridge:
-    """The port of one worker's life. `await start()` before use."""
+    """The port of one worker's life. `await start()` before use.
+
+    Raises OSError, and RunDirectoryError where there is no way to the worker.
+    """
 
     def __init__(self, worker: WorkerView) -> None:
         self.worker = worker
         self._join = _way_to(worker)
+        self._listener = listening_socket("127.0.0.1")
         self._server: asyncio.Server | None = None
-        self.url = ""
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     async def start(self) -> None:
-        """Listen. Raises OSError, and RunDirectoryError where there is no way to the worker."""
+        """Pass on what comes from now on. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _OwnFront(self._join), "127.0.0.1", 0, backlog=BACKLOG)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await loop.create_server(lambda: _OwnFront(self._join), sock=self._listener, backlog=BACKLOG)
 
     def close(self) -> None:
         """Accept no more; requests in flight go on."""
         if self._server is not None:
             self._server.close()
+        self._listener.close()
 
 
 class _OwnFront(Front):

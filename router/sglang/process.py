@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
 from pathlib import Path
 
 from ...core.errors import RouterError
@@ -87,15 +88,15 @@ class RustRouter:
 
     async def stop(self, seconds: float) -> None:
         """End it: SIGTERM, which lets requests in flight end, and SIGKILL after so many seconds."""
-        if self._process is None:
+        if self._process is None or not self.is_running:
             return
-        if self.is_running:
+        with suppress(ProcessLookupError):  # it has just ended by itself
             self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), seconds)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            try:
+                await asyncio.wait_for(self._process.wait(), seconds)
+            except TimeoutError:
+                self._process.kill()
+        await self._process.wait()
 
     async def _wait_until_it_listens(self) -> None:
         loop = asyncio.get_running_loop()

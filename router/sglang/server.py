@@ -68,8 +68,11 @@ class SglangServer:
         self._changed.set()
 
     def tenants(self, tenants: Tenants) -> None:
-        """Take the keys of our own commands."""
+        """Take the keys of our own commands; sglang-router knows the deployment's key only."""
         self._commands.tenants(tenants.tenants)
+        unknown = [tenant.name for tenant in tenants.tenants if not tenant.admin and not tenant.metrics_only]
+        if unknown:
+            _log.warning("sglang-router refuses the keys of these tenants: %s", ", ".join(unknown))
 
     async def start(self) -> None:
         """Start sglang-router. Raises RouterError."""

@@ -68,12 +68,11 @@ class RustWorkers:
             self._bridges.pop(life).close()
         for life in wanted.keys() - self._bridges.keys():
             try:
-                bridge = Bridge(wanted[life])
-                await bridge.start()
+                self._bridges[life] = Bridge(wanted[life])
             except (SlurminferError, OSError, ValueError) as error:
                 _log.warning("worker %s cannot be reached: %s", wanted[life].id, error)
             else:
-                self._bridges[life] = bridge
+                await self._bridges[life].start()
 
     async def _listed(self) -> _Listed:
         return msgspec.json.decode(await self._ask("GET", "/workers"), type=_Listed)

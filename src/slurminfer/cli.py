@@ -140,10 +140,11 @@ def keys_add(
 ) -> None:
     """Make a key for a new tenant and print it. It is not shown again."""
     from .core.rundir import RunDirectory
-    from .jobs.serve.keys import print_new_key
+    from .jobs.serve.keys import print_new_key, require_tenants
     from .router.tenants.key_store import KeyStore
 
     run = RunDirectory.existing(context.obj)
+    require_tenants(run)
     key = KeyStore(run).add(
         tenant, priority=priority, requests_per_minute=requests_per_minute, tokens_per_day=tokens_per_day,
         weight=weight, account=account,

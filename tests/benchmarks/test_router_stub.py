@@ -6,7 +6,7 @@ import json
 import pytest
 
 from benchmarks.router.client import Answer
-from benchmarks.router.stub.answers import answer_to, generate
+from benchmarks.router.stub.answers import answer_to, generate, prompt_of, tokens_of
 from benchmarks.router.stub.engine import BLOCK_TOKENS, Costs, Engine, Job, PrefixCache, blocks_of
 from benchmarks.router.stub.events import Shape, usage_of
 from benchmarks.router.verdict import Expected, Verdict, judge
@@ -27,10 +27,19 @@ def test_an_answer_goes_on_from_any_of_its_tokens() -> None:
 
 def test_a_stop_string_over_two_words_is_held_back() -> None:
     whole = generate("hello", 12, ignore_end=True)
-    stop = whole.text[12:16]  # the end of the second word and the beginning of the third
+    stop = whole.text[6:10]  # the end of the second word and the beginning of the third
     cut = generate("hello", 12, (stop,), ignore_end=True)
-    assert (cut.text, cut.finish_reason) == (whole.text[:12], "stop")
-    assert cut.pieces == (whole.pieces[0], "", whole.text[7:12])
+    assert (cut.text, cut.finish_reason) == (whole.text[:6], "stop")
+    assert cut.pieces == (whole.pieces[0], "", whole.text[4:6])
+
+
+def test_an_answer_that_goes_on_has_as_many_tokens_as_it_had_where_it_was_made() -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    fields = {"messages": messages, "max_tokens": 9, "ignore_eos": True}
+    answer = answer_to(fields)
+    said = {"role": "assistant", "content": answer.text}
+    doubled = {**fields, "messages": [*messages, said], "continue_final_message": True}
+    assert tokens_of(prompt_of(doubled)) == tokens_of(prompt_of(fields)) + len(answer.pieces)
 
 
 def stream(fields: dict, *, without: bytes = b"", number: int = 1) -> Answer:

@@ -30,7 +30,7 @@ def handshake(server_context, client_context, name):
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = server_context.wrap_bio(to_server, to_client, server_side=True)
     client = client_context.wrap_bio(to_client, to_server, server_hostname=name)
-    done = set()
+    done: set[ssl.SSLObject] = set()
     while len(done) < 2:
         for end in (client, server):
             try:

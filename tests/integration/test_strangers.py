@@ -39,6 +39,7 @@ name = "cpu"
 python = "{python}"
 [router]
 port = 0
+queue_timeout = 2  # so long a request waits for a worker to come back
 """
 # On the node of the worker the router would take the engine's socket; it is told that it is on another one.
 ROUTER = "import socket; socket.gethostname = lambda: 'elsewhere'; import slurminfer.router.__main__ as m; m.main()"

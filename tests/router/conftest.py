@@ -185,7 +185,7 @@ class Deployment:
         self.stubs.append(Stub(self._loop, self.run, worker_id, capacity))
         return self.stubs[-1]
 
-    def start_router(self) -> None:
+    def start_router(self, *, verify: bool = True) -> None:
         from slurminfer.router.main import serve
 
         self._stop = asyncio.Event()
@@ -194,7 +194,8 @@ class Deployment:
         record = self.run.read_router()
         assert record is not None and record.url is not None
         self.url = record.url
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.run.key()}"}, timeout=20)
+        headers = {"Authorization": f"Bearer {self.run.key()}"}
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=20, verify=verify)
         self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.run.key(), max_retries=0, timeout=20)
 
     def stop_router(self) -> None:

@@ -18,7 +18,7 @@ from slurminfer.core.net.certificates import hosts_of, new_key, self_signed
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec import RouterSpec
 from slurminfer.router import certificate as module
-from slurminfer.router.certificate import read_certificate
+from slurminfer.router.certificate import Certificate, read_certificate
 
 HOSTS = ["node7", "10.0.0.7", "localhost", "127.0.0.1"]
 SELF_SIGNED = RouterSpec(tls="self_signed")
@@ -29,6 +29,13 @@ def run(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.create()
     return run
+
+
+def read(run: RunDirectory, spec: RouterSpec, hosts: list[str]) -> Certificate:
+    """The certificate that there must be."""
+    found = read_certificate(run, spec, hosts)
+    assert found is not None
+    return found
 
 
 def parsed(certificate):
@@ -45,26 +52,26 @@ def test_off_needs_none(run):
 
 
 def test_a_self_signed_one_is_kept_over_restarts_for_its_user_alone(run):
-    first = read_certificate(run, SELF_SIGNED, HOSTS)
-    assert read_certificate(run, SELF_SIGNED, HOSTS) == first
+    first = read(run, SELF_SIGNED, HOSTS)
+    assert read(run, SELF_SIGNED, HOSTS) == first
     assert hosts_of(parsed(first)) == ["node7", "localhost", "10.0.0.7", "127.0.0.1"]
     assert stat.S_IMODE(run.router_certificate_path.stat().st_mode) == 0o600
     run.clear()
-    assert read_certificate(run, SELF_SIGNED, HOSTS) == first
+    assert read(run, SELF_SIGNED, HOSTS) == first
 
 
 def test_on_another_host_it_is_made_again_with_the_same_key_and_names_both(run):
-    first = read_certificate(run, SELF_SIGNED, HOSTS)
-    second = read_certificate(run, SELF_SIGNED, ["node8", "10.0.0.8"])
+    first = read(run, SELF_SIGNED, HOSTS)
+    second = read(run, SELF_SIGNED, ["node8", "10.0.0.8"])
     assert second.fingerprint != first.fingerprint and public_key(second) == public_key(first)
     assert set(hosts_of(parsed(second))) == {*HOSTS, "node8", "10.0.0.8"}
-    assert read_certificate(run, SELF_SIGNED, HOSTS) == second
+    assert read(run, SELF_SIGNED, HOSTS) == second
 
 
 def test_it_is_made_again_before_it_ends(run, monkeypatch):
     monkeypatch.setattr(module, "is_due", lambda certificate, now: True)
-    first = read_certificate(run, SELF_SIGNED, HOSTS)
-    second = read_certificate(run, SELF_SIGNED, HOSTS)
+    first = read(run, SELF_SIGNED, HOSTS)
+    second = read(run, SELF_SIGNED, HOSTS)
     assert second.fingerprint != first.fingerprint and public_key(second) == public_key(first)
 
 
@@ -73,7 +80,7 @@ def test_one_that_cannot_be_saved_is_used_all_the_same(run, caplog, monkeypatch)
         raise RunDirectoryError(f"cannot write {path}: No space left on device")
 
     monkeypatch.setattr("slurminfer.core.files.write_atomic", full)
-    assert read_certificate(run, SELF_SIGNED, HOSTS).fingerprint
+    assert read(run, SELF_SIGNED, HOSTS).fingerprint
     assert "is lost with this process" in caplog.text
 
 
@@ -81,10 +88,10 @@ def test_a_damaged_or_foreign_one_is_refused(run):
     run.router_certificate_path.write_text("nonsense")
     run.router_certificate_path.chmod(0o600)
     with pytest.raises(RunDirectoryError, match=r"router-tls\.pem is no certificate with its key"):
-        read_certificate(run, SELF_SIGNED, HOSTS)
+        read(run, SELF_SIGNED, HOSTS)
     run.router_certificate_path.chmod(0o666)
     with pytest.raises(RunDirectoryError, match="may be written by others"):
-        read_certificate(run, SELF_SIGNED, HOSTS)
+        read(run, SELF_SIGNED, HOSTS)
 
 
 @pytest.fixture
@@ -99,7 +106,7 @@ def given(tmp_path):
 
 
 def test_given_files_are_read(run, given, tmp_path):
-    found = read_certificate(run, given, [])
+    found = read(run, given, [])
     assert hosts_of(parsed(found)) == ["example.org"]
     assert load_pem_private_key(found.pem.encode(), None)
     assert not run.router_certificate_path.exists()

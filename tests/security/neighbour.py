@@ -20,7 +20,8 @@ import psutil
 from slurminfer.core.rundir import RunDirectory
 
 NOBODY = 65534
-OPEN = {"GET /health": 200, "OPTIONS /v1/completions": 204}  # what an endpoint answers without a key
+# What an endpoint answers without a key: whether it is well, and files that say nothing of this deployment.
+OPEN = {"GET /": 200, "GET /health": 200, "GET /openapi.json": 200, "OPTIONS /v1/completions": 204}
 _TIMEOUT_S = 2.0
 _REQUESTS = [
     *(

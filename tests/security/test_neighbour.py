@@ -1,4 +1,4 @@
-"""A running deployment as another user of the machine sees it: nothing is readable, nothing answers but /health."""
+"""A running deployment as another user of the machine sees it: no file is readable, nothing of it is told."""
 
 import os
 import shutil

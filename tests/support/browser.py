@@ -18,10 +18,22 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps"),
-    *("--no-proxy-server", "--mute-audio", "--hide-scrollbars", "--remote-debugging-port=0", "--remote-allow-origins=*"),
+    *(
+        "--no-proxy-server",
+        "--mute-audio",
+        "--hide-scrollbars",
+        "--remote-debugging-port=0",
+        "--remote-allow-origins=*",
+    ),
 )
 _VIRTUAL_KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 _SHIFT = 8
+
+
+def _lines(path: Path, number: int) -> list[str]:
+    """The lines of a file as soon as it has so many; until then none."""
+    lines = path.read_text(encoding="utf-8").split() if path.exists() else []
+    return lines if len(lines) == number else []
 
 
 class Browser:
@@ -38,7 +50,7 @@ class Browser:
         words = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         where = profile / "DevToolsActivePort"
-        port, path = eventually(lambda: where.exists() and where.read_text().split(), "Chromium opens its port")
+        port, path = eventually(lambda: _lines(where, 2), "Chromium opens its port")
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._tabs: dict[str, Tab] = {}

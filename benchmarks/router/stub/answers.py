@@ -9,6 +9,9 @@ from typing import Any
 
 _SYLLABLES = ("ba", "de", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "va", "we", "xi", "yo", "zu", "fa")
 WORDS = tuple(f" {a}{b}{c}" for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES[:4])
+# Of answers: a token each, and as long as a token of a prompt. So an answer that goes on has as many tokens as the same
+# answer had where it was made.
+TOKENS = tuple(f" {a}{b[0]}" for a in _SYLLABLES for b in _SYLLABLES)
 _END_EVERY = 211  # about one word in so many is the end of the text
 CHARACTERS_PER_TOKEN = 4  # of prompts; a generated word is a token
 DEFAULT_LIMIT = 16
@@ -51,7 +54,7 @@ def generate(prompt: str, limit: int, stop: tuple[str, ...] = (), ignore_end: bo
     for _ in range(limit):
         if not ignore_end and state % _END_EVERY == 0:
             return Answer(tuple(pieces), "stop")
-        word = WORDS[(state >> 7) % len(WORDS)]
+        word = TOKENS[(state >> 7) % len(TOKENS)]
         state = zlib.crc32(word.encode(), state)
         text += word
         cut = min((at for at in map(text.find, stop) if at >= 0), default=-1)

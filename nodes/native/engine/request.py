@@ -54,8 +54,10 @@ class Sample:
 class Request:
     """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
 
-    __slots__ = ("_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests", "failed",
-                 "guessed", "id", "params", "prompt_length", "rank", "tokens")  # fmt: skip
+    __slots__ = (
+        "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests",
+        "failed", "guessed", "id", "params", "prompt_length", "rank", "tokens",
+    )  # fmt: skip
 
     def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams, generated: Sequence[int] = ()) -> None:
         """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more.

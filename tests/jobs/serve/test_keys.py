@@ -83,3 +83,11 @@ def test_mistakes_are_told_in_one_line_each(run):
     unknown = CliRunner().invoke(app, ["keys", "nope", "list"]).exception
     assert isinstance(unknown, RunNotFoundError)
     assert "there are: demo" in str(unknown)
+
+
+def test_sglang_router_knows_no_tenants(run):
+    spec = "name = 'demo'\n[model]\npath = 'x'\n[[pool]]\nname = 'cpu'\n[router]\nbackend = 'sglang'"
+    run.write_spec(parse_spec(spec))
+    done = keys("add", "alice")
+    assert done.exit_code != 0 and isinstance(done.exception, UsageError)
+    assert "router.backend = 'sglang'" in str(done.exception) and not run.keys_path.exists()

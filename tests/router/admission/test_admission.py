@@ -285,3 +285,37 @@ async def test_many_granted_at_once_never_exceed_the_slots(slots):
     world.admission.poke()
     await settle()
     assert world.board["m"] == world.most["m"] == slots
+
+
+@in_a_loop
+async def test_a_request_that_steps_out_comes_back_before_others_with_what_is_left_of_its_time():
+    world = World(slots=1, timeout_s=100.0)
+    holder = await world.start()
+    first, second = await world.start(), await world.start()
+    await world.advance(60.0)
+    await holder.finish()
+    assert first.inside
+    await world.advance(1000.0)  # at a worker: that is no time in the queue
+    assert second.refused, "it has waited too long"
+    third = await world.start()
+    world.slots["m"] = 0
+    first._off()
+    world.admission.step_out(first.ticket)
+    assert first.ticket.deadline == world.now + 40.0
+    first.wake.set()  # it enters again
+    await settle()
+    assert first.waits and third.waits
+    world.slots["m"] = 1
+    await world.advance(POLL_S)
+    assert first.inside and third.waits
+
+
+@in_a_loop
+async def test_who_waits_in_vain_is_refused():
+    world = World(slots=0)
+    world.slots["other"] = 0
+    one, other = await world.start(), await world.start(lane="other")
+    world.admission.refuse_where(lambda lane: lane == "other")
+    await settle()
+    assert one.waits and other.refused.code == "queue_timeout"
+    assert world.admission.waiting()["default"] == 1

@@ -1,5 +1,7 @@
 """Who may see which page, and errors in OpenAI's shape."""
 
+import re
+
 import pytest
 
 from slurminfer.core.records import WorkerState
@@ -30,6 +32,16 @@ def test_a_tenant_sees_no_page_that_is_for_the_deployments_own_key(site, path):
 def test_the_key_for_metrics_opens_nothing_else(site, path):
     site.start()
     assert site.ask(path, tenant="metrics").status_code == (200 if path == "/metrics" else 401)
+
+
+def test_the_status_page_needs_no_key_and_allows_only_its_own_script(site):
+    site.start()
+    pages = [site.ask("/", tenant=tenant) for tenant in (None, "course", "owner")]
+    assert {page.status_code for page in pages} == {200} and len({page.text for page in pages}) == 1
+    policy = pages[0].headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'sha256-" in policy and "unsafe" not in policy
+    assert not re.findall(r"\s(?:src|href|action)=\"(?!data:|#)", pages[0].text), "nothing comes from elsewhere"
+    assert not re.findall(r"\s(?:style|on\w+)=\"", pages[0].text), "the policy forbids these attributes"
 
 
 def test_a_client_that_calls_itself_an_admin_without_a_tenant_is_none(site):

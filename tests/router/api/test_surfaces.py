@@ -153,8 +153,34 @@ def test_the_status_is_the_deployment_at_a_glance(site):
     assert seen["queue"] == {"interactive": 0, "default": 0, "batch": 4}
     assert (seen["requests"], seen["retries"], seen["failovers"], seen["failed_failovers"]) == (7, 2, 3, 1)
     assert (seen["workers"][0]["id"], seen["workers"][0]["in_flight"]) == ("stubs-0", 3)
-    assert "tenants" not in seen and "key-of" not in str(seen)
-    assert len(site.json("/status.json")["tenants"]) == 2
+    assert (seen["failed_requests"], seen["refused"], seen["ejections"]) == (0, 0, 0)
+    assert (seen["tenant"], seen["is_admin"], seen["tls"]) == ("course", False, "off")
+    assert [tenant["name"] for tenant in seen["tenants"]] == ["course"] and "key-of" not in str(seen)
+    assert site.json("/status.json")["is_admin"] and len(site.json("/status.json")["tenants"]) == 2
+
+
+def test_the_status_counts_what_failed_and_who_was_ejected(site):
+    site.start()
+    counters = counted()
+    counters.count(counters.requests, ("/v1/chat/completions", 502), 2)
+    counters.count(counters.refused, "queue_full", 4)
+    site.reports.hear(0, report(counters=counters))
+    site.fleet.worker("stubs-0").ejections = 1
+    seen = site.json("/status.json")
+    assert (seen["requests"], seen["failed_requests"], seen["refused"], seen["ejections"]) == (9, 2, 4, 1)
+
+
+def test_the_status_has_the_walltime_of_jobs_and_the_workers_to_come(site):
+    waiting = QueuedJob(state="PENDING", reason="Priority", starts_at=time.time() + 600)
+    deploy(site.run, "stubs-0", "stubs-9", "large-0", said={"large-0": waiting})
+    site.run.write_worker(msgspec.structs.replace(site.stub.record, ends_at=time.time() + 1000))
+    site.start()
+    seen = site.json("/status.json", tenant="course")
+    assert (seen["workers"][0]["walltime_s"], seen["workers"][0]["ejected"]) == (3600, False)
+    large, stub = seen["expected_workers"]
+    assert (stub["id"], stub["state"], stub["starts_in_s"], stub["reason"]) == ("stubs-9", "queued", None, "")
+    assert 500 < large.pop("starts_in_s") <= 600
+    assert large == {"id": "large-0", "pool": "large", "model": "large-model", "state": "queued", "reason": "Priority"}
 
 
 def test_metrics_are_the_sum_of_all_relays_and_what_is_true_now(site):

@@ -11,5 +11,5 @@ spec = importlib.util.spec_from_file_location("servers", Path(__file__).with_nam
 assert spec is not None and spec.loader is not None
 servers = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(servers)
-program.make_server = lambda: servers.FakeServer
+program.make_server = servers.FakeServer
 sys.exit(main.main())

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from slurminfer.core.records import WorkerState
-from slurminfer.router.fleet import attendant, trust
+from slurminfer.router.fleet import attendant, engine_load, trust
 
 from ...support.waiting import eventually
 
@@ -166,6 +166,69 @@ def test_client_errors_eject_nobody(fleet, quick, monkeypatch):
     fleet.start()
     eventually(lambda: stub.probes > 3)
     assert fleet.choosable() == ["cpu-0", "cpu-1"]
+
+
+def test_a_silent_worker_is_asked_for_a_token_at_once(fleet):
+    """With the usual pauses: within them, nothing else could say it."""
+    fleet.start()
+    stub = fleet._deployment.stubs[0]
+    stub.mode = "hang"  # its health is good, and it answers 500
+    fleet.suspect("cpu-0", "silent", "nothing has come for 5 s")
+    fleet.wait_for("cpu-1")
+    view = fleet.views()["cpu-0"]
+    assert view.has_stopped and "a request for a token is answered with 500" in view.trouble
+
+
+def test_a_silent_worker_that_makes_a_token_stays(fleet):
+    fleet.start()
+    stub = fleet._deployment.stubs[0]
+    fleet.suspect("cpu-0", "silent")
+    eventually(lambda: stub.probes == 1)
+    assert fleet.choosable() == ["cpu-0", "cpu-1"]
+
+
+def test_a_silent_worker_whose_health_is_bad_has_stopped(fleet):
+    fleet.start()
+    stub = fleet._deployment.stubs[0]
+    stub.health = 503
+    fleet.suspect("cpu-0", "silent")
+    fleet.wait_for("cpu-1")
+    eventually(lambda: fleet.views()["cpu-0"].has_stopped)
+    assert not stub.probes
+    stub.health = 200
+    fleet.wait_for("cpu-0", "cpu-1")
+    assert not fleet.views()["cpu-0"].has_stopped
+
+
+def test_the_last_worker_has_a_second_chance(fleet):
+    fleet._deployment.stubs[1].stop()
+    fleet.start()
+    stub = fleet._deployment.stubs[0]
+    stub.mode = "hang"
+    fleet.suspect("cpu-0", "silent")
+    eventually(lambda: stub.probes == 1)
+    assert fleet.choosable() == ["cpu-0"]
+    fleet.suspect("cpu-0", "silent")
+    fleet.wait_for()
+
+
+def test_a_worker_that_refuses_what_others_answer_is_ejected_until_it_does_not(fleet, quick):
+    fleet.start()
+    stub = fleet._deployment.stubs[0]
+    stub.status = 400
+    fleet.suspect("cpu-0", "refusing")
+    fleet.wait_for("cpu-1")
+    assert fleet.views()["cpu-0"].trouble == "a request for a token is answered with 400"
+    stub.status = 200
+    fleet.wait_for("cpu-0", "cpu-1")
+
+
+def test_a_worker_has_as_long_for_a_token_as_its_load_explains(fleet, quick):
+    fleet.start()
+    worker, asked = fleet.worker("cpu-0"), fleet.registry._attendants[fleet.worker("cpu-0")]
+    for running, waiting, seconds in ((None, None, 15), (0, 0, 5), (0, 3, 15), (2, 0, 120)):
+        worker.load = engine_load.EngineLoad(running=running, waiting=waiting)
+        assert asked._token_timeout_s(True) == seconds
 
 
 def test_what_the_engine_says_of_its_load_is_passed_on(fleet, quick):

@@ -11,7 +11,7 @@ import pytest
 from slurminfer.core.net.connection_guard import ConnectionLimits
 from slurminfer.router.http.bodies import Bodies, BodyLimits, Held
 from slurminfer.router.http.messages import Whole
-from slurminfer.router.http.state import UNREAD_S
+from slurminfer.router.http.state import LINGER_S, UNREAD_S
 
 from ...support.waiting import eventually
 from .conftest import LIMITS, answers, head, post, until_closed
@@ -162,7 +162,7 @@ def test_a_client_that_ignores_the_end_is_cut_in_time(served, fast):
         client.sendall(head("Content-Length: 9", key="wrong"))
         assert only(until_closed(client))[0] == 401
         assert served.call(lambda: served.server.connections) == 1
-        served.tick(2)
+        served.tick(LINGER_S)
         eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is cut")
 
 

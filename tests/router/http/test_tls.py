@@ -10,6 +10,7 @@ from slurminfer.core.net.byte_relay import Front, own_unix_socket
 from slurminfer.core.net.identity import client_context, make_identity, server_context
 from slurminfer.core.net.sockets import listening_socket
 from slurminfer.router.http.pool import TlsPool
+from slurminfer.router.http.state import LINGER_S
 
 from ...support.waiting import eventually
 from .conftest import answers, head, post, until_closed
@@ -43,7 +44,7 @@ def test_a_refusal_over_tls_arrives_although_the_client_goes_on_sending(secure, 
         client.sendall(head("Content-Length: 100000", key="wrong"))
         client.sendall(bytes(50_000))
         assert client.recv(10_000).startswith(b"HTTP/1.1 401 ")
-        served.tick(2)
+        served.tick(LINGER_S)
         eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is cut")
 
 
@@ -60,14 +61,17 @@ def test_a_peer_has_so_long_to_end_its_connection(fast, served, tmp_path):
 
     async def listen(listener):
         context = server_context(tmp_path / "identity")
-        Acceptor(listener, context, served.server.protocol, shutdown_s=0.01).start()
+        acceptor = Acceptor(listener, context, served.server.protocol, shutdown_s=0.01)
+        acceptor.start()
+        return acceptor
 
     listener = listening_socket("127.0.0.1")
     served.address = listener.getsockname()
-    fast.run(listen(listener))
+    acceptor = fast.run(listen(listener))
     with closing(client_context(tmp_path / "identity").wrap_socket(served.connect())) as client:
         client.sendall(post(b"a", "Connection: close"))
         eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is closed without its goodbye")
+    served.call(acceptor.close)
 
 
 def test_our_own_commands_are_told_apart_and_never_strangers(secure, served):

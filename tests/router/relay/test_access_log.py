@@ -7,7 +7,7 @@ from slurminfer.router.relay.access_log import Access, AccessLog
 
 
 def line_of(**fields):
-    lines = []
+    lines: list[str] = []
     AccessLog(lines.append, clock=lambda: 1785000000.12345).finished(
         Access(id="a", tenant="t", path="/v1/completions", status=200, seconds=1.23456789, **fields)
     )

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from slurminfer.router.relay import upstream
+from slurminfer.router.relay import silence, upstream, workers
 
 from .relayed import HEAD, TEXT, WORDS, answer, chunk, drop, event, events_of, is_done, text_of
 
@@ -143,6 +143,26 @@ def test_requests_leave_a_worker_that_has_stopped_or_must_end(two, words, why, m
     assert two.report().counters.upstream_errors[(stopped.id, why)] == 1
 
 
+@pytest.mark.parametrize("words", [0, 2])
+def test_a_worker_that_says_nothing_is_told_of_and_left_when_it_makes_no_token(two, words, monkeypatch, eventually):
+    async def hang(asked):
+        if words:
+            await asked.answer(words=words)
+        await asked.forever()
+
+    monkeypatch.setattr(silence, "LEAST_S", 0.01)
+    stopped, _ = first_and_other(two)
+    stopped.behaviour = hang
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(two.chat, stream=True), two._loop._loop)
+    eventually(lambda: [suspect.kind for suspect in two.suspects][:1] == ["silent"])
+    if words:
+        monkeypatch.setattr(upstream, "STOPPED_S", 0.05)
+    two.tell(stopped.id, choosable=False, has_stopped=True, trouble="it generates no token within 5 s")
+    got = waiting.result(30)
+    assert (text_of(got), is_done(got)) == (TEXT, True)
+    assert two.report().counters.upstream_errors == {(stopped.id, "stopped"): 1}, "no lost worker"
+
+
 def test_a_stopped_worker_keeps_a_request_that_nobody_else_can_take(one, monkeypatch, eventually):
     go = threading.Event()
 
@@ -163,12 +183,35 @@ def test_a_stopped_worker_keeps_a_request_that_nobody_else_can_take(one, monkeyp
     one.tell("w-0", choosable=True)
 
 
-def test_a_request_waits_for_a_worker_that_starts(relay, eventually):
-    relay.add("w-0", state="starting", choosable=False)
-    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(relay.chat), relay._loop._loop)
-    eventually(lambda: relay.report().queued["default"])
-    relay.tell("w-0", state="ready", choosable=True)
+def test_a_request_waits_for_a_worker_that_was_there_a_moment_ago(one, eventually):
+    one.tell("w-0", choosable=False, trouble="silent")
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(one.chat), one._loop._loop)
+    eventually(lambda: one.report().queued["default"])
+    one.tell("w-0", choosable=True)
     assert text_of(waiting.result(30)) == TEXT
+
+
+def test_nobody_waits_for_workers_that_were_never_ready(relay):
+    relay.add("w-0", state="starting", choosable=False)
+    got = relay.chat()
+    assert (got.status_code, got.headers["Retry-After"]) == (503, "5")
+    assert "1 starting" in got.json()["error"]["message"]
+
+
+def test_nobody_waits_for_a_worker_whose_job_has_ended_for_a_reason(one):
+    one.tell("w-0", state="gone", choosable=False, trouble="cancelled by its user")
+    assert one.chat().status_code == 503
+    one.tell("w-0", state="ready", choosable=True, trouble="")
+
+
+def test_waiting_ends_when_there_was_no_worker_for_long(one, eventually, monkeypatch):
+    one.tell("w-0", choosable=False, trouble="silent")
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(one.chat), one._loop._loop)
+    eventually(lambda: one.report().queued["default"])
+    monkeypatch.setattr(workers, "HOPE_S", 0.0)
+    got = waiting.result(30)
+    assert (got.status_code, got.headers["Retry-After"]) == (503, "5")
+    assert "1 unreachable" in got.json()["error"]["message"]
 
 
 def test_a_request_whose_only_worker_is_lost_waits_for_its_next_life(one, eventually):

@@ -284,6 +284,13 @@ def test_a_request_that_kills_engines_takes_two_and_is_not_sent_again(relay, beh
     assert relay.chat(n=2).status_code == 200
 
 
+def test_a_worker_that_talks_nonsense_is_no_lost_worker(relay):
+    for number in range(3):
+        relay.add(f"w-{number}", say_garbage)
+    relay.add("w-3")
+    assert {text_of(relay.chat(n=1)) for _ in range(3)} == {TEXT}
+
+
 answer_ = answer
 
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import socket
+from contextlib import ExitStack
 
 import httpx
 import pytest
 from aiohttp import web
+
+from slurminfer.router.relay.pages import MOST_OPEN_PAGES, MOST_PAGES
 
 from .relayed import TEXT, hang, text_of
 
@@ -66,6 +69,57 @@ def test_without_a_key_there_is_401_but_for_the_open_pages(pages, headers):
         assert stranger.get("/v1/models").status_code == 401
         assert "x-slurminfer-tenant" not in stranger.get("/health").json()
     assert not pages.stubs[0].asked
+
+
+def test_whether_a_worker_is_ready_is_told_without_a_key_and_without_the_supervisor(one):
+    with httpx.Client(base_url="http://{}:{}".format(*one.address)) as stranger:
+        assert (stranger.get("/health").status_code, stranger.get("/health").json()) == (200, {"status": "ok"})
+        assert stranger.head("/health").status_code == 200
+        assert stranger.get("/health", headers={"Transfer-Encoding": "chunked"}).status_code == 401
+        one.tell("w-0", choosable=False, trouble="silent")
+        answer = stranger.get("/health")
+        assert (answer.status_code, answer.json()["error"]["message"]) == (503, "no worker is ready")
+        assert "w-0" not in answer.text and int(answer.headers["Retry-After"]) > 0
+
+
+def test_too_many_pages_at_once_are_refused_and_fewer_without_a_key(one, loop, eventually):
+    """The supervisor looks after the workers in the same thread."""
+    asked, go = [], asyncio.Event()
+
+    async def wait(request):
+        asked.append(request.headers.get("x-slurminfer-tenant"))
+        await go.wait()
+        return web.json_response({})
+
+    async def start():
+        app = web.Application()
+        app.router.add_get("/{path:.*}", wait)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.UnixSite(runner, str(one._folder / "control")).start()
+        return runner
+
+    runner = loop.run(start())
+
+    def ask(path, key=None):
+        client = socket.create_connection(one.address)
+        client.settimeout(20)
+        line = f"Authorization: Bearer {key}\r\n" if key else ""
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{line}\r\n".encode())
+        return client
+
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(ask("/")) for _ in range(MOST_OPEN_PAGES)]
+        eventually(lambda: len(asked) == MOST_OPEN_PAGES)
+        assert stack.enter_context(ask("/")).recv(1000).startswith(b"HTTP/1.1 503 ")
+        ours = [stack.enter_context(ask("/workers", "key")) for _ in range(MOST_PAGES - MOST_OPEN_PAGES)]
+        eventually(lambda: len(asked) == MOST_PAGES)
+        assert stack.enter_context(ask("/workers", "key")).recv(1000).startswith(b"HTTP/1.1 503 ")
+        assert text_of(one.chat()) == TEXT
+        one.run(go.set)
+        assert all(client.recv(1000).startswith(b"HTTP/1.1 200 ") for client in strangers + ours)
+    assert asked == [None] * MOST_OPEN_PAGES + ["one"] * (MOST_PAGES - MOST_OPEN_PAGES)
+    loop.run(runner.cleanup())
 
 
 @pytest.mark.parametrize(
