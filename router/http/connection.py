@@ -283,20 +283,23 @@ class Connection(asyncio.Protocol):
                 self._fail(error)
         else:
             if self._headers is headers:  # still the same request
-                with suppress(_Stop):
-                    self._bound_framing(len(data), self._body_bytes - body_bytes)
+                answer = self._bound_framing(len(data), self._body_bytes - body_bytes)
+                if answer is not None:
+                    with suppress(_Stop):
+                        self._refuse(answer)
         return None
 
-    def _bound_framing(self, received: int, content: int) -> None:
-        """Bound what the parser holds of a head that has not ended, and what of a body is not content."""
+    def _bound_framing(self, received: int, content: int) -> Whole | None:
+        """Bound what the parser holds of a head that has not ended, and what of a body is not content: a refusal."""
         if self._in_head:
             self._framing += received
             if self._framing > self._limits.head_bytes:
-                self._refuse(_head_too_large(self))
+                return _head_too_large(self)
         elif self._head is not None:
             self._framing += received - content
             if self._framing > 2 * self._limits.head_bytes + _FRAMING_EACH * self._body_bytes + received:
-                self._refuse(refusal(400, "malformed HTTP request: a body of little more than its framing"))
+                return refusal(400, "malformed HTTP request: a body of little more than its framing")
+        return None
 
     def _head_without_upgrade(self) -> bytes:
         """The same head for a new parser: go on in HTTP/1.1, as servers may (RFC 9110, 7.8).

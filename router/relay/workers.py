@@ -14,8 +14,9 @@ from .upstream import Counts, Row, Upstream
 
 # Requests wait for a worker until there has been none for so long.
 HOPE_S = 30.0
-# What the other relays have in flight is looked at so often at most: it takes longer than a choice.
-_COUNT_S = 0.002
+# What the other relays have in flight is looked at so often at most, and by so much more seldom for each worker: it
+# takes longer than a choice.
+_COUNT_S, _COUNT_EACH_S = 0.002, 0.000_02
 _STANDINGS = ("ready", "unreachable", "starting", "draining", "gone")
 
 
@@ -70,7 +71,7 @@ class Workers:
         workers = cast(Sequence[Upstream], self._eligibility.ready(cast(Lane, lane)))
         now = self._clock()
         slots, counted_at = self._slots.get(lane, (0, 0.0))
-        if now - counted_at > _COUNT_S:
+        if now - counted_at > _COUNT_S + _COUNT_EACH_S * len(workers):
             slots = self._count(workers)
             self._slots[lane] = slots, now
         in_flight = 0
