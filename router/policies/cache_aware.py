@@ -24,7 +24,6 @@ _NO_REUSE = 0.01
 # One more copy of a beginning costs up to as much again: what is dropped for it must be computed again later. That is
 # so where much of what is found is old, by so many times its mean age; where all is young, what is dropped is useless.
 _COPY_BY_AGE = 3.0
-_USUAL_AGE = 0.15
 _AGE_STEP = 1 / 64
 _BYTES_PER_TOKEN = 4.0
 
@@ -41,7 +40,7 @@ class CacheAware:
     def __init__(self, relay: int = 0) -> None:
         self._owners = Owners(relay=relay)
         self._reuse = _USUAL_REUSE  # part of the prompt tokens, beyond what all workers have, that some cache has
-        self._age = _USUAL_AGE  # mean of what is found, relative to the oldest content of its cache
+        self._age = 0.0  # mean of what is found, relative to the oldest content of its cache
         self._start = relay * 7
         self._listed: Sequence[Worker] = ()  # for which the next two are
         self._caches: list[Cache] = []

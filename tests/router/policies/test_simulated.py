@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from slurminfer.router.policies import policy_named
+from slurminfer.router.policies import cache_aware, policy_named
 
 from ...support.simulated_fleet import Speed, closed_loop, open_loop, shared_prefixes, unique_prompts
 
@@ -65,3 +65,11 @@ def test_the_size_of_a_cache_is_learned_where_the_engine_does_not_say_it():
     told, learned = queued(prompts), queued(prompts, says_cache_tokens=False)
     assert told.hit_rate > 0.8
     assert learned.hit_rate > 0.95 * told.hit_rate and learned.throughput > 0.9 * told.throughput
+
+
+def test_copies_that_displace_what_is_needed_are_not_made(monkeypatch):
+    prompts = shared_prefixes(PREFIXES, 32)
+    careful = at_rate("cache_aware", prompts, 24.0)
+    monkeypatch.setattr(cache_aware, "_COPY_BY_AGE", 0.0)
+    careless = at_rate("cache_aware", prompts, 24.0)
+    assert careful.hit_rate > careless.hit_rate + 0.01 and careful.p90_ttft < careless.p90_ttft
