@@ -123,7 +123,8 @@ class CacheAware:
 
         Of full caches, that which drops what was not used for the longest time misses nothing; of others, the emptiest.
         """
-        turn, ages = self._owners.turn, []
+        turn = self._owners.turn
+        ages: list[float] = []
         for cache, tokens in zip(caches, new, strict=True):
             size, limit = cache.size, cache.limit
             if size + (tokens + output) * _BYTES_PER_TOKEN > limit:

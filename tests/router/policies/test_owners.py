@@ -121,7 +121,8 @@ def test_the_age_of_what_is_missed_says_how_much_an_engine_holds():
 @pytest.mark.parametrize("told", [math.inf, 400 * 256.0])
 def test_the_model_of_a_cache_settles_at_the_size_that_the_engine_has(told):
     """Prompts are asked for again at random; the engine holds 50 of them. Told: nothing, or twice as much."""
-    rng, owners, engine = random.Random(3), Owners(), OrderedDict()
+    rng, owners = random.Random(3), Owners()
+    engine: OrderedDict[int, None] = OrderedDict()
     prompts = [blocks(number) for number in range(200)]
     for _ in range(4000):
         number = min(int(rng.expovariate(1 / 40)), 199)
