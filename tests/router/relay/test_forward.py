@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import json
 import socket
 import threading
@@ -53,6 +54,24 @@ def test_any_other_post_below_v1_goes_to_a_worker(one):
 def test_forms_pass_without_a_model(one):
     assert one.http.post("/v1/audio/transcriptions", files={"file": b"RIFF"}).status_code == 200
     assert b"RIFF" in one.stubs[0].asked[-1].raw
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_leaves_no_garbage_to_collect(one, stream):
+    one.chat(stream=stream)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            one.chat(stream=stream)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = {type(thing) for thing in gc.garbage if type(thing).__module__.startswith("slurminfer.router")}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == set()
 
 
 def test_a_large_body_passes(one):
