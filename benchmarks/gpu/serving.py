@@ -21,6 +21,7 @@ from .. import GIVEN
 from .deployment import Deployment
 
 WAYS = ("straight", "routed")
+_LONGEST_S = 150.0  # of one run of the client
 # Runs the client with all of its connections going to a Unix socket, if one is named.
 _CLIENT = """
 import os, runpy, sys
@@ -54,12 +55,19 @@ def ask(deployment: Deployment, way: str, streams: int, given: argparse.Namespac
             "--max-concurrency", str(streams), "--seed", str(seed), "--output-file", str(out), "--disable-tqdm",
         ]  # fmt: skip
         env = GIVEN | {"OPENAI_API_KEY": endpoint.key, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the tokenizer is a directory
         env |= {"BENCH_SOCKET": str(endpoint.socket)} if endpoint.socket else {}
-        done = subprocess.run(
-            [sys.executable, "-c", _CLIENT, *words], env=env, capture_output=True, encoding="utf-8", check=False
-        )
-        if done.returncode or not out.exists():
-            raise SystemExit(f"the client failed ({way}): {done.stdout[-2000:]}\n{done.stderr[-3000:]}")
+        log = Path(folder) / "log"
+        with log.open("wb") as said:
+            argv = [sys.executable, "-c", _CLIENT, *words]
+            try:
+                status = subprocess.run(
+                    argv, env=env, stdout=said, stderr=said, timeout=_LONGEST_S, check=False
+                ).returncode
+            except subprocess.TimeoutExpired:
+                status = -1
+        if status or not out.exists():
+            raise SystemExit(f"the client failed ({way}): {log.read_text(encoding='utf-8', errors='replace')[-4000:]}")
         record: dict[str, Any] = json.loads(out.read_text(encoding="utf-8").splitlines()[-1])
     if record["completed"] != streams * given.requests:
         raise SystemExit(f"{way}: {record['completed']} of {streams * given.requests} requests were answered")
