@@ -194,6 +194,7 @@ async def streams(target: Target, worker: Address, seconds: float) -> Figures:
         reader.transport.abort()
     async with asyncio.timeout(10):
         while b'"streams": 0' not in await asyncio.to_thread(worker.get, "/health"):
+            await asyncio.to_thread(worker.get, "/step")  # some routers notice only then that a client is gone
             await asyncio.sleep(0.05)
     return found
 
