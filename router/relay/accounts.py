@@ -13,7 +13,7 @@ from .access_log import Access, AccessLog
 from .attempt import Attempt
 from .call import Call
 from .outlet import Outlet
-from .usage import Tokens
+from .stream.usage import Tokens
 
 _OTHER = "other"
 _PRIORITIES = tuple(priority.name.lower() for priority in Priority)

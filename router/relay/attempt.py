@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..http.messages import ConnectError, Flow, Headers, NoAnswerError
-from .events import EventGate, split_error
 from .outlet import Outlet
+from .stream.events import EventGate, split_error
 from .upstream import Upstream
 
 MOST_BYTES = 8 * 2**20  # of an answer that is held until it is complete

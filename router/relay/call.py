@@ -8,10 +8,10 @@ from ..http.messages import Request, Whole
 from ..policies.eligible import Lane
 from ..policies.policy import Route, RoutedRequest
 from .attempt import Attempt, Fault
-from .envelope import CHAT, COMPLETIONS, Envelope
 from .outlet import Outlet
+from .stream.envelope import CHAT, COMPLETIONS, Envelope
+from .stream.usage import Tokens
 from .upstream import Upstream
-from .usage import Tokens
 
 
 class RefusedError(Exception):

@@ -2,8 +2,8 @@
 
 Nothing is tried at the same worker twice. A worker that is lost before a byte has come costs the request an attempt of
 the retry budget. A request under which two workers were lost before their first byte gets no third
-(lost_workers.py). After the first byte another worker goes on where the stream stopped (resume.py), or the stream ends
-with an error event: never silently.
+(lost_workers.py). After the first byte another worker goes on where the stream stopped (stream/resume.py), or the
+stream ends with an error event: never silently.
 """
 
 import time
@@ -26,8 +26,8 @@ from .hedging import Hedging, Sending
 from .intake import Intake
 from .outcome import BROKEN, Next, Outcomes, broke_off
 from .outlet import Outlet
-from .resume import Finished, Impossible, plan, prepare
 from .retry_budget import RetryBudget
+from .stream.resume import Finished, Impossible, plan, prepare
 from .upstream import Upstream
 from .workers import HOPE_S, Workers
 

@@ -12,9 +12,9 @@ from ..policies.prefix import block_hashes, leading_tokens
 from ..tenants.tenant import Priority, Tenant
 from .answers import failure, unknown_model
 from .call import Call, Forwarding, RefusedError
-from .envelope import Envelope, EnvelopeError, prompt_text, read_envelope, with_field
 from .outlet import Outlet
-from .transcript import Transcript
+from .stream.envelope import Envelope, EnvelopeError, prompt_text, read_envelope, with_field
+from .stream.transcript import Transcript
 
 _Headers = Mapping[bytes, bytes]
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}

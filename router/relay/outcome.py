@@ -15,13 +15,13 @@ from .accounts import Accounts
 from .answers import RETRY_AFTER_S, failure, no_such_path, workers_lost
 from .attempt import Attempt, Fault, value_of
 from .call import Call, RefusedError
-from .events import usage_of
 from .health import Health
 from .lost_workers import MAX_WORKERS_LOST, LostWorkers
 from .refusals import Refusals, is_refusal
 from .retry_budget import RetryBudget
+from .stream.events import usage_of
+from .stream.usage import Tokens, tokens_from, tokens_in
 from .upstream import Upstream
-from .usage import Tokens, tokens_from, tokens_in
 from .workers import Workers
 
 # A worker that is lost in mid-answer says less of the request than one that is lost before: so many count as one.

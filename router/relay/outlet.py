@@ -9,10 +9,10 @@ import msgspec
 from ..control.counters import Gap
 from ..http.heads import answer_headers
 from ..http.messages import Headers, Reply, Whole
-from .envelope import OTHER
-from .events import error_event, is_end, stream_error, usage_of, without_token_ids, without_usage
-from .stitcher import Stitcher, UsageOnly
-from .transcript import Transcript
+from .stream.envelope import OTHER
+from .stream.events import error_event, is_end, stream_error, usage_of, without_token_ids, without_usage
+from .stream.stitcher import Stitcher, UsageOnly
+from .stream.transcript import Transcript
 from .upstream import Upstream
 
 _USUAL_EVENT_BYTES = 256

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurminfer.router.relay.envelope import (
+from slurminfer.router.relay.stream.envelope import (
     Envelope,
     EnvelopeError,
     prompt_text,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurminfer.router.relay.envelope import CHAT, MESSAGES, RESPONSES
-from slurminfer.router.relay.events import (
+from slurminfer.router.relay.stream.envelope import CHAT, MESSAGES, RESPONSES
+from slurminfer.router.relay.stream.events import (
     EventGate,
     is_end,
     payloads,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slurminfer.router.relay.envelope import read_envelope
-from slurminfer.router.relay.events import EventGate
-from slurminfer.router.relay.resume import Continuation, Finished, Impossible, plan, prepare
-from slurminfer.router.relay.stitcher import Stitcher
-from slurminfer.router.relay.transcript import Transcript
+from slurminfer.router.relay.stream.envelope import read_envelope
+from slurminfer.router.relay.stream.events import EventGate
+from slurminfer.router.relay.stream.resume import Continuation, Finished, Impossible, plan, prepare
+from slurminfer.router.relay.stream.stitcher import Stitcher
+from slurminfer.router.relay.stream.transcript import Transcript
 
 ANSWER = 'Grüße, "wörld"!\n🎉 data: x STOP and a last word'
 PROMPT = "Say: "

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from slurminfer.router.relay.envelope import read_envelope
-from slurminfer.router.relay.events import without_token_ids, without_usage
-from slurminfer.router.relay.resume import Continuation, Finished, plan, prepare
-from slurminfer.router.relay.transcript import Transcript
+from slurminfer.router.relay.stream.envelope import read_envelope
+from slurminfer.router.relay.stream.events import without_token_ids, without_usage
+from slurminfer.router.relay.stream.resume import Continuation, Finished, plan, prepare
+from slurminfer.router.relay.stream.transcript import Transcript
 
 from ...support.chat_model import write_chat_model
 from ...support.waiting import eventually

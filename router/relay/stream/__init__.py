@@ -1,0 +1,1 @@
+"""What a request and its stream of events say, and how another worker goes on with one: pure."""
