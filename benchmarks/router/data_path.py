@@ -23,10 +23,11 @@ from typing import cast
 import uvloop
 
 from slurminfer.core.net.connection_guard import Guard, limits_of_process
-from slurminfer.router.http.heads import answer_headers, content_length, request_head
-from slurminfer.router.http.messages import ConnectError, Flow, Head, Headers, Pool, Reply, Request, Whole
+from slurminfer.router.http.heads import request_head
+from slurminfer.router.http.messages import Head, Pool, Reply, Request, Whole
 from slurminfer.router.http.pool import SocketPool
 from slurminfer.router.http.server import Server
+from slurminfer.router.relay.pages import pass_on
 
 _BODY = b'{"model":"m","prompt":"' + b"word " * 60 + b'","max_tokens":16}'
 _REQUEST = (
@@ -59,50 +60,10 @@ class Forward:
     async def handle(self, request: Request, reply: Reply) -> None:
         """Send it to the upstream."""
         head = request.head
-        done = asyncio.get_running_loop().create_future()
         message = request_head(
             head.method, head.target, head.headers, key="k", body_length=len(request.body), request_id=head.id
         )
-        try:
-            passing = Passing(reply, done)
-            passing.flow = await self._pool.send(message, request.body, passing)
-        except ConnectError:
-            reply.abort()
-            return
-        await done
-
-
-class Passing:
-    """Implements `messages.Sink`: an answer goes to the client as it comes."""
-
-    flow: Flow
-
-    def __init__(self, reply: Reply, done: "asyncio.Future[None]") -> None:
-        self._reply, self._done = reply, done
-
-    def on_head(self, status: int, headers: Headers) -> None:
-        """Begin."""
-        self._reply.begin(status, answer_headers(headers), content_length(headers))
-
-    def on_data(self, data: bytes) -> None:
-        """Pass it on."""
-        if not self._reply.write(data):
-            self.flow.pause()
-            self._reply.on_writable = self.flow.resume
-
-    def on_end(self) -> None:
-        """End."""
-        self._reply.end()
-        self._finish()
-
-    def on_lost(self, error: Exception) -> None:
-        """Break off."""
-        self._reply.abort()
-        self._finish()
-
-    def _finish(self) -> None:
-        if not self._done.done():
-            self._done.set_result(None)
+        await pass_on(self._pool, message, request.body, reply, "the upstream")
 
 
 async def forward(folder: Path) -> None:

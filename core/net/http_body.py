@@ -9,8 +9,6 @@ from aiohttp import web
 
 from .compression import BodyError, decompressed, encoding_named
 
-__all__ = ["BodyError", "read_body"]
-
 
 def _take_any(count: int) -> None:
     """Ignore the count."""

@@ -24,9 +24,7 @@ import msgspec
 from aiohttp import web
 
 from ..openai import error_body
-from .connection_guard import ConnectionLimits, Guard, limits_of_process
-
-__all__ = ["ConnectionGuard", "ConnectionLimits", "limits_of_process"]
+from .connection_guard import ConnectionLimits, Guard
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ import uvloop
 from aiohttp import web
 
 from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
-from ...core.net.http_limits import ConnectionGuard, limits_of_process
+from ...core.net.connection_guard import limits_of_process
+from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
 from .api.chat import ChatTemplate
 from .api.defaults import SamplingDefaults, defaults_of_model

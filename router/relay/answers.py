@@ -6,6 +6,7 @@ import msgspec
 
 from ...core.openai import WORKER_LOST, error_body
 from ..http.messages import Headers, Whole
+from ..tenants.refusal import Refused
 
 RETRY_AFTER_S = 5
 JSON = (b"content-type", b"application/json")
@@ -20,6 +21,11 @@ def failure(
         headers.append((b"retry-after", b"%d" % max(1, round(retry_after))))
     body = msgspec.json.encode(error_body(status, message, param=param, code=code))
     return Whole(status, body, headers)
+
+
+def refused(refusal: Refused) -> Whole:
+    """What a request is told that gets no place, or has used its tenant's quota up."""
+    return failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
 
 
 def health(counts: Mapping[str, int]) -> Whole:

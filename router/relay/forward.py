@@ -19,7 +19,7 @@ from ..policies.eligible import Eligibility, Lane
 from ..policies.policy import Policy, Route, Worker
 from ..tenants.refusal import Refused
 from .accounts import Accounts
-from .answers import failure, no_worker
+from .answers import failure, no_worker, refused
 from .attempt import Attempt
 from .call import Call, RefusedError
 from .hedging import Hedging, Sending
@@ -80,7 +80,7 @@ class Forwarder:
     def _refused(self, refusal: Refused, call: Call | None) -> Whole:
         if call is not None and refusal.code == "queue_timeout" and not self._eligibility.ready(call.lane):
             return self._nobody(call)
-        return failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
+        return refused(refusal)
 
     def close(self) -> None:
         """Ask workers for their health no more."""
@@ -197,7 +197,7 @@ class Forwarder:
         route = self._choose(call)
         if route is None or not self._budget.spend():
             return None
-        return self._send(call, route, prepare(call.body, call.envelope, cast(Upstream, route.worker).view.engine))
+        return self._send(call, route, prepare(call.body, call.envelope, cast(Upstream, route.worker).engine))
 
     def _send(self, call: Call, route: Route, body: bytes) -> Sending:
         """A new attempt, which counts from now on, and what sends its request."""

@@ -31,7 +31,7 @@ from ..tenants.tenant import Tenant
 from .access import Keys, Origins, is_generation, is_open, no_key
 from .access_log import AccessLog
 from .accounts import Accounts
-from .answers import failure, health
+from .answers import health, refused
 from .connections import connect
 from .forward import Forwarder
 from .intake import Intake
@@ -184,7 +184,7 @@ class RelayServer:
             self._quotas.check(tenant)
         except Refused as refusal:
             self._counters.count(self._counters.refused, refusal.code)
-            return failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
+            return refused(refusal)
         self._row.spend(tenant.slot, int(time.time() // 60), requests=1)
         return None
 

@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from slurminfer.core.net.http_body import BodyError, read_body
+from slurminfer.core.net.compression import BodyError
+from slurminfer.core.net.http_body import read_body
 
 TEXT = b'{"prompt": "foxes"}' * 50
 

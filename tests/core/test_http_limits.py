@@ -8,8 +8,10 @@ from contextlib import closing
 import pytest
 from aiohttp import web
 
-from slurminfer.core.net.http_body import BodyError, read_body
-from slurminfer.core.net.http_limits import ConnectionGuard, ConnectionLimits, limits_of_process
+from slurminfer.core.net.compression import BodyError
+from slurminfer.core.net.connection_guard import ConnectionLimits, limits_of_process
+from slurminfer.core.net.http_body import read_body
+from slurminfer.core.net.http_limits import ConnectionGuard
 
 from ..support.loop import Loop
 from ..support.waiting import eventually

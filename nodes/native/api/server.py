@@ -11,7 +11,8 @@ from importlib.metadata import version
 from aiohttp import web
 
 from ....core.errors import EngineError
-from ....core.net.http_body import BodyError, read_body
+from ....core.net.compression import BodyError
+from ....core.net.http_body import read_body
 from ....core.net.http_limits import ConnectionGuard
 from ....core.openai import bearer_key, error_body
 from ..engine.failures import RequestFailedError

@@ -137,11 +137,6 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
         return (self.logprobs is not None and self.logprobs is not False) or self.prompt_logprobs is not None
 
     @property
-    def has_tools(self) -> bool:
-        """Whether the model may call tools."""
-        return is_given(self.tools) and bytes(self.tool_choice) != b'"none"'
-
-    @property
     def constraint(self) -> str | None:
         """The field that prescribes the form of the text; None if there is none."""
         if is_given(self.response_format) and not _is_plain(self.response_format):

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from slurminfer.core.errors import EngineError
-from slurminfer.core.net.http_limits import ConnectionGuard, ConnectionLimits
+from slurminfer.core.net.connection_guard import ConnectionLimits
+from slurminfer.core.net.http_limits import ConnectionGuard
 from slurminfer.nodes.native.api.chat import ChatTemplate
 from slurminfer.nodes.native.api.defaults import SamplingDefaults
 from slurminfer.nodes.native.api.metrics import EngineStats
