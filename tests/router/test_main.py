@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import httpx
 import psutil
@@ -61,19 +62,26 @@ def test_record_carries_slurms_job_and_restart_count(empty, start, monkeypatch):
 
 
 def test_stream_in_flight_is_finished_after_sigterm_and_new_connections_are_refused(empty, start, eventually):
-    stub = empty.add("cpu-0")
-    stub.stepwise = True
-    stub.go.release()
-    process, record = start(empty.run)
-    headers = {"Authorization": f"Bearer {empty.run.key()}"}
-    body = {"model": "stub-model", "stream": True}
-    with httpx.stream("POST", f"{record.url}/v1/completions", json=body, headers=headers) as answer:
+    with stream_in_flight(empty, start) as (process, record, answer, stub):
         process.terminate()
         eventually(lambda: empty.run.read_router() is None)
         eventually(lambda: refused(record.url))
         stub.go.release(3)
         assert answer.read().endswith(b"[DONE]\n\n")
     assert process.wait(timeout=15) == 0
+
+
+@contextmanager
+def stream_in_flight(deployment, start):
+    """A router, its record, and a stream of which the stub has sent one word of four."""
+    stub = deployment.add("cpu-0")
+    stub.stepwise = True
+    stub.go.release()
+    process, record = start(deployment.run)
+    headers = {"Authorization": f"Bearer {deployment.run.key()}"}
+    body = {"model": "stub-model", "stream": True}
+    with httpx.stream("POST", f"{record.url}/v1/completions", json=body, headers=headers) as answer:
+        yield process, record, answer, stub
 
 
 def refused(url):
@@ -200,13 +208,7 @@ def test_relays_of_a_killed_router_end_and_a_new_one_has_the_same_port_at_once(e
 
 def test_a_signal_to_the_whole_process_group_drains_as_one_to_the_supervisor(empty, start, eventually):
     """Slurm and terminals send their signals to all processes."""
-    stub = empty.add("cpu-0")
-    stub.stepwise = True
-    stub.go.release()
-    process, record = start(empty.run)
-    headers = {"Authorization": f"Bearer {empty.run.key()}"}
-    body = {"model": "stub-model", "stream": True}
-    with httpx.stream("POST", f"{record.url}/v1/completions", json=body, headers=headers) as answer:
+    with stream_in_flight(empty, start) as (process, record, answer, stub):
         for one in (*psutil.Process(process.pid).children(), process):
             one.terminate()
         eventually(lambda: refused(record.url))
