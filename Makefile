@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-router nginx chromium legacy clean
+.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-fleet bench-fleet-sim bench-router nginx chromium openssh legacy clean
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
@@ -16,6 +16,8 @@ help:
 	@echo "make bench-quant    AWQ against AutoAWQ (after building .venv-legacy); writes benchmarks/results/quant.json"
 	@echo "make bench-parallel the native engine over several processes, with SLURM_CONF over two nodes too; writes benchmarks/results/parallel.json"
 	@echo "make bench-engine   native engine against vLLM, llama.cpp and transformers; writes benchmarks/results/engine.json"
+	@echo "make bench-fleet    a fleet on a Slurm sandbox through all that ends its jobs; writes benchmarks/results/fleet.json"
+	@echo "make bench-fleet-sim  the fleet's decisions over 30 simulated days; writes benchmarks/results/fleet-sim.json"
 	@echo "make bench-router   the router against sglang-router, smg, vllm-router and nginx; writes benchmarks/results/router.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
@@ -73,22 +75,39 @@ audit:
 sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
-# Tests wait more than they compute, so there are more workers than cores. The tests of a Slurm sandbox (two workers, each
-# with a sandbox of its own), the interpreted kernels, style and types run beside the rest; what they print comes last.
-WORKERS ?= 4
+# Tests wait more than they compute, so there are more workers than cores: so many for models, as many for the rest. To
+# find all tests takes each worker half a minute, so none looks for those of the other part. The tests of a Slurm sandbox
+# (two workers, each with a sandbox of its own), the interpreted kernels, style and types run beside the rest; what they
+# print comes last.
+WORKERS ?= 2
+MODELS := tests/nodes tests/quant
 PYTEST := $(BIN)/python -m pytest --dist loadfile --durations 10
+# Where tests of a sandbox may be, as tests/conftest.py says: to look through all the others takes each worker seconds.
+SANDBOXED := tests/integration tests/security tests/slurm
+# Else each worker compiles all tests anew, which takes a third of the time that it needs to find them.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of the status page use it; they are skipped where there is neither a Chromium nor root on Debian.
 chromium:
 	@if ! command -v chromium > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  apt-get update -qq; apt-get install -qq --no-install-recommends chromium > /dev/null; fi || true
 
-test: .venv/.installed-dev .triton/.installed sandbox-packages chromium
+# The tests of the tunnel start an sshd of their own; they are skipped where there is neither one nor root on Debian. The
+# package's service is not started, now or later.
+openssh:
+	@if ! command -v sshd > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod +x $$policy; }; \
+	  apt-get update -qq; apt-get install -qq --no-install-recommends openssh-client openssh-server > /dev/null; \
+	  [ -z "$$made" ] || rm $$policy; deb-systemd-helper disable ssh.service ssh.socket > /dev/null 2>&1; fi || true
+
+test: .venv/.installed-dev .triton/.installed sandbox-packages chromium openssh
 	@began=$$(date +%s); failed=0; \
-	$(PYTEST) -n 2 -m sandbox > .test-sandbox.log 2>&1 & sandbox=$$!; \
+	$(PYTEST) -n 2 -m sandbox $(SANDBOXED) > .test-sandbox.log 2>&1 & sandbox=$$!; \
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED) > .test-kernels.log 2>&1 & kernels=$$!; \
 	$(MAKE) --no-print-directory lint > .test-lint.log 2>&1 & lint=$$!; \
-	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not sandbox" || failed=1; \
+	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not sandbox" $(MODELS) > .test-models.log 2>&1 & models=$$!; \
+	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not sandbox" $(MODELS:%=--ignore=%) || failed=1; \
+	wait $$models || failed=1; cat .test-models.log; \
 	wait $$sandbox || failed=1; cat .test-sandbox.log; \
 	wait $$kernels || failed=1; cat .test-kernels.log; \
 	wait $$lint || failed=1; cat .test-lint.log; \
@@ -140,6 +159,12 @@ bench-parallel: .venv/.installed-dev
 
 bench-quant: .venv/.installed-dev legacy
 	$(BIN)/python -m benchmarks.quant
+
+bench-fleet: .venv/.installed-dev sandbox-packages
+	$(BIN)/python -m benchmarks.fleet
+
+bench-fleet-sim: .venv/.installed-dev
+	$(BIN)/python -m benchmarks.fleet.simulate
 
 bench-router: .venv/.installed-dev $(ROUTERS:%=.venv-%/.installed) nginx
 	$(BIN)/python -m benchmarks.router

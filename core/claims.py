@@ -71,6 +71,10 @@ class Claims:
         current = read_record(self.path, DeploymentRecord)
         return current is not None and _token(current) == _token(record)
 
+    def was_stopped(self, record: DeploymentRecord) -> bool:
+        """Whether the deployment of this claim is being stopped, or was, and no other one has the name since."""
+        return self._named(_STOPPED, record).exists()
+
     def announce_stop(self, record: DeploymentRecord) -> None:
         """Tell the `serve` that holds this claim, if it is still submitting, that the deployment is being stopped."""
         try:
@@ -89,7 +93,7 @@ class Claims:
         return True
 
     def _require_not_stopped(self, record: DeploymentRecord) -> None:
-        if self._named(_STOPPED, record).exists():
+        if self.was_stopped(record):
             raise self._stopped()
 
     def _stopped(self) -> RunStoppedError:

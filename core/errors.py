@@ -4,20 +4,23 @@ SlurminferError
 ├── UsageError              a command line that cannot mean anything
 ├── SpecError               a deployment spec: names the key, the value, what is valid
 ├── RunDirectoryError       the run directory cannot be read or written
+│   ├── DamagedFileError    a file there was read, and is not what it should be
 │   ├── RunNotFoundError
 │   ├── RunActiveError      the name is taken by a living deployment
-│   └── RunStoppedError     the deployment was stopped while its jobs were being submitted
+│   └── RunStoppedError     the deployment was stopped while its jobs were being submitted or waited for
 ├── ModelError              a model cannot be used
 │   ├── ModelNotFoundError
 │   ├── UnsupportedModelError
 │   └── CorruptModelError
 ├── UntrustedFileError      a file that somebody else may have written is not loaded
 ├── PrivateFolderError      no folder on this machine that others cannot enter
+├── StagingError            a node's own disk cannot be used
 ├── CommandError            a subprocess failed, timed out or is not installed
 ├── SlurmError              Slurm refused or cannot be reached
 ├── EngineError             an engine process did not start, or died
 ├── CommunicationError      the ranks of a program did not meet, or lost one another
 ├── RouterError             the router cannot start or be reached
+├── TunnelError             there is no way to a deployment's router
 └── BatchError              a batch cannot go on
 """
 
@@ -49,6 +52,10 @@ class RunDirectoryError(SlurminferError):
     """The run directory cannot be read or written."""
 
 
+class DamagedFileError(RunDirectoryError):
+    """A file of the run directory can be read, and is not what it should be, or not ours to believe."""
+
+
 class RunNotFoundError(RunDirectoryError):
     """No deployment of that name."""
 
@@ -58,7 +65,7 @@ class RunActiveError(RunDirectoryError):
 
 
 class RunStoppedError(RunDirectoryError):
-    """The deployment was stopped while its jobs were being submitted."""
+    """The deployment was stopped while its jobs were being submitted or waited for."""
 
 
 class ModelError(SlurminferError):
@@ -85,6 +92,10 @@ class PrivateFolderError(SlurminferError):
     """There is no folder on this machine that only this user can enter."""
 
 
+class StagingError(SlurminferError):
+    """A node's own disk cannot be used, or not for this: what was to be read from there is read from where it is."""
+
+
 class CommandError(SlurminferError):
     """A subprocess failed. `stderr` holds the end of what it said."""
 
@@ -97,6 +108,10 @@ class SlurmError(SlurminferError):
     """Slurm refused a request or cannot be reached."""
 
 
+class SubmissionUnclearError(SlurmError):
+    """Slurm has not said whether it has taken a job: the job may be there, or appear later."""
+
+
 class EngineError(SlurminferError):
     """An engine process did not start, or died."""
 
@@ -107,6 +122,10 @@ class CommunicationError(SlurminferError):
 
 class RouterError(SlurminferError):
     """The router cannot start or be reached."""
+
+
+class TunnelError(SlurminferError):
+    """There is no way to a deployment's router."""
 
 
 class BatchError(SlurminferError):

@@ -6,6 +6,7 @@ that it is a user's own output.
 
 import errno
 import json
+import math
 import os
 import shutil
 import stat
@@ -13,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import msgspec
 
-from .errors import RunDirectoryError, UntrustedFileError
+from .errors import DamagedFileError, RunDirectoryError, UntrustedFileError
 from .trust import OTHERS_RIGHTS, PRIVATE_FILE, PRIVATE_FOLDER, check_status, make_private_folder, open_trusted
 
 # NFS serves a stale handle for a moment after another client has replaced a file.
@@ -26,6 +27,17 @@ _READ_ATTEMPTS = 5
 _RETRY_DELAY_S = 0.05
 MOST_BYTES = 1 << 20  # of one of our own files; records have some hundred
 _AS_UMASK_SAYS = 0o666
+
+
+class Versioned(Protocol):
+    """What a file of ours has, in a layout with a number."""
+
+    @property
+    def version(self) -> int:
+        """The number of the layout."""
+
+
+_Versioned = TypeVar("_Versioned", bound=Versioned)
 
 
 def write_atomic(path: Path, text: str, *, mode: int | None = PRIVATE_FILE) -> None:
@@ -43,6 +55,16 @@ def write_atomic(path: Path, text: str, *, mode: int | None = PRIVATE_FILE) -> N
     except OSError as error:
         _remove(beside)
         raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
+
+
+def restore(path: Path, text: str) -> None:
+    """Replace `path` by `text` unless it has that already, as a file of ours. Raises RunDirectoryError."""
+    try:
+        if read_private(path) == text:
+            return
+    except DamagedFileError:
+        pass
+    write_atomic(path, text)
 
 
 def claim(path: Path, text: str) -> bool:
@@ -127,10 +149,27 @@ def read_text(path: Path) -> str | None:
 def read_private(path: Path, *, most_bytes: int = MOST_BYTES) -> str | None:
     """The text of a file of ours, or None if there is none: nobody but this user, root or a trusted owner wrote it.
 
-    Raises RunDirectoryError as `read_text`, and for a file of somebody else or one that others may write
-    (core/trust.py), a symbolic link, or more than `most_bytes`.
+    Raises RunDirectoryError as `read_text`, and DamagedFileError for a file of somebody else or one that others may
+    write (core/trust.py), a symbolic link, or more than `most_bytes`.
     """
     return _read(path, open_trusted, most_bytes)
+
+
+def version_of(path: Path) -> tuple[int, int, int, int] | None:
+    """What tells one version of a file of ours from another; None: there is no file. Raises RunDirectoryError.
+
+    By opening it: NFS looks for a new version of a file at every open, while its answer to stat may be seconds old.
+    """
+    try:
+        with open_trusted(path) as file:
+            status = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    except UntrustedFileError as error:
+        raise RunDirectoryError(str(error)) from error
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
@@ -140,13 +179,35 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def parse_json(path: Path, text: str) -> Any:
-    """The JSON value of a text that `path` has. Raises RunDirectoryError if it is not JSON, or nested too deeply."""
+    """The JSON value of a text that `path` has. Raises DamagedFileError if it is not JSON, or nested too deeply."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except ValueError as error:
-        raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+        raise DamagedFileError(f"{path} is not JSON: {error}") from error
     except RecursionError as error:
-        raise RunDirectoryError(f"{path} is nested too deeply") from error
+        raise DamagedFileError(f"{path} is nested too deeply") from error
+
+
+def _finite(number: str) -> float:
+    """A number without NaN and infinities, which Python's json takes: whatever is computed from one is one too."""
+    found = float(number)
+    if not math.isfinite(found):
+        raise ValueError(f"{number} is no number")
+    return found
+
+
+def parse_versioned(path: Path, text: str, shape: type[_Versioned], version: int, *, what: str) -> _Versioned:
+    """The struct of `shape` in a text that `path` has as JSON.
+
+    Raises RunDirectoryError, which says that it is no `what`, or has another version than `version`.
+    """
+    try:
+        found = msgspec.json.decode(text, type=shape)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{path} is not a {what}: {error}") from error
+    if found.version != version:
+        raise RunDirectoryError(f"{path} has layout {found.version}: expected {version}")
+    return found
 
 
 def encode_json(value: Any) -> str:
@@ -160,14 +221,14 @@ def _read(path: Path, open_file: Callable[[Path], BinaryIO], most_bytes: int | N
             with open_file(path) as file:
                 data = file.read(-1 if most_bytes is None else most_bytes + 1)
             if most_bytes is not None and len(data) > most_bytes:
-                raise RunDirectoryError(f"{path} has more than {most_bytes} bytes")
+                raise DamagedFileError(f"{path} has more than {most_bytes} bytes")
             return data.decode("utf-8")
         except FileNotFoundError:
             return None
         except UntrustedFileError as error:
-            raise RunDirectoryError(str(error)) from error
+            raise DamagedFileError(str(error)) from error
         except UnicodeDecodeError as error:
-            raise RunDirectoryError(f"{path} is not text: {error}") from error
+            raise DamagedFileError(f"{path} is not text: {error}") from error
         except OSError as error:
             if error.errno not in _TRANSIENT or attempt == _READ_ATTEMPTS - 1:
                 raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error

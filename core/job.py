@@ -11,6 +11,7 @@ import msgspec
 
 from .keys import MASK, is_secret_name
 
+_ANOTHERS = "Slurm has lost this job, and given its number to another one"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -22,6 +23,12 @@ def is_variable(name: str) -> bool:
 def shown_env(env: Mapping[str, str]) -> dict[str, str]:
     """The variables as they may be shown to others: `***` for the values of those with secret names."""
     return {name: MASK if is_secret_name(name) else value for name, value in env.items()}
+
+
+def gpu_gres(options: Mapping[str, str | int | bool]) -> str | None:
+    """What sbatch's --gres asks for, where it asks for GPUs; that then says which, and not --gpus-per-node."""
+    gres = str(options.get("gres", ""))
+    return gres if any(part.split(":")[0].removeprefix("gres/") == "gpu" for part in gres.split(",")) else None
 
 
 class Entry(Protocol):
@@ -60,6 +67,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     gpus_per_node: int = 0
     mem: str | None = None  # per node, in Slurm's notation
     time_s: int = 3600
+    time_min_s: int | None = None  # the scheduler may shorten the limit to this; None: it may not
     signal_s: int = 0  # seconds before the walltime limit at which the job is told; 0: not at all
     partition: str | None = None
     account: str | None = None
@@ -83,6 +91,14 @@ class JobPhase(StrEnum):
         return self in (JobPhase.PENDING, JobPhase.RUNNING)
 
 
+class JobEnding(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scheduler knows of how a job has ended, besides its state. Empty where it does not say."""
+
+    cancelled_by: str = ""  # the user's name or number
+    memory: str = ""  # such as "limit 100 MiB, 308 MiB seen in use"
+    preempted: bool = False
+
+
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One look at one job."""
 
@@ -90,8 +106,33 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     phase: JobPhase
     state: str  # the scheduler's own word: RUNNING, OUT_OF_MEMORY, ...
     reason: str = ""  # why it waits or failed, in the scheduler's words
-    node: str = ""
+    node: str = ""  # its nodes as the scheduler writes them, such as "n[1-4]"
+    nodes: tuple[str, ...] = ()  # their names, one by one
     starts_at: float | None = None  # Unix time at which the scheduler expects to start it, while it waits
+    started_at: float | None = None  # Unix time at which its latest run began
+    ends_at: float | None = None  # Unix time at which its walltime is over while it runs, or at which it has ended
+    limit_s: int | None = None  # walltime limit in seconds; None: there is none, or nobody says
+    partition: str = ""  # while it waits also several, such as "cpu,low"
+    qos: str = ""
+    obstacle: str = ""  # why it does not start as it is, however long it waits; empty if it only has to wait
+    advice: str = ""  # while it waits: what to change so that it starts
+    ending: JobEnding | None = None  # of one that has ended, where it was asked for
+    name: str = ""  # with which it was submitted, where the scheduler says it
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether the id is that of another job than the one that was meant."""
+        return self.reason == _ANOTHERS
+
+
+def of_name(status: JobStatus, name: str) -> JobStatus:
+    """The status, or that of a job that is gone, where the scheduler has given its id to one of another name.
+
+    Slurm begins with its first number again when it has lost its state. `name` is empty where nobody knows it.
+    """
+    if not name or status.name in ("", name):
+        return status
+    return JobStatus(id=status.id, phase=JobPhase.FAILED, state="UNKNOWN", reason=_ANOTHERS)
 
 
 class Launcher(Protocol):
@@ -110,6 +151,12 @@ class Launcher(Protocol):
 
     def observe(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """One status for every id."""
+
+    def find(self, request: JobRequest) -> list[str]:
+        """The ids of living jobs that were submitted for this very request, by whomever of this user's processes."""
+
+    def is_whole(self, request: JobRequest, job_id: str) -> bool:
+        """Whether a job that was found can run; not where whoever submitted it died before it had left all files."""
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Ask the jobs to end; those that have ended are no error."""

@@ -1,4 +1,4 @@
-"""Exclusive locks of open files by flock(2), held until the file is closed or its process ends, however it ends.
+"""Locks of open files by flock(2), held until the file is closed or its process ends, however it ends.
 
 What a caller hears of a filesystem without locks (Lustre mounted without `-o flock`, some NFS servers) is
 `Lock.UNSUPPORTED`: nothing is locked, nothing was waited for, and the caller must be right without it, or warn.
@@ -23,18 +23,29 @@ _UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 class Lock(Enum):
     """What came of an attempt to lock a file."""
 
-    HELD = "held"  # by the caller, from now on
+    HELD = "held"  # by the caller, from now on; shared with others if that was asked for
     BUSY = "busy"  # held through another open file, of this process or of another one
     UNSUPPORTED = "unsupported"  # the filesystem has no locks
 
 
 def try_lock(file: int | IO[str]) -> Lock:
-    """Lock an open file, given as such or as its descriptor, without waiting.
+    """Lock an open file for the caller alone, given as such or as its descriptor, without waiting.
 
     Raises OSError for whatever else goes wrong; a filesystem without locks is no error.
     """
     try:
         return _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Lock.BUSY
+
+
+def try_share(file: int | IO[str]) -> Lock:
+    """Lock an open file so that others may share the lock, but none may have it alone; without waiting.
+
+    A lock that was held through this open file is given up first, also where the answer is BUSY. Raises as `try_lock`.
+    """
+    try:
+        return _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return Lock.BUSY
 

@@ -22,9 +22,9 @@ from .trust import PRIVATE_FILE, PRIVATE_FOLDER, require_kept_from_others
 _PREFIX = "slurminfer-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")  # as tempfile makes them
 _LOCK_NAME = "owner.lock"  # the folder itself is locked by engines that make a socket in it
-_ROOM = len("/engine.sock")  # for the longest name of a socket in it
+_ROOM = len("/ssh.0123456789abcdef")  # for the longest name of a socket in it: ssh makes one of that form
 _USUAL = Path("/tmp")
-_LEFTOVER_S = 3600.0  # old enough for a folder to be one whose owner has had the time to lock it
+_LEFTOVER_S = 60.0  # old enough for a folder to be one whose owner has had the time to lock it
 
 
 @contextmanager
@@ -63,6 +63,12 @@ def _parent() -> Path:
         print(f"TMPDIR is not used, but {_USUAL}: {error}", flush=True)
         return _USUAL
     return given
+
+
+def sweep() -> None:
+    """Remove the folders that killed processes of this user have left where `private_folder` makes them."""
+    with suppress(PrivateFolderError):
+        _sweep(_parent())
 
 
 def _none(parent: Path, why: object) -> PrivateFolderError:

@@ -1,7 +1,8 @@
 """The run directory: the only place where the parts of a deployment meet. DESIGN: docs/reference/run-directory.md."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,15 +15,25 @@ from .keys import new_key
 from .paths import make_home, runs_root
 from .records import (
     DeploymentRecord,
+    FleetRecord,
     NodeRecord,
+    OrderRecord,
     QueueRecord,
     RendezvousRecord,
     RouterRecord,
+    ScaleRecord,
     WorkerRecord,
     read_record,
     write_record,
 )
-from .spec import DeploymentSpec, dump_spec, parse_spec
+from .spec.deployment import DeploymentSpec
+from .spec.files import dump_spec, parse_spec
+
+# The log of the newest job of a role without Slurm; those of earlier ones are process.1.log and so on.
+PROCESS_LOG = "process.log"
+# A file of one life of a worker: ID.EPOCH.pem, or ID.EPOCH and ID.EPOCH.NODE_RANK of a rendezvous; or one of several
+# workers of a job: ID.NUMBER.json, ID.NUMBER.EPOCH.pem. Pools' names may have dots too.
+_OF_A_LIFE = re.compile(r"(?P<worker>.+-\d+)\.\d+(\.\d+)?(\.pem|\.json)?", re.ASCII)
 
 
 class RunDirectory:
@@ -59,6 +70,11 @@ class RunDirectory:
         return self.path / "router.json"
 
     @property
+    def endpoint_path(self) -> Path:
+        """Where the endpoint is, as an environment file for scripts; there as long as `router.json` has a URL."""
+        return self.path / "endpoint.env"
+
+    @property
     def deployment_path(self) -> Path:
         """The record of the deployment's jobs, JSON; who links it first holds the deployment's name."""
         return self.path / "deployment.json"
@@ -90,13 +106,43 @@ class RunDirectory:
 
     @property
     def usage_path(self) -> Path:
-        """What each tenant has used: router/tenants/usage.py."""
+        """What each tenant has used, by routers that have ended: router/tenants/usage_files.py."""
         return self.path / "usage.json"
 
     @property
     def workers_path(self) -> Path:
         """The folder of the workers' records, one JSON file for each."""
         return self.path / "workers"
+
+    @property
+    def orders_path(self) -> Path:
+        """The folder of what the controller tells workers, one JSON file for each that is told something."""
+        return self.path / "orders"
+
+    @property
+    def fleet_path(self) -> Path:
+        """What the controller remembers and tells, JSON; missing until it has looked once."""
+        return self.path / "fleet.json"
+
+    @property
+    def scale_path(self) -> Path:
+        """What `slurminfer scale` has asked for, JSON; missing until it was used."""
+        return self.path / "scale.json"
+
+    @property
+    def lease_path(self) -> Path:
+        """Which controller acts for the deployment: jobs/fleet/lease.py."""
+        return self.path / "controller.json"
+
+    @property
+    def ended_jobs_path(self) -> Path:
+        """What each job has used that is over, JSON Lines; it outlives the deployment: jobs/receipt/ledger.py."""
+        return self.path / "ended-jobs.jsonl"
+
+    @property
+    def living_jobs_path(self) -> Path:
+        """The same of the jobs that are not over, JSON."""
+        return self.path / "living-jobs.json"
 
     @property
     def rendezvous_path(self) -> Path:
@@ -107,6 +153,16 @@ class RunDirectory:
     def router_identity_path(self) -> Path:
         """The identity (core/net/identity.py) of the router's port for our own commands."""
         return self.path / "router.pem"
+
+    @property
+    def router_authority_path(self) -> Path:
+        """Private key and certificate of the authority that signs certificates of this deployment's routers, PEM."""
+        return self.path / "router-ca.pem"
+
+    @property
+    def router_authority_certificate_path(self) -> Path:
+        """The certificate alone, for clients."""
+        return self.path / "router-ca.crt"
 
     @property
     def router_certificate_path(self) -> Path:
@@ -127,7 +183,7 @@ class RunDirectory:
         Raises RunDirectoryError where it cannot, or where somebody else owns what is there.
         """
         make_home()
-        for folder in (self.path, self.workers_path, self.rendezvous_path, self.path / "logs"):
+        for folder in (self.path, self.workers_path, self.rendezvous_path, self.orders_path, self.path / "logs"):
             files.make_directory(folder)
             files.close_to_others(folder)
         kept = (self.key_path, self.keys_path, self.usage_path, self.spec_path, self._serials_path)
@@ -208,13 +264,20 @@ class RunDirectory:
         Raises RunDirectoryError where the folder is there and cannot be read.
         """
         try:
-            names = sorted(name for name in os.listdir(self.workers_path) if _is_record(name))
+            names = sorted(name for name in os.listdir(self.workers_path) if is_record(name))
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise RunDirectoryError(f"cannot read {self.workers_path}: {error.strerror}") from error
-        found = {name.removesuffix(".json"): self._look_at_worker(name.removesuffix(".json")) for name in names}
+        found = {name.removesuffix(".json"): self.look_at_worker(name.removesuffix(".json")) for name in names}
         return {worker_id: record for worker_id, record in found.items() if record is not None}
+
+    def look_at_worker(self, worker_id: str) -> WorkerRecord | RunDirectoryError | None:
+        """A worker's record, or why it cannot be read; None where there is none."""
+        try:
+            return self.read_worker(worker_id)
+        except RunDirectoryError as error:
+            return error
 
     def read_workers(self) -> list[WorkerRecord]:
         """All worker records, by id. Raises RunDirectoryError for the first that cannot be read."""
@@ -259,16 +322,55 @@ class RunDirectory:
         """Replace what the scheduler has said. For whoever has just asked it. Raises RunDirectoryError."""
         write_record(self.queue_path, record)
 
+    def read_order(self, worker_id: str) -> OrderRecord | None:
+        """What the controller tells a worker, None if nothing. Raises RunDirectoryError."""
+        return read_record(self.orders_path / f"{worker_id}.json", OrderRecord)
+
+    def write_order(self, worker_id: str, record: OrderRecord) -> None:
+        """Tell a worker something. For the controller."""
+        write_record(self.orders_path / f"{worker_id}.json", record)
+
+    def read_fleet(self) -> FleetRecord | None:
+        """What the controller has written last, None before its first look. Raises RunDirectoryError."""
+        return read_record(self.fleet_path, FleetRecord)
+
+    def write_fleet(self, record: FleetRecord) -> None:
+        """Replace it. For the controller."""
+        write_record(self.fleet_path, record)
+
+    def read_scale(self) -> ScaleRecord:
+        """What users have asked for. Raises RunDirectoryError."""
+        return read_record(self.scale_path, ScaleRecord) or ScaleRecord()
+
+    def write_scale(self, record: ScaleRecord) -> None:
+        """Replace it. For `slurminfer scale`."""
+        write_record(self.scale_path, record)
+
+    def forget_workers(self, worker_ids: Collection[str]) -> None:
+        """Remove the records of workers whose jobs are over. For the controller. Raises RunDirectoryError."""
+        if not worker_ids:
+            return
+        for worker_id in worker_ids:
+            files.remove(self._worker_path(worker_id))
+            files.remove(self.orders_path / f"{worker_id}.json")
+        for folder in (self.workers_path, self.rendezvous_path):
+            for path in folder.glob("*"):  # one listing, however many workers
+                found = _OF_A_LIFE.fullmatch(path.name)
+                if found and found["worker"] in worker_ids:
+                    files.remove(path)
+
     def clear_records(self) -> None:
         """Remove what routers and workers of an earlier deployment have left; spec, key, logs and claim stay.
 
         Raises RunDirectoryError where something cannot be removed.
         """
+        folders = (self.workers_path, self.rendezvous_path, self.orders_path)
         try:
-            records = [path for folder in (self.workers_path, self.rendezvous_path) for path in folder.glob("*")]
+            records = [path for folder in folders for path in folder.glob("*")]
         except OSError as error:
             raise RunDirectoryError(f"cannot read {error.filename}: {error.strerror}") from error
-        for path in (*records, self.router_path, self.router_identity_path, self.queue_path):
+        own = (self.router_path, self.router_identity_path, self.endpoint_path, self.queue_path)
+        for path in (*records, *own, self.fleet_path, self.scale_path, self.lease_path):
             files.remove(path)
 
     def clear(self) -> None:
@@ -282,12 +384,6 @@ class RunDirectory:
     @property
     def _serials_path(self) -> Path:
         return self.path / "serials.json"
-
-    def _look_at_worker(self, worker_id: str) -> WorkerRecord | RunDirectoryError | None:
-        try:
-            return self.read_worker(worker_id)
-        except RunDirectoryError as error:
-            return error
 
     def _worker_path(self, worker_id: str) -> Path:
         return self.workers_path / f"{worker_id}.json"
@@ -323,10 +419,15 @@ def _read_key(path: Path) -> str:
 
 
 def _make_key(path: Path) -> str:
+    """A new key in a file that has none, or the one that another process has just put there."""
     key = new_key()
-    files.write_atomic(path, key + "\n")
+    if not files.claim(path, key + "\n"):
+        if found := _read_key(path):
+            return found
+        files.write_atomic(path, key + "\n")
     return key
 
 
-def _is_record(name: str) -> bool:
+def is_record(name: str) -> bool:
+    """Whether a file of this name is a record, and not one that is being written."""
     return name.endswith(".json") and not name.startswith(".")

@@ -1,13 +1,19 @@
 """What the environment tells a process of the job it runs in. The only reader of SLURM_* and SLURMINFER_LOCAL."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 LOCAL = {"SLURMINFER_LOCAL": "1"}  # what a job without Slurm has in its environment
+_WORKERS = "SLURMINFER_WORKERS_OF_JOB"
+_OWN_JOB = "SLURMINFER_JOB"  # without Slurm: the pid of the process that is the job
 _MIB = 1 << 20
+# Slurm sends it to all processes of a job some time before the walltime limit: slurm/submit.py asks for it by
+# --signal=USR2@SECONDS. It is the one that submitit requeues a job on.
+WALLTIME_SIGNAL = signal.SIGUSR2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +48,48 @@ def is_local(environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get("SLURMINFER_LOCAL") == "1"
 
 
+def node_name(environ: Mapping[str, str] = os.environ) -> str:
+    """Slurm's name of this node, which need not be its hostname; without Slurm the hostname."""
+    return environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
     """Slurm's id of the job around this process; None outside of a job."""
     return environ.get("SLURM_JOB_ID") or None
 
 
+def as_own_job() -> dict[str, str]:
+    """What a process that this one starts has in its environment, so that it belongs to the same job without Slurm."""
+    return {_OWN_JOB: str(os.getpid())}
+
+
+def as_one_of(workers: int) -> dict[str, str]:
+    """What a worker has in its environment that shares its job with others."""
+    return {_WORKERS: str(workers)}
+
+
+def workers_of_job(environ: Mapping[str, str] = os.environ) -> int:
+    """Workers that share the memory of the job around this process on this node."""
+    return max(_number(environ, _WORKERS, 1), 1)
+
+
+def recorded_job(environ: Mapping[str, str] = os.environ) -> str:
+    """The id by which records name the job around this process: Slurm's, or the pid of the process that is the job."""
+    return job_id(environ) or environ.get(_OWN_JOB) or str(os.getpid())
+
+
 def restart_count(environ: Mapping[str, str] = os.environ) -> int:
     """How often Slurm has requeued this job; 0 outside of a job."""
     return _number(environ, "SLURM_RESTART_COUNT", 0)
+
+
+def job_ends_at(time_s: int, environ: Mapping[str, str] = os.environ) -> float | None:
+    """Unix time of the walltime limit of the job that has just started around this process; None outside of a job.
+
+    Args:
+        time_s: the walltime that was asked for.
+    """
+    return None if is_local(environ) or job_id(environ) is None else _end_time(time_s, environ)
 
 
 def partition(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -60,6 +100,11 @@ def partition(environ: Mapping[str, str] = os.environ) -> str | None:
 def node_count(environ: Mapping[str, str] = os.environ) -> int:
     """Nodes of the job; 1 outside of a job."""
     return _number(environ, "SLURM_JOB_NUM_NODES", 1)
+
+
+def cpus_on_node(environ: Mapping[str, str] = os.environ) -> int | None:
+    """CPUs of the job step on this node; None outside of a job."""
+    return _number(environ, "SLURM_CPUS_ON_NODE", 0) or None
 
 
 def gpus_on_node(environ: Mapping[str, str] = os.environ) -> int | None:

@@ -1,11 +1,12 @@
 """TOML files as typed, frozen sections; whatever is wrong in one is a SpecError with key, value and what is valid."""
 
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
@@ -14,6 +15,14 @@ from .errors import SpecError
 
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _NOWHERE = re.compile(r"(?!)")
+_TYPE_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text in quotes",
+    "array": "a list in [ ]",
+    "object": "a table",
+}
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +36,9 @@ def read_toml(path: Path) -> str:
     """The file's text. Raises SpecError."""
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SpecError(str(path), None, f"cannot read the spec: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise SpecError(str(path), None, f"cannot read the spec: {error}") from error
 
 
@@ -55,6 +66,14 @@ def parse_toml(text: str, root: type[SectionT], several_lines: re.Pattern[str] =
 def dump_toml(section: Section) -> str:
     """The section as TOML, without what is None; `parse_toml` gives it back."""
     return tomli_w.dumps(_without_none(msgspec.to_builtins(section)))
+
+
+def set_keys(section: Section) -> dict[str, Any]:
+    """The keys of a section that have another value than their default, as they are written in TOML."""
+    defaults = {info.name: info.default for info in msgspec.structs.fields(section)}
+    found = {name: getattr(section, name) for name in defaults}
+    own = {name: value for name, value in found.items() if value != defaults[name]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
 
 
 def _refuse_control(path: str, value: Any, several_lines: re.Pattern[str]) -> None:
@@ -94,9 +113,54 @@ def _explain(message: str, raw: Mapping[str, Any], root: type[Section]) -> SpecE
         key = f"{path}.{found[1]}" if path else found[1]
         if missing:
             return SpecError(key, None, "missing; it has no default")
-        return SpecError(key, value.get(found[1]), f"unknown key; valid keys: {', '.join(kind.__struct_fields__)}")
-    valid = get_args(kind) if get_origin(kind) is Literal else ()
-    return SpecError(path, value, f"expected one of: {', '.join(valid)}" if valid else text[0].lower() + text[1:])
+        return SpecError(key, value.get(found[1]), _unknown(found[1], kind.__struct_fields__))
+    if path.endswith("[...]"):  # some value of a table whose keys are free
+        path, value = _wrong_item(path.removesuffix("[...]"), value, kind)
+    return SpecError(path, value, _brackets(path, value, kind) or _expected(text, kind, value))
+
+
+def _unknown(name: str, valid: tuple[str, ...]) -> str:
+    similar = difflib.get_close_matches(name, valid, n=1)
+    hint = f". Did you mean {similar[0]}?" if similar else ""
+    return f"unknown key; valid keys: {', '.join(valid)}{hint}"
+
+
+def _wrong_item(path: str, table: Mapping[str, Any], kind: Any) -> tuple[str, Any]:
+    """The key and the value of the first item that does not have the type of the table's values."""
+    for key, value in table.items():
+        try:
+            msgspec.convert(value, get_args(kind)[1])
+        except msgspec.ValidationError:
+            return f"{path}.{key}", value
+    return path, table
+
+
+def _brackets(path: str, value: Any, kind: Any) -> str:
+    """What is valid where tables are written with the brackets of one for those of several, or the other way round."""
+    name = re.sub(r"\[\d+\]", "", path)
+    item = get_args(kind)[0] if get_origin(kind) is tuple else None
+    if isinstance(item, type) and issubclass(item, Section):
+        slip = f", with two brackets instead of [{name}]" if isinstance(value, dict) else ""
+        return f"expected [[{name}]]{slip}: a section of its own for each one"
+    is_table = get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, Section))
+    if is_table and isinstance(value, list):
+        return f"expected [{name}], with single brackets instead of [[{name}]]: there is one such section only"
+    return ""
+
+
+def _expected(text: str, kind: Any, value: Any) -> str:
+    """What is valid, from msgspec's words for it, in those of TOML."""
+    if get_origin(kind) is Literal:
+        return f"expected one of: {', '.join(get_args(kind))}"
+    words_of = next((get_args(one) for one in get_args(kind) if get_origin(one) is Literal), ())
+    if words_of and text.startswith("Invalid enum value"):  # of a key that may also be a number
+        return f"expected a number or {', '.join(words_of)}"
+    text = text[0].lower() + text.partition(", got `")[0][1:]
+    types = re.search(r"`([a-z |]+)`", text)
+    names = [name for name in types[1].split(" | ") if name != "null"] if types else []  # TOML has no null
+    words = ", or ".join(_TYPE_WORDS.get(name, name) for name in names)
+    quoted = ", without quotes" if isinstance(value, str) and {"int", "float", "bool"}.issuperset(names) else ""
+    return (text.replace(types[0], words) if types else text) + quoted
 
 
 def _walk(path: str, raw: Any, kind: Any) -> tuple[Any, Any]:
@@ -112,7 +176,8 @@ def _walk(path: str, raw: Any, kind: Any) -> tuple[Any, Any]:
 
 
 def _without_optional(hint: Any) -> Any:
-    """The other one of `X | None`."""
-    if not isinstance(hint, UnionType):
+    """The other one of `X | None`; a union of several others stays one."""
+    if get_origin(hint) not in (UnionType, Union):  # the latter of `Literal[...] | None`
         return hint
-    return next(kind for kind in get_args(hint) if kind is not type(None))
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 else hint

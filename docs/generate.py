@@ -1,5 +1,5 @@
-"""Write the generated reference pages: reference/spec.md from core/spec.py, reference/commands.md from cli.py,
-reference/api-fields.md from nodes/native/api/fields.py.
+"""Write the generated reference pages: reference/spec.md from core/spec/, reference/commands.md from cli.py,
+reference/api-fields.md from nodes/native/api/fields.py, reference/failures.md from slurm/ and nodes/engines/failures/.
 
 python docs/generate.py            write them
 python docs/generate.py --check    exit with 1 if they are not what the code says
@@ -7,6 +7,7 @@ python docs/generate.py --check    exit with 1 if they are not what the code say
 
 import ast
 import html
+import inspect
 import io
 import re
 import subprocess
@@ -18,24 +19,32 @@ from pathlib import Path
 import msgspec
 from msgspec import inspect as types
 
-from slurminfer.core import spec
+from slurminfer.core.logs.failures import KnownFailure
+from slurminfer.core.spec.deployment import DeploymentSpec
+from slurminfer.core.spec.job import JobSpec
+from slurminfer.core.spec.model import ModelSpec, SpeculativeSpec
+from slurminfer.core.spec.pool import PoolSpec
+from slurminfer.core.spec.router import RouterSpec, RuleSpec
+from slurminfer.nodes.engines.failures import containers, engines, gpu, machine, model
 from slurminfer.nodes.native.api import fields as api
+from slurminfer.slurm import failures as slurm
+from slurminfer.slurm.reasons import REASONS
 
 REFERENCE = Path(__file__).parent / "reference"
 # Headings of the page, and the types behind them.
 SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "Top level": spec.DeploymentSpec,
-    "`[model]`": spec.ModelSpec,
-    "`[[pool]]`": spec.PoolSpec,
-    "`[router]`": spec.RouterSpec,
-    "`[[router.rule]]`": spec.RuleSpec,
-    "`[speculative]`": spec.SpeculativeSpec,
-    "The file of a single job": spec.JobSpec,
+    "Top level": DeploymentSpec,
+    "`[model]`": ModelSpec,
+    "`[[pool]]`": PoolSpec,
+    "`[router]`": RouterSpec,
+    "`[[router.rule]]`": RuleSpec,
+    "`[speculative]`": SpeculativeSpec,
+    "The file of a single job": JobSpec,
 }
 _SPEC_HEAD = """\
 # Spec reference
 
-*Generated from `core/spec.py` by `make docs`; do not edit.*
+*Generated from `core/spec/` by `make docs`; do not edit.*
 
 A spec is a TOML file that describes one deployment. `slurminfer serve` and `slurminfer batch --spec` read it. A key
 that is not listed here is an error, and the message lists the keys that are valid. `slurminfer serve SPEC --dry-run`
@@ -58,6 +67,18 @@ What the native engine does with each field of the request APIs of OpenAI, vLLM 
 engines. [The API of the native engine](../engine/api.md) explains the rest. A null is the same as no field. SGLang and
 vLLM read their fields themselves: the router passes all of them on.
 """
+_FAILURES_HEAD = """\
+# Failures that are explained
+
+*Generated from `slurm/` and `nodes/engines/failures/` by `make docs`; do not edit.*
+
+`slurminfer status`, `slurminfer logs` and `slurminfer serve --wait` know these by what Slurm and the engines write. For
+each job that has ended they show what has happened, the line that shows it, and what to change. Of another failure they
+show the first exception in the logs of all ranks. Sections and keys are those of the [spec](spec.md).
+"""
+_NEVER_TEXT = """\
+`serve --wait` fails at once, with exit code 1, where the router's job or all workers wait for one of these.
+"""
 _REFUSED_TEXT = """\
 These would change the answer and are not implemented. The request gets a 400 that names the field, unless the field
 asks for nothing.
@@ -73,6 +94,7 @@ def main() -> int:
         REFERENCE / "spec.md": spec_page(),
         REFERENCE / "commands.md": commands_page(),
         REFERENCE / "api-fields.md": api_fields_page(),
+        REFERENCE / "failures.md": failures_page(),
     }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
@@ -145,7 +167,7 @@ def _tables(kind: types.Type) -> str | None:
     if not isinstance(kind, types.StructType):
         return None
     heading = next(heading for heading, section in SECTIONS.items() if section is kind.cls)
-    return "one or more `[[pool]]`" if kind.cls is spec.PoolSpec else f"any number of {heading}"
+    return "one or more `[[pool]]`" if kind.cls is PoolSpec else f"any number of {heading}"
 
 
 def _default(field: types.Field) -> str:
@@ -159,23 +181,32 @@ def _default(field: types.Field) -> str:
 
 def explanations(kind: type[msgspec.Struct]) -> dict[str, str]:
     """What the comments above and behind each key say, inherited keys included."""
-    source = Path(spec.__file__).read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.startswith("slurminfer."):
+            found |= _own_explanations(base)
+    return found
+
+
+def _own_explanations(kind: type) -> dict[str, str]:
+    """The same without inherited keys."""
+    source = Path(inspect.getfile(kind)).read_text(encoding="utf-8")
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    own = {line.lineno for line in ast.walk(ast.parse(source)) if isinstance(line, ast.stmt)}
-    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    module = ast.parse(source)
+    own = {line.lineno for line in ast.walk(module) if isinstance(line, ast.stmt)}
+    [section] = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__]
     found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        for node in classes[base.__name__].body if base.__name__ in classes else ():
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                above = node.lineno - 1
-                while above in comments and above not in own:
-                    above -= 1
-                lines = [*range(above + 1, node.lineno), *range(node.lineno, (node.end_lineno or node.lineno) + 1)]
-                found[node.target.id] = _sentence(" ".join(comments[line] for line in lines if line in comments))
+    for node in section.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            above = node.lineno - 1
+            while above in comments and above not in own:
+                above -= 1
+            lines = [*range(above + 1, node.lineno), *range(node.lineno, (node.end_lineno or node.lineno) + 1)]
+            found[node.target.id] = _sentence(" ".join(comments[line] for line in lines if line in comments))
     return found
 
 
@@ -227,6 +258,49 @@ def _values(nothing: Sequence[object]) -> str:
     extra = [value for value in nothing if value not in api.NOTHING or value is True]
     words = ["null, false, 0 or empty" if len(nothing) > len(extra) + 1 else "null"]
     return " or ".join(words + [f"`{msgspec.json.encode(value).decode()}`" for value in extra])
+
+
+# ---- failures
+
+
+def failures_page() -> str:
+    """Tables of what is known: jobs that wait, jobs that Slurm ended, and what programs write into logs."""
+    never = [(reason.words, reason.advice) for reason in REASONS if reason.never_ends]
+    waits = [(reason.words, reason.advice) for reason in REASONS if not reason.never_ends]
+    states = [(f"`{state}`", found.cause, found.advice) for state, found in slurm.STATES.items()]
+    waiting, what = ("the job waits because", "what to change"), ("what has happened", "what to change")
+    return "\n".join(
+        [
+            _FAILURES_HEAD,
+            *_plain_table("Jobs that never start as they are", _NEVER_TEXT, waiting, never),
+            *_plain_table("Jobs that only have to wait", "", waiting, waits),
+            *_plain_table("Jobs that Slurm has ended", "", ("state", *what), states),
+            *_plain_table("Jobs that did not run", "", what, _known((*slurm.REASONS, *slurm.LOGS))),
+            *_plain_table("The node and its software", "", what, _known(machine.MACHINE)),
+            *_plain_table("Containers of Apptainer", "", what, _known(containers.CONTAINERS)),
+            *_plain_table("GPUs and the network between ranks", "", what, _known(gpu.GPU)),
+            *_plain_table("The model", "", what, _known(model.MODEL)),
+            *_plain_table("SGLang", "", what, _known(engines.SGLANG)),
+            *_plain_table("vLLM", "", what, _known(engines.VLLM)),
+        ]
+    )
+
+
+def _known(table: Sequence[KnownFailure]) -> list[tuple[str, str]]:
+    """Cause and advice of each; what a log would fill in is `...`."""
+    rows = [(re.sub(r"(\{\w+\})+", "...", row.cause), row.advice) for row in table]
+    return list(dict.fromkeys(rows))
+
+
+def _plain_table(title: str, text: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    yield f"## {title}\n"
+    if text:
+        yield text
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for cells in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    yield ""
 
 
 # ---- the commands

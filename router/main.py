@@ -1,183 +1,136 @@
 """The router's process, which is the supervisor: listen, start relays, say so in `router.json`, drain on SIGTERM."""
 
 import asyncio
+import itertools
+import logging
+import math
 import signal
-import socket
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import msgspec
 import uvloop
 from aiohttp import web
 
 from ..core.errors import RunDirectoryError, SlurminferError
-from ..core.net.address import node_address
 from ..core.net.sockets import allow_many_sockets
 from ..core.private_folder import private_folder
 from ..core.records import RouterRecord
 from ..core.rundir import RunDirectory
-from ..core.spec import DeploymentSpec, RouterSpec
+from ..core.slurm_env import WALLTIME_SIGNAL, job_ends_at
 from .announcement import Announcement, router_record
 from .api.app import Pages
 from .api.sources import Sources
-from .certificate import Certificate, read_certificate
-from .control.board import Board
-from .control.listeners import hold, open_listeners
-from .control.messages import Setup
+from .control.passing import Offer
 from .control.processes import RelayProcess
 from .control.relays import Relays
 from .control.supervisor import Supervisor
-from .policies.eligible import PoolRouting
+from .exits import REPLACED, REQUEUE, STOPPED
+from .fleet.registry import Registry
+from .handover import IDLE_S, Retirement, can_serve
+from .opened import Opened, open_router, setups
+from .peer import living_router
 from .relay.program import RelayTask
-from .sglang.installed import require_installed
 
 DRAIN_S = 20.0
+_REQUEUE_S = 10.0  # of the time before the walltime limit, for what comes after draining
+_MOST_DRAIN_S = 110.0  # the signal comes a minute before the limit, or two; the limit may have been changed since
+_USEFUL_LOOK_S, _USEFUL_LOOKS = 0.25, 20  # the second: after how many of them the predecessor is asked whether it lives
+_NEEDLESS_LOOK_S = 1.0
 _CONTROL_SOCKET = "control.sock"
 _PAGES_DRAIN_S = 1.0  # the relays have ended by then
 
+_log = logging.getLogger(__name__)
 
-def run_router(run: RunDirectory) -> None:
-    """Serve the deployment in `run` until SIGTERM or SIGINT, then finish what is in flight, for up to 20 s.
 
-    For the main thread of a process; other signal handlers stay as they are, and these two are put back.
+def run_router(run: RunDirectory) -> int:
+    """Serve the deployment in `run` until a signal ends it, or nobody needs it since another router has taken over.
+
+    What is in flight at a signal is finished: within 20 s after SIGTERM and SIGINT, until the walltime limit after
+    SIGUSR2, which Slurm sends before it. For the main thread of a process; handlers of these signals are put back.
+
+    Returns an exit status of exits.py: REQUEUE where SIGUSR2 came alone and no other router serves the deployment now.
     Raises RouterError where it cannot listen, and SpecError or RunDirectoryError where `run` is unusable.
     """
     allow_many_sockets()
-    uvloop.run(_serve_until_signalled(run))
+    came, is_replaced = uvloop.run(_serve_until_signalled(run, (signal.SIGTERM, signal.SIGINT, WALLTIME_SIGNAL)))
+    if is_replaced:
+        return REPLACED
+    return REQUEUE if came == {WALLTIME_SIGNAL} else STOPPED
 
 
-async def serve(run: RunDirectory, stop: asyncio.Event, *, in_process: bool = False) -> None:
-    """Serve until `stop` is set, then drain.
+async def serve(
+    run: RunDirectory,
+    stop: asyncio.Event,
+    *,
+    in_process: bool = False,
+    drain_s: Callable[[], float] = lambda: DRAIN_S,
+    idle_s: float = IDLE_S,
+) -> bool:
+    """Serve until `stop` is set, then drain; whether another router serves the deployment at the end.
 
     Args:
         run: of the deployment.
-        stop: ends it.
+        stop: ends it. Set here when another router has taken over, and this one was idle for `idle_s`.
         in_process: let the relays run in this event loop instead of processes of their own, for tests.
+        drain_s: seconds that requests in flight have at the end; asked then.
+        idle_s: seconds.
     """
-    spec = run.read_spec()
+    spec, predecessor = run.read_spec(), await living_router(run)
     try:
-        opened = await _open(run, spec)
+        opened = await open_router(run, spec, predecessor)
     except SlurminferError as error:
-        with suppress(RunDirectoryError):  # the log has the reason too
-            run.write_router(router_record(url=None, reason=str(error)))
+        if predecessor is None:
+            with suppress(RunDirectoryError):  # the log has the reason too
+                run.write_router(router_record(url=None, reason=str(error)))
         raise
     with opened, private_folder() as folder:
-        supervisor = Supervisor(run, opened.board, opened.certificate_pem)
+        supervisor = Supervisor(run, spec, opened.board, opened.certificate_pem)
         relays = Relays(
-            _setups(spec, run.key(), opened.count, folder / _CONTROL_SOCKET),
+            setups(spec, run.key(), opened.count, folder / _CONTROL_SOCKET),
             opened.board,
             opened.listeners,
             opened.private_listeners,
             RelayTask if in_process else RelayProcess,
             supervisor,
+            supervisor.rounds,
         )
         try:
             async with _answering(supervisor, opened, folder / _CONTROL_SOCKET):
-                await _serve(run, opened, supervisor, relays, stop)
+                ending = _Ending(stop, drain_s, Retirement(math.inf if spec.router.backend == "sglang" else idle_s))
+                return await _serve(opened, supervisor, relays, predecessor, ending)
         finally:
             await supervisor.close()
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """What a router needs before it can serve; closed with the `with`."""
+class _Ending:
+    """When a router ends, and how long that may take."""
 
-    run: RunDirectory
-    spec: DeploymentSpec
-    address: str
-    certificate: Certificate | None
-    listeners: list[socket.socket]
-    private_listeners: list[socket.socket]
-    board: Board
-
-    def __enter__(self) -> "_Opened":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for sock in (*self.listeners, *self.private_listeners):
-            sock.close()
-        self.board.close()
-
-    @cached_property
-    def url(self) -> str:
-        """Of the endpoint, for clients."""
-        scheme = "http" if self.certificate is None else "https"
-        return "{}://{}:{}".format(scheme, *self.listeners[0].getsockname())
-
-    @property
-    def count(self) -> int:
-        """How many relays there are."""
-        return len(self.listeners)
-
-    def certificate_pem(self) -> str | None:
-        """The certificate for clients as it is now. Blocks on the filesystem; raises SlurminferError."""
-        found = read_certificate(self.run, self.spec.router, _hosts(self.address))
-        return None if found is None else found.pem
-
-
-async def _open(run: RunDirectory, spec: DeploymentSpec) -> _Opened:
-    """Raises SlurminferError."""
-    address, router = node_address(), spec.router
-    certificate = read_certificate(run, router, _hosts(address))
-    listeners = await _client_sockets(router, address)
-    try:
-        private_listeners = await open_listeners(address, 0, len(listeners))
-        board = Board.create(len(listeners))
-    except SlurminferError:
-        for listener in listeners:
-            listener.close()
-        raise
-    return _Opened(run, spec, address, certificate, listeners, private_listeners, board)
-
-
-async def _client_sockets(router: RouterSpec, address: str) -> list[socket.socket]:
-    """The endpoint's port, once for each relay; only held where another program is to listen. Raises RouterError."""
-    if router.backend == "sglang":
-        await require_installed(router.python)
-        return [await hold(address, router.port)]
-    return await open_listeners(address, router.port, router.relays or router.cpus_per_task)
-
-
-def _hosts(address: str) -> list[str]:
-    """By which clients reach this router."""
-    return list(dict.fromkeys([socket.gethostname(), address, "localhost", "127.0.0.1"]))
-
-
-def _setups(spec: DeploymentSpec, key: str, count: int, control_socket: Path) -> list[Setup]:
-    router = msgspec.to_builtins(spec.router)
-    pools = [
-        PoolRouting(name=pool.name, model=spec.model_of(pool).served_name, spill_after=pool.spill_after)
-        for pool in spec.pool
-    ]
-    return [
-        Setup(
-            index=index,
-            relays=count,
-            router=router,
-            pools=msgspec.to_builtins(pools),
-            control_socket=str(control_socket),
-            key=key if spec.router.backend == "sglang" else "",
-        )
-        for index in range(count)
-    ]
+    stop: asyncio.Event
+    drain_s: Callable[[], float]
+    retirement: Retirement
 
 
 @asynccontextmanager
-async def _answering(supervisor: Supervisor, opened: _Opened, path: Path) -> AsyncIterator[None]:
+async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> AsyncIterator[None]:
     """Answer at the Unix socket `path` what relays do not answer themselves."""
     sources = Sources(
         spec=opened.spec,
         registry=supervisor.registry,
         reports=supervisor.reports,
+        demand=supervisor.demand,
         in_flight=opened.board.in_flight,
         tenants=lambda: supervisor.tenants.tenants,
-        usage=lambda: {name: used.total for name, used in supervisor.usage.tenants.items()},
+        usage=supervisor.usage.totals,
         tokens_today=supervisor.usage.tokens_today,
-        queue=supervisor.queue,
+        queue=lambda: supervisor.queue,
+        controller=supervisor.controller,
+        outlooks=supervisor.outlooks,
         endpoint=lambda: opened.url,
+        pages=supervisor.counters,
     )
     runner = web.AppRunner(
         Pages(sources).app(), access_log=None, handler_cancellation=True, shutdown_timeout=_PAGES_DRAIN_S
@@ -191,26 +144,77 @@ async def _answering(supervisor: Supervisor, opened: _Opened, path: Path) -> Asy
 
 
 async def _serve(
-    run: RunDirectory, opened: _Opened, supervisor: Supervisor, relays: Relays, stop: asyncio.Event
-) -> None:
-    """Run the relays until `stop` is set or a part fails, then let what is in flight end."""
-    running = asyncio.create_task(relays.run())
-    announcement = Announcement(run, _record(opened), supervisor.accept_commands)
+    opened: Opened, supervisor: Supervisor, relays: Relays, predecessor: RouterRecord | None, ending: _Ending
+) -> bool:
+    """Run the relays until it is to end or a part fails, then let what is in flight end; as `serve`."""
+    offer = Offer(opened.listeners if opened.spec.router.backend == "native" else [])
+    started = asyncio.Event()  # the workers have been looked at
+    announcement = Announcement(opened.run, _record(opened, offer), supervisor.accept_commands)
+
+    async def run() -> None:
+        await started.wait()
+        if predecessor is not None:
+            await _until_useful(supervisor.registry, opened.run)
+        await relays.run()
+
+    async def announce() -> None:
+        while predecessor is not None and not relays.are_serving:
+            await asyncio.sleep(_USEFUL_LOOK_S)
+        await announcement.publish()
+        await announcement.follow(lambda: supervisor.replaced(announcement.replaced))
+
+    running = asyncio.create_task(run())
     try:
         await supervisor.start(relays)
+        started.set()
         await _until(
-            stop, running, asyncio.create_task(supervisor.watch()), asyncio.create_task(announcement.publish())
+            ending.stop,
+            running,
+            asyncio.create_task(supervisor.watch()),
+            asyncio.create_task(supervisor.rounds.repeat("announcement", announce)),
+            asyncio.create_task(supervisor.rounds.repeat("offer", offer.run)),
+            asyncio.create_task(_until_needless(opened, supervisor, announcement, ending)),
         )
     finally:
+        offer.close()
         announcement.retract()
-        await relays.drain(DRAIN_S)
+        await relays.drain(ending.drain_s())
         running.cancel()
         await asyncio.wait({running})
+    return await announcement.has_successor()
 
 
-def _record(opened: _Opened) -> RouterRecord:
+async def _until_useful(registry: Registry, run: RunDirectory) -> None:
+    """Wait until clients fare as well here as at the router that they have now, or until that one is gone."""
+    for look in itertools.count(1):
+        if can_serve(registry) or (look % _USEFUL_LOOKS == 0 and await living_router(run) is None):
+            return
+        await asyncio.sleep(_USEFUL_LOOK_S)
+
+
+async def _until_needless(opened: Opened, supervisor: Supervisor, announcement: Announcement, ending: _Ending) -> None:
+    """End the router when another one has taken over, and clients no longer come here."""
+    while not ending.stop.is_set():
+        await asyncio.sleep(_NEEDLESS_LOOK_S)
+        reports = supervisor.reports
+        at_workers = sum(opened.board.in_flight(worker.slot) for worker in supervisor.registry.all())
+        if (
+            ending.retirement.may_end(
+                time.monotonic(),
+                is_replaced=announcement.successor is not None,
+                requests=sum(reports.counters().requests.values()),
+                in_flight=at_workers + sum(reports.queued().values()) + reports.connections().get("busy", 0),
+            )
+            and await announcement.has_successor()
+        ):
+            _log.info("clients no longer come here since another router has taken over")
+            ending.stop.set()
+
+
+def _record(opened: Opened, offer: Offer) -> RouterRecord:
     return router_record(
         url=opened.url,
+        listeners=offer.name,
         private_url="https://{}:{}".format(*opened.private_listeners[0].getsockname()),
         fingerprint="" if opened.certificate is None else opened.certificate.fingerprint,
     )
@@ -231,21 +235,42 @@ async def _until(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
         await asyncio.wait({stopped, *tasks[1:]})
 
 
-async def _serve_until_signalled(run: RunDirectory) -> None:
-    stop = asyncio.Event()
-    with _setting(stop, signal.SIGTERM, signal.SIGINT):
-        await serve(run, stop)
+async def _serve_until_signalled(
+    run: RunDirectory, signals: Sequence[signal.Signals]
+) -> tuple[set[signal.Signals], bool]:
+    """The signals that came until all is drained, and whether another router serves the deployment."""
+    stop, ends_at = asyncio.Event(), job_ends_at(run.read_spec().router_time_s)
+    with _setting(stop, signals) as came:
+        is_replaced = await serve(run, stop, drain_s=lambda: drain_seconds(came, ends_at, time.time()))
+    return came, is_replaced
+
+
+def drain_seconds(came: Collection[signal.Signals], ends_at: float | None, now: float) -> float:
+    """How long requests in flight have after these signals.
+
+    Args:
+        ends_at: walltime limit of the job, Unix time.
+        now: Unix time.
+    """
+    if ends_at is None or set(came) != {WALLTIME_SIGNAL}:
+        return DRAIN_S
+    return min(max(ends_at - now - _REQUEUE_S, DRAIN_S), _MOST_DRAIN_S)
 
 
 @contextmanager
-def _setting(stop: asyncio.Event, *signals: signal.Signals) -> Iterator[None]:
-    """`stop` is set by any of `signals`; whoever handled them before does so again afterwards."""
-    loop = asyncio.get_running_loop()
+def _setting(stop: asyncio.Event, signals: Sequence[signal.Signals]) -> Iterator[set[signal.Signals]]:
+    """`stop` is set by any of `signals`, whose set grows; whoever handled them before does so again afterwards."""
+    loop, came = asyncio.get_running_loop(), set[signal.Signals]()
     before = {number: signal.getsignal(number) for number in signals}
+
+    def note(number: signal.Signals) -> None:
+        came.add(number)
+        stop.set()
+
     for number in signals:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, note, number)
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)

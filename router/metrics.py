@@ -1,16 +1,19 @@
 """What `/metrics` tells (Prometheus). All names stand in this file, each with what it says and its labels."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from .api.pools import pools
 from .api.sources import Sources
-from .control.counters import Counters, Histogram
+from .control.counters import Counters, Histogram, Latency
 from .fleet.worker import Worker
+from .policies.policy import REASONS
+from .tenants.tenant import Priority, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "slurminfer_router_"
@@ -36,13 +39,14 @@ COUNTED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "moved": ("moved", "Requests of draining workers that others went on with", ()),
     "worker_requests": ("worker_requests", "Requests that a worker has answered", ("worker",)),
     "worker_tokens": ("worker_generated_tokens", "Tokens that a worker has generated", ("worker",)),
+    "failed_rounds": ("internal_errors", "Errors of the router itself, which its log has; the task went on", ("task",)),
 }
 
 # By worker; what has no value at the moment is left out.
 WORKER_GAUGES: dict[str, tuple[str, Callable[[Worker], float | None]]] = {
     "worker_capacity": ("Requests that a worker computes at once", lambda worker: worker.capacity),
     "worker_healthy": ("Whether a worker is trusted with requests", lambda worker: worker.healthy),
-    "worker_seconds_left": ("Seconds until a worker's walltime limit", lambda worker: _left(worker.record.ends_at)),
+    "worker_seconds_left": ("Seconds until a worker's walltime limit", lambda worker: _left(worker.ends_at)),
     "worker_running": ("Requests that the engine says it computes", lambda worker: worker.load.running),
     "worker_waiting": ("Requests that the engine says wait in it", lambda worker: worker.load.waiting),
     "worker_tokens_per_second": ("Tokens/s that the engine generates", lambda worker: worker.load.tokens_per_s),
@@ -55,6 +59,13 @@ STATE = "worker_state", "1 for the state that a worker is in", ("worker", "state
 EJECTIONS = "worker_ejections", "Times that a worker lost its requests until it had produced a token", ("worker",)
 CONNECTIONS = "connections", "Open connections of clients; a stranger has not shown a key yet", ("state",)
 QUEUED = "queued", "Requests that wait in the router", ("priority",)
+# By field of PoolStatus; what has no value at the moment is left out.
+POOL_GAUGES: dict[str, tuple[str, str]] = {
+    "wanted": ("pool_wanted_workers", "Workers that the controller of the fleet wants"),
+    "present": ("pool_present_workers", "Workers that have a job, whether it waits or runs"),
+    "ready": ("pool_ready_workers", "Workers that may get requests"),
+    "gave_up": ("pool_gave_up", "1 where no worker is started until a user changes something"),
+}
 # By field of Usage.
 TENANT_COUNTED: dict[str, tuple[str, str]] = {
     "requests": ("tenant_requests", "Requests of a tenant"),
@@ -62,6 +73,16 @@ TENANT_COUNTED: dict[str, tuple[str, str]] = {
     "cached_tokens": ("tenant_cached_tokens", "Those of them that an engine found in its cache"),
     "generated_tokens": ("tenant_generated_tokens", "Tokens generated for a tenant"),
 }
+
+# Labels that are known before anything was counted: they are 0 from the start, as rate() and alerts see no increase
+# where a series begins (prometheus.io, "Instrumentation", "Avoid missing metrics"). By field of Counters.
+EXPECTED: dict[str, tuple[Any, ...]] = {
+    "choices": REASONS,
+    "failovers": tuple((outcome, "stream") for outcome in ("tried", "succeeded", "failed")),
+    "hedges": ("sent", "won"),
+    "refused": ("insufficient_quota", "key", "queue_full", "queue_timeout", "rate_limit_exceeded", "router_ended"),
+}
+_KINDS_OF_LOSS = ("body", "connect", "error", "garbage", "lost", "stream")  # of upstream_errors, for each worker
 
 
 class Metrics(Collector):
@@ -82,12 +103,14 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric."""
-        counters = self._sources.reports.counters()
+        counters = _expected(worker.id for worker in self._sources.registry.all())
+        counters.add(self._sources.reports.counters())
         counters.add(self._sources.pages)
         yield from _counted(counters)
         yield from self._of_workers()
         yield _family(GaugeMetricFamily, CONNECTIONS, self._sources.reports.connections())
         yield _family(GaugeMetricFamily, QUEUED, self._sources.reports.queued())
+        yield from self._of_pools()
         yield from self._of_tenants()
 
     def _of_workers(self) -> Iterator[Metric]:
@@ -100,11 +123,29 @@ class Metrics(Collector):
         yield _family(GaugeMetricFamily, STATE, {(worker.id, worker.record.state.value): 1 for worker in workers})
         yield _family(CounterMetricFamily, EJECTIONS, {worker.id: worker.ejections for worker in workers})
 
+    def _of_pools(self) -> Iterator[Metric]:
+        found = pools(self._sources)
+        for field, (name, text) in POOL_GAUGES.items():
+            values = {pool.name: float(value) for pool in found if (value := getattr(pool, field)) is not None}
+            yield _family(GaugeMetricFamily, (name, text, ("pool",)), values)
+
     def _of_tenants(self) -> Iterator[Metric]:
-        usage = self._sources.usage()
+        usage = {tenant.name: Usage() for tenant in self._sources.tenants() if not tenant.metrics_only}
+        usage.update(self._sources.usage())
         for field, (name, text) in TENANT_COUNTED.items():
             values = {tenant: getattr(used, field) for tenant, used in usage.items()}
             yield _family(CounterMetricFamily, (name, text, ("tenant",)), values)
+
+
+def _expected(workers: Iterable[str]) -> Counters:
+    """What stands at 0 until something is counted. `workers`: their ids."""
+    counters = Counters(queue_time={priority.name.lower(): Latency() for priority in Priority})
+    for field, labels in EXPECTED.items():
+        getattr(counters, field).update(dict.fromkeys(labels, 0))
+    for worker in workers:
+        counters.worker_requests[worker] = counters.worker_tokens[worker] = 0
+        counters.upstream_errors.update({(worker, kind): 0 for kind in _KINDS_OF_LOSS})
+    return counters
 
 
 def _counted(counters: Counters) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ another user may have taken its port. Here the command learns it before it sends
 """
 
 from ..core.errors import RunDirectoryError
-from ..core.files import read_private
+from ..core.files import read_private, restore
 from ..core.net.identity import make_identity
 from ..core.rundir import RunDirectory
 
@@ -25,6 +25,11 @@ class PrivateIdentity:
             if self._pem is None:
                 raise RunDirectoryError(f"{self._path} has vanished")
         return self._pem
+
+    def restore(self) -> None:
+        """Write it again if another router has put its own there, or it is damaged. Raises RunDirectoryError."""
+        if self._pem is not None:
+            restore(self._path, self._pem)
 
     def retract(self) -> None:
         """Remove it, unless a later router has put its own there."""

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -23,6 +24,8 @@ prepare()  # as for an engine, before PyTorch is imported
 hypothesis.settings.register_profile("slurminfer", deadline=None)  # how long an example takes is the machine's affair
 hypothesis.settings.load_profile("slurminfer")
 _start = subprocess.Popen.__init__
+TESTS = Path(__file__).parent
+SANDBOXED = ("integration", "security", "slurm")  # where the Makefile looks for tests of a sandbox
 SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
 
 
@@ -34,6 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if {"sandbox", "sandbox_directory"} & fixtures or item.get_closest_marker("slurm"):
+            if item.path.relative_to(TESTS).parts[0] not in SANDBOXED:
+                raise pytest.UsageError(f"{item.nodeid} needs a sandbox: expected it in one of {SANDBOXED} of tests/")
             item.add_marker(pytest.mark.sandbox)
     items.sort(key=lambda item: -len({"process", "slow"} & {mark.name for mark in item.iter_markers()}))
 
@@ -57,15 +62,13 @@ def _refuse_ours(process: "subprocess.Popen[Any]", args: Any, *rest: Any, **opti
 @pytest.fixture(scope="session")
 def lend_library() -> Callable[[Path], None]:
     """Gives a home of slurminfer's the native engine's library, which its first engine would compile for seconds."""
-    from slurminfer.nodes.native.model.fused import library
+    from .support.compiled_library import compiled_library
 
-    path = library.place()
-    if path is not None and not library.is_whole(path):
-        library.compile_to(path)
+    path = compiled_library()
 
     def lend(home: Path) -> None:
         if path is not None:
-            (home / path.parent.name).mkdir(parents=True, exist_ok=True)
+            (home / path.parent.name).mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.copy(path, home / path.parent.name / path.name)
 
     return lend
@@ -106,6 +109,15 @@ def sandbox(sandbox_directory: Path) -> Iterator[Sandbox]:
 def ordinary_user(sandbox: Sandbox) -> str:
     """The name of a user who is not root and may submit jobs."""
     return sandbox.ensure_user("slurminfer-test").pw_name
+
+
+@pytest.fixture
+def in_sandbox(sandbox: Sandbox, ordinary_user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets this process ask the sandbox's Slurm; the jobs of the ordinary user are its own as well as root's."""
+    for name, value in sandbox.env().items():
+        monkeypatch.setenv(name, value)
+    users = f"--user={os.getuid()},{pwd.getpwnam(ordinary_user).pw_uid}"
+    monkeypatch.setattr("slurminfer.slurm.client.own_jobs", lambda: users)
 
 
 @pytest.fixture

@@ -87,8 +87,9 @@ def lacks_encoding(call: ast.Call) -> bool:
 
 
 def test_no_text_depends_on_the_locale():
-    folders = (*MAY_IMPORT, "benchmarks", "docs", "examples")
+    folders = (*MAY_IMPORT, "benchmarks", "examples")
     files = [HOUSE / "src/slurminfer/cli.py", *(file for folder in folders for file in (HOUSE / folder).rglob("*.py"))]
+    files += (HOUSE / "docs").glob("*.py")  # and none below: the site that `make docs` builds has copies of tests
     calls = [
         f"{file.relative_to(HOUSE)}:{node.lineno}"
         for file in files

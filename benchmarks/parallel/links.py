@@ -72,7 +72,7 @@ def main(rendezvous: str, what: str, rank: int) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[rank % len(cpus)]})
     torch.set_num_threads(1)
-    kind = {"tensor_parallel": 2} if what == "sums" else {"pipeline_parallel": 2}
+    kind: dict[str, Any] = {"tensor_parallel": 2} if what == "sums" else {"pipeline_parallel": 2}
     place = ParallelOptions(**kind, local_rank=rank, rendezvous=rendezvous)
     ranks = Ranks(place, torch.device("cpu"), 1, _table(rendezvous, rank))
     timed = _sum if what == "sums" else _message

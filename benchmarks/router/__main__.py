@@ -52,7 +52,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     parts: dict[str, Callable[[], Any]] = {
         "requests": lambda: throughput.run(folder, starters, given.rounds, given.seconds),
         "sharing": lambda: sharing.run(folder, sharers, given.load, given.rate_seconds),
-        "chaos": lambda: chaos.run(folder, judged, given.chaos_seconds),
+        "chaos": lambda: chaos.run(folder, judged, given.chaos_seconds, given.kill_every),
         "memory": lambda: memory.run(folder, judged, given.documents),
         "public": lambda: public.run(folder, judged),
         "native": lambda: native.run(folder, sharers, judged, given.native_seconds),
@@ -78,9 +78,10 @@ def main() -> None:
     parser.add_argument("--load", nargs="+", choices=sharing.LOADS, default=list(sharing.LOADS))
     parser.add_argument("--rate-seconds", type=float, default=20.0, help="at each rate of part sharing")
     parser.add_argument("--chaos-seconds", type=float, default=120.0)
+    parser.add_argument("--kill-every", type=float, default=chaos.KILL_EVERY_S, help="seconds; of part chaos")
     parser.add_argument("--native-seconds", type=float, default=60.0)
     parser.add_argument("--documents", type=int, default=memory.DOCUMENTS, help="of part memory")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, default=RESULT, help="in place of benchmarks/results/router.json")
     given = parser.parse_args()
     began, about = time.monotonic(), machine()
     with tempfile.TemporaryDirectory() as folder:

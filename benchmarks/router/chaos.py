@@ -2,8 +2,8 @@
 
 Four good workers, and four more beside them: one is frozen for a while (SIGSTOP), one answers everything with 400
 from the beginning, one answers garbage and one closes after its headers, both in turns with being good. Every ten
-seconds one of the good four is killed and another one takes its place: for us under a new name, for the others at the
-same port.
+seconds (`--kill-every`) one of the good four is killed and another one takes its place: for us under a new name, for
+the others at the same port.
 
 A 400 is the client's fault wherever the router cannot know better, so it is passed on and counted apart (`refused`): a
 router that asks its workers for a token before it trusts them never meets this one. An answer whose relay was killed is
@@ -65,9 +65,9 @@ def fields_of(rng: random.Random, stream: bool) -> dict[str, Any]:
 class Storm:
     """One router, its clients, and what happens to its workers."""
 
-    def __init__(self, target: Target, fleet: Fleet, seconds: float, kill_relays: bool) -> None:
-        self._target, self._fleet, self._kills_relays = target, fleet, kill_relays
-        self._seconds = seconds
+    def __init__(self, target: Target, fleet: Fleet, seconds: float, kill_every_s: float) -> None:
+        self._target, self._fleet = target, fleet
+        self._seconds, self._kill_every_s = seconds, kill_every_s
         self._cut_off: set[int] = set()  # ports of clients whose relay was killed
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -78,7 +78,7 @@ class Storm:
         self._ends = time.monotonic() + self._seconds
         events = [self._kill_workers(), self._freeze(), self._break(GARBAGE, Mode.GARBAGE), self._beat()]
         events += [self._break(HEADERS, Mode.HEADERS, after_s=BROKEN_S / 2)]
-        events += [self._kill_relays()] if self._kills_relays else []
+        events += [self._kill_relays()] if self._target.records is not None else []
         disturbing = [asyncio.create_task(event) for event in events]
         clients = [self._client(number, stream=number < STREAMS) for number in range(STREAMS + WHOLE)]
         await asyncio.gather(*clients)
@@ -135,12 +135,13 @@ class Storm:
             return None, Answer(time.monotonic(), error=f"{type(error).__name__}")
 
     async def _kill_workers(self) -> None:
-        for number in range(int(self._seconds / KILL_EVERY_S)):
-            await asyncio.sleep(KILL_EVERY_S - REPLACED_AFTER_S)
+        replaced_after_s = min(REPLACED_AFTER_S, self._kill_every_s / 2)
+        for number in range(int(self._seconds / self._kill_every_s)):
+            await asyncio.sleep(self._kill_every_s - replaced_after_s)
             victim = number % GOOD
             self._fleet.processes[victim].kill()
             self.counts["killed"] += 1
-            await asyncio.sleep(REPLACED_AFTER_S)
+            await asyncio.sleep(replaced_after_s)
             if self._target.records is not None:
                 self._target.records.gone(victim, "killed")
             await asyncio.to_thread(self._fleet.restart, victim)
@@ -180,7 +181,9 @@ class Storm:
             self._target.records.beat()
 
 
-def run(folder: Path, starters: dict[str, Starter], seconds: float) -> dict[str, Any]:
+def run(
+    folder: Path, starters: dict[str, Starter], seconds: float, kill_every_s: float = KILL_EVERY_S
+) -> dict[str, Any]:
     """The counts of each router, one after the other, each with workers of its own."""
     found = {}
     for name, start in starters.items():
@@ -191,6 +194,6 @@ def run(folder: Path, starters: dict[str, Starter], seconds: float) -> dict[str,
             fleet = stack.enter_context(Fleet(home, HEADERS + 1, configuration, apart=True))
             target = stack.enter_context(start(home, fleet.workers, capacity=_CAPACITY))
             fleet.workers[REFUSING].get(f"/mode/{Mode.REFUSING}")
-            found[name] = uvloop.run(Storm(target, fleet, seconds, kill_relays=target.records is not None).run())
+            found[name] = uvloop.run(Storm(target, fleet, seconds, kill_every_s).run())
             print(f"chaos: {name}: {found[name]}", file=sys.stderr)
     return found

@@ -57,13 +57,13 @@ class Forward:
         head.tenant = "bench"
         return None
 
-    async def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: Request, reply: Reply) -> None:
         """Send it to the upstream."""
         head = request.head
         message = request_head(
             head.method, head.target, head.headers, key="k", body_length=len(request.body), request_id=head.id
         )
-        await pass_on(self._pool, message, request.body, reply, "the upstream")
+        reply.run(pass_on(self._pool, message, request.body, reply, "the upstream"))
 
 
 async def forward(folder: Path) -> None:

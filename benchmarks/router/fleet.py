@@ -31,7 +31,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """Of the port."""
+        """The port's address."""
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str) -> bytes:
@@ -108,15 +108,15 @@ class Fleet:
 class Records:
     """The records of workers in a run directory, kept as their agents would."""
 
-    def __init__(self, run: RunDirectory, capacity: int) -> None:
-        self._run, self._capacity, self._serials = run, capacity, 0
+    def __init__(self, run: RunDirectory, capacity: int, engine: str = "sglang") -> None:
+        self._run, self._capacity, self._engine, self._serials = run, capacity, engine, 0
         self.current: dict[int, WorkerRecord] = {}  # by number of the worker in its fleet
 
     def add(self, number: int, worker: Address, gate: str | None = None) -> None:
         """A worker has become ready: a new one, whatever there was under that number. `gate`: it is on another node."""
         serial, self._serials = self._serials, self._serials + 1
         record = WorkerRecord(
-            id=f"{POOL}-{serial}", pool=POOL, engine="sglang", model=MODEL, state=WorkerState.READY,
+            id=f"{POOL}-{serial}", pool=POOL, engine=self._engine, model=MODEL, state=WorkerState.READY,
             job=str(serial + 1), epoch=0, pid=os.getpid(), updated_at=time.time(), capacity=self._capacity, url=gate,
             host="elsewhere" if gate else socket.gethostname(),
             socket=str(worker.socket),

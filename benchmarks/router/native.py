@@ -175,8 +175,12 @@ async def undisturbed(worker: Target, asked: list[dict[str, Any]]) -> list[Expec
 
 async def _undisturbed(worker: Target, fields: dict[str, Any]) -> Expected:
     plain = {key: value for key, value in fields.items() if not key.startswith("stream")}
-    _, answer = await ask(None, worker, plain)
+    connection, answer = await ask(None, worker, plain)
+    if connection is not None:
+        connection.close()
     said = json.loads(bytes(answer.body))
+    if answer.status != 200:
+        raise RuntimeError(f"the undisturbed answer is {answer.status}: {said}")
     choice, usage = said["choices"][0], said["usage"]
     text = choice["message"]["content"] if "message" in choice else choice["text"]
     return Expected(text, choice["finish_reason"], usage["completion_tokens"], usage["prompt_tokens"])

@@ -32,12 +32,12 @@ port = 0
 
 @contextmanager
 def ours(
-    folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024
+    folder: Path, workers: list[Address], *, policy: str = "cache_aware", capacity: int = 1024, engine: str = "sglang"
 ) -> Iterator[Target]:
     """Our router with all of its features, before workers that it reaches by Unix sockets."""
     router = f'{_RELAYS}policy = "{policy}"\n'
     name = OURS if policy == "cache_aware" else f"{OURS}, {policy}"
-    with _native(name, folder, workers, router, capacity) as target:
+    with _native(name, folder, workers, router, capacity, engine=engine) as target:
         yield target
 
 
@@ -62,13 +62,13 @@ def gated(folder: Path, workers: list[Address], *, capacity: int = 1024) -> Iter
 @contextmanager
 def _native(
     name: str, folder: Path, workers: list[Address], router: str, capacity: int,
-    code: Path | None = None, gates: ExitStack | None = None,
+    code: Path | None = None, gates: ExitStack | None = None, engine: str = "sglang",
 ) -> Iterator[Target]:  # fmt: skip
     home = folder / name.replace(", ", "-").replace(" ", "-")
     run = RunDirectory(home)
     run.create()
     run.spec_path.write_text(_SPEC + router, encoding="utf-8")
-    records, beside = Records(run, capacity), list[psutil.Process]()
+    records, beside = Records(run, capacity, engine), list[psutil.Process]()
     for number, worker in enumerate(workers):
         url, more = gates.enter_context(_gate(run, number, worker)) if gates else (None, [])
         records.add(number, worker, url)

@@ -3,7 +3,9 @@
 Virtual time: the same figures in every run. The peers' routers themselves are measured by `make bench-router`.
 """
 
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from slurminfer.router.policies import policy_named
@@ -19,6 +21,8 @@ from tests.support.simulated_fleet import (
     shared_prefixes,
     unique_prompts,
 )
+
+from . import sharing
 
 
 class Random(Memoryless):
@@ -37,13 +41,14 @@ class SglangCacheAware(Memoryless):
     """What sglang-router 0.3.2 calls cache_aware.
 
     One tree of all prompts. In balance, the worker that the longest known beginning went to, if that is more than 0.3
-    of the prompt, else the least loaded one. Out of balance (64 requests and 1.5 times between the most and the least
-    loaded worker), the least loaded one. The tree never forgets here.
+    of the prompt, else the one of which the tree has the least. Out of balance (64 requests and 1.5 times between the
+    most and the least loaded worker), the least loaded one. The tree never forgets here.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._tree: dict[int, int] = {}  # block -> slot that it went to last
+        self._sizes = Counter[int]()  # blocks that went to a slot
 
     def choose(self, request: RoutedRequest, workers: Sequence[Worker]) -> Route | None:
         """By the tree, or by load."""
@@ -57,11 +62,12 @@ class SglangCacheAware(Memoryless):
             slot, matched = self._tree[block], matched + 1
         if request.blocks and matched > 0.3 * len(request.blocks):
             return Route(next(worker for worker in workers if worker.slot == slot), "cache")
-        return Route(least_loaded(workers), "load")
+        return Route(min(workers, key=lambda worker: self._sizes[worker.slot]), "load")
 
     def sent(self, request: RoutedRequest, worker: Worker) -> None:
         """The tree grows."""
         for block in request.blocks:
+            self._sizes[worker.slot] += self._tree.get(block) != worker.slot
             self._tree[block] = worker.slot
 
 
@@ -93,8 +99,35 @@ def saturation(policies: list[Policy], prompts: Prompts, requests: int = 6000) -
     return closed_loop(policies, prompts, clients=256, requests=requests, workers=8, speed=SPEED)
 
 
+def as_measured() -> None:
+    """Print the load `shared` of the part `sharing` with its costs: the rates one by one, from empty caches."""
+    costs, output = sharing.COSTS, sharing.OUTPUT_TOKENS
+    prompts = shared_prefixes(sharing.PREFIXES, sharing.PREFIX_TOKENS // 64, tail_blocks=sharing.OWN_TOKENS // 64)
+    rows = [
+        ("sglang-router", POLICIES["sglang-router"], True, math.inf),
+        ("cache_aware, 2 relays", _two_relays, True, 1.25),
+        ("  engines do not say", _two_relays, False, 1.25),
+    ]
+    print("the benchmark `sharing`, 20 s at each rate: requests/s, TTFT p90 in seconds, hits")
+    for name, make, says, overcommit in rows:
+        speed = Speed(costs.step_s, 0.0, 1 / costs.prefill_rate, costs.batch, costs.cache_tokens, says)
+        print(f"  {name:22}", end="")
+        for rate in sharing.RATES["shared"]:
+            found = open_loop(
+                make(), lambda number: (*prompts(number)[:2], output), rate=rate, requests=int(20 * rate),
+                workers=sharing.WORKERS, speed=speed, overcommit=overcommit, usual_output=output,
+            )  # fmt: skip
+            print(f"   {found.throughput:5.1f} {found.p90_ttft:5.2f} {found.hit_rate:.2f}", end="", flush=True)
+        print()
+
+
+def _two_relays() -> list[Policy]:
+    return [policy_named("cache_aware", relay) for relay in range(2)]
+
+
 def main() -> None:
     """Print a table for each load."""
+    as_measured()
     for load, prompts in LOADS.items():
         print(f"\n{load}: 256 clients; then TTFT p90 in seconds at 20 to 120% of the best throughput")
         results = {name: saturation(make(), prompts) for name, make in POLICIES.items()}

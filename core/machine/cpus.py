@@ -1,9 +1,9 @@
 """The CPUs that this process may use: those of its job, not all of the node."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 
 SYSTEM = Path("/sys/devices/system")
@@ -20,37 +20,28 @@ class Cpus:
 
 def allowed_cpus(allowed: Iterable[int] | None = None, system: Path = SYSTEM) -> Cpus:
     """What `allowed` CPUs are, by default those of this process. Where the kernel does not tell, each is a core."""
-    ids = frozenset(os.sched_getaffinity(0) if allowed is None else allowed)
-    return Cpus(cpus=len(ids), cores=_cores(ids, system), numa_nodes=len(_by_node(ids, system)))
+    ids = cpu_ids(allowed)
+    return Cpus(cpus=len(ids), cores=len(by_core(ids, system)), numa_nodes=len(by_domain(ids, system)))
 
 
-def numa_home(
-    index: int, wanted: Sequence[int], allowed: Iterable[int] | None = None, system: Path = SYSTEM
-) -> frozenset[int] | None:
-    """The CPUs of the NUMA node that the process `index` should keep to, where each of several wants so many CPUs.
-
-    Each in turn gets the node that has most left. None, and all may run everywhere: one process alone, processes that
-    do not all find room, or that fit into one node together. Then the kernel knows better what is idle.
-    """
-    nodes = _by_node(frozenset(os.sched_getaffinity(0) if allowed is None else allowed), system)
-    left, homes = [len(node) for node in nodes], []
-    for count in wanted:
-        homes.append(max(range(len(nodes)), key=left.__getitem__))
-        left[homes[-1]] -= count
-    fit_into_one = sum(wanted) <= max(_cores(node, system) for node in nodes)
-    if len(wanted) == 1 or len(nodes) == 1 or fit_into_one or min(left) < 0:
-        return None
-    return nodes[homes[index]]
+def cpu_ids(allowed: Iterable[int] | None = None) -> frozenset[int]:
+    """The `allowed` CPUs, by default those of this thread: what the job's cpuset and taskset have left."""
+    return frozenset(os.sched_getaffinity(0) if allowed is None else allowed)
 
 
-def divide_cpus(count: int, allowed: Iterable[int] | None = None, system: Path = SYSTEM) -> list[frozenset[int]] | None:
-    """`allowed` CPUs in `count` shares of whole cores, NUMA node by NUMA node. None: too few cores, or one share."""
-    ids = frozenset(os.sched_getaffinity(0) if allowed is None else allowed)
-    cores = [core for node in _by_node(ids, system) for core in _by_core(node, system)]
-    if count == 1 or len(cores) < count:
-        return None
-    cuts = [len(cores) * i // count for i in range(count + 1)]
-    return [frozenset().union(*cores[start:stop]) for start, stop in pairwise(cuts)]
+def by_domain(ids: frozenset[int], system: Path = SYSTEM) -> dict[int, frozenset[int]]:
+    """The CPUs of each NUMA domain that has any of them, by its number; all in domain 0 where the kernel is silent."""
+    folders = sorted(system.glob("node/node[0-9]*"), key=number_of)
+    found = {number_of(folder): ids & parse_cpu_list(read_text(folder / "cpulist")) for folder in folders}
+    return {number: cpus for number, cpus in found.items() if cpus} or {0: ids}
+
+
+def by_core(ids: frozenset[int], system: Path = SYSTEM) -> list[frozenset[int]]:
+    """The hardware threads of each core, of those in `ids`."""
+    cores: dict[str, set[int]] = {}
+    for id in sorted(ids):
+        cores.setdefault(read_text(system / f"cpu/cpu{id}/topology/thread_siblings_list") or str(id), set()).add(id)
+    return [frozenset(core) for core in cores.values()]
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
@@ -59,26 +50,23 @@ def parse_cpu_list(text: str) -> frozenset[int]:
     return frozenset(id for first, _, last in spans for id in range(int(first), int(last or first) + 1))
 
 
-def _by_node(ids: frozenset[int], system: Path) -> list[frozenset[int]]:
-    """The CPUs of each NUMA node, of those that have any; all in one where the kernel does not tell."""
-    paths = sorted(system.glob("node/node[0-9]*/cpulist"))
-    return [node for path in paths if (node := ids & parse_cpu_list(_read(path, "")))] or [ids]
+def format_cpu_list(ids: Iterable[int]) -> str:
+    """The numbers as the kernel writes them: 0, 1, 2, 3, 8 is "0-3,8"."""
+    spans = []
+    for _, group in groupby(enumerate(sorted(ids)), lambda item: item[1] - item[0]):
+        numbers = [id for _, id in group]
+        spans.append(f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
+    return ",".join(spans)
 
 
-def _cores(ids: frozenset[int], system: Path) -> int:
-    return len(_by_core(ids, system))
+def number_of(folder: Path) -> int:
+    """The number of a NUMA domain from its folder, nodeN."""
+    return int(folder.name.removeprefix("node"))
 
 
-def _by_core(ids: frozenset[int], system: Path) -> list[frozenset[int]]:
-    """The hardware threads of each core, of those in `ids`."""
-    cores: dict[str, set[int]] = {}
-    for id in sorted(ids):
-        cores.setdefault(_read(system / f"cpu/cpu{id}/topology/thread_siblings_list", str(id)), set()).add(id)
-    return [frozenset(core) for core in cores.values()]
-
-
-def _read(path: Path, default: str) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of the kernel's; empty where there is none."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return default
+        return ""

@@ -4,9 +4,25 @@ import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ..slurm_env import is_local, memory_limits
 from .readings import resident_bytes
+
+
+class _Hierarchy(NamedTuple):
+    """Names of the files of a cgroup, and of the lines of memory.stat."""
+
+    limit: str
+    usage: str
+    files: tuple[str, str]
+    mapped: str
+
+
+_VERSION_1 = _Hierarchy(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"), "total_mapped_file"
+)
+_VERSION_2 = _Hierarchy("memory.max", "memory.current", ("active_file", "inactive_file"), "file_mapped")
 
 
 def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int:
@@ -32,6 +48,18 @@ def own_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> in
     return least if least is not None and least <= _machine_bytes(root / "proc/meminfo") else None
 
 
+def total_bytes(root: Path = Path("/")) -> int:
+    """Bytes of main memory that the machine has."""
+    return _meminfo(root / "proc/meminfo", "MemTotal")
+
+
+def cgroup_limit(root: Path = Path("/")) -> int | None:
+    """The least limit of a cgroup above this process in bytes; None where none is below the machine's memory."""
+    limits = (_number(folder / kind.limit) for kind, folder in _cgroups(root))
+    least = min((limit for limit in limits if limit is not None), default=None)
+    return least if least is not None and least < total_bytes(root) else None
+
+
 def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:
     used = resident_bytes(root / "proc/self/status")
     return [*_cgroup_bytes(root), *(max(limit - used, 0) for limit in memory_limits(env))]
@@ -39,34 +67,39 @@ def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:
 
 def _machine_bytes(meminfo: Path) -> int:
     """MemAvailable: free memory and what the kernel can reclaim."""
+    return _meminfo(meminfo, "MemAvailable")
+
+
+def _meminfo(meminfo: Path, name: str) -> int:
     lines = meminfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def _cgroup_bytes(root: Path) -> Iterator[int]:
     """What each limited cgroup above this process leaves, in version 2 and version 1 hierarchies."""
+    for kind, folder in _cgroups(root):
+        most, used = _number(folder / kind.limit), _number(folder / kind.usage)
+        if most is not None and used is not None:
+            # Files that were read count as used until somebody needs the room, read twice ("active") or once, but
+            # for those that are mapped: programs, and weights in use.
+            stat = _fields(folder / "memory.stat")
+            cached = max(sum(stat.get(name, 0) for name in kind.files) - stat.get(kind.mapped, 0), 0)
+            yield min(max(most - used + cached, 0), most)
+
+
+def _cgroups(root: Path) -> Iterator[tuple[_Hierarchy, Path]]:
+    """The cgroups above this process that may limit memory, each with the names of its files."""
     for line in (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            mount, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
-            files, mapped = ("active_file", "inactive_file"), "file_mapped"
+            mount, kind = root / "sys/fs/cgroup", _VERSION_2
         elif "memory" in controllers.split(","):
-            mount, limit, usage = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            files, mapped = ("total_active_file", "total_inactive_file"), "total_mapped_file"
+            mount, kind = root / "sys/fs/cgroup/memory", _VERSION_1
         else:
             continue
         # In a container the path may lead outside of what is mounted: then the mount itself is ours.
         own = mount / path.lstrip("/")
-        for folder in (own, *own.parents):
-            if not folder.is_relative_to(mount):
-                break
-            most, used = _number(folder / limit), _number(folder / usage)
-            if most is not None and used is not None:
-                # Files that were read count as used until somebody needs the room, read twice ("active") or once, but
-                # for those that are mapped: programs, and weights in use.
-                stat = _fields(folder / "memory.stat")
-                cached = max(sum(stat.get(name, 0) for name in files) - stat.get(mapped, 0), 0)
-                yield min(max(most - used + cached, 0), most)
+        yield from ((kind, folder) for folder in (own, *own.parents) if folder.is_relative_to(mount))
 
 
 def _fields(path: Path) -> dict[str, int]:

@@ -11,6 +11,7 @@ from ..errors import SpecError
 from ..slurm_env import is_local
 
 INTERFACE = "SLURMINFER_INTERFACE"  # a user's word for which network to use
+LOCAL_ADDRESS = "127.0.0.1"  # of the programs that `--local` starts
 
 # What distributions write into /etc/hosts for a machine's own name; no other node can reach it.
 _PLACEHOLDERS = ("127.0.0.1", "127.0.1.1")
@@ -27,7 +28,7 @@ def node_address() -> str:
     unencrypted. It serves the node itself too, so 127.0.0.1 besides would only be a second port to lose.
     """
     if is_local():
-        return "127.0.0.1"
+        return LOCAL_ADDRESS
     chosen = os.environ.get(INTERFACE)
     if chosen:
         return _address_of(chosen)

@@ -44,12 +44,17 @@ class Side(asyncio.Protocol):
         if self.peer.transport is not None and not self.peer.transport.is_closing():
             self.peer.transport.resume_reading()
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let go of TLS and its buffers: the two sides hold each other until garbage is collected."""
+        self.transport = None
+
 
 class Back(Side):
     """The connection that is made for an accepted one."""
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the front when all that came here has left."""
+        super().connection_lost(error)
         if self.peer.transport is not None:
             self.peer.transport.close()
 
@@ -83,8 +88,10 @@ class Front(Side):
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the other connection at once, which makes an engine abort the request."""
+        super().connection_lost(error)
         if self._joining is not None:
             self._joining.cancel()
+            self._joining = None  # a task that was cancelled keeps what its coroutine had
         if self.peer.transport is not None:
             self.peer.transport.abort()
 
@@ -97,9 +104,11 @@ class Front(Side):
                 self.peer.transport.abort()
             front.abort()
             return
-        back = cast(asyncio.Transport, self.peer.transport)
-        if front.is_closing():
-            back.abort()
+        back = self.peer.transport
+        if back is None or front.is_closing():  # one of them has ended meanwhile
+            front.abort()
+            if back is not None:
+                back.abort()
             return
         if self._early:
             back.write(self._early)

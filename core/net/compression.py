@@ -5,6 +5,9 @@ import zlib
 from collections.abc import Callable
 
 _STEP_BYTES = 2**20  # decompressed at once, between which other requests go on
+_FEED_BYTES = (
+    2**16
+)  # of the compressed body at once: zlib copies what is left of them at each step, and each member's end
 _WINDOW = 15  # log2 of zlib's largest window
 ENCODINGS = ("identity", "gzip", "deflate")
 
@@ -42,21 +45,21 @@ async def decompressed(body: bytes, encoding: str, most_bytes: int, take: Callab
 
 async def _decompress(body: bytes, encoding: str, most_bytes: int, take: Callable[[int], None]) -> bytes:
     """Raises BodyError, zlib.error."""
-    text, rest = bytearray(), body
-    while rest:  # gzip may have several members
-        stream = zlib.decompressobj(_window_bits(rest, encoding))
+    text, at = bytearray(), 0
+    while at < len(body):  # gzip may have several members
+        stream = zlib.decompressobj(_window_bits(body[at : at + 1], encoding))
         while not stream.eof:
-            piece = stream.decompress(rest, _STEP_BYTES)
-            rest = stream.unconsumed_tail
+            part = body[at : at + _FEED_BYTES]
+            piece = stream.decompress(part, _STEP_BYTES)
+            at += len(part) - len(stream.unconsumed_tail) - len(stream.unused_data)
             take(len(piece))
             text += piece
             if len(text) > most_bytes:
                 raise BodyError(413, f"the body is too large once decompressed: expected at most {most_bytes} bytes")
-            if not piece and not rest and not stream.eof:
+            if not piece and not part and not stream.eof:
                 raise BodyError(400, f"the body ends in the middle of its {encoding} data")
             await asyncio.sleep(0)
-        rest = stream.unused_data
-        if rest and encoding != "gzip":
+        if at < len(body) and encoding != "gzip":
             raise BodyError(400, f"the body goes on behind its {encoding} data")
     return bytes(text)
 

@@ -69,14 +69,14 @@ class Guard:
         self._strangers: dict[Guarded, None] = {}  # dicts as ordered sets: oldest first
         self._by_source: dict[str, dict[Guarded, None]] = {}
         self._idle: dict[Guarded, None] = {}  # trusted, without a request
-        self._busy: set[Guarded] = set()  # trusted, with a request
+        self._busy = 0  # how many are trusted, with a request
         self._ticks = 0  # seconds, without those in which the event loop stood still
         self._malformed = 0  # requests since the last line of log about them
 
     @property
     def counts(self) -> dict[str, int]:
         """Open connections by state: stranger, idle, busy."""
-        return {"stranger": len(self._strangers), "idle": len(self._idle), "busy": len(self._busy)}
+        return {"stranger": len(self._strangers), "idle": len(self._idle), "busy": self._busy}
 
     def tick(self) -> None:
         """Close strangers whose time is over. Called once a second."""
@@ -102,7 +102,7 @@ class Guard:
             same[connection] = None
             if len(same) > self.limits.strangers_per_source:
                 self._cut(next(iter(same)))
-        if len(self._strangers) + len(self._idle) + len(self._busy) > self.limits.connections:
+        if len(self._strangers) + len(self._idle) + self._busy > self.limits.connections:
             self._cut(self._least_worth(connection))
 
     def began(self, connection: Guarded) -> None:
@@ -115,12 +115,12 @@ class Guard:
             self._forget(connection)
         connection.discarded = 0
         connection.trusted = connection.busy = True
-        self._busy.add(connection)
+        self._busy += 1
 
     def finished(self, connection: Guarded) -> None:
         """Note that a response has been sent."""
-        if connection in self._busy:
-            self._busy.remove(connection)
+        if connection.busy:
+            self._busy -= 1
             self._idle[connection] = None
             connection.busy = False
 
@@ -146,7 +146,9 @@ class Guard:
     def _forget(self, connection: Guarded) -> None:
         self._strangers.pop(connection, None)
         self._idle.pop(connection, None)
-        self._busy.discard(connection)
+        if connection.busy:
+            self._busy -= 1
+            connection.busy = False
         same = self._by_source.get(connection.source, {})
         same.pop(connection, None)
         if not same:

@@ -23,8 +23,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ..openai import error_body
+from ..background.rounds import Rounds
 from .connection_guard import ConnectionLimits, Guard
+from .openai import error_body
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class ConnectionGuard(Guard):
         super().__init__(limits)
         self._servers: list[asyncio.Server] = []
         self._clock: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     async def listen(self, runner: web.AppRunner, sock: socket.socket, *, backlog: int = 1024) -> None:
         """Accept connections of `sock`, a bound TCP or Unix socket, for the server of `runner`, which is set up."""
@@ -68,7 +70,8 @@ class ConnectionGuard(Guard):
     async def _run_clock(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self.tick()
+            with self._rounds.guarded("clock"):
+                self.tick()
 
 
 class _Connection(web.RequestHandler):

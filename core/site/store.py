@@ -1,4 +1,4 @@
-"""The site profile on disk: one file per measurement, kept for whoever plans on it."""
+"""The site profile on disk, kept for later commands: what the doctor has learned, and a file per measurement."""
 
 import hashlib
 import re
@@ -8,11 +8,30 @@ from pathlib import Path
 import msgspec
 
 from ..errors import RunDirectoryError
-from ..files import encode_json, make_directory, read_private, write_atomic
+from ..files import encode_json, make_directory, parse_versioned, read_private, write_atomic
 from ..paths import site_root
+from . import doctor
 from .communication import VERSION, CommProfile
+from .doctor import SiteProfile
 
 _LONGEST_NAME = 80
+_MOST_BYTES = 64 << 20  # a hundred partitions have about one MiB
+
+
+def write_site(profile: SiteProfile) -> Path:
+    """Keep the profile in place of an earlier one; the file. Raises RunDirectoryError."""
+    path = _site_file()
+    make_directory(path.parent)
+    write_atomic(path, encode_json(profile))
+    return path
+
+
+def read_site() -> SiteProfile | None:
+    """What the doctor has learned; None if it was never asked. Raises RunDirectoryError for another layout."""
+    path = _site_file()
+    text = read_private(path, most_bytes=_MOST_BYTES)
+    what = "site profile of this version; 'slurminfer doctor' writes a new one"
+    return None if text is None else parse_versioned(path, text, SiteProfile, doctor.VERSION, what=what)
 
 
 def write_comm(profile: CommProfile) -> Path:
@@ -46,6 +65,10 @@ def read_comm(path: Path) -> CommProfile | None:
 def encode_comm(profile: CommProfile) -> str:
     """The profile as JSON, for people to read as well."""
     return encode_json(profile)
+
+
+def _site_file() -> Path:
+    return site_root() / "doctor.json"
 
 
 def _comm_root() -> Path:

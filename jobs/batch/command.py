@@ -1,6 +1,7 @@
 """`slurminfer batch`: where the endpoint comes from, and what a person sees of the batch."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,21 +12,26 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ...core.errors import RunDirectoryError, UsageError
+from ...core.errors import BatchError, RunDirectoryError, UsageError
 from ...core.rundir import RunDirectory
+from ...slurm.ending import Endings
 from ..launch.launchers import launcher_here
+from ..receipt.harvest import HarvestLine, harvest
 from ..serve.deployment import start, stop
+from ..serve.failed import require_not_failed
 from ..serve.router_link import router_link
 from ..serve.spec import read_spec
+from ..serve.status import look
 from ..serve.views import print_submitted, wait_until_ready
 from ..terminal.console import stderr, stdout
 from ..terminal.progress import count_progress, time_left
 from ..terminal.text import shown
-from .driver import BatchOptions, BatchSummary, run_batch
+from .driver import PATIENCE_S, BatchOptions, BatchSummary, run_batch
 from .endpoint import Address, check_url
 from .tally import BatchState
 
 _TERMINATED = 128 + signal.SIGTERM
+_LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +63,15 @@ def run(source: Path, output: Path, where: EndpointChoice, **settings: Any) -> i
     where.check()
     options = {"model": settings.pop("model"), "concurrency": settings.pop("concurrency")}
     defaults = {name: value for name, value in settings.items() if value is not None}
-    with _terminated_as_exit(), _endpoint(where) as endpoint, batch_progress() as progress:
-        summary = run_batch(
-            BatchOptions(input=source, output=output, defaults=defaults, **options, **endpoint), progress
-        )
+    with _terminated_as_exit(), _endpoint(where) as (endpoint, harvested):
+        with batch_progress() as progress:
+            summary = run_batch(
+                BatchOptions(input=source, output=output, defaults=defaults, **options, **endpoint), progress
+            )
+        lines = harvested()
     _print(summary)
+    for line in lines:
+        stdout.print(shown(str(line)), markup=False)
     return summary.failed
 
 
@@ -79,15 +89,23 @@ def _figures(state: BatchState) -> str:
 
 
 @contextmanager
-def _endpoint(where: EndpointChoice) -> Iterator[dict[str, Any]]:
-    """The endpoint's part of the batch's options, for as long as the batch takes."""
+def _endpoint(where: EndpointChoice) -> Iterator[tuple[dict[str, Any], Callable[[], list[HarvestLine]]]]:
+    """The endpoint's part of the batch's options, for as long as the batch takes; and what backfill pools have served
+    since it began."""
     if where.endpoint is not None:
-        yield {"endpoint": Address(where.endpoint), "key": where.key}
+        yield {"endpoint": Address(where.endpoint), "key": where.key}, list
     elif where.run is not None:
-        yield _of(RunDirectory.existing(where.run))
+        run = RunDirectory.existing(where.run)
+        yield options_for(run), _harvested_since_now(run)
     elif where.spec is not None:
         with _served(where.spec, where.local) as run:
-            yield _of(run)
+            yield options_for(run), _harvested_since_now(run)
+
+
+def _harvested_since_now(run: RunDirectory) -> Callable[[], list[HarvestLine]]:
+    spec = run.read_spec()
+    before = harvest(run, spec)
+    return lambda: harvest(run, spec).since(before)
 
 
 @contextmanager
@@ -102,7 +120,12 @@ def _served(spec_path: Path, local: bool) -> Iterator[RunDirectory]:
         stop(run)
 
 
-def _of(run: RunDirectory) -> dict[str, Any]:
+def options_for(run: RunDirectory) -> dict[str, Any]:
+    """The endpoint's part of the options of a batch through a deployment that runs.
+
+    Raises EngineError where it has failed or is stopped, BatchError where it has no endpoint for long.
+    """
+
     def locate() -> Address | None:
         """Where the router says that it listens now, and how it proves that it is ours."""
         try:
@@ -111,10 +134,34 @@ def _of(run: RunDirectory) -> dict[str, Any]:
             return None
         return Address(link.url, link.tls) if link else None
 
-    endpoint = locate()
-    if endpoint is None:
-        raise UsageError(f"deployment '{run.path.name}' has no endpoint now; see 'slurminfer status {run.path.name}'")
-    return {"endpoint": endpoint, "key": run.key(), "locate": locate}
+    return {
+        "endpoint": _located(run, locate),
+        "key": run.key(),
+        "locate": locate,
+        "waits_for_holes": any(pool.backfill for pool in run.read_spec().pool),
+    }
+
+
+def _located(run: RunDirectory, locate: Callable[[], Address | None]) -> Address:
+    """Where the router is, waited for where it is away: starting, requeued, or moving to another node.
+
+    Raises EngineError where the deployment has failed or is stopped, BatchError where it has no endpoint for
+    PATIENCE_S.
+    """
+    endings, deadline, said = Endings(), time.monotonic() + PATIENCE_S, ""
+    while (endpoint := locate()) is None:
+        view = look(run, endings)
+        require_not_failed(view)
+        state = (
+            f"deployment '{view.name}' has no endpoint now ({view.state}{f': {view.reason}' if view.reason else ''})"
+        )
+        if time.monotonic() > deadline:
+            raise BatchError(f"{state}, and had none for {PATIENCE_S:g} s; see 'slurminfer status {view.name}'")
+        if state != said:
+            stderr.print(Text(shown(f"{state}; waiting for its router, for up to {PATIENCE_S:g} s")))
+            said = state
+        time.sleep(_LOOK_EVERY_S)
+    return endpoint
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from .retry import Patience, Verdict, delay_s, judge, most_failures
 from .tally import BatchState, Tally
 
 _TICK_S = 1.0
+PATIENCE_S = 600.0  # without any answer, until a batch gives up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,9 @@ class BatchOptions:
     model: str | None = None  # by default the endpoint's only one
     concurrency: int | None = None  # by default fitted to the workers
     defaults: Mapping[str, Any] = field(default_factory=dict)  # such as max_tokens, for lines that do not say
-    patience_s: float = 600.0  # without any answer, until the batch gives up
-    locate: Callable[[], Address | None] | None = None  # where the endpoint is now, asked when it does not answer
+    patience_s: float = PATIENCE_S  # without any answer, until the batch gives up
+    locate: Callable[[], Address | None] | None = None  # where the endpoint is now, asked again and again
+    waits_for_holes: bool = False  # 503 and 429 never end the batch: workers come when the scheduler has room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ class _Driver:
         """Send every line that has no result yet, and wait for all of them."""
         with _first_batch_error():
             async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(self._tick(progress))]
+                aside = [group.create_task(self._tick(progress)), group.create_task(self._endpoint.follow())]
                 if self._options.concurrency is None:
                     aside.append(group.create_task(fit_to_workers(self._slots, self._endpoint)))
                 await self._send_all()
@@ -189,7 +191,10 @@ class _Driver:
         return reply
 
     async def _pause(self, attempt: int, again: "_AgainError") -> None:
-        self._patience.check(self._endpoint.url, str(again))
+        if self._options.waits_for_holes and again.status is not None and not again.failed:
+            self._patience.reward()
+        else:
+            self._patience.check(self._endpoint.url, str(again))
         await asyncio.sleep(delay_s(attempt, again.retry_after_s, random.random()))
 
     async def _only_model(self) -> str:

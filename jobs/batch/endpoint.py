@@ -13,8 +13,8 @@ import aiohttp
 import msgspec
 
 from ...core.errors import UsageError
+from ...core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
 from ...core.net.sockets import watchful_socket
-from ...core.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
 from ...router.fleet.worker import ASSUMED_CAPACITY
 from .retry import parse_retry_after
 
@@ -22,6 +22,8 @@ _CONNECT_TIMEOUT_S = 10.0
 _ASIDE = aiohttp.ClientTimeout(total=20.0, sock_connect=_CONNECT_TIMEOUT_S)
 # Below the 5 s after which uvicorn closes idle connections.
 _KEEPALIVE_S = 2.0
+_FOLLOW_S = 2.0
+_MOST_AHEAD = 1024  # requests that wait for workers which are not there yet
 _MESSAGE_LIMIT = 2000
 _BYTES_LIMIT = 4 * _MESSAGE_LIMIT
 # A body beyond this is no answer to a line of a batch, and many of them are in memory at once.
@@ -102,9 +104,9 @@ class Endpoint:
         return await self._ask("GET", path, timeout=_ASIDE)
 
     async def capacity(self) -> int | None:
-        """Requests that all ready workers together compute at once; None where the endpoint does not tell.
+        """Requests that the ready workers together compute at once; None where the endpoint does not tell.
 
-        Raises UnreachableError.
+        Of a deployment with backfill pools some more, for which workers would be started. Raises UnreachableError.
         """
         try:
             told = _decode((await self.get("/workers")).body, _Workers)
@@ -112,13 +114,22 @@ class Endpoint:
             return None
         if told is None:
             return None
-        return sum(worker.capacity or ASSUMED_CAPACITY for worker in told.workers if worker.usable)
+        ready = sum(worker.capacity or ASSUMED_CAPACITY for worker in told.workers if worker.usable)
+        return ready + min(told.may_be_added, _MOST_AHEAD)
 
     async def relocate(self) -> None:
         """Look where the endpoint is now: a router that was requeued has another address."""
         if self._locate is not None:
             found = await asyncio.to_thread(self._locate)
             self._address = found or self._address
+
+    async def follow(self) -> None:
+        """Send requests to another router as soon as it has taken over from the one before. Until cancelled."""
+        while self._locate is not None:
+            await asyncio.sleep(_FOLLOW_S)
+            found = await asyncio.to_thread(self._locate)
+            if found is not None and found.url != self._address.url:
+                self._address = found
 
     async def _ask(self, method: str, path: str, **options: object) -> Reply:
         tls = self._address.tls or True
@@ -175,6 +186,7 @@ class _Worker(msgspec.Struct):
 
 class _Workers(msgspec.Struct):
     workers: list[_Worker]
+    may_be_added: int = 0
 
 
 def model_names(reply: Reply) -> list[str]:

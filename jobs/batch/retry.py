@@ -5,7 +5,7 @@ import time
 from enum import Enum
 
 from ...core.errors import BatchError
-from ...core.openai import WORKER_LOST
+from ...core.net.openai import WORKER_LOST
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0

@@ -3,13 +3,13 @@
 Every engine is a process of its own, so that peak memory is that engine's and nothing of one stays for the next.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ...core.machine.readings import peak_bytes, resident_bytes
+from ...core.processes.process import exit_at_once
 from ...nodes.native.timing import LONGEST, StepTimes, measure_speed
 from ..measuring import work
 
@@ -88,4 +88,4 @@ class _Memory:
 
 
 if __name__ == "__main__":
-    sys.exit(work(measure, EvaluateTask))
+    exit_at_once(work(measure, EvaluateTask))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...core.errors import SlurmError
 from ...core.job import JobPhase, JobStatus, Launcher
-from ...core.logs import root_cause, tail
+from ...core.logs.text import root_cause, tail
 
 _POLL_S = 2.0
 # Slurm forgets a job for a moment when it goes back to the queue, and NFS shows a new file late.

@@ -1,25 +1,31 @@
 """Jobs as processes of this machine: what serves a deployment where there is no Slurm, or inside one Slurm job."""
 
+import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ...core import files, process_id
+import psutil
+
+from ...core import files
 from ...core.errors import RunDirectoryError, SlurminferError, SpecError
 from ...core.job import JobPhase, JobRequest, JobStatus, shown_env
+from ...core.processes import process_id
+from ...core.processes.setup import watched
+from ...core.rundir import PROCESS_LOG
 from ...core.slurm_env import LOCAL
 from ...core.trust import PRIVATE_FILE
 
-_LOG = "process.log"
 # Setup lines may hold secrets, and a process list shows command lines to everybody, but environments only to the owner.
 _SETUP = "SLURMINFER_SETUP"
 _SHELL = f'setup=${_SETUP}; unset {_SETUP}; eval "$setup"; unset setup; exec "$@"'
 
 
 class LocalLauncher:
-    """A job is a process in a session of its own. Its id is that of core/process_id.py."""
+    """A job is a process in a session of its own. Its id is that of core/processes/process_id.py."""
 
     name = "local"
 
@@ -35,7 +41,8 @@ class LocalLauncher:
         """
         self.check(request)
         files.make_directory(request.log_folder)
-        return _spawn(_argv(request), {**os.environ, **_env(request), **LOCAL}, request.log_folder / _LOG)
+        _set_aside(request.log_folder / PROCESS_LOG)
+        return _spawn(_argv(request), {**os.environ, **_env(request), **LOCAL}, request.log_folder / PROCESS_LOG)
 
     def render(self, request: JobRequest) -> str:
         """The command line that `submit` would run, with its environment, without values that look secret.
@@ -50,6 +57,15 @@ class LocalLauncher:
         """One status for every id: RUNNING, or DONE, since nobody remembers how a process ended."""
         return {job_id: _status(job_id) for job_id in ids}
 
+    def find(self, request: JobRequest) -> list[str]:
+        """The ids of living processes with the request's command line."""
+        wanted = list(request.entry.argv())
+        return [job_id for words, job_id in _own_processes() if words[-len(wanted) :] == wanted]
+
+    def is_whole(self, request: JobRequest, job_id: str) -> bool:
+        """It is: a process that was started needs nothing more."""
+        return True
+
     def cancel(self, ids: Sequence[str]) -> None:
         """Send SIGTERM to the processes; those that have ended are no error."""
         for job_id in ids:
@@ -59,6 +75,21 @@ class LocalLauncher:
         """End at once what `cancel` could not; engines die with their agents."""
         for job_id in ids:
             _signal(job_id, signal.SIGKILL)
+
+
+def _own_processes() -> Iterator[tuple[list[str], str]]:
+    """Command line and id of this user's processes."""
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        if process.info["uids"] is not None and process.info["uids"].real == os.getuid():
+            with suppress(ProcessLookupError):
+                yield process.info["cmdline"] or [], process_id.process_id(process.pid)
+
+
+def _set_aside(log: Path) -> None:
+    """Rename the log of an earlier job of the role: what went wrong then must not be taken for what goes wrong now."""
+    names = (log.with_suffix(f".{number}.log") for number in itertools.count(1))
+    with suppress(FileNotFoundError):
+        log.rename(next(name for name in names if not name.exists()))
 
 
 def _spawn(argv: list[str], env: Mapping[str, str], log: Path) -> str:
@@ -87,7 +118,7 @@ def _argv(request: JobRequest) -> list[str]:
 
 def _env(request: JobRequest) -> dict[str, str]:
     """What the process gets besides this one's environment."""
-    return {**request.env, **({_SETUP: "\n".join(request.setup)} if request.setup else {})}
+    return {**request.env, **({_SETUP: "\n".join(watched(request.setup))} if request.setup else {})}
 
 
 def _signal(job_id: str, number: int) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ...core.job import Entry, JobRequest
-from ...core.spec import JobSection
+from ...core.job import Entry, JobRequest, gpu_gres
+from ...core.spec.job import JobSection
 
 
 def request_of(
@@ -15,7 +15,8 @@ def request_of(
     Args:
         section: partition, account, CPUs, memory, setup lines and further sbatch options of the job.
         time_s: walltime limit in seconds.
-        other: further fields of `JobRequest`; they win over those of the section.
+        other: further fields of `JobRequest`; they win over those of the section. But where the section's `slurm.gres`
+            names GPUs, --gpus-per-node does not: Slurm refuses the two where they differ.
     """
     fields = {
         "cpus_per_task": section.cpus_per_task,
@@ -25,4 +26,6 @@ def request_of(
         "setup": section.setup,
         "slurm": section.slurm,
     }
+    if gpu_gres(section.slurm):
+        other["gpus_per_node"] = 0
     return JobRequest(name=name, role=role, entry=entry, log_folder=log_folder, time_s=time_s, **{**fields, **other})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from ...core.errors import ModelError, UsageError
-from ...core.spec import load_job
+from ...core.spec.files import load_job
 from ...quant.awq.export import REPORT
 from ...quant.awq.options import AwqOptions, Device
 from ...quant.checkpoint.files import stored_bytes

@@ -14,10 +14,10 @@ from ...core import files
 from ...core.files import read_json, write_atomic
 from ...core.job import JobPhase, JobRequest, JobStatus, Launcher, RequeueableEntry
 from ...core.paths import jobs_root, make_home
-from ...core.process import accept_any_text
-from ...core.python import module_argv
+from ...core.processes.process import accept_any_text
+from ...core.processes.python import module_argv
 from ...core.slurm_env import task_count, task_rank
-from ...core.spec import JobSpec
+from ...core.spec.job import JobSpec
 from ...quant.awq.options import AwqOptions
 from ...quant.awq.workspace import WorkShare, Workspace
 from ...quant.checkpoint.config import read_config

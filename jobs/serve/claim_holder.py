@@ -4,10 +4,11 @@ import socket
 
 import psutil
 
-from ...core import process_id
 from ...core.errors import RunDirectoryError
+from ...core.processes import process_id
 from ...core.records import DeploymentRecord
 from ...core.rundir import RunDirectory
+from ..launch.jobs import observe_jobs
 from ..launch.launchers import launcher_named
 from ..launch.local import LocalLauncher
 
@@ -21,7 +22,7 @@ def is_living(record: DeploymentRecord) -> bool:
         return is_submitting(record)
     if is_elsewhere(record):
         return True
-    statuses = launcher_named(record.launcher).observe([job.id for job in record.jobs])
+    statuses = observe_jobs(launcher_named(record.launcher).observe, record.jobs)
     return any(status.phase.is_living for status in statuses.values())
 
 

@@ -1,21 +1,30 @@
 """Starting and stopping a deployment: either all of its jobs are submitted, or none."""
 
+import asyncio
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 import msgspec
 
-from ...core import process_id
 from ...core.errors import RunActiveError, RunDirectoryError, SlurminferError
-from ...core.job import Launcher
-from ...core.records import DeploymentRecord, JobRecord
+from ...core.job import JobPhase, Launcher
+from ...core.net.address import LOCAL_ADDRESS
+from ...core.private_folder import sweep
+from ...core.processes import process_id
+from ...core.records import ROUTER, DeploymentRecord, JobRecord
 from ...core.rundir import RunDirectory
-from ...core.spec import DeploymentSpec
+from ...core.spec.deployment import DeploymentSpec
+from ...router.control.listeners import require_free
+from ..launch.jobs import observe_jobs
 from ..launch.launchers import launcher_named
+from ..launch.local import LocalLauncher
+from ..receipt.ledger import close_all
 from ..terminal.progress import model_progress
 from . import claim_holder, damaged
-from .requests import ROUTER, requests
+from .containers import require_launcher
+from .requests import name_of, requests, sought
 from .spec import with_models_found
 
 _STOP_PATIENCE_S = 60.0
@@ -28,6 +37,7 @@ def start(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
 
     Raises ModelError, RunActiveError if a living deployment has the name, and whatever the launcher refuses.
     """
+    require_launcher(spec, launcher.name)
     for request in requests(spec, RunDirectory.named(spec.name), {}):
         launcher.check(request)  # before anything is fetched
     with model_progress() as progress:
@@ -39,24 +49,38 @@ def submit(spec: DeploymentSpec, launcher: Launcher) -> RunDirectory:
     """Submit all jobs of a spec whose models are found. Either all are submitted or none is left.
 
     Raises RunActiveError if a living deployment has the name, RunStoppedError if it is stopped meanwhile, and whatever
-    the launcher refuses.
+    the launcher refuses; RouterError where the router's port is taken, if that can be known here.
     """
     run = RunDirectory.named(spec.name)
     run.create()
     record = _claim(run, launcher)
     try:
         run.write_spec(spec)
+        _require_port(spec, launcher)
         asked = list(requests(spec, run, run.read_serials()))
         run.take_serials(request.role for request in asked if request.role != ROUTER)
-        for request in asked:
+        for slot, request in enumerate(asked, start=-1):  # the router's is the first
             run.claims.require(record)
-            job = JobRecord(id=launcher.submit(request), role=request.role)
-            record = msgspec.structs.replace(record, jobs=(*record.jobs, job))
+            job = JobRecord(
+                id=launcher.submit(request),
+                name=request.name,
+                role=request.role,
+                slot=max(0, slot),
+                submitted_at=time.time(),
+            )
+            is_last = len(record.jobs) + 1 == len(asked)
+            record = msgspec.structs.replace(record, jobs=(*record.jobs, job), is_complete=is_last)
             run.claims.update(record)
     except BaseException as error:
         _abandon(run, launcher, record, error)
         raise
     return run
+
+
+def _require_port(spec: DeploymentSpec, launcher: Launcher) -> None:
+    """Raise RouterError where the router is to run on this machine, and its port is taken."""
+    if launcher.name == LocalLauncher.name:
+        asyncio.run(require_free(LOCAL_ADDRESS, spec.router.port))
 
 
 def stop(run: RunDirectory, force: bool = False) -> int | None:
@@ -73,9 +97,11 @@ def stop(run: RunDirectory, force: bool = False) -> int | None:
     except RunDirectoryError as error:
         if not force:
             raise RunDirectoryError(f"{error}; {damaged.advice(run)}") from error
-        count = sum(_end(launcher_named(name), ids) for name, ids in damaged.find_jobs(run).items())
+        count = sum(_end(launcher_named(name), jobs) for name, jobs in damaged.find_jobs(run).items())
+        close_all(run, (), time.time())
     if count is not None:
         run.clear()
+    sweep()  # after processes of this machine that were killed
     return count
 
 
@@ -90,21 +116,43 @@ def _end_all(run: RunDirectory) -> int | None:
     deployment = run.read_deployment()
     if deployment is None:  # the serve has given up itself, or another stop was faster
         return 0
-    return _end(launcher_named(deployment.launcher), [job.id for job in deployment.jobs])
+    launcher = launcher_named(deployment.launcher)
+    count = _end(launcher, [*deployment.jobs, *_intended(run, deployment, launcher)])
+    close_all(run, deployment.jobs, time.time())
+    return count
 
 
-def _end(launcher: Launcher, ids: list[str]) -> int:
-    """Cancel jobs and wait until they have ended; how many they are. Raises SlurminferError after a minute."""
-    launcher.cancel(ids)
+def _intended(run: RunDirectory, deployment: DeploymentRecord, launcher: Launcher) -> list[JobRecord]:
+    """Jobs that a controller has submitted and died before it could note them. The spec may be damaged."""
+    noted = {job.id for job in deployment.jobs}
+    return [
+        JobRecord(id=job, name=name_of(run, role), role=role)
+        for role, intended in deployment.intended.items()
+        for job in launcher.find(sought(run, role, intended.slot))
+        if job not in noted
+    ]
+
+
+def _end(launcher: Launcher, jobs: Sequence[JobRecord]) -> int:
+    """Cancel jobs and wait until they have ended; how many they are. Raises SlurminferError after a minute.
+
+    Jobs that were on their way back to the queue are cancelled there once more. An id that is another job's is left.
+    """
+    statuses = observe_jobs(launcher.observe, jobs)
+    own = [job for job in jobs if not statuses[job.id].is_anothers]
+    launcher.cancel([job.id for job in own])
     started = time.monotonic()
-    while left := [job for job, status in launcher.observe(ids).items() if status.phase.is_living]:
+    while left := {
+        job: status.phase for job, status in observe_jobs(launcher.observe, own).items() if status.phase.is_living
+    }:
+        launcher.cancel([job for job, phase in left.items() if phase is JobPhase.PENDING])
         waited = time.monotonic() - started
         if waited > _GRACE_S:
-            launcher.kill(left)
+            launcher.kill(list(left))
         if waited > _STOP_PATIENCE_S:
             raise SlurminferError(f"jobs {', '.join(left)} have not ended {_STOP_PATIENCE_S:g} s after being cancelled")
         time.sleep(0.3)
-    return len(ids)
+    return len(own)
 
 
 def _abandon(run: RunDirectory, launcher: Launcher, record: DeploymentRecord, reason: BaseException) -> None:
@@ -142,5 +190,6 @@ def _claim(run: RunDirectory, launcher: Launcher) -> DeploymentRecord:
     taken = run.claims.take(record) if holder is None else run.claims.take_over(holder, record, claim_holder.is_living)
     if not taken:
         raise RunActiveError(f"deployment '{run.path.name}' has just been claimed by another serve")
+    close_all(run, holder.jobs if holder is not None else (), time.time())
     run.clear_records()
     return record

@@ -1,6 +1,7 @@
 """`slurminfer keys`: the tenants of a deployment, running or stopped, and what they have used."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,10 +11,14 @@ from ...core.files import encode_json
 from ...core.rundir import RunDirectory
 from ...router.tenants.key_store import METRICS, OWNER, KeyRecord, KeyStore
 from ...router.tenants.tenant import Usage
-from ...router.tenants.usage import TenantUsage, day_of, read_usage, tokens_of
+from ...router.tenants.usage_files import TenantUsage, day_of, read_usage, tokens_of
 from ..terminal.console import stderr, stdout
 from ..terminal.table import figures_table, text_table
 from ..terminal.text import shown
+
+_NONE = "none"  # as the value of an option, takes these away
+_COUNTS = ("requests_per_minute", "tokens_per_day")
+_REMOVABLE = (*_COUNTS, "account")
 
 
 class TenantView(msgspec.Struct, kw_only=True):
@@ -47,6 +52,39 @@ def print_new_key(run: RunDirectory, key: str) -> None:
     """Print a new key alone on stdout, for `$(...)`, and what to know about it on stderr."""
     print(key)
     stderr.print("This key is shown once: slurminfer keeps only its hash.")
+    _print_when(run)
+
+
+def change_key(run: RunDirectory, tenant: str, given: Mapping[str, str | float | None]) -> None:
+    """Change what a tenant's key may do. `given`: options by their fields of a key, None where one was not given.
+
+    Raises UsageError where there is nothing to change, for a value that cannot be, and for an unknown tenant.
+    """
+    changes = {name: _parsed(name, value) for name, value in given.items() if value is not None}
+    if not changes:
+        options = ", ".join(map(_option, given))
+        raise UsageError(f"nothing to change for '{tenant}': expected at least one of {options}")
+    KeyStore(run).change(tenant, **changes)
+    stdout.print(f"key of '{tenant}' changed", markup=False)
+    _print_when(run)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _parsed(name: str, value: str | float) -> str | float | None:
+    if name in _REMOVABLE and value == _NONE:
+        return None
+    if name not in _COUNTS or not isinstance(value, str):
+        return value
+    if not (value.isascii() and value.isdecimal()):
+        expected = f"expected a whole number from 1 to 10^15, or '{_NONE}' for no limit"
+        raise UsageError(f"{_option(name)} = {value!r}: {expected}")
+    return int(value[:20])  # thousands of digits are as wrong as twenty
+
+
+def _print_when(run: RunDirectory) -> None:
     if run.read_deployment() is not None:
         stderr.print("A running router knows it within two seconds.")
 

@@ -1,12 +1,18 @@
 """The way from our own commands to a deployment's router, which proves itself before it gets a key or a prompt."""
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import httpx
 
 from ...core.errors import SlurminferError
 from ...core.net.identity import client_context
 from ...core.records import RouterRecord
 from ...core.rundir import RunDirectory
+
+_ANSWERS_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -24,4 +30,28 @@ def router_link(run: RunDirectory, router: RouterRecord | None) -> RouterLink | 
     try:
         return RouterLink(router.private_url, client_context(run.router_identity_path))
     except SlurminferError:  # the router has just ended, or the file is not ours to believe
+        return None
+
+
+def ask_router(run: RunDirectory, router: RouterRecord | None, *paths: str) -> list[Any] | None:
+    """What the router says at these paths, as JSON; None where it does not answer, or is not ours.
+
+    Raises RunDirectoryError where the deployment's key cannot be read.
+    """
+    link = router_link(run, router)
+    if link is None:
+        return None
+    headers = {"Authorization": f"Bearer {run.key()}"}
+    try:
+        with httpx.Client(verify=link.tls, timeout=_ANSWERS_S, trust_env=False, headers=headers) as client:
+            return [client.get(f"{link.url}{path}").raise_for_status().json() for path in paths]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return None
+
+
+def workers_by_id(page: Any) -> Mapping[str, Mapping[str, Any]] | None:
+    """The workers of the router's page /workers; None where it is no such page."""
+    try:
+        return {worker["id"]: worker for worker in page["workers"]}
+    except (KeyError, TypeError):
         return None

@@ -4,12 +4,19 @@ from pathlib import Path
 
 import msgspec
 
-from ...core.spec import DeploymentSpec, ModelSpec, PoolSpec, SpeculativeSpec, dump_spec, load_spec, parse_spec
+from ...core.spec.deployment import DeploymentSpec
+from ...core.spec.files import dump_spec, load_spec, parse_spec
+from ...core.spec.model import ModelSpec, SpeculativeSpec
+from ...core.spec.pool import PoolSpec
+from ...core.spec.rules import check_rules
 from ...nodes.engines.check import check_engines
 from ...quant.checkpoint.config import read_config
 from ...quant.models import remark_on, resolve, resolve_head
 from ...quant.progress import Progress, silent
+from ...router.certificate import check_given_files
 from ..terminal.console import stderr
+from .containers import with_runtimes
+from .site import with_gpu_options
 
 
 def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
@@ -18,14 +25,16 @@ def read_spec(path: Path, name: str | None = None) -> DeploymentSpec:
     if name is not None:
         spec = parse_spec(dump_spec(msgspec.structs.replace(spec, name=name)))
     check_engines(spec)
-    return spec
+    check_given_files(spec.router)
+    return with_gpu_options(with_runtimes(spec))
 
 
 def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> DeploymentSpec:
     """The spec with its models as directories on this filesystem, fetched or converted if need be.
 
     Clients keep calling a model what the user called it: the hub id, or the directory's name. Raises ModelError, also
-    for a model that is meant for engine native and that it does not compute.
+    for a model that is meant for engine native and that it does not compute, and SpecError for a rule that names none
+    of the models.
     """
     pools = tuple(_pool_found(pool, progress) for pool in spec.pool)
     model = spec.model
@@ -35,7 +44,9 @@ def with_models_found(spec: DeploymentSpec, progress: Progress = silent) -> Depl
         model = _found(model, is_native, progress)
     any_native = any(pool.engine == "native" for pool in spec.pool)
     draft = _draft_found(spec.speculative, any_native, progress)
-    return msgspec.structs.replace(spec, model=model, pool=pools, speculative=draft)
+    found = msgspec.structs.replace(spec, model=model, pool=pools, speculative=draft)
+    check_rules(found)
+    return found
 
 
 def _pool_found(pool: PoolSpec, progress: Progress) -> PoolSpec:
@@ -51,8 +62,7 @@ def _found(model: ModelSpec, is_native: bool, progress: Progress) -> ModelSpec:
         read_config(directory)  # says what engine native does not compute
         if remark := remark_on(directory):
             stderr.print(remark, markup=False, soft_wrap=True)
-    is_hub_id = model.path.count("/") == 1 and not Path(model.path).expanduser().exists()
-    name = model.name or (model.path if is_hub_id else directory.name)
+    name = model.name or (model.path if model.is_hub_id else directory.name)
     return msgspec.structs.replace(model, path=str(directory), name=name)
 
 

@@ -5,20 +5,25 @@ On the worker's first node it is the head (head.py), which owns the worker's rec
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...core.errors import SlurminferError
 from ...core.job import RequeueableEntry
 from ...core.private_folder import private_folder
-from ...core.process import accept_any_text
-from ...core.python import module_argv
+from ...core.processes.process import accept_any_text, adopt_orphans
+from ...core.processes.python import module_argv
 from ...core.rundir import RunDirectory
-from . import threads
 from .follower import Follower
+from .guard import end_orphans
 from .head import Head
+from .hooks import Hooks
+from .placement import gpus, threads
+from .placement.shares import shares
+from .shared_job import SharedJob
 from .task import Task
 
 
@@ -29,10 +34,16 @@ class WorkerEntry(RequeueableEntry):
     run_path: Path
     worker_id: str
     slot: int = 0  # see DeploymentSpec.slots; only local workers ask for it
+    hooks: Hooks = field(default_factory=Hooks)
 
     def __call__(self) -> None:
         """Live until the engine ends or a signal comes. Raises EngineError where the engine fails."""
-        Agent(RunDirectory(self.run_path), self.worker_id, self.slot).run()
+        accept_any_text()
+        task = Task(RunDirectory(self.run_path), self.worker_id, self.slot, self.hooks)
+        if task.pool.workers_per_job == 1:
+            run_worker(task)
+        else:
+            run_several(task)
 
     def argv(self) -> Sequence[str]:
         """The agent as a command line, for a machine without Slurm."""
@@ -40,26 +51,37 @@ class WorkerEntry(RequeueableEntry):
         return module_argv("slurminfer.nodes.agent", *words)
 
 
-class Agent:
-    """One task of a worker's job."""
+def run_worker(task: Task) -> None:
+    """Run one worker to its end. Raises EngineError where the engine fails; a walltime limit requeues the job."""
+    task.signals.listen()
+    adopt_orphans()
+    if task.place.local and not task.is_share:
+        threads.settle(task.spec, task.slot)
+    threads.keep_memory_near()
+    role = Head if task.place.node_rank == 0 else Follower
+    try:
+        with private_folder() as private:
+            role(task, private).run()
+    finally:
+        end_orphans()
+        task.signals.restore()
+    _end(task)
 
-    def __init__(self, run: RunDirectory, worker_id: str, slot: int = 0) -> None:
-        self._task = Task(run, worker_id, slot)
 
-    def run(self) -> None:
-        """Run the worker to its end. Raises EngineError where the engine fails; a walltime limit requeues the job."""
-        accept_any_text()
-        task = self._task
-        task.signals.listen()
-        if task.place.local:
-            threads.settle(task.spec, task.slot)
-        role = Head if task.place.node_rank == 0 else Follower
-        try:
-            with private_folder() as private:
-                role(task, private).run()
-        finally:
-            task.signals.restore()
-        task.signals.hand_back()
+def run_several(task: Task) -> None:
+    """Run all workers of a job to their end. Raises EngineError where one fails for good; a limit requeues the job."""
+    if task.place.local:
+        threads.settle(task.spec, task.slot)
+        gpus.settle(task.spec, task.slot)
+    SharedJob(task, shares(task.pool, os.environ), run_worker).run()
+    _end(task)
+
+
+def _end(task: Task) -> None:
+    task.obey()  # which says whether the job goes back to the queue
+    if task.pool.backfill:  # nor does that of a pool that does not stand in the queue
+        return
+    task.signals.hand_back(task.place.ends_at, task.hooks.is_taken_away)
 
 
 def main() -> int:

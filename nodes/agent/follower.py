@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from ...core.errors import EngineError, RunDirectoryError
-from ...core.records import RendezvousRecord, WorkerState
+from ...core.records import HEARTBEAT_S, RendezvousRecord, WorkerState
 from ..engines.launch import EngineLaunch
 from .process import EngineProcess
 from .task import Task
@@ -27,11 +27,18 @@ class Follower:
 
     def run(self) -> None:
         """Keep the engine's process here until the head has ended. Raises EngineError where the process dies before."""
-        rendezvous = self._await_call(None, self._task.pool.start_timeout_s)
-        if rendezvous is None and not self._is_ending():
-            raise EngineError(f"node rank {self._task.place.node_rank}: the head has not said where to meet")
-        while rendezvous is not None:
-            rendezvous = self._attend(rendezvous)
+        self._task.read_energy()
+        with self._task.staged(self._pause):
+            rendezvous = self._await_call(None, self._task.pool.start_timeout_s)
+            if rendezvous is None and not self._is_ending():
+                raise EngineError(f"node rank {self._task.place.node_rank}: the head has not said where to meet")
+            while rendezvous is not None:
+                rendezvous = self._attend(rendezvous)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait so long at most; False if the worker is to end."""
+        self._signals.wait(seconds)
+        return not self._is_ending()
 
     def _attend(self, rendezvous: RendezvousRecord) -> RendezvousRecord | None:
         """Run the engine's process for this meeting; where the next one is, or None if the head has ended."""
@@ -39,7 +46,7 @@ class Follower:
         engine = self._task.spawn(launch)
         try:
             self._write(engine, launch)
-            self._stay(engine, rendezvous)
+            self._stay(engine, launch, rendezvous)
             has_died = engine.exit_code() is not None
             if has_died:
                 self._write(engine, launch)
@@ -52,17 +59,20 @@ class Follower:
             raise EngineError(str(self._task.node_record(engine, launch)))
         return call
 
-    def _stay(self, engine: EngineProcess, rendezvous: RendezvousRecord) -> None:
+    def _stay(self, engine: EngineProcess, launch: EngineLaunch, rendezvous: RendezvousRecord) -> None:
         """Wait until the process dies, or the head has ended or calls the ranks to another rendezvous.
 
         A signal is no reason to leave: the head drains, and this process must compute with it to the end.
         """
-        deadline = float("inf")
+        deadline, next_note = float("inf"), time.monotonic() + HEARTBEAT_S
         while engine.exit_code() is None and time.monotonic() < deadline:
             if self._call_after(rendezvous) or self._task.head_state() is WorkerState.GONE:
                 return
             if self._signals.terminated:
                 deadline = min(deadline, time.monotonic() + _TERMINATE_GRACE_S)
+            if self._task.energy is not None and self._task.energy.latest is not None and time.monotonic() > next_note:
+                next_note = time.monotonic() + HEARTBEAT_S
+                self._write(engine, launch)
             self._signals.wait(_TICK_S)
 
     def _await_call(self, before: RendezvousRecord | None, timeout_s: float) -> RendezvousRecord | None:

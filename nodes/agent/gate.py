@@ -7,7 +7,7 @@ from pathlib import Path
 from ...core.errors import EngineError
 from ...core.net.identity import make_identity
 from ...core.net.sockets import listening_socket
-from ...core.python import module_argv
+from ...core.processes.python import module_argv
 from .process import EngineProcess
 from .task import Task
 
@@ -47,7 +47,7 @@ class Gate:
 
     def close(self) -> None:
         """End it, and remove the identity, so that no connection can be made with it any more."""
-        self._process.stop()
+        self._process.stop(grace_s=0.0)
         self._listener.close()
         self._identity.unlink(missing_ok=True)
 

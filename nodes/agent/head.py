@@ -9,20 +9,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import EngineError, SlurminferError
+from ...core.errors import EngineError, RunDirectoryError, SlurminferError
 from ...core.keys import new_key
-from ...core.logs import lost_task, tail
+from ...core.logs.text import lost_task, remark, tail
 from ...core.net.sockets import hold_port, is_port_free
-from ...core.records import RendezvousRecord, WorkerRecord, WorkerState
+from ...core.processes import setup
+from ...core.records import EnergyRecord, RendezvousRecord, WorkerRecord, WorkerState
 from ..engines.launch import EngineLaunch
-from . import gpus
 from .gate import Gate
 from .group import EngineGroup
 from .keeper import RecordKeeper
+from .placement import gpus
 from .probe import EngineProbe
 from .task import SOCKET_NAME, Task
 
 _TICK_S = 0.5
+_ORDERS_EVERY_S = 2.0
 _PORT_ATTEMPTS = 3
 _PORT_RELEASE_S = 1.0  # so long a killed process may take to give its port back
 _TOKENS_TO_TRUST = 2  # one could be an accident of a half-started engine
@@ -30,6 +32,7 @@ _HEALTH_MISSES_TO_CONDEMN = 60
 # The router looks every second: only after two looks can nothing new arrive.
 _ROUTER_NOTICES_S = 2.5
 _TERMINATE_GRACE_S = 20.0
+_NOTHING_DRAWN = EnergyRecord(cpu_j=0.0, gpu_j=0.0)
 
 
 class Head:
@@ -38,22 +41,66 @@ class Head:
     def __init__(self, task: Task, private: Path) -> None:
         self._task, self._private = task, private
         self._pool, self._place, self._signals = task.pool, task.place, task.signals
+        self._energy_before = self._energy_of_epochs()
         self._keeper = RecordKeeper(task.run.write_worker, self._first_record())
         self._gate: Gate | None = None
+        self._leaving = ExitStack()  # what takes time when all is said
+        self._next_order_at = 0.0
 
     def run(self) -> None:
         """Run the engine until a signal comes. Raises EngineError where it fails, here or on another node."""
         try:
             self._live()
-            self._note(WorkerState.GONE, reason=self._why_ended())
+            reason = self._why_ended()
+            self._note(WorkerState.GONE, reason=reason)  # at once: the scheduler may not answer in time
+            if self._signals.terminated and (why := self._task.hooks.why_ended()):
+                self._note(WorkerState.GONE, reason=f"{reason} ({why})")
         except SlurminferError as error:
             self._note(WorkerState.GONE, reason=str(error))
             raise
         finally:
+            self._task.standby.close()
+            if self._task.energy is not None:
+                self._task.energy.close()
+                self._note_energy()
             self._keeper.close()
+            self._leaving.close()
+
+    def _obey_now_and_then(self) -> None:
+        if time.monotonic() >= self._next_order_at:
+            self._next_order_at = time.monotonic() + _ORDERS_EVERY_S
+            self._task.obey()
+            self._note_energy()
+
+    def _note_energy(self) -> None:
+        """Write down what the job has drawn so far, where all of its nodes and epochs have said it."""
+        found = self._energy_of_nodes()
+        if found is None or self._energy_before is None:
+            return
+        total = self._energy_before + found
+        if total != self._keeper.record.energy:
+            self._keeper.note(energy=total)
+
+    def _energy_of_nodes(self) -> EnergyRecord | None:
+        total = self._task.energy.latest if self._task.energy is not None else None
+        if total is None or self._pool.nodes == 1:
+            return total
+        try:
+            others = self._task.run.read_nodes(self._task.worker_id, self._place.epoch, self._pool.nodes)
+        except RunDirectoryError:
+            return None
+        parts = [node.energy for node in others if node.energy is not None]
+        return sum(parts, total) if len(parts) == self._pool.nodes - 1 else None
 
     def _live(self) -> None:
         self._note(WorkerState.STARTING)
+        self._task.obey()
+        if self._signals.reason:  # it has come back from the queue although another worker has taken over
+            return
+        weights = self._leaving.enter_context(self._task.staged(self._pause))
+        if not self._pause(0.0):
+            return
+        self._note(WorkerState.STARTING, stage_s=weights.seconds, remark=self._with_remark(weights.remark))
         with ExitStack() as ending:
             if not self._place.local:
                 self._gate = Gate(self._task, self._private / SOCKET_NAME)
@@ -65,9 +112,15 @@ class Head:
             self._watch(group, probe)
             self._drain(group, probe)
 
+    def _pause(self, seconds: float) -> bool:
+        """Wait so long at most; False if the worker is to end."""
+        self._signals.wait(seconds)
+        self._obey_now_and_then()
+        return not self._signals.reason
+
     def _why_ended(self) -> str:
         """The signal; and whom Slurm has lost, where it sent SIGTERM because of that."""
-        log = self._task.run.logs_of(self._task.worker_id) / f"{self._place.job}_0_log.out"
+        log = self._task.run.logs_of(self._task.worker_id) / self._task.log_name
         # The log of a job that was requeued goes on: this run's part of it begins where this agent has spoken.
         lost = lost_task(tail(log).rpartition(f"starting on {self._place.host}")[2])
         is_due = lost and self._signals.terminated and self._pool.nodes > 1
@@ -75,8 +128,9 @@ class Head:
 
     def _start(self) -> EngineGroup:
         """Start the engine and wait for real tokens; again where somebody was quicker to bind the ranks' port."""
-        if self._place.local:
+        if self._place.local and not self._task.is_share:
             gpus.settle(self._task.spec, self._task.slot)
+        self._task.read_energy()
         for _ in range(_PORT_ATTEMPTS):
             with ExitStack() as held:
                 group = self._launch(held)
@@ -90,9 +144,18 @@ class Head:
                         raise
                     continue
                 if not self._signals.reason:
-                    self._note(WorkerState.READY, load_s=round(time.monotonic() - started, 2))
+                    staged_s = self._keeper.record.stage_s or 0.0
+                    loaded_s = round(staged_s + time.monotonic() - started, 2)
+                    self._note(WorkerState.READY, load_s=loaded_s, remark=self._remark(group))
                 return group
         raise EngineError(f"no port could be bound on {self._place.host} in {_PORT_ATTEMPTS} attempts")
+
+    def _remark(self, group: EngineGroup) -> str:
+        """What the user should know although the worker works."""
+        return self._with_remark(remark(tail(group.process.log), self._task.adapter.log_format))
+
+    def _with_remark(self, said: str) -> str:
+        return "; ".join(part for part in (self._keeper.record.remark, self._task.remark, said) if part)
 
     def _launch(self, held: ExitStack) -> EngineGroup:
         """Start the own process, and call the other nodes' to it. The ranks' port is kept from others by `held`."""
@@ -124,6 +187,7 @@ class Head:
         try:
             while tokens < _TOKENS_TO_TRUST and not self._signals.reason:
                 self._check(group)
+                self._obey_now_and_then()
                 if time.monotonic() > deadline:
                     key = f"start_timeout = {self._pool.start_timeout!r}"
                     raise EngineError(f"no token within {key} of pool '{self._pool.name}' (log: {group.process.log})")
@@ -138,6 +202,8 @@ class Head:
         misses = 0
         while not self._signals.reason:
             self._check(group)
+            self._obey_now_and_then()
+            self._task.standby.look()
             misses = 0 if probe.answers_health() else misses + 1
             if misses == _HEALTH_MISSES_TO_CONDEMN:
                 log = group.process.log
@@ -166,6 +232,19 @@ class Head:
     def _probe(self, launch: EngineLaunch) -> EngineProbe:
         return EngineProbe(launch.socket, launch.key, launch.model.served_name, self._task.adapter.in_flight_metrics)
 
+    def _energy_of_epochs(self) -> EnergyRecord | None:
+        """What this job has drawn for this worker before the job was requeued, or the worker started again in it.
+
+        None: nobody knows.
+        """
+        try:
+            record = self._task.run.read_worker(self._task.worker_id)
+        except RunDirectoryError:
+            return None
+        if record is not None and record.job == self._place.job:
+            return record.energy
+        return _NOTHING_DRAWN if self._place.epoch == 0 else None
+
     def _first_record(self) -> WorkerRecord:
         return WorkerRecord(
             id=self._task.worker_id,
@@ -180,6 +259,8 @@ class Head:
             updated_at=time.time(),
             capacity=self._pool.max_running_requests or self._task.adapter.default_capacity,
             ends_at=self._place.ends_at,
+            energy=None if self._energy_before == _NOTHING_DRAWN else self._energy_before,
+            remark=f"setup: {os.environ[setup.FAILED]}" if setup.FAILED in os.environ else "",
         )
 
     def _note(self, state: WorkerState, **changes: Any) -> None:

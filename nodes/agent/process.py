@@ -6,19 +6,21 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...core.errors import EngineError
-from ...core.logs import PLAIN, LogFormat, ends_itself, root_cause, tail
-from ...core.process import describe_exit, die_with_parent
-from ...core.python import SAFE_PATH_ENV
+from ...core.logs.text import PLAIN, LogFormat, ends_itself, root_cause, tail
+from ...core.processes.process import describe_exit, die_with_parent
+from ...core.processes.python import SAFE_PATH_ENV
+from ...core.slurm_env import WALLTIME_SIGNAL
 from ...core.trust import OTHERS_RIGHTS, PRIVATE_FILE
+from .guard import Guard
 from .redact import Redactor
-from .signals import WALLTIME_SIGNAL
 
 _PIPE_BYTES = 1 << 20  # the most that Linux gives to unprivileged users; a process waits while its pipe is full
 _READ_BYTES = 1 << 16
+_SHELL_SIGNAL = 128
 _OUTPUT_S = 1.0  # to write what an ended process has printed; its children may keep the pipe open
 
 
@@ -34,6 +36,8 @@ class EngineProcess:
         *,
         secrets: Iterable[str] = (),
         pass_fds: Sequence[int] = (),
+        after: Callable[[], None] = lambda: None,
+        has_shell_status: bool = False,
     ) -> None:
         """Start the engine; raises EngineError if its interpreter or its log is not there.
 
@@ -41,14 +45,18 @@ class EngineProcess:
             log: file to append to what it prints, of mode 0600.
             secrets: what is written as *** there.
             pass_fds: descriptors that it gets besides its standard ones.
+            after: what `stop` does when the process has ended.
+            has_shell_status: it runs the engine as its child, and exits with 128 + N where signal N has ended that.
         """
-        self.log, self._log_format = log, log_format
+        self.log, self._log_format, self._after = log, log_format, after
+        self._has_shell_status = has_shell_status
         reader, writer = os.pipe2(os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # the user has many pipes open already
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             sink = _open_log(log)
-            self._process = _start(argv, env, writer, pass_fds)
+            self._guard = Guard()
+            self._process = self._started(argv, env, writer, pass_fds)
         except OSError as error:
             os.close(reader)
             raise EngineError(f"cannot start the engine {argv[0]}: {error.strerror}") from error
@@ -57,18 +65,31 @@ class EngineProcess:
         self._pump = threading.Thread(target=_pump, args=[reader, sink, Redactor(secrets)], daemon=True)
         self._pump.start()
 
+    def _started(
+        self, argv: Sequence[str], env: Mapping[str, str], output: int, pass_fds: Sequence[int]
+    ) -> "subprocess.Popen[bytes]":
+        try:
+            process = _start(argv, env, output, pass_fds)
+        except OSError:
+            self._guard.dismiss()
+            raise
+        self._guard.watch(process.pid)
+        return process
+
     @property
     def pid(self) -> int:
         """The process id, which is also the id of the engine's process group."""
         return self._process.pid
 
     def exit_code(self) -> int | None:
-        """None while it runs."""
-        return self._process.poll()
+        """None while it runs; minus the number of a signal that has ended it."""
+        code = self._process.poll()
+        by_signal = self._has_shell_status and code is not None and _SHELL_SIGNAL < code < _SHELL_SIGNAL + signal.NSIG
+        return _SHELL_SIGNAL - code if by_signal and code is not None else code
 
     def exit_reason(self, who: str = "engine") -> str:
         """How it ended and why, in one line."""
-        code = self._process.returncode
+        code = self.exit_code()
         if code is not None:
             self._pump.join(_OUTPUT_S)
         said = tail(self.log)
@@ -85,6 +106,8 @@ class EngineProcess:
             self._process.wait(grace_s)
         self._signal_group(signal.SIGKILL)
         self._process.wait()
+        self._guard.dismiss()
+        self._after()
         self._pump.join(_OUTPUT_S)
 
     def _signal_group(self, number: signal.Signals) -> None:

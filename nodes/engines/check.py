@@ -2,7 +2,7 @@
 
 from ...core.errors import SpecError
 from ...core.layout import check_layout
-from ...core.spec import DeploymentSpec
+from ...core.spec.deployment import DeploymentSpec
 from .launch import EngineAdapter
 from .request import PoolRequest
 from .table import adapter_of
@@ -11,7 +11,7 @@ from .table import adapter_of
 def check_engines(spec: DeploymentSpec) -> None:
     """Raise SpecError for the first pool that asks for an engine that is not there, or for what its engine cannot do.
 
-    `core.spec` has checked everything else when it read the spec.
+    `core/spec/` has checked everything else when it read the spec.
     """
     for index, pool in enumerate(spec.pool):
         key = f"pool[{index}]"

@@ -1,10 +1,11 @@
 """The native engine: how to start it and what it refuses."""
 
+import re
 from typing import get_args
 
 from ...core.errors import SpecError
 from ...core.layout import Fault, Layout
-from ...core.logs import PLAIN
+from ...core.logs.text import LogFormat
 from ...core.sizes import KVCacheDtype
 from ..native.options import (
     API_KEY_VARIABLE,
@@ -13,7 +14,10 @@ from ..native.options import (
     EngineOptions,
     Quantization,
 )
-from .launch import EngineLaunch, flags
+from .failures.engines import NATIVE
+from .failures.gpu import GPU
+from .failures.model import MODEL
+from .launch import EngineLaunch, flags, rank_list
 from .request import PoolRequest, refuse_flags
 
 _GPU_BATCH_TOKENS = 8192  # of a step: a GPU computes so many of a prompt in the time of some decode steps
@@ -26,7 +30,8 @@ class NativeAdapter:
     default_capacity = EngineOptions.max_running_requests
     in_flight_metrics = ("slurminfer_engine_running_requests", "slurminfer_engine_waiting_requests")
     kv_cache_dtypes = get_args(KVCacheDtype)
-    log_format = PLAIN
+    log_format = LogFormat(remark=re.compile(r"^slower without compiled kernels: "))
+    known_failures = (*NATIVE, *MODEL, *GPU)
 
     def check(self, request: PoolRequest) -> None:
         """Raise SpecError for a format of weights or a way of guessing tokens that this engine does not have.
@@ -87,4 +92,5 @@ class NativeAdapter:
             nodes=launch.pool.nodes,
             node_rank=launch.node_rank,
             rendezvous=launch.rendezvous,
+            rank_cpus=rank_list(launch.rank_cpus) if launch.pool.gpus_per_node and launch.rank_cpus else None,
         )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from ...core.errors import SpecError
 from ...core.layout import Fault, Layout
-from ...core.spec import ModelSpec, PoolSpec, SpeculativeSpec
+from ...core.spec.model import ModelSpec, SpeculativeSpec
+from ...core.spec.pool import PoolSpec
 
 
 @dataclass(frozen=True, kw_only=True)

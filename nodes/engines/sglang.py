@@ -9,9 +9,12 @@ from pathlib import Path
 
 from ...core.files import write_atomic
 from ...core.layout import Fault, Layout
-from ...core.logs import LogFormat
+from ...core.logs.text import LogFormat
 from ...core.net.sockets import hold_port
-from .launch import EngineLaunch, flags
+from .failures.engines import SGLANG
+from .failures.gpu import GPU
+from .failures.model import MODEL
+from .launch import EngineLaunch, flags, threads_bind
 from .request import PoolRequest, refuse_flags, refuse_gguf_blocks, sequence_parallel_fault
 
 _LOG_FORMAT = LogFormat(
@@ -38,6 +41,7 @@ class SGLangAdapter:
     in_flight_metrics = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
     kv_cache_dtypes = ("auto", "bfloat16", "fp8_e5m2", "fp8_e4m3", "fp4_e2m1")  # some need certain GPUs
     log_format = _LOG_FORMAT
+    known_failures = (*SGLANG, *MODEL, *GPU)
 
     def check(self, request: PoolRequest) -> None:
         """Raise SpecError where it is asked to compute with GGUF's quantized blocks, or to listen elsewhere."""
@@ -78,8 +82,8 @@ class SGLangAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
-        """What makes it compute on CPUs, and the address at which its ranks on several nodes meet."""
-        of_cpus = {} if launch.pool.gpus_per_node else {"SGLANG_USE_CPU_ENGINE": "1"}
+        """What makes it compute on CPUs and on which, and the address at which its ranks on several nodes meet."""
+        of_cpus = {} if launch.pool.gpus_per_node else {"SGLANG_USE_CPU_ENGINE": "1", **self._bind(launch)}
         # Where its ranks exchange messages besides tensors; by default at the address of the route to the internet.
         return of_cpus if launch.pool.nodes == 1 else {"SGLANG_HOST_IP": launch.address, **of_cpus}
 
@@ -93,6 +97,14 @@ class SGLangAdapter:
         """A port that is free now. SGLang does not listen there, but derives those of its ranks' messages from it."""
         with hold_port("127.0.0.1") as held:
             return int(held.getsockname()[1])
+
+    def _bind(self, launch: EngineLaunch) -> dict[str, str]:
+        # By default rank N takes the cores of the machine's NUMA node N. The list is of tensor ranks: with several
+        # stages on a node it would put their ranks on the same CPUs.
+        layout = launch.pool.layout
+        has_one_stage_here = layout.ranks_per_node <= layout.tensor_parallel
+        ranks = layout.tensor_parallel if has_one_stage_here else 0
+        return threads_bind(launch, "SGLANG_CPU_OMP_THREADS_BIND", ranks) if ranks else {}
 
     def _device(self, launch: EngineLaunch) -> list[str]:
         return [] if launch.pool.gpus_per_node else ["--device", "cpu"]

@@ -7,9 +7,12 @@ import json
 import re
 
 from ...core.layout import Fault, Layout
-from ...core.logs import LogFormat
+from ...core.logs.text import LogFormat
 from ...core.machine.libraries import preload
-from .launch import EngineLaunch, flags
+from .failures.engines import VLLM
+from .failures.gpu import GPU
+from .failures.model import MODEL
+from .launch import EngineLaunch, flags, threads_bind
 from .request import PoolRequest, refuse_flags, refuse_gguf_blocks, sequence_parallel_fault
 
 # "(EngineCore pid=645) ERROR 11-25 18:36:26 [core.py:1512] KeyError: 'x'"
@@ -30,6 +33,7 @@ class VLLMAdapter:
     in_flight_metrics = ("vllm:num_requests_running", "vllm:num_requests_waiting")
     kv_cache_dtypes = _KV_CACHE_DTYPES
     log_format = LogFormat(prefix=_PREFIX)
+    known_failures = (*VLLM, *MODEL, *GPU)
 
     def check(self, request: PoolRequest) -> None:
         """Raise SpecError where it is asked to compute with GGUF's quantized blocks, or to listen elsewhere."""
@@ -61,10 +65,13 @@ class VLLMAdapter:
         ]  # fmt: skip
 
     def env(self, launch: EngineLaunch) -> dict[str, str]:
-        """The API key, the address of this node, and on CPUs the libraries to preload."""
+        """The API key, the address of this node, and on CPUs the libraries to preload and the CPUs of each rank."""
         # vLLM advises to preload these on CPUs, in its installation guide.
-        of_cpus = {} if launch.pool.gpus_per_node else preload(launch.python)
-        return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address, **of_cpus}
+        is_image_s = launch.pool.container is not None  # which has libraries of its own
+        of_cpus = {} if launch.pool.gpus_per_node or is_image_s else preload(launch.python)
+        # One rank takes the CPUs that its process may use; of several, each wants a NUMA node of its own.
+        bind = threads_bind(launch, "VLLM_CPU_OMP_THREADS_BIND", launch.ranks) if launch.ranks > 1 else {}
+        return {"VLLM_API_KEY": launch.key, "VLLM_HOST_IP": launch.address, **of_cpus, **bind}
 
     def _entry(self, launch: EngineLaunch) -> list[str]:
         # `vllm serve` reads the metadata of a package named vllm, which vllm-cpu lacks; only `serve` can be headless.

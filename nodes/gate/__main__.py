@@ -1,4 +1,4 @@
-"""`python -m slurminfer.nodes.gate`: lets in whoever has the worker's identity, until SIGTERM. Started by the agent."""
+"""`python -m slurminfer.nodes.gate`: lets in whoever has the worker's identity, until its agent kills it."""
 
 import argparse
 import asyncio
@@ -36,15 +36,13 @@ def main() -> int:
 
 
 async def _serve(listener: socket.socket, identity: Path, engine: Path) -> None:
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to the whole job: what is in flight goes through here
+        signal.signal(number, signal.SIG_IGN)
     acceptor = Acceptor(listener, server_context(identity), lambda: Front(own_unix_socket(engine)))
     acceptor.start()
     print("listening on {}:{}".format(*listener.getsockname()), flush=True)
     gc.freeze()
-    await told.wait()
-    acceptor.close()
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """`python -m slurminfer.nodes.native`: one model behind one port, until SIGTERM, SIGINT or the engine's end."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -10,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import SlurminferError, UsageError
 from ...core.machine.libraries import prepare
-from ...core.process import accept_any_text
+from ...core.processes.process import accept_any_text, exit_at_once
 from .options import EngineOptions, ParallelOptions, ServerOptions
 
 _HELP = {
@@ -39,6 +38,7 @@ _HELP = {
     "nodes": "that these processes are on",
     "node_rank": "this node's number; 0 answers HTTP",
     "local_rank": "this process's number on its node; 0 starts the others",
+    "rank_cpus": "CPUs that each process of this node keeps to, as 0-31|32-63 (default: divided evenly)",
     "rendezvous": "HOST:PORT on node 0 where processes meet (default, on one node: a free port of loopback)",
     "host": "address to listen on",
     "port": "port to listen on (default: 8000, or none with --uds); 0: any free one, which is printed",
@@ -98,7 +98,5 @@ def _taken(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     accept_any_text()
-    status = main()
-    sys.stdout.flush()
     # The engine's thread may be deep in a load or a step: an ordinary exit would wait for it, or crash under it.
-    os._exit(status)
+    exit_at_once(main())

@@ -83,6 +83,7 @@ class ParallelOptions(ParallelDegrees):
     node_rank: int = 0
     local_rank: int = 0
     rendezvous: str | None = None  # HOST:PORT, where rank 0 listens
+    rank_cpus: str | None = None  # of each rank here, as "0-31|32-63"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +96,8 @@ class ParallelOptions(ParallelDegrees):
                 raise UsageError(f"{name} = {getattr(self, name)}: expected 0 to {count - 1}")
         if self.rendezvous is None and self.nodes > 1:
             raise UsageError("rendezvous is missing: expected HOST:PORT of node 0, where nodes are several")
+        if self.rank_cpus is not None and self.rank_cpus.count("|") + 1 != self.ranks_here:
+            raise UsageError(f"rank_cpus = {self.rank_cpus}: expected CPUs of {self.ranks_here} ranks, as 0-31|32-63")
         if self.rendezvous is not None and not self.rendezvous.rpartition(":")[2].isdigit():
             raise UsageError(f"rendezvous = {self.rendezvous!r}: expected HOST:PORT")
 

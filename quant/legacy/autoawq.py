@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import CommandError, ModelError
-from ...core.logs import root_cause, tail
-from ...core.process import describe_exit
+from ...core.logs.text import root_cause, tail
+from ...core.processes.process import describe_exit
 from ..progress import Progress
 
 VARIABLE = "SLURMINFER_LEGACY_PYTHON"

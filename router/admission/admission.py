@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Priority
 from .environment import CallLater, Neighbours, Room, Timer, loop_timer
-from .lane import Lane
+from .lane import Lane, Load
 from .refusals import queue_full, waited_too_long
 from .ticket import Place, Ticket
 
 POLL_S = 0.005
 MOST_PREEMPTIONS = 3  # of one request: then it stays
 HELD_TICKS = 2  # polls for which a free slot is left to another relay, which looks for it as often
+# Looking up a member of an enumeration takes longer than a global name.
 _BATCH, _INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
+_OUTSIDE, _WAITING, _GRANTED, _INSIDE = Place
 
 
 class Admission:
@@ -70,19 +73,21 @@ class Admission:
 
     def try_enter(self, ticket: Ticket) -> bool:
         """Let a request in if nobody waits and a slot is free."""
-        lane = self._lanes.get(ticket.lane)
+        key, priority = ticket.lane, ticket.priority
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[ticket.lane] = Lane(self._reserved, self._clock())
+            lane = self._lanes[key] = Lane(self._reserved, self._clock())
         if lane.waiting:
             return False
-        slots, in_flight = self._room(ticket.lane)
+        slots, in_flight = self._room(key)
         in_flight += lane.in_transit
-        if not lane.admits(ticket.priority, slots, in_flight):
+        if not lane.admits(priority, slots, in_flight):
             return False
-        if self._neighbours is not None and self._is_others_turn(ticket.lane, ticket.priority, slots, in_flight):
+        elsewhere = self._neighbours.waiting(key) if self._neighbours is not None else None
+        if elsewhere is not None and lane.is_others_turn(priority, elsewhere, slots, in_flight):
             return False
         lane.inside += 1
-        if ticket.priority is _INTERACTIVE:
+        if priority is _INTERACTIVE:
             lane.interactive += 1
         self._settle(lane, ticket)
         return True
@@ -119,18 +124,27 @@ class Admission:
         if ticket.priority is _BATCH:
             self._lanes[ticket.lane].preemptable.pop(ticket, None)
 
+    def computes(self, ticket: Ticket) -> None:
+        """Note that a worker has begun to answer the request, and has not refused it."""
+        if ticket.place is _INSIDE and not ticket.is_computed:
+            ticket.is_computed = True
+            self._lanes[ticket.lane].computed += 1
+
     def leave(self, ticket: Ticket) -> None:
         """Forget a request, wherever it is; one that is outside already is left alone."""
-        place, ticket.place, ticket.future = ticket.place, Place.OUTSIDE, None
-        if place is Place.OUTSIDE:
+        place, ticket.place, ticket.future = ticket.place, _OUTSIDE, None
+        if place is _OUTSIDE:
             return
         lane = self._lanes[ticket.lane]
-        if place is Place.WAITING:
+        if place is _WAITING:
             self._unqueue(lane, ticket)
             self._publish(ticket.lane, lane)
             return
         lane.inside -= 1
-        if place is Place.GRANTED:
+        if ticket.is_computed:
+            ticket.is_computed, lane.was_used = False, True
+            lane.computed -= 1
+        if place is _GRANTED:
             lane.in_transit -= 1
         else:
             lane.rate.note(self._clock())
@@ -147,16 +161,29 @@ class Admission:
         self.leave(ticket)
         ticket.deadline = self._clock() + left_s
 
+    @contextmanager
+    def aside(self, ticket: Ticket) -> Iterator[None]:
+        """Count a request that has stepped out as waiting."""
+        aside = self._lanes[ticket.lane].aside
+        aside[ticket] = None
+        try:
+            yield
+        finally:
+            del aside[ticket]
+
     def refuse_where(self, is_hopeless: Callable[[Hashable], bool]) -> None:
         """Refuse all that wait in lanes for which no worker will come."""
         now = self._clock()
         for key, lane in list(self._crowded.items()):
             if is_hopeless(key):
-                for queue in lane.queues:
-                    for ticket in list(queue):
-                        self._unqueue(lane, ticket)
-                        self._refuse(ticket, waited_too_long(lane, ticket.priority, now, self._timeout_s))
-                self._publish(key, lane)
+                for ticket in self._unqueued(key, lane):
+                    self._refuse(ticket, waited_too_long(lane, ticket.priority, now, self._timeout_s))
+
+    def refuse_all(self, refusal: Callable[[], Refused]) -> None:
+        """Refuse all that wait."""
+        for key, lane in list(self._crowded.items()):
+            for ticket in self._unqueued(key, lane):
+                self._refuse(ticket, refusal())
 
     def poke(self) -> None:
         """Let in who may enter now: workers have come, or requests of other relays have left."""
@@ -176,6 +203,11 @@ class Admission:
         lanes = self._crowded.values()
         return {priority.name.lower(): sum(len(lane.queues[priority]) for lane in lanes) for priority in Priority}
 
+    def loads(self) -> dict[Hashable, Load]:
+        """What requests ask of the workers, by lane. To be called about once a second, by one caller."""
+        now = self._clock()
+        return {key: lane.load(now, self._timeout_s) for key, lane in self._lanes.items()}
+
     def close(self) -> None:
         """Stop the timer. Those who wait go on waiting until they are cancelled."""
         if self._timer is not None:
@@ -184,7 +216,7 @@ class Admission:
 
     def _join(self, ticket: Ticket) -> None:
         """Queue a request; perhaps it may enter at once. Raises Refused where there is no room for it."""
-        assert ticket.place is Place.OUTSIDE, "a request enters once, and again only after it was preempted"
+        assert ticket.place is _OUTSIDE, "a request enters once, and again only after it was preempted"
         lane, now = self._lanes[ticket.lane], self._clock()
         if not lane.waiting:
             lane.rate.begin(now)
@@ -198,7 +230,7 @@ class Admission:
         self._let_in(ticket.lane, lane)
 
     def _wait(self, lane: Lane, ticket: Ticket) -> None:
-        ticket.place, ticket.future = Place.WAITING, asyncio.get_running_loop().create_future()
+        ticket.place, ticket.future = _WAITING, asyncio.get_running_loop().create_future()
         lane.waiting += 1
         self._crowded[ticket.lane] = lane
         if self._timer is None:
@@ -258,12 +290,8 @@ class Admission:
         """Whether a free slot is left to another relay for now."""
         if self._neighbours is None or lane.held_ticks >= HELD_TICKS or lane.is_owed(priority):
             return False
-        return self._is_others_turn(key, priority, slots, in_flight)
-
-    def _is_others_turn(self, key: Hashable, priority: Priority, slots: int, in_flight: int) -> bool:
-        assert self._neighbours is not None
         elsewhere = self._neighbours.waiting(key)
-        return elsewhere is not None and self._lanes[key].is_others_turn(priority, elsewhere, slots, in_flight)
+        return elsewhere is not None and lane.is_others_turn(priority, elsewhere, slots, in_flight)
 
     def _give_way_to_others(self, key: Hashable, lane: Lane, neighbours: Neighbours) -> None:
         """Preempt batch for more urgent requests that wait in other relays."""
@@ -283,7 +311,7 @@ class Admission:
         stays = priority is _BATCH and lane.is_owed(priority)
         ticket = lane.pop(priority)
         ticket.preemptions = MOST_PREEMPTIONS if stays else ticket.preemptions
-        ticket.place = Place.GRANTED
+        ticket.place = _GRANTED
         lane.in_transit += 1
         lane.inside += 1
         if priority is _INTERACTIVE:
@@ -304,7 +332,7 @@ class Admission:
         ticket.on_preempt()
 
     def _settle(self, lane: Lane, ticket: Ticket) -> None:
-        ticket.place = Place.INSIDE
+        ticket.place = _INSIDE
         if ticket.priority is _BATCH and ticket.on_preempt is not None and ticket.preemptions < MOST_PREEMPTIONS:
             lane.preemptable[ticket] = None
 
@@ -320,8 +348,16 @@ class Admission:
                 self._unqueue(lane, ticket)
                 self._refuse(ticket, waited_too_long(lane, ticket.priority, now, self._timeout_s))
 
+    def _unqueued(self, key: Hashable, lane: Lane) -> list[Ticket]:
+        """Take all out of a lane's queues."""
+        tickets = [ticket for queue in lane.queues for ticket in queue]
+        for ticket in tickets:
+            self._unqueue(lane, ticket)
+        self._publish(key, lane)
+        return tickets
+
     def _refuse(self, ticket: Ticket, refusal: Refused) -> None:
-        future, ticket.place = ticket.future, Place.OUTSIDE
+        future, ticket.place = ticket.future, _OUTSIDE
         assert future is not None
         if not future.done():
             future.set_exception(refusal)

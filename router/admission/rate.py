@@ -3,6 +3,7 @@
 import math
 
 _MEMORY_S = 30.0
+_AT_ONCE_S = 0.05  # what has left within so short a time counts as if it had left at its beginning
 _UNKNOWN_S = 30.0  # what is said when nothing has left for long
 
 
@@ -22,8 +23,10 @@ class LeavingRate:
 
     def note(self, now: float) -> None:
         """A request has left."""
-        self._sum = self._sum * math.exp((self._last - now) / _MEMORY_S) + 1.0
-        self._last = now
+        if now - self._last > _AT_ONCE_S:
+            self._sum *= math.exp((self._last - now) / _MEMORY_S)
+            self._last = now
+        self._sum += 1.0
 
     def wait_s(self, requests: int, now: float, most_s: float) -> int:
         """Whole seconds, at least 1 and at most `most_s`, in which so many requests leave."""

@@ -4,6 +4,8 @@ import asyncio
 import enum
 from collections.abc import Callable, Hashable
 
+import msgspec
+
 from ..tenants.tenant import Priority
 
 
@@ -16,7 +18,7 @@ class Place(enum.Enum):
     INSIDE = "inside"  # sent to a worker, or about to be
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """A request, as far as admission is concerned. Belongs to one `Admission`.
 
     Args:
@@ -29,24 +31,15 @@ class Ticket:
         on_preempt: see `Admission`; a request of class batch without it is never preempted.
     """
 
-    __slots__ = (
-        "cost", "deadline", "future", "lane", "left_s", "on_preempt", "place", "preemptions", "priority", "tenant",
-        "weight",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        tenant: str,
-        lane: Hashable,
-        priority: Priority,
-        cost: float,
-        weight: float = 1.0,
-        on_preempt: Callable[[], None] | None = None,
-    ) -> None:
-        self.tenant, self.lane, self.priority = tenant, lane, priority
-        self.cost, self.weight, self.on_preempt = cost, weight, on_preempt
-        self.place = Place.OUTSIDE
-        self.deadline: float | None = None  # set when it first waits
-        self.left_s: float | None = None  # of its time to wait, when it was let in last after it had waited
-        self.preemptions = 0
-        self.future: asyncio.Future[None] | None = None
+    tenant: str
+    lane: Hashable
+    priority: Priority
+    cost: float
+    weight: float = 1.0
+    on_preempt: Callable[[], None] | None = None
+    place: Place = Place.OUTSIDE
+    deadline: float | None = None  # set when it first waits
+    left_s: float | None = None  # of its time to wait, when it was let in last after it had waited
+    preemptions: int = 0
+    is_computed: bool = False  # a worker has begun to answer it
+    future: asyncio.Future[None] | None = None

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from ...core.openai import error_body
+from ...core.net.openai import error_body
 
 RETRY_AFTER_S = 5
 
@@ -13,7 +13,8 @@ def failure(status: int, message: str, *, param: str | None = None, code: str | 
     return web.json_response(error_body(status, message, param=param, code=code), status=status, headers=headers)
 
 
-def no_worker(counts: dict[str, int]) -> web.Response:
+def no_worker(counts: dict[str, int], reason: str = "") -> web.Response:
     """Nobody to ask: says what there is, so that the reader knows whether waiting helps."""
     there_is = ", ".join(f"{count} {state}" for state, count in counts.items())
-    return failure(503, f"no worker is ready (workers: {there_is})", code="no_worker_ready")
+    why = f": {reason}" if reason else ""
+    return failure(503, f"no worker is ready{why} (workers: {there_is})", code="no_worker_ready")

@@ -2,6 +2,7 @@
 
 GET /health                  without a key: only whether      GET /workers   the workers, one by one (admin)
 GET /v1/models, /v1/models/ID   what is served                GET /metrics   Prometheus (admin, or the key for it)
+GET /load                    what requests ask of each pool, for the controller of the fleet (admin)
 GET /status.json             the deployment at a glance       GET /tenants   limits and usage
 GET /openapi.json            this API, described
 GET /                        the same for people: a page without data, which asks for the key and then for status.json
@@ -18,7 +19,8 @@ from aiohttp.typedefs import Handler
 
 from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
-from . import health, models, openapi, status, tenants, web_page, workers
+from ..tenants.refusal import METRICS_ONLY
+from . import health, load, models, openapi, status, tenants, web_page, workers
 from .answers import failure
 from .caller import Caller, caller_of
 from .sources import Sources
@@ -28,7 +30,7 @@ Page = Callable[[web.Request], web.Response]
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 _MOST_BYTES = 2**20  # of a body: no page takes any
 _NO_KEY_NEEDED = frozenset({"/", "/health", "/openapi.json"})
-_ADMINS_ONLY = frozenset({"/workers", "/metrics"})
+_ADMINS_ONLY = frozenset({"/workers", "/load", "/metrics"})
 
 
 class Pages:
@@ -48,6 +50,7 @@ class Pages:
             "/v1/models": lambda request: models.models(sources),
             "/v1/models/{model:.+}": lambda request: models.model(sources, request.match_info["model"]),
             "/workers": lambda request: workers.workers(sources),
+            "/load": lambda request: load.load(sources),
             "/metrics": self._show_metrics,
             "/status.json": lambda request: status.status(sources, caller_of(request)),
             "/openapi.json": openapi.openapi,
@@ -86,9 +89,11 @@ class Pages:
             return _unauthorized("missing API key: expected the header 'Authorization: Bearer KEY'")
         is_for_metrics = self._is_for_metrics(caller)
         if is_for_metrics and request.path != "/metrics":
-            return _unauthorized("this key opens /metrics only")
+            return _unauthorized(METRICS_ONLY)
         if request.path in _ADMINS_ONLY and not (caller.is_admin or is_for_metrics):
-            return failure(403, f"{request.path} is for the deployment's own key", code="admin_key_required")
+            also = " and the key for metrics" if request.path == "/metrics" else ""
+            message = f"{request.path} is for the deployment's own key{also}"
+            return failure(403, message, code="admin_key_required")
         return await handler(request)
 
     def _is_for_metrics(self, caller: Caller) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-_TENANT, _ADMIN, _PRIVATE = "X-Slurminfer-Tenant", "X-Slurminfer-Admin", "X-Slurminfer-Private"
+_TENANT, _ADMIN = "X-Slurminfer-Tenant", "X-Slurminfer-Admin"
 
 
 @dataclass(frozen=True)
@@ -13,11 +13,10 @@ class Caller:
 
     tenant: str | None
     is_admin: bool = False
-    is_private: bool = False  # one of our own commands
 
 
 def caller_of(request: web.Request) -> Caller:
     """The caller that the relay names."""
     headers = request.headers
     tenant = headers.get(_TENANT)
-    return Caller(tenant, tenant is not None and headers.get(_ADMIN) == "1", headers.get(_PRIVATE) == "1")
+    return Caller(tenant, tenant is not None and headers.get(_ADMIN) == "1")

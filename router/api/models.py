@@ -7,16 +7,18 @@ from typing import Any
 from aiohttp import web
 
 from ..fleet.models import LIVE, ModelState, model_states
+from ..fleet.outlook import is_asleep
 from ..fleet.worker import Worker
 from .answers import failure, no_worker
 from .sources import Sources
 
 
 def models(sources: Sources) -> web.Response:
-    """All models, as long as one of them can be asked."""
+    """All models, as long as one of them can be asked, be it that a request has to wait for a worker."""
     states = states_of(sources)
-    if all(model.state != LIVE for model in states):
-        return no_worker(sources.registry.counts())
+    if not any(model.state == LIVE or model.may_come for model in states):
+        reason = next((model.reason for model in states if model.reason), "")
+        return no_worker(sources.registry.counts(), reason)
     return web.json_response({"object": "list", "data": [_card(sources, model) for model in states]})
 
 
@@ -31,12 +33,14 @@ def model(sources: Sources, name: str) -> web.Response:
 
 def states_of(sources: Sources) -> list[ModelState]:
     """The models of the deployment as they are now."""
-    registry = sources.registry
+    registry, controller = sources.registry, sources.controller
     return model_states(
         sources.spec,
         registry.all(),
         sources.queue(),
         registry.load_s,
+        sources.outlooks(),
+        asleep={pool.name for pool in sources.spec.pool if is_asleep(controller.pool(pool.name))},
         now=time.time(),
         monotonic=time.monotonic(),
     )

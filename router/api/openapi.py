@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ...core.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
+from ...core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
 from ..control.counters import ENDPOINTS
-from ..fleet.models import LIVE, OFFLINE, QUEUED, STARTING
+from ..fleet.models import ASLEEP, LIVE, OFFLINE, QUEUED, STARTING
 from ..tenants.tenant import Priority, Usage
 
 _Json = dict[str, Any]
@@ -95,8 +95,9 @@ def _pages() -> _Json:
     return {
         "/v1/models": {"get": _page("what is served", "Models")},
         "/v1/models/{model}": {"get": _page("one model", "Model", 404) | {"parameters": [name]}},
-        "/health": {"get": _page("whether a worker is ready", "Health") | anybody},
+        "/health": {"get": _page("whether requests are answered", "Health") | anybody},
         "/workers": {"get": _page("the workers, one by one", "Workers", 403)},
+        "/load": {"get": _page("what requests ask of each pool", "Load", 403)},
         "/metrics": {"get": _page("Prometheus metrics", "", 403)},
         "/status.json": {"get": _page("the deployment at a glance", "Status")},
         "/tenants": {"get": _page("limits and usage by key", "Tenants")},
@@ -151,9 +152,12 @@ def _schemas() -> _Json:
         {name: _TEXT for name in ("id", "pool", "model", "engine", "host", "state")} | {"in_flight": _COUNT},
         healthy={"type": "boolean"},
     )
+    pool = _object({"name": _TEXT, "model": _TEXT, "ready": _COUNT, "present": _COUNT, "reason": _TEXT})
     usage = msgspec.json.schema(Usage)["$defs"]["Usage"]["properties"]
     tenant = _object({"name": _TEXT, "tokens_today": _COUNT, **usage})
-    model_state = {"enum": [LIVE, STARTING, QUEUED, OFFLINE]}
+    seconds = {"type": "number", "minimum": 0}
+    load = _object({"in_flight": _COUNT, "waiting": _COUNT, "waited_s": seconds, "idle_s": seconds})
+    model_state = {"enum": [LIVE, STARTING, QUEUED, ASLEEP, OFFLINE]}
     error = _object({"message": _TEXT, "type": _TEXT}, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)
     return {
         "Error": _object({"error": error}),
@@ -163,14 +167,18 @@ def _schemas() -> _Json:
             {"id": _TEXT, "object": {"const": "model"}, "created": {"type": "integer"}, "state": model_state}
         ),
         "Models": _object({"object": {"const": "list"}, "data": _list(_ref("schemas", "Model"))}),
-        "Health": _object({"status": {"const": "ok"}}, workers={"type": "object", "additionalProperties": _COUNT}),
+        "Health": _object(
+            {"status": {"enum": ["ok", "asleep"]}}, workers={"type": "object", "additionalProperties": _COUNT}
+        ),
         "Workers": _object({"workers": _list(worker)}),
+        "Load": _object({"pools": {"type": "object", "additionalProperties": load}}),
         "Status": _object(
             {
                 "deployment": _TEXT,
                 "endpoint": _TEXT,
                 "models": _list(_object({"name": _TEXT, "state": model_state})),
                 "workers": _list(worker),
+                "pools": _list(pool),
                 "queue": {"type": "object", "additionalProperties": _COUNT},
             }
         ),

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...core.spec import DeploymentSpec
+from ...core.spec.deployment import DeploymentSpec
 from ..control.counters import Counters
+from ..control.messages import Outlook
 from ..control.reports import Reports
+from ..fleet.controller import ControllerReport
+from ..fleet.demand import Demand
 from ..fleet.queue import Queue
 from ..fleet.registry import Registry
 from ..tenants.tenant import Tenant, Usage
@@ -18,10 +21,13 @@ class Sources:
     spec: DeploymentSpec
     registry: Registry
     reports: Reports
+    demand: Demand
     in_flight: Callable[[int], int]  # of the board: requests at the worker with that slot, of all relays
     tenants: Callable[[], Sequence[Tenant]]
     usage: Callable[[], Mapping[str, Usage]]  # by tenant: all that it has ever used
     tokens_today: Callable[[], Mapping[str, int]]  # by tenant: of this UTC day
     queue: Callable[[], Queue]
+    controller: ControllerReport
+    outlooks: Callable[[], Mapping[str, Outlook]]  # by pool
     endpoint: Callable[[], str]  # URL for clients, such as http://10.0.0.7:30000
-    pages: Counters = field(default_factory=Counters)  # of the requests that the pages themselves answer
+    pages: Counters = field(default_factory=Counters)  # of this process, with the requests that the pages answer

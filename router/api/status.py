@@ -3,14 +3,16 @@
 import time
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
-from ...core.spec import parse_time
+from ...core.records import QueuedJob
+from ...core.spec.values import parse_time
 from ..control.counters import Counters
-from ..fleet.models import ExpectedWorker, ModelState, expected_workers
+from ..fleet.models import QUEUED, ExpectedWorker, ModelState, expected_workers, requeued
 from ..fleet.worker import Worker
 from ..tenants.tenant import Priority
-from . import models, tenants
+from . import models, pools, tenants
 from .caller import Caller
 from .sources import Sources
 from .workers import seconds_left
@@ -31,6 +33,8 @@ def status(sources: Sources, caller: Caller) -> web.Response:
         "models": [_model(model, now) for model in models.states_of(sources)],
         "workers": [_worker(worker, sources, walltimes.get(worker.record.pool), now) for worker in workers],
         "expected_workers": [_expected(one, now) for one in expected_workers(spec, workers, sources.queue(), now)],
+        "pools": msgspec.to_builtins(pools.pools(sources)),
+        "controller": pools.controller(sources),
         "queue": {priority.name.lower(): queued.get(priority.name.lower(), 0) for priority in Priority},
         **_counts(counters),
         "ejections": sum(worker.ejections for worker in workers),
@@ -47,14 +51,15 @@ def _model(model: ModelState, now: float) -> dict[str, Any]:
         "time_left_s": _from_now(model.ready_at, now),
         "starts_in_s": _from_now(model.starts_at, now),
         "reason": model.reason,
+        "obstacle": model.obstacle,
         "workers": model.workers,
     }
 
 
 def _worker(worker: Worker, sources: Sources, walltime_s: int | None, now: float) -> dict[str, Any]:
-    """`walltime_s` is what jobs of its pool ask for."""
+    """`walltime_s` is what jobs of its pool ask for. One whose job waits in the queue again is queued."""
     record = worker.record
-    return {
+    found = {
         "id": worker.id,
         "pool": record.pool,
         "model": record.model,
@@ -63,14 +68,27 @@ def _worker(worker: Worker, sources: Sources, walltime_s: int | None, now: float
         "state": worker.standing,
         "healthy": worker.healthy,
         "reason": worker.reason,
-        "ends_at": record.ends_at,
+        "ends_at": worker.ends_at,
         "seconds_left": seconds_left(worker, now),
-        "walltime_s": None if record.ends_at is None else walltime_s,
+        "walltime_s": None if worker.ends_at is None else walltime_s,
         "in_flight": sources.in_flight(worker.slot),
         "capacity": worker.capacity,
         "tokens_per_s": worker.load.tokens_per_s,
         "ejected": worker.trust.is_ejected,
         "ejections": worker.ejections,
+    }
+    waiting = requeued(worker, sources.queue(), now)
+    return found if waiting is None else found | _queued(waiting, now)
+
+
+def _queued(job: QueuedJob, now: float) -> dict[str, Any]:
+    return {
+        "state": QUEUED,
+        "host": "",
+        "seconds_left": None,
+        "starts_in_s": _from_now(job.starts_at, now),
+        "reason": job.reason,
+        "obstacle": job.obstacle,
     }
 
 
@@ -82,6 +100,7 @@ def _expected(worker: ExpectedWorker, now: float) -> dict[str, Any]:
         "state": worker.state,
         "starts_in_s": _from_now(worker.starts_at, now),
         "reason": worker.reason,
+        "obstacle": worker.obstacle,
     }
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ..fleet.worker import Worker
+from ...core.spec.pool import PoolSpec
+from ..fleet.worker import ASSUMED_CAPACITY, Worker
 from .sources import Sources
 
 
@@ -13,7 +14,23 @@ def workers(sources: Sources) -> web.Response:
     """All workers by id."""
     rates, now = sources.reports.rates(), time.time()
     entries = [entry(worker, sources, rates.get(worker.slot, (None, None)), now) for worker in sources.registry.all()]
-    return web.json_response({"workers": entries})
+    return web.json_response({"workers": entries, "may_be_added": may_be_added(sources)})
+
+
+def may_be_added(sources: Sources) -> int:
+    """Requests at once that workers of backfill pools could compute which are not there.
+
+    A batch asks for as many, because the controller starts such workers only for requests that wait.
+    """
+    return sum(_missing(sources, pool) for pool in sources.spec.pool if pool.backfill)
+
+
+def _missing(sources: Sources, pool: PoolSpec) -> int:
+    ready = [worker for worker in sources.registry.all() if worker.record.pool == pool.name and worker.choosable]
+    record = sources.controller.pool(pool.name)
+    if record is None or record.gave_up:
+        return 0
+    return max(0, pool.bounds[1] - len(ready)) * (record.capacity or ASSUMED_CAPACITY)
 
 
 def entry(worker: Worker, sources: Sources, rates: tuple[float | None, float | None], now: float) -> dict[str, Any]:
@@ -33,7 +50,7 @@ def entry(worker: Worker, sources: Sources, rates: tuple[float | None, float | N
         "host": record.host,
         "job": record.job,
         "epoch": record.epoch,
-        "ends_at": record.ends_at,
+        "ends_at": worker.ends_at,
         "seconds_left": seconds_left(worker, now),
         "move_by": worker.move_by,
         "load_s": record.load_s,
@@ -52,5 +69,4 @@ def entry(worker: Worker, sources: Sources, rates: tuple[float | None, float | N
 
 def seconds_left(worker: Worker, now: float) -> float | None:
     """Seconds until the worker's walltime limit."""
-    ends_at = worker.record.ends_at
-    return None if ends_at is None else round(max(0.0, ends_at - now), 1)
+    return None if worker.ends_at is None else round(max(0.0, worker.ends_at - now), 1)

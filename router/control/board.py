@@ -4,8 +4,10 @@ A row has 64-bit cells, each written whole, so there are no locks and no torn nu
 
     requests  [WORKERS]     in flight at the worker of this slot
     tokens    [WORKERS]     of their prompts, as long as no byte of an answer has come
+    suspects  [WORKERS]     of them, those that are tried alone: relay/blame.py
     minutes   [TENANTS, 2]  minute << 32 | requests in it, of an even and of an odd minute (Unix time / 60)
     spent     [TENANTS]     tokens
+    reserved  [TENANTS]     tokens that requests in flight may still spend, of tenants with a limit of tokens
     published [1]           prefix owners so far
     hashes    [RING]        block hashes, int64, in a ring
     owners    [RING]        ordinal << 16 | slot: by the ordinal a reader sees that the writer has overtaken it
@@ -19,6 +21,7 @@ import mmap
 import os
 from array import array
 from collections.abc import Sequence
+from operator import add, eq, sub
 
 from ...core.errors import RouterError
 
@@ -33,7 +36,7 @@ _SLOT_MASK = (1 << _SLOT_BITS) - 1
 _MINUTE_BITS = 32
 _MINUTE_MASK = (1 << _MINUTE_BITS) - 1
 _CELL = 8
-_SIZES = (WORKERS, WORKERS, 2 * TENANTS, TENANTS, 1, RING, RING, (CLASSES + 1) * QUEUES)
+_SIZES = (WORKERS, WORKERS, WORKERS, 2 * TENANTS, TENANTS, TENANTS, 1, RING, RING, (CLASSES + 1) * QUEUES)
 _PAGE = 4096  # rows begin at pages, so that relays do not write to the same cache lines
 _ROW_BYTES = -(-sum(_SIZES) * _CELL // _PAGE) * _PAGE
 
@@ -44,11 +47,11 @@ class Row:
     def __init__(self, memory: memoryview) -> None:
         parts, at = [], 0
         for index, size in enumerate(_SIZES):
-            kind = "Q" if index >= 6 else "q"
+            kind = "Q" if index >= 8 else "q"
             parts.append(memory[at : at + size * _CELL].cast(kind))  # type: ignore[call-overload]
             at += size * _CELL
-        self.requests, self.tokens, self.minutes, self.spent, self.published, *rest = parts
-        self.hashes, self.owners, self.waiting = rest
+        self.requests, self.tokens, self.suspects, self.minutes, self.spent, self.reserved, *rest = parts
+        self.published, self.hashes, self.owners, self.waiting = rest
 
     def add(self, slot: int, requests: int = 0, tokens: int = 0) -> None:
         """Add to what is in flight at a worker; negative numbers take away."""
@@ -57,16 +60,25 @@ class Row:
         if tokens:
             self.tokens[slot] += tokens
 
+    def suspect(self, slot: int, by: int) -> None:
+        """Add to the requests that are tried alone at a worker; a negative number takes away."""
+        self.suspects[slot] += by
+
     def spend(self, tenant_slot: int, minute: int, requests: int = 0, tokens: int = 0) -> None:
         """Note requests of a tenant in `minute` (Unix time // 60), and tokens; negative numbers take away."""
         if requests:
             at = 2 * tenant_slot + (minute & 1)
-            noted, before = divmod(self.minutes[at], 1 << _MINUTE_BITS)
+            cell = self.minutes[at]
+            noted = cell >> _MINUTE_BITS
             if noted <= minute:  # otherwise it is too late to matter
-                now = before + requests if noted == minute else requests
+                now = (cell & _MINUTE_MASK) + requests if noted == minute else requests
                 self.minutes[at] = minute << _MINUTE_BITS | max(0, now)
         if tokens:
             self.spent[tenant_slot] += tokens
+
+    def reserve(self, tenant_slot: int, tokens: int) -> None:
+        """Note tokens that a tenant's request in flight may spend; a negative number when it has ended."""
+        self.reserved[tenant_slot] += tokens
 
     def publish(self, news: Sequence[tuple[int, int]]) -> None:
         """Tell the other relays which workers hold which blocks of prompts, as (block hash, slot)."""
@@ -77,9 +89,8 @@ class Row:
             cells = slice(at, at + len(part))
             self.owners[cells] = array("Q", bytes(len(part) * _CELL))  # who reads them now sees that they are written
             self.hashes[cells] = array("q", [block_hash for block_hash, _ in part])
-            self.owners[cells] = array(
-                "Q", [number << _SLOT_BITS | slot for number, (_, slot) in enumerate(part, ordinal + 1)]
-            )
+            slots = [slot for _, slot in part]
+            self.owners[cells] = array("Q", list(map(add, _ordinals(ordinal, len(part)), slots)))
             self.published[0] = ordinal + len(part)
 
     def wait(self, column: int, waiting: Sequence[int]) -> None:
@@ -88,11 +99,6 @@ class Row:
         for offset, number in enumerate(waiting):
             self.waiting[at + offset] = number
         self.waiting[at + CLASSES] = 1 if any(waiting) else 0
-
-    def requests_in(self, tenant_slot: int, minute: int) -> int:
-        """Requests of a tenant in a minute, which is the present one or that before."""
-        cell: int = self.minutes[2 * tenant_slot + (minute & 1)]
-        return cell & _MINUTE_MASK if cell >> _MINUTE_BITS == minute else 0
 
     def since(self, seen: int) -> tuple[int, list[tuple[int, int]]]:
         """What was published after the first `seen`, as (hash, slot), and how many there are now.
@@ -106,11 +112,16 @@ class Row:
             end = min(published, first + RING - first % RING)  # up to where the ring begins anew
             part = slice(first % RING, first % RING + end - first)
             before, hashes, after = (cells[part].tolist() for cells in (self.owners, self.hashes, self.owners))
-            for ordinal, (owner, block_hash) in enumerate(zip(before, hashes, strict=True), first + 1):
-                if owner >> _SLOT_BITS == ordinal and owner == after[ordinal - first - 1]:
-                    found.append((block_hash, owner & _SLOT_MASK))
+            slots = map(sub, before, _ordinals(first, len(before)))
+            news = zip(hashes, slots, map(eq, before, after), strict=True)
+            found += [(block_hash, slot) for block_hash, slot, is_same in news if is_same and 0 <= slot <= _SLOT_MASK]
             first = end
         return published, found
+
+
+def _ordinals(before: int, number: int) -> range:
+    """The cells of `owners` of so many entries after the first `before`, all of the worker of slot 0."""
+    return range((before + 1) << _SLOT_BITS, (before + number + 1) << _SLOT_BITS, 1 << _SLOT_BITS)
 
 
 class Board:
@@ -124,7 +135,9 @@ class Board:
         self._rows, self._dead = rows[:-1], rows[-1]
         self._requests = tuple(row.requests for row in self._rows)
         self._tokens = tuple(row.tokens for row in self._rows)
-        self._waiting = tuple(row.waiting for row in self._rows)
+        self._by_tenant = tuple((row.minutes, row.spent, row.reserved) for row in rows)
+        waiting = [row.waiting for row in self._rows]
+        self._waiting_elsewhere = [waiting[:index] + waiting[index + 1 :] for index in range(self.relays)]
         self._seen: dict[int, list[int]] = {}  # by reader, how many entries of each row
 
     @classmethod
@@ -164,23 +177,36 @@ class Board:
             total += cells[slot]
         return total
 
+    def suspects(self, slot: int) -> int:
+        """Requests that are tried alone at a worker, of all relays."""
+        return sum(row.suspects[slot] for row in self._rows)
+
     def waiting(self, index: int, column: int) -> list[int] | None:
         """Requests that wait in a queue of the relays other than `index`, by class; None where there are none."""
         at, found = (CLASSES + 1) * column, None
-        for number, cells in enumerate(self._waiting):
-            if number != index and cells[at + CLASSES]:
+        for cells in self._waiting_elsewhere[index]:
+            if cells[at + CLASSES]:
                 here = cells[at : at + CLASSES].tolist()
                 found = here if found is None else [one + other for one, other in zip(found, here, strict=True)]
         return found
 
-    def spent(self, tenant_slot: int, minute: int) -> tuple[int, int, int]:
-        """A tenant's requests in `minute` and in the one before, and its tokens since the supervisor has started."""
-        now = before = tokens = 0
-        for row in (*self._rows, self._dead):
-            now += row.requests_in(tenant_slot, minute)
-            before += row.requests_in(tenant_slot, minute - 1)
-            tokens += row.spent[tenant_slot]
-        return now, before, tokens
+    def spent(self, tenant_slot: int, minute: int) -> tuple[int, int, int, int]:
+        """What a tenant has spent, of all relays.
+
+        Its requests in `minute` and in the one before, its tokens since the supervisor has started, and those that its
+        requests in flight may still spend.
+        """
+        now = before = tokens = reserved = 0
+        at = 2 * tenant_slot + (minute & 1)
+        for minutes, spent, held in self._by_tenant:
+            this, last = minutes[at], minutes[at ^ 1]
+            if this >> _MINUTE_BITS == minute:
+                now += this & _MINUTE_MASK
+            if last >> _MINUTE_BITS == minute - 1:
+                before += last & _MINUTE_MASK
+            tokens += spent[tenant_slot]
+            reserved += held[tenant_slot]
+        return now, before, tokens, reserved
 
     def news(self, index: int) -> list[tuple[int, int]]:
         """What the other relays have published since the last call of the reader `index`, as (block hash, slot).
@@ -208,6 +234,8 @@ class Board:
         row, empty = self._rows[index], bytes(WORKERS * _CELL)
         row.requests.cast("B")[:] = empty
         row.tokens.cast("B")[:] = empty
+        row.suspects.cast("B")[:] = empty
+        row.reserved.cast("B")[:] = bytes(TENANTS * _CELL)
         for column in range(QUEUES):
             row.wait(column, [0] * CLASSES)
         for slot, tokens in enumerate(row.spent.tolist()):

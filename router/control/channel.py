@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from ...core.errors import RouterError
-from .messages import Certificates, FromRelay, Report, Tenants, ToRelay, View
+from .messages import BlamedRequests, Certificates, FromRelay, Report, Tenants, ToRelay, View
 
 MOST_BYTES = 256 << 20  # of one message: a View of 10,000 workers takes 8 MiB
 _MOST_WAITING = 1000  # messages that stand for no whole state; the oldest are dropped
 _HIGH_WATER = 1 << 20  # bytes that the socket has not taken
 _LENGTH_BYTES = 4
-_STATES = (View, Tenants, Certificates, Report)  # a later one says all that an earlier one has said
+_STATES = (View, Tenants, Certificates, BlamedRequests, Report)  # a later one says all that an earlier one has said
 
 Incoming = TypeVar("Incoming")
 

@@ -51,13 +51,13 @@ class Histogram(msgspec.Struct):
 
 
 class Latency(Histogram):
-    """Of seconds that a request takes."""
+    """The seconds that requests take."""
 
     bounds: ClassVar[tuple[float, ...]] = _LATENCY
 
 
 class Gap(Histogram):
-    """Of seconds between two events of a stream."""
+    """The seconds between two events of a stream."""
 
     bounds: ClassVar[tuple[float, ...]] = _BETWEEN_TOKENS
 
@@ -84,6 +84,7 @@ class Counters(msgspec.Struct, kw_only=True):
     moved: int = 0  # requests of draining workers that other workers went on with
     worker_requests: dict[str, int] = {}  # by worker's id: answered
     worker_tokens: dict[str, int] = {}  # by worker's id: generated
+    failed_rounds: dict[str, int] = {}  # by task: rounds that raised what nobody has foreseen
 
     @staticmethod
     def count(table: dict[Key, int], key: Key, by: int = 1) -> None:

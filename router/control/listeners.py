@@ -17,6 +17,10 @@ _ATTEMPTS = 20
 _AGAIN_S = 0.1
 
 
+class PortTakenError(RouterError):
+    """Another program listens on the port."""
+
+
 async def open_listeners(
     address: str, port: int, count: int, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> list[socket.socket]:
@@ -29,11 +33,19 @@ async def open_listeners(
         listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for _ in range(count - 1):
             listeners.append(_another(listeners[0]))
+        for listener in listeners:
+            listener.setblocking(False)  # in all processes that have it, and whoever makes a copy leaves it so
     except OSError as error:
         for listener in listeners:
             listener.close()
         raise RouterError(f"cannot listen on {address}:{port}: {error.strerror}") from error
     return listeners
+
+
+async def require_free(address: str, port: int) -> None:
+    """Raise RouterError where a router could not listen on `port` of `address`."""
+    for listener in await open_listeners(address, port, 1):
+        listener.close()
 
 
 async def hold(address: str, port: int, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> socket.socket:
@@ -56,7 +68,8 @@ async def _first(
         except OSError as error:
             if error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS - 1:
                 advice = "choose another router.port in the spec (0 takes any free one)"
-                raise RouterError(f"cannot listen on {address}:{port}: {error.strerror}; {advice}") from error
+                kind = PortTakenError if error.errno == errno.EADDRINUSE else RouterError
+                raise kind(f"cannot listen on {address}:{port}: {error.strerror}; {advice}") from error
         await sleep(_AGAIN_S)
     raise AssertionError("unreachable")
 

@@ -47,10 +47,20 @@ class Setup(msgspec.Struct, frozen=True, tag="setup", kw_only=True):
     key: str = ""  # the deployment's own, which sglang-router asks clients for
 
 
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a pool without a worker gets one."""
+
+    # False: none comes until a user changes something. None: nobody knows.
+    may_come: bool | None = None
+    reason: str = ""  # why no worker is ready, for people
+    may_sleep: bool = False  # without a worker it is as well as with one: a request waits until one was started
+
+
 class View(msgspec.Struct, frozen=True, tag="view"):
-    """To a relay: all workers, whenever something has changed."""
+    """To a relay: all workers, and the outlook by pool, whenever something has changed."""
 
     workers: list[WorkerView]
+    outlooks: dict[str, Outlook] = {}
 
 
 class Tenants(msgspec.Struct, frozen=True, tag="tenants"):
@@ -68,10 +78,32 @@ class Certificates(msgspec.Struct, frozen=True, tag="certificates", kw_only=True
     commands: str | None = None
 
 
+class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
+    """To a relay: whether clients find another router now, so that they should not keep their connections here."""
+
+    is_replaced: bool
+    shares_port: bool = False  # the other router accepts from the same listening sockets
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """To a relay: accept no more, finish what is in flight, end."""
 
     seconds: float
+
+
+class Blamed(msgspec.Struct, frozen=True, tag="blamed", kw_only=True):
+    """From a relay: what is held against a request that got no answer; router/relay/blame.py."""
+
+    request: bytes  # SHA-256 of its tenant and its body
+    points: float  # 0: it got one
+    slots: list[int]  # of the workers that were lost while they had it
+    until: float  # monotonic seconds, which are the same in all processes of a machine
+
+
+class BlamedRequests(msgspec.Struct, frozen=True, tag="blamed_requests"):
+    """To a relay: all that relays have told of, the oldest first."""
+
+    requests: list[Blamed]
 
 
 class Suspect(msgspec.Struct, frozen=True, tag="suspect", kw_only=True):
@@ -83,6 +115,18 @@ class Suspect(msgspec.Struct, frozen=True, tag="suspect", kw_only=True):
     at: float  # Unix time
 
 
+class LaneLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests of a lane (router/policies/eligible.py) ask of its workers. Times are seconds before the report."""
+
+    model: str | None  # None: any
+    pools: tuple[str, ...]  # empty: all
+    waiting: int  # requests of priority batch left out
+    waited_s: float  # for so long the oldest of these has waited
+    idle_s: float  # since a request was computed or has waited last; 0 while one is or does, infinite before the first
+    batch_waiting: int = 0  # requests of priority batch
+    batch_waited_s: float = 0.0
+
+
 class Report(msgspec.Struct, tag="report", kw_only=True):
     """From a relay, once a second and at its end: all its counters, cumulative since its start."""
 
@@ -92,7 +136,9 @@ class Report(msgspec.Struct, tag="report", kw_only=True):
     connections: dict[str, int]  # of clients, by state
     rates: dict[int, tuple[float, float]]  # by worker's slot: prefill and decode tokens/s as learned here
     served: dict[int, int] = {}  # by worker's slot: requests that it has answered well since the relay's start
+    lanes: tuple[LaneLoad, ...] = ()  # that there were requests of, of models that are served only
 
 
-ToRelay = Setup | View | Tenants | Certificates | Drain
-FromRelay = Suspect | Report
+State = View | Tenants | Certificates | BlamedRequests | Replaced  # a later one says all that an earlier one has said
+ToRelay = Setup | State | Drain
+FromRelay = Suspect | Blamed | Report

@@ -5,8 +5,8 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from ...core.process import describe_exit
-from ...core.python import module_argv
+from ...core.processes.process import describe_exit
+from ...core.processes.python import module_argv
 from .relays import Ends
 
 PROGRAM = tuple(module_argv("slurminfer.router.relay"))

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from ...core.background.rounds import Rounds
 from ...core.net.certificates import context_for_clients, renew
 from ...core.net.identity import server_context_of
 from .board import Board
 from .channel import relay_end
-from .messages import Certificates, Drain, FromRelay, Report, Setup, Tenants, ToRelay, View
+from .messages import BlamedRequests, Certificates, Drain, FromRelay, Replaced, Report, Setup, Tenants, ToRelay, View
 
 _REPORT_S = 1.0
 # For what is in flight when the supervisor has died. Another router serves meanwhile.
@@ -31,11 +32,17 @@ class Server(Protocol):
     def tenants(self, tenants: Tenants) -> None:
         """Take the tenants that there are."""
 
+    def blamed(self, blamed: BlamedRequests) -> None:
+        """Take the requests that workers were lost under."""
+
+    async def replaced(self, replaced: Replaced) -> None:
+        """Let clients go to another router, or keep them again."""
+
     async def start(self) -> None:
         """Accept clients. Called once, after the first `view` and `tenants`."""
 
     async def accept_commands(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
-        """Accept our own commands too, whose requests are `Head.private`. Called once, after `start`."""
+        """Accept our own commands too. Called once, after `start`."""
 
     async def drain(self, seconds: float) -> None:
         """Close the listeners and wait until what is in flight is finished, for up to `seconds`."""
@@ -65,6 +72,7 @@ class RelayLink:
         self._tls: ssl.SSLContext | None = None
         self._server: Server | None = None
         self._accepts_commands = False
+        self._rounds = Rounds()
 
     async def run(self, channel: socket.socket) -> None:
         """Serve until the supervisor says that it is enough, or is gone. Owns `channel` and the listeners."""
@@ -95,7 +103,7 @@ class RelayLink:
             if self._server is None:
                 await self._start()
             else:
-                self._hand(message)
+                await self._hand(message)
             await self._accept_commands()
         _log.warning("the router's supervisor is gone; what is in flight is finished, nothing else is accepted")
         await self._drain(_ORPHAN_S)
@@ -115,15 +123,21 @@ class RelayLink:
             self._tls = context_for_clients(certificates.clients)
         self._server = self._make_server(setup, self._board, self._listener, self._channel.send, self._tls)
         for message in self._told.values():
-            self._hand(message)
+            await self._hand(message)
         await self._server.start()
+        if isinstance(replaced := self._told.get(Replaced), Replaced):
+            await self._server.replaced(replaced)
 
-    def _hand(self, message: ToRelay) -> None:
+    async def _hand(self, message: ToRelay) -> None:
         assert self._server is not None
         if isinstance(message, View):
             self._server.view(message)
         elif isinstance(message, Tenants):
             self._server.tenants(message)
+        elif isinstance(message, BlamedRequests):
+            self._server.blamed(message)
+        elif isinstance(message, Replaced):
+            await self._server.replaced(message)
         elif isinstance(message, Certificates) and message.clients is not None and self._tls is not None:
             renew(self._tls, message.clients)
 
@@ -138,5 +152,6 @@ class RelayLink:
     async def _report_regularly(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_S)
-            if self._server is not None:
-                self._channel.send(self._server.report())
+            with self._rounds.guarded("report"):
+                if self._server is not None:
+                    self._channel.send(self._server.report())

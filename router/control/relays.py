@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...core.background.rounds import Rounds
 from .backoff import Backoff
 from .board import Board
 from .channel import Channel, ChannelError, supervisor_end
-from .messages import Certificates, Drain, FromRelay, Report, Setup, Tenants, View
+from .messages import Drain, FromRelay, Report, Setup, State
 
 TICK_S = 1.0
 # Ticks without a report. They are the supervisor's own, so that a time in which it was stopped itself does not count.
@@ -68,12 +69,13 @@ class Relays:
         private_listeners: Sequence[socket.socket],
         start: Starter,
         owner: Listener,
+        rounds: Rounds | None = None,
     ) -> None:
-        self._sockets = (*listeners, *private_listeners)
+        self._sockets, self._rounds = (*listeners, *private_listeners), rounds or Rounds()
         ends = zip(setups, listeners, private_listeners, strict=True)
         self._keepers = [_Keeper(*of_one, board, start, owner) for of_one in ends]
 
-    def tell(self, message: View | Tenants | Certificates) -> None:
+    def tell(self, message: State) -> None:
         """Tell all relays, and those that are started later."""
         for keeper in self._keepers:
             keeper.tell(message)
@@ -85,19 +87,22 @@ class Relays:
 
     @property
     def pids(self) -> list[int | None]:
-        """Of the relays' processes, None where there is none at the moment."""
+        """The process id of each relay; None where there is no process at the moment."""
         return [keeper.pid for keeper in self._keepers]
+
+    @property
+    def are_serving(self) -> bool:
+        """Whether every relay has reported since it was started last."""
+        return all(keeper.is_serving for keeper in self._keepers)
 
     async def run(self) -> None:
         """Keep them running until cancelled; then they are killed."""
-        keeping = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
+        keeping = [asyncio.create_task(self._rounds.repeat("relay", keeper.run)) for keeper in self._keepers]
         try:
             while True:
                 await asyncio.sleep(TICK_S)
-                for task in keeping:
-                    if task.done():
-                        task.result()
-                self.tick()
+                with self._rounds.guarded("relays"):
+                    self.tick()
         finally:
             for task in keeping:
                 task.cancel()
@@ -129,18 +134,19 @@ class _Keeper:
         self._setup, self._listener, self._private_listener = setup, listener, private_listener
         self._board, self._start, self._owner = board, start, owner
         self._index = setup.index
-        self._told: dict[type, View | Tenants | Certificates] = {}
+        self._told: dict[type, State] = {}
         self._channel: Channel[FromRelay] | None = None
         self._life: Life | None = None
         self._silent_ticks, self._reported, self._draining = 0, False, False
         self._wake = asyncio.Event()  # ends a wait before the next start
-        self.gone = asyncio.Event()  # no relay, and there will be none
+        self.gone = asyncio.Event()  # no relay, and there will be none unless `run` is called
+        self.gone.set()
 
     @property
     def pid(self) -> int | None:
         return getattr(self._life, "pid", None)
 
-    def tell(self, message: View | Tenants | Certificates) -> None:
+    def tell(self, message: State) -> None:
         self._told[type(message)] = message
         if self._channel is not None:
             self._channel.send(message)
@@ -153,6 +159,10 @@ class _Keeper:
             self._silent_ticks = 0
             self._life.kill()
 
+    @property
+    def is_serving(self) -> bool:
+        return self._channel is not None and self._reported
+
     def drain(self, seconds: float) -> None:
         self._draining = True
         self._wake.set()
@@ -161,6 +171,7 @@ class _Keeper:
 
     async def run(self) -> None:
         backoff, now = Backoff(), asyncio.get_running_loop().time
+        self.gone.clear()
         try:
             while not self._draining:
                 began = now()

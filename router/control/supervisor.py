@@ -3,27 +3,37 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from ...core.errors import SlurminferError
+from ...core.background.rounds import Rounds
+from ...core.background.threads import in_thread
 from ...core.rundir import RunDirectory
-from ...core.threads import in_thread
-from ..fleet.queue import Queue, QueueWatch
+from ...core.spec.deployment import DeploymentSpec
+from ..fleet.controller import ControllerReport
+from ..fleet.demand import Demand
+from ..fleet.outlook import outlooks
+from ..fleet.queue import Queue, read_queue
 from ..fleet.registry import Registry
 from ..tenants.registry import TenantRegistry
 from ..tenants.tenant import Tenant
 from ..tenants.usage import TokensToday, UsageLedger
+from .blamed import remember
 from .board import TENANTS, Board
-from .messages import Certificates, FromRelay, Report, Tenants, View
+from .counters import Counters
+from .file_watch import FileWatch
+from .messages import Blamed, BlamedRequests, Certificates, FromRelay, Outlook, Replaced, Report, Tenants, View
 from .relays import Relays
 from .reports import Reports
 from .slots import Slots
 
 _TICK_S = 1.0
+_OUTLOOK_S = 1.0
+_SCALE_S = 1.0  # who has asked for workers sends a request next
 # Between two views: a fleet that changes all the time is told of so often, and one change at once.
 _VIEW_PAUSE_S = 0.05
 _CERTIFICATE_S = 30.0  # between two looks whether the certificate has been renewed
@@ -37,36 +47,56 @@ ReadCertificate = Callable[[], str | None]  # PEM; blocks on the filesystem, rai
 class Supervisor:
     """Knows workers, tenants and certificates for all relays, and what they have counted."""
 
-    def __init__(self, run: RunDirectory, board: Board, read_certificate: ReadCertificate) -> None:
-        self._board, self._slots = board, Slots()
-        self.registry = Registry(run, self._slots.slot)
+    def __init__(
+        self, run: RunDirectory, spec: DeploymentSpec, board: Board, read_certificate: ReadCertificate
+    ) -> None:
+        self._spec, self._board, self._slots = spec, board, Slots()
+        self.counters = Counters()  # of this process
+        self.rounds = Rounds(self.counters.failed_rounds)  # of all that it does again and again
+        self.registry = Registry(run, self._slots.slot, self.rounds)
         self.tenants = TenantRegistry(run, TENANTS)
         self.usage = UsageLedger(run.usage_path)
         self.reports = Reports()
-        self._queue = QueueWatch(run)
-        self._tokens = TokensToday(self.usage.tokens_today(), lambda slot: board.spent(slot, 0)[2])
-        self._read_certificate = read_certificate
+        self.demand = Demand()
+        self.queue = Queue()  # the workers that there are jobs for, and what the scheduler has said of them
+        self.controller = ControllerReport()
+        self._files = (
+            FileWatch("which jobs wait", lambda: read_queue(run), self._set_queue),
+            FileWatch("what the controller says", run.read_fleet, self.controller.hear),
+            FileWatch("what users have asked for", run.read_scale, self.controller.hear_scale, _SCALE_S),
+        )
+        self._told: dict[str, Outlook] = {}
+        self._tokens = TokensToday(self.usage.tokens_elsewhere, lambda slot: board.spent(slot, 0)[2])
+        self._told_tokens: dict[str, int] = {}  # to relays, of tenants with a limit
         self._certificates = Certificates(clients=read_certificate())
+        self._certificate = FileWatch("the certificate", read_certificate, self._set_certificate, _CERTIFICATE_S)
         self._lives: dict[int, int] = {}  # how many relays of an index there have been
+        self._blamed: OrderedDict[bytes, Blamed] = OrderedDict()
         self._relays: Relays | None = None
 
-    def queue(self) -> Queue:
-        """The workers that there are jobs for, and what the scheduler has said of them."""
-        return self._queue.queue
+    def outlooks(self) -> dict[str, Outlook]:
+        """By pool, whether it gets a worker."""
+        return outlooks(self._spec, self.registry.all(), self.queue, self.controller, time.time())
 
     # What relays say: control/relays.py calls these.
 
     def heard(self, relay: int, message: FromRelay) -> None:
         """Take a relay's message."""
-        if isinstance(message, Report):
-            self.registry.served(self.reports.hear(relay, message))
-            self.usage.merge(self._life(relay), message.usage)
-        else:
-            self.registry.suspect(message)
+        with self.rounds.guarded("messages"):  # it is no reason to end the relay
+            if isinstance(message, Report):
+                self.registry.served(self.reports.hear(relay, message))
+                self.demand.hear(relay, message.lanes)
+                self.usage.merge(self._life(relay), message.usage)
+            elif isinstance(message, Blamed):
+                remember(self._blamed, message)
+                self._require_relays().tell(BlamedRequests(list(self._blamed.values())))
+            else:
+                self.registry.suspect(message)
 
     def ended(self, relay: int) -> None:
         """Note that a relay has ended: the next one of its index counts from nothing."""
         self.reports.ended(relay)
+        self.demand.ended(relay)
         self.usage.forget(self._life(relay))
         self._lives[relay] = self._lives.get(relay, 0) + 1
 
@@ -78,7 +108,8 @@ class Supervisor:
     async def start(self, relays: Relays) -> None:
         """Look at the workers once, and tell `relays` all there is from now on."""
         self._relays = relays
-        await asyncio.gather(self.registry.look(), self._queue.look())
+        await asyncio.gather(self.registry.look(), *(file.look() for file in self._files))
+        self._set_queue(self.queue)  # of the workers that were found now
         self._tell_view()
         self._tell_tenants(self.tenants.tenants)
         relays.tell(self._certificates)
@@ -87,31 +118,59 @@ class Supervisor:
         """Let relays accept our own commands, with an identity (PEM) that these can read too."""
         self._tell_certificates(msgspec.structs.replace(self._certificates, commands=identity))
 
+    def replaced(self, replaced: Replaced) -> None:
+        """Clients find another router now, or this one again."""
+        self._require_relays().tell(replaced)
+
     async def watch(self) -> None:
-        """Follow run directory, tenants and certificate until cancelled. Raises what ends one of the parts."""
-        await _all(
-            self.registry.watch(),
-            self._follow_workers(),
-            self.tenants.watch(self._tell_tenants),
-            self.usage.keep(),
-            self._queue.watch(),
-            self._follow_days(),
-            self._follow_certificate(),
-            self._tick(),
-        )
+        """Follow run directory, tenants and certificate until cancelled. A part that fails begins again."""
+        parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "registry": self.registry.watch,
+            "view": self._follow_workers,
+            "keys": lambda: self.tenants.watch(self._tell_tenants),
+            "usage": self.usage.keep,
+            "quotas": lambda: self.usage.follow(self._tell_tokens),
+            "jobs": self._files[0].watch,
+            "controller": self._files[1].watch,
+            "scale": self._files[2].watch,
+            "outlook": self._follow_outlooks,
+            "days": self._follow_days,
+            "certificate": self._follow_certificate,
+            "slots": self._tick,
+        }
+        await _all(*(self.rounds.repeat(name, part) for name, part in parts.items()))
 
     async def close(self) -> None:
         """Save what was used, and ask the workers nothing any more."""
         await self.registry.close()
-        await in_thread(self.usage.write)
+        await in_thread(self.usage.end)
 
     def _tell_view(self) -> None:
+        self._told = self.outlooks()
+        self._require_relays().tell(View(self.registry.views(), self._told))
         self.registry.changed.clear()
-        self._require_relays().tell(View(self.registry.views()))
+
+    def _set_queue(self, queue: Queue) -> None:
+        self.queue, now = queue, time.time()
+        said = {worker.id: queue.of(worker.id, now) for worker in self.registry.all()}
+        self.registry.set_limits({worker: job.ends_at for worker, job in said.items() if job is not None})
+
+    def _set_certificate(self, pem: str | None) -> None:
+        self._tell_certificates(msgspec.structs.replace(self._certificates, clients=pem))
 
     def _tell_tenants(self, tenants: Sequence[Tenant]) -> None:
         tokens = self._tokens.table(self.tenants.slots)
+        self._told_tokens = self._limited(tokens)
         self._require_relays().tell(Tenants(list(tenants), tokens))
+
+    def _tell_tokens(self) -> None:
+        """Other routers have counted: relays need to know it of tenants whose tokens are limited."""
+        if self._limited(self._tokens.table(self.tenants.slots)) != self._told_tokens:
+            self._tell_tenants(self.tenants.tenants)
+
+    def _limited(self, tokens: Mapping[str, int]) -> dict[str, int]:
+        limited = (tenant.name for tenant in self.tenants.tenants if tenant.tokens_per_day is not None)
+        return {name: tokens.get(name, 0) for name in limited}
 
     def _tell_certificates(self, certificates: Certificates) -> None:
         if certificates != self._certificates:
@@ -128,6 +187,13 @@ class Supervisor:
             self._tell_view()
             await asyncio.sleep(_VIEW_PAUSE_S)
 
+    async def _follow_outlooks(self) -> None:
+        """A filesystem that stands still is noticed too: what the controller has said does not hold for ever."""
+        while True:
+            await asyncio.sleep(_OUTLOOK_S)
+            if self.outlooks() != self._told:
+                self.registry.changed.set()
+
     async def _follow_days(self) -> None:
         """At midnight (UTC) everybody's tokens of the day begin at 0."""
         while True:
@@ -135,18 +201,8 @@ class Supervisor:
             self._tell_tenants(self.tenants.tenants)
 
     async def _follow_certificate(self) -> None:
-        said = ""
-        while self._certificates.clients is not None:
-            await asyncio.sleep(_CERTIFICATE_S)
-            try:
-                found = await in_thread(self._read_certificate)
-            except SlurminferError as error:  # half of the files may be new
-                if str(error) != said:
-                    _log.warning("the certificate stays what it was: %s", error)
-                said = str(error)
-            else:
-                said = ""
-                self._tell_certificates(msgspec.structs.replace(self._certificates, clients=found))
+        if self._certificates.clients is not None:
+            await self._certificate.watch()
 
     async def _tick(self) -> None:
         while True:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from ...core.background.rounds import Rounds
 from ...core.errors import SlurminferError
 from ...core.rundir import RunDirectory
 from .engine_load import parse_load, with_rates
-from .probe import OwnFaultError, Probe, probe_of
+from .probe import LATE, OwnFaultError, Probe, probe_of
 from .trust import REFUSING, SILENT
 from .worker import Worker
 
@@ -33,6 +34,7 @@ class Attendant:
         worker: the life that is asked.
         on_change: called with the worker when something may have changed that relays are told.
         is_dispensable: whether another worker can take the requests, so that this one may be ejected for its faults.
+        rounds: of the supervisor.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Attendant:
         worker: Worker,
         on_change: Callable[[Worker], None],
         is_dispensable: Callable[[Worker], bool],
+        rounds: Rounds,
     ) -> None:
         self._run, self._worker = run, worker
-        self._on_change, self._is_dispensable = on_change, is_dispensable
+        self._on_change, self._is_dispensable, self._rounds = on_change, is_dispensable, rounds
         self._probe: Probe | None = None
         self._hurry, self._hurry_load, self._was_asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._hurry_token = asyncio.Event()
@@ -83,10 +86,22 @@ class Attendant:
 
     async def _attend(self) -> None:
         await asyncio.gather(
-            _forever(self._ask_health, HEALTH_INTERVAL_S, self._hurry),
-            _forever(self._ask_load, LOAD_INTERVAL_S, self._hurry_load),
-            _forever(self._ask_token, HEALTH_INTERVAL_S, self._hurry_token),
+            self._forever("health", self._ask_health, HEALTH_INTERVAL_S, self._hurry),
+            self._forever("load", self._ask_load, LOAD_INTERVAL_S, self._hurry_load),
+            self._forever("token", self._ask_token, HEALTH_INTERVAL_S, self._hurry_token),
         )
+
+    async def _forever(
+        self, what: str, ask: Callable[[], Coroutine[Any, Any, None]], interval_s: float, hurry: asyncio.Event
+    ) -> None:
+        """Ask every `interval_s`, and at once when `hurry` is set, until cancelled."""
+        while True:
+            hurry.clear()
+            with self._rounds.guarded(what):  # the next time may succeed, and the other questions must go on
+                await ask()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await hurry.wait()
 
     async def _ask_health(self) -> None:
         worker = self._worker
@@ -94,6 +109,8 @@ class Attendant:
             return
         try:
             trouble = await self._health()
+            if trouble == LATE and worker.choosable and not self._is_dispensable(worker):
+                return  # its machine may be overloaded, and there is no other one; a relay says if nothing comes at all
             with self._noting():
                 worker.trust.probed(time.monotonic(), trouble)
             if self._probe is not None and not trouble and worker.card is None:
@@ -193,16 +210,3 @@ class _Noting:
         if self._was_ejected and not trust.is_ejected:
             worker.healthy_since = time.time()
         self._on_change(worker)
-
-
-async def _forever(ask: Callable[[], Coroutine[Any, Any, None]], interval_s: float, hurry: asyncio.Event) -> None:
-    """Ask every `interval_s`, and at once when `hurry` is set, until cancelled."""
-    while True:
-        hurry.clear()
-        try:
-            await ask()
-        except Exception:  # the next time may succeed, and the other questions must go on
-            _log.exception("a worker cannot be asked")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(interval_s):
-                await hurry.wait()

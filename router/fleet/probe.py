@@ -15,16 +15,17 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from ...core.background.threads import in_thread
 from ...core.errors import RunDirectoryError
 from ...core.net.identity import client_context
 from ...core.net.sockets import own_socket_fault, peer_uid, watchful_socket
 from ...core.records import WorkerRecord
 from ...core.rundir import RunDirectory
-from ...core.threads import in_thread
 
 CONNECT_TIMEOUT_S = 3.0
 # An engine whose event loop is held up by a long prefill answers late, not never.
 _ANSWER_TIMEOUT_S = 5.0
+LATE = f"/health gives no answer within {_ANSWER_TIMEOUT_S:g} s"  # though it has taken the connection
 # Engines (uvicorn) close idle connections after 5 s: letting go earlier avoids sending into one that just closed.
 _KEEPALIVE_S = 2.0
 _MOST_BYTES = 2**20  # of an answer that is read
@@ -55,7 +56,11 @@ class Probe:
     async def health(self) -> str:
         """What is wrong by `/health`; empty if nothing is. Raises OwnFaultError."""
         try:
-            status, _ = await self._ask("GET", "/health")
+            status, _ = await self._ask("GET", "/health", _ANSWER_TIMEOUT_S)
+        except aiohttp.ServerConnectionError as error:  # among them a TimeoutError: no connection in time
+            return f"/health fails: {describe(error)}"
+        except TimeoutError:
+            return LATE
         except _TRANSPORT_ERRORS as error:
             return f"/health fails: {describe(error)}"
         return "" if status == 200 else f"/health answers {status}"

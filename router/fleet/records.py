@@ -6,7 +6,7 @@ that cannot be read for a while changes nothing.
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -14,6 +14,7 @@ from typing import TypeVar
 from ...core.errors import RunDirectoryError
 from ...core.records import WorkerRecord
 from ...core.rundir import RunDirectory
+from ...core.worker_records import WorkerRecords
 from .worker import Worker
 
 MOST_RECORDS = 20_000  # twice as many as the workers that a pool may have
@@ -22,7 +23,7 @@ VANISHED_S = 3.0
 # A folder that is away or empty is a fault of the filesystem. After this time only workers that answer are kept.
 FOLDER_AWAY_S = 60.0
 
-_WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}-[0-9]{1,18}")
+_WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}-[0-9]{1,18}(?:\.[0-9]{1,4})?")
 
 Result = TypeVar("Result")
 
@@ -35,16 +36,13 @@ class Found:
     complaints: dict[str, str] = field(default_factory=dict)  # by file: what is wrong with those that cannot be used
 
 
-def read_records(run: RunDirectory) -> Found:
+def read_records(run: RunDirectory, records: WorkerRecords) -> Found:
     """All usable records. Raises RunDirectoryError where the folder itself cannot be listed."""
     found = Found()
-    for worker_id in _ids(run, found.complaints):
-        try:
-            record = run.read_worker(worker_id)
-        except RunDirectoryError as error:
-            found.complaints[worker_id] = f"worker file {worker_id}.json ignored: {error}"
-            continue
-        if record is not None:
+    for worker_id, record in records.look_at(_ids(run, found.complaints)).items():
+        if isinstance(record, RunDirectoryError):
+            found.complaints[worker_id] = f"worker file {worker_id}.json ignored: {record}"
+        else:
             found.records[worker_id] = record
     return found
 
@@ -90,7 +88,7 @@ def _missing_s(worker: Worker, now: float) -> float:
     return now - worker.missing_since
 
 
-def _ids(run: RunDirectory, complaints: dict[str, str]) -> Collection[str]:
+def _ids(run: RunDirectory, complaints: dict[str, str]) -> Sequence[str]:
     """The ids that files have in their names. Adds what is wrong with other names to `complaints`."""
     try:
         with os.scandir(run.workers_path) as entries:
@@ -100,7 +98,7 @@ def _ids(run: RunDirectory, complaints: dict[str, str]) -> Collection[str]:
     stems = [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
     ids = sorted(stem for stem in stems if _WORKER_ID.fullmatch(stem))
     for stem in set(stems).difference(ids):
-        complaints[stem] = f"worker file {stem[:100]!r}.json ignored: expected POOL-SERIAL.json"
+        complaints[stem] = f"worker file {stem[:100]!r}.json ignored: expected POOL-SERIAL(.NUMBER).json"
     if len(ids) > MOST_RECORDS:
         complaints[""] = f"{run.workers_path} has {len(ids)} records; those after {ids[MOST_RECORDS - 1]} are ignored"
     return ids[:MOST_RECORDS]

@@ -7,10 +7,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
+from ...core.background.rounds import Rounds
+from ...core.background.threads import in_thread
 from ...core.errors import RouterError
 from ...core.records import WorkerState
 from ...core.rundir import RunDirectory
-from ...core.threads import in_thread
+from ...core.worker_records import WorkerRecords
 from ..control.messages import Suspect, WorkerView
 from .attendant import Attendant
 from .probe import describe
@@ -34,12 +36,15 @@ class Registry:
         run: the deployment's directory.
         slot_of: gives the life of a worker its column of the board, always the same for a life; raises RouterError
             where there is none. By default lives are counted.
+        rounds: of the supervisor.
 
     `changed` is set whenever `views` has become another; whoever tells the relays waits for it and clears it.
     """
 
-    def __init__(self, run: RunDirectory, slot_of: Callable[[Life], int] | None = None) -> None:
-        self._run = run
+    def __init__(
+        self, run: RunDirectory, slot_of: Callable[[Life], int] | None = None, rounds: Rounds | None = None
+    ) -> None:
+        self._run, self._records, self._rounds = run, WorkerRecords(run), rounds or Rounds()
         self._slot_of = slot_of or _counting()
         self._workers: dict[str, Worker] = {}
         self._attendants: dict[Worker, Attendant] = {}
@@ -50,11 +55,21 @@ class Registry:
         self._blind_because = ""
         self._refused = ""  # a worker for which there was no slot, and why
         self._load_s: dict[str, float] = {}  # by pool, how long its last worker took to start
+        self._served_at: dict[str, float] = {}  # by pool, when relays have told last of an answer of its workers
         self.changed = asyncio.Event()
 
     def all(self) -> list[Worker]:
         """Every worker of the deployment, by id."""
         return list(self._workers.values())
+
+    def set_limits(self, ends_at: Mapping[str, float | None]) -> None:
+        """Take over walltime limits (Unix time, by worker's id) that the scheduler says now.
+
+        They may have been changed since the jobs began. Without one, what the worker's agent has found counts.
+        """
+        for worker in self._workers.values():
+            worker.changed_limit = ends_at.get(worker.id)
+            self._show(worker)
 
     def views(self) -> list[WorkerView]:
         """What relays are to know of every worker."""
@@ -78,6 +93,11 @@ class Registry:
         """By pool, seconds that its last worker took from the start of its engine to its first token."""
         return self._load_s
 
+    @property
+    def served_at(self) -> Mapping[str, float]:
+        """By pool, when its workers have answered a request last, in monotonic seconds."""
+        return self._served_at
+
     def suspect(self, suspect: Suspect) -> None:
         """A request has failed at a worker: ask the worker at once how it is, and eject it if that happens again."""
         for worker, attendant in self._attendants.items():
@@ -89,7 +109,10 @@ class Registry:
         """Take the number of requests that workers have answered well since the last call, by slot."""
         now = time.monotonic()
         for worker in self._attendants:
-            worker.trust.served(now, counts.get(worker.slot, 0))
+            count = counts.get(worker.slot, 0)
+            worker.trust.served(now, count)
+            if count:
+                self._served_at[worker.record.pool] = now
 
     async def look(self) -> None:
         """Read the run directory and see every ready worker answer, or not."""
@@ -100,10 +123,8 @@ class Registry:
         """Keep the view fresh until cancelled. A slow probe holds up neither the others nor the next look."""
         while True:
             await asyncio.sleep(max(LOOK_INTERVAL_S, _IDLE_SHARE * self._read_s))
-            try:
-                await self._read()
-            except Exception as error:  # the next look may succeed
-                self._go_blind(f"a look failed: {error!r}")
+            with self._rounds.guarded("registry"):  # the next look may succeed
+                await self._look_or_go_blind()
 
     async def close(self) -> None:
         """Ask nobody anything any more."""
@@ -111,6 +132,13 @@ class Registry:
             self._end(attendant)
         self._attendants = {}
         await asyncio.gather(*self._ending)
+
+    async def _look_or_go_blind(self) -> None:
+        try:
+            await self._read()
+        except Exception as error:
+            self._go_blind(f"a look failed: {error!r}")
+            raise
 
     async def _read(self) -> None:
         """Follow what the run directory says now. Whatever goes wrong with that, the view stays."""
@@ -124,16 +152,20 @@ class Registry:
         error = reading.exception()
         if error is not None:
             self._go_blind(describe(error))
-        elif self._workers and not reading.result().records and not reading.result().complaints:
+        elif self._expects_records() and not reading.result().records and not reading.result().complaints:
             self._go_blind(f"{self._run.workers_path} has become empty")
         else:
             self._blind_because = ""
             self._follow(reading.result())
 
+    def _expects_records(self) -> bool:
+        """Whether a worker is known that has not said that it ends: those that have may be forgotten."""
+        return any(worker.record.state is not WorkerState.GONE for worker in self._workers.values())
+
     def _read_timed(self) -> Found:
         began = time.monotonic()
         try:
-            return read_records(self._run)
+            return read_records(self._run, self._records)
         finally:
             self._read_s = time.monotonic() - began
 
@@ -161,7 +193,7 @@ class Registry:
             self.changed.set()
         for worker in workers.values():
             if worker not in before:
-                self._attendants[worker] = Attendant(self._run, worker, self._show, self._is_dispensable)
+                self._attendants[worker] = Attendant(self._run, worker, self._show, self._is_dispensable, self._rounds)
             self._show(worker)
 
     def _with_slots(self, workers: dict[str, Worker]) -> dict[str, Worker]:

@@ -35,6 +35,7 @@ class Worker:
     trust: Trust = field(default_factory=lambda: Trust(time.monotonic()))
     load: EngineLoad = field(default_factory=EngineLoad)
     card: dict[str, Any] | None = None  # what it says of its model in /v1/models
+    changed_limit: float | None = None  # the walltime limit that the scheduler says now, Unix time
     missing_since: float | None = None  # when its record was first not found, monotonic
     heard_at: float = field(default_factory=time.monotonic)  # when its record changed last
     found_at: float = field(default_factory=time.monotonic)
@@ -87,6 +88,11 @@ class Worker:
         return capacity if capacity is not None and capacity > 0 else ASSUMED_CAPACITY
 
     @property
+    def ends_at(self) -> float | None:
+        """Unix time of its walltime limit. Its agent knows the one that its job had when it started."""
+        return self.record.ends_at if self.changed_limit is None else self.changed_limit
+
+    @property
     def standing(self) -> str:
         """Its state for people: that of its record, but `unreachable` if its agent is silent and `starting` if new."""
         if self.is_lost:
@@ -113,7 +119,7 @@ class Worker:
     def move_by(self) -> float | None:
         """Unix time at which other workers are to go on with what is in flight; None where nothing is known."""
         record = self.record
-        times = [record.ends_at - _LIMIT_MARGIN_S] if record.ends_at is not None else []
+        times = [self.ends_at - _LIMIT_MARGIN_S] if self.ends_at is not None else []
         if record.state is WorkerState.DRAINING and record.drain_until is not None:
             times.append(record.drain_until - _MOVE_MARGIN_S)
         return min(times, default=None)
@@ -139,7 +145,7 @@ class Worker:
             choosable=self.choosable,
             trouble=self.trouble,
             has_stopped=self.trust.has_stopped,
-            ends_at=record.ends_at,
+            ends_at=self.ends_at,
             move_by=self.move_by,
             healthy_since=self.healthy_since,
             cache_tokens=self.load.cache_tokens,

@@ -10,6 +10,7 @@ from ...core.net.compression import BodyError
 _TIMES_THE_REST = 4
 # Pieces of a body up to this size are collected: each of its own would take many times its size.
 _SMALL = 4096
+_MOST_EMPTY = 64  # of the tenants that hold nothing, so many are kept: making a share anew takes longer than counting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +34,30 @@ class Bodies:
 
     def require(self, size: int, tenant: Any) -> None:
         """Raises BodyError where a body of `size` bytes is too large, or cannot be held for a tenant now."""
-        self.require_size(size)
-        self.require_room(size, tenant)
-
-    def require_size(self, size: int) -> None:
-        """Raises BodyError where a body of `size` bytes is too large."""
         if size > self.limits.each:
-            raise BodyError(413, f"the body has {size} bytes or more: expected at most {self.limits.each}")
+            raise _too_large(size, self.limits)
+        if self.held + size > self._crowded:
+            self._require_room(size, tenant, 0)
 
-    def require_room(self, count: int, tenant: Any, own: int = 0) -> None:
-        """Raises BodyError where `count` more bytes cannot be held for a tenant. `own`: held for the same request."""
-        if self.held + count <= self._crowded:
-            return
+    def take(self, count: int, tenant: Any, own: int) -> None:
+        """Count bytes as held. Raises BodyError where they are too many. `own`: held for the same request before."""
+        if self.held + count > self._crowded:
+            self._require_room(count, tenant, own)
+        self.held += count
+        share = self._by_tenant.get(id(tenant))
+        if share is None:
+            share = self._by_tenant[id(tenant)] = _Share(tenant)
+        share.held += count
+
+    def release(self, count: int, tenant: Any) -> None:
+        """Count bytes that were taken as held no longer."""
+        self.held -= count
+        share = self._by_tenant[id(tenant)]
+        share.held -= count
+        if not share.held and len(self._by_tenant) > _MOST_EMPTY:
+            del self._by_tenant[id(tenant)]
+
+    def _require_room(self, count: int, tenant: Any, own: int) -> None:
         left = self.limits.together - self.held - count
         if left < 0:
             raise _full("the router holds as many request bodies as it can")
@@ -52,24 +65,13 @@ class Bodies:
         if share is not None and share.held > own and share.held + count > _TIMES_THE_REST * left:
             raise _full("the router holds as many bodies of your requests as others leave room for")
 
-    def count(self, count: int, tenant: Any) -> None:
-        """Count bytes as held; fewer where `count` is negative."""
-        self.held += count
-        share = self._by_tenant.get(id(tenant))
-        if share is None:
-            self._by_tenant[id(tenant)] = _Share(tenant, count)
-        elif share.held + count:
-            share.held += count
-        else:
-            del self._by_tenant[id(tenant)]
-
 
 @dataclass(slots=True)
 class _Share:
     """What one tenant holds. The tenant is kept, so that its id() is nobody else's."""
 
     tenant: Any
-    held: int  # bytes
+    held: int = 0  # bytes
 
 
 class Held:
@@ -88,8 +90,11 @@ class Held:
         """Take some of the body. Raises BodyError."""
         size = len(data)
         self.size += size
-        self._bodies.require_size(self.size)
-        self.take(size)
+        bodies = self._bodies
+        if self.size > bodies.limits.each:
+            raise _too_large(self.size, bodies.limits)
+        bodies.take(size, self._tenant, self.count)
+        self.count += size
         if size > _SMALL or not self._parts:
             self._parts.append(data)
             self._small = None
@@ -100,9 +105,8 @@ class Held:
             self._parts.append(self._small)
 
     def take(self, count: int) -> None:
-        """Count bytes as held. Raises BodyError where they are too many."""
-        self._bodies.require_room(count, self._tenant, self.count)
-        self._bodies.count(count, self._tenant)
+        """Count bytes of the decompressed body as held. Raises BodyError where they are too many."""
+        self._bodies.take(count, self._tenant, self.count)
         self.count += count
 
     def joined(self) -> bytes:
@@ -117,10 +121,14 @@ class Held:
     def release(self) -> None:
         """Hold nothing more."""
         if self.count:
-            self._bodies.count(-self.count, self._tenant)
+            self._bodies.release(self.count, self._tenant)
             self.count = 0
         self._parts.clear()
         self._small = None
+
+
+def _too_large(size: int, limits: BodyLimits) -> BodyError:
+    return BodyError(413, f"the body has {size} bytes or more: expected at most {limits.each}")
 
 
 def _full(reason: str) -> BodyError:

@@ -9,9 +9,9 @@ from typing import cast
 import httptools
 
 from ...core.net.compression import BodyError, decompressed, encoding_named
-from ...core.openai import request_id
+from ...core.net.openai import request_id
 from .bodies import Held
-from .heads import split_target
+from .heads import has_content, read_request_line
 from .messages import Head, Headers, Request, Whole
 from .refusals import refusal
 from .reply import ClientReply
@@ -23,8 +23,6 @@ _MOST_UNSENT = 64 * 1024  # bytes that a client has not read, from which on its 
 _PIPELINED, _MOST_PIPELINED = 8, 128
 _FRAMING_EACH = 16  # bytes of a body's framing for one of its content; chunks of one byte have 5
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Headers that the connection itself looks at.
-_KNOWN = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"x-request-id"})
 
 _log = logging.getLogger(__name__)
 
@@ -37,17 +35,17 @@ class Connection(asyncio.Protocol):
     """One connection of a client. A `Guarded`, and the target of httptools' parser."""
 
     __slots__ = (
-        "__weakref__", "_body_bytes", "_current", "_framing", "_head", "_head_bytes", "_headers", "_in_head", "_known",
-        "_limits", "_lost", "_parser", "_paused", "_private", "_pumping", "_queue", "_reading", "_reply", "_stopped",
-        "_target", "_unsent", "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since",
-        "source", "transport", "trusted", "writable",
+        "__weakref__", "_current", "_head", "_headers", "_in_head", "_limits", "_lost", "_parser", "_paused", "_piece",
+        "_pumping", "_queue", "_reading", "_received", "_reply", "_stopped", "_target", "_unsent",
+        "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source", "transport",
+        "trusted", "writable",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
     def __init__(self, server: ServerState, *, private: bool = False) -> None:
         """`private`: whoever connects has proven to be one of our own programs."""
-        self.server, self._private = server, private
+        self.server = server
         self.guard = None if private else server.guard
         self._limits = server.limits
         self.source, self.since, self.discarded = "", 0, 0
@@ -57,25 +55,23 @@ class Connection(asyncio.Protocol):
         self._lost = self._paused = self._pumping = False
         self._stopped = False  # what comes is not parsed any more
         self._reading = False  # a body has not come in one piece with its head
-        self._parser = httptools.HttpRequestParser(self)
         self._current: ClientReply | None = None  # being answered
         self._queue: deque[tuple[Head | Whole, ClientReply]] = deque()  # complete requests behind it
-        self._new_message()
-
-    def _new_message(self) -> None:
-        self._target = b""
-        self._headers: Headers = []
-        self._known: dict[bytes, bytes] = {}
         self._head: Head | None = None  # of the request whose body is being received
         self._reply: ClientReply | None = None  # for it
-        self._head_bytes = self._framing = self._body_bytes = 0
-        self._in_head = self._upgrading = self._waits_for_continue = False
+        self._upgrading = self._waits_for_continue = False
+        self._piece = 0  # bytes of what came last
+        # Of the request that is being received.
+        self._in_head = False
+        self._target, self._headers = b"", cast(Headers, [])
+        self._received = 0  # bytes that came after the piece in which it began
 
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection in."""
         self.transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpRequestParser(self)
         self.transport.set_write_buffer_limits(high=_MOST_UNSENT)
         peer = transport.get_extra_info("peername")
         self.source = peer[0] if isinstance(peer, tuple) else ""
@@ -86,6 +82,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """End what is being answered, and forget the rest."""
         self._lost = True
+        del self._parser  # the two hold each other, and the buffers of TLS (256 KiB), until garbage is collected
         if self.guard is not None:
             self.guard.lost(self)
         self.server.lost(self)
@@ -105,7 +102,10 @@ class Connection(asyncio.Protocol):
                 return
         if self._stopped:
             return
-        self._feed(data)
+        rest = self._parse(data)
+        while rest is not None:  # behind a head that asks for another protocol
+            self._parse(self._head_without_upgrade())
+            rest = self._parse(rest)
         if self._head is not None:
             self._reading = True
             self.server.reading.put(self)
@@ -136,58 +136,50 @@ class Connection(asyncio.Protocol):
 
     # Called by the parser.
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        if len(self._queue) >= _MOST_PIPELINED:
+    def on_url(self, part: bytes) -> None:
+        """The target, with which a request begins, or more of it."""
+        if self._in_head:
+            self._target += part
+        elif len(self._queue) >= _MOST_PIPELINED:
             self._queue[-1][1].keep = False
             self._stopped = True
             raise _Stop
-        self._new_message()
-        self._in_head = True
-
-    def on_url(self, part: bytes) -> None:
-        """Some of the target."""
-        self._target += part
+        else:
+            self._target, self._headers = part, []
+            self._received, self._in_head = 0, True
         if len(self._target) > self._limits.line_bytes:
             self._refuse(refusal(414, f"the request line is too long: expected at most {_line(self)} bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, of which nobody wants to know."""
-        if not self._in_head:
-            return
-        size = len(name) + len(value)
-        self._head_bytes += size
-        limits, headers = self._limits, self._headers
-        if size > limits.line_bytes or self._head_bytes > limits.head_bytes or len(headers) >= limits.headers:
-            self._refuse(_head_too_large(self))
-        name = name.lower()
-        value = value.rstrip(b" \t")
-        headers.append((name, value))
-        if name in _KNOWN:
-            self._known[name] = value
+        if self._in_head:
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Decide on the request by its head."""
-        parser, known = self._parser, self._known
+        parser, headers = self._parser, self._headers
         method, version = parser.get_method(), parser.get_http_version()
         self._in_head = False
+        if self._received or self._piece > self._limits.line_bytes or len(headers) > self._limits.headers:
+            self._require_small(headers)
         if parser.should_upgrade() and method != b"CONNECT":
-            self._upgrading = True  # `_feed` goes on
+            self._upgrading = True  # `data_received` goes on
             return
+        fields = dict(headers)
         try:
-            target, path = split_target(method, self._target)
-            _require_sane(method, version, known)
+            target, path = read_request_line(method, self._target, version)
+            if b"transfer-encoding" in fields:
+                _require_chunked(version, headers)
         except ValueError as error:
             self._refuse(refusal(400, f"malformed HTTP request: {error}"), str(error))
-        given = known.get(b"x-request-id")
-        id_ = request_id("" if given is None else given.decode("latin-1"))
-        head = Head(method, target, path, self._headers, self.source, self._private, id_)
+        id_ = request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
+        head = Head(method, target, path, headers, fields, self.source, id_)
         self._reply = ClientReply(self, head, keep=parser.should_keep_alive(), old=version == "1.0")
         self.server.idle.drop(self)
         answer = self._admit(head)
         if answer is None:
             self._receive(head)
-        elif answer.close or self._has_body():
+        elif answer.close or has_content(fields):
             self._refuse(answer)
         else:
             self._enqueue(answer, self._reply)
@@ -197,7 +189,6 @@ class Connection(asyncio.Protocol):
         """Some of the body."""
         reply = self._reply
         assert reply is not None and reply.held is not None
-        self._body_bytes += len(data)
         try:
             reply.held.add(data)
         except BodyError as error:
@@ -208,6 +199,7 @@ class Connection(asyncio.Protocol):
         head, reply = self._head, self._reply
         if head is not None and reply is not None:
             self._head = self._reply = None
+            self._waits_for_continue = False
             self._enqueue(head, reply)
 
     # Called by replies, the server and the guard.
@@ -264,15 +256,10 @@ class Connection(asyncio.Protocol):
 
     # The steps of a request.
 
-    def _feed(self, data: bytes) -> None:
-        rest = self._parse(data)
-        while rest is not None:  # behind a head that asks for another protocol
-            self._parse(self._head_without_upgrade())
-            rest = self._parse(rest)
-
     def _parse(self, data: bytes | memoryview) -> memoryview | None:
         """Parse what has come. What follows a head that asks for another protocol, which has not counted yet."""
-        headers, body_bytes = self._headers, self._body_bytes
+        self._piece = len(data)
+        self._received += self._piece
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -282,24 +269,30 @@ class Connection(asyncio.Protocol):
             if not self._stopped:
                 self._fail(error)
         else:
-            if self._headers is headers:  # still the same request
-                answer = self._bound_framing(len(data), self._body_bytes - body_bytes)
-                if answer is not None:
-                    with suppress(_Stop):
-                        self._refuse(answer)
+            if self._in_head or self._head is not None:
+                self._bound_unfinished()
         return None
 
-    def _bound_framing(self, received: int, content: int) -> Whole | None:
-        """Bound what the parser holds of a head that has not ended, and what of a body is not content: a refusal."""
+    def _bound_unfinished(self) -> None:
+        """Refuse a head that does not end, and a body of which hardly anything is content."""
+        limits, answer = self._limits, None
         if self._in_head:
-            self._framing += received
-            if self._framing > self._limits.head_bytes:
-                return _head_too_large(self)
-        elif self._head is not None:
-            self._framing += received - content
-            if self._framing > 2 * self._limits.head_bytes + _FRAMING_EACH * self._body_bytes + received:
-                return refusal(400, "malformed HTTP request: a body of little more than its framing")
-        return None
+            if self._received > limits.head_bytes or len(self._headers) > limits.headers:
+                answer = _head_too_large(self)
+        elif self._reply is not None and self._reply.held is not None:
+            content = self._reply.held.size
+            if self._received - content > 2 * limits.head_bytes + _FRAMING_EACH * content + self._piece:
+                answer = refusal(400, "malformed HTTP request: a body of little more than its framing")
+        if answer is not None:
+            with suppress(_Stop):
+                self._refuse(answer)
+
+    def _require_small(self, headers: Headers) -> None:
+        """Refuse a complete head that is too large. One that came in one small piece need not be asked."""
+        limits = self._limits
+        sizes = [len(name) + len(value) for name, value in headers]
+        if len(sizes) > limits.headers or sum(sizes) > limits.head_bytes or max(sizes, default=0) > limits.line_bytes:
+            self._refuse(_head_too_large(self))
 
     def _head_without_upgrade(self) -> bytes:
         """The same head for a new parser: go on in HTTP/1.1, as servers may (RFC 9110, 7.8).
@@ -315,6 +308,7 @@ class Connection(asyncio.Protocol):
         kept.append(b"Connection: %b\r\n\r\n" % (b"keep-alive" if keep else b"close"))
         line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, version.encode())
         self._parser = httptools.HttpRequestParser(self)
+        self._upgrading = False
         return line + b"".join(kept)
 
     def _fail(self, error: httptools.HttpParserError) -> None:
@@ -330,20 +324,21 @@ class Connection(asyncio.Protocol):
     def _admit(self, head: Head) -> Whole | None:
         """What to answer at once, by the head alone: None to go on."""
         answer = self.server.handler.admit(head)
-        if head.tenant is not None and self.guard is not None:
+        if head.tenant is not None and self.guard is not None and not self.busy:
             self.guard.began(self)
         if answer is not None:
             return answer
+        fields = head.fields
         try:
-            encoding = self._known.get(b"content-encoding")
+            encoding = fields.get(b"content-encoding")
             if encoding is not None and self._reply is not None:
                 self._reply.encoding = encoding_named(encoding.decode("latin-1"))
-            size = self._known.get(b"content-length")
+            size = fields.get(b"content-length")
             if size is not None:
                 self.server.bodies.require(int(size), head.tenant)
         except BodyError as error:
             return refusal(error.status, error.message)
-        if b"expect" in self._known and self._known[b"expect"].lower() != b"100-continue":
+        if b"expect" in fields and fields[b"expect"].lower() != b"100-continue":
             return refusal(417, "Expect: expected 100-continue")
         return None
 
@@ -351,7 +346,7 @@ class Connection(asyncio.Protocol):
         assert self._reply is not None
         self._head = head
         self._reply.held = Held(self.server.bodies, head.tenant)
-        if b"expect" in self._known and self._parser.get_http_version() == "1.1":
+        if b"expect" in head.fields and self._parser.get_http_version() == "1.1":
             self._waits_for_continue = True
             self._continue()
 
@@ -360,9 +355,6 @@ class Connection(asyncio.Protocol):
         if self._current is None and not self._queue:
             self._waits_for_continue = False
             self.transport.write(_CONTINUE)
-
-    def _has_body(self) -> bool:
-        return b"transfer-encoding" in self._known or self._known.get(b"content-length", b"0").strip(b"0") != b""
 
     def _refuse(self, answer: Whole, malformed: str | None = None) -> None:
         """Answer, after what came before, and read nothing more. Raises _Stop."""
@@ -393,25 +385,29 @@ class Connection(asyncio.Protocol):
             return
         if self.guard is not None and self.trusted:
             self.guard.began(self)
-        reply.run(self.server.loop.create_task(self._answer(item, reply)))
-
-    async def _answer(self, head: Head, reply: ClientReply) -> None:
         assert reply.held is not None
+        if reply.encoding == "identity":
+            self._handle(Request(item, reply.held.joined()), reply)
+        else:
+            reply.on_lost = self.server.loop.create_task(self._decompress(item, reply, reply.held)).cancel
+
+    def _handle(self, request: Request, reply: ClientReply) -> None:
         try:
-            body = reply.held.joined()
-            if reply.encoding != "identity":
-                most = self.server.bodies.limits.each
-                body = await decompressed(body, reply.encoding, most, reply.held.take)
-            await self.server.handler.handle(Request(head, body), reply)
-        except asyncio.CancelledError:
-            reply.abort()
-            raise
+            self.server.handler.handle(request, reply)
+        except Exception:
+            reply.log_failure()
+            reply.fail()
+
+    async def _decompress(self, head: Head, reply: ClientReply, held: Held) -> None:
+        try:
+            body = await decompressed(held.joined(), reply.encoding, self.server.bodies.limits.each, held.take)
         except BodyError as error:
             reply.whole(refusal(error.status, error.message))
         except Exception:
-            _log.exception("%s %.200r failed", head.method.decode(), head.path)
-        if not reply.over:
+            reply.log_failure()
             reply.fail()
+        else:
+            self._handle(Request(head, body), reply)
 
     def _pump(self) -> None:
         """Answer the next request, if there is any and the client reads."""
@@ -443,11 +439,12 @@ class Connection(asyncio.Protocol):
             self.server.idle.put(self)  # in case the client does not read
             self.transport.close()
             return
-        self._stopped = True
+        self._stopped, self._waits_for_continue = True, False
         while self._queue:
             self._queue.pop()[1].lose()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has reset the connection, and nobody has told us yet
+                self.transport.write_eof()
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -464,14 +461,9 @@ def _head_too_large(connection: Connection) -> Whole:
     return refusal(431, f"the request's head is too large: expected {expected}")
 
 
-def _require_sane(method: bytes, version: str, known: dict[bytes, bytes]) -> None:
+def _require_chunked(version: str, headers: Headers) -> None:
     """Raises ValueError for what llhttp lets pass and nobody should send."""
-    if version not in ("1.0", "1.1"):
-        raise ValueError("expected HTTP/1.1 or HTTP/1.0")
-    if method == b"CONNECT":
-        raise ValueError("this is no proxy: CONNECT")
-    encoding = known.get(b"transfer-encoding")
-    if encoding is not None and version == "1.0":
+    if version == "1.0":
         raise ValueError("Transfer-Encoding in a request of HTTP/1.0")
-    if encoding is not None and encoding.lower() != b"chunked":
+    if [value.lower() for name, value in headers if name == b"transfer-encoding"] != [b"chunked"]:
         raise ValueError("Transfer-Encoding: expected chunked")

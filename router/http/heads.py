@@ -1,9 +1,11 @@
 """Heads of messages: what is forwarded of a request and of an answer, and how an answer's head is written."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from itertools import compress
+from operator import itemgetter
 from urllib.parse import unquote
 
 import httptools
@@ -21,7 +23,12 @@ _NOT_TO_CLIENTS = _HOP | {b"date", b"server"}
 _OWN_PREFIX = b"x-slurminfer-"  # what the router tells its own pages; nobody else may
 _CORS_PREFIX = b"access-control-"
 
-_BODILESS = frozenset({204, 304})
+BODILESS = frozenset({204, 304})  # the statuses of answers without a body (RFC 9110, 6.4.1)
+
+# Method, target, host, length of the body, id.
+_REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\nContent-Length: %d\r\nX-Request-Id: %b\r\n"
+_REQUEST_LINES = _REQUEST.count(b"\n")
+_name, _line = itemgetter(0), b": ".join
 
 
 def request_head(
@@ -39,23 +46,17 @@ def request_head(
     Further lines may be added at its end. `key` goes into Authorization, where there is one. Raises ValueError where a
     part has a line break.
     """
-    own = b"Host: %b\r\nAccept-Encoding: identity\r\nContent-Length: %d\r\nX-Request-Id: %b\r\n" % (
-        host, body_length, request_id.encode("latin-1")
-    )  # fmt: skip
+    kept = _forwardable(headers, _NOT_TO_WORKERS, _OWN_PREFIX)
     if key:
-        own += b"Authorization: Bearer %b\r\n" % key.encode("latin-1")
-    lines = [b"%b %b HTTP/1.1\r\n" % (method, target), own]
-    for header in _forwardable(headers, _NOT_TO_WORKERS):
-        if header[0][:13] != _OWN_PREFIX:
-            lines.append(b"%b: %b\r\n" % header)
-    head = b"".join(lines)
-    _require_lines(head, len(lines) + 3 + bool(key))
+        kept.append((b"Authorization", b"Bearer " + key.encode("latin-1")))
+    head = _REQUEST % (method, target, host, body_length, request_id.encode("latin-1")) + _lines(kept)
+    _require_lines(head, _REQUEST_LINES + len(kept))
     return head
 
 
 def answer_headers(headers: Headers) -> Headers:
     """The headers of a worker's answer that a client may get: those of one connection and CORS are left out."""
-    return [header for header in _forwardable(headers, _NOT_TO_CLIENTS) if not header[0].startswith(_CORS_PREFIX)]
+    return _forwardable(headers, _NOT_TO_CLIENTS, _CORS_PREFIX)
 
 
 def content_length(headers: Headers) -> int | None:
@@ -66,28 +67,16 @@ def content_length(headers: Headers) -> int | None:
     return None
 
 
-def has_content(headers: Headers) -> bool:
+def has_content(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a request with these headers has a body, if only an empty one in chunks."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
-        for name, value in headers
-    )
+    return b"transfer-encoding" in fields or fields.get(b"content-length", b"").strip(b"0") != b""
 
 
 def answer_head(status: int, headers: Headers, extra: bytes) -> bytes:
     """The head of an answer with its blank line; `extra` are complete lines. Raises ValueError for line breaks."""
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-    for header in headers:
-        lines.append(b"%b: %b\r\n" % header)
-    lines.append(extra)
-    head = b"".join(lines)
-    _require_lines(head, len(lines) - 1 + extra.count(b"\n"))
-    return head + b"\r\n"
-
-
-def has_body(status: int) -> bool:
-    """Whether an answer with this status has a body (RFC 9110, 6.4.1)."""
-    return status not in _BODILESS
+    lines = _lines(headers)
+    _require_lines(lines, len(headers))
+    return b"%b%b%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines, extra)
 
 
 def date_line() -> bytes:
@@ -96,6 +85,15 @@ def date_line() -> bytes:
 
 
 @lru_cache(maxsize=64)
+def read_request_line(method: bytes, target: bytes, version: str) -> tuple[bytes, str]:
+    """A request's target in origin form, and its path, decoded. Raises ValueError for what nobody should send."""
+    if version not in ("1.0", "1.1"):
+        raise ValueError("expected HTTP/1.1 or HTTP/1.0")
+    if method == b"CONNECT":
+        raise ValueError("this is no proxy: CONNECT")
+    return split_target(method, target)
+
+
 def split_target(method: bytes, target: bytes) -> tuple[bytes, str]:
     """A request's target in origin form, and its path, decoded. Raises ValueError for what is no target."""
     if target[:1] == b"/":
@@ -123,14 +121,27 @@ def _origin_form(target: bytes) -> bytes:
     return path if url.query is None else b"%b?%b" % (path, url.query)
 
 
-def _forwardable(headers: Headers, left_out: Collection[bytes]) -> Headers:
-    """`headers` without those `left_out` and those that `Connection` names: they belong to that connection, too."""
-    kept = [header for header in headers if header[0] not in left_out]
-    named = b",".join([value.lower() for name, value in headers if name == b"connection"])
-    if not named or named == b"keep-alive" or named == b"close":
+def _forwardable(headers: Headers, left_out: frozenset[bytes], prefix: bytes) -> Headers:
+    """`headers` without those `left_out`, those whose names have that `prefix`, and those that `Connection` names.
+
+    The last ones belong to that connection, too.
+    """
+    names = tuple(map(_name, headers))
+    kept = list(compress(headers, _may_pass(names, left_out, prefix)))
+    if b"connection" not in names:
         return kept
+    named = b",".join([value.lower() for name, value in headers if name == b"connection"])
     tokens = {token.strip() for token in named.split(b",")}
     return [header for header in kept if header[0] not in tokens]
+
+
+@lru_cache(maxsize=256)  # a client's requests have the same headers mostly, in the same order
+def _may_pass(names: tuple[bytes, ...], left_out: frozenset[bytes], prefix: bytes) -> list[bool]:
+    return [name not in left_out and not name.startswith(prefix) for name in names]
+
+
+def _lines(headers: Headers) -> bytes:
+    return b"\r\n".join([*map(_line, headers), b""])
 
 
 def _require_lines(head: bytes, count: int) -> None:

@@ -1,47 +1,43 @@
 """What the two sides of the relay say to each other of HTTP: heads, bodies, and where bytes go."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
+
+import msgspec
 
 # Names in lower case, in the order in which they came.
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)
-class Head:
+class Head(msgspec.Struct):
     """The head of a client's request."""
 
     method: bytes
     target: bytes  # path and query, as they came
     path: str  # decoded, without the query
     headers: Headers
+    fields: dict[bytes, bytes]  # the same; the last one where a name occurs twice
     peer: str  # the client's address; "" for a Unix socket
-    private: bool = False  # came through the port for our own commands, whose other end has proven itself
     id: str = ""  # the client's X-Request-Id or a new one; every answer carries it
     tenant: Any = None  # set by `Handler.admit`; a connection without one is closed when there are too many
-    answer_headers: Headers = field(default_factory=list)  # set by `Handler.admit`: what every answer carries (CORS)
-
-    def get(self, name: bytes) -> bytes | None:
-        """The first header of that lower-case name."""
-        return next((value for key, value in self.headers if key == name), None)
+    is_generation: bool = False  # set by `Handler.admit`: it is for a worker
+    answer_headers: Headers = []  # set by `Handler.admit`: what every answer carries (CORS)
+    answer_lines: bytes = b""  # the same, as complete lines of the head (limits)
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """A complete request: the body is decompressed and within its bound."""
 
     head: Head
     body: bytes
 
 
-@dataclass(slots=True)
-class Whole:
+class Whole(msgspec.Struct):
     """An answer in one piece. `close`: the connection ends after it, because the rest of the body is not read."""
 
     status: int
     body: bytes
-    headers: Headers = field(default_factory=list)
+    headers: Headers = []
     close: bool = False
 
 
@@ -53,6 +49,7 @@ class Reply(Protocol):
 
     began: bool  # whether anything has been given to the client's socket
     on_writable: Callable[[], None] | None  # called when `write` may go on after it has said False
+    on_lost: Callable[[], object] | None  # called when the client hangs up before the answer's end
 
     def whole(self, answer: Whole) -> None:
         """Send an answer in one piece."""
@@ -72,18 +69,22 @@ class Reply(Protocol):
     def abort(self) -> None:
         """Break the connection: the only way left to say that this is not the whole."""
 
+    def run(self, answering: Coroutine[Any, Any, None], ended: Callable[[], None] | None = None) -> None:
+        """Let a coroutine answer. It is cancelled when the client hangs up.
+
+        What it raises, or a return without an answer, is answered with 500, or breaks an answer that has begun.
+        `ended` is called when it is over, even if it never began.
+        """
+
 
 class Handler(Protocol):
-    """What a server does with requests. `handle` is cancelled when its client hangs up before the answer's end.
-
-    What `handle` raises, or a return without an answer, is answered with 500, or breaks an answer that has begun.
-    """
+    """What a server does with requests. What it raises is answered with 500."""
 
     def admit(self, head: Head) -> Whole | None:
         """Decide by the head alone, before anything of the body is asked for: a refusal, or None to go on."""
 
-    async def handle(self, request: Request, reply: Reply) -> None:
-        """Answer the request."""
+    def handle(self, request: Request, reply: Reply) -> None:
+        """Answer the request, now or later. What has to wait may be a coroutine that `reply` runs."""
 
 
 class Sink(Protocol):
@@ -134,11 +135,14 @@ class NoAnswerError(AnswerLostError):
 class Pool(Protocol):
     """The connections to one life of a worker."""
 
-    async def send(self, head: bytes, body: bytes, sink: Sink) -> Flow:
-        """Send a request on a free or a new connection. `head` is complete but for the blank line.
+    def try_send(self, head: bytes, body: bytes, sink: Sink) -> Flow | None:
+        """Send a request at once on a free connection; None, with nothing sent, if there is none.
 
-        Raises ConnectError.
+        `head` is complete but for the blank line.
         """
+
+    async def send(self, head: bytes, body: bytes, sink: Sink) -> Flow:
+        """Send a request on a free or a new connection, like `try_send`. Raises ConnectError."""
 
     def close(self) -> None:
         """Close the idle connections, and the others as they become idle."""

@@ -36,12 +36,21 @@ class WorkerPool(ABC):
     async def _connect(self) -> Upstream:
         """A new connection. Raises OSError, ConnectError."""
 
-    async def send(self, head: bytes, body: bytes, sink: Sink) -> Flow:
-        """Send a request on a free or a new connection. `head` is complete but for the blank line.
+    def try_send(self, head: bytes, body: bytes, sink: Sink) -> Flow | None:
+        """Send a request at once on a free connection; None, with nothing sent, if there is none.
 
-        If a connection that was used before ends before any byte of the answer, the request is sent once more on a new
-        one. Raises ConnectError.
+        `head` is complete but for the blank line. If the connection ends before any byte of the answer, the request is
+        sent once more on a new one.
         """
+        connection = self._take()
+        if connection is None:
+            return None
+        exchange = Exchange(head, body, sink)
+        exchange.send_on(connection)
+        return exchange
+
+    async def send(self, head: bytes, body: bytes, sink: Sink) -> Flow:
+        """Send a request on a free or a new connection, like `try_send`. Raises ConnectError."""
         exchange = Exchange(head, body, sink)
         exchange.send_on(self._take() or await self._new())
         return exchange

@@ -2,10 +2,16 @@
 
 import msgspec
 
-from ...core.openai import error_body
+from ...core.net.openai import error_body
 from .messages import Whole
 
 _RETRY_AFTER_S = b"1"
+_USE_HTTPS = b"This port speaks HTTPS, and the request was plain HTTP: use https:// instead of http://\n"
+# What plain HTTP gets at a port for TLS, in bytes as they are sent.
+TO_PLAIN_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+    % (len(_USE_HTTPS), _USE_HTTPS)
+)
 
 
 def refusal(status: int, message: str, *, code: str | None = None, close: bool = False) -> Whole:

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from .bodies import Held
-from .heads import answer_head, has_body
+from .heads import BODILESS, answer_head
 from .messages import Head, Headers, Whole
 from .refusals import refusal
 from .state import ServerState
@@ -33,8 +33,8 @@ class ClientReply:
     """Implements `messages.Reply`."""
 
     __slots__ = (
-        "_chunked", "_connection", "_head", "_left", "_mute", "_old", "_request", "_task", "began", "encoding", "held",
-        "keep", "on_writable", "over",
+        "_chunked", "_connection", "_head", "_left", "_mute", "_old", "_request", "began", "encoding", "held", "keep",
+        "on_lost", "on_writable", "over",
     )  # fmt: skip
 
     def __init__(self, connection: Line, request: Head | None, *, keep: bool = False, old: bool = False) -> None:
@@ -42,9 +42,9 @@ class ClientReply:
         self._connection, self._request, self.keep, self._old = connection, request, keep, old
         self.began = self.over = False
         self.on_writable: Callable[[], None] | None = None
+        self.on_lost: Callable[[], object] | None = None
         self.held: Held | None = None  # the request's body, until this is over
         self.encoding = "identity"  # of that body
-        self._task: asyncio.Task[None] | None = None
         self._head = b""  # what leaves with the first bytes
         self._chunked = self._mute = False
         self._left: int | None = None  # bytes of a body of known length
@@ -56,10 +56,9 @@ class ClientReply:
         if answer.close:
             self.keep = False
         self.begin(answer.status, answer.headers, len(answer.body))
-        if not self._mute:
-            self._head += answer.body
-        self._left = 0
-        self.end()
+        self.began = True
+        self._connection.transport.write(self._head if self._mute else self._head + answer.body)
+        self._finish()
 
     def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
         """Begin an answer of `length` bytes, or of unknown length. Raises ValueError for a header with a line break."""
@@ -67,14 +66,14 @@ class ClientReply:
             return
         assert not self.began, "the client has got a head already"
         request, server = self._request, self._connection.server
-        bodiless = not has_body(status)
+        bodiless = status in BODILESS
         self._mute = bodiless or (request is not None and request.method == b"HEAD")
         self._left, self._chunked = length, length is None and not self._old and not self._mute
         if server.closing or (length is None and self._old and not self._mute):
             self.keep = False
         extra = server.date_line
         if request is not None:
-            extra += b"X-Request-Id: %b\r\n" % request.id.encode()
+            extra = b"%b%bX-Request-Id: %b\r\n" % (extra, request.answer_lines, request.id.encode())
             if request.answer_headers:
                 headers = headers + request.answer_headers
         if self._chunked:
@@ -123,8 +122,7 @@ class ClientReply:
             self._head = b""
             self.began = True
             self._connection.transport.write(last)
-        self._end()
-        self._connection.answered(self)
+        self._finish()
 
     def abort(self) -> None:
         """Break the connection: the only way left to say that this is not the whole."""
@@ -132,16 +130,42 @@ class ClientReply:
             self._end()
             self._connection.cut()
 
-    def run(self, task: asyncio.Task[None]) -> None:
-        """The task that answers, which `lose` cancels."""
-        self._task = task
+    def run(self, answering: Coroutine[Any, Any, None], ended: Callable[[], None] | None = None) -> None:
+        """Let a coroutine answer, which is cancelled when the client hangs up."""
+
+        def finish(_: asyncio.Task[None]) -> None:
+            answering.close()  # one that was cancelled before it began
+            if ended is not None:
+                ended()
+
+        task = self._connection.server.loop.create_task(self._answer(answering))
+        task.add_done_callback(finish)
+        self.on_lost = task.cancel
+
+    async def _answer(self, answering: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answering
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        except Exception:
+            self.log_failure()
+        if not self.over:
+            self.fail()
+
+    def log_failure(self) -> None:
+        """Log the exception that is being handled."""
+        request = self._request
+        what = ("-", "") if request is None else (request.method.decode(), request.path)
+        _log.exception("%s %.200r failed", *what)
 
     def lose(self) -> None:
         """The client is gone."""
         if not self.over:
-            self._end()
-            if self._task is not None:
-                self._task.cancel()
+            on_lost = self.on_lost
+            self._end()  # which forgets `on_lost`: a cancelled task keeps what its coroutine had, this too
+            if on_lost is not None:
+                on_lost()
 
     def fail(self) -> None:
         """Nobody has answered, or not to the end."""
@@ -155,8 +179,12 @@ class ClientReply:
         self.began = True
         self._connection.transport.writelines(pieces)
 
+    def _finish(self) -> None:
+        self._end()
+        self._connection.answered(self)
+
     def _end(self) -> None:
         self.over = True
-        self.on_writable = None
+        self.on_writable = self.on_lost = None
         if self.held is not None:
             self.held.release()

@@ -4,12 +4,14 @@ import asyncio
 import socket
 import ssl
 
+from ...core.background.rounds import Rounds
 from ...core.net.acceptor import SHUTDOWN_S, Acceptor
 from ...core.net.connection_guard import Guard
 from ...core.net.sockets import BACKLOG
 from .bodies import BodyLimits
 from .connection import Connection
 from .messages import Handler
+from .refusals import TO_PLAIN_HTTP
 from .state import ServerState
 
 
@@ -25,9 +27,13 @@ class Server:
     server.abort()
     """
 
-    def __init__(self, handler: Handler, guard: Guard, bodies: BodyLimits | None = None) -> None:
+    def __init__(
+        self, handler: Handler, guard: Guard, bodies: BodyLimits | None = None, rounds: Rounds | None = None
+    ) -> None:
         self._state = ServerState(handler, guard, bodies or BodyLimits())
+        self._rounds = rounds or Rounds()
         self._acceptors: list[asyncio.Server | Acceptor] = []
+        self._private: list[asyncio.Server | Acceptor] = []
         self._clock: asyncio.Task[None] | None = None
 
     @property
@@ -53,16 +59,18 @@ class Server:
     ) -> None:
         """Accept connections of `sock`, a bound TCP or Unix socket, with TLS where there is a `context`."""
         protocol = self.private_protocol if private else self.protocol
+        acceptors = self._private if private else self._acceptors
         if context is not None:
             sock.listen(BACKLOG)
             shutdown_s = SHUTDOWN_S if private else self._state.limits.idle_s
-            acceptor = Acceptor(sock, context, protocol, shutdown_s=shutdown_s)
+            answer = b"" if private else TO_PLAIN_HTTP
+            acceptor = Acceptor(sock, context, protocol, shutdown_s=shutdown_s, to_plain_http=answer)
             acceptor.start()
-            self._acceptors.append(acceptor)
+            acceptors.append(acceptor)
         elif sock.family == socket.AF_UNIX:
-            self._acceptors.append(await self._state.loop.create_unix_server(protocol, sock=sock, backlog=BACKLOG))
+            acceptors.append(await self._state.loop.create_unix_server(protocol, sock=sock, backlog=BACKLOG))
         else:
-            self._acceptors.append(await self._state.loop.create_server(protocol, sock=sock, backlog=BACKLOG))
+            acceptors.append(await self._state.loop.create_server(protocol, sock=sock, backlog=BACKLOG))
 
     def start_clock(self) -> None:
         """Call `tick` once a second from now on."""
@@ -72,11 +80,27 @@ class Server:
         """Let a second pass: end what has waited for too long."""
         self._state.tick()
 
+    def let_go(self, lets_go: bool) -> None:
+        """Whether each answer is to be its connection's last, although more connections are accepted."""
+        self._state.closing = lets_go or self._state.closed
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether clients' connections are accepted."""
+        return bool(self._acceptors)
+
+    def stop_accepting(self) -> None:
+        """Accept no more clients, and close the sockets of `listen`; those that were accepted stay."""
+        for acceptor in self._acceptors:
+            acceptor.stop() if isinstance(acceptor, Acceptor) else acceptor.close()
+        self._acceptors = []
+
     def close(self) -> None:
         """Accept no more, close what is idle, and each other connection after its answer."""
-        self._state.closing = True
-        while self._acceptors:
-            self._acceptors.pop().close()
+        self._state.closing = self._state.closed = True
+        for acceptor in (*self._acceptors, *self._private):
+            acceptor.close()
+        self._acceptors, self._private = [], []
         for connection in list(self._state.connections):
             connection.close_if_idle()
 
@@ -100,4 +124,5 @@ class Server:
     async def _run_clock(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self.tick()
+            with self._rounds.guarded("clock"):
+                self.tick()

@@ -51,6 +51,7 @@ class ServerState:
         self.bodies = Bodies(bodies)
         self.loop = asyncio.get_running_loop()
         self.closing = False  # each answer is its connection's last
+        self.closed = False  # and no connection is waited for
         self.date_line = date_line()
         self.idle: Waiting[Client] = Waiting(int(guard.limits.idle_s))  # between two requests, or closing
         self.reading: Waiting[Client] = Waiting(SILENCE_S)  # in the middle of a body
@@ -82,7 +83,7 @@ class ServerState:
 
     def rest(self, connection: Client) -> None:
         """Wait for the next request of a connection, if there is to be one."""
-        if self.closing:
+        if self.closed:
             connection.transport.close()
         self.idle.put(connection)
 

@@ -85,9 +85,9 @@ class Upstream(asyncio.Protocol):
     """A connection to a worker, and the target of httptools' parser. Idle while it has no exchange."""
 
     __slots__ = (
-        "__weakref__", "_body_bytes", "_chunked", "_complete", "_content", "_exchange", "_fault", "_has_length",
-        "_head_bytes", "_head_method", "_headers", "_in_body", "_keep", "_parser", "_paused", "_pool", "_received",
-        "idle_since", "lost", "on_body", "reused", "transport",
+        "__weakref__", "_body_bytes", "_complete", "_content", "_exchange", "_fault", "_head_method", "_headers",
+        "_in_body", "_keep", "_parser", "_paused", "_pool", "_received", "idle_since", "lost", "on_body", "reused",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -96,26 +96,19 @@ class Upstream(asyncio.Protocol):
         self._pool = pool
         self._content: list[bytes] = []  # of the body, from one reading
         self.on_body = self._content.append  # called by the parser
-        self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._paused = False
         self.reused = False  # the exchange is not the first one
         self.lost = False
-        self.idle_since = 0.0
-        self._start(head_method=False)
-
-    def _start(self, *, head_method: bool) -> None:
-        self._head_method = head_method
-        self._headers: Headers = []
-        self._received = self._head_bytes = self._body_bytes = 0
-        self._has_length = self._chunked = False
-        self._in_body = self._complete = self._keep = False
         self._fault = ""
+        self.idle_since = 0.0
+        self._headers: Headers = []
 
     def begin(self, exchange: Exchange, head_method: bool) -> None:
         """Take the answer for `exchange` from now on."""
-        self._exchange = exchange
-        self._start(head_method=head_method)
+        self._exchange, self._head_method = exchange, head_method
+        self._received = self._body_bytes = 0
+        self._in_body = self._complete = self._keep = False
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -139,6 +132,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self.transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse some of the answer."""
@@ -167,8 +161,8 @@ class Upstream(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The worker has closed its side; that ends a body without a length (RFC 9112, 6.3)."""
         exchange = self._exchange
-        ends = self._in_body and not self._has_length and not self._chunked
-        if exchange is not None and ends and not self._paused:  # over TLS, what a paused reader has not read is lost
+        ends = exchange is not None and self._in_body and not _tells_its_end(self._headers)
+        if ends and not self._paused:  # over TLS, what a paused reader has not read is lost
             self._complete = True
             self._keep = False
             self._finish()
@@ -177,6 +171,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         self.lost = True
+        del self._parser  # the two hold each other until garbage is collected
         self._pool.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None or exchange.over:
@@ -195,27 +190,18 @@ class Upstream(asyncio.Protocol):
             self._keep = False  # it says more than it was asked for
             raise _Stop
         self._headers = []
-        self._has_length = self._chunked = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers are left out."""
-        if self._in_body:
-            return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > _MOST_HEAD:
-            self._fault = "its answer's head is too long"
-            raise _Stop
-        name = name.lower()
-        value = value.rstrip(b" \t")
-        self._headers.append((name, value))
-        if name == b"content-length":
-            self._has_length = True
-        elif name == b"transfer-encoding":
-            self._chunked = value.lower().endswith(b"chunked")
+        if not self._in_body:
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Give the head on."""
         status = self._parser.get_status_code()
+        if self._received > _MOST_HEAD and sum(len(n) + len(v) for n, v in self._headers) > _MOST_HEAD:
+            self._fault = "its answer's head is too long"
+            raise _Stop
         if status < 200:
             return
         self._in_body = True
@@ -252,3 +238,9 @@ class Upstream(asyncio.Protocol):
         self.transport.abort()
         if exchange is not None:
             exchange.lose(NoAnswerError(reason))
+
+
+def _tells_its_end(headers: Headers) -> bool:
+    """Whether the body of an answer with these headers has a length or chunks."""
+    fields = dict(headers)
+    return b"content-length" in fields or fields.get(b"transfer-encoding", b"").lower().endswith(b"chunked")

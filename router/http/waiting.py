@@ -12,7 +12,7 @@ class Waiting(Generic[Waiter]):
 
     def __init__(self, patience: int) -> None:
         self._patience = patience  # ticks
-        self._since: dict[Waiter, int] = {}  # the longest first
+        self._since: dict[Waiter, int] = {}
         self._ticks = 0
 
     def __contains__(self, waiter: Waiter) -> bool:
@@ -20,7 +20,6 @@ class Waiting(Generic[Waiter]):
 
     def put(self, waiter: Waiter) -> None:
         """Wait from now on; again, if it has waited before."""
-        self._since.pop(waiter, None)
         self._since[waiter] = self._ticks
 
     def drop(self, waiter: Waiter) -> None:
@@ -34,11 +33,8 @@ class Waiting(Generic[Waiter]):
     def tick(self) -> list[Waiter]:
         """Let a second pass: who has waited for too long and waits no more."""
         self._ticks += 1
-        over = []
-        for waiter, since in self._since.items():
-            if self._ticks - since < self._patience:
-                break
-            over.append(waiter)
+        latest = self._ticks - self._patience
+        over = [waiter for waiter, since in self._since.items() if since <= latest]
         for waiter in over:
             del self._since[waiter]
         return over

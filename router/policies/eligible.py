@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...core.spec import RuleSpec
+from ...core.spec.router import RuleSpec
 from .load import duration, queue_wait
 from .policy import RoutedRequest, Worker
 
@@ -33,8 +33,7 @@ class PoolRouting(msgspec.Struct, frozen=True, kw_only=True):
     spill_after: float | None = None  # seconds, as in PoolSpec
 
 
-@dataclass(slots=True)
-class Eligible:
+class Eligible(msgspec.Struct):
     """Who may take a request. Without workers, `reason` says why; `unknown_model`: it is no matter of waiting."""
 
     workers: Sequence[Worker]
@@ -77,6 +76,15 @@ class Eligibility:
             if _fits(rule, request):
                 return rule.serve or request.model, rule.pools
         return request.model, ()
+
+    def pools_of(self, lane: Lane) -> list[str]:
+        """The pools of the spec whose workers requests of a lane may go to."""
+        model, pools = lane
+        return [
+            pool.name
+            for pool in self._pools.values()
+            if model in (None, pool.model) and (not pools or pool.name in pools)
+        ]
 
     def ready(self, lane: Lane) -> Sequence[Worker]:
         """The workers of a lane that may get new requests."""

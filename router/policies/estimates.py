@@ -33,12 +33,12 @@ class Average:
     def add(self, value: float) -> None:
         """Take one more value. The first ones count as much as all before them."""
         self.count += 1
-        step = max(_STEP, 1 / self.count)
+        away = value - self.value
         if self.count > 8:
             furthest = _OUTLIER * max(self.spread, 0.05 * self.value)
-            value = min(max(value, self.value - furthest), self.value + furthest)
-        self.spread += (abs(value - self.value) - self.spread) * max(_STEP, 1 / (self.count + 1))
-        self.value += (value - self.value) * step
+            away = min(max(away, -furthest), furthest)
+        self.spread += (abs(away) - self.spread) * max(_STEP, 1 / (self.count + 1))
+        self.value += away * max(_STEP, 1 / self.count)
 
 
 class Lengths:
@@ -64,7 +64,9 @@ class Lengths:
     def answered(self, model: str, tenant: str, output_tokens: int) -> None:
         """Learn from an answer that ended by itself or by max_tokens."""
         for key in ((model, tenant), (model, "")):
-            average = self._outputs.setdefault(key, Average(USUAL_OUTPUT_TOKENS))
+            average = self._outputs.get(key)
+            if average is None:
+                average = self._outputs[key] = Average(USUAL_OUTPUT_TOKENS)
             average.add(float(output_tokens))
             self._outputs.move_to_end(key)
         while len(self._outputs) > _MOST_TENANTS:
@@ -108,12 +110,12 @@ class _Speeds:
         self.known[slot].add(tokens, seconds)
 
     def all(self) -> dict[int, float]:
-        """Of all workers of which something was measured."""
+        """The speed of each worker of which something was measured."""
         mean = self.mean()
         return {slot: _blend(speed, mean) for slot, speed in self.known.items()}
 
     def mean(self) -> float:
-        """Of all workers together; a usual figure until there is one."""
+        """The speed of all workers together; a usual figure until there is one."""
         seconds = sum(one.seconds for one in self.known.values())
         return sum(one.tokens for one in self.known.values()) / seconds if seconds else self._usual
 

@@ -1,5 +1,6 @@
 """How busy a worker is, and how long a request would take there."""
 
+import math
 from collections.abc import Sequence
 
 from .policy import RoutedRequest, Worker
@@ -11,25 +12,24 @@ _TIMES_MEAN_BESIDE_IDLE = 1.25
 _MUCH = 0.7
 
 
-def usable_capacity(worker: Worker) -> float:
-    """Requests that it may compute at once now: fewer while it comes back after an ejection, but at least one."""
-    ramp = worker.ramp
-    return float(worker.capacity) if ramp >= 1.0 else max(1.0, worker.capacity * ramp)
-
-
 def load(worker: Worker) -> float:
     """Requests in flight relative to what it may compute at once."""
-    return worker.in_flight / usable_capacity(worker)
+    return worker.in_flight / worker.usable_capacity
 
 
 def least_loaded(workers: Sequence[Worker]) -> Worker:
     """The worker with the least load; of equals the one that was chosen the longest ago. `workers` is not empty."""
-    return min(workers, key=lambda worker: (load(worker), worker.turn))
+    best, least = workers[0], math.inf
+    for worker in workers:
+        load = worker.in_flight / worker.usable_capacity
+        if load < least or (load == least and worker.turn < best.turn):
+            best, least = worker, load
+    return best
 
 
 def mean_load(workers: Sequence[Worker]) -> float:
     """The load that all would have if the requests in flight, and one more, were spread evenly."""
-    return (sum(worker.in_flight for worker in workers) + 1) / sum(map(usable_capacity, workers))
+    return (sum(worker.in_flight for worker in workers) + 1) / sum(worker.usable_capacity for worker in workers)
 
 
 def most_load(mean: float, least: float) -> float:
@@ -44,7 +44,7 @@ def queue_wait(worker: Worker, output_tokens: int) -> float:
 
     output_tokens: what an answer has; those in flight are taken to be as long as the one to be sent.
     """
-    capacity = usable_capacity(worker)
+    capacity = worker.usable_capacity
     wait = worker.pending_tokens / worker.prefill_rate
     excess = worker.in_flight + 1 - capacity
     if excess > 0:

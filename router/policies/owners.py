@@ -5,7 +5,7 @@ of one prompt the last blocks first. The model learns from what engines say of t
 """
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 from .prefix import LEVEL_BITS, SMALLEST
@@ -34,21 +34,21 @@ _RELAYS = 64
 class Cache:
     """The model of one worker's cache. Keys stand in the order in which they go; values are turns of the last use."""
 
-    __slots__ = ("answered", "bit", "first_use", "keys", "limit", "size", "told")
+    __slots__ = ("answered", "bit", "first_use", "keys", "limit", "room", "size", "told")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.keys: OrderedDict[int, int] = OrderedDict()
         self.first_use = -1  # the turn of the last use of what goes next; -1: there was nothing
         self.size = 0  # bytes
+        self.room = 2.0  # 1 and the part of it that is empty
         self.answered = 0  # the last turn whose request was answered: what was sent before is computed
         self.told = self.limit = math.inf  # bytes that it holds: as the engine says, and as its hits show
 
     def tell(self, told: float) -> None:
         """Take what the engine says. What was learned is a part of that, or a multiple."""
-        if told != self.told:
-            self.limit = told if math.isinf(self.told) or math.isinf(told) else self.limit * told / self.told
-            self.told = told
+        self.limit = told if math.isinf(self.told) or math.isinf(told) else self.limit * told / self.told
+        self.told = told
 
     def learn(self, expected: int, found: int, age: float) -> None:
         """Learn from the tokens that were expected and found in the cache, of an age as of `Owners.age`."""
@@ -75,11 +75,11 @@ class Owners:
         self._masks: dict[int, int] = {}  # block -> bits of its owners, which may have ended
         self._caches: dict[int, Cache] = {}  # by slot
         self._ended: deque[Cache] = deque()  # whose entries are still in the table
-        self._live = 0  # bits of all in _caches
+        self.live = 0  # bits of all workers of which something is known
         self.changes = 0  # of which worker has which bit
         self._free: list[int] = []
         self._entries = 0
-        self._turn = _RETELL_TURNS  # so that what is new, used at -1, is always told
+        self.turn = _RETELL_TURNS  # requests added so far, and as many that what is new, used at -1, is always told
         self._news: deque[tuple[int, int]] = deque(maxlen=_MOST_NEWS)
 
     def __len__(self) -> int:
@@ -89,17 +89,19 @@ class Owners:
     def levels(self, blocks: Sequence[int]) -> list[tuple[int, int]]:
         """Who holds how many leading blocks, as (count, bits of the workers that hold just so many), counts rising."""
         found: list[tuple[int, int]] = []
-        holders, count = self._live, 0
-        for block in blocks if holders else ():
-            still = holders & self._masks.get(block, 0)
+        holders, owners = self.live, self._masks.get
+        if not holders or not blocks:
+            return found
+        for count, block in enumerate(blocks):
+            still = holders & owners(block, 0)
             if still != holders:
                 if count:
                     found.append((count, holders & ~still))
                 holders = still
                 if not still:
                     return found
-            count += 1
-        return [*found, (count, holders)] if count else found
+        found.append((len(blocks), holders))
+        return found
 
     def bit(self, slot: int) -> int:
         """The worker's bit in `levels`; 0 if nothing is known of it."""
@@ -109,30 +111,30 @@ class Owners:
         """The model of the worker's cache, to be read. It is another one after `changes`."""
         return self._caches.get(slot, _UNKNOWN)
 
-    def age(self, slot: int, block: int) -> float:
+    def age(self, slot: int, block: int) -> tuple[float, float]:
         """When a block that the worker holds was last used there: 1 when its oldest block was, 0 just now.
 
-        0 also if it may not be computed yet, because no request that was sent since then was answered.
+        Also relative to the oldest block that the cache will have when it is full; this is 0 where it is not known how
+        much the cache holds. The first number is 0 also if the block may not be computed yet, because no request that
+        was sent since then was answered.
         """
-        cache = self._caches[slot]
+        cache, turn = self._caches[slot], self.turn
         oldest = cache.first_use
         last_use = cache.keys.get(block, oldest)
-        return 0.0 if last_use > cache.answered else (self._turn - last_use) / max(1, self._turn - oldest)
-
-    @property
-    def turn(self) -> int:
-        """Requests added so far."""
-        return self._turn
+        age = (turn - last_use) / (turn - oldest) if turn > oldest else 0.0
+        in_full = age * cache.size / cache.limit if cache.size < cache.limit else age
+        return (0.0 if last_use > cache.answered else age), in_full
 
     def add(self, slot: int, blocks: Sequence[int], tail_bytes: int, cache_bytes: float) -> None:
         """Note that a worker gets a prompt of these blocks and `tail_bytes` after them, the answer included.
 
         cache_bytes: what its cache holds; infinity if that is not known.
         """
-        self._turn += 1
-        cache = self._cache(slot)
-        cache.tell(cache_bytes)
-        serial = (self._turn * _RELAYS + self._relay) << _TAIL_BITS
+        self.turn += 1
+        cache = self._caches.get(slot) or self._new_cache(slot)
+        if cache_bytes != cache.told:
+            cache.tell(cache_bytes)
+        serial = (self.turn * _RELAYS + self._relay) << _TAIL_BITS
         tail = -(serial | (tail_bytes if tail_bytes < _MOST_TAIL else _MOST_TAIL))
         untold = self._use(cache, (tail, *reversed(blocks)))
         self._news.extend([(key, slot) for key in untold])
@@ -140,11 +142,11 @@ class Owners:
 
     def merge(self, news: Sequence[tuple[int, int]]) -> None:
         """Note what another relay has added: keys and the slots of their workers, in its order."""
-        by_slot: dict[int, list[int]] = {}
+        by_slot: defaultdict[int, list[int]] = defaultdict(list)
         for key, slot in news:
-            by_slot.setdefault(slot, []).append(key)
+            by_slot[slot].append(key)
         for slot, keys in by_slot.items():
-            cache = self._cache(slot)
+            cache = self._caches.get(slot) or self._new_cache(slot)
             self._use(cache, keys)
             self._trim(cache)
 
@@ -161,38 +163,49 @@ class Owners:
         """
         cache = self._caches.get(slot)
         if cache is not None:
-            cache.answered = max(cache.answered, turn)
+            if turn > cache.answered:
+                cache.answered = turn
+            limit = cache.limit
             cache.learn(expected, found, age)
-            self._trim(cache)
+            if cache.limit != limit:
+                self._trim(cache)
+                if math.isinf(limit):
+                    self._guess(cache.limit)
 
     def forget(self, slot: int) -> None:
         """Drop all that a worker holds. Its entries leave the table bit by bit, in later calls of `add`."""
         cache = self._caches.pop(slot, None)
         if cache is not None:
-            self._live &= ~cache.bit
+            self.live &= ~cache.bit
             self.changes += 1
             self._ended.append(cache)
 
-    def _cache(self, slot: int) -> Cache:
-        cache = self._caches.get(slot)
-        if cache is None:
-            position = self._free.pop() if self._free else len(self._caches) + len(self._ended)
-            cache = self._caches[slot] = Cache(1 << position)
-            self._live |= cache.bit
-            self.changes += 1
+    def _guess(self, limit: float) -> None:
+        """Take what was learned of one worker, which did not say what it holds, for all of which nothing is known."""
+        for cache in self._caches.values():
+            if math.isinf(cache.limit):
+                cache.limit = limit
+                self._trim(cache)
+
+    def _new_cache(self, slot: int) -> Cache:
+        position = self._free.pop() if self._free else len(self._caches) + len(self._ended)
+        cache = self._caches[slot] = Cache(1 << position)
+        self.live |= cache.bit
+        self.changes += 1
         return cache
 
     def _use(self, cache: Cache, keys: Iterable[int]) -> list[int]:
         """Make `keys` the last to go, and add those that are not there. Returns those that the others do not know."""
-        held, masks, turn, bit = cache.keys, self._masks, self._turn, cache.bit
+        held, masks, turn, bit = cache.keys, self._masks, self.turn, cache.bit
         told_before, untold, size, entries = turn - _RETELL_TURNS, [], 0, len(held)
+        get, move, owners = held.get, held.move_to_end, masks.get  # looked up once
         for key in keys:
-            before = held.get(key, -1)
+            before = get(key, -1)
             if before >= 0:
-                held.move_to_end(key)
+                move(key)
             elif key >= 0:
                 size += SMALLEST << (key & LEVEL_BITS)
-                masks[key] = masks.get(key, 0) | bit
+                masks[key] = owners(key, 0) | bit
             else:
                 size += -key & _MOST_TAIL
             held[key] = turn
@@ -205,13 +218,13 @@ class Owners:
     def _trim(self, cache: Cache) -> None:
         if cache.size > cache.limit:
             self._drop(cache, len(cache.keys) - 1, cache.limit)
-        cache.first_use = next(iter(cache.keys.values()))
+        _note_room(cache)
         if self._ended:
             self._sweep()
         if self._entries > self._most and self._caches:
             largest = max(self._caches.values(), key=lambda one: len(one.keys))
             self._drop(largest, self._entries - self._most + _SWEEP)
-            largest.first_use = next(iter(largest.keys.values()), -1)
+            _note_room(largest)
 
     def _sweep(self) -> None:
         cache = self._ended[0]
@@ -223,8 +236,9 @@ class Owners:
     def _drop(self, cache: Cache, most: int, limit: float = -1.0) -> None:
         """Drop at most so many of the oldest blocks, until the rest has no more than `limit` bytes."""
         held, masks, bit, size, entries = cache.keys, self._masks, cache.bit, cache.size, len(cache.keys)
+        pop = held.popitem
         while most > 0 and held and size > limit:
-            key, _ = held.popitem(last=False)
+            key, _ = pop(False)
             most -= 1
             if key >= 0:
                 size -= SMALLEST << (key & LEVEL_BITS)
@@ -237,6 +251,11 @@ class Owners:
                 size -= -key & _MOST_TAIL
         cache.size = size
         self._entries += len(held) - entries
+
+
+def _note_room(cache: Cache) -> None:
+    cache.first_use = next(iter(cache.keys.values()), -1)
+    cache.room = 2.0 - cache.size / cache.limit if cache.limit else 1.0
 
 
 def bits_of(mask: int, most: int) -> list[int]:

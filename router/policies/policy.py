@@ -1,8 +1,11 @@
 """What a policy is. It decides from what it is given and touches nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
+
+REASONS = ("cache", "load", "only", "session", "spread", "turn")  # of `Route`
 
 
 class Worker(Protocol):
@@ -29,8 +32,8 @@ class Worker(Protocol):
         """Whether it may get new requests: it is ready, trusted and not draining."""
 
     @property
-    def capacity(self) -> int:
-        """Requests that it computes at once."""
+    def usable_capacity(self) -> float:
+        """Requests that it may compute at once now, 1 at least: fewer while it comes back after an ejection."""
 
     @property
     def in_flight(self) -> int:
@@ -53,10 +56,6 @@ class Worker(Protocol):
         """Tokens that its KV cache holds; None where the engine does not say."""
 
     @property
-    def ramp(self) -> float:
-        """From 0 to 1: the share of its capacity that may be used, while it comes back after an ejection."""
-
-    @property
     def turn(self) -> int:
         """Ordinal of the last request that it was chosen for: lower is longer ago."""
 
@@ -65,8 +64,7 @@ class Worker(Protocol):
         """Unix time of its walltime limit."""
 
 
-@dataclass(slots=True)
-class RoutedRequest:
+class RoutedRequest(msgspec.Struct):
     """What a policy knows of a request, computed once."""
 
     path: str  # such as /v1/chat/completions
@@ -79,9 +77,8 @@ class RoutedRequest:
     leading_tokens: Sequence[int]  # estimated tokens of the first 0, 1, 2, ... blocks; may have more than there are
 
 
-@dataclass(slots=True)
-class Route:
-    """A choice. `reason` is one of few words, for metrics: cache, load, session, spread, only, turn.
+class Route(msgspec.Struct):
+    """A choice. `reason` is one of `REASONS`, for metrics.
 
     cache: for what the worker has in its cache; spread: another worker has more in its cache, but is too busy.
     """

@@ -12,12 +12,14 @@ cache it stands for.
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from struct import Struct
 
 from xxhash import xxh3_64_intdigest
 
 SMALLEST = 256  # bytes of the first blocks
 _BLOCKS_OF_A_SIZE = 64
 _LEVELS = 16
+_BLOCKS = tuple(Struct(f"{SMALLEST << level}s") for level in range(_LEVELS))
 _HASH_BITS = 0x7FFFFFFFFFFFFFF0
 LEVEL_BITS = 0xF  # of a hash
 
@@ -25,15 +27,15 @@ LEVEL_BITS = 0xF  # of a hash
 def block_hashes(prompt: bytes) -> list[int]:
     """The chained hashes of the whole blocks of a prompt, in order."""
     hashes: list[int] = []
-    previous, offset, size = 0, 0, SMALLEST
-    for level in range(_LEVELS):
-        whole = offset + min((len(prompt) - offset) // size, _BLOCKS_OF_A_SIZE) * size
-        for start in range(offset, whole, size):
-            previous = xxh3_64_intdigest(prompt[start : start + size], previous) & _HASH_BITS | level
+    previous, rest = 0, memoryview(prompt)
+    for level, blocks in enumerate(_BLOCKS):
+        whole = min(len(rest) // blocks.size, _BLOCKS_OF_A_SIZE) * blocks.size
+        for (block,) in blocks.iter_unpack(rest[:whole]):
+            previous = xxh3_64_intdigest(block, previous) & _HASH_BITS | level
             hashes.append(previous)
-        offset, size = offset + size * _BLOCKS_OF_A_SIZE, size * 2
-        if whole < offset:
+        if whole < _BLOCKS_OF_A_SIZE * blocks.size:
             break
+        rest = rest[whole:]
     return hashes
 
 

@@ -9,7 +9,7 @@ import sys
 
 import uvloop
 
-from ...core.process import accept_any_text
+from ...core.processes.process import accept_any_text
 from .program import run_relay
 
 # Slurm and terminals send these to all processes of the router; what a relay does then, the supervisor says.

@@ -5,9 +5,10 @@ import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
-from ...core.openai import REQUEST_ID_HEADER, bearer_key
+from ...core.net.openai import REQUEST_ID_HEADER, bearer_key
 from ..http.heads import has_content
 from ..http.messages import Head, Headers, Whole
+from ..tenants.refusal import METRICS_ONLY
 from ..tenants.tenant import Tenant
 from .answers import failure
 
@@ -31,19 +32,20 @@ class Keys:
 
 def given_key(head: Head) -> bytes | None:
     """The key that a request shows, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; None where there is none."""
-    for name, value in head.headers:
-        if name == b"authorization":
-            if value[:7] == b"Bearer ":
-                return value[7:].strip()
-            return bearer_key(value.decode("utf-8", "surrogateescape"))
-    given = head.get(b"x-api-key")
-    return None if given is None else given.strip()
+    value = head.fields.get(b"authorization")
+    if value is None:
+        given = head.fields.get(b"x-api-key")
+        return None if given is None else given.strip()
+    if value[:7] == b"Bearer ":
+        return value[7:].strip()
+    return bearer_key(value.decode("utf-8", "surrogateescape"))
 
 
-def no_key(head: Head) -> Whole:
-    """The refusal of a request without a valid key; its connection ends."""
+def no_key(head: Head, tenant: Tenant | None) -> Whole:
+    """The refusal of a request without a valid key, or with the key for metrics (`tenant`); its connection ends."""
     what = "missing" if given_key(head) is None else "wrong"
-    answer = failure(401, f"{what} API key: expected the header 'Authorization: Bearer KEY'", code="invalid_api_key")
+    message = METRICS_ONLY if tenant else f"{what} API key: expected the header 'Authorization: Bearer KEY'"
+    answer = failure(401, message, code="invalid_api_key")
     answer.headers.append((b"www-authenticate", b"Bearer"))
     answer.close = True
     return answer
@@ -61,7 +63,7 @@ def is_generation(head: Head) -> bool:
 
 def is_open(head: Head) -> bool:
     """Whether nobody needs a key for a request: one without a body, as nobody's bodies may fill the router's memory."""
-    return head.path in _OPEN_PATHS and head.method in (b"GET", b"HEAD") and not has_content(head.headers)
+    return head.path in _OPEN_PATHS and head.method in (b"GET", b"HEAD") and not has_content(head.fields)
 
 
 class Origins:
@@ -80,8 +82,8 @@ class Origins:
     def preflight(self, head: Head) -> Whole:
         """What a browser is told before it sends a page's request. It sends no key then."""
         answer = Whole(204, b"")
-        if self.allow(head.get(b"origin") or b""):
-            asked = head.get(b"access-control-request-headers") or b"Authorization, Content-Type"
+        if self.allow(head.fields.get(b"origin", b"")):
+            asked = head.fields.get(b"access-control-request-headers") or b"Authorization, Content-Type"
             answer.headers += [
                 (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
                 (b"access-control-allow-headers", asked),
@@ -91,12 +93,9 @@ class Origins:
 
     def headers(self, head: Head) -> Headers:
         """The headers of an answer by which a page may read it."""
-        for name, origin in head.headers:
-            if name == b"origin":
-                return self._for_page(origin)
-        return []
-
-    def _for_page(self, origin: bytes) -> Headers:
+        origin = head.fields.get(b"origin")
+        if origin is None:
+            return []
         found = [(b"vary", b"Origin")]
         if self.allow(origin):
             found.append((b"access-control-allow-origin", origin))

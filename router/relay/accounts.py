@@ -8,7 +8,7 @@ from ..control.counters import ENDPOINTS, Counters
 from ..http.messages import Head
 from ..policies.estimates import Lengths, Rates
 from ..policies.policy import Policy, Route
-from ..tenants.tenant import Priority, Usage
+from ..tenants.tenant import Priority, Tenant, Usage
 from .access_log import Access, AccessLog
 from .attempt import Attempt
 from .call import Call
@@ -28,6 +28,9 @@ class Spending(Protocol):
     def spend(self, tenant_slot: int, minute: int, requests: int = 0, tokens: int = 0) -> None:
         """Note requests and tokens of a tenant in a minute."""
 
+    def reserve(self, tenant_slot: int, tokens: int) -> None:
+        """Note tokens that a request in flight may spend; a negative number when it has ended."""
+
 
 class Accounts:
     """The books of one relay."""
@@ -41,11 +44,21 @@ class Accounts:
         rates: Rates,
         log: AccessLog | None = None,
         clock: Callable[[], float] = time.monotonic,
+        within_quota: Callable[[Tenant], None] = lambda tenant: None,
     ) -> None:
         self._answers = 0
         self.usage: dict[str, Usage] = {}  # by tenant
         self._counters, self._spending, self._policy = counters, spending, policy
         self._lengths, self._rates, self._log, self._clock = lengths, rates, log, clock
+        self._within_quota = within_quota
+
+    def began(self, call: Call) -> None:
+        """Reserve what a request is expected to use of its tenant's tokens. Raises Refused where none are left."""
+        tenant = call.request.head.tenant
+        if tenant.tokens_per_day is not None:
+            self._within_quota(tenant)
+            call.reserved = call.routed.input_tokens + call.routed.output_tokens
+            self._spending.reserve(tenant.slot, call.reserved)
 
     def sent(self, call: Call, route: Route) -> None:
         """A worker was chosen."""
@@ -111,6 +124,8 @@ class Accounts:
     def ended(self, head: Head, call: Call | None, outlet: Outlet, began: float) -> None:
         """A request is over, in whatever way. `call`: None where it was refused before it became one."""
         counters, path = self._counters, endpoint(head)
+        if call is not None and call.reserved:
+            self._spending.reserve(head.tenant.slot, -call.reserved)
         if call is not None and not outlet.is_over and (generated := outlet.tokens_sent()):
             # The client has hung up. What it has got counts, or else nobody would wait for the end of an answer.
             self._charge(call, Tokens(call.routed.input_tokens, generated, None))

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ...core.openai import WORKER_LOST, error_body
+from ...core.net.openai import WORKER_LOST, error_body
+from ..control.messages import Outlook
 from ..http.messages import Headers, Whole
 from ..tenants.refusal import Refused
 
@@ -28,23 +29,33 @@ def refused(refusal: Refused) -> Whole:
     return failure(refusal.status, refusal.message, code=refusal.code, retry_after=refusal.retry_after)
 
 
-def health(counts: Mapping[str, int]) -> Whole:
-    """For somebody without a key: only whether a worker is ready."""
+def health(counts: Mapping[str, int], outlooks: Iterable[Outlook]) -> Whole:
+    """For somebody without a key: only whether requests are answered."""
     if counts["ready"]:
         return Whole(200, b'{"status":"ok"}', [JSON])
+    if any(outlook.may_sleep for outlook in outlooks):
+        return Whole(200, b'{"status":"asleep"}', [JSON])
     return failure(503, "no worker is ready")
 
 
-def no_worker(counts: dict[str, int], model: str | None) -> Whole:
-    """Nobody to ask: says what there is, so that the reader knows whether waiting helps."""
+def no_worker(counts: Mapping[str, int], model: str | None, outlooks: Iterable[Outlook]) -> Whole:
+    """Nobody to ask: says what there is and what may come, so that the reader knows whether waiting helps."""
+    reasons = [outlook.reason for outlook in sorted(outlooks, key=lambda one: one.may_come is not True)]
+    reason = next((f": {reason}" for reason in reasons if reason), "")
     there_is = ", ".join(f"{count} {state}" for state, count in counts.items())
     wanted = f" for model '{model[:200]}'" if model else ""
-    return failure(503, f"no worker is ready{wanted} (workers: {there_is})", code="no_worker_ready")
+    return failure(503, f"no worker is ready{wanted}{reason} (workers: {there_is})", code="no_worker_ready")
 
 
-def workers_lost(reason: str) -> Whole:
+def router_ended() -> Refused:
+    """Why a client gets no answer, or no more of it, when the router ends."""
+    message = "the job of the router has ended before this answer was complete; send the request again"
+    return Refused(503, message, RETRY_AFTER_S, "router_ended")
+
+
+def workers_lost(lost: int, reason: str) -> Whole:
     """Workers were lost while they worked on this request: it would only take more of them if it were sent again."""
-    message = f"two workers were lost while they worked on this request, and it gets no third; {reason}"
+    message = f"{lost} workers were lost while they worked on this request, and it gets no other one; {reason}"
     answer = failure(502, message, code=WORKER_LOST)
     answer.headers.append((b"x-should-retry", b"false"))  # OpenAI's clients obey it
     return answer

@@ -1,18 +1,20 @@
 """One request at one worker: takes the answer from the connection and gives it to the client's outlet.
 
-The callbacks are called by the connection's protocol for each piece of data, without a task in between. Whoever has
-started the attempt waits for `run`, and then finds in `fault` what went wrong, or in `body` an answer in one piece.
+The connection's protocol calls the attempt for each piece of data, without a task in between. Whoever has started the
+attempt waits for `run`, or is called by `on_over`. Then `fault` says what went wrong, or `body` is an answer in one
+piece.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..http.messages import ConnectError, Flow, Headers, NoAnswerError
 from .outlet import Outlet
 from .stream.events import EventGate, split_error
-from .upstream import Upstream
+from .workers.upstream import Upstream
 
 MOST_BYTES = 8 * 2**20  # of an answer that is held until it is complete
 _EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -35,7 +37,7 @@ class Fault:
 class Owner(Protocol):
     """Whoever has started an attempt."""
 
-    def may_move(self, attempt: "Attempt") -> bool:
+    def may_move(self) -> bool:
         """Whether its request could go on elsewhere."""
 
     def first_byte(self, attempt: "Attempt") -> None:
@@ -50,7 +52,6 @@ class Attempt:
     """
 
     __slots__ = (
-        "_done",
         "_flow",
         "_gate",
         "_is_counted",
@@ -58,6 +59,7 @@ class Attempt:
         "_parts",
         "_passes",
         "_size",
+        "_waiter",
         "began",
         "body",
         "fault",
@@ -65,7 +67,9 @@ class Attempt:
         "headers",
         "heard",
         "heard_at",
+        "is_over",
         "is_paused",
+        "on_over",
         "others_tokens",
         "outlet",
         "owner",
@@ -89,28 +93,39 @@ class Attempt:
         self._is_opaque = False  # something else than JSON or an error, such as audio: passed on as it comes
         self._passes = False  # what comes goes to the client, and is no stream of events
         self._flow: Flow | None = None
-        self._done: asyncio.Future[None] = upstream.loop.create_future()
+        self.is_over = False  # nothing more will come
+        self.on_over: Callable[[Attempt], None] | None = None  # called then, unless `run` is awaited
+        self._waiter: asyncio.Future[None] | None = None  # of `run`
         self._is_counted = True
         self.others_tokens = upstream.pending_tokens  # that the worker had to compute before
         self.sent_at = self.first_at = self.heard_at = time.monotonic()
         upstream.entered(self, tokens)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more will come."""
-        return self._done.done()
+    def try_send(self, head: bytes, body: bytes, on_over: "Callable[[Attempt], None]") -> bool:
+        """Send the request if a connection is free, and call `on_over` at its end. False: it is for `run`."""
+        flow = self.upstream.connections.try_send(head, body, self)
+        if flow is None:
+            return False
+        self._flow, self.on_over = flow, on_over
+        return True
 
     async def run(self, head: bytes, body: bytes) -> None:
         """Send the request and wait until the attempt is over. Cancelling aborts it at the worker."""
         try:
-            if not self._done.done():
+            if not self.is_over:
                 self._flow = await self.upstream.connections.send(head, body, self)
-                await self._done
+            if not self.is_over:
+                self._waiter = self.upstream.loop.create_future()
+                await self._waiter
         except ConnectError as error:
             self._end(Fault("own" if error.own_fault else "connect", str(error)))
         finally:
-            self._abort()  # nothing, if the answer is complete
-            self.leave()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Abort it at the worker, unless the answer is complete, and count no longer."""
+        self._abort()
+        self.leave()
 
     def leave(self) -> None:
         """Count no longer at the worker."""
@@ -120,12 +135,12 @@ class Attempt:
 
     def give_up(self, kind: str, reason: str) -> None:
         """End the attempt if its request can go on elsewhere."""
-        if not self._done.done() and self.owner.may_move(self):
+        if not self.is_over and self.owner.may_move():
             self.stop(kind, reason)
 
     def stop(self, kind: str, reason: str) -> None:
         """End the attempt, which the worker notices at once."""
-        if not self._done.done():
+        if not self.is_over:
             self._abort()
             self._end(Fault(kind, reason))
         self.leave()
@@ -139,7 +154,7 @@ class Attempt:
     def resume(self) -> None:
         """The client reads again."""
         self.is_paused = False
-        if self._flow is not None and not self._done.done():
+        if self._flow is not None and not self.is_over:
             self._flow.resume()
 
     # The sink.
@@ -165,7 +180,7 @@ class Attempt:
 
     def on_end(self) -> None:
         """The body is complete."""
-        if self._done.done():
+        if self.is_over:
             return
         if self._gate is not None:
             self._end_events()
@@ -176,7 +191,10 @@ class Attempt:
         self._end(None)
 
     def on_lost(self, error: Exception) -> None:
-        """The answer broke off."""
+        """The answer broke off, or the request could not be sent again on a new connection."""
+        if isinstance(error, ConnectError) and error.own_fault:  # which says nothing of the worker
+            self._end(Fault("own", str(error)))
+            return
         unbegun = "garbage" if isinstance(error, NoAnswerError) else "body" if self.status else "lost"
         kind = "stream" if self.began else unbegun
         self._end(Fault(kind, f"the connection broke off: {error}" if str(error) else "the connection broke off"))
@@ -191,13 +209,16 @@ class Attempt:
         if (self._is_opaque or self._size > MOST_BYTES) and not self.outlet.began:
             self._passes = True
             self.outlet.begin(self, events=False)
-            self.outlet.raw(self, b"".join(self._parts))
+            held, self._parts = b"".join(self._parts), []
+            self.outlet.raw(self, held)
 
     def _take_events(self, data: bytes) -> None:
         assert self._gate is not None
         whole = self._gate.feed(data)
-        if whole and not self._done.done() and (self.began or self._begin_events(whole)):
+        if whole and not self.is_over and (self.began or self._begin_events(whole)):
             self._send_events(whole)
+        if self._gate.held_bytes > MOST_BYTES:
+            self.stop("stream" if self.began else "garbage", f"an event has more than {MOST_BYTES} bytes")
 
     def _begin_events(self, whole: bytes) -> bool:
         """Look at the first events; False if there is none to be passed on."""
@@ -229,7 +250,7 @@ class Attempt:
         rest = self._gate.rest() if self._gate is not None else b""
         if rest.strip():
             self._take_events(b"\n\n")
-        if self._done.done():
+        if self.is_over:
             return
         if not self.began:
             self._end(Fault("body", "the stream has no event"))
@@ -244,9 +265,13 @@ class Attempt:
         self.owner.first_byte(self)
 
     def _end(self, fault: Fault | None) -> None:
-        if not self._done.done():
-            self.fault = fault
-            self._done.set_result(None)
+        if self.is_over:
+            return
+        self.is_over, self.fault = True, fault
+        if self.on_over is not None:
+            self.on_over(self)
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _abort(self) -> None:
         if self._flow is not None:

@@ -1,17 +1,19 @@
 """One generation request on its way: what is known of it, and what has been tried."""
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from ..admission.ticket import Ticket
-from ..http.messages import Request, Whole
+from ..http.messages import Reply, Request, Whole
 from ..policies.eligible import Lane
 from ..policies.policy import Route, RoutedRequest
 from .attempt import Attempt, Fault
+from .blame import Blame
 from .outlet import Outlet
 from .stream.envelope import CHAT, COMPLETIONS, Envelope
 from .stream.usage import Tokens
-from .upstream import Upstream
+from .workers.upstream import Upstream
 
 
 class RefusedError(Exception):
@@ -23,7 +25,7 @@ class RefusedError(Exception):
 
 
 class Forwarding(Protocol):
-    """Whoever carries a call."""
+    """Whoever sends a call to workers."""
 
     def may_move(self, call: "Call") -> bool:
         """Whether the request could go on at another worker."""
@@ -32,11 +34,11 @@ class Forwarding(Protocol):
         """Note that a worker has begun to answer."""
 
 
-@dataclass(eq=False, slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """A request. `began`: monotonic seconds."""
 
     request: Request
+    reply: Reply
     outlet: Outlet
     envelope: Envelope
     routed: RoutedRequest
@@ -46,16 +48,18 @@ class Call:
     prompt_bytes: int
     forwarding: Forwarding
     began: float
-    tried: set[int] = field(default_factory=set)  # slots
-    lost: float = 0.0  # workers, while they worked on it
+    tried: set[int] = msgspec.field(default_factory=set)  # slots
+    blame: Blame | None = None  # what is held against it, if anything
     is_preempted: bool = False
     sent: int = 0  # attempts
     queue_s: float | None = None  # until the first one
     first_byte_s: float | None = None
     tokens: Tokens | None = None
+    reserved: int = 0  # of the tenant's tokens of the day
     is_answered: bool = False
+    is_over: bool = False  # nothing more is done for it
     is_continued: bool = False  # a worker was lost after the answer had begun
-    attempts: list[Attempt] = field(default_factory=list)  # that run now
+    attempts: list[Attempt] = msgspec.field(default_factory=list)  # that run now
     route: Route | None = None  # of the last attempt
     fault: Fault | None = None  # of the last attempt
     spare: Attempt | None = None  # whose answer is passed on if no other worker has a better one
@@ -74,8 +78,8 @@ class Call:
 
     # What its attempts call.
 
-    def may_move(self, attempt: Attempt) -> bool:
-        """Whether the request could go on elsewhere."""
+    def may_move(self) -> bool:
+        """Whether the request could go on at another worker."""
         return self.forwarding.may_move(self)
 
     def first_byte(self, attempt: Attempt) -> None:

@@ -1,25 +1,26 @@
 """The life of a generation request: admission, a worker, perhaps another one, and what the client gets of it.
 
 Nothing is tried at the same worker twice. A worker that is lost before a byte has come costs the request an attempt of
-the retry budget. A request under which two workers were lost before their first byte gets no third
-(lost_workers.py). After the first byte another worker goes on where the stream stopped (stream/resume.py), or the
-stream ends with an error event: never silently.
+the retry budget. A request that seems to take its workers down gets no other one (blame.py). After the first byte
+another worker goes on where the stream stopped (stream/resume.py), or the stream ends with an error event: never
+silently.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, cast
 
 from ..admission.admission import Admission
 from ..control.counters import Counters
-from ..control.messages import FromRelay
+from ..control.messages import BlamedRequests, FromRelay
 from ..http.heads import request_head
 from ..http.messages import Reply, Request, Whole
 from ..policies.eligible import Eligibility, Lane
 from ..policies.policy import Policy, Route, Worker
 from ..tenants.refusal import Refused
 from .accounts import Accounts
-from .answers import failure, no_worker, refused
+from .answers import failure, no_worker, refused, router_ended
 from .attempt import Attempt
 from .call import Call, RefusedError
 from .hedging import Hedging, Sending
@@ -28,8 +29,10 @@ from .outcome import BROKEN, Next, Outcomes, broke_off
 from .outlet import Outlet
 from .retry_budget import RetryBudget
 from .stream.resume import Finished, Impossible, plan, prepare
-from .upstream import Upstream
-from .workers import HOPE_S, Workers
+from .workers.upstream import Upstream
+from .workers.workers import HOPE_S, Workers
+
+Step = Callable[[], Coroutine[Any, Any, Next]]
 
 
 class Forwarder:
@@ -60,96 +63,192 @@ class Forwarder:
         self._hedging = None if hedge_after is None else Hedging(hedge_after, counters, self._outcomes.report)
         self._turn = 0
 
-    async def forward(self, request: Request, reply: Reply) -> None:
-        """Answer a request. Cancelling ends it at its worker."""
+    def forward(self, request: Request, reply: Reply) -> None:
+        """Answer a request. Where nothing has to be waited for but a worker, that takes no task."""
         began = time.monotonic()
-        outlet, call = Outlet(reply, self._counters.itl), None
+        outlet = Outlet(reply, self._counters.itl)
         self._budget.request()
         try:
-            self._outcomes.require_allowed(request.body)
-            call = self._intake.call(request, outlet, self)
-            await self._go(call)
+            blame = self._outcomes.allowed(request)
+            call = self._intake.call(request, reply, outlet, self, began)
         except RefusedError as refusal:
             outlet.fail(refusal.answer)
+            self._accounts.ended(request.head, None, outlet, began)
+            return
+        call.ticket.on_preempt, call.blame = call.preempt, blame
+        try:
+            self._accounts.began(call)
+            self._begin(call)
         except Refused as refusal:
-            self._counters.count(self._counters.refused, refusal.code)
-            outlet.fail(self._refused(refusal, call))
-        finally:
-            self._accounts.ended(request.head, call, outlet, began)
+            self._refuse(call, refusal)
+            self._end(call)
+        except BaseException:
+            self._end(call)
+            raise
 
-    def _refused(self, refusal: Refused, call: Call | None) -> Whole:
-        if call is not None and refusal.code == "queue_timeout" and not self._eligibility.ready(call.lane):
-            return self._nobody(call)
-        return refused(refusal)
+    def blamed(self, blamed: BlamedRequests) -> None:
+        """Take what all relays hold against requests."""
+        self._outcomes.blamed(blamed)
+
+    def break_off(self) -> None:
+        """End what is in flight with an error that says that the router ends."""
+        for attempt in cast(list[Attempt], self._workers.in_flight()):
+            call = cast(Call, attempt.owner)
+            on_lost = call.reply.on_lost
+            call.outlet.fail(refused(router_ended()))
+            if on_lost is not None:
+                on_lost()
 
     def close(self) -> None:
         """Ask workers for their health no more."""
         self._outcomes.close()
 
-    async def _go(self, call: Call) -> None:
-        """Let the request in and try workers, as often as that is needed."""
-        admission, ticket = self._admission, call.ticket
-        ticket.on_preempt = call.preempt
+    def has_hope(self, lane: Lane) -> bool:
+        """Whether there is a worker for requests of a lane, or may be one soon."""
+        return bool(self._eligibility.ready(lane)) or self._workers.may_come(lane)
+
+    def _begin(self, call: Call) -> None:
+        """Send a request to a worker; by a task, where there is no slot or no connection yet."""
+        if not self._admission.try_enter(call.ticket):
+            self._run(call, lambda: self._enter(call))
+            return
+        route = self._choose(call)
+        if route is None:
+            self._run(call, lambda: self._attempts(call))
+            return
+        upstream = cast(Upstream, route.worker)
+        body = prepare(call.body, call.envelope, upstream.engine)
+        attempt = self._start(call, route)
+        head = self._head(call, upstream, body)
+        takes_task = call.blame is not None or self._hedging_of(call) is not None
+        if not takes_task and attempt.try_send(head, body, partial(self._attempt_over, call)):
+            call.reply.on_lost = partial(self._end, call)
+        else:
+            self._run(call, lambda: self._wait_for(call, attempt, attempt.run(head, body)))
+
+    def _attempt_over(self, call: Call, attempt: Attempt) -> None:
+        """Note a good answer; anything else needs a task."""
+        attempt.abandon()
+        call.attempts.clear()
+        next_ = self._outcomes.rejected
         try:
-            while True:
-                if not admission.try_enter(ticket):
-                    if not self.has_hope(call.lane):
-                        raise RefusedError(self._nobody(call))
-                    await admission.enter(ticket)
-                next_ = await self._attempts(call)
-                while next_ is Next.QUEUE:
-                    call.is_preempted = False
-                    await admission.enter(ticket)
-                    next_ = await self._attempts(call)
-                if next_ is Next.DONE:
-                    return
-                admission.step_out(ticket)
-                await self._wait(call)
+            if self._outcomes.accept(call, attempt):
+                self._end(call)
+                return
+        except Exception:  # a defect, which `settle` meets again, in a task that logs it
+            next_ = self._outcomes.settle
+        self._run(call, lambda: next_(call, attempt))
+
+    def _end(self, call: Call) -> None:
+        """Nothing more is done for a request. Called once or more."""
+        if not call.is_over:
+            call.is_over = True
+            for attempt in call.attempts:
+                attempt.abandon()
+            call.attempts.clear()
+            self._admission.leave(call.ticket)
+            if call.blame is not None:
+                self._end_trial(call)
+                self._outcomes.ended(call, call.blame)
+            call.ticket.on_preempt = None  # with it the two would keep each other until a garbage collection
+            self._accounts.ended(call.request.head, call, call.outlet, call.began)
+
+    # Requests that have to wait.
+
+    def _run(self, call: Call, first: Step) -> None:
+        call.reply.run(self._go(call, first), lambda: self._end(call))
+
+    async def _go(self, call: Call, first: Step) -> None:
+        """Take a first step, and all that follow. Cancelling ends the request at its worker."""
+        try:
+            await self._steps(call, await first())
+        except RefusedError as refusal:
+            call.outlet.fail(refusal.answer)
+        except Refused as refusal:
+            self._refuse(call, refusal)
         finally:
-            admission.leave(ticket)
-            ticket.on_preempt = None  # with it the two would keep each other until a garbage collection
+            self._end(call)
+
+    async def _steps(self, call: Call, next_: Next) -> None:
+        """Try workers, as often as that is needed."""
+        admission, ticket = self._admission, call.ticket
+        while next_ is not Next.DONE:
+            if next_ is Next.AGAIN:
+                next_ = await self._attempts(call)
+            elif next_ is Next.QUEUE:
+                call.is_preempted = False
+                await admission.enter(ticket)
+                next_ = Next.AGAIN
+            else:
+                admission.step_out(ticket)
+                with admission.aside(ticket):
+                    await self._wait(call)
+                next_ = Next.AGAIN if admission.try_enter(ticket) else await self._enter(call)
+
+    async def _enter(self, call: Call) -> Next:
+        """Wait for a slot."""
+        if not self.has_hope(call.lane):
+            raise RefusedError(self._nobody(call))
+        await self._admission.enter(call.ticket)
+        return Next.AGAIN
 
     async def _attempts(self, call: Call) -> Next:
         """Try one worker after the other until there is an answer or nothing more to try."""
         while not call.is_preempted:
+            if call.blame is not None:
+                self._outcomes.recall(call.blame)
             route = self._choose(call)
             if route is None:
-                return Next.WAIT if call.spare is None else self._outcomes.pass_on(call, call.spare)
+                if call.spare is None or call.outlet.began:
+                    return Next.WAIT
+                return self._outcomes.pass_on(call, call.spare)
             body = self._body(call, cast(Upstream, route.worker).engine)
             if body is None:
                 return Next.DONE
-            next_ = await self._outcomes.settle(call, await self._attempt(call, route, body))
+            next_ = await self._wait_for(call, *self._send(call, route, body))
             if next_ is not Next.AGAIN:
                 return next_
         return Next.QUEUE
 
+    def _refuse(self, call: Call, refusal: Refused) -> None:
+        self._counters.count(self._counters.refused, refusal.code)
+        is_hopeless = refusal.code == "queue_timeout" and not self._eligibility.ready(call.lane)
+        call.outlet.fail(self._nobody(call) if is_hopeless else refused(refusal))
+
     # The choice of a worker.
 
     def _untried(self, call: Call) -> Sequence[Worker]:
+        workers = self._candidates(call)
+        return workers if call.blame is None else call.blame.allowed(cast(Sequence[Upstream], workers))
+
+    def _candidates(self, call: Call) -> Sequence[Worker]:
         return self._eligibility.candidates(call.routed, time.time(), call.tried).workers
 
     def _choose(self, call: Call) -> Route | None:
         workers = self._untried(call)
         return self._policy.choose(call.routed, workers) if workers else None
 
-    def has_hope(self, lane: Lane) -> bool:
-        """Whether there is a worker for requests of a lane, or may be one soon."""
-        return bool(self._eligibility.ready(lane)) or self._workers.may_come(lane)
-
     async def _wait(self, call: Call) -> None:
         """Wait for a worker that was not tried. Raises RefusedError where there will be none."""
-        until = min(call.ticket.deadline or 0.0, time.monotonic() + HOPE_S)
+        hope_ends = time.monotonic() + HOPE_S
         while not self._untried(call):
-            if time.monotonic() > until or not self._workers.may_come(call.lane, call.tried):
+            is_held = call.blame is not None and bool(self._candidates(call))  # by others of its kind
+            if not is_held and not self._may_wait(call, hope_ends):
                 raise RefusedError(self._nobody(call))
             await self._workers.change()
+
+    def _may_wait(self, call: Call, hope_ends: float) -> bool:
+        until = call.ticket.deadline or 0.0
+        if not self._workers.is_promised(call.lane):
+            until = min(until, hope_ends)
+        return time.monotonic() <= until and self._workers.may_come(call.lane, call.tried)
 
     def _nobody(self, call: Call) -> Whole:
         if call.fault is not None and (call.outlet.began or call.fault.kind in BROKEN):
             return broke_off(call.fault)
-        return no_worker(self._workers.counts(), call.lane[0])
+        return no_worker(self._workers.counts(), call.lane[0], self._workers.outlooks_of(call.lane))
 
-    # What is sent, and what goes on.
+    # What is sent.
 
     def _body(self, call: Call, engine: str) -> bytes | None:
         """The request for the next worker, which goes on with a stream that was cut; None: that one was complete.
@@ -168,29 +267,26 @@ class Forwarder:
         outlet.stitcher = planned.stitcher
         return planned.body
 
-    def may_move(self, call: Call) -> bool:
-        """Whether the request could go on at another worker, so that it may be taken from the one that has it."""
-        workers, outlet = self._untried(call), call.outlet
-        if not workers or not outlet.began:
-            return bool(workers)
-        if not self._failover or not outlet.is_events:
-            return False
-        engine = cast(Upstream, workers[0]).engine
-        return not isinstance(plan(call.envelope, call.body, outlet.transcript, engine), Impossible)
-
     # One attempt, or two at once.
 
-    async def _attempt(self, call: Call, route: Route, body: bytes) -> Attempt:
-        first, sending = self._send(call, route, body)
+    async def _wait_for(self, call: Call, attempt: Attempt, sending: Coroutine[Any, Any, None]) -> Next:
+        """Send a request, and settle what has come of it."""
         try:
-            if self._hedging is not None and call.envelope.streams and not call.outlet.began:
-                return await self._hedging.run(call, (first, sending), self._hedge)
-            await sending
-            return first
+            hedging = self._hedging_of(call)
+            if hedging is not None:
+                attempt = await hedging.run(call, (attempt, sending), self._hedge)
+            else:
+                await sending
         finally:
-            for attempt in call.attempts:
-                attempt.leave()
+            for each in call.attempts:
+                each.leave()
             call.attempts.clear()
+            self._end_trial(call)
+        return await self._outcomes.settle(call, attempt)
+
+    def _hedging_of(self, call: Call) -> Hedging | None:
+        """What starts a second attempt beside a slow one; None where the request may have one at a time only."""
+        return self._hedging if call.envelope.streams and not call.outlet.began and call.blame is None else None
 
     def _hedge(self, call: Call) -> Sending | None:
         """Another attempt beside the one that runs, if there may be one."""
@@ -215,7 +311,13 @@ class Forwarder:
         self._accounts.sent(call, route)
         attempt = Attempt(upstream, call.outlet, max(0, call.routed.input_tokens - route.cached_tokens), call)
         call.attempts.append(attempt)
+        if call.blame is not None:
+            call.blame.enter(upstream)
         return attempt
+
+    def _end_trial(self, call: Call, *, has_begun: bool = False) -> None:
+        if call.blame is not None and call.blame.leave(has_begun=has_begun):
+            self._workers.poke()  # others may wait for this worker
 
     def _head(self, call: Call, upstream: Upstream, body: bytes) -> bytes:
         head = call.request.head
@@ -223,7 +325,22 @@ class Forwarder:
             head.method, head.target, head.headers, key=upstream.key, body_length=len(body), request_id=head.id
         )
 
+    # What attempts ask and tell.
+
+    def may_move(self, call: Call) -> bool:
+        """Whether the request could go on at another worker, so that it may be taken from the one that has it."""
+        workers, outlet = self._untried(call), call.outlet
+        if not workers or not outlet.began:
+            return bool(workers)
+        if not self._failover or not outlet.is_events:
+            return False
+        engine = cast(Upstream, workers[0]).engine
+        return not isinstance(plan(call.envelope, call.body, outlet.transcript, engine), Impossible)
+
     def first_byte(self, call: Call, attempt: Attempt) -> None:
         """Note that a worker has begun to answer."""
         self._admission.began(call.ticket)
+        if attempt.status < 400:
+            self._admission.computes(call.ticket)
         self._accounts.first_byte(call, attempt)
+        self._end_trial(call, has_begun=True)

@@ -1,22 +1,18 @@
 """What is known of a generation request before it goes anywhere: its envelope, its prompt, its place in the queue."""
 
-import time
-from collections.abc import Mapping
-
 from ..admission.ticket import Ticket
-from ..http.messages import Request
+from ..http.messages import Head, Reply, Request
 from ..policies.eligible import Eligibility
 from ..policies.estimates import Lengths
 from ..policies.policy import RoutedRequest
 from ..policies.prefix import block_hashes, leading_tokens
-from ..tenants.tenant import Priority, Tenant
+from ..tenants.tenant import Priority
 from .answers import failure, unknown_model
 from .call import Call, Forwarding, RefusedError
 from .outlet import Outlet
 from .stream.envelope import Envelope, EnvelopeError, prompt_text, read_envelope, with_field
 from .stream.transcript import Transcript
 
-_Headers = Mapping[bytes, bytes]
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
 
@@ -26,15 +22,16 @@ class Intake:
     def __init__(self, eligibility: Eligibility, lengths: Lengths) -> None:
         self._eligibility, self._lengths = eligibility, lengths
 
-    def call(self, request: Request, outlet: Outlet, forwarding: Forwarding) -> Call:
-        """The call of a request. Raises RefusedError for what is no request, and for a model that nobody serves."""
+    def call(self, request: Request, reply: Reply, outlet: Outlet, forwarding: Forwarding, began: float) -> Call:
+        """The call of a request. Raises RefusedError for what is no request, and for a model that nobody serves.
+
+        began: when it was complete, in monotonic seconds.
+        """
         head, tenant = request.head, request.head.tenant
-        headers = dict(head.headers)
-        envelope = _envelope(request, headers)
-        priority = _priority(headers, tenant)
+        envelope = _envelope(request)
+        priority = _priority(head)
         prompt = prompt_text(envelope)
-        session = headers.get(b"x-session-id")
-        routed = self._routed(head.path, envelope, prompt, tenant, session)
+        routed = self._routed(head, envelope, prompt)
         lane = self._eligibility.lane(routed)
         body, model = request.body, lane[0]
         if model is not None:
@@ -48,42 +45,41 @@ class Intake:
             outlet.hides_usage = not envelope.wants_usage
         outlet.hides_ids = not envelope.wants_token_ids
         ticket = Ticket(tenant.name, lane, priority, routed.input_tokens + routed.output_tokens, tenant.weight)
-        return Call(request, outlet, envelope, routed, lane, ticket, body, len(prompt), forwarding, time.monotonic())
+        return Call(request, reply, outlet, envelope, routed, lane, ticket, body, len(prompt), forwarding, began)
 
-    def _routed(
-        self, path: str, envelope: Envelope, prompt: bytes, tenant: Tenant, session: bytes | None
-    ) -> RoutedRequest:
-        model = envelope.model or ""
+    def _routed(self, head: Head, envelope: Envelope, prompt: bytes) -> RoutedRequest:
+        model, tenant = envelope.model or "", head.tenant.name
         bytes_per_token = self._lengths.bytes_per_token(model)
-        blocks = block_hashes(prompt)
+        session = head.fields.get(b"x-session-id")
         user = envelope.user if isinstance(envelope.user, str) else None
         return RoutedRequest(
-            path=path,
+            path=head.path,
             model=envelope.model,
-            tenant=tenant.name,
+            tenant=tenant,
             session=session.decode("latin-1") if session else user,
             input_tokens=max(1, int(len(prompt) / bytes_per_token)),
-            output_tokens=self._lengths.output_tokens(model, tenant.name, envelope.limit),
-            blocks=blocks,
+            output_tokens=self._lengths.output_tokens(model, tenant, envelope.limit),
+            blocks=block_hashes(prompt),
             leading_tokens=leading_tokens(bytes_per_token),
         )
 
 
-def _envelope(request: Request, headers: _Headers) -> Envelope:
-    content_type = headers.get(b"content-type", b"").decode("latin-1")
+def _envelope(request: Request) -> Envelope:
+    content_type = request.head.fields.get(b"content-type", b"").decode("latin-1")
     try:
         return read_envelope(request.head.path, content_type, request.body)
     except EnvelopeError as error:
         raise RefusedError(failure(400, str(error))) from error
 
 
-def _priority(headers: _Headers, tenant: Tenant) -> Priority:
+def _priority(head: Head) -> Priority:
     """The tenant's class, or the lower one that the request asks for."""
-    asked = headers.get(b"x-priority")
+    usual: Priority = head.tenant.priority
+    asked = head.fields.get(b"x-priority")
     if not asked:
-        return tenant.priority
+        return usual
     priority = _PRIORITIES.get(asked.decode("latin-1").strip().lower())
     if priority is None:
         given = asked[:80].decode("latin-1")
         raise RefusedError(failure(400, f"X-Priority = {given!r}: expected one of {', '.join(_PRIORITIES)}"))
-    return max(tenant.priority, priority)
+    return max(usual, priority)

@@ -9,26 +9,27 @@ from collections.abc import Callable
 import msgspec
 
 from ..control.counters import Counters
-from ..control.messages import FromRelay, Suspect
-from ..http.messages import Whole
+from ..control.messages import BlamedRequests, FromRelay, Suspect
+from ..http.messages import Request, Whole
 from .accounts import Accounts
 from .answers import RETRY_AFTER_S, failure, no_such_path, workers_lost
 from .attempt import Attempt, Fault, value_of
+from .blame import PAUSE_S, Blame
 from .call import Call, RefusedError
-from .health import Health
-from .lost_workers import MAX_WORKERS_LOST, LostWorkers
-from .refusals import Refusals, is_refusal
+from .lost_workers import LostWorkers
 from .retry_budget import RetryBudget
 from .stream.events import usage_of
 from .stream.usage import Tokens, tokens_from, tokens_in
-from .upstream import Upstream
-from .workers import Workers
+from .workers.health import Health
+from .workers.refusals import Refusals, is_refusal
+from .workers.upstream import Upstream
+from .workers.workers import Workers
 
-# A worker that is lost in mid-answer says less of the request than one that is lost before: so many count as one.
-_STREAM_LOSS = 0.25
-# Kinds of faults that make a worker suspect, and those after which another attempt costs engines work again.
-_SUSPICIOUS = frozenset({"connect", "lost", "body", "garbage", "stream", "error"})
-_COSTLY = frozenset({"lost", "body", "garbage", "stream", "error"})
+# Kinds of faults (`Fault.kind`) after which a worker may be lost, after which another attempt costs engines work again,
+# that make a worker suspect, and after which the client is told that an answer broke off.
+_LOSSES = frozenset({"lost", "body", "stream", "error"})
+_COSTLY = _LOSSES | {"garbage"}
+_SUSPICIOUS = _COSTLY | {"connect"}
 BROKEN = frozenset({"body", "garbage", "stream"})
 
 _log = logging.getLogger(__name__)
@@ -64,24 +65,60 @@ class Outcomes:
     ) -> None:
         self._workers, self._counters, self._accounts, self._tell = workers, counters, accounts, tell
         self._budget, self._failover, self._has_others = budget, failover, has_others
-        self._lost_workers, self._refusals = LostWorkers(), Refusals()
+        self._lost_workers, self._refusals = LostWorkers(lambda: workers.choosable, tell), Refusals()
         self._health = Health()
 
-    def require_allowed(self, body: bytes) -> None:
-        """Raise RefusedError for a request that has taken as many workers as it may."""
-        if self._lost_workers.is_barred(body):
-            raise RefusedError(workers_lost("that was when it was sent before"))
+    def allowed(self, request: Request) -> Blame | None:
+        """What is held against a request since it was sent before. Raises RefusedError if that is too much."""
+        blame = self._lost_workers.blame(request.head.tenant.name, request.body)
+        if blame is not None and blame.is_guilty:
+            raise RefusedError(workers_lost(len(blame.slots), "that was when it was sent before"))
+        return blame
+
+    def recall(self, blame: Blame) -> None:
+        """Hold against a request what equal ones have shown. Raises RefusedError if that is too much."""
+        blame.learn()
+        if blame.is_guilty:
+            raise RefusedError(workers_lost(len(blame.slots), "some of them under equal requests"))
+
+    def ended(self, call: Call, blame: Blame) -> None:
+        """Note that a request is over against which something is held."""
+        self._lost_workers.ended(call.routed.tenant, call.request.body, blame, is_answered=call.is_answered)
+
+    def blamed(self, blamed: BlamedRequests) -> None:
+        """Take what all relays hold against requests."""
+        self._lost_workers.hear(blamed)
 
     def close(self) -> None:
         """Ask workers for their health no more."""
         self._health.close()
 
+    def accept(self, call: Call, attempt: Attempt) -> bool:
+        """Note an answer that is good and complete; one in one piece goes to the client. False: it is for `settle`."""
+        outlet, body = call.outlet, attempt.body
+        if attempt.fault is not None:
+            return False
+        if body is None:
+            self._finish(call, attempt, tokens_from(outlet.usage()))
+            return True
+        if attempt.status >= 300 or outlet.began or not call.is_known:
+            return False
+        try:
+            tokens = tokens_in(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        outlet.whole(attempt, body)
+        self._finish(call, attempt, tokens)
+        return True
+
     async def settle(self, call: Call, attempt: Attempt) -> Next:
         """What is next. Raises RefusedError where the request ends here."""
+        return Next.DONE if self.accept(call, attempt) else await self.rejected(call, attempt)
+
+    async def rejected(self, call: Call, attempt: Attempt) -> Next:
+        """What is next where `accept` has taken nothing. Raises RefusedError where the request ends here."""
         if attempt.fault is None:
-            if attempt.body is None:
-                return self._finish(call, attempt, tokens_from(call.outlet.usage()))
-            judged = await self._judge(call, attempt, attempt.body)
+            judged = await self._judge(call, attempt, attempt.body or b"")
             if isinstance(judged, Next):
                 return judged
             attempt.fault = judged
@@ -89,12 +126,12 @@ class Outcomes:
         return await self._go_on(call, attempt, attempt.fault)
 
     async def _judge(self, call: Call, attempt: Attempt, body: bytes) -> Next | Fault:
-        """Whether an answer in one piece is one for the client."""
+        """What to do with an answer in one piece that `accept` has not taken."""
         status = attempt.status
         if status >= 500:
             if not await self._health.outlives(attempt.upstream):
                 return Fault("lost", f"it answered {status} and was lost")
-            self._lost_workers.failed(call.request.body, attempt.upstream)
+            self._lost_workers.failed(call.routed.tenant, call.request.body, attempt.upstream)
             if status != 503:
                 self._tell_fault(attempt.upstream, Fault("status", f"it answered {status}"))
         if call.outlet.began:
@@ -106,14 +143,7 @@ class Outcomes:
             return Next.AGAIN
         if status >= 300 or not call.is_known:
             return self.pass_on(call, attempt)
-        if not body:
-            return Fault("body", "its answer is empty")
-        try:
-            tokens = tokens_in(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Fault("garbage", "its answer is no JSON object")
-        call.outlet.whole(attempt, body)
-        return self._finish(call, attempt, tokens)
+        return Fault("garbage", "its answer is no JSON object") if body else Fault("body", "its answer is empty")
 
     def _is_doubtful(self, call: Call, attempt: Attempt) -> bool:
         """Whether another worker is to be asked what this one has refused."""
@@ -143,7 +173,10 @@ class Outcomes:
             call.outlet.pass_error(attempt)
             return Next.DONE
         self.report(call, attempt)
-        await self._count_loss(call, attempt, fault)
+        if fault.kind == "error" or (fault.kind == "body" and not await self._health.outlives(attempt.upstream)):
+            self._blame(call, attempt)
+        if fault.kind in _LOSSES and call.blame is not None:
+            await self._require_harmless(call.blame, attempt)
         if call.outlet.began:
             self._require_failover(call, fault)
         if fault.kind in _COSTLY and not self._budget.spend():
@@ -161,22 +194,31 @@ class Outcomes:
         call.is_continued = True
         self._counters.count(self._counters.failovers, ("tried", "stream"))
 
-    async def _count_loss(self, call: Call, attempt: Attempt, fault: Fault) -> None:
-        """Note that a worker was lost under this request. Raises RefusedError if it gets no other one."""
-        body = call.request.body
-        if fault.kind in ("stream", "error"):
-            call.lost += _STREAM_LOSS
-        elif fault.kind == "lost" or (fault.kind == "body" and not await self._health.outlives(attempt.upstream)):
-            self._lost_workers.lost(body, attempt.upstream)
-            call.lost += 1
-        if call.lost >= MAX_WORKERS_LOST or self._lost_workers.is_barred(body):
-            raise RefusedError(workers_lost(f"last {_of(attempt)}"))
+    def _blame(self, call: Call, attempt: Attempt) -> None:
+        """Hold the loss of a worker against the request that it had, unless it had to end anyway."""
+        upstream, fault = attempt.upstream, attempt.fault
+        assert fault is not None
+        if upstream.is_ending(time.time()):
+            self._lost_workers.ended_by_slurm(upstream)
+            return
+        if call.blame is None:
+            call.blame = self._lost_workers.blame_of_lost(call.routed.tenant, call.request.body)
+        self._lost_workers.lost(call.blame, upstream, attempt.sent_at, has_begun=fault.kind in ("stream", "error"))
+
+    async def _require_harmless(self, blame: Blame, attempt: Attempt) -> None:
+        """Raise RefusedError for a request that gets no other worker; wait before one is tried alone."""
+        if blame.is_guilty:
+            raise RefusedError(workers_lost(len(blame.slots), f"last {_of(attempt)}"))
+        if blame.is_at_stake:
+            await asyncio.sleep(PAUSE_S)
 
     def report(self, call: Call, attempt: Attempt) -> None:
-        """Tell of a worker's fault, and choose the worker no more for a while."""
+        """Tell of a worker's fault, hold it against the request, and choose the worker no more for a while."""
         fault, upstream = attempt.fault, attempt.upstream
         assert fault is not None
         self._counters.count(self._counters.upstream_errors, (upstream.id, fault.kind))
+        if fault.kind in ("lost", "stream"):
+            self._blame(call, attempt)
         if fault.kind not in _SUSPICIOUS:
             return
         _log.warning("%s (%s, request %s)", _of(attempt), fault.kind, call.request.head.id)
@@ -204,16 +246,16 @@ class Outcomes:
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):
             attempt.headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
         call.outlet.whole(attempt, body)
-        return Next.DONE if status >= 400 else self._finish(call, attempt, tokens_from(usage_of(body)))
+        if status < 400:
+            self._finish(call, attempt, tokens_from(usage_of(body)))
+        return Next.DONE
 
-    def _finish(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> Next:
+    def _finish(self, call: Call, attempt: Attempt, tokens: Tokens | None) -> None:
         """Note an answer that is complete."""
         attempt.upstream.answered()
         if call.is_known:
             self._refusals.answered(attempt.upstream)
-        self._lost_workers.answered(call.request.body)
         self._accounts.answered(call, attempt, tokens)
-        return Next.DONE
 
 
 def broke_off(fault: Fault) -> Whole:

@@ -13,10 +13,10 @@ from .stream.envelope import OTHER
 from .stream.events import error_event, is_end, stream_error, usage_of, without_token_ids, without_usage
 from .stream.stitcher import Stitcher, UsageOnly
 from .stream.transcript import Transcript
-from .upstream import Upstream
+from .workers.upstream import Upstream
 
 _USUAL_EVENT_BYTES = 256
-_UNUSED = Transcript(0)  # of requests that do not stream
+_UNUSED = Transcript(0)  # of requests that do not stream; nothing is ever put into it
 
 
 class Source(Protocol):
@@ -89,6 +89,8 @@ class Outlet:
         """Begin the answer with the source's head; nothing if it has begun already."""
         if not self.began:
             self.began, self.is_events, self.status = True, events, source.status
+            if events and self.transcript is _UNUSED:  # a stream that nobody has asked for
+                self.transcript = Transcript()
             self._reply.begin(source.status, _headers(source.headers, source.upstream))
 
     def comment(self, source: Source, comment: bytes) -> None:
@@ -103,6 +105,7 @@ class Outlet:
             data = stitcher.feed(data)
             if not data:
                 return stitcher.finished
+        self.begin(source, events=True)
         self.transcript.add(data)
         self._before, self._last = self._last, data
         if self.hides_ids:
@@ -112,7 +115,6 @@ class Outlet:
         now = self._clock()
         if self._last_time:
             self._gaps.observe(now - self._last_time)
-        self.begin(source, events=True)
         self._last_time = now
         if data and not self._reply.write(data):
             self._wait_for_client(source)

@@ -43,6 +43,7 @@ async def pass_on(pool: Pool, head: bytes, body: bytes, reply: Reply, whom: str)
     except ConnectError as error:
         answer.away(str(error))
     finally:
+        answer.flow = None  # the two hold each other
         if flow is not None:
             flow.abort()
 
@@ -59,8 +60,6 @@ def _head(request: Request) -> bytes:
     if head.tenant is not None:
         lines.append(b"X-Slurminfer-Tenant: %b\r\n" % head.tenant.name.encode())
         lines.append(b"X-Slurminfer-Admin: %d\r\n" % head.tenant.admin)
-    if head.private:
-        lines.append(b"X-Slurminfer-Private: 1\r\n")
     return b"".join(lines)
 
 

@@ -30,6 +30,8 @@ def make_server(
 async def run_relay(channel: int, board: int, listener: int, private_listener: int) -> None:
     """Be a relay, with inherited file descriptors, until the supervisor says that it is enough, or is gone."""
     sockets = [socket.socket(fileno=number) for number in (channel, listener, private_listener)]
+    for sock in sockets[1:]:
+        sock.setblocking(False)  # as it is already; a copy would else make it wait
     link = RelayLink(Board.attach(board), sockets[1], sockets[2], _first_server)
     await link.run(sockets[0])
 

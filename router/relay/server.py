@@ -11,12 +11,13 @@ from typing import cast
 
 import msgspec
 
+from ...core.background.rounds import Rounds
 from ...core.net.connection_guard import ConnectionLimits, Guard, limits_of_process
-from ...core.spec import RouterSpec
+from ...core.spec.router import RouterSpec
 from ..admission.admission import Admission
 from ..control.board import Board
 from ..control.counters import Counters
-from ..control.messages import FromRelay, Report, Setup, Tenants, View
+from ..control.messages import BlamedRequests, FromRelay, LaneLoad, Replaced, Report, Setup, Tenants, View
 from ..control.queues import QueuesOnBoard
 from ..http.bodies import BodyLimits
 from ..http.messages import Head, Reply, Request, Whole
@@ -31,18 +32,19 @@ from ..tenants.tenant import Tenant
 from .access import Keys, Origins, is_generation, is_open, no_key
 from .access_log import AccessLog
 from .accounts import Accounts
-from .answers import health, refused
-from .connections import connect
+from .answers import health, refused, router_ended
 from .forward import Forwarder
 from .intake import Intake
 from .pages import Pages
 from .retry_budget import RetryBudget
-from .workers import Workers
+from .workers.connections import connect
+from .workers.workers import Workers
 
 # Descriptors for probes, files and libraries; those for requests to workers are counted with their clients'.
 _SPARE_DESCRIPTORS = 64
 _NEWS_S = 0.05
 _TICK_S = 0.5
+_LAST_WORDS_S = 1.0  # for clients to get what ends their answers
 
 
 class RelayServer:
@@ -70,6 +72,7 @@ class RelayServer:
         self._keys, self._origins, self._quotas = Keys(), Origins(spec.allowed_origins), Quotas(board.spent)
         self._policy = policy_named(spec.policy, setup.index)
         self._rates, self._counters = Rates(), Counters()
+        self._rounds = Rounds(self._counters.failed_rounds)
         eligibility = Eligibility(msgspec.convert(setup.pools, list[PoolRouting]), spec.rule)
         self._workers = Workers(
             board, self._row, eligibility, overcommit=spec.overcommit, connect=connect, forget=self._forget
@@ -83,7 +86,9 @@ class RelayServer:
         )
         lengths = Lengths()
         log = AccessLog() if spec.access_log else None
-        self._accounts = Accounts(self._counters, self._row, self._policy, lengths, self._rates, log)
+        self._accounts = Accounts(
+            self._counters, self._row, self._policy, lengths, self._rates, log, within_quota=self._quotas.require_tokens
+        )
         self._forwarder = Forwarder(
             self._workers,
             self._policy,
@@ -100,14 +105,15 @@ class RelayServer:
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
         self._guard = Guard(connection_limits(spec, setup.relays))
-        self._server = Server(self, self._guard, body_limits(setup.relays))
+        self._server = Server(self, self._guard, body_limits(setup.relays), self._rounds)
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_started = False
 
     # What the supervisor says.
 
     def view(self, view: View) -> None:
         """Take the workers that there are."""
-        self._workers.hear(view.workers)
+        self._workers.hear(view.workers, view.outlooks)
         self._admission.poke()
 
     def tenants(self, tenants: Tenants) -> None:
@@ -115,20 +121,45 @@ class RelayServer:
         self._keys = Keys(tenants.tenants)
         self._quotas.set_tokens_before(tenants.tokens_today)
 
+    def blamed(self, blamed: BlamedRequests) -> None:
+        """Take the requests that workers were lost under."""
+        self._forwarder.blamed(blamed)
+
+    async def replaced(self, replaced: Replaced) -> None:
+        """Let clients go to another router, or keep them again."""
+        self._server.let_go(replaced.is_replaced)
+        if replaced.shares_port:
+            self._server.stop_accepting()
+        elif self._is_started and not self._server.is_accepting:
+            await self._accept()
+
     async def start(self) -> None:
         """Accept clients. Called once, after the first `view` and `tenants`."""
         self._tasks = [asyncio.create_task(self._share_news()), asyncio.create_task(self._look_after_workers())]
-        await self._server.listen(self._listener, self._tls)
+        await self._accept()
+        self._is_started = True
         self._server.start_clock()
+
+    async def _accept(self) -> None:
+        self._listener.setblocking(False)  # a copy would else make it wait
+        await self._server.listen(self._listener.dup(), self._tls)
 
     async def accept_commands(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
         """Accept our own commands too. Called once, after `start`."""
         await self._server.listen(listener, tls, private=True)
 
     async def drain(self, seconds: float) -> None:
-        """Accept no more, and wait until what is in flight is finished, for up to `seconds`."""
+        """Accept no more, and wait until what is in flight is finished, for up to `seconds`. Then clients are told."""
+        self._stop()
+        if not await self._server.drained(seconds):
+            self._forwarder.break_off()
+            self._admission.refuse_all(router_ended)
+            await self._server.drained(_LAST_WORDS_S)
+
+    def _stop(self) -> None:
+        self._is_started = False
         self._server.close()
-        await self._server.drained(seconds)
+        self._listener.close()
 
     def report(self) -> Report:
         """All that has been counted."""
@@ -139,11 +170,17 @@ class RelayServer:
             connections=self._guard.counts,
             rates=self._rates.report(),
             served={upstream.slot: upstream.served for upstream in self._workers.all() if upstream.served},
+            lanes=self._lanes(),
         )
+
+    def _lanes(self) -> tuple[LaneLoad, ...]:
+        """What is asked of workers. Models that nobody serves have no lane, so clients cannot add any."""
+        lanes = ((cast(Lane, key), load) for key, load in self._admission.loads().items())
+        return tuple(LaneLoad(model=lane[0], pools=lane[1], **load._asdict()) for lane, load in lanes)
 
     async def close(self) -> None:
         """Break off what is still in flight."""
-        self._server.close()
+        self._stop()
         self._server.abort()
         for task in self._tasks:
             task.cancel()
@@ -161,39 +198,39 @@ class RelayServer:
         if head.method == b"OPTIONS":
             return self._origins.preflight(head)
         tenant = self._keys.tenant(head)
-        if tenant is not None and tenant.metrics_only and head.path != "/metrics":
-            tenant = None
-        if tenant is None:
+        if tenant is None or (tenant.metrics_only and head.path != "/metrics"):
             if is_open(head):  # the supervisor has other things to do than to tell everybody how it is
-                return health(self._workers.counts()) if head.path == "/health" else None
+                return health(self._workers.counts(), self._workers.outlooks()) if head.path == "/health" else None
             self._counters.count(self._counters.refused, "key")
-            return no_key(head)
+            return no_key(head, tenant)
         head.tenant = tenant
-        if not is_generation(head):
-            return None
-        refused = self._within_quota(tenant)
-        head.answer_headers += self._quotas.headers(tenant)
-        return refused
+        head.is_generation = is_generation(head)
+        return self._within_quota(head, tenant) if head.is_generation else None
 
-    def _within_quota(self, tenant: Tenant) -> Whole | None:
+    def _within_quota(self, head: Head, tenant: Tenant) -> Whole | None:
         """Count a request, or refuse it."""
         full = self._admission.is_full(tenant.name, tenant.weight, tenant.priority)
+        standing, answer = self._quotas.standing(tenant), None
         try:
             if full is not None:
                 raise full
-            self._quotas.check(tenant)
+            if standing is not None:
+                standing.require_one_more()
+                standing.requests += 1
+            self._row.spend(tenant.slot, int(time.time() // 60), requests=1)
         except Refused as refusal:
             self._counters.count(self._counters.refused, refusal.code)
-            return refused(refusal)
-        self._row.spend(tenant.slot, int(time.time() // 60), requests=1)
-        return None
+            answer = refused(refusal)
+        if standing is not None:
+            head.answer_lines = standing.lines()
+        return answer
 
-    async def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: Request, reply: Reply) -> None:
         """Answer a request by a worker or by the supervisor."""
-        if request.head.tenant is not None and is_generation(request.head):
-            await self._forwarder.forward(request, reply)
+        if request.head.is_generation:
+            self._forwarder.forward(request, reply)
         else:
-            await self._pages.answer(request, reply)
+            reply.run(self._pages.answer(request, reply))
 
     # What goes on beside.
 
@@ -205,19 +242,22 @@ class RelayServer:
         """Tell the other relays which worker has got which prompts, and learn it from them."""
         while True:
             await asyncio.sleep(_NEWS_S)
-            self._row.publish(self._policy.news())
-            news = self._board.news(self._index)
-            if news:
-                self._policy.merge(news)
+            with self._rounds.guarded("news"):
+                self._row.publish(self._policy.news())
+                news = self._board.news(self._index)
+                if news:
+                    self._policy.merge(news)
 
     async def _look_after_workers(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            self._workers.learn(self._rates)
-            for doubt in self._workers.tick():
-                self._tell(doubt)
-            self._admission.poke()
-            self._admission.refuse_where(lambda lane: not self._forwarder.has_hope(cast(Lane, lane)))
+            with self._rounds.guarded("workers"):
+                self._workers.learn(self._rates)
+                for doubt in self._workers.tick():
+                    self._tell(doubt)
+            with self._rounds.guarded("queue"):
+                self._admission.poke()
+                self._admission.refuse_where(lambda lane: not self._forwarder.has_hope(cast(Lane, lane)))
 
 
 def body_limits(relays: int) -> BodyLimits:

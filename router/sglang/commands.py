@@ -45,23 +45,24 @@ class Commands:
 
     def admit(self, head: Head) -> Whole | None:
         """Refuse a request without a key, or with a wrong one."""
-        head.tenant = self._keys.tenant(head)
-        if head.tenant is None or (head.tenant.metrics_only and head.path != "/metrics"):
+        tenant = head.tenant = self._keys.tenant(head)
+        if tenant is None or (tenant.metrics_only and head.path != "/metrics"):
+            head.tenant = None
             self.counters.count(self.counters.refused, "key")
-            return no_key(head)
+            return no_key(head, tenant)
         return None
 
-    async def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: Request, reply: Reply) -> None:
         """Answer a request by sglang-router or by the supervisor."""
         if not is_generation(request.head):
-            await self._pages.answer(request, reply)
+            reply.run(self._pages.answer(request, reply))
             return
         head = request.head
         lines = request_head(
             head.method, head.target, head.headers, host=self._host, key=self._key,
             body_length=len(request.body), request_id=head.id,
         )  # fmt: skip
-        await pass_on(self._rust, lines, request.body, reply, "sglang-router")
+        reply.run(pass_on(self._rust, lines, request.body, reply, "sglang-router"))
 
 
 class OwnTcpPool(WorkerPool):

@@ -5,13 +5,13 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from contextlib import suppress
 from pathlib import Path
 
 from ...core.errors import RouterError
 from ...core.net.sockets import hold_port
-from ...core.process import describe_exit
-from ...core.spec import RouterSpec
+from ...core.processes.ending import end_child_async
+from ...core.processes.process import describe_exit
+from ...core.spec.router import RouterSpec
 from .peers import is_own_listener
 
 # What the spec's policies are called there.
@@ -88,15 +88,8 @@ class RustRouter:
 
     async def stop(self, seconds: float) -> None:
         """End it: SIGTERM, which lets requests in flight end, and SIGKILL after so many seconds."""
-        if self._process is None or not self.is_running:
-            return
-        with suppress(ProcessLookupError):  # it has just ended by itself
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), seconds)
-            except TimeoutError:
-                self._process.kill()
-        await self._process.wait()
+        if self._process is not None and self.is_running:
+            await end_child_async(self._process, seconds)
 
     async def _wait_until_it_listens(self) -> None:
         loop = asyncio.get_running_loop()

@@ -14,12 +14,13 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from ...core.background.rounds import Rounds
 from ...core.errors import RouterError
 from ...core.net.connection_guard import Guard, limits_of_process
-from ...core.spec import RouterSpec
+from ...core.spec.router import RouterSpec
 from ..control.backoff import Backoff
 from ..control.board import Board
-from ..control.messages import FromRelay, Report, Setup, Tenants, View
+from ..control.messages import BlamedRequests, FromRelay, Replaced, Report, Setup, Tenants, View
 from ..http.server import Server
 from .commands import Commands
 from .process import RustRouter
@@ -56,7 +57,8 @@ class SglangServer:
         self._workers = RustWorkers(self._rust.origin, setup.key)
         self._commands = Commands(Path(setup.control_socket), address, port, setup.key)
         limits = limits_of_process(spare=_SPARE_DESCRIPTORS, descriptors_each=2)
-        self._server = Server(self._commands, Guard(limits))
+        self._rounds = Rounds(self._commands.counters.failed_rounds)
+        self._server = Server(self._commands, Guard(limits), rounds=self._rounds)
         self._row, self._in_flight = board.row(setup.index), dict[int, int]()
         self._view = View([])
         self._changed = asyncio.Event()
@@ -74,10 +76,19 @@ class SglangServer:
         if unknown:
             _log.warning("sglang-router refuses the keys of these tenants: %s", ", ".join(unknown))
 
+    def blamed(self, blamed: BlamedRequests) -> None:
+        """Nothing: sglang-router decides what is sent to whom."""
+
+    async def replaced(self, replaced: Replaced) -> None:
+        """Nothing: sglang-router keeps the connections of its clients."""
+
     async def start(self) -> None:
         """Start sglang-router. Raises RouterError."""
         await self._rust.start()
-        self._tasks = [asyncio.create_task(self._keep_running()), asyncio.create_task(self._follow_workers())]
+        self._tasks = [
+            asyncio.create_task(self._rounds.repeat("sglang", self._keep_running)),
+            asyncio.create_task(self._rounds.repeat("workers", self._follow_workers)),
+        ]
 
     async def accept_commands(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
         """Accept our own commands too."""

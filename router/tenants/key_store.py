@@ -10,9 +10,10 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -94,16 +95,12 @@ class KeyStore:
         Raises UsageError for values that cannot be, RunDirectoryError where the file cannot be changed.
         """
         key = new_key()
-        record = KeyRecord(
-            tenant=_checked_name("tenant", tenant),
-            digest=digest_of(key.encode()),
-            priority=_checked_priority(priority),
-            weight=_checked_weight(weight),
-            requests_per_minute=_checked_count("--requests-per-minute", requests_per_minute),
-            tokens_per_day=_checked_count("--tokens-per-day", tokens_per_day),
-            account=account if account is None else _checked_name("--account", account),
-            created_at=time.time(),
-        )
+        limits = _checked(
+            priority=priority, weight=weight, requests_per_minute=requests_per_minute, tokens_per_day=tokens_per_day,
+            account=account,
+        )  # fmt: skip
+        name, digest = _checked_name("tenant", tenant), digest_of(key.encode())
+        record = KeyRecord(tenant=name, digest=digest, created_at=time.time(), **limits)
         if tenant in (OWNER, METRICS):
             raise UsageError(f"tenant = {tenant!r}: this deployment's own key has that name; choose another one")
         with self._locked():
@@ -115,18 +112,34 @@ class KeyStore:
             self._write([*keys, record])
         return key
 
-    def revoke(self, tenant: str) -> None:
-        """Forget a tenant's key. Raises UsageError that lists the tenants if there is none of that name."""
-        if tenant in (OWNER, METRICS):
-            path = self._run.key_path if tenant == OWNER else self._run.metrics_key_path
-            raise UsageError(f"tenant = {tenant!r}: the deployment's own key in {path} cannot be revoked")
+    def change(self, tenant: str, **limits: str | float | None) -> None:
+        """Give a tenant's key other `limits`, which are arguments of `add`; those that are not named stay.
+
+        Raises UsageError for values that cannot be, and where there is no such tenant.
+        """
+        checked = _checked(**limits)
         with self._locked():
             keys = self.read()
-            left = [other for other in keys if other.tenant != tenant]
-            if len(left) == len(keys):
-                names = ", ".join(other.tenant for other in keys) or "none"
-                raise UsageError(f"tenant = {tenant!r}: there is no such key (there are: {names})")
-            self._write(left)
+            at = self._place(tenant, keys, "changed")
+            keys[at] = msgspec.structs.replace(keys[at], **checked)
+            self._write(keys)
+
+    def revoke(self, tenant: str) -> None:
+        """Forget a tenant's key. Raises UsageError that lists the tenants if there is none of that name."""
+        with self._locked():
+            keys = self.read()
+            del keys[self._place(tenant, keys, "revoked")]
+            self._write(keys)
+
+    def _place(self, tenant: str, keys: list[KeyRecord], what: str) -> int:
+        """Where a tenant's key is among `keys`. Raises UsageError where none can be revoked or changed (`what`)."""
+        if tenant in (OWNER, METRICS):
+            path = self._run.key_path if tenant == OWNER else self._run.metrics_key_path
+            raise UsageError(f"tenant = {tenant!r}: the deployment's own key in {path} cannot be {what}")
+        names = [key.tenant for key in keys]
+        if tenant not in names:
+            raise UsageError(f"tenant = {tenant!r}: there is no such key (there are: {', '.join(names) or 'none'})")
+        return names.index(tenant)
 
     def _write(self, keys: list[KeyRecord]) -> None:
         files.write_atomic(self._run.keys_path, files.encode_json(_KeysFile(keys=keys)))
@@ -154,12 +167,7 @@ class KeyStore:
 def parse_keys(run: RunDirectory, text: str) -> list[KeyRecord]:
     """The keys in the text of `keys.json`. Raises RunDirectoryError."""
     path = run.keys_path
-    try:
-        found = msgspec.json.decode(text, type=_KeysFile)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} is not a list of keys: {error}") from error
-    if found.version != _VERSION:
-        raise RunDirectoryError(f"{path} has layout {found.version}: expected {_VERSION}")
+    found = files.parse_versioned(path, text, _KeysFile, _VERSION, what="list of keys")
     names = [key.tenant for key in found.keys]
     if twice := next((name for name in names if names.count(name) > 1 or not _NAME.fullmatch(name)), None):
         raise RunDirectoryError(f"{path}: tenant {twice!r} occurs twice, or is no name of a tenant")
@@ -171,6 +179,11 @@ def parse_keys(run: RunDirectory, text: str) -> list[KeyRecord]:
 def digest_of(key: bytes) -> str:
     """The SHA-256 by which a key is known."""
     return hashlib.sha256(key).hexdigest()
+
+
+def _checked(**limits: Any) -> dict[str, Any]:
+    """Fields of a key. Raises UsageError that names the option, the value and what is valid."""
+    return {name: _CHECKS[name](value) for name, value in limits.items()}
 
 
 def _checked_name(what: str, value: str) -> str:
@@ -196,3 +209,16 @@ def _checked_count(what: str, value: int | None) -> int | None:
     if value is not None and not 1 <= value <= 10**15:
         raise UsageError(f"{what} = {value}: expected a whole number from 1 to 10^15")
     return value
+
+
+def _checked_account(value: str | None) -> str | None:
+    return value if value is None else _checked_name("--account", value)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "priority": _checked_priority,
+    "weight": _checked_weight,
+    "requests_per_minute": partial(_checked_count, "--requests-per-minute"),
+    "tokens_per_day": partial(_checked_count, "--tokens-per-day"),
+    "account": _checked_account,
+}

@@ -1,21 +1,27 @@
 """What tenants may do in a minute and in a day, over all relays.
 
 Relays ask the board without locks. So requests that come to several relays in the same instant may all pass where only
-one was left: at most as many too many as there are relays. Tokens are counted when an answer ends: those of requests in
-flight come on top of the day's limit.
+one was left: at most as many too many as there are relays. Tokens are counted when an answer ends. Until then, what one
+is expected to use is reserved: so many requests at once pass a day's limit by little more than one of them would.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import msgspec
 
 from .refusal import Refused
 from .tenant import Tenant
 
 _DAY_S = 86_400
-_Headers = list[tuple[bytes, bytes]]
-# A tenant's column and a minute (Unix time // 60): requests in it and in the minute before, and tokens in all.
-Spent = Callable[[int, int], tuple[int, int, int]]
+_LEFT = b"x-ratelimit-limit-WHAT: %d\r\nx-ratelimit-remaining-WHAT: %d\r\nx-ratelimit-reset-WHAT: %b\r\n"
+_REQUESTS, _TOKENS = _LEFT.replace(b"WHAT", b"requests"), _LEFT.replace(b"WHAT", b"tokens")
+# A tenant's column and a minute (Unix time // 60): requests in it and in the minute before, tokens in all, and those
+# that its requests in flight may use.
+Spent = Callable[[int, int], tuple[int, int, int, int]]
+_IN_FLIGHT_S = 5  # after which some of the requests in flight may have ended with less than was reserved
 
 
 class Quotas:
@@ -37,41 +43,66 @@ class Quotas:
         """What is to be added to the tokens on the board for those of today, by tenant (`Tenants.tokens_today`)."""
         self._tokens_before = tokens
 
-    def check(self, tenant: Tenant) -> None:
+    def standing(self, tenant: Tenant) -> "Standing | None":
+        """How a tenant stands now; None for one without limits."""
+        if tenant.requests_per_minute is None and tenant.tokens_per_day is None:
+            return None
+        now = self._clock()
+        requests, before, tokens, reserved = self._spent(tenant.slot, int(now // 60))
+        used = self._tokens_before.get(tenant.name, 0) + tokens
+        return Standing(tenant, now, requests, before, used if used > 0 else 0, reserved)
+
+    def require_tokens(self, tenant: Tenant) -> None:
+        """Raise Refused (429) where the tokens of today are used, or reserved for requests in flight."""
+        standing = self.standing(tenant)
+        if standing is not None:
+            standing.require_tokens()
+
+
+class Standing(msgspec.Struct):
+    """What a tenant with limits has used, at a time."""
+
+    tenant: Tenant
+    now: float  # Unix seconds
+    requests: int  # in this minute
+    before: int  # in the minute before
+    used: int  # tokens today (UTC)
+    reserved: int  # tokens that its requests in flight may use
+
+    def require_one_more(self) -> None:
         """Raise Refused (429) if one more request is too many. The caller spends it on the board if it is not."""
-        if tenant.requests_per_minute is None and tenant.tokens_per_day is None:
+        self.require_tokens()
+        limit = self.tenant.requests_per_minute
+        if limit is None:
             return
-        now = self._clock()
-        requests, requests_before, tokens = self._spent(tenant.slot, int(now // 60))
-        if (limit := tenant.tokens_per_day) is not None:
-            used = self._tokens_today(tenant, tokens)
-            if used >= limit:
-                message = f"{tenant.name} has used {used} tokens today (UTC), of {limit} a day"
-                raise Refused(429, message, _until_midnight_s(now), "insufficient_quota")
-        if (limit := tenant.requests_per_minute) is not None:
-            wait_s = _wait_s(limit, requests, requests_before, now % 60)
-            if wait_s > 0:
-                message = f"{tenant.name} has sent {limit} requests in a minute, which is its limit"
-                raise Refused(429, message, math.ceil(wait_s), "rate_limit_exceeded")
+        wait_s = _wait_s(limit, self.requests, self.before, self.now % 60)
+        if wait_s > 0:
+            message = f"{self.tenant.name} has sent {limit} requests in a minute, which is its limit"
+            raise Refused(429, message, math.ceil(wait_s), "rate_limit_exceeded")
 
-    def headers(self, tenant: Tenant) -> _Headers:
-        """What is left, for the head of an answer, with names and forms as those of OpenAI; none without limits."""
-        if tenant.requests_per_minute is None and tenant.tokens_per_day is None:
-            return []
-        now = self._clock()
-        requests, before, tokens = self._spent(tenant.slot, int(now // 60))
-        found: _Headers = []
-        if (limit := tenant.requests_per_minute) is not None:
-            in_window = _in_window(requests, before, now % 60)
-            reset_s = 120 - now % 60 if requests else 60 - now % 60 if before else 0.0
-            found += _three(b"requests", limit, math.floor(limit - in_window), reset_s)
-        if (limit := tenant.tokens_per_day) is not None:
-            used = self._tokens_today(tenant, tokens)
-            found += _three(b"tokens", limit, limit - used, _until_midnight_s(now) if used else 0.0)
-        return found
+    def require_tokens(self) -> None:
+        """Raise Refused (429) where the tokens of today are used, or reserved for requests in flight."""
+        limit = self.tenant.tokens_per_day
+        if limit is None or self.used + self.reserved < limit:
+            return
+        message = f"{self.tenant.name} has used {self.used} tokens today (UTC), of {limit} a day"
+        if self.used >= limit:
+            raise Refused(429, message, _until_midnight_s(self.now), "insufficient_quota")
+        message += "; its requests that are not answered yet may use the rest"
+        raise Refused(429, message, _IN_FLIGHT_S, "rate_limit_exceeded")
 
-    def _tokens_today(self, tenant: Tenant, on_board: int) -> int:
-        return max(0, self._tokens_before.get(tenant.name, 0) + on_board)
+    def lines(self) -> bytes:
+        """What is left, as complete lines of an answer's head, with names and forms as those of OpenAI."""
+        lines, second = b"", self.now % 60
+        if (limit := self.tenant.requests_per_minute) is not None:
+            left = math.floor(limit - _in_window(self.requests, self.before, second))
+            reset_s = 120 - second if self.requests else 60 - second if self.before else 0.0
+            lines = _REQUESTS % (limit, left if left > 0 else 0, _duration(math.ceil(reset_s)))
+        if (limit := self.tenant.tokens_per_day) is not None:
+            left = limit - self.used - self.reserved
+            reset = _duration(_until_midnight_s(self.now) if self.used else 0)
+            lines += _TOKENS % (limit, left if left > 0 else 0, reset)
+        return lines
 
 
 def _in_window(requests: int, before: int, second: float) -> float:
@@ -91,17 +122,10 @@ def _until_midnight_s(now: float) -> int:
     return math.ceil(_DAY_S - now % _DAY_S)
 
 
-def _three(what: bytes, limit: int, left: int, reset_s: float) -> _Headers:
-    return [
-        (b"x-ratelimit-limit-" + what, b"%d" % limit),
-        (b"x-ratelimit-remaining-" + what, b"%d" % max(0, left)),
-        (b"x-ratelimit-reset-" + what, _duration(reset_s)),
-    ]
-
-
-def _duration(seconds: float) -> bytes:
+@lru_cache(maxsize=1024)
+def _duration(seconds: int) -> bytes:
     """Such as 6h0m12s, 1m0s, 7s: the way OpenAI writes it."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
+    minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return b"%dh%dm%ds" % (hours, minutes, rest)

@@ -1,5 +1,11 @@
 """A request that is not taken: what its sender is told, and when to come back."""
 
+# What the holder of the key for metrics is told everywhere but at /metrics.
+METRICS_ONLY = (
+    "this API key opens GET /metrics only; everything else needs the deployment's own key, or that of a tenant "
+    "(slurminfer keys)"
+)
+
 
 class Refused(Exception):
     """A request is refused.

@@ -2,22 +2,18 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
-from pathlib import Path
 
-from ...core.errors import RunDirectoryError, UntrustedFileError
+from ...core.background.threads import in_thread
+from ...core.errors import RunDirectoryError
+from ...core.files import version_of
 from ...core.rundir import RunDirectory
-from ...core.threads import in_thread
-from ...core.trust import open_trusted
 from .key_store import METRICS, OWNER, KeyRecord, KeyStore, digest_of
 from .tenant import Priority, Tenant
 
 PERIOD_S = 1.0
 
 _log = logging.getLogger(__name__)
-# What tells one version of the file from another; None: there is no file.
-_Version = tuple[int, int, int, int] | None
 
 
 class TenantRegistry:
@@ -31,7 +27,7 @@ class TenantRegistry:
     def __init__(self, run: RunDirectory, columns: int) -> None:
         self._run, self._columns = run, columns
         self._slots: dict[str, int] = {}  # a name keeps its column when its key is revoked: its quota goes on
-        self._seen: _Version = None  # no file, no tenants
+        self._seen: tuple[int, int, int, int] | None = None  # no file, no tenants
         self._complaint = ""
         self._own = [_owner(run.key(), self._slot(OWNER))]
         if key := _metrics_key(run):
@@ -50,16 +46,17 @@ class TenantRegistry:
         A file that cannot be read, or is damaged, changes nothing: a complaint is logged once.
         """
         try:
-            version = _version(self._run.keys_path)
+            version = version_of(self._run.keys_path)
             if version == self._seen:
                 return False
             records = KeyStore(self._run).read()
         except RunDirectoryError as error:
             self._complain(f"{error}; the keys stay what they were")
             return False
-        self._seen = version  # from before reading, so that a change meanwhile is seen at the next look
         self._complaint = ""
-        return self._take(records)
+        is_changed = self._take(records)
+        self._seen = version  # from before reading, so that a change meanwhile is seen at the next look
+        return is_changed
 
     @property
     def slots(self) -> dict[str, int]:
@@ -95,20 +92,6 @@ class TenantRegistry:
         if text != self._complaint:
             _log.error("%s", text)
         self._complaint = text
-
-
-def _version(path: Path) -> _Version:
-    # By opening it: NFS looks for a new version of a file at every open, while its answer to stat may be seconds old.
-    try:
-        with open_trusted(path) as file:
-            status = os.fstat(file.fileno())
-    except FileNotFoundError:
-        return None
-    except UntrustedFileError as error:
-        raise RunDirectoryError(str(error)) from error
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def _owner(key: str, slot: int | None) -> Tenant:

@@ -1,8 +1,9 @@
-"""What tenants have used: `usage.json` of the run directory, which the supervisor writes.
+"""What tenants have used, as the supervisor counts it and keeps it in its file (usage_files.py).
 
-Relays report what they have counted since they started; `UsageLedger` adds what is new of each report to what the file
-had. The file is written a few seconds after a change and when the router ends. A router that is killed loses what came
-after the last writing: some seconds.
+Relays report what they have counted since they started; `UsageLedger` adds what is new of each report. Reports come
+each second, and the file is written each second in which something has changed, and when the router ends. A router
+that is killed loses what came after the last writing: two seconds. Where its relays outlive it, what was in flight at
+that moment is lost too.
 """
 
 import asyncio
@@ -10,72 +11,71 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from ...core import files
+from ...core.background.threads import in_thread
 from ...core.errors import RunDirectoryError
-from ...core.threads import in_thread
+from ...core.slurm_env import job_id
 from .tenant import Usage
+from .usage_files import BEAT_S, Table, UsageFiles, add, day_of, new_owner, summed, tokens_on
 
-PERIOD_S = 3.0
-MOST_DAYS = 400  # for each tenant; older ones count in its total only
-_SHARE_OF_TIME = 0.05  # that writing may take: a large file on a slow filesystem is written less often
-_MOST_BYTES = 256 << 20
-_VERSION = 1
+PERIOD_S = 1.0
+_SHARE_OF_TIME = 0.05  # that writing and reading may take: on a slow filesystem they come less often
 _FIELDS = Usage.__struct_fields__
 
 _log = logging.getLogger(__name__)
-
-
-class TenantUsage(msgspec.Struct, kw_only=True):
-    """What one tenant has used."""
-
-    total: Usage = msgspec.field(default_factory=Usage)
-    days: dict[str, Usage] = msgspec.field(default_factory=dict)  # by UTC day, such as 2026-01-31; oldest first
-
-
-class _UsageFile(msgspec.Struct, kw_only=True):
-    version: int = _VERSION
-    tenants: dict[str, TenantUsage] = msgspec.field(default_factory=dict)
-
-
-def read_usage(path: Path) -> dict[str, TenantUsage]:
-    """By tenant what it has used; empty where there is no file. Raises RunDirectoryError for a damaged one."""
-    text = files.read_private(path, most_bytes=_MOST_BYTES)
-    if text is None:
-        return {}
-    try:
-        found = msgspec.json.decode(text, type=_UsageFile)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} is not a table of usage: {error}") from error
-    if found.version != _VERSION:
-        raise RunDirectoryError(f"{path} has layout {found.version}: expected {_VERSION}")
-    return found.tenants
-
-
-def day_of(now: float) -> str:
-    """The UTC day of a Unix time, such as 2026-01-31."""
-    return datetime.fromtimestamp(now, UTC).date().isoformat()
 
 
 class UsageLedger:
     """The usage of all tenants; belongs to the supervisor.
 
     Args:
-        path: of the file. One that is damaged is put aside, and counting begins anew.
+        path: of `usage.json`. One that is damaged is put aside, and counting begins anew.
         clock: Unix seconds.
+        owner: see `UsageFiles`.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time, owner: str = "") -> None:
         self._path, self._clock = path, clock
+        self._files = UsageFiles(path, owner or new_owner(job_id() or "local"))
         self._reported: dict[Hashable, dict[str, Usage]] = {}  # by relay's life
-        self._changed, self._complaint = False, ""
+        self._changed, self._complaint, self._written_at = False, "", 0.0
         self._writing = threading.Lock()  # the last writing may begin while another one is still under way
-        self.tenants = self._read()
+        self._own: Table = {}
+        self._elsewhere = self._read()
+
+    @property
+    def file(self) -> Path:
+        """Where this router writes."""
+        return self._files.own
+
+    @property
+    def tenants(self) -> Table:
+        """By tenant all that it has used, at other routers too. To be computed, and a copy."""
+        return summed([self._elsewhere, self._own])
+
+    def totals(self) -> dict[str, Usage]:
+        """By tenant what it has used in all."""
+        found = {name: msgspec.structs.replace(one.total) for name, one in self._elsewhere.items()}
+        for name, one in self._own.items():
+            total = found.setdefault(name, Usage())
+            for field in _FIELDS:
+                setattr(total, field, getattr(total, field) + getattr(one.total, field))
+        return found
+
+    def tokens_today(self) -> dict[str, int]:
+        """By tenant the prompt and generated tokens of this UTC day."""
+        found = self.tokens_elsewhere()
+        for name, tokens in tokens_on(day_of(self._clock()), self._own).items():
+            found[name] = found.get(name, 0) + tokens
+        return found
+
+    def tokens_elsewhere(self) -> dict[str, int]:
+        """The same without those that this router has counted."""
+        return tokens_on(day_of(self._clock()), self._elsewhere)
 
     def merge(self, life: Hashable, usage: Mapping[str, Usage]) -> None:
         """Take a relay's report: what its tenants have used since it started.
@@ -90,94 +90,113 @@ class UsageLedger:
             new = {field: max(0, getattr(told, field) - getattr(known, field)) for field in _FIELDS}
             if any(new.values()):
                 before[name] = msgspec.structs.replace(told)
-                self._add(name, day, new)
+                add(self._own, name, day, Usage(**new))
+                self._changed = True
 
     def forget(self, life: Hashable) -> None:
         """Note that a relay has ended, and that its last report was merged."""
         self._reported.pop(life, None)
 
-    def tokens_today(self) -> dict[str, int]:
-        """By tenant the prompt and generated tokens of this UTC day."""
-        day = day_of(self._clock())
-        return {name: tokens_of(one.days[day]) for name, one in self.tenants.items() if day in one.days}
-
     async def keep(self, period_s: float = PERIOD_S) -> None:
-        """Write the file every `period_s` if something has changed, until cancelled. Call `write` at the end."""
+        """Write the file every `period_s` if something has changed, until cancelled. Call `end` at the end."""
         pause_s = period_s
         while True:
             await asyncio.sleep(pause_s)
-            if self._changed:
-                text, self._changed = self._text(), False
+            is_due = bool(self._own) and self._clock() - self._written_at >= BEAT_S
+            if self._changed or is_due:
+                own, self._changed = summed([self._own]), False
                 began = time.monotonic()
-                await in_thread(partial(self._write, text))
+                await in_thread(partial(self._write, own))
                 pause_s = max(period_s, (time.monotonic() - began) / _SHARE_OF_TIME)
 
+    async def follow(self, changed: Callable[[], None], period_s: float = PERIOD_S) -> None:
+        """Look every `period_s` what other routers have counted, until cancelled; tell when that has changed."""
+        pause_s = period_s
+        while True:
+            await asyncio.sleep(pause_s)
+            began = time.monotonic()
+            if await in_thread(self.look):
+                changed()
+            pause_s = max(period_s, (time.monotonic() - began) / _SHARE_OF_TIME)
+
+    def look(self) -> bool:
+        """Look what other routers have counted; whether that has changed. Blocks on the filesystem."""
+        try:
+            self._files.merge_ended(self._clock())
+            found = self._files.elsewhere()
+            if self._files.is_merged():
+                self._begin_anew()
+        except RunDirectoryError as error:
+            self._complain(f"what other routers have counted cannot be read: {error}")
+            return False
+        is_changed, self._elsewhere = found != self._elsewhere, found
+        return is_changed
+
     def write(self) -> None:
-        """Write the file now if something has changed since it was written. For the end; blocks."""
+        """Write the file now if something has changed since it was written. Blocks."""
         if self._changed:
             self._changed = False
-            self._write(self._text())
+            self._write(self._own)
 
-    def _add(self, name: str, day: str, new: Mapping[str, int]) -> None:
-        tenant = self.tenants.setdefault(name, TenantUsage())
-        for usage in (tenant.total, tenant.days.setdefault(day, Usage())):
-            for field, amount in new.items():
-                setattr(usage, field, getattr(usage, field) + amount)
-        while len(tenant.days) > MOST_DAYS:
-            del tenant.days[min(tenant.days)]
-        self._changed = True
+    def end(self) -> None:
+        """Write the file for the last time, and add it to `usage.json`. Blocks."""
+        if self._own:
+            self._write(self._own, ended=True)
+        try:
+            self._files.merge_ended(self._clock())
+        except RunDirectoryError as error:  # the next router does it
+            self._complain(f"usage of tenants stays in {self.file}: {error}")
 
-    def _text(self) -> str:
-        return msgspec.json.encode(_UsageFile(tenants=self.tenants)).decode() + "\n"
+    def _begin_anew(self) -> None:
+        """Count from 0 in another file: after a day of silence somebody has taken this router for dead."""
+        self._files = UsageFiles(self._path, new_owner(job_id() or "local"))
+        self._own, self._changed = {}, False
 
-    def _write(self, text: str) -> None:
+    def _write(self, own: Table, *, ended: bool = False) -> None:
         """Write the file. Where that fails, such as on a full disk, nothing is lost: it is tried again."""
         try:
             with self._writing:
-                files.write_atomic(self._path, text)
+                self._files.write(own, ended=ended)
+            self._written_at = self._clock()
         except RunDirectoryError as error:
             self._changed = True
-            if str(error) != self._complaint:
-                _log.error("usage of tenants cannot be saved: %s", error)
-            self._complaint = str(error)
+            self._complain(f"usage of tenants cannot be saved: {error}")
         else:
             self._complaint = ""
 
-    def _read(self) -> dict[str, TenantUsage]:
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            _log.error("%s", text)
+        self._complaint = text
+
+    def _read(self) -> Table:
         try:
-            return read_usage(self._path)
+            return self._files.elsewhere()
         except RunDirectoryError as error:
-            aside = self._path.with_name(f"{self._path.name}.damaged")
-            _log.error("%s; usage is counted anew, the file is kept as %s", error, aside)
-            try:
-                self._path.replace(aside)
-            except OSError as problem:
-                _log.error("cannot rename %s: %s", self._path, problem.strerror)
-            return {}
-
-
-def tokens_of(usage: Usage) -> int:
-    """What counts against the limit of tokens/day."""
-    return usage.prompt_tokens + usage.generated_tokens
+            self._files.put_aside(error)
+            return self._files.elsewhere()
 
 
 class TokensToday:
     """What relays add to the tokens on the board, so that they know those of today.
 
-    The board counts since the supervisor has started. So before midnight (UTC) of its first day, that is what the usage
-    file has of this day; after each midnight, it is less by all that was counted until then.
+    The board counts since the supervisor has started. So that is what other routers have counted today (UTC), those
+    before this one included, less what was on the board at the last midnight.
 
     Args:
-        before: by tenant the tokens of today, from the file as it was when the board was made.
+        elsewhere: by tenant the tokens that other routers have counted today.
         on_board: tokens of a tenant on the board, by its column.
         clock: Unix seconds.
     """
 
     def __init__(
-        self, before: Mapping[str, int], on_board: Callable[[int], int], clock: Callable[[], float] = time.time
+        self,
+        elsewhere: Callable[[], Mapping[str, int]],
+        on_board: Callable[[int], int],
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._add, self._on_board, self._clock = dict(before), on_board, clock
-        self._day = day_of(clock())
+        self._elsewhere, self._on_board, self._clock = elsewhere, on_board, clock
+        self._day, self._at_midnight = day_of(clock()), dict[str, int]()
 
     def table(self, slots: Mapping[str, int]) -> dict[str, int]:
         """The numbers to be added now, by tenant.
@@ -188,5 +207,8 @@ class TokensToday:
         day = day_of(self._clock())
         if day != self._day:
             self._day = day
-            self._add = {name: -self._on_board(slot) for name, slot in slots.items()}
-        return dict(self._add)
+            self._at_midnight = {name: self._on_board(slot) for name, slot in slots.items()}
+        found = {name: -tokens for name, tokens in self._at_midnight.items()}
+        for name, tokens in self._elsewhere().items():
+            found[name] = found.get(name, 0) + tokens
+        return found

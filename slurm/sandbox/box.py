@@ -17,8 +17,8 @@ from typing import Literal
 
 import msgspec
 
-from ...core import process
 from ...core.errors import CommandError, SlurmError
+from ...core.processes import process
 from . import config, expose, machine, processes, system
 from .layout import HEAD, MAX_NODES, SandboxLayout, free_layout
 from .prepare import make_database, prepare, read_layout
@@ -175,6 +175,12 @@ class Sandbox:
         if not known.strip():
             self._ask("sacctmgr", "-i", "add", "user", name, f"account={_ACCOUNT}")
         return account
+
+    def give(self, name: str, folder: Path) -> None:
+        """Make a folder, and all that is in it, the user's own."""
+        account = self.ensure_user(name)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid)
 
     def _bring_up(self, layout: SandboxLayout, covers: Sequence[expose.Cover]) -> None:
         prepare(layout, covers)

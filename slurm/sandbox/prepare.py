@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from ...core import process
+from ...core.processes import process
 from . import config, expose, system
 from .layout import SandboxLayout
 

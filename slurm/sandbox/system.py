@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from ...core import process
 from ...core.errors import SlurmError
 from ...core.locks import Lock, wait_lock
 from ...core.machine.readings import DEVICES, device_files
+from ...core.processes import process
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "mariadb-server", "munge")
 INSTALL = ("apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES)

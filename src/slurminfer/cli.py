@@ -8,7 +8,7 @@ import typer
 
 from .core.errors import SlurminferError, UsageError
 from .core.machine.libraries import prepare
-from .core.process import accept_any_text
+from .core.processes.process import accept_any_text
 
 app = typer.Typer(
     help="LLM inference on Slurm clusters, GPU and pure CPU.",
@@ -50,14 +50,17 @@ def serve(
     name: Annotated[str | None, typer.Option(help="name of the deployment; default: the name in the spec")] = None,
 ) -> None:
     """Start an endpoint: a router job and the worker jobs of a spec."""
+    from .core.errors import EngineError
     from .jobs.launch.launchers import launcher_here
     from .jobs.serve.deployment import start
     from .jobs.serve.requests import dry_run as rendered
     from .jobs.serve.spec import read_spec
-    from .jobs.serve.views import print_submitted, wait_until_ready
+    from .jobs.serve.views import print_site_remarks, print_submitted, wait_until_ready
 
     spec = read_spec(spec_path, name)
     launcher = launcher_here(local)
+    if launcher.name == "slurm":
+        print_site_remarks(spec)
     if dry_run:
         for text in rendered(spec, launcher):
             typer.echo(text, nl=False)
@@ -65,7 +68,10 @@ def serve(
     run = start(spec, launcher)
     print_submitted(run)
     if wait:
-        wait_until_ready(run)
+        try:
+            wait_until_ready(run)
+        except EngineError as error:
+            raise EngineError(f"{error}; 'slurminfer stop {run.path.name}' ends what still runs") from error
 
 
 @app.command()
@@ -90,15 +96,18 @@ def logs(
         int, typer.Option("--lines", "-n", min=1, help="lines to show from the end of each log file")
     ] = 20,
 ) -> None:
-    """Show the logs of a deployment's jobs."""
+    """Show the logs of a deployment's jobs; last, why those have failed that have, and what to change."""
     from .core.rundir import RunDirectory
     from .jobs.serve.logs import last_lines, log_files
+    from .jobs.serve.views import print_failures
     from .jobs.terminal.text import shown
 
-    for path in log_files(RunDirectory.existing(name), role):
+    run = RunDirectory.existing(name)
+    for path in log_files(run, role):
         typer.secho(shown(f"==> {path} <=="), bold=True)
         for line in last_lines(path, lines):
             typer.echo(shown(line))
+    print_failures(run, role)
 
 
 @app.command()
@@ -113,7 +122,78 @@ def stop(
     from .jobs.serve import deployment
 
     count = deployment.stop(RunDirectory.existing(name), force)
-    typer.echo(f"'{name}' was stopped already" if count is None else f"'{name}' stopped: {count} jobs ended")
+    jobs = "1 job" if count == 1 else f"{count} jobs"
+    typer.echo(f"'{name}' was stopped already" if count is None else f"'{name}' stopped: {jobs} ended")
+
+
+@app.command()
+def scale(
+    name: Name,
+    pool: Annotated[str, typer.Argument(help="name of the pool")],
+    number: Annotated[str, typer.Argument(metavar="N", help="workers that it shall have, or 'auto': as the spec says")],
+) -> None:
+    """Change the number of a pool's workers while the deployment runs."""
+    from .core.rundir import RunDirectory
+    from .jobs.fleet import scale as fleet_scale
+
+    typer.echo(fleet_scale.scale(RunDirectory.existing(name), pool, number))
+
+
+@app.command()
+def receipt(name: Name, as_json: AsJson = False) -> None:
+    """Show what a deployment has used, running or stopped: hours, tokens, cost, energy."""
+    from .core.rundir import RunDirectory
+    from .jobs.receipt.page import print_receipt
+
+    print_receipt(RunDirectory.existing(name), as_json)
+
+
+@app.command()
+def tunnel(
+    name: Name,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER@LOGIN[:PORT]",
+            help="login node to go through, by your own ssh; default: connect from this machine",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="local port; default: one that this tunnel always has"),
+    ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="how slurminfer is called on the login node; default: slurminfer"),
+    ] = None,
+    as_text: Annotated[
+        bool, typer.Option("--print", help="only print a plain ssh command for the router of now, and the variables")
+    ] = False,
+) -> None:
+    """Open a local port that leads to a deployment's router, wherever that moves, until Ctrl-C."""
+    from .jobs.tunnel import command
+
+    command.run(name, to, remote, port, as_text)
+
+
+@app.command()
+def endpoint(
+    name: Name,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="print it again when it changes, until standard input ends")
+    ] = False,
+    with_key: Annotated[bool, typer.Option("--with-key", help="print the API key too")] = False,
+) -> None:
+    """Print as JSON where a deployment's router is. For programs, such as the tunnel of another machine."""
+    from .core.rundir import RunDirectory
+    from .jobs.tunnel import announce
+    from .jobs.tunnel.view import EndpointReader
+
+    reader = EndpointReader(RunDirectory.existing(name), with_key=with_key)
+    if follow:
+        announce.follow(reader)
+    else:
+        announce.print_once(reader)
 
 
 @keys_app.callback()
@@ -150,6 +230,39 @@ def keys_add(
         weight=weight, account=account,
     )  # fmt: skip
     print_new_key(run, key)
+
+
+@keys_app.command("set")
+def keys_set(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Argument(help="name of the tenant")],
+    priority: Annotated[
+        str | None, typer.Option(help="most urgent class that its requests may have: interactive, default or batch")
+    ] = None,
+    requests_per_minute: Annotated[
+        str | None, typer.Option(metavar="N", help="requests in any minute; 'none': no limit")
+    ] = None,
+    tokens_per_day: Annotated[
+        str | None, typer.Option(metavar="N", help="prompt and generated tokens in a day (UTC); 'none': no limit")
+    ] = None,
+    weight: Annotated[
+        float | None, typer.Option(help="its share of the workers, relative to the others of its priority")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="Slurm account that it belongs to; shown in reports; 'none': no account")
+    ] = None,
+) -> None:
+    """Change what a tenant's key may do. What is not given stays as it is, and so does the key."""
+    from .core.rundir import RunDirectory
+    from .jobs.serve.keys import change_key, require_tenants
+
+    run = RunDirectory.existing(context.obj)
+    require_tenants(run)
+    given = {
+        "priority": priority, "weight": weight, "requests_per_minute": requests_per_minute,
+        "tokens_per_day": tokens_per_day, "account": account,
+    }  # fmt: skip
+    change_key(run, tenant, given)
 
 
 @keys_app.command("list")
@@ -284,6 +397,26 @@ def evaluate(
     from .jobs.evaluate import command
 
     command.run(quantized, against, text, windows, as_json)
+
+
+@app.command()
+def doctor(
+    partition: Annotated[
+        list[str] | None, typer.Option(help="partition to look at; may be given several times; default: all")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="account of the jobs")] = None,
+    patience: Annotated[float, typer.Option(min=1.0, help="seconds that a job may wait for its start")] = 120.0,
+    local: Annotated[bool, typer.Option("--local", help="look at this machine only, without Slurm jobs")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn what the cluster gives to jobs, keep it in the site profile, and say what will not work.
+
+    One small job of a few seconds runs in each partition. Ctrl-C cancels them. Without Slurm it looks at this machine.
+    """
+    from .jobs.doctor import command
+    from .jobs.doctor.examine import Wish
+
+    command.run(Wish(partitions=tuple(partition or ()), account=account, patience_s=patience), local, as_json)
 
 
 @bench_app.command("engine")

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,50 @@ def test_a_handshake_has_a_time(tmp_path, loop):
     with port.connect() as stranger:
         assert stranger.recv(1) == b""
     port.close()
+
+
+ANSWER = b"HTTP/1.1 400 Bad Request\r\n\r\nuse https://"
+
+
+@pytest.fixture
+def answering(tmp_path, loop) -> Iterator[Port]:
+    """A port that tells plain HTTP where it is."""
+    tmp_path.chmod(0o700)
+    port = Port(tmp_path, loop, most_handshakes=4, to_plain_http=ANSWER)
+    yield port
+    port.close()
+
+
+def until_closed(client: socket.socket) -> bytes:
+    with suppress(ConnectionResetError):
+        return b"".join(iter(lambda: client.recv(1000), b""))
+    return b""
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n" + bytes(500_000)])
+def test_plain_http_is_answered_where_there_is_an_answer(answering, sent):
+    with answering.connect() as client:
+        client.sendall(sent)
+        assert until_closed(client) == ANSWER
+    assert answering.ask("own.pem") == b"hello"
+    eventually(lambda: not answering.acceptor._handshakes)
+    assert answering.acceptor.refused == 1
+
+
+def test_what_is_neither_tls_nor_http_gets_nothing(answering):
+    with answering.connect() as client:
+        client.sendall(bytes(100))
+        assert until_closed(client) == b""
+
+
+def test_who_does_not_hang_up_after_the_answer_gives_way_to_others(answering):
+    answering.ask("own.pem")
+    before = len(os.listdir("/proc/self/fd")) + 2  # what an event loop opens for itself
+    clients = [answering.connect() for _ in range(20)]
+    for client in clients:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    eventually(lambda: answering.acceptor.refused >= 16, "the oldest were closed")
+    assert answering.ask("own.pem") == b"hello"
+    for client in clients:
+        client.close()
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= before, "no descriptor is left")

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from slurminfer.core import files
-from slurminfer.core.errors import RunDirectoryError
+from slurminfer.core.errors import DamagedFileError, RunDirectoryError
 
 
 @pytest.fixture(params=[0o000, 0o002, 0o022, 0o077], ids=oct)
@@ -130,3 +130,9 @@ def test_a_folder_of_another_user_is_refused_or_if_he_is_trusted_must_be_closed(
         files.close_to_others(folder)
     folder.chmod(0o755)
     files.close_to_others(folder)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_what_is_no_number_is_no_json(tmp_path, number):
+    with pytest.raises(DamagedFileError, match=r"is not JSON: .* is no number"):
+        files.parse_json(tmp_path / "record", f'{{"at": {number}}}')

@@ -106,3 +106,24 @@ def test_a_body_whose_head_says_too_much_is_not_read():
 def test_a_body_that_breaks_off_is_the_clients_error():
     with pytest.raises(BodyError, match="cannot be read: bad chunk"):
         _read(b"abc", web.RequestPayloadError("bad chunk"))
+
+
+def test_members_of_gzip_are_read_without_copying_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    make = zlib.decompressobj
+
+    class Counting:
+        def __init__(self, bits: int) -> None:
+            self._stream = make(bits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            given.append(len(data))
+            return self._stream.decompress(data, most)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    body = gzip.compress(b"") * 20_000 + gzip.compress(TEXT)
+    assert _read(body, encoding="gzip", most=1_000_000) == TEXT
+    assert max(given) <= 2**16 < len(body)

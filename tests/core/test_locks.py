@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from slurminfer.core.locks import Lock, try_lock, wait_lock
+from slurminfer.core.locks import Lock, try_lock, try_share, wait_lock
 
 HOLDER = """
 import sys
@@ -33,6 +33,14 @@ def test_one_open_file_holds_it_until_it_is_closed(path):
         one.close()
         assert try_lock(other) is Lock.HELD
     assert path.read_text() == "content"
+
+
+def test_a_shared_lock_is_for_many_and_against_who_wants_it_alone(path):
+    with path.open("a") as one, path.open("a") as other, path.open("a") as third:
+        assert [try_share(one), try_share(other), try_lock(third)] == [Lock.HELD, Lock.HELD, Lock.BUSY]
+        other.close()
+        assert [try_lock(one), try_share(third)] == [Lock.HELD, Lock.BUSY]
+        assert [try_share(one), try_share(third)] == [Lock.HELD, Lock.HELD]
 
 
 def test_every_name_of_a_file_means_the_same_lock(path, tmp_path):

@@ -2,7 +2,7 @@
 
 import re
 
-from slurminfer.core.logs import PLAIN, LogFormat, ends_itself, lost_task, root_cause, tail
+from slurminfer.core.logs.text import PLAIN, LogFormat, ends_itself, lost_task, remark, root_cause, tail
 
 TWO_RANKS = """
 INFO loading weights
@@ -55,3 +55,21 @@ def test_srun_says_which_task_died_first():
     assert lost_task(f"ready\n{said}\n") == "task 1 on n2: Killed"
     assert lost_task("srun: error: n[2-3]: tasks 1-2: Out Of Memory") == "tasks 1-2 on n[2-3]: Out Of Memory"
     assert lost_task("srun: error: Unable to create step") == ""
+
+
+def test_a_remark_is_what_a_program_that_works_tells_its_user():
+    log_format = LogFormat(remark=re.compile("^slower: "))
+    assert remark("ready\nslower: no compiler\nslower: again\n", log_format) == "slower: no compiler"
+    assert remark("slower: no compiler\n", PLAIN) == ""
+
+
+def test_that_a_node_does_not_see_the_folder_of_sbatch_is_no_reason():
+    log = "slurmstepd-n1: error: couldn't chdir to `/home/me/specs': No such file or directory: going to /tmp instead\n"
+    assert root_cause(log) == log.strip()  # it is the last word, where there is no other
+    assert root_cause(f"{log}cannot open model.bin\ndone\n") == "cannot open model.bin"
+
+
+def test_what_a_container_tells_besides_its_errors_is_no_failure():
+    told = "INFO:    Cleanup error: squashfuse_ll failed to unmount\nWARNING: cannot update passwd\n"
+    error = "\x1b[91mERROR  : Failed to create user namespace\n\x1b[0m"
+    assert root_cause(told + error) == "ERROR  : Failed to create user namespace"

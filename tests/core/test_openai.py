@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurminfer.core.openai import bearer_key, error_body
+from slurminfer.core.net.openai import bearer_key, error_body
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", " Bearer "])

@@ -1,11 +1,12 @@
 """The subprocess runner: output, and each way to fail."""
 
+import subprocess
 import sys
 
 import pytest
 
 from slurminfer.core.errors import CommandError
-from slurminfer.core.process import describe_exit, run
+from slurminfer.core.processes.process import describe_exit, run
 
 
 def test_output_and_input():
@@ -39,3 +40,13 @@ def test_a_command_that_hangs():
 )
 def test_how_a_process_has_ended(returncode, how):
     assert describe_exit(returncode) == how
+
+
+def test_an_exit_at_once_writes_what_was_printed_and_takes_nothing_apart():
+    code = (
+        "import atexit, threading; from slurminfer.core.processes.process import exit_at_once;"
+        "atexit.register(print, 'apart'); threading.Thread(target=threading.Event().wait).start();"
+        "print('said', end=''); exit_at_once(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said", "")

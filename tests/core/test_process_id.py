@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from slurminfer.core import process_id
+from slurminfer.core.processes import process_id
 
 
 def test_a_process_is_known_by_ticks_since_boot_and_boot():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from slurminfer.core.python import SAFE_PATH_ENV, module_argv
+from slurminfer.core.processes.python import SAFE_PATH_ENV, module_argv
 
 PLANTED = "import sys; sys.exit('a stranger was here')"
 

@@ -11,10 +11,19 @@ import pytest
 
 from slurminfer.core import files
 from slurminfer.core.errors import RunDirectoryError, RunNotFoundError
-from slurminfer.core.records import DeploymentRecord, WorkerRecord, WorkerState
+from slurminfer.core.records import (
+    DeploymentRecord,
+    NodeRecord,
+    OrderRecord,
+    RendezvousRecord,
+    WorkerRecord,
+    WorkerState,
+)
 from slurminfer.core.rundir import RunDirectory, known_names
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.core.trust import open_trusted
+
+NODE = NodeRecord(node_rank=1, host="n2", pid=1, rendezvous="n1:1", updated_at=0.0)
 
 
 def worker(**changes) -> WorkerRecord:
@@ -82,6 +91,18 @@ def test_an_earlier_key_goes_on_working(run):
     files.write_atomic(run.key_path, "-Zk_2 \n")
     run.create()
     assert run.key() == "-Zk_2"
+
+
+def test_of_two_routers_that_make_the_key_for_metrics_at_once_both_have_the_same(run, monkeypatch):
+    first = run.metrics_key()
+    reads = iter(["", *[files.read_private(run.metrics_key_path)] * 2])  # as if it had not been there yet
+    monkeypatch.setattr(files, "read_private", lambda path: next(reads))
+    assert run.metrics_key() == first
+
+
+def test_a_key_file_without_a_key_gets_one(run):
+    files.write_atomic(run.metrics_key_path, "\n")
+    assert run.metrics_key() and run.metrics_key() == run.metrics_key()
 
 
 def test_one_bad_record_is_the_trouble_of_one_worker(run):
@@ -250,3 +271,25 @@ def test_a_folder_in_the_place_of_a_record_keeps_nobody_from_clearing(tmp_path):
     run.clear()
     assert not any(place.exists() for place in places)
     assert (outside / "kept").exists()
+
+
+def test_of_a_worker_that_is_forgotten_nothing_stays_and_those_with_names_alike_keep_theirs(run):
+    ids = ["a-0", "a-00", "a-0.b-1", "a-0-0", "b-1"]
+    for worker_id in ids:
+        run.write_worker(worker(id=worker_id))
+        run.write_order(worker_id, OrderRecord(drain=True))
+        for epoch in (0, 12):
+            run.worker_identity_path(worker_id, epoch).touch()
+            run.write_rendezvous(worker_id, epoch, RendezvousRecord(address="n1:1", secret="s"))
+            run.write_node(worker_id, epoch, NODE)
+    before = {path for path in run.path.rglob("*") if path.is_file()}
+    run.forget_workers({"a-0"})
+    gone = before - {path for path in run.path.rglob("*") if path.is_file()}
+    assert {path.name for path in gone} == {
+        "a-0.json", "a-0.0.pem", "a-0.12.pem", "a-0.0", "a-0.12", "a-0.0.1", "a-0.12.1",
+    }  # fmt: skip
+    for number in range(2):  # several of one job
+        run.write_worker(worker(id=f"a-0-0.{number}"))
+        run.worker_identity_path(f"a-0-0.{number}", 3).touch()
+    run.forget_workers(set(ids))
+    assert not any(path for folder in (run.workers_path, run.orders_path) for path in folder.iterdir())

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*/*.md")), DOCS / "index.md"]
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*/*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def test_the_reference_is_what_the_code_says(generate):
     assert (DOCS / "reference/spec.md").read_text() == generate.spec_page(), "run 'make docs'"
     assert (DOCS / "reference/commands.md").read_text() == generate.commands_page(), "run 'make docs'"
     assert (DOCS / "reference/api-fields.md").read_text() == generate.api_fields_page(), "run 'make docs'"
+    assert (DOCS / "reference/failures.md").read_text() == generate.failures_page(), "run 'make docs'"
 
 
 def test_every_key_of_a_spec_is_explained(generate):
@@ -47,6 +48,27 @@ def test_links_and_commands_lead_somewhere(page):
         if not (ROOT / name).exists()
     ]
     assert missing == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_headings_that_are_there(page):
+    links = re.findall(r"\]\(([^)\s:]*\.md)?#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    found = {path: anchors(page.parent / path if path else page) for path, _ in links}
+    missing = [f"{path}#{anchor}" for path, anchor in links if anchor not in found[path]]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_tables_are_in_one_piece_under_their_heads(page):
+    tables = re.findall(r"(?:^ *\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    broken = [table.splitlines()[0] for table in tables if not re.match(r" *\|.*\n *(?:\|---)+\|\n", table)]
+    assert broken == []
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

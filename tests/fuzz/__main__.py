@@ -24,7 +24,10 @@ import httpx
 import psutil
 
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
+from slurminfer.core.spec.deployment import DeploymentSpec
+from slurminfer.core.spec.model import ModelSpec
+from slurminfer.core.spec.pool import PoolSpec
+from slurminfer.core.spec.router import RouterSpec
 
 from .recorder import Recorder, record_of
 from .sessions import Sessions

@@ -23,6 +23,7 @@ class Recorder:
     def __init__(self) -> None:
         self.ids: list[str] = []  # of requests other than GET
         self.wrong: list[str] = []  # what no router should have sent
+        self.connections: set[asyncio.Transport] = set()
         self._servers: list[asyncio.Server] = []
 
     async def serve(self, path: Path) -> None:
@@ -32,9 +33,13 @@ class Recorder:
         self._servers.append(await loop.create_unix_server(lambda: _Connection(self), str(path), backlog=1024))
 
     async def close(self) -> None:
-        """Accept no more connections."""
+        """Close all connections, and accept no more."""
         for server in self._servers:
             server.close()
+        for connection in self.connections:
+            connection.abort()
+        while self.connections:
+            await asyncio.sleep(0)
 
 
 class _Connection(asyncio.Protocol):
@@ -51,6 +56,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._recorder.connections.add(self._transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._recorder.connections.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -78,9 +78,7 @@ def cluster_user(
     home = shared / "home"
     lend_library(home)
     shutil.copytree(demo_model, home / "models" / demo_model.name)
-    account = sandbox.ensure_user(ordinary_user)
-    for path in (home, *home.rglob("*")):
-        os.chown(path, account.pw_uid, account.pw_gid)
+    sandbox.give(ordinary_user, home)
 
     def execute(argv: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         everything = {"SLURMINFER_HOME": str(home), **env}

@@ -55,16 +55,22 @@ def complete(
     return [each.choices[0] for each in said]
 
 
-def failed_worker(user: User, name: str) -> dict[str, Any]:
-    """The status of a deployment's one worker, once its job has failed."""
+def ended(user: User, name: str, worker: str) -> dict[str, Any]:
+    """What status says of a worker whose job has ended, be it that the controller has noted that already or not.
 
-    def look() -> dict[str, Any] | None:
-        worker: dict[str, Any] = user.status(name)["workers"][0]
-        return None if worker["scheduler"] in ("RUNNING", "COMPLETING") else worker
+    Empty if it has not ended.
+    """
+    view = user.status(name)
+    found: dict[str, dict[str, Any]] = {one["id"]: one for pool in view["pools"] for one in pool["ended"]}
+    gone = [one for one in view["workers"] if one["scheduler"] not in ("RUNNING", "COMPLETING", "PENDING")]
+    return ({one["id"]: one for one in gone} | found).get(worker, {})
 
-    worker = eventually(look, "the job has ended")
-    assert worker is not None and worker["scheduler"] == "FAILED"
-    return worker
+
+def reason_of_failure(user: User, name: str, worker: str = "w-0") -> str:
+    """What is said of a worker, once its job has failed by its own fault."""
+    view = eventually(lambda: ended(user, name, worker), f"the job of {worker} has ended")
+    assert view["scheduler"] == "FAILED" if "scheduler" in view else not view["by_scheduler"]
+    return ": ".join(part for part in (view["cause"], view.get("reason")) if part)
 
 
 def texts(said: list[CompletionChoice]) -> list[str]:

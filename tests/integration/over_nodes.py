@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 
 from .conftest import User
-from .deployments import complete, failed_worker, serve, texts
+from .deployments import PROMPTS, complete, reason_of_failure, serve, texts
 
 _LAYOUTS = {  # and GiB of each rank's KV cache: 0.013 hold 303 tokens, less than the last prompt has
     "tensor_parallel = 2": 0.3,
@@ -20,26 +20,22 @@ def check_native(user: User, shared: Path, pool: Callable[[int, str, float], str
 
     `pool` makes a pool's lines of the number of nodes, the layout, and the GiB of a rank's KV cache.
     """
+    prompts = [PROMPTS[0], PROMPTS[-1]]  # a short one and one that two sequence ranks must share
     serve(user, shared, "alone", pool(1, "", 0.3))
-    alone = texts(complete(user, "alone"))
+    alone = texts(complete(user, "alone", prompts))
     user.ok("stop", "alone")
     for layout, kv_cache_gib in _LAYOUTS.items():
         serve(user, shared, "two", pool(2, layout, kv_cache_gib))
-        assert texts(complete(user, "two")) == alone
+        assert texts(complete(user, "two", prompts)) == alone
         found = ranks(user.home)
         assert len(found) == 2
         if layout != "pipeline_parallel = 2":
             user.ok("stop", "two")
             assert ranks(user.home) == []
+    worker = user.status("two")["workers"][0]["id"]
     next(process for process in found if value(process, "--node-rank") == "1").kill()
-    assert "rank 1 on n" in reason_of_failure(user, "two")
+    assert "rank 1 on n" in reason_of_failure(user, "two", worker)
     assert ranks(user.home) == []
-
-
-def reason_of_failure(user: User, name: str) -> str:
-    """What is said of the one worker, once its job has failed."""
-    reason: str = failed_worker(user, name)["reason"]
-    return reason
 
 
 def ranks(home: Path) -> list[psutil.Process]:

@@ -45,7 +45,6 @@ def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordi
     work.start()
     eventually(lambda: (shared / "out.jsonl").exists() and (shared / "out.jsonl").read_text().count("\n") >= 5)
     subprocess.run(["scancel", victim["job"]], env=sandbox.env(), check=True)
-    eventually(lambda: user.status("cpu")["workers"][0]["state"] in ("draining", "gone"))
     work.join()
     assert results[0].returncode == 0, results[0].stderr
     wanted = [json.loads(line)["id"] for line in (HOUSE / "examples/data/prompts-100.jsonl").read_text().splitlines()]
@@ -53,10 +52,13 @@ def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordi
     assert len(wanted) == 100
     assert sorted(ids) == sorted(wanted)
 
-    eventually(lambda: user.status("cpu")["workers"][0]["state"] == "gone")
+    def states() -> dict[str, str]:
+        return {worker["id"]: worker["state"] for worker in user.status("cpu")["workers"]}
+
+    eventually(lambda: states() == {"cpu-1": "ready", "cpu-2": "ready"}, "another worker has taken its place")
     view = user.status("cpu")
     assert view["state"] == "ready"
-    assert [worker["state"] for worker in view["workers"]] == ["gone", "ready"]
+    assert [one["id"] for one in view["pools"][0]["ended"]] == ["cpu-0"]
     user.ok("stop", "cpu")
     assert squeue() == []
     assert user.status("cpu")["state"] == "stopped"
@@ -110,7 +112,7 @@ def test_the_walltime_signal_drains_a_worker_and_sends_it_back_to_the_queue(clus
         (HOUSE / "examples/cpu.toml")
         .read_text()
         .replace("workers = 2", "workers = 1\ndrain_seconds = 20")
-        .replace('time = "01:00:00"', 'time = "00:02:00"')
+        .replace('time = "01:00:00"', 'time = "00:10:00"')
     )
     cluster_user.ok("serve", spec, "--wait")
     job = cluster_user.status("cpu")["workers"][0]["job"]

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ..support.small_model import make_original
+from ..support.waiting import eventually
 from .conftest import HOUSE
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.network]
@@ -23,7 +24,7 @@ name = "here"
 path = "{model}"
 [[pool]]
 name = "cpu"
-workers = 2
+workers = {workers}
 {pool}
 [router]
 port = {port}
@@ -39,9 +40,9 @@ def small(tmp_path_factory):
 
 @pytest.fixture
 def write_spec(tmp_path, small):
-    def write(pool: str = "", port: int = 0, model: str | Path = small) -> Path:
+    def write(pool: str = "", port: int = 0, model: str | Path = small, workers: int = 1) -> Path:
         path = tmp_path / "spec.toml"
-        path.write_text(SPEC.format(pool=pool, port=port, model=model))
+        path.write_text(SPEC.format(pool=pool, port=port, model=model, workers=workers))
         return path
 
     return write
@@ -60,7 +61,7 @@ def processes_of(home: Path) -> list[int]:
 
 
 def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
-    user.ok("serve", write_spec(model="demo"), "--local", "--wait")
+    user.ok("serve", write_spec(model="demo", workers=2), "--local", "--wait")
     client = user.client("here")
     parts = client.chat.completions.create(
         model="SmolLM2-135M-Instruct",
@@ -83,17 +84,41 @@ def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
     assert processes_of(user.home) == []
 
 
-def test_a_killed_worker_is_seen_and_the_other_goes_on(user, write_spec):
-    user.ok("serve", write_spec(), "--local", "--wait")
-    while user.status("here")["workers"][1]["state"] == "starting":
-        pass
+def test_two_workers_share_one_copy_of_the_weights_until_stop(user, write_spec, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    user.ok("serve", write_spec(f'stage_weights = "{disk}"', workers=2), "--local", "--wait")
+
+    def both_ready():
+        workers = user.status("here")["workers"]
+        return [worker["state"] for worker in workers] == ["ready", "ready"] and workers
+
+    workers = eventually(both_ready, "both workers are ready")
+    assert [worker["remark"] for worker in workers] == ["", ""]
+    assert None not in [worker["stage_s"] for worker in workers]
+    logs = [(user.home / f"runs/here/logs/cpu-{n}/process.log").read_text() for n in range(2)]
+    assert sorted("(copied, " in log for log in logs) == [False, True]
+    (copied,) = (path for path in disk.rglob("small") if path.is_dir())
+    assert all(f"--model {copied} --served-model-name small" in log for log in logs)
+    user.client("here").completions.create(model="small", prompt="One, two,", max_tokens=2)
+    user.ok("stop", "here")
+    assert list((disk / f"slurminfer-{os.getuid()}" / "weights").iterdir()) == []
+
+
+def test_a_killed_worker_is_replaced_while_the_other_goes_on(user, write_spec):
+    user.ok("serve", write_spec(workers=2), "--local", "--wait")
     victim = user.status("here")["workers"][0]
     os.kill(int(victim["job"].partition("@")[0]), signal.SIGKILL)
     client = user.client("here")
     for _ in range(4):
         client.completions.create(model="small", prompt="One, two,", max_tokens=2)
-    states = {worker["id"]: worker["state"] for worker in user.status("here")["workers"]}
-    assert states == {"cpu-0": "gone", "cpu-1": "ready"}
+
+    def states():
+        return {worker["id"]: worker["state"] for worker in user.status("here")["workers"]}
+
+    eventually(lambda: states() == {"cpu-1": "ready", "cpu-2": "ready"}, "another worker has taken its place")
+    (pool,) = user.status("here")["pools"]
+    assert [one["id"] for one in pool["ended"]] == ["cpu-0"]
 
 
 def test_a_wrong_or_missing_key_is_refused(user, write_spec):
@@ -164,7 +189,7 @@ def test_a_batch_with_a_spec_of_its_own_leaves_nothing_running(user, write_spec,
 
 def test_dry_run_prints_the_commands_and_starts_nothing(user, write_spec):
     said = user.ok("serve", write_spec(), "--local", "--dry-run")
-    assert "slurminfer.router" in said
+    assert "slurminfer.jobs.serve" in said
     assert "slurminfer.nodes.agent" in said
     assert not (user.home / "runs").exists()
 

@@ -20,7 +20,7 @@ from slurminfer.core.errors import BatchError
 from slurminfer.core.net.identity import make_identity
 from slurminfer.core.records import DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.batch import command
 from slurminfer.jobs.batch.driver import BatchOptions, run_batch
 from slurminfer.jobs.serve.status import look
@@ -199,7 +199,7 @@ def test_a_stranger_at_a_killed_router_s_ports_gets_nothing(run, start, tmp_path
     try:
         assert not look(run).router_answers
         (tmp_path / "in.jsonl").write_text(f'{{"prompt": "{PROMPT}"}}\n')
-        options = command._of(run)
+        options = command.options_for(run)
         with pytest.raises(BatchError, match="has not answered"):
             run_batch(
                 BatchOptions(input=tmp_path / "in.jsonl", output=tmp_path / "out.jsonl", patience_s=0.5, **options),

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from .deployments import serve
-from .over_nodes import check_native, ranks, reason_of_failure, value
+from .deployments import reason_of_failure, serve
+from .over_nodes import check_native, ranks, value
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(300)]
 

@@ -18,7 +18,10 @@ from aiohttp import web
 
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec, RouterSpec
+from slurminfer.core.spec.deployment import DeploymentSpec
+from slurminfer.core.spec.model import ModelSpec
+from slurminfer.core.spec.pool import PoolSpec
+from slurminfer.core.spec.router import RouterSpec
 
 from ..support import waiting
 from ..support.loop import Loop
@@ -40,10 +43,12 @@ class Stub:
         self.error: dict[str, Any] = {"error": {"message": "no"}}  # what it says where `status` is not 200
         self.card: dict[str, Any] = {"id": "stub-model", "object": "model", "created": 7, "owned_by": "stub"}
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.health_asked = 0  # how often
         self.probes = 0  # requests of the router's own for one token
         self.metrics = ""
         self.generating = False  # its engine counts one more token whenever it is asked for its metrics
         self._generated = 0
+        self.delay_s = 0.0  # of an answer in one piece
         self.go = threading.Semaphore(0)  # one word each where `stepwise`
         self.stepwise = False
         self.aborted = threading.Event()
@@ -87,6 +92,7 @@ class Stub:
         return web.json_response({"choices": [{"index": 0, "text": "1"}]}, status=self.status)
 
     async def _health(self, request: web.Request) -> web.Response:
+        self.health_asked += 1
         if self.mode == "stop":
             await asyncio.sleep(60)
         return web.Response(status=self.health)
@@ -115,6 +121,7 @@ class Stub:
         whole = {"id": "x", "object": "chat.completion", "created": 0, "model": "stub-model", "choices": [choice]}
         if self.mode == "hang":
             await self._until_cancelled()
+        await asyncio.sleep(self.delay_s)
         if self.mode != "cut":
             return web.json_response(whole, headers={"X-Stub": self.id})
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})

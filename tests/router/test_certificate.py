@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from slurminfer.core.errors import RunDirectoryError, SpecError
 from slurminfer.core.net.certificates import hosts_of, new_key, self_signed
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import RouterSpec
+from slurminfer.core.spec.router import RouterSpec
 from slurminfer.router import certificate as module
 from slurminfer.router.certificate import Certificate, read_certificate
 
@@ -60,10 +60,11 @@ def test_a_self_signed_one_is_kept_over_restarts_for_its_user_alone(run):
     assert read(run, SELF_SIGNED, HOSTS) == first
 
 
-def test_on_another_host_it_is_made_again_with_the_same_key_and_names_both(run):
+def test_on_another_host_it_is_made_again_with_the_same_key_and_authority_and_names_both(run):
     first = read(run, SELF_SIGNED, HOSTS)
     second = read(run, SELF_SIGNED, ["node8", "10.0.0.8"])
-    assert second.fingerprint != first.fingerprint and public_key(second) == public_key(first)
+    assert second.fingerprint == first.fingerprint and second.pem != first.pem
+    assert public_key(second) == public_key(first)
     assert set(hosts_of(parsed(second))) == {*HOSTS, "node8", "10.0.0.8"}
     assert read(run, SELF_SIGNED, HOSTS) == second
 
@@ -72,7 +73,51 @@ def test_it_is_made_again_before_it_ends(run, monkeypatch):
     monkeypatch.setattr(module, "is_due", lambda certificate, now: True)
     first = read(run, SELF_SIGNED, HOSTS)
     second = read(run, SELF_SIGNED, HOSTS)
+    assert second.fingerprint == first.fingerprint and second.pem != first.pem
+    assert public_key(second) == public_key(first)
+
+
+def test_without_its_authority_it_is_made_again(run):
+    first = read(run, SELF_SIGNED, HOSTS)
+    run.router_authority_path.unlink()
+    second = read(run, SELF_SIGNED, HOSTS)
     assert second.fingerprint != first.fingerprint and public_key(second) == public_key(first)
+    assert run.router_authority_certificate_path.read_text() == second.pem[second.pem.rindex("-----BEGIN") :]
+    assert stat.S_IMODE(run.router_authority_path.stat().st_mode) == 0o600
+
+
+def test_one_by_a_clock_ahead_is_made_again_and_such_an_authority_is_said(run, monkeypatch, caplog):
+    class Ahead(datetime):
+        days = 4000
+
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=cls.days)
+
+    read(run, SELF_SIGNED, HOSTS)
+    run.router_certificate_path.unlink()
+    with monkeypatch.context() as ahead:
+        ahead.setattr(module, "datetime", Ahead)
+        first = read(run, SELF_SIGNED, HOSTS)
+    second = read(run, SELF_SIGNED, HOSTS)
+    assert second.fingerprint == first.fingerprint
+    assert parsed(second).not_valid_before_utc < datetime.now(UTC) < parsed(first).not_valid_before_utc
+    assert not caplog.text
+    monkeypatch.setattr(
+        module, "datetime", type("Later", (Ahead,), {"now": lambda tz: datetime(2100, 1, 1, tzinfo=tz)})
+    )
+    read(run, SELF_SIGNED, HOSTS)
+    assert "clients refuse what" in caplog.text and "router-ca.pem signs: it is valid from" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["router_certificate_path", "router_authority_path"])
+def test_a_key_beside_the_certificate_of_another_is_refused(run, name):
+    read(run, SELF_SIGNED, HOSTS)
+    path, other = getattr(run, name), self_signed(new_key(), "other", ["n"], datetime.now(UTC))
+    key, begin, _ = path.read_text().partition("-----BEGIN CERTIFICATE")
+    path.write_text(key + begin + other.partition(begin)[2])
+    with pytest.raises(RunDirectoryError, match=r"has a key and the certificate of another one; remove it"):
+        read(run, SELF_SIGNED, HOSTS)
 
 
 def test_one_that_cannot_be_saved_is_used_all_the_same(run, caplog, monkeypatch):
@@ -129,12 +174,12 @@ def test_files_that_cannot_be_used_are_named(run, given, tmp_path):
     key.write_bytes(b"\xff\x00")
     expect(run, given, "router.tls_key", "no PEM")
     key.write_text("nonsense")
-    expect(run, given, "router.tls_key", "no PEM private key")
+    expect(run, given, "router.tls_key", r"no PEM private key: [^:]*$")
     key.unlink()
     expect(run, given, "router.tls_key", "No such file")
     key.write_text(good_key)
     chain.write_text("nonsense")
-    expect(run, given, "router.tls_certificate", "no PEM certificate")
+    expect(run, given, "router.tls_certificate", r"no PEM certificate: [^:]*$")
     chain.unlink()
     chain.mkdir()
     expect(run, given, "router.tls_certificate", "Is a directory")

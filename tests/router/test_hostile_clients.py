@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from slurminfer.core.spec import RouterSpec
+from slurminfer.core.spec.router import RouterSpec
 from slurminfer.router.http.bodies import BodyLimits
 from slurminfer.router.relay import server
 

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from slurminfer.core.net.address import node_address
 from slurminfer.core.net.sockets import watchful_socket
 from slurminfer.core.rundir import RunDirectory
+from slurminfer.router.exits import COULD_NOT_SERVE, REPLACED, REQUEUE, STOPPED
 
 from ..support.waiting import has_ended
 
@@ -26,8 +28,9 @@ def start(empty, eventually):
     started = []
 
     def start(run: RunDirectory):
-        argv = [sys.executable, "-m", "slurminfer.router", str(run.path)]
-        process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "slurminfer.router", str(run.path)], stderr=subprocess.PIPE, text=True
+        )
         started.append(process)
         eventually(lambda: run.read_router() or process.poll() is not None)
         return process, run.read_router()
@@ -107,7 +110,7 @@ def test_port_taken_fails_with_advice_and_leaves_the_reason(empty, start):
         with_port(empty, port)
         process, record = start(empty.run)
         _, said = process.communicate(timeout=15)
-    assert process.returncode == 1
+    assert process.returncode == COULD_NOT_SERVE
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said
     assert "router.port" in said and "Traceback" not in said
     assert record.url is None and "Address already in use" in record.reason
@@ -127,30 +130,28 @@ def test_run_directory_without_a_spec_fails_without_a_traceback(tmp_path):
     assert "spec.toml" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_other_signal_handlers_stay_and_ours_are_put_back(empty):
-    """Under submitit a handler for USR2 requeues the job by leaving through SystemExit."""
+def test_signal_handlers_are_put_back_and_the_status_says_what_came(empty):
     code = f"""
-import os, signal, sys, threading, time
+import os, signal, threading, time
 from pathlib import Path
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.router.main import run_router
 run = RunDirectory(Path({str(empty.run.path)!r}))
-def bypass(number, frame): print("bypassed", flush=True)
-def requeue(number, frame): sys.exit(85)
+def bypass(number, frame): print("bypassed", number, flush=True)
 signal.signal(signal.SIGTERM, bypass)
-signal.signal(signal.SIGUSR2, requeue)
+signal.signal(signal.SIGUSR2, bypass)
 def send(number):
     while run.read_router() is None: time.sleep(0.02)
     os.kill(os.getpid(), number)
-threading.Thread(target=send, args=[signal.SIGTERM]).start()
-run_router(run)
-os.kill(os.getpid(), signal.SIGTERM)
-threading.Thread(target=send, args=[signal.SIGUSR2]).start()
-run_router(run)
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    threading.Thread(target=send, args=[number]).start()
+    print(run_router(run))
+    os.kill(os.getpid(), number)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 85, done.stderr
-    assert done.stdout == "bypassed\n"
+    assert done.returncode == 0, done.stderr
+    said = [STOPPED, "bypassed 15", REQUEUE, "bypassed 12"]
+    assert done.stdout.splitlines() == [str(one) for one in said]
     assert empty.run.read_router() is None
 
 
@@ -206,6 +207,64 @@ def test_relays_of_a_killed_router_end_and_a_new_one_has_the_same_port_at_once(e
     eventually(lambda: all(has_ended(relay.pid) for relay in relays))
 
 
+def counters_of(client):
+    """By name and labels, all that `/metrics` counts."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = [one for family in families if family.type != "gauge" for one in family.samples]
+    return {(one.name, *sorted(one.labels.items())): one.value for one in samples}
+
+
+def test_no_counter_falls_when_relays_are_killed(empty, start, eventually):
+    empty.configure(relays=2)
+    empty.add("cpu-0")
+    process, record = start(empty.run)
+    done, each = ("slurminfer_router_worker_requests_total", ("worker", "cpu-0")), 8
+    headers = {"Authorization": f"Bearer {empty.run.key()}"}
+    before: dict[tuple[object, ...], float] = {}
+    for count in (each, 2 * each):
+        for _ in range(each):  # each on a connection of its own, so that both relays get some
+            httpx.post(f"{record.url}/v1/completions", json={"model": "stub-model"}, headers=headers, timeout=60)
+        with httpx.Client(base_url=record.url, headers=headers, timeout=60) as client:
+            now = eventually(lambda: (seen := counters_of(client)).get(done) == count and seen)  # noqa: B023
+        assert [name for name, value in before.items() if now.get(name, 0) < value] == []
+        before = now
+        relays = psutil.Process(process.pid).children()
+        for relay in relays:
+            relay.kill()
+        eventually(lambda: all(has_ended(relay.pid) for relay in relays))  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"), [([signal.SIGUSR2], REQUEUE), ([signal.SIGUSR2, signal.SIGTERM], STOPPED)]
+)
+def test_before_its_walltime_limit_it_drains_and_is_requeued_unless_it_is_cancelled(
+    empty, start, eventually, numbers, code
+):
+    with stream_in_flight(empty, start) as (process, record, answer, stub):
+        for number in numbers:
+            process.send_signal(number)
+            eventually(lambda: refused(record.url))
+        stub.go.release(3)
+        assert answer.read().endswith(b"[DONE]\n\n")
+    assert process.wait(timeout=15) == code
+
+
+def test_before_its_walltime_limit_a_router_with_a_successor_drains_and_is_not_requeued(empty, start, eventually):
+    with stream_in_flight(empty, start) as (process, record, answer, stub):
+        successor, _ = start(empty.run)
+        eventually(lambda: empty.run.read_router().pid == successor.pid)
+        assert empty.run.read_router().url == record.url  # they run on one node
+        process.send_signal(signal.SIGUSR2)
+        stub.go.release(3)
+        assert answer.read().endswith(b"[DONE]\n\n")
+    assert process.wait(timeout=15) == REPLACED
+    assert empty.run.read_router().pid == successor.pid
+    stub.stepwise = False
+    headers = {"Authorization": f"Bearer {empty.run.key()}"}
+    body = {"model": "stub-model", "messages": []}
+    assert httpx.post(f"{record.url}/v1/chat/completions", json=body, headers=headers).status_code == 200
+
+
 def test_a_signal_to_the_whole_process_group_drains_as_one_to_the_supervisor(empty, start, eventually):
     """Slurm and terminals send their signals to all processes."""
     with stream_in_flight(empty, start) as (process, record, answer, stub):
@@ -215,3 +274,15 @@ def test_a_signal_to_the_whole_process_group_drains_as_one_to_the_supervisor(emp
         stub.go.release(3)
         assert answer.read().endswith(b"[DONE]\n\n")
     assert process.wait(timeout=15) == 0
+
+
+def test_a_router_that_is_started_again_after_it_was_killed_has_the_port_that_clients_know(
+    empty, start, eventually, monkeypatch
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    process, before = start(empty.run)
+    process.kill()
+    process.wait()
+    start(empty.run)
+    eventually(lambda: empty.run.read_router().pid != before.pid)
+    assert empty.run.read_router().url == before.url

@@ -1,13 +1,12 @@
 """What becomes of requests while workers come and go, through a real run directory."""
 
 import socket
-import threading
-from contextlib import suppress
 
-import httpx
+import pytest
 
 from slurminfer.core.records import WorkerState
 from slurminfer.router.fleet import trust
+from slurminfer.router.relay.workers import upstream
 
 
 def test_worker_that_fails_its_probe_is_left_out_until_it_passes(two, eventually):
@@ -36,8 +35,16 @@ def test_draining_worker_ends_its_stream_but_gets_no_new_request(two, eventually
     eventually(lambda: two.workers()[drained.id]["in_flight"] == 0)
 
 
-def test_a_worker_whose_answers_break_off_is_ejected_and_nobody_sees_it(two, eventually, monkeypatch):
+@pytest.fixture
+def soon_trusted(monkeypatch):
+    """Faults count one by one, and a suspect or ejected worker is soon tried again."""
     monkeypatch.setattr(trust, "_SAME_MOMENT_S", 0.0)
+    monkeypatch.setattr(trust, "FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(upstream, "_FIRST_SUSPICION_S", 0.05)
+
+
+@pytest.mark.usefixtures("soon_trusted")
+def test_a_worker_whose_answers_break_off_is_ejected_and_nobody_sees_it(two, eventually):
     broken, well = two.stubs
     broken.mode = "cut"
     while not two.workers()[broken.id]["ejected"]:
@@ -51,20 +58,13 @@ def test_a_worker_whose_answers_break_off_is_ejected_and_nobody_sees_it(two, eve
 def test_requeued_worker_is_a_new_life(one, eventually):
     stub = one.stubs[0]
     stub.mode = "hang"
-
-    def chat():
-        with suppress(httpx.HTTPError):  # nobody answers it in the end
-            one.chat()
-
-    hung = threading.Thread(target=chat, daemon=True)
-    hung.start()
-    eventually(lambda: one.workers()["cpu-0"]["in_flight"] == 1)
-    stub.publish(epoch=1)
-    eventually(lambda: one.workers()["cpu-0"]["in_flight"] == 0)
-    stub.mode = "answer"
-    eventually(lambda: one.chat().status_code == 200)
-    stub.stop()
-    hung.join()
+    with one.http.stream("POST", "/v1/completions", json={"model": "stub-model", "stream": True}):
+        eventually(lambda: one.workers()["cpu-0"]["in_flight"] == 1)
+        stub.publish(epoch=1)
+        eventually(lambda: one.workers()["cpu-0"]["in_flight"] == 0)
+        stub.mode = "answer"
+        eventually(lambda: one.chat().status_code == 200)
+    assert stub.aborted.wait(10), "the old life's request ends with its client"
 
 
 def test_restarted_router_is_whole_at_once(two):

@@ -7,6 +7,8 @@ import httpx
 import openai
 import pytest
 
+from slurminfer.router.relay import outcome
+
 TEXT = "Hello from the stub"
 CHAT = {"model": "stub-model", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -99,6 +101,27 @@ def test_worker_lost_before_the_first_byte_is_replaced_in_the_same_request(two, 
     dying.mode = "drop"
     assert two.chat().headers["X-Stub"] == other.id
     eventually(lambda: "retries_total 1.0" in two.http.get("/metrics").text)  # relays report once a second
+
+
+def test_a_request_that_has_taken_workers_down_is_known_to_all_relays(empty, monkeypatch, eventually):
+    monkeypatch.setattr(outcome, "PAUSE_S", 0.01)
+    empty.configure(relays=2)
+    for number in range(6):
+        empty.add(f"cpu-{number}")
+    empty.start_router()
+    for stub in empty.stubs:
+        stub.mode = "drop"
+    first = empty.chat(n=1)
+    assert (first.status_code, first.json()["error"]["code"]) == (502, "worker_lost")
+    for stub in empty.stubs:
+        stub.mode = "answer"
+    taken = sum(len(stub.requests) for stub in empty.stubs)
+    headers, body = {"Authorization": f"Bearer {empty.run.key()}"}, first.request.content
+    for _ in range(12):  # by connections of their own, which the kernel gives to either relay
+        again = httpx.post(f"{empty.url}/v1/chat/completions", content=body, headers=headers)
+        assert again.status_code == 502
+    assert sum(len(stub.requests) for stub in empty.stubs) == taken
+    eventually(lambda: empty.chat(n=2).status_code == 200)
 
 
 def test_lost_worker_is_chosen_again_after_a_good_probe(one, eventually):

@@ -1,17 +1,16 @@
 """HTTPS for clients, through a whole router."""
 
-import socket
 import ssl
 from datetime import UTC, datetime
 
 import httpx
 import pytest
+from cryptography import x509
 
 from slurminfer.core.errors import SpecError
-from slurminfer.core.net.certificates import new_key, self_signed
+from slurminfer.core.net.certificates import fingerprint, new_key, self_signed
 from slurminfer.core.net.identity import client_context
-
-WHOLE = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+from slurminfer.router.certificate import read_certificate
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def secure(empty):
 
 
 def client_of(deployment):
-    context = ssl.create_default_context(cafile=deployment.run.router_certificate_path)
+    context = ssl.create_default_context(cafile=deployment.run.router_authority_certificate_path)
     headers = {"Authorization": f"Bearer {deployment.run.key()}"}
     return httpx.Client(base_url=deployment.url, verify=context, headers=headers, timeout=20)
 
@@ -44,7 +43,23 @@ def test_the_record_has_the_fingerprint_of_what_clients_see(secure):
     seen = ssl.get_server_certificate((host, int(port)))
     assert seen in secure.run.router_certificate_path.read_text(encoding="ascii")
     record = secure.run.read_router()
-    assert record is not None and len(record.fingerprint) == 95
+    known = x509.load_pem_x509_certificate(secure.run.router_authority_certificate_path.read_bytes())
+    assert record is not None and record.fingerprint == fingerprint(known)
+
+
+def test_a_client_needs_no_other_certificate_when_the_router_is_on_another_node(secure, loop):
+    """Also one of OpenSSL's strict mode, which is the default of newer Pythons."""
+    context = ssl.create_default_context(cafile=secure.run.router_authority_certificate_path)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    with httpx.Client(verify=context) as client:
+        assert client.get(f"{secure.url}/health").status_code == 200
+    before = secure.run.router_certificate_path.read_text()
+    secure.stop_router()
+    assert read_certificate(secure.run, secure.run.read_spec().router, ["node8", "127.0.0.1"])
+    secure.start_router()
+    assert secure.run.router_certificate_path.read_text() != before
+    with httpx.Client(verify=context) as client:
+        assert client.get(f"{secure.url}/health").status_code == 200
 
 
 def test_our_own_commands_need_no_certificate(secure):
@@ -55,12 +70,11 @@ def test_our_own_commands_need_no_certificate(secure):
     assert answer.status_code == 200
 
 
-def test_plain_http_at_the_port_is_closed_and_logged_once(secure, caplog):
-    host, port = secure.url.removeprefix("https://").split(":")
+def test_plain_http_at_the_port_is_told_to_use_https_and_logged_once(secure, caplog):
+    address = secure.url.removeprefix("https://")
     for _ in range(20):
-        with socket.create_connection((host, int(port)), timeout=20) as client:
-            client.sendall(WHOLE)
-            assert not client.recv(1).isascii() or not client.recv(4096).startswith(b"HTTP")
+        answer = httpx.post(f"http://{address}/v1/completions", content=bytes(500_000), headers={"Connection": "close"})
+        assert answer.status_code == 400 and "speaks HTTPS" in answer.text
     assert sum("refused so far" in record.message for record in caplog.records) <= 1
     with client_of(secure) as client:
         assert client.get("/health").status_code == 200

@@ -43,6 +43,7 @@ class Deployment:
     ports: set[tuple[str, int]] = field(default_factory=set)
     sockets: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)  # of commands, as `ps` shows them
 
     @classmethod
     def of(cls, processes: Iterable[psutil.Process]) -> "Deployment":
@@ -53,13 +54,16 @@ class Deployment:
         return found
 
     def _look(self, process: psutil.Process) -> None:
-        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, as those do that render one large prompt
+        with suppress(
+            psutil.NoSuchProcess
+        ):  # it has ended meanwhile, as those do that render one large prompt, or ask Slurm
             for connection in process.net_connections(kind="all"):
                 if connection.family == socket.AF_UNIX:
                     self.sockets.add(str(connection.laddr))
                 elif connection.status == psutil.CONN_LISTEN:
                     self.ports.add((connection.laddr.ip, connection.laddr.port))
             self.files.update(entry.path for entry in process.open_files())
+            self.lines.append(" ".join(process.cmdline()))
 
 
 def as_neighbour(ask: Callable[[], Any], uid: int = NOBODY) -> Any:

@@ -46,11 +46,24 @@ def submit(sandbox: Sandbox, ordinary_user: str) -> Callable[..., str]:
 
 
 @pytest.fixture(autouse=True)
-def use_sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def use_sandbox(request: pytest.FixtureRequest) -> None:
     """Let the tests marked `slurm` ask the sandbox's Slurm."""
     if request.node.get_closest_marker("slurm"):
-        for name, value in request.getfixturevalue("sandbox").env().items():
-            monkeypatch.setenv(name, value)
+        request.getfixturevalue("in_sandbox")
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """A folder that is all of PATH, and a way to put commands there that answer like Slurm's."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def put(name: str, script: str) -> Path:
+        path: Path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+        return path
+
+    return put
 
 
 def wait_for(job: str, wanted: JobPhase, timeout_s: float = 60.0) -> JobStatus:

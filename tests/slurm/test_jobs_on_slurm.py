@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from slurminfer.core.job import JobPhase
+from slurminfer.core.job import JobPhase, JobRequest
+from slurminfer.slurm.accounting import JobRun, runs_of
 from slurminfer.slurm.observe import observe
 from slurminfer.slurm.submit import SlurmLauncher
 
@@ -22,6 +24,9 @@ dist.all_reduce(total)
 print("sum", total.item(), "on", os.uname().nodename, flush=True)
 dist.destroy_process_group()
 """
+
+
+NO_ENTRY: Any = None
 
 
 def shell(script):
@@ -45,12 +50,35 @@ def test_a_job_that_fails_tells_how(submit, shared):
     assert "non-zero exit status 3" in (shared / f"logs/{job}_0_log.out").read_text()
 
 
+def test_a_job_is_found_by_its_name_and_its_log_folder(submit, shared, monkeypatch):
+    folders = [shared / "logs", shared / "two | words"]
+    jobs = [submit(["true"], folder, slurm={"hold": True}) for folder in folders]
+    monkeypatch.setattr("os.getuid", lambda: shared.stat().st_uid)
+    for job, folder in zip(jobs, folders, strict=True):
+        asked = JobRequest(name="test", role="test", entry=NO_ENTRY, log_folder=folder)
+        assert SlurmLauncher().find(asked) == [job] and SlurmLauncher().is_whole(asked, job)
+    SlurmLauncher().cancel(jobs)
+
+
 def test_cancel_ends_jobs_and_forgives_ended_and_unknown_ones(submit, shared):
     job = submit(["sleep", "300"], shared / "logs")
     SlurmLauncher().cancel(["999999", job])
     assert wait_for(job, JobPhase.FAILED).state == "CANCELLED"
     SlurmLauncher().cancel([job])
     SlurmLauncher().cancel(["999999"])
+
+
+def test_accounting_tells_what_a_job_has_used(submit, shared):
+    job = submit(["sleep", "1"], shared / "logs", cpus_per_task=3)
+    wait_for(job, JobPhase.DONE)
+
+    def ended_runs() -> list[JobRun]:  # accounting learns of the end a little later
+        return [run for run in runs_of([job, "999999"], shared.stat().st_uid).get(job, []) if run.ended_at is not None]
+
+    (run,) = eventually(ended_runs)
+    assert run.cpus >= 3 and (run.nodes, run.gpus, run.energy_j) == (1, 0, None)
+    assert run.started_at is not None and run.ended_at == run.started_at + run.elapsed_s
+    assert run.account  # the partition is empty here where the job has named none
 
 
 def test_states_are_seen_without_accounting(submit, shared, tmp_path, monkeypatch):

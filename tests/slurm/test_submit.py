@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from slurminfer.core.errors import RunDirectoryError, SlurmError
+from slurminfer.core.errors import RunDirectoryError, SlurmError, SubmissionUnclearError
 from slurminfer.core.job import JobRequest
+from slurminfer.core.processes.setup import watched
 from slurminfer.slurm.submit import SlurmLauncher, available
 
 FULL = """\
@@ -36,8 +37,7 @@ FULL = """\
 #SBATCH --time=2
 
 # setup
-module load cuda
-. '/shared/two words/cpu-0.env'
+{setup}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -73,13 +73,23 @@ def test_render_is_the_whole_batch_script():
             slurm={"qos": "long", "exclusive": True, "contiguous": False},
         )
     )
-    assert text == FULL.format(python=shlex.quote(sys.executable))
+    assert text == FULL.format(
+        python=shlex.quote(sys.executable),
+        setup="\n".join(watched(["module load cuda", ". '/shared/two words/cpu-0.env'"])),
+    )
 
 
 def test_render_leaves_to_the_cluster_what_is_not_asked_for():
     text = SlurmLauncher().render(request())
     for word in ("--mem", "--partition", "--account", "--gpus", "--wckey", "--kill-on-bad-exit", "--distribution"):
         assert word not in text
+
+
+@pytest.mark.parametrize(("shortest", "line"), [(1801, "#SBATCH --time-min=31\n"), (7200, ""), (None, "")])
+def test_slurm_may_shorten_a_job_that_says_so(shortest, line):
+    text = SlurmLauncher().render(request(time_s=7200, time_min_s=shortest))
+    assert "#SBATCH --time=120\n" in text
+    assert line in text and ("--time-min" in text) == bool(line)
 
 
 def test_no_requeue_replaces_requeue():
@@ -146,6 +156,43 @@ def test_variables_reach_the_job_through_a_file(recorded):
     [line] = [line for line in script.splitlines() if line.startswith(". ")]
     said = subprocess.run(["sh", "-c", f'{line}; printf %s "$HF_TOKEN"'], capture_output=True, check=True).stdout
     assert said == b"hf_'x\n$(ls)"
+
+
+def test_an_sbatch_that_does_not_answer_is_ended(recorded, monkeypatch):
+    (recorded / "bin/sbatch").write_text("#!/bin/sh\nwhile :; do :; done\n")
+    monkeypatch.setattr("slurminfer.slurm.submit._SBATCH_S", 0.1)
+    with pytest.raises(SubmissionUnclearError, match=r"gave no answer for job 'demo' within 0.1 s.*squeue --me"):
+        SlurmLauncher().submit(request(log_folder=recorded / "logs"))
+
+
+@pytest.mark.parametrize("answer", ["", "Submitted", "<html>"])
+def test_an_answer_without_a_job_leaves_open_whether_there_is_one(recorded, answer):
+    (recorded / "bin/sbatch").write_text(f"#!/bin/sh\necho '{answer}'\n")
+    with pytest.raises(SubmissionUnclearError, match=r"did not say the id of job 'demo'.*squeue --me"):
+        SlurmLauncher().submit(request(log_folder=recorded / "logs"))
+    assert list((recorded / "logs").iterdir()) == []
+
+
+def test_of_jobs_of_one_name_those_of_the_same_log_folder_are_found(recorded):
+    logs = recorded / "logs"
+    squeue = recorded / "bin/squeue"
+    rows = [f"7|{logs}/.submission_file_1.sh", "8|/other/logs/.submission_file_2.sh", "9|(null)", "10|"]
+    squeue.write_text("#!/bin/sh\n" + "".join(f"echo '{row}'\n" for row in rows))
+    squeue.chmod(0o755)
+    assert SlurmLauncher().find(request(log_folder=logs)) == ["7"]
+
+
+def test_a_job_without_its_entry_is_not_whole(recorded):
+    asked = request(log_folder=recorded / "logs")
+    job = SlurmLauncher().submit(asked)
+    assert SlurmLauncher().is_whole(asked, job) and not SlurmLauncher().is_whole(asked, "8")
+
+
+def test_a_refusal_says_what_to_change(recorded):
+    (recorded / "bin/sbatch").write_text("#!/bin/sh\necho 'sbatch: error: Invalid qos specification' >&2\nexit 1\n")
+    with pytest.raises(SlurmError, match=r"Invalid qos specification. What to change: slurm = {qos"):
+        SlurmLauncher().submit(request(log_folder=recorded / "logs"))
+    assert list((recorded / "logs").iterdir()) == []  # nothing of it is left
 
 
 @pytest.mark.slurm

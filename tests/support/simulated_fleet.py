@@ -71,6 +71,10 @@ class Engine:
     busy: bool = False
 
     @property
+    def usable_capacity(self) -> float:
+        return max(1.0, self.capacity * self.ramp)
+
+    @property
     def id(self) -> str:
         return f"pool-{self.slot}"
 
@@ -329,16 +333,16 @@ def unique_prompts(blocks: int, output: int = 64) -> Prompts:
 
 def open_loop(
     policies: Sequence[Policy], prompts: Prompts, *, rate: float, requests: int, workers: int, speed: Speed,
-    overcommit: float = math.inf,
+    overcommit: float = math.inf, usual_output: int = 64,
 ) -> Outcome:  # fmt: skip
-    """Requests that arrive at random moments, so many a second."""
+    """Requests that arrive at random moments, so many a second. The router takes answers to be `usual_output` long."""
     fleet = Fleet(policies, workers, speed, overcommit)
     rng = random.Random(2)
     now = 0.0
     for number in range(requests):
         now += rng.expovariate(rate)
         blocks, tail, output = prompts(number)
-        asked = Asked(request_of(blocks, tail, 64), now, output)
+        asked = Asked(request_of(blocks, tail, usual_output), now, output)
         fleet.at(now, functools.partial(fleet.submit, asked))
     fleet.run()
     return fleet.outcome()

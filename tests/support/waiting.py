@@ -7,16 +7,23 @@ from typing import TypeVar
 import psutil
 
 Seen = TypeVar("Seen")
+_LONGEST_PAUSE_S = 3.0
 
 
 def eventually(look: Callable[[], Seen], what: str = "", timeout_s: float = 60.0) -> Seen:
-    """What `look` returns, once that is true. Fails after `timeout_s` seconds, and says `what` did not happen."""
+    """What `look` returns, once that is true. Fails after `timeout_s` seconds, and says `what` did not happen.
+
+    The pauses are as long as three looks: a command takes half a second of a CPU, which what is waited for may want.
+    """
     deadline = time.monotonic() + timeout_s
     pause_s = 0.005
+    began = time.monotonic()
     while not (seen := look()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what or 'what the test waits for'}"
-        time.sleep(pause_s)
+        now = time.monotonic()
+        assert now < deadline, f"not within {timeout_s:g} s: {what or 'what the test waits for'}"
+        time.sleep(max(pause_s, min(3 * (now - began), _LONGEST_PAUSE_S)))
         pause_s = min(2 * pause_s, 0.1)
+        began = time.monotonic()
     return seen
 
 

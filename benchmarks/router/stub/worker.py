@@ -32,7 +32,7 @@ class StubWorker:
         self._numbers = itertools.count(time.monotonic_ns())
 
     def number(self) -> int:
-        """Of the next answer, unlike those of all workers."""
+        """The number of the next answer, unlike those of all workers."""
         return next(self._numbers)
 
     def get(self, path: str) -> bytes:
@@ -67,6 +67,7 @@ class StubWorker:
         engine = self.engine
         found = {
             "sglang:num_running_reqs": engine.running, "sglang:num_queue_reqs": engine.waiting,
+            "sglang:max_total_num_tokens": self.costs.cache_tokens or 10**6,
             "vllm:num_requests_running": engine.running, "vllm:num_requests_waiting": engine.waiting,
         }  # fmt: skip
         return "".join(f"# TYPE {name} gauge\n{name} {value}\n" for name, value in found.items()).encode()

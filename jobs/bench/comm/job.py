@@ -19,7 +19,7 @@ from ....core.errors import CommunicationError, UsageError
 from ....core.files import claim, make_directory, read_private, write_atomic
 from ....core.job import JobPhase, JobRequest, JobStatus, Launcher
 from ....core.paths import jobs_root, make_home
-from ....core.python import module_argv
+from ....core.processes.python import module_argv
 from ....core.site.communication import CommProfile
 from ....core.site.store import read_comm
 from ....core.slurm_env import LOCAL, task_rank

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ....core.errors import CommunicationError
-from ....core.logs import lost_tasks, root_cause, tail
-from ....core.python import module_argv
+from ....core.logs.text import lost_tasks, root_cause, tail
+from ....core.processes.python import module_argv
 from ....nodes.agent.process import EngineProcess
 from .worker import LOST
 

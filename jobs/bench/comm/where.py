@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 
 from ....core.errors import UsageError
 from ....core.slurm_env import gpus_on_node, job_id, node_count, task_count
-from ....core.spec import JobSpec, check_job
+from ....core.spec.files import check_job
+from ....core.spec.job import JobSpec
 
 _LOCAL_RANKS = 2
 _JOB_TIME = "00:10:00"

@@ -17,7 +17,7 @@ import msgspec
 
 from ....core.errors import SlurminferError
 from ....core.files import read_private, write_atomic
-from ....core.process import accept_any_text
+from ....core.processes.process import accept_any_text, exit_at_once
 from ....core.site.communication import CommPoint, CommProfile, Operation
 from ....core.site.store import encode_comm
 from ....core.slurm_env import is_local, local_task_rank, partition, task_rank
@@ -107,4 +107,4 @@ def _time(group: Group, call: Call, budget_s: float) -> float:
 
 if __name__ == "__main__":
     accept_any_text()
-    sys.exit(main(sys.argv[1:]))
+    exit_at_once(main(sys.argv[1:]))

@@ -5,7 +5,6 @@ measured, HTTP is not.
 """
 
 import random
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import msgspec
 
 from ....core.errors import EngineError
 from ....core.machine.readings import peak_bytes
+from ....core.processes.process import exit_at_once
 from ....nodes.native.timing import Pace, Prompts, decode_steps, greedy_requests, memory_bandwidth, prefill_seconds
 from ...measuring import work
 from .results import DecodeResult, LoadResult, Measured, PrefillResult
@@ -133,4 +133,4 @@ def _load(core: "EngineCore", prompts: Prompts, task: BenchTask, rate: float) ->
 
 
 if __name__ == "__main__":
-    sys.exit(work(measure, BenchTask))
+    exit_at_once(work(measure, BenchTask))

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ....core.errors import CorruptModelError
-from ....core.python import module_argv
+from ....core.processes.python import module_argv
 from ..options import SECRET_VARIABLES
 from ..tokenizer import read_model_json
 from .template import ChatError, PromptTooLargeError, RenderCall
@@ -90,6 +90,8 @@ class _Lane:
         return await asyncio.shield(work)
 
     async def _answer(self, call: bytes) -> Reply:
+        if self._has_ended():
+            await self.close()
         if self._process is None:
             begun = await self.start()
             if begun.error is not None:
@@ -109,6 +111,13 @@ class _Lane:
             return msgspec.msgpack.decode(raw, type=Reply)
         except (OSError, asyncio.IncompleteReadError):
             return Reply(error=self._why_ended(await self._end()))
+
+    def _has_ended(self) -> bool:
+        """Whether the process has been ended since the last call."""
+        process = self._process
+        if process is None or process.stdin is None:
+            return False
+        return process.returncode is not None or process.stdin.is_closing()
 
     def _why_ended(self, code: int) -> str:
         if code == -signal.SIGPROF:

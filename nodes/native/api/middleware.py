@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ....core.openai import REQUEST_ID_HEADER, error_body, request_id
+from ....core.net.openai import REQUEST_ID_HEADER, error_body, request_id
 from .errors import ApiError, short
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -14,7 +14,7 @@ from ....core.errors import EngineError
 from ....core.net.compression import BodyError
 from ....core.net.http_body import read_body
 from ....core.net.http_limits import ConnectionGuard
-from ....core.openai import bearer_key, error_body
+from ....core.net.openai import bearer_key, error_body
 from ..engine.failures import RequestFailedError
 from ..engine.request import Limits, Request, RequestTooLongError
 from ..engine.thread import EngineThread

@@ -42,7 +42,8 @@ def main() -> None:
     setup = msgspec.msgpack.decode(_read() or b"", type=Setup)
     resource.setrlimit(resource.RLIMIT_DATA, (setup.memory_bytes, setup.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole job: the engine, which drains, ends this process
+    # Slurm sends them to the whole job. The engine, which drains, ends this process.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     with _limit(setup):
         template = _compile(setup)

@@ -21,6 +21,7 @@ class BlockManager:
         self._references = [0] * num_blocks
         self._digests: list[bytes | None] = [None] * num_blocks
         self._by_digest: dict[bytes, int] = {}
+        self._root = b""  # what stands before the first block of every sequence
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))  # next to be taken first
 
     @property
@@ -86,6 +87,15 @@ class BlockManager:
                     self._free.move_to_end(block, last=False)
         request.blocks, request.committed, request.computed = [], 0, 0
 
+    def forget(self) -> None:
+        """Let no further request share what was computed until now: the model computes in another way from now on.
+
+        Requests keep the blocks that they hold. The digests of those stay apart by their root from those of later ones.
+        """
+        self._root = _digest(self._root, ())
+        self._by_digest.clear()
+        self._digests = [None] * self.num_blocks
+
     def _prefix_digests(self, request: Request) -> list[bytes]:
         """Digests of the full blocks that need not be computed: the last token always is, for its logits."""
         count = (len(request.tokens) - 1) // self.block_size
@@ -94,7 +104,7 @@ class BlockManager:
 
     def _extend_digests(self, request: Request, count: int) -> None:
         for index in range(len(request.digests), count):
-            before = request.digests[-1] if request.digests else b""
+            before = request.digests[-1] if request.digests else self._root
             tokens = request.tokens[index * self.block_size : (index + 1) * self.block_size]
             request.digests.append(_digest(before, tokens))
 

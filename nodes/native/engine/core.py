@@ -47,6 +47,7 @@ class EngineCore:
         self._speculation = None
         if options.speculative != "none":
             self._speculation = Speculation(options, self._scheduler, self.limits, draft)
+        self._compiled = model.compiled
         self._process = describe()
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
         self._step_s = 0.0
@@ -111,6 +112,9 @@ class EngineCore:
 
     def _begin(self) -> bool:
         """Whether there was anything to begin with."""
+        if self._model.compiled != self._compiled:  # it rounds otherwise: answers would depend on what is cached
+            self._compiled = self._model.compiled
+            self._blocks.forget()
         slices = self._scheduler.schedule(self._model.depth)
         guesses = self._guess(slices)
         chunks: list[Chunk] = []

@@ -6,6 +6,7 @@ import torch
 
 from ....core.errors import EngineError
 from ....core.machine.memory import available_bytes, own_bytes
+from ....core.slurm_env import workers_of_job
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.kv import KVFormat, vector_bytes
 from ..options import EngineOptions
@@ -27,11 +28,14 @@ def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int
     - In a job whose memory is limited: 80% of what the job has left on this node, divided by the `sharing` processes
       of this node, less `reserved` bytes.
     - Else (a local worker, or no limit): a quarter of what is available, 4 GiB at most, divided by `sharing`.
+
+    Where several workers share the job, their processes are among those that share its memory.
     """
     if kv_cache_gib is not None:
         return int(kv_cache_gib * GIB)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * 0.8)
+    sharing *= workers_of_job()
     own = own_bytes()
     if own is None:
         return min(int(_SHARED_GIB * GIB), available_bytes() // 4) // sharing

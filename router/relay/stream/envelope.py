@@ -21,9 +21,11 @@ _MOST_CACHED = 1 << 16  # bytes of a list of tools
 # Longer ones are taken as they are written: decoded, they may take many times their size.
 _MOST_DECODED = 4 << 20  # bytes
 _MOST_CONTAINERS = 50_000  # objects and lists
-_MOST_KEYS = 500_000  # of a body that is to be edited
+_MOST_KEYS = 500_000
+_KEY_ENDS = (b'":', b'" ', b'"\t', b'"\n', b'"\r')  # and of some strings with quotation marks in them
 Scalar = int | float | str | bool | None
 _SEPARATOR = "\0"
+_TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})  # besides 1: for vLLM and SGLang, whose `stream` pydantic reads
 # Fields by which vLLM, SGLang and others constrain the text, each with its own syntax.
 _CONSTRAINTS = (
     "ebnf", "grammar", "guided_choice", "guided_decoding", "guided_grammar", "guided_json", "guided_regex",
@@ -57,6 +59,7 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
     no_stop_trim: Scalar = None
     ignore_eos: Scalar = None
     seed: Scalar = None
+    temperature: Scalar = None
     echo: Scalar = None
     logprobs: Scalar = None
     top_logprobs: Scalar = None
@@ -93,7 +96,8 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
     @property
     def streams(self) -> bool:
         """Whether the answer is to come as events."""
-        return self.stream is True
+        stream = self.stream
+        return stream.lower() in _TRUE if isinstance(stream, str) else stream == 1
 
     @property
     def choices(self) -> int:
@@ -114,6 +118,11 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
         stop = _loosely(self.stop) if self.stop else None
         stops = stop if isinstance(stop, list) else [stop]
         return [stop for stop in stops if isinstance(stop, str) and stop]
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether each token is to be the most probable one, so that it is the same when it is generated again."""
+        return self.temperature == 0 and self.temperature is not False
 
     @property
     def keeps_stop(self) -> bool:
@@ -193,8 +202,9 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
     """What is known of a request by its body. Of a key that is there twice the last counts. Raises EnvelopeError."""
     kind = _kind_of(path)
-    if content_type[:10].lower() == "multipart/":
+    if kind == OTHER and content_type[:10].lower() == "multipart/":
         return Envelope(kind=kind, is_read=False)
+    _require_few_keys(body)
     envelope: Envelope = _read(_envelopes, body)
     envelope.kind, envelope.is_read = kind, True
     return envelope
@@ -203,6 +213,13 @@ def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
 @lru_cache(maxsize=64)
 def _kind_of(path: str) -> str:
     return next((kind for end, kind in _KINDS if path.endswith(end)), OTHER)
+
+
+def _require_few_keys(body: bytes) -> None:
+    """Raise EnvelopeError for a body that would take many times its size when it is edited."""
+    is_suspicious = len(body) > 4 * _MOST_KEYS and body.count(b'"') > 2 * _MOST_KEYS
+    if is_suspicious and sum(map(body.count, _KEY_ENDS)) > _MOST_KEYS:
+        raise EnvelopeError(f"the body has too many keys: expected at most {_MOST_KEYS}")
 
 
 def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
@@ -387,8 +404,6 @@ def with_field(body: bytes, name: str, value: Any, *, is_new: bool) -> bytes:
 
 def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
     """The body with fields set, or taken out where the value is UNSET. All others stay, byte for byte."""
-    if body.count(b'":') > _MOST_KEYS:
-        raise EnvelopeError(f"the body has too many keys: expected at most {_MOST_KEYS}")
     raw = _read(_fields, body)
     for name, value in fields.items():
         if value is msgspec.UNSET:

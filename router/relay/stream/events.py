@@ -11,6 +11,7 @@ from .envelope import MESSAGES, RESPONSES
 
 _END = re.compile(rb"\r?\n\r?\n")
 _TOKEN_IDS = re.compile(rb',"token_ids":\[[0-9,]*\]')
+_PROMPT_IDS = b',"prompt_token_ids":['  # of vLLM, in the first event; there may be many thousands of them
 # Quotes within strings are escaped, so that none of these can be a part of generated text.
 _USAGE_EVENT = re.compile(rb'data: ?\{[^\r\n]*"choices": ?\[\][^\r\n]*\r?\n\r?\n')
 _ERROR = re.compile(rb'^data: (\{"error"[^\r\n]*)', re.MULTILINE)
@@ -77,6 +78,8 @@ def payloads(data: bytes) -> Iterator[bytes]:
 
 def without_token_ids(data: bytes) -> bytes:
     """Events without the token ids that the router has asked for, and the client has not."""
+    while (start := data.find(_PROMPT_IDS)) >= 0 and (end := data.find(b"]", start)) >= 0:
+        data = data[:start] + data[end + 1 :]
     return _TOKEN_IDS.sub(b"", data) if b',"token_ids":[' in data else data
 
 

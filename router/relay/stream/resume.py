@@ -1,10 +1,11 @@
 """How the stream of a lost worker goes on at another one: what that is asked, and what becomes of its events.
 
-Engines that can tell token ids (`TOKEN_ENGINES`) go on from exactly these tokens. For the others the text so far is the
-beginning of the answer: `continue_final_message` for chat, prompt and text for completions.
+Where an engine tells token ids (`TOKEN_IDS`) and takes them, it goes on from exactly these tokens: the native engine
+always, vLLM for completions. Otherwise the text so far is the beginning of the answer: `continue_final_message` for
+chat, prompt and text for completions.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,13 @@ import msgspec
 from msgspec import Raw
 
 from .envelope import CHAT, COMPLETIONS, Envelope, is_given, whole, with_field, with_fields, with_usage
-from .stitcher import DONE, Stitcher, UsageOnly, finish_event, usage_event
-from .transcript import Said, Story, Transcript
+from .place import held_back, place_by_ids, place_by_text
+from .stitcher import DONE, Stitcher, UsageOnly, counts_of, finish_event, usage_event
+from .transcript import Place, Said, Story, Transcript
 
-TOKEN_ENGINES: Collection[str] = ("native",)
+# By which field an engine is asked to tell token ids.
+TOKEN_IDS: Mapping[str, str] = {"native": "stream_token_ids", "vllm": "return_token_ids"}
+_START = Place(0, 0)
 _DEFAULT_TOKENS = 16  # of /v1/completions
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
@@ -51,8 +55,9 @@ def prepare(body: bytes, envelope: Envelope, engine: str) -> bytes:
     if not envelope.streams or envelope.kind not in (CHAT, COMPLETIONS):
         return body
     body = with_usage(body, envelope)
-    if engine in TOKEN_ENGINES and envelope.stream_token_ids is None:
-        body = with_field(body, "stream_token_ids", True, is_new=b"stream_token_ids" not in body)
+    field = TOKEN_IDS.get(engine)
+    if field is not None and getattr(envelope, field) is None:
+        body = with_field(body, field, True, is_new=field.encode() not in body)
     return body
 
 
@@ -73,7 +78,7 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
         return Finished(b"")
     _require_plain(envelope, transcript, story)
     if not any(said.substance for said in story.choices.values()):
-        stitcher = Stitcher(story, Said(), envelope, 0)
+        stitcher = Stitcher(story, Said(), envelope, _START)
         return Continuation(prepare(body, envelope, engine), stitcher)
     said = _only_choice(envelope, story)
     tokens = _count(said, story)
@@ -82,12 +87,14 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     limit = _limit(envelope)
     if limit is not None and tokens >= limit:
         return _end(envelope, body, story, tokens, engine, finish="length")
-    if engine in TOKEN_ENGINES and said.token_ids and not said.without_ids:
+    held = held_back(envelope, story)
+    if engine == "native" and said.token_ids and not said.without_ids and not held:
         body = with_fields(body, {"continue_token_ids": said.token_ids})
-        return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, 0, exact=True))
+        return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, None))
     _require_text(envelope, said)
-    fields = _continued(envelope, said) | _reduced(envelope, tokens)
-    return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, tokens))
+    fields, place = _by_ids(envelope, story, said, held) or _by_text(envelope, said, held)
+    fields |= _reduced(envelope, place.tokens)
+    return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, place))
 
 
 def _end(
@@ -102,6 +109,8 @@ def _end(
         return Finished(last + DONE)
     if story.usage is not None:
         return Finished(last + usage_event(story, story.usage) + DONE)
+    if (prompt := story.prompt_tokens) is not None:
+        return Finished(last + usage_event(story, counts_of(prompt, tokens)) + DONE)
     fields: dict[str, Any] = {"min_tokens": msgspec.UNSET, **dict.fromkeys(_given_limits(envelope), 1)}
     return Continuation(prepare(with_fields(body, fields), envelope, engine), UsageOnly(story, tokens, last))
 
@@ -156,20 +165,35 @@ def _require_text(envelope: Envelope, said: Said) -> None:
             raise _CannotResumeError(f"an answer with {what} cannot be continued by another worker")
 
 
-def _continued(envelope: Envelope, said: Said) -> dict[str, Any]:
-    """The fields by which an engine takes the text so far for the beginning of its answer."""
-    text = "".join(said.text)
+def _by_ids(envelope: Envelope, story: Story, said: Said, held: int) -> tuple[dict[str, Any], Place] | None:
+    """The prompt of token ids by which a completion goes on, and where; None where that cannot be."""
+    ids = story.prompt_ids or _prompt_ids(envelope)
+    if envelope.kind == CHAT or ids is None or not said.token_ids or said.without_ids:
+        return None
+    place = place_by_ids(envelope, said, held)
+    return None if place is None else ({"prompt": [*ids, *said.token_ids[: place.tokens]]}, place)
+
+
+def _prompt_ids(envelope: Envelope) -> list[int] | None:
+    prompt = msgspec.json.decode(envelope.prompt) if is_given(envelope.prompt) else None
+    ids = prompt[0] if isinstance(prompt, list) and isinstance(prompt[0], list) else prompt
+    return ids if isinstance(ids, list) and ids and isinstance(ids[0], int) else None
+
+
+def _by_text(envelope: Envelope, said: Said, held: int) -> tuple[dict[str, Any], Place]:
+    """The fields by which an engine takes the text so far for the beginning of its answer, and where that ends."""
+    place = place_by_text(envelope, said, held)
+    text = "".join(said.text)[: place.characters]
+    if not text:
+        return {}, place
     if envelope.kind == CHAT:
         messages = _continued_messages(envelope, text)
-        return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
+        return {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}, place
     prompt = msgspec.json.decode(envelope.prompt) if is_given(envelope.prompt) else ""
     if isinstance(prompt, str):
-        return {"prompt": prompt + text}
+        return {"prompt": prompt + text}, place
     if isinstance(prompt, list) and isinstance(prompt[0], str):
-        return {"prompt": [prompt[0] + text]}
-    ids = prompt[0] if isinstance(prompt, list) and isinstance(prompt[0], list) else prompt
-    if isinstance(ids, list) and said.token_ids and not said.without_ids and not envelope.stops:
-        return {"prompt": [*ids, *said.token_ids]}
+        return {"prompt": [prompt[0] + text]}, place
     raise _CannotResumeError("an answer to token ids cannot be continued by another worker: its ids are not known")
 
 

@@ -6,7 +6,8 @@ import msgspec
 
 from .envelope import CHAT, Envelope, whole
 from .events import payloads, usage_of
-from .transcript import Said, Story, read_event
+from .place import Repeated
+from .transcript import Place, Said, Story, read_event
 
 DONE = b"data: [DONE]\n\n"
 _decode = msgspec.json.Decoder().decode
@@ -16,23 +17,27 @@ _encode = msgspec.json.Encoder().encode
 class Stitcher:
     """Rewrites events. Once `finished` is set, nothing more is wanted from the worker: its request is to be aborted."""
 
-    def __init__(self, story: Story, said: Said, envelope: Envelope, tokens: int, *, exact: bool = False) -> None:
-        """`tokens`: how many of the first answer are part of the new prompt. `exact`: the engine knows them itself."""
+    def __init__(self, story: Story, said: Said, envelope: Envelope, place: Place | None) -> None:
+        """`place`: where the answer is taken up; None: at its end, and the engine itself counts what was before."""
         self.finished = False
-        self._names, self._envelope, self._tokens = story.names, envelope, tokens
+        self._names, self._envelope, self._place = story.names, envelope, place
+        self._tokens = place.tokens if place else 0
         self._roles = {index for index, choice in story.choices.items() if choice.role}
-        self._prompt_tokens = None if exact else whole((story.usage or {}).get("prompt_tokens"))
+        self._prompt_tokens = story.prompt_tokens if place else None
         self._usage: dict[str, Any] | None = None
         self._new_tokens = 0
-        self._continued = None if exact else said
-        self._stops = None if exact else _StraddlingStops(envelope, "".join(said.text))
+        text = "".join(said.text)
+        self._said: Said | None = said
+        self._repeated = Repeated(text[place.characters :] if place else "")
+        self._stops = _StraddlingStops(envelope, text) if place else None
         self._held: list[dict[str, Any]] = []  # events whose text may belong to a stop string that began before
 
     def feed(self, data: bytes) -> bytes:
         """What whole events of the new worker are in the old stream."""
-        if self._continued is not None:
-            self._continued.forget_silent()
-            self._continued = None
+        if self._said is not None:
+            if self._place is not None:
+                self._said.take_up(self._place)
+            self._said = None
         found = list(payloads(data))
         if not found:
             return data  # comments, which keep connections alive
@@ -51,12 +56,13 @@ class Stitcher:
             event["usage"] = self._usage = self._corrected(event["usage"])
         if not event["choices"]:
             return self._release() + _write(event)
+        event.pop("prompt_token_ids", None)
         event["choices"] = [choice for choice in event["choices"] if self._take_role(choice)]
         if not event["choices"]:
             return b""
         choice = event["choices"][0]
-        text = _text(choice)
-        self._new_tokens += bool(text)
+        choice.pop("prompt_token_ids", None)
+        text = self._take_repeated(choice)
         if self._stops is None:
             return _write(event)
         self._held.append(event)
@@ -66,6 +72,16 @@ class Stitcher:
         if choice.get("finish_reason") or not self._stops.is_open:
             return self._release()
         return b""
+
+    def _take_repeated(self, choice: dict[str, Any]) -> str:
+        """Take out text that was sent before; what remains."""
+        holder, name = (choice["delta"], "content") if isinstance(choice.get("delta"), dict) else (choice, "text")
+        text = holder.get(name)
+        if not isinstance(text, str):
+            return ""
+        self._new_tokens += bool(text)
+        holder[name] = rest = self._repeated.take_from(text)
+        return rest
 
     def _take_role(self, choice: dict[str, Any]) -> bool:
         """Take a second role out of a chat's event; whether anything remains of it."""
@@ -85,11 +101,10 @@ class Stitcher:
         if not self._tokens or prompt is None or completion is None:
             return usage
         prompt = max(prompt - self._tokens, 0) if self._prompt_tokens is None else self._prompt_tokens
-        completion += self._tokens
-        counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        counts: dict[str, Any] = counts_of(prompt, completion + self._tokens)
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict) and (cached := whole(details.get("cached_tokens"))) is not None:
-            counts["prompt_tokens_details"] = {**details, "cached_tokens": min(cached, prompt)}  # type: ignore[assignment]
+            counts["prompt_tokens_details"] = {**details, "cached_tokens": min(cached, prompt)}
         return {**usage, **counts}
 
     def _release(self) -> bytes:
@@ -111,8 +126,7 @@ class Stitcher:
         return _write({**event, "choices": [choice]}) + usage + DONE
 
     def _estimate(self) -> dict[str, Any]:
-        prompt, completion = self._prompt_tokens or 0, self._tokens + self._new_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return counts_of(self._prompt_tokens or 0, self._tokens + self._new_tokens)
 
 
 class UsageOnly:
@@ -170,15 +184,14 @@ def finish_event(envelope: Envelope, story: Story, finish: str) -> bytes:
     return _write({"object": kind, **story.names, "choices": [choice]})
 
 
+def counts_of(prompt: int, completion: int) -> dict[str, int]:
+    """The usage of so many tokens."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
 def usage_event(story: Story, usage: dict[str, Any]) -> bytes:
     """The event with the token counts after the last choice."""
     return _write({**story.names, "choices": [], "usage": usage})
-
-
-def _text(choice: dict[str, Any]) -> str:
-    delta = choice.get("delta")
-    text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
-    return text if isinstance(text, str) else ""
 
 
 def _write(event: dict[str, Any]) -> bytes:

@@ -6,11 +6,27 @@ from typing import Any
 
 import msgspec
 
+from .envelope import whole
 from .events import payloads
 
 MOST_BYTES = 64 * 2**20
 _BLOCK_BYTES = 32 * 2**10
 _NAMES = ("id", "object", "created", "model", "system_fingerprint")  # the same in all events of a stream
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in an answer: so many characters of its text, which are so many tokens."""
+
+    characters: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class End(Place):
+    """The end of an event with text."""
+
+    is_one: bool  # whether it had one token, as far as is known
 
 
 @dataclass(slots=True)
@@ -23,16 +39,21 @@ class Said:
     tokens: int = 0  # that belong to the text: the events with a token, where nothing better is known
     silent: int = 0  # tokens since then, without text: half a character, or held back for a stop string
     without_ids: int = 0  # events with text but without token ids
+    ends: list[End] = field(default_factory=list)  # of all events with text since `base`
+    sent: int = 0  # characters when that was
+    base: Place = Place(0, 0)  # where the last worker has taken the answer up
     role: bool = False
     reasoning: bool = False
     calls: bool = False  # of tools
     logprobs: bool = False
     finish: str | None = None
 
-    def forget_silent(self) -> None:
-        """Forget tokens without text: they are generated again."""
-        self.silent = 0
-        del self.token_ids[self.told_ids :]
+    def take_up(self, place: Place) -> None:
+        """Forget the tokens behind a place: another worker generates them again."""
+        self.ends, self.base, self.sent = [], place, len("".join(self.text))
+        self.silent, self.tokens = 0, place.tokens
+        del self.token_ids[place.tokens :]
+        self.told_ids = len(self.token_ids)
 
     @property
     def substance(self) -> bool:
@@ -46,11 +67,19 @@ class Story:
 
     names: dict[str, Any] = field(default_factory=dict)
     choices: dict[int, Said] = field(default_factory=dict)
+    prompt_ids: list[int] | None = None  # vLLM tells them
     usage: dict[str, Any] | None = None  # the last token counts
     counted: bool = False  # by the event that comes after the last of the choices
     events: int = 0
     done: bool = False
     strange: bool = False  # an event that is not of OpenAI's completions or chat
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt, if that was told."""
+        if self.prompt_ids is not None:
+            return len(self.prompt_ids)
+        return whole((self.usage or {}).get("prompt_tokens"))
 
 
 class Transcript:
@@ -111,6 +140,7 @@ class _Choice(msgspec.Struct):
     text: str | None = None
     delta: _Delta | None = None
     token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
     logprobs: Any = None
     finish_reason: str | None = None
 
@@ -120,6 +150,7 @@ class Event(msgspec.Struct):
 
     choices: list[_Choice]
     usage: dict[str, Any] | None = None
+    prompt_token_ids: list[int] | None = None
     id: Any = msgspec.UNSET
     object: Any = msgspec.UNSET
     created: Any = msgspec.UNSET
@@ -154,11 +185,14 @@ def _tell(story: Story, payload: bytes) -> None:
             story.names.setdefault(name, value)
     if event.usage is not None:
         story.usage, story.counted = event.usage, not event.choices
+    counted = whole((event.usage or {}).get("completion_tokens"))
     for choice in event.choices:
-        _tell_choice(story.choices.setdefault(choice.index, Said()), choice)
+        if story.prompt_ids is None:
+            story.prompt_ids = event.prompt_token_ids or choice.prompt_token_ids
+        _tell_choice(story.choices.setdefault(choice.index, Said()), choice, counted)
 
 
-def _tell_choice(said: Said, choice: _Choice) -> None:
+def _tell_choice(said: Said, choice: _Choice, counted: int | None) -> None:
     delta, ids = choice.delta or _NOTHING, choice.token_ids
     text = choice.text or delta.content or ""
     said.text.append(text)
@@ -169,8 +203,18 @@ def _tell_choice(said: Said, choice: _Choice) -> None:
     said.silent += bool(text or ids or not (delta.role or choice.finish_reason))
     if text or choice.finish_reason:
         said.tokens, said.silent, said.told_ids = said.tokens + said.silent, 0, len(said.token_ids)
+    if text:
+        said.ends.append(_end_of(said, ids, counted))
     said.role |= delta.role is not None
     said.reasoning |= bool(delta.reasoning_content or delta.reasoning)
     said.calls |= bool(delta.tool_calls or delta.function_call)
     said.logprobs |= bool(choice.logprobs)
     said.finish = choice.finish_reason or said.finish
+
+
+def _end_of(said: Said, ids: list[int] | None, counted: int | None) -> End:
+    """Where an event with text ends. Its tokens are as told, else one for each event."""
+    characters = (said.ends[-1].characters if said.ends else said.sent) + len(said.text[-1])
+    if said.without_ids:
+        return End(characters, said.tokens if counted is None else counted, is_one=True)
+    return End(characters, len(said.token_ids), is_one=len(ids or ()) == 1)

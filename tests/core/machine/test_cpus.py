@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from slurminfer.core.machine.cpus import Cpus, allowed_cpus, divide_cpus, numa_home, parse_cpu_list
+from slurminfer.core.machine.cpus import Cpus, allowed_cpus, format_cpu_list, parse_cpu_list
+from slurminfer.core.machine.numa import divide_cpus, numa_home
 
 
 @pytest.fixture
@@ -75,8 +76,9 @@ def test_by_default_they_are_those_of_this_process():
 
 
 @pytest.mark.parametrize(("text", "ids"), [("0-2,7\n", {0, 1, 2, 7}), ("5", {5}), ("", set())])
-def test_lists_of_cpus_are_read(text, ids):
+def test_lists_of_cpus_are_read_and_written(text, ids):
     assert parse_cpu_list(text) == ids
+    assert format_cpu_list(ids) == text.strip()
 
 
 def test_cpus_are_divided_by_whole_cores_and_numa_nodes(system):

@@ -29,6 +29,7 @@ class Endpoint:
         self._loop = loop
         self.models = ["stub"]
         self.workers: list[dict[str, Any]] | None = None
+        self.may_be_added = 0
         self.faults: dict[str, list[int | str | web.Response]] = {}
         self.retry_after: str | None = None
         self.delay_s = 0.0
@@ -77,7 +78,7 @@ class Endpoint:
     async def _workers(self, request: web.Request) -> web.Response:
         if self.workers is None:
             raise web.HTTPNotFound
-        return web.json_response({"workers": self.workers})
+        return web.json_response({"workers": self.workers, "may_be_added": self.may_be_added})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from slurminfer.core.errors import BatchError
+from slurminfer.jobs.batch import endpoint as batch_endpoint
 from slurminfer.jobs.batch.driver import run_batch
 from slurminfer.jobs.batch.endpoint import Address
 from slurminfer.jobs.batch.tally import BatchState
@@ -163,6 +164,24 @@ def test_an_endpoint_that_moved_is_found_again(batch):
     assert summary.done == 2
 
 
+def test_a_batch_follows_a_change_while_the_old_endpoint_still_answers(batch, loop, monkeypatch):
+    monkeypatch.setattr(batch_endpoint, "_FOLLOW_S", 0.01)
+    batch.prompts(40)
+    successor = type(batch.endpoint)(loop)
+    batch.endpoint.delay_s = successor.delay_s = 0.01
+
+    def locate() -> Address:
+        return Address(successor.url if batch.endpoint.answered else batch.endpoint.url)
+
+    try:
+        summary = batch.run(concurrency=2, locate=locate)
+    finally:
+        successor.stop()
+    assert summary.done == 40
+    assert successor.answered and batch.endpoint.answered
+    assert not batch.endpoint.answered.keys() & successor.answered.keys()
+
+
 def test_an_endpoint_that_stays_away_ends_the_batch_and_says_what_to_do(batch):
     batch.prompts(2)
     batch.endpoint.faults = {"p1": [503] * 1000}
@@ -237,3 +256,21 @@ def test_empty_input_makes_an_empty_output(batch):
     batch.lines()
     assert batch.run().total == 0
     assert batch.output.read_bytes() == b""
+
+
+def test_a_batch_asks_for_as_much_as_workers_in_holes_of_the_schedule_could_compute(batch):
+    batch.prompts(60)
+    batch.endpoint.workers, batch.endpoint.delay_s = [{"state": "ready", "healthy": True, "capacity": 4}], 0.05
+    batch.endpoint.may_be_added = 12
+    batch.run()
+    assert batch.endpoint.most_under_way == 20, "(4 + 12) x 1.25"
+
+
+def test_a_batch_waits_for_holes_for_longer_than_for_an_endpoint_that_is_away(batch):
+    batch.prompts(1)
+    batch.endpoint.faults["p0"] = [503, 429, 503]
+    assert batch.run(patience_s=0.0, waits_for_holes=True).done == 1
+    batch.endpoint.faults["p1"] = ["drop"]
+    batch.lines({"prompt": "p1"})
+    with pytest.raises(BatchError, match="has not answered a request"):
+        batch.run(patience_s=0.0, waits_for_holes=True)

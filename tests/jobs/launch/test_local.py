@@ -5,6 +5,7 @@ import signal
 import stat
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ class Command:
 def request(tmp_path, code: str, **changes) -> JobRequest:
     entry = Command((sys.executable, "-c", code))
     return JobRequest(**{"name": "test", "role": "cpu-0", "entry": entry, "log_folder": tmp_path / "logs", **changes})
+
+
+def is_done(job: str) -> bool:
+    return phase(job) is JobPhase.DONE
 
 
 def phase(job: str) -> JobPhase:
@@ -74,6 +79,14 @@ def test_what_ignores_the_cancel_can_be_killed(tmp_path):
     assert phase(job) is JobPhase.RUNNING
     LocalLauncher().kill([job])
     eventually(lambda: phase(job) is JobPhase.DONE)
+
+
+def test_each_job_of_a_role_has_a_log_of_its_own(tmp_path):
+    for word in ("first", "second", "third"):
+        job = LocalLauncher().submit(request(tmp_path, f"print({word!r})"))
+        eventually(partial(is_done, job))
+    said = {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
+    assert said == {"process.1.log": "first\n", "process.2.log": "second\n", "process.log": "third\n"}
 
 
 def test_what_a_job_writes_is_for_its_owner_alone(tmp_path):

@@ -14,7 +14,7 @@ from slurminfer.cli import app
 from slurminfer.core import files
 from slurminfer.core.errors import SlurmError, UsageError
 from slurminfer.core.job import JobPhase
-from slurminfer.core.spec import load_job
+from slurminfer.core.spec.files import load_job
 from slurminfer.jobs.evaluate.evaluate import default_windows
 from slurminfer.jobs.launch import follow as following
 from slurminfer.jobs.quantize import job as module

@@ -7,7 +7,7 @@ import pytest
 from slurminfer.core.job import JobPhase, JobStatus
 from slurminfer.core.records import JobRecord
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.serve.causes import why
 
 NO_ENVIRONMENT = """\
@@ -64,6 +64,28 @@ def test_the_schedulers_word_stays_where_the_logs_know_nothing(run):
     assert said(run) == "NonZeroExitCode"
     write(run, "7_0_log.out", "starting\n")
     assert said(run) == "NonZeroExitCode: starting"
+
+
+ROUTER_SAYS = """\
+submitit INFO (2026-11-28 19:30:36,002) - Starting with JobEnvironment(job_id=7, hostname=n1)
+2026-11-28 19:30:37,002 INFO slurminfer.router.fleet.attendant: worker cpu-1 is unhealthy: /health fails: cannot connect
+2026-11-28 19:30:38,002 WARNING relay 9 slurminfer.router.relay.outcome: worker cpu-1: the connection failed
+error: spec: router.tls_certificate = '/c.pem': cannot be read
+"""
+
+
+@pytest.mark.parametrize("name", ["7_0_log.out", "process.log"])
+def test_what_the_router_reports_of_workers_is_not_why_it_has_ended(run, name):
+    run.logs_of("router").mkdir(parents=True)
+    (run.logs_of("router") / name).write_text(ROUTER_SAYS)
+    assert said(run, role="router") == "error: spec: router.tls_certificate = '/c.pem': cannot be read"
+
+
+def test_what_earlier_routers_said_does_not_count(run):
+    run.logs_of("router").mkdir(parents=True)
+    for name in ("6_0_log.out", "process.1.log"):
+        (run.logs_of("router") / name).write_text("OSError: of an earlier deployment\n")
+    assert said(run, role="router") == "NonZeroExitCode"
 
 
 def test_what_is_no_log_is_passed_over(run):

@@ -9,7 +9,7 @@ import pytest
 
 from slurminfer.core.records import DeploymentRecord, JobRecord
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 
 pytestmark = pytest.mark.process
 

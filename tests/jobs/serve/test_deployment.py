@@ -1,6 +1,9 @@
 """A spec becomes jobs: what is resolved before anything is submitted."""
 
-from slurminfer.core.spec import parse_spec
+import pytest
+
+from slurminfer.core.errors import SpecError
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.serve.spec import with_models_found
 
 from ...support.model_directories import write_directory
@@ -32,3 +35,12 @@ def test_a_head_that_guesses_has_no_tokenizer(tmp_path):
         parse_spec(f"name = 'x'\n[model]\npath = '{model}'\n[[pool]]\nengine = 'sglang'\n{guesses}")
     )
     assert spec.speculative is not None and spec.speculative.draft_model == str(head)
+
+
+def test_rules_are_checked_again_with_the_names_of_models_that_are_found(tmp_path, monkeypatch):
+    """A converted GGUF file is called what its directory in the cache is called."""
+    directory = write_directory(tmp_path / "m-0a1b2c3d")
+    monkeypatch.setattr("slurminfer.jobs.serve.spec.resolve", lambda *_: directory)
+    lines = "name = 'x'\n[model]\npath = '/m.gguf'\n[[pool]]\n[[router.rule]]\nmodel = 'alias'\nserve = '{}'\n"
+    with pytest.raises(SpecError, match=r"rule\[0\].serve = 'm': expected a model that a pool serves: m-0a1b2c3d"):
+        with_models_found(parse_spec(lines.format("m")))

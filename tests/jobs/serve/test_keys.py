@@ -3,17 +3,19 @@
 import json
 import re
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from slurminfer.cli import app
 from slurminfer.core.errors import RunNotFoundError, UsageError
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.serve.keys import tenants_of
 from slurminfer.router.tenants.key_store import KeyStore, digest_of
 from slurminfer.router.tenants.tenant import Usage
-from slurminfer.router.tenants.usage import TenantUsage, UsageLedger
+from slurminfer.router.tenants.usage import UsageLedger
+from slurminfer.router.tenants.usage_files import TenantUsage
 
 
 @pytest.fixture
@@ -83,6 +85,38 @@ def test_mistakes_are_told_in_one_line_each(run):
     unknown = CliRunner().invoke(app, ["keys", "nope", "list"]).exception
     assert isinstance(unknown, RunNotFoundError)
     assert "there are: demo" in str(unknown)
+
+
+def test_limits_of_a_key_are_changed_and_taken_away_and_the_rest_stays(run):
+    keys(
+        "add", "alice", "--priority", "batch", "--requests-per-minute", "60", "--tokens-per-day", "9", "--account", "a"
+    )
+    keys("add", "bob")
+    before, bob = KeyStore(run).read()
+    done = keys("set", "alice", "--requests-per-minute", "none", "--tokens-per-day", "9", "--account", "none")
+    assert done.exit_code == 0 and done.stdout == "key of 'alice' changed\n"
+    changes = {"requests_per_minute": None, "tokens_per_day": 9, "account": None}
+    assert KeyStore(run).read() == [msgspec.structs.replace(before, **changes), bob]
+    keys("set", "alice", "--weight", "2", "--priority", "interactive")
+    assert KeyStore(run).read()[0] == msgspec.structs.replace(before, **changes, weight=2.0, priority="interactive")
+
+
+def test_a_change_that_cannot_be_is_told_in_one_line(run):
+    keys("add", "alice", "--requests-per-minute", "60")
+    before = run.keys_path.read_bytes()
+    for words, said in (
+        (("alice",), "nothing to change for 'alice': expected at least one of --priority, --weight"),
+        (("bob", "--weight", "2"), "tenant = 'bob': there is no such key (there are: alice)"),
+        (("owner", "--weight", "2"), "cannot be changed"),
+        (("alice", "--requests-per-minute", "many"), "--requests-per-minute = 'many': expected a whole number"),
+        (("alice", "--requests-per-minute", "0"), "--requests-per-minute = 0: expected a whole number from 1"),
+        (("alice", "--tokens-per-day", "9" * 5000), "--tokens-per-day = 99999999999999999999: expected"),
+        (("alice", "--priority", "none"), "expected interactive, default or batch"),
+    ):
+        error = keys("set", *words).exception
+        assert isinstance(error, UsageError)
+        assert said in str(error)
+    assert run.keys_path.read_bytes() == before
 
 
 def test_sglang_router_knows_no_tenants(run):

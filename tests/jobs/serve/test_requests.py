@@ -1,7 +1,7 @@
 """The jobs that a deployment begins with."""
 
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.serve.requests import requests
 
 SPEC = """

@@ -1,11 +1,14 @@
 """Reading a spec as the commands do: whatever is wrong in it is refused before anything is submitted."""
 
+from datetime import UTC, datetime
+
 import pytest
 from typer.testing import CliRunner
 
 from slurminfer.cli import app
 from slurminfer.core.errors import SpecError, UnsupportedModelError
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.net.certificates import new_key, self_signed
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.serve.spec import read_spec, with_models_found
 
 from ...support.model_directories import write_directory
@@ -90,3 +93,20 @@ def test_other_engines_say_for_themselves_what_they_compute(tmp_path):
     model = write_directory(tmp_path / "m", architectures=["GPT2LMHeadModel"])
     spec = parse_spec(f'name = "x"\n[model]\npath = "{model}"\n[[pool]]\nengine = "vllm"\ngpus_per_node = 1\n')
     assert with_models_found(spec).model is not None
+
+
+def test_a_certificate_that_cannot_be_used_starts_nothing(write, tmp_path):
+    pem = self_signed(new_key(), "x", ["127.0.0.1"], datetime.now(UTC))
+    key, other, missing = tmp_path / "key.pem", tmp_path / "other.pem", tmp_path / "missing.pem"
+    key.write_text(pem)
+    other.write_text(self_signed(new_key(), "x", ["127.0.0.1"], datetime.now(UTC)))
+    lines = "[router]\ntls = 'files'\ntls_certificate = '{}'\ntls_key = '{}'"
+    assert read_spec(write(lines.format(key, key))).router.tls == "files"
+    for certificate, private, said in (
+        (missing, key, f"router.tls_certificate = '{missing}': cannot be read: No such file or directory"),
+        (key, missing, f"router.tls_key = '{missing}': cannot be read: No such file or directory"),
+        (key, other, f"router.tls_key = '{other}': this is not the key of router.tls_certificate"),
+    ):
+        done = CliRunner().invoke(app, ["serve", str(write(lines.format(certificate, private))), "--local"])
+        assert isinstance(done.exception, SpecError) and said in str(done.exception)
+    assert not (tmp_path / "runs").exists()

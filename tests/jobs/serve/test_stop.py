@@ -5,21 +5,23 @@ import socket
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
-from slurminfer.core import process_id
-from slurminfer.core.errors import RunActiveError, RunDirectoryError, RunStoppedError, SpecError
-from slurminfer.core.job import JobPhase
-from slurminfer.core.records import DeploymentRecord, JobRecord
+from slurminfer.core.errors import RouterError, RunActiveError, RunDirectoryError, RunStoppedError, SpecError
+from slurminfer.core.job import JobPhase, JobStatus
+from slurminfer.core.processes import process_id
+from slurminfer.core.records import DeploymentRecord, IntendedJob, JobRecord
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.launch.local import LocalLauncher
 from slurminfer.jobs.serve import damaged, deployment
 from slurminfer.jobs.serve.deployment import start, stop, submit
-from slurminfer.jobs.serve.requests import dry_run
+from slurminfer.jobs.serve.requests import dry_run, worker_request
 from slurminfer.jobs.serve.status import look
+from slurminfer.router.control import listeners
 
-from ...support.launchers import FakeLauncher
+from ...support.launchers import FakeLauncher, JobTable
 
 SPEC = parse_spec("name = 'demo'\n[model]\npath = 'x'\n[[pool]]\nname = 'cpu'\nworkers = 2")
 HERE = socket.gethostname()
@@ -153,7 +155,7 @@ def test_local_processes_are_found_by_their_command_line(run):
         found = damaged.find_jobs(run)
         router.kill()
         other.kill()
-    assert [process_id.pid_of(job) for job in found["local"]] == [router.pid]
+    assert [process_id.pid_of(job.id) for job in found["local"]] == [router.pid]
 
 
 def test_processes_of_another_machine_are_not_forgotten(run):
@@ -190,3 +192,83 @@ def test_a_dry_run_of_many_workers_begins_at_once(run):
     launcher = Renderer()
     assert next(dry_run(many, launcher)) == "# ---- router ----\nx\n"
     assert launcher.rendered == ["router"]
+
+
+def test_a_job_that_comes_back_to_the_queue_is_cancelled_there(run, launcher, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    run.claims.take(claimed_by(DEAD, JobRecord(role="cpu-0", id="7")))
+    launcher.looks = [JobPhase.RUNNING, JobPhase.PENDING, JobPhase.DONE]
+    assert stop(run) == 1
+    assert launcher.cancelled == ["7", "7"]
+
+
+def test_a_port_that_is_taken_on_this_machine_submits_nothing_and_gives_the_name_back(run, launcher, monkeypatch):
+    monkeypatch.setattr(listeners, "_ATTEMPTS", 1)
+    launcher.name = LocalLauncher.name
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        spec = parse_spec(f"name = 'demo'\n[model]\npath = 'x'\n[[pool]]\n[router]\nport = {port}")
+        with pytest.raises(RouterError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
+            submit(spec, launcher)
+        assert launcher.submitted == [] and look(run).state == "stopped"
+        launcher.name = "slurm"  # nobody knows yet on which node the router will run
+        submit(spec, launcher)
+    assert len(launcher.submitted) == 2
+
+
+def test_a_job_that_a_killed_controller_could_not_note_is_ended_too(run, monkeypatch):
+    table = JobTable()
+    for module in ("deployment", "claim_holder", "status"):
+        monkeypatch.setattr(f"slurminfer.jobs.serve.{module}.launcher_named", lambda name: table)
+    record = claimed_by(DEAD, JobRecord(id="1", role="router"))
+    intended = {"cpu-2": IntendedJob(at=1.0, slot=1), "cpu-3": IntendedJob(at=1.0)}
+    run.claims.take(msgspec.structs.replace(record, intended=intended))
+    table.requests["1"] = None
+    table.submit(worker_request(SPEC, run, "cpu-2", slot=1))
+    cancelled: list[str] = []
+
+    def cancel(ids):
+        cancelled.extend(ids)
+        for job in ids:
+            table.set(job, JobPhase.FAILED, "CANCELLED")
+
+    monkeypatch.setattr(table, "cancel", cancel)
+    assert stop(run) == 2 and sorted(cancelled) == ["1", "2"]
+
+
+def test_it_is_found_although_the_spec_is_damaged(run, launcher, monkeypatch):
+    run.claims.take(msgspec.structs.replace(claimed_by(DEAD), intended={"cpu-2": IntendedJob(at=1.0, slot=1)}))
+    sought = worker_request(SPEC, run, "cpu-2", slot=1)
+    run.spec_path.write_text("name = ")
+    fields = ("name", "entry", "log_folder")
+
+    def find(request):
+        assert [getattr(request, field) for field in fields] == [getattr(sought, field) for field in fields]
+        return ["2"]
+
+    monkeypatch.setattr(launcher, "find", find)
+    assert stop(run) == 1 and launcher.cancelled == ["2"]
+    assert look(run).state == "stopped"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_job_to_which_slurm_has_given_the_number_of_one_of_ours_is_left_alone(run, launcher, monkeypatch, force):
+    ours = JobRecord(id="8", name="demo-cpu-1", role="cpu-1")
+    if force:
+        run.deployment_path.write_text("damaged")
+        for role, job in (("cpu-0", "7"), ("cpu-1", "8")):
+            run.logs_of(role).mkdir(parents=True)
+            (run.logs_of(role) / f"{job}_submission.sh").touch()
+    else:
+        run.claims.take(claimed_by(DEAD, JobRecord(id="7", name="demo-cpu-0", role="cpu-0"), ours))
+    names = {"7": "my|own\tjob", "8": "demo-cpu-1"}
+    cancelled: list[str] = []
+
+    def observe(ids):
+        phase = {job: JobPhase.DONE if job in cancelled else JobPhase.RUNNING for job in ids}
+        return {job: JobStatus(id=job, phase=phase[job], state="RUNNING", name=names[job]) for job in ids}
+
+    monkeypatch.setattr(launcher, "observe", observe)
+    monkeypatch.setattr(launcher, "cancel", cancelled.extend)
+    assert stop(run, force=force) == 1
+    assert cancelled == ["8"]

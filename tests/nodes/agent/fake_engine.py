@@ -2,7 +2,8 @@
 
 Node rank 0 listens at the rendezvous until all others are there, and dies of the loss of one. With FAKE_ENGINE_HANGS=1
 it goes on as if nothing had happened. The others connect, and die of the loss of node rank 0. With FAKE_ENGINE_FAILS=1
-any of them fails at once.
+any of them fails at once. With FAKE_ENGINE_CHILD=group, session or neither it starts a process that does not end with
+it, in its own process group, in another session, or in another group of its own session, and writes its id.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -53,17 +55,34 @@ def main():
     interfaces = [os.environ.get(f"{library}_SOCKET_IFNAME") for library in ("NCCL", "GLOO")]
     secret = os.environ.get("SLURMINFER_RANK_SECRET")
     print(
-        f"node rank {given.node_rank} of {given.nodes} at {given.rendezvous} over {interfaces}, secret {secret}",
+        f"node rank {given.node_rank} of {given.nodes} at {given.rendezvous} over {interfaces}, secret {secret}, "
+        f"Triton's cache in {os.environ.get('TRITON_CACHE_DIR')}",
         flush=True,
     )
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if os.environ.get("FAKE_ENGINE_FAILS") == "1":
         sys.exit("RuntimeError: no memory to speak of")
+    if child := os.environ.get("FAKE_ENGINE_CHILD"):
+        start_child(has_own_session=child == "session", group=0 if child == "neither" else None)
     host, _, port = (given.rendezvous or "").partition(":")
     if given.node_rank == 0:
         lead((host, int(port)) if port else None, given)
     else:
         follow((host, int(port)))
+
+
+def start_child(has_own_session, group):
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ignores', flush=True); signal.pause()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        start_new_session=has_own_session,
+        process_group=group,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    print(f"child {process.pid}.", flush=True)
 
 
 def lead(rendezvous, given):

@@ -13,9 +13,10 @@ import httpx
 import psutil
 import pytest
 
-from slurminfer.core.records import WorkerRecord, WorkerState
+from slurminfer.core.processes import setup
+from slurminfer.core.records import EnergyRecord, OrderRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 
 from ...support.small_model import make_original
 from ...support.waiting import eventually, has_ended
@@ -83,12 +84,35 @@ def ports_of(pid: int) -> list[psutil._ntuples.pconn]:
     return [socket for socket in found if socket.status == psutil.CONN_LISTEN]
 
 
-def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start_agent):
+def test_its_record_has_the_energy_that_its_node_lets_it_read(make_run, start_agent, tmp_path):
+    zone = tmp_path / "powercap" / "intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, text in {"name": "package-0", "max_energy_range_uj": "900000000", "energy_uj": "0"}.items():
+        (zone / name).write_text(text)
+    path, share = str(zone.parent), 1 / (os.cpu_count() or 1)
+    before = (
+        "from pathlib import Path; from functools import partial; from slurminfer.nodes.agent import task; "
+        f"task.EnergyMeter = partial(task.EnergyMeter, powercap=Path({path!r}), period_s=0.2)"
+    )
+    run = make_run("cpus_per_task = 1")
+    agent = start_agent(run, before)
+    record_when(run, WorkerState.READY)
+    (zone / "energy_uj").write_text("40000000")
+    eventually(lambda: (found := run.read_worker("cpu-0").energy) and found.cpu_j == 40.0 * share, "it was written")
+    (zone / "energy_uj").write_text("50000000")
+    agent.terminate()
+    assert agent.wait(60) == 0
+    assert run.read_worker("cpu-0").energy == EnergyRecord(cpu_j=50.0 * share)
+
+
+def test_a_worker_becomes_ready_serves_drains_and_leaves_nothing(make_run, start_agent, monkeypatch):
+    monkeypatch.setenv(setup.FAILED, "exit status 1 of: module load cuda")
     run = make_run("max_running_requests = 3")
     agent = start_agent(run)
     record = record_when(run, WorkerState.READY)
     assert record.load_s is not None
     assert record.capacity == 3
+    assert record.remark.startswith("setup: exit status 1 of: module load cuda")
     assert record.url is None and ports_of(agent.pid) == []
     with engine_of(record) as engine:
         assert engine.post("/v1/completions", json=completion(run, max_tokens=2)).status_code == 200
@@ -165,3 +189,21 @@ def test_an_engine_that_gives_no_token_in_time_is_given_up(make_run, start_agent
     run = make_run('start_timeout = "00:00:01"\nextra_args = []\n')
     start_agent(run, "head.EngineProbe.generates = lambda probe: False")
     assert "start_timeout = '00:00:01'" in record_when(run, WorkerState.GONE).reason
+
+
+def test_a_worker_that_is_told_to_end_drains_and_ends(make_run, start_agent, tmp_path):
+    run = make_run()
+    agent = start_agent(run)
+    record_when(run, WorkerState.READY)
+    run.write_order("cpu-0", OrderRecord(drain=True, reason="cpu-1 has taken over"))
+    assert agent.wait(60) == 0
+    record = run.read_worker("cpu-0")
+    assert record is not None and (record.state, record.reason) == (WorkerState.GONE, "cpu-1 has taken over")
+
+
+def test_a_worker_that_has_come_back_although_another_one_has_taken_over_ends_at_once(make_run, start_agent):
+    run = make_run()
+    run.write_order("cpu-0", OrderRecord(epoch=-1, stays_away=True, reason="cpu-1 takes over"))
+    assert start_agent(run).wait(60) == 0
+    record = run.read_worker("cpu-0")
+    assert record is not None and (record.state, record.load_s) == (WorkerState.GONE, None)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from slurminfer.core.logs import PLAIN, LogFormat
+from slurminfer.core.logs.text import PLAIN, LogFormat
 from slurminfer.nodes.agent.process import EngineProcess
 from slurminfer.nodes.engines.table import ADAPTERS
 
@@ -40,7 +40,9 @@ def exit_reason_of(log: str, tmp_path, log_format: LogFormat = PLAIN) -> str:
     program = f"import os; print({log!r}, flush=True); os.kill(os.getpid(), 9)"
     engine = EngineProcess([sys.executable, "-c", program], {}, tmp_path / "log", log_format)
     eventually(lambda: engine.exit_code() is not None)
-    return engine.exit_reason()
+    reason = engine.exit_reason()
+    engine.stop()
+    return reason
 
 
 def test_who_is_killed_did_not_say_why(tmp_path):
@@ -59,3 +61,20 @@ def test_sglang_says_why_it_kills_itself(tmp_path):
         ADAPTERS["sglang"].log_format,
     )
     assert said.startswith("engine ended itself: PermissionError: [Errno 13] Permission denied: 'model.safetensors'")
+
+
+@pytest.mark.parametrize(("status", "code"), [(137, -9), (143, -15), (128, 128), (1, 1), (255, 255)])
+def test_what_runs_the_engine_as_its_child_tells_the_signal_by_its_exit_status(status, code, tmp_path):
+    argv = [sys.executable, "-c", f"import os; os._exit({status})"]
+    engine = EngineProcess(argv, {}, tmp_path / "log", has_shell_status=True)
+    assert eventually(lambda: engine.exit_code()) == code
+    assert ("killed by SIGKILL" in engine.exit_reason()) == (code == -9)
+    engine.stop()
+
+
+def test_what_is_to_be_done_after_the_end_is_done_by_stop(tmp_path):
+    ended = []
+    engine = EngineProcess([sys.executable, "-c", ""], {}, tmp_path / "log", after=lambda: ended.append(1))
+    assert not ended
+    engine.stop()
+    assert ended

@@ -1,8 +1,10 @@
 import pytest
 
 from slurminfer.core.errors import EngineError
-from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec
-from slurminfer.nodes.agent.gpus import settle
+from slurminfer.core.spec.deployment import DeploymentSpec
+from slurminfer.core.spec.model import ModelSpec
+from slurminfer.core.spec.pool import PoolSpec
+from slurminfer.nodes.agent.placement.gpus import settle
 
 
 def spec(*pools):
@@ -36,6 +38,11 @@ def test_those_that_a_job_has_are_shared(devices):
 def test_too_few_are_refused_with_both_numbers(devices):
     with pytest.raises(EngineError, match=r"gpus_per_node = 2: the local workers want 6 GPUs in all, and 4 are here"):
         settle(spec(PoolSpec(workers=3, gpus_per_node=2)), 2, {}, devices)
+
+
+def test_more_local_workers_than_the_spec_has_are_refused(devices):
+    with pytest.raises(EngineError, match=r"the spec has 2 local workers.*no more can be added"):
+        settle(spec(PoolSpec(workers=2, gpus_per_node=1)), 2, {}, devices)
 
 
 def test_nothing_changes_where_nobody_asks(devices):

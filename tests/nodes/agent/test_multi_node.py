@@ -9,16 +9,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
+import msgspec
+import psutil
 import pytest
 
 from slurminfer.core.net.address import interface_of, node_address
 from slurminfer.core.net.identity import client_context
-from slurminfer.core.records import NodeRecord, WorkerState
+from slurminfer.core.records import EnergyRecord, NodeRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 
 from ...support.waiting import eventually, has_ended
 from .records import record_when
@@ -28,13 +31,14 @@ pytestmark = pytest.mark.process
 SPEC = """
 name = "wide"
 [model]
-path = "/models/fake"
+path = "{model}"
 [[pool]]
 name = "cpu"
 python = "{python}"
 nodes = {nodes}
 tensor_parallel = 2
 cpus_per_task = {cpus}
+{more}
 """
 
 Start = Callable[..., subprocess.Popen]
@@ -49,12 +53,13 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
     return directory
 
 
-def write_spec(run: RunDirectory, nodes: int = 2) -> None:
+def write_spec(run: RunDirectory, nodes: int = 2, model: str = "/models/fake", more: str = "") -> None:
     engine = Path(__file__).with_name("fake_engine.py")
     python = run.path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} {engine} "$@"\n')
     python.chmod(0o755)
-    run.write_spec(parse_spec(SPEC.format(python=python, nodes=nodes, cpus=2 // nodes)))
+    text = SPEC.format(python=python, nodes=nodes, cpus=2 // nodes, model=model, more=more)
+    run.write_spec(parse_spec(text))
 
 
 @pytest.fixture
@@ -75,6 +80,33 @@ def log_of(run: RunDirectory, node_rank: int) -> str:
     return (run.logs_of("cpu-0") / f"engine.3.{node_rank}.log").read_text()
 
 
+def test_the_energy_is_that_of_all_nodes_and_of_the_runs_before(run, start_agent, tmp_path):
+    def reads(rank: int, joules: int) -> str:
+        zone = tmp_path / str(rank) / "intel-rapl:0"
+        zone.mkdir(parents=True, exist_ok=True)
+        for name, text in {"name": "package-0", "max_energy_range_uj": "900000000"}.items():
+            (zone / name).write_text(text)
+        (zone / "energy_uj").write_text(str(joules * 1_000_000))
+        return (
+            "from pathlib import Path; from functools import partial; "
+            "from slurminfer.nodes.agent import follower, task; "
+            "from slurminfer.nodes.energy import meter; meter.cpu_share = lambda *_: 0.5; follower.HEARTBEAT_S = 0.2; "
+            f"task.EnergyMeter = partial(task.EnergyMeter, powercap=Path({str(zone.parent)!r}), period_s=0.2)"
+        )
+
+    before = WorkerRecord(
+        id="cpu-0", pool="cpu", engine="native", model="m", state=WorkerState.GONE, host="n", job="7", epoch=2, pid=1,
+        updated_at=1.0, energy=EnergyRecord(cpu_j=100.0),
+    )  # fmt: skip
+    run.write_worker(before)
+    for rank in (0, 1):
+        start_agent(rank, reads(rank, 0))
+    record_when(run, WorkerState.READY)
+    reads(0, 20)
+    reads(1, 40)
+    eventually(lambda: run.read_worker("cpu-0").energy == EnergyRecord(cpu_j=130.0), "both nodes have told")
+
+
 def test_two_agents_make_one_worker_that_drains_as_one(run, start_agent):
     head, other = start_agent(0), start_agent(1)
     record = record_when(run, WorkerState.READY)
@@ -82,6 +114,10 @@ def test_two_agents_make_one_worker_that_drains_as_one(run, start_agent):
     assert record.url is not None and record.url.startswith(f"https://{node_address()}:")
     with httpx.Client(verify=client_context(run.worker_identity_path("cpu-0", 3)), trust_env=False) as gate:
         assert gate.get(f"{record.url}/health").status_code == 200
+        process = next(one for one in psutil.Process(head.pid).children() if "slurminfer.nodes.gate" in one.cmdline())
+        process.terminate()  # as Slurm does to all processes of a job, while answers go through it
+        assert gate.get(f"{record.url}/health").status_code == 200
+        assert not has_ended(process.pid)
     meeting = run.read_rendezvous("cpu-0", 3)
     assert meeting is not None and meeting.address.partition(":")[0] == node_address()
     rendezvous = meeting.address
@@ -94,8 +130,58 @@ def test_two_agents_make_one_worker_that_drains_as_one(run, start_agent):
     assert head.wait(10) == 0
     assert other.wait(10) == 0
     assert record_when(run, WorkerState.GONE).reason == "ended by SIGTERM"
-    assert has_ended(record.pid) and has_ended(follower(run).pid)
+    assert has_ended(record.pid) and has_ended(follower(run).pid) and has_ended(process.pid)
     assert not run.worker_identity_path("cpu-0", 3).exists()
+
+
+def test_all_nodes_have_the_weights_on_their_disks_until_the_worker_ends(run, start_agent, tmp_path):
+    model, disk = tmp_path / "models" / "small", tmp_path / "disk"
+    model.mkdir(parents=True)
+    disk.mkdir()
+    (model / "model.safetensors").write_bytes(bytes(1000))
+    write_spec(run, model=str(model), more=f'stage_weights = "{disk}"')
+    head, other = start_agent(0), start_agent(1)
+    record = record_when(run, WorkerState.READY)
+    assert record.model == "small" and record.remark == ""
+    assert record.stage_s is not None and record.load_s is not None and record.load_s >= record.stage_s
+    (copied,) = disk.rglob("small")
+    for node_rank in (0, 1):
+        said = (tmp_path / f"agent.{node_rank}.log").read_text()
+        assert f"staged to {copied}: 0.0 GB in " in said
+        assert f"--model {copied} --served-model-name small" in said
+    assert (copied / "model.safetensors").read_bytes() == bytes(1000)
+    head.terminate()
+    assert head.wait(10) == 0
+    assert other.wait(10) == 0
+    assert list((disk / f"slurminfer-{os.geteuid()}" / "weights").iterdir()) == []
+
+
+def test_a_killed_worker_leaves_its_copy_to_the_next_one(run, start_agent, tmp_path):
+    model, disk = tmp_path / "models" / "small", tmp_path / "disk"
+    model.mkdir(parents=True)
+    disk.mkdir()
+    (model / "config.json").write_text("{}")
+    write_spec(run, nodes=1, model=str(model), more=f'stage_weights = "{disk}"')
+    for said in ("copied", "were there already"):
+        head = start_agent(0)
+        record = record_when(run, WorkerState.READY)
+        assert f"({said}" in (tmp_path / "agent.0.log").read_text()
+        head.kill()
+        head.wait()
+        eventually(partial(has_ended, record.pid))
+        run.write_worker(msgspec.structs.replace(record, state=WorkerState.GONE))
+    assert list(disk.rglob("small")) != []
+
+
+def test_caches_of_compiled_code_are_on_the_nodes_disk(run, start_agent, tmp_path):
+    write_spec(run, nodes=1)
+    (tmp_path / "disk").mkdir()
+    on_shared_home = "from slurminfer.nodes.staging import caches; caches._is_shared = lambda path: True"
+    head = start_agent(0, on_shared_home, SLURM_TMPDIR=str(tmp_path / "disk"))
+    record_when(run, WorkerState.READY)
+    assert f"Triton's cache in {tmp_path}/disk/slurminfer-{os.geteuid()}/caches/native-" in log_of(run, 0)
+    head.terminate()
+    assert head.wait(10) == 0
 
 
 def test_a_follower_ends_with_its_head(run, start_agent):

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from slurminfer.core.machine.cpus import Cpus, allowed_cpus
-from slurminfer.core.spec import DeploymentSpec, ModelSpec, PoolSpec
-from slurminfer.nodes.agent import threads
+from slurminfer.core.spec.deployment import DeploymentSpec
+from slurminfer.core.spec.model import ModelSpec
+from slurminfer.core.spec.pool import PoolSpec
+from slurminfer.nodes.agent.placement import threads
+
+from ...core.machine.machines import two_sockets
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_an_engine_takes_the_cpus_asked_for_but_one_thread_a_core():
 def test_an_engine_over_two_numa_nodes_hears_of_a_better_spec():
     pool = PoolSpec(name="cpu", workers=3, cpus_per_task=128)
     said = threads.advice(pool, 64, Cpus(cpus=128, cores=64, numa_nodes=2))
-    assert said is not None and "workers = 6, cpus_per_task = 64 (pool 'cpu')" in said
+    assert said is not None and "workers_per_job = \"numa\" (pool 'cpu')" in said
 
 
 @pytest.mark.parametrize(
@@ -77,3 +81,17 @@ def test_an_engine_over_two_numa_nodes_hears_of_a_better_spec():
 )
 def test_where_nothing_is_to_gain_nothing_is_said(pool, count, found):
     assert threads.advice(pool, count, found) is None
+
+
+def test_each_rank_gets_one_cpu_of_each_core_of_its_domain(tmp_path):
+    system = two_sockets(tmp_path)
+    pool = PoolSpec(tensor_parallel=2, cpus_per_task=128)
+    assert threads.rank_cpus(pool, 64, range(128), system) == (tuple(range(32)), tuple(range(32, 64)))
+    assert threads.rank_cpus(pool, 8, range(128), system) == (tuple(range(4)), tuple(range(32, 36)))
+    assert threads.rank_cpus(PoolSpec(cpus_per_task=4), 4, range(64, 128), system) == ((64, 65, 66, 67),)
+
+
+def test_cpus_are_the_engines_to_choose_on_gpus_and_for_more_ranks_than_cores(tmp_path):
+    system = two_sockets(tmp_path)
+    assert threads.rank_cpus(PoolSpec(gpus_per_node=2, tensor_parallel=2), 8, range(128), system) == ()
+    assert threads.rank_cpus(PoolSpec(tensor_parallel=4, cpus_per_task=4), 2, [0, 64, 1, 65], system) == ()

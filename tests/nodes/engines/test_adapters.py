@@ -8,7 +8,8 @@ import yaml
 
 from slurminfer.core.keys import new_key
 from slurminfer.core.machine import libraries
-from slurminfer.core.spec import ModelSpec, PoolSpec, SpeculativeSpec
+from slurminfer.core.spec.model import ModelSpec, SpeculativeSpec
+from slurminfer.core.spec.pool import PoolSpec
 from slurminfer.nodes.engines import sglang
 from slurminfer.nodes.engines.launch import EngineLaunch
 from slurminfer.nodes.engines.table import ADAPTERS
@@ -266,3 +267,46 @@ def test_vllm_over_two_nodes(tmp_path, rank, headless):
     assert given["--master-addr"] == "10.0.0.1"
     assert given["--master-port"] == "5000"
     assert ("--headless" in argv) == headless
+
+
+TWO_RANKS = {"rank_cpus": ((0, 1, 2, 3), (64, 65, 66, 68))}
+
+
+def test_ranks_on_cpus_are_bound_to_their_shares(tmp_path):
+    two = launch(tmp_path, pool=PoolSpec(tensor_parallel=2, cpus_per_task=8), **TWO_RANKS)
+    assert ADAPTERS["sglang"].env(two)["SGLANG_CPU_OMP_THREADS_BIND"] == "0-3|64-66,68"
+    assert ADAPTERS["vllm"].env(two)["VLLM_CPU_OMP_THREADS_BIND"] == "0-3|64-66,68"
+
+
+def test_ranks_of_several_nodes_have_the_same_shares_on_each(tmp_path):
+    pool = PoolSpec(tensor_parallel=4, nodes=2, cpus_per_task=8)
+    two = launch(tmp_path, pool=pool, rendezvous="10.0.0.1:5000", **TWO_RANKS)
+    assert ADAPTERS["sglang"].env(two)["SGLANG_CPU_OMP_THREADS_BIND"] == "0-3|64-66,68|0-3|64-66,68"
+
+
+def test_one_rank_is_bound_where_the_engine_would_not_look_at_the_job(tmp_path):
+    one = launch(tmp_path, rank_cpus=((8, 9),))
+    assert ADAPTERS["sglang"].env(one)["SGLANG_CPU_OMP_THREADS_BIND"] == "8-9"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in ADAPTERS["vllm"].env(one)
+
+
+def test_stages_on_one_node_are_not_bound_by_sglangs_list_of_tensor_ranks(tmp_path):
+    pool = PoolSpec(tensor_parallel=1, pipeline_parallel=2, cpus_per_task=8)
+    staged = launch(tmp_path, pool=pool, **TWO_RANKS)
+    assert "SGLANG_CPU_OMP_THREADS_BIND" not in ADAPTERS["sglang"].env(staged)
+    assert ADAPTERS["vllm"].env(staged)["VLLM_CPU_OMP_THREADS_BIND"] == "0-3|64-66,68"
+
+
+def test_what_the_user_has_bound_stays(tmp_path, monkeypatch):
+    pool = PoolSpec(tensor_parallel=2, cpus_per_task=8, env={"VLLM_CPU_OMP_THREADS_BIND": "nobind"})
+    two = launch(tmp_path, pool=pool, **TWO_RANKS)
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in ADAPTERS["vllm"].env(two)
+    monkeypatch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "0|1")
+    assert "SGLANG_CPU_OMP_THREADS_BIND" not in ADAPTERS["sglang"].env(two)
+
+
+def test_the_native_engine_is_told_where_ranks_on_gpus_run_and_divides_cpus_itself(tmp_path):
+    argv = ADAPTERS["native"].argv
+    on_gpus = launch(tmp_path, pool=PoolSpec(tensor_parallel=2, gpus_per_node=2), **TWO_RANKS)
+    assert pairs(argv(on_gpus))["--rank-cpus"] == "0-3|64-66,68"
+    assert "--rank-cpus" not in argv(launch(tmp_path, pool=PoolSpec(tensor_parallel=2, cpus_per_task=8), **TWO_RANKS))

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from slurminfer.core.errors import SpecError
 from slurminfer.core.layout import Layout, check_layout
-from slurminfer.core.spec import DeploymentSpec, ModelSpec, parse_spec
+from slurminfer.core.spec.deployment import DeploymentSpec
+from slurminfer.core.spec.files import parse_spec
+from slurminfer.core.spec.model import ModelSpec
 from slurminfer.nodes.engines.check import check_engines
 from slurminfer.nodes.engines.table import ADAPTERS
 

@@ -1,6 +1,6 @@
 """The root cause out of logs as engines write them."""
 
-from slurminfer.core.logs import ends_itself, root_cause
+from slurminfer.core.logs.text import ends_itself, root_cause
 from slurminfer.nodes.engines.table import ADAPTERS
 
 SGLANG, VLLM = ADAPTERS["sglang"].log_format, ADAPTERS["vllm"].log_format

@@ -15,7 +15,7 @@ import pytest
 
 from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.quant.awq.options import AwqOptions
 from slurminfer.quant.awq.quantize import quantize
 from slurminfer.quant.models import resolve

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from slurminfer.cli import app
 from slurminfer.core.errors import CorruptModelError, ModelError, UnsupportedModelError
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.serve.spec import with_models_found
 from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk

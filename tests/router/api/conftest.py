@@ -1,5 +1,6 @@
 """The supervisor's pages before a fleet of stub workers, asked as a relay asks them."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,10 +8,13 @@ import httpx
 import pytest
 from aiohttp import web
 
-from slurminfer.core.spec import parse_spec
+from slurminfer.core.spec.files import parse_spec
 from slurminfer.router.api.app import Pages
 from slurminfer.router.api.sources import Sources
 from slurminfer.router.control.reports import Reports
+from slurminfer.router.fleet.controller import ControllerReport
+from slurminfer.router.fleet.demand import Demand
+from slurminfer.router.fleet.outlook import outlooks
 from slurminfer.router.fleet.queue import read_queue
 from slurminfer.router.tenants.tenant import Priority, Tenant, Usage
 
@@ -43,7 +47,8 @@ class Site:
         self._loop = loop
         self.stub: Stub
         self.fleet, self.run = Fleet(loop, deployment), deployment.run
-        self.reports, self.in_flight = Reports(), {0: 3}
+        self.reports, self.demand, self.in_flight = Reports(), Demand(), {0: 3}
+        self.controller = ControllerReport()
         self.usage = {"course": Usage(requests=5, prompt_tokens=100, cached_tokens=40, generated_tokens=20)}
 
     def start(self) -> None:
@@ -51,15 +56,22 @@ class Site:
         self._loop.run(self._start())
 
     async def _start(self) -> None:
+        self.controller.hear(self.run.read_fleet())
+        spec = parse_spec(SPEC)
         sources = Sources(
-            spec=parse_spec(SPEC),
+            spec=spec,
             registry=self.fleet.registry,
             reports=self.reports,
+            demand=self.demand,
             in_flight=lambda slot: self.in_flight.get(slot, 0),
             tenants=lambda: TENANTS,
             usage=lambda: self.usage,
             tokens_today=lambda: {"course": 70},
             queue=lambda: read_queue(self.run),
+            controller=self.controller,
+            outlooks=lambda: outlooks(
+                spec, self.fleet.registry.all(), read_queue(self.run), self.controller, time.time()
+            ),
             endpoint=lambda: "http://10.0.0.7:30000",
         )
         self._runner = web.AppRunner(Pages(sources).app(), access_log=None)

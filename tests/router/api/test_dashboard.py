@@ -13,6 +13,7 @@ from slurminfer.router.metrics import (
     COUNTED,
     EJECTIONS,
     IN_FLIGHT,
+    POOL_GAUGES,
     QUEUED,
     STATE,
     TENANT_COUNTED,
@@ -25,6 +26,7 @@ METRIC = re.compile(rf"({PREFIX}\w+)(?:\{{([^}}]*)\}})?")
 LABELS: dict[str, set[str]] = {
     **{name: set(labels) for name, _, labels in (*COUNTED.values(), CONNECTIONS, EJECTIONS, IN_FLIGHT, QUEUED, STATE)},
     **{name: {"worker"} for name in WORKER_GAUGES},
+    **{name: {"pool"} for name, _ in POOL_GAUGES.values()},
     **{name: {"tenant"} for name, _ in TENANT_COUNTED.values()},
 }
 

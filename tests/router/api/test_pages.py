@@ -6,8 +6,17 @@ import pytest
 
 from slurminfer.core.records import WorkerState
 
-PAGES = ["/v1/models", "/v1/models/stub-model", "/metrics", "/workers", "/status.json", "/tenants", "/nonsense"]
-ADMIN_ONLY = ["/metrics", "/workers"]
+PAGES = [
+    "/v1/models",
+    "/v1/models/stub-model",
+    "/metrics",
+    "/workers",
+    "/load",
+    "/status.json",
+    "/tenants",
+    "/nonsense",
+]
+ADMIN_ONLY = ["/metrics", "/workers", "/load"]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -26,6 +35,7 @@ def test_a_tenant_sees_no_page_that_is_for_the_deployments_own_key(site, path):
     assert answer.status_code == expected
     if expected == 403:
         assert answer.json()["error"]["code"] == "admin_key_required"
+        assert ("and the key for metrics" in answer.json()["error"]["message"]) == (path == "/metrics")
 
 
 @pytest.mark.parametrize("path", PAGES)

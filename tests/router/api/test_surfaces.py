@@ -6,10 +6,19 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from slurminfer.core.records import DeploymentRecord, JobRecord, QueuedJob, QueueRecord, WorkerState
+from slurminfer.core.job import JobPhase
+from slurminfer.core.records import (
+    DeploymentRecord,
+    FleetRecord,
+    JobRecord,
+    PoolRecord,
+    QueuedJob,
+    QueueRecord,
+    WorkerState,
+)
 from slurminfer.router import metrics
 from slurminfer.router.control.counters import Counters, Histogram
-from slurminfer.router.control.messages import Report
+from slurminfer.router.control.messages import LaneLoad, Report
 from slurminfer.router.tenants.tenant import Usage
 
 from ...support.waiting import eventually
@@ -64,7 +73,7 @@ def test_a_worker_that_says_nothing_of_its_model_has_a_card_all_the_same(site):
 
 
 def test_a_model_whose_jobs_wait_is_queued_with_the_schedulers_words(site):
-    waiting = QueuedJob(state="PENDING", reason="Priority", starts_at=time.time() + 600)
+    waiting = QueuedJob(phase=JobPhase.PENDING, state="PENDING", reason="Priority", starts_at=time.time() + 600)
     deploy(site.run, "stubs-0", "large-0", said={"large-0": waiting})
     site.start()
     model = models(site)["large-model"]
@@ -72,27 +81,63 @@ def test_a_model_whose_jobs_wait_is_queued_with_the_schedulers_words(site):
     assert 500 < model["starts_in_s"] <= 600 and model["workers"]["queued"] == 1
 
 
-@pytest.mark.parametrize(("said", "age_s"), [(None, 0), ({"large-0": QueuedJob(state="RUNNING")}, 601)])
+@pytest.mark.parametrize(
+    ("said", "age_s"), [(None, 0), ({"large-0": QueuedJob(phase=JobPhase.RUNNING, state="RUNNING")}, 601)]
+)
 def test_without_a_recent_word_of_the_scheduler_it_is_just_queued(site, said, age_s):
     deploy(site.run, "large-0", said=said, written_s_ago=age_s)
     site.start()
     model = models(site)["large-model"]
-    assert (model["state"], model["reason"], model["starts_in_s"]) == ("queued", "", None)
+    assert (model["state"], model["starts_in_s"]) == ("queued", None)
+    assert model["reason"] == "Slurm has not been asked for it in the last 10 minutes"
+
+
+def test_a_job_that_has_ended_without_a_record_is_offline_however_long_ago_that_was_seen(site):
+    cancelled = QueuedJob(phase=JobPhase.FAILED, state="CANCELLED")
+    deploy(site.run, "large-0", said={"large-0": cancelled}, written_s_ago=3600)
+    site.start()
+    model = models(site)["large-model"]
+    assert (model["state"], model["reason"]) == ("offline", "its job has ended: CANCELLED")
+
+
+@pytest.mark.parametrize("is_all", [True, False])
+def test_a_model_of_which_no_job_can_start_says_so(site, is_all):
+    held = QueuedJob(phase=JobPhase.PENDING, state="PENDING", reason="JobHeldUser", obstacle="it is held")
+    waiting = QueuedJob(phase=JobPhase.PENDING, state="PENDING", reason="Priority")
+    deploy(site.run, "large-0", "large-1", said={"large-0": held, "large-1": held if is_all else waiting})
+    site.start()
+    seen = site.json("/status.json")
+    assert [worker["obstacle"] for worker in seen["expected_workers"]] == ["it is held", "it is held" if is_all else ""]
+    large = next(model for model in seen["models"] if model["name"] == "large-model")
+    wanted = ("JobHeldUser", "it is held") if is_all else ("Priority", "")
+    assert (large["state"], large["reason"], large["obstacle"]) == ("queued", *wanted)
 
 
 def test_a_model_whose_job_runs_without_a_record_is_starting(site):
-    deploy(site.run, "large-0", said={"large-0": QueuedJob(state="RUNNING")})
+    deploy(site.run, "large-0", said={"large-0": QueuedJob(phase=JobPhase.RUNNING, state="RUNNING")})
     site.start()
     assert models(site)["large-model"]["state"] == "starting"
 
 
+def test_the_walltime_limit_that_the_scheduler_says_now_is_shown(site):
+    now = time.time()
+    site.run.write_worker(msgspec.structs.replace(site.stub.record, ends_at=now + 60))
+    site.start()
+    site.fleet.registry.set_limits({"stubs-0": now + 6000})
+    assert 5000 < site.json("/status.json")["workers"][0]["seconds_left"] <= 6000
+    worker = site.json("/workers")["workers"][0]
+    assert worker["seconds_left"] > 5000 and worker["move_by"] > now + 5000
+
+
 def test_a_requeued_worker_is_queued_and_one_that_has_failed_is_offline(site):
-    waiting = QueuedJob(state="PENDING", reason="Resources")
+    waiting = QueuedJob(phase=JobPhase.PENDING, state="PENDING", reason="Resources")
     deploy(site.run, "stubs-0", said={"stubs-0": waiting})
     gone = msgspec.structs.replace(site.stub.record, state=WorkerState.GONE, reason="walltime")
     site.run.write_worker(gone)
     site.start()
     assert (models(site)["stub-model"]["state"], models(site)["stub-model"]["reason"]) == ("queued", "Resources")
+    worker = site.json("/status.json")["workers"][0]
+    assert (worker["state"], worker["reason"], worker["starts_in_s"]) == ("queued", "Resources", None)
     site.run.write_queue(QueueRecord(written_at=time.time(), workers={}))
     assert (models(site)["stub-model"]["state"], models(site)["stub-model"]["reason"]) == ("offline", "walltime")
 
@@ -171,16 +216,28 @@ def test_the_status_counts_what_failed_and_who_was_ejected(site):
 
 
 def test_the_status_has_the_walltime_of_jobs_and_the_workers_to_come(site):
-    waiting = QueuedJob(state="PENDING", reason="Priority", starts_at=time.time() + 600)
+    waiting = QueuedJob(phase=JobPhase.PENDING, state="PENDING", reason="Priority", starts_at=time.time() + 600)
     deploy(site.run, "stubs-0", "stubs-9", "large-0", said={"large-0": waiting})
     site.run.write_worker(msgspec.structs.replace(site.stub.record, ends_at=time.time() + 1000))
     site.start()
     seen = site.json("/status.json", tenant="course")
     assert (seen["workers"][0]["walltime_s"], seen["workers"][0]["ejected"]) == (3600, False)
     large, stub = seen["expected_workers"]
-    assert (stub["id"], stub["state"], stub["starts_in_s"], stub["reason"]) == ("stubs-9", "queued", None, "")
+    assert (stub["id"], stub["state"], stub["starts_in_s"], stub["obstacle"]) == ("stubs-9", "queued", None, "")
     assert 500 < large.pop("starts_in_s") <= 600
-    assert large == {"id": "large-0", "pool": "large", "model": "large-model", "state": "queued", "reason": "Priority"}
+    assert (large["id"], large["pool"], large["model"]) == ("large-0", "large", "large-model")
+    assert (large["state"], large["reason"], large["obstacle"]) == ("queued", "Priority", "")
+
+
+def test_a_job_whose_workers_have_records_is_not_expected_and_counts_once(site):
+    deploy(site.run, "stubs-0", "stubs-9")
+    for number in range(2):
+        site.run.write_worker(msgspec.structs.replace(site.stub.record, id=f"stubs-9.{number}"))
+    site.start()
+    seen = site.json("/status.json", tenant="course")
+    assert [worker["id"] for worker in seen["workers"]] == ["stubs-0", "stubs-9.0", "stubs-9.1"]
+    assert seen["expected_workers"] == []
+    assert next(pool["present"] for pool in seen["pools"] if pool["name"] == "stubs") == 2
 
 
 def test_metrics_are_the_sum_of_all_relays_and_what_is_true_now(site):
@@ -214,10 +271,47 @@ def test_metrics_are_the_sum_of_all_relays_and_what_is_true_now(site):
     assert list(text_string_to_metric_families(text))
 
 
+def test_metrics_say_how_many_workers_each_pool_should_have_and_has(site):
+    deploy(site.run, "stubs-0", "stubs-1")
+    pools = {"stubs": PoolRecord(wanted=3, may_come=True), "large": PoolRecord(wanted=1, gave_up=True, waits="no GPU")}
+    site.run.write_fleet(FleetRecord(written_at=time.time(), pools=pools))
+    site.start()
+    lines = site.ask("/metrics").text.splitlines()
+    for name, stubs, large in (
+        ("wanted_workers", 3, 1), ("present_workers", 2, 0), ("ready_workers", 1, 0), ("gave_up", 0, 1)
+    ):  # fmt: skip
+        assert f'slurminfer_router_pool_{name}{{pool="stubs"}} {stubs}.0' in lines
+        assert f'slurminfer_router_pool_{name}{{pool="large"}} {large}.0' in lines
+    shown = {pool["name"]: pool for pool in site.json("/status.json")["pools"]}
+    assert shown["large"]["reason"] == "none is started any more: no GPU"
+    assert models(site)["large-model"]["reason"] == "none is started any more: no GPU"
+
+
+def test_what_can_be_known_is_0_before_anything_has_happened(site):
+    site.usage = {}
+    site.start()
+    text = site.ask("/metrics", tenant="metrics").text
+    for line in [
+        'slurminfer_router_refused_total{reason="queue_full"} 0.0',
+        'slurminfer_router_refused_total{reason="key"} 0.0',
+        'slurminfer_router_failovers_total{kind="stream",outcome="failed"} 0.0',
+        'slurminfer_router_hedges_total{outcome="sent"} 0.0',
+        'slurminfer_router_choices_total{reason="spread"} 0.0',
+        'slurminfer_router_queue_seconds_count{priority="batch"} 0.0',
+        'slurminfer_router_upstream_errors_total{kind="lost",worker="stubs-0"} 0.0',
+        'slurminfer_router_worker_requests_total{worker="stubs-0"} 0.0',
+        'slurminfer_router_worker_generated_tokens_total{worker="stubs-0"} 0.0',
+        'slurminfer_router_tenant_requests_total{tenant="course"} 0.0',
+    ]:
+        assert line in text, line
+    assert 'tenant="metrics"' not in text
+
+
 def test_everything_that_is_counted_has_a_name_and_nothing_has_two():
     assert metrics.COUNTED.keys() == set(Counters.__struct_fields__)
     assert metrics.TENANT_COUNTED.keys() == set(Usage.__struct_fields__)
     names = [name for name, *_ in (*metrics.COUNTED.values(), *metrics.TENANT_COUNTED.values())]
+    names += [name for name, _ in metrics.POOL_GAUGES.values()]
     names += [*metrics.WORKER_GAUGES, *(one[0] for one in (metrics.IN_FLIGHT, metrics.STATE, metrics.EJECTIONS))]
     assert len(names) == len(set(names))
 
@@ -230,3 +324,12 @@ def test_all_histograms_are_rendered_as_such():
         value = getattr(sample, name)
         values = value.values() if isinstance(value, dict) else [value]
         assert any(isinstance(one, Histogram) for one in values) is (name in metrics._HISTOGRAMS), name
+
+
+def test_the_load_of_every_pool(site):
+    site.start()
+    site.demand.hear(0, [LaneLoad(model="large-model", pools=(), waiting=2, waited_s=4.0, idle_s=0.0)])
+    pools = site.json("/load")["pools"]
+    assert pools["large"].keys() == {"in_flight", "waiting", "waited_s", "idle_s"}
+    assert (pools["large"]["waiting"], pools["large"]["idle_s"]) == (2, 0.0) and pools["large"]["waited_s"] >= 4.0
+    assert (pools["stubs"]["in_flight"], pools["stubs"]["waiting"]) == (3, 0)

@@ -9,7 +9,16 @@ from typing import Any, ClassVar
 
 from slurminfer.router.control.board import Board
 from slurminfer.router.control.counters import Counters
-from slurminfer.router.control.messages import FromRelay, Report, Setup, Suspect, Tenants, View
+from slurminfer.router.control.messages import (
+    BlamedRequests,
+    FromRelay,
+    Replaced,
+    Report,
+    Setup,
+    Suspect,
+    Tenants,
+    View,
+)
 
 
 class FakeServer:
@@ -39,6 +48,12 @@ class FakeServer:
 
     def tenants(self, tenants: Tenants) -> None:
         self.seen.append(tenants)
+
+    def blamed(self, blamed: BlamedRequests) -> None:
+        self.seen.append(blamed)
+
+    async def replaced(self, replaced: Replaced) -> None:
+        self.seen.append(replaced)
 
     async def start(self) -> None:
         self.servers.append(await asyncio.start_server(self._answer, sock=self.listener, ssl=self.tls))

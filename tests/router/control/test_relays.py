@@ -147,6 +147,31 @@ def test_a_relay_that_fails_is_started_again_and_its_row_is_empty(monkeypatch, c
     run(main, as_task)
 
 
+def test_a_relay_is_started_again_although_its_end_could_not_be_noted(monkeypatch, caplog):
+    monkeypatch.setattr(Backoff, "after", lambda self, lived: 0.0)
+    monkeypatch.setattr("slurminfer.core.background.rounds.PAUSE_S", 0)
+
+    async def main(world):
+        noted = world.owner.ended
+
+        def fail(relay):
+            world.owner.ended = noted
+            noted(relay)
+            raise ZeroDivisionError
+
+        world.owner.ended = fail
+        await world.hear_both()
+        FakeServer.made[0].fails = True
+        world.relays.tell(View([]))
+        await world.owner.until(lambda: world.owner.ends == [0])
+        await world.hear_both()
+        assert len(FakeServer.made) == 3
+        assert not world.running.done()
+
+    run(main, as_task)
+    assert "relay goes on after an error" in caplog.text
+
+
 def test_a_silent_relay_is_killed_and_one_that_reports_is_not(monkeypatch):
     monkeypatch.setattr(Backoff, "after", lambda self, lived: 0.0)
 

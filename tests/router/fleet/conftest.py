@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from slurminfer.router.control.messages import Suspect, WorkerView
+from slurminfer.router.fleet import registry
 from slurminfer.router.fleet.registry import Registry
 
 from ...support.loop import Loop
@@ -60,8 +61,9 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(loop: Loop, empty: Deployment) -> Iterator[Fleet]:
-    """Two workers and a registry that has not looked yet."""
+def fleet(loop: Loop, empty: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Two workers and a registry that has not looked yet; it looks ten times a second."""
+    monkeypatch.setattr(registry, "LOOK_INTERVAL_S", 0.1)
     fleet = Fleet(loop, empty)
     fleet.add("cpu-0")
     fleet.add("cpu-1")

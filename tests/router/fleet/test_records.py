@@ -8,9 +8,9 @@ import threading
 import msgspec
 import pytest
 
+from slurminfer.core.background.threads import in_thread
 from slurminfer.core.net.identity import make_identity
 from slurminfer.core.records import WorkerRecord, WorkerState
-from slurminfer.core.threads import in_thread
 from slurminfer.router.fleet.probe import card_of
 from slurminfer.router.fleet.records import FOLDER_AWAY_S, VANISHED_S, Found, merge, merge_blind
 from slurminfer.router.fleet.worker import ASSUMED_CAPACITY, Worker
@@ -129,12 +129,33 @@ def test_a_worker_whose_file_becomes_unreadable_stays_as_it_was(fleet):
     fleet.wait_for("cpu-0", "cpu-1", "cpu-2")
 
 
+def test_a_record_that_has_not_changed_is_parsed_once(fleet, monkeypatch):
+    parsed, read_worker = [], type(fleet.run).read_worker
+
+    def read(run, name):
+        parsed.append(name)
+        return read_worker(run, name)
+
+    monkeypatch.setattr(type(fleet.run), "read_worker", read)
+    fleet.start()
+    fleet.add("cpu-2")
+    fleet.wait_for("cpu-0", "cpu-1", "cpu-2")
+    assert sorted(parsed) == ["cpu-0", "cpu-1", "cpu-2"]
+
+
 def test_a_file_whose_name_is_no_workers_id_is_ignored(fleet):
     text = (fleet.run.workers_path / "cpu-0.json").read_text()
     for name in ["cpu", "cpu-x", "-1", "a b-1", "cpu-1\n", "e\u0301-1", "x" * 200 + "-1"]:
         (fleet.run.workers_path / f"{name}.json").write_text(text.replace("cpu-0", name.strip()))
     fleet.start()
     assert list(fleet.views()) == ["cpu-0", "cpu-1"]
+
+
+def test_workers_that_share_a_job_are_workers_each(fleet):
+    text = (fleet.run.workers_path / "cpu-0.json").read_text()
+    (fleet.run.workers_path / "cpu-7.1.json").write_text(text.replace("cpu-0", "cpu-7.1"))
+    fleet.start()
+    assert list(fleet.views()) == ["cpu-0", "cpu-1", "cpu-7.1"]
 
 
 @pytest.mark.parametrize("fault", ["away", "empty", "a file"])

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from slurminfer.core.records import WorkerState
-from slurminfer.router.fleet import attendant, engine_load, trust
+from slurminfer.router.fleet import attendant, engine_load, probe, records, trust
 
 from ...support.waiting import eventually
 
@@ -72,10 +72,22 @@ def test_a_requeued_worker_is_a_new_life_with_a_slot_of_its_own(fleet):
     assert fleet.views()["cpu-0"].slot != before.slot
 
 
-def test_a_vanished_record_takes_the_worker_out(fleet):
+def test_a_vanished_record_takes_the_worker_out(fleet, monkeypatch):
+    monkeypatch.setattr(records, "VANISHED_S", 0.2)
     fleet.start()
     (fleet.run.workers_path / "cpu-0.json").unlink()
     eventually(lambda: list(fleet.views()) == ["cpu-1"])
+
+
+def test_when_all_workers_have_ended_that_they_are_forgotten_is_no_trouble(fleet, caplog):
+    fleet.start()
+    for stub in fleet._deployment.stubs:
+        stub.publish(WorkerState.GONE)
+    eventually(lambda: all(worker.record.state is WorkerState.GONE for worker in fleet.registry.all()))
+    for worker in ("cpu-0", "cpu-1"):
+        fleet.run.forget_workers({worker})
+    eventually(lambda: not fleet.registry.all())
+    assert "become empty" not in caplog.text
 
 
 def test_a_draining_worker_gets_nothing_and_says_when_its_requests_must_have_moved(fleet):
@@ -166,6 +178,20 @@ def test_client_errors_eject_nobody(fleet, quick, monkeypatch):
     fleet.start()
     eventually(lambda: stub.probes > 3)
     assert fleet.choosable() == ["cpu-0", "cpu-1"]
+
+
+def test_the_last_worker_of_a_model_stays_when_its_health_page_is_late(fleet, quick, monkeypatch):
+    monkeypatch.setattr(probe, "_ANSWER_TIMEOUT_S", 0.05)
+    fleet.start()
+    for stub in fleet._deployment.stubs:
+        stub.mode = "stop"
+    eventually(lambda: len(fleet.choosable()) == 1)
+    last = next(stub for stub in fleet._deployment.stubs if stub.id == fleet.choosable()[0])
+    late = last.health_asked
+    eventually(lambda: last.health_asked >= late + 3)
+    assert fleet.choosable() == [last.id]
+    last.mode, last.health = "answer", 503
+    fleet.wait_for()
 
 
 def test_a_silent_worker_is_asked_for_a_token_at_once(fleet):

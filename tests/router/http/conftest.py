@@ -11,6 +11,8 @@ import pytest
 import uvloop
 
 from slurminfer.core.net.connection_guard import ConnectionLimits, Guard
+from slurminfer.core.net.identity import client_context, make_identity, server_context
+from slurminfer.core.net.sockets import listening_socket
 from slurminfer.router.http.bodies import BodyLimits
 from slurminfer.router.http.messages import Head, Reply, Request, Whole
 from slurminfer.router.http.server import Server
@@ -36,13 +38,16 @@ class Steered:
 
     def admit(self, head: Head) -> Whole | None:
         self.heads.append(head)
-        if head.get(b"authorization") != b"Bearer key" and not head.private:
+        if head.fields.get(b"authorization") != b"Bearer key":
             return Whole(401, b"no key", [(b"content-type", b"text/plain")])
-        head.tenant = sys.intern((head.get(b"x-tenant") or b"me").decode())
+        head.tenant = sys.intern((head.fields.get(b"x-tenant", b"me")).decode())
         return None
 
-    async def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: Request, reply: Reply) -> None:
         self.requests.append(request)
+        reply.run(self._answer(request, reply))
+
+    async def _answer(self, request: Request, reply: Reply) -> None:
         try:
             await self._handle(request, reply)
         except asyncio.CancelledError:
@@ -201,3 +206,18 @@ def serving(fast: Loop, tmp_path: Path) -> Iterator[Callable[..., Served]]:
 @pytest.fixture
 def served(serving: Callable[..., Served]) -> Served:
     return serving()
+
+
+@pytest.fixture
+def secure(served: Served, fast: Loop, tmp_path: Path) -> Callable[..., Callable[[], socket.socket]]:
+    """Opens a further port of the server; what connects to it with its identity."""
+    make_identity(tmp_path / "identity", "router")
+
+    def opened(*, private: bool) -> Callable[[], socket.socket]:
+        listener = listening_socket("127.0.0.1")
+        served.address = listener.getsockname()
+        fast.run(served.server.listen(listener, server_context(tmp_path / "identity"), private=private))
+        context = client_context(tmp_path / "identity")
+        return lambda: context.wrap_socket(served.connect())
+
+    return opened

@@ -3,6 +3,7 @@
 import json
 from contextlib import closing, suppress
 from itertools import pairwise
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +36,8 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\n\
         head("Transfer-Encoding: gzip"),
         head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
         head("Transfer-Encoding: chunked", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head("Transfer-Encoding: gzip", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head("Transfer-Encoding: identity", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
         head("Transfer-Encoding: chunked", line="POST /echo HTTP/1.0") + b"0\r\n\r\n",
         head("Transfer-Encoding: chunked") + b"-1\r\n",
         head("Transfer-Encoding: chunked") + b"0x1\r\na\r\n0\r\n\r\n",
@@ -91,6 +94,7 @@ def test_very_many_offers_of_another_protocol_at_once_are_nothing_special(served
         (head("X: " + "a" * 9000), 431),
         (head("X: " + "a" * 90_000), 431),
         (head(*(f"X-{n}: a" for n in range(101))), 431),
+        (head(*(f"X-{n}: a" for n in range(101)))[:-2], 431),
         (head(*(f"X-{n}: {'a' * 8000}" for n in range(9))), 431),
         (b"GET / HTTP/1.1\r\n" + b"X" * 300_000, 431),
         (head("Expect: something", "Content-Length: 1"), 417),
@@ -102,6 +106,21 @@ def test_a_head_is_bounded(served, request_, status):
             client.sendall(request_)
         [(got, headers, _)] = answers(until_closed(client))
     assert got == status and headers[b"connection"] == b"close"
+
+
+def test_a_head_in_small_pieces_is_bounded(served):
+    sent, transport = head("X: " + "a" * 9000), Mock()
+    transport.is_closing.return_value = False
+
+    def receive() -> None:
+        connection = served.server.protocol()
+        connection.connection_made(transport)
+        for at in range(0, len(sent), 1000):
+            connection.data_received(sent[at : at + 1000])
+        connection.connection_lost(None)
+
+    served.call(receive)
+    assert b" 431 " in transport.write.call_args.args[0]
 
 
 def test_a_head_that_comes_with_the_end_of_a_large_body_is_not_counted_with_it(served):

@@ -164,6 +164,16 @@ def test_a_connection_is_used_again(way):
     assert way.call(lambda: way.pool.idle) == 1
 
 
+def test_a_request_is_sent_at_once_on_a_free_connection(way):
+    answer = OK + b"Content-Length: 3\r\n\r\nabc"
+    sink = Sink()
+    assert way.call(lambda: way.pool.try_send(HEAD, b"{}", sink)) is None
+    way.ask(answer)
+    assert way.call(lambda: way.pool.try_send(HEAD, b"{}", sink)) is not None
+    eventually(lambda: sink.end == "end", "it is answered")
+    assert (sink.status, sink.body, len(way.worker.connections)) == (200, b"abc", 1)
+
+
 def test_a_large_body_is_sent_whole(way):
     body = os.urandom(3_000_000)
     way.worker.when_asked = lambda connection: (
@@ -241,6 +251,7 @@ def test_an_answer_that_breaks_off_is_lost_and_never_complete(way, answer):
         OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
         OK + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
+        OK + b"X: " + b"a" * 100_000 + b"\r\nContent-Length: 1\r\n\r\na",
         OK + b"X: a\r\n" * 20_000,
         b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000,
         OK + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 200_000,

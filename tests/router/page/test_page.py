@@ -11,7 +11,17 @@ import httpx
 import msgspec
 import pytest
 
-from slurminfer.core.records import DeploymentRecord, JobRecord, QueuedJob, QueueRecord, WorkerState
+from slurminfer.core.job import JobPhase
+from slurminfer.core.records import (
+    DecisionRecord,
+    DeploymentRecord,
+    FleetRecord,
+    JobRecord,
+    PoolRecord,
+    QueuedJob,
+    QueueRecord,
+    WorkerState,
+)
 from slurminfer.router.tenants.key_store import KeyStore
 
 from ...support.browser import Tab
@@ -156,7 +166,7 @@ def test_models_that_start_or_wait_say_for_how_long_and_why(tab, empty):
     publish(empty, 1, state=WorkerState.STARTING, ends_at=time.time() + 1800)
     jobs = tuple(JobRecord(id=str(index), role=role) for index, role in enumerate(("router", "default-7")))
     empty.run.claims.take(DeploymentRecord(launcher="slurm", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))
-    said = QueuedJob(state="PENDING", reason="Priority", starts_at=time.time() + 7300)
+    said = QueuedJob(phase=JobPhase.PENDING, state="PENDING", reason="Priority", starts_at=time.time() + 7300)
     empty.run.write_queue(
         QueueRecord(written_at=time.time(), workers={f"{empty.run.read_spec().pool[0].name}-7": said})
     )
@@ -284,6 +294,32 @@ def test_nothing_is_wider_than_the_window(changing, two):
     assert changing.run("document.documentElement.scrollWidth") <= 320
 
 
+# How far the text of each cell is from where its column's header begins, or ends where figures stand at the right.
+DISTANCES = """(() => {
+  const box = (cell) => {
+    const text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT).nextNode(), range = document.createRange();
+    range.selectNodeContents(text);
+    return range.getBoundingClientRect();
+  };
+  return [...document.querySelectorAll('tbody tr')].flatMap((row) => [...row.cells].map((cell, index) => {
+    const header = row.closest('table').tHead.rows[0].cells[index];
+    const side = cell.className.includes('right') ? 'right' : 'left';
+    return [header.innerText, Math.abs(box(header)[side] - box(cell)[side])];
+  }));
+})()"""
+
+
+@pytest.mark.parametrize("width", [1280, 900])
+def test_headers_stand_above_their_figures(changing, two, width):
+    KeyStore(two.run).add("course", tokens_per_day=1000)
+    publish(two, 0, ends_at=time.time() + 5000)
+    eventually(lambda: refresh(changing) or "course" in changing.text("#tenant-rows"))
+    eventually(lambda: refresh(changing) or "1 h" in changing.text("#worker-rows"))
+    changing.resize(width, 900)
+    found = [(name, distance) for name, distance in changing.run(DISTANCES) if name != "State"]  # has a mark before it
+    assert len(found) == 2 * 6 + 2 * 8 and [one for one in found if one[1] > 1] == []
+
+
 def test_motion_is_reduced_for_those_who_want_it(board):
     transition = "getComputedStyle(document.querySelector('.bar i')).transitionDuration"
     assert board.run(transition) == "0.4s"
@@ -334,3 +370,49 @@ def test_a_models_name_cannot_leave_its_quotes(board):
     run = run_shell("aider() { printf '%s' \"$2\"; }\n" + found["aider"], API_KEY="k")
     assert run.stdout == f"openai/{model}"
     assert f"model={json.dumps(model)}" in found["Python"]
+
+
+def say(deployment, pool, *decisions, trouble=""):
+    """What the controller of the fleet writes."""
+    told = tuple(DecisionRecord(at=1.8e9, text=text) for text in decisions)
+    pools = {"workers": PoolRecord(**pool)}
+    record = FleetRecord(written_at=time.time(), pools=pools, decisions=told, trouble=trouble)
+    deployment.run.write_fleet(record)
+
+
+def test_a_pool_that_sleeps_says_what_wakes_it(tab, empty):
+    say(empty, {"wanted": 0, "may_come": True}, "workers: 1 worker is wanted", "workers: 0 are wanted, no request came")
+    empty.start_router()
+    tab.open(f"{empty.url}/#key={empty.run.key()}")
+    tab.wait_for("asleep: the next request starts a worker", "#pool-rows")
+    assert "Asleep" in tab.text("#models") and "The next request starts a worker" in tab.text("#models")
+    tab.run("document.querySelector('#decisions summary').click()")
+    rows = tab.text("#decision-rows").splitlines()
+    assert [row for row in rows if row.startswith("workers:")] == [
+        "workers: 0 are wanted, no request came", "workers: 1 worker is wanted"
+    ]  # fmt: skip
+    assert tab.errors() == []
+
+
+def test_why_a_pool_has_fewer_workers_than_are_wanted_stays_text_and_fits(tab, empty, monkeypatch):
+    monkeypatch.setattr("slurminfer.router.control.file_watch.PERIOD_S", 0.05)
+    say(empty, {"wanted": 3, "waits": HOSTILE}, HOSTILE * 3, trouble="the scheduler does not answer")
+    empty.start_router()
+    tab.open(f"{empty.url}/#key={empty.run.key()}")
+    tab.wait_for("0 of 3 wanted workers ready", "#pool-rows")
+    assert HOSTILE in tab.text("#pool-rows") and "the scheduler does not answer" in tab.text("#controller")
+    tab.run("document.querySelector('#decisions summary').click()")
+    for width in (1280, 360):
+        tab.resize(width, 900)
+        for scheme in ("light", "dark"):
+            tab.emulate(prefers_color_scheme=scheme)
+            assert tab.run(CONTRAST)["found"] == []
+            assert tab.run("document.documentElement.scrollWidth") <= width
+    assert not tab.run("window.hit")
+    say(empty, {"wanted": 3, "gave_up": True, "waits": "5 workers in a row have ended"})
+    eventually(lambda: refresh(tab) or "given up" in tab.text("#pool-rows"))
+    assert "none is started any more: 5 workers in a row have ended" in tab.text("#pool-rows")
+
+
+def test_without_a_controller_nothing_is_said_of_one(board):
+    assert board.run("document.getElementById('pools').hidden && document.getElementById('to-pools').hidden")

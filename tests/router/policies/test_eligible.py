@@ -1,9 +1,9 @@
 """Who may take a request."""
 
-from slurminfer.core.spec import RuleSpec
+from slurminfer.core.spec.router import RuleSpec
 from slurminfer.router.policies.eligible import Eligibility, PoolRouting
 
-from .workers import Stub, request
+from ...support.policy_workers import Stub, request
 
 NOW = 1_000_000.0
 POOLS = [PoolRouting(name="p", model="m"), PoolRouting(name="q", model="n")]

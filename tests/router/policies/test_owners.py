@@ -128,7 +128,7 @@ def test_the_model_of_a_cache_settles_at_the_size_that_the_engine_has(told):
         number = min(int(rng.expovariate(1 / 40)), 199)
         prompt = prompts[number]
         there = held(owners, 0, prompt)
-        age, turn = owners.age(0, prompt[there - 1]) if there else 0.0, owners.turn
+        age, turn = owners.age(0, prompt[there - 1])[0] if there else 0.0, owners.turn
         owners.add(0, prompt, 0, told)
         owners.correct(0, 64 * there, 256 if number in engine else 0, turn=turn, age=age)
         engine[number] = None
@@ -142,9 +142,9 @@ def test_what_may_not_be_computed_yet_is_not_missed():
     owners = Owners()
     for number in range(10):
         owners.add(0, blocks(number), 0, math.inf)
-    assert owners.age(0, blocks(5)[0]) == 0.0
+    assert owners.age(0, blocks(5)[0])[0] == 0.0
     owners.correct(0, 0, 0, turn=owners.turn - 4, age=0.0)
-    assert owners.age(0, blocks(5)[0]) > 0 and owners.age(0, blocks(6)[0]) == 0.0
+    assert owners.age(0, blocks(5)[0])[0] > 0 and owners.age(0, blocks(6)[0])[0] == 0.0
     owners.correct(0, 64, 0, turn=owners.turn, age=0.0)
     assert held(owners, 0, blocks(0)) == 4
 
@@ -184,3 +184,32 @@ def test_room_that_is_learned_follows_what_the_engine_says():
     owners.add(0, blocks(1, 100), 0, 200 * 256)
     owners.add(0, blocks(1, 100), 0, 200 * 256)
     assert 80 < held(owners, 0, blocks(1, 100)) + held(owners, 0, blocks(0, 100)) < 140
+
+
+def test_how_long_a_block_was_not_used_is_relative_to_what_a_full_cache_keeps():
+    owners = Owners()
+    for number in range(10):
+        owners.add(0, blocks(number, 10), 0, 200 * 256)
+    half_full = owners.age(0, blocks(0, 10)[0])[1]
+    for number in range(10, 40):
+        owners.add(0, blocks(number, 10), 0, 200 * 256)
+    assert half_full == pytest.approx(0.5, abs=0.05)
+    assert owners.age(0, blocks(39, 10)[0])[1] == 0.0
+    age, age_in_full = owners.age(0, blocks(29, 10)[0])
+    assert age == 0.0 and age_in_full == pytest.approx(0.5, abs=0.05), "nothing was answered"
+    owners.add(1, blocks(0, 10), 0, math.inf)
+    owners.add(1, blocks(1, 10), 0, math.inf)
+    assert owners.age(1, blocks(0, 10)[0])[1] == 0.0, "it may hold any number"
+
+
+def test_workers_that_do_not_say_what_they_hold_are_taken_to_hold_what_another_one_holds():
+    owners = Owners()
+    for slot, says in ((0, math.inf), (1, math.inf), (2, 10_000 * 256)):
+        for number in range(400):
+            owners.add(slot, blocks(number), 0, says)
+    correct(owners, 0, 64, 0)
+    assert [held(owners, slot, blocks(10)) for slot in range(3)] == [0, 0, 4]
+    before = len(owners)
+    correct(owners, 0, 64, 0)
+    assert before - len(owners) < 0.06 * before, "what was learned first is a guess for the others, not what came later"
+    assert held(owners, 1, blocks(30)) == 4

@@ -6,10 +6,10 @@ from typing import get_args, get_type_hints
 import pytest
 
 from slurminfer.core.errors import SpecError
-from slurminfer.core.spec import RouterSpec
+from slurminfer.core.spec.router import RouterSpec
 from slurminfer.router.policies import POLICIES, policy_named
 
-from .workers import Stub, choose, request
+from ...support.policy_workers import Stub, choose, request
 
 ALL = pytest.mark.parametrize("name", POLICIES)
 
@@ -177,3 +177,17 @@ def test_a_prompt_that_nobody_has_goes_where_there_is_room():
             policy.sent(request(prompt), workers[slot])
     workers[1].turn = 5
     assert choose(policy, request(prompts[2]), workers).worker.slot == 1
+
+
+@pytest.mark.parametrize(("prompts", "reason"), [(8, "cache"), (1, "spread")])
+def test_a_copy_is_made_only_where_it_displaces_what_nobody_asks_for(prompts, reason):
+    """Eight prompts fill the caches of two workers; one leaves room. The owner has prompts to compute first."""
+    policy = policy_named("cache_aware")
+    workers = [Stub(slot, capacity=32, cache_tokens=9000) for slot in range(2)]
+    asked = [request(os.urandom(8192)) for _ in range(prompts)]
+    for _ in range(20):
+        for one in asked:
+            policy.sent(one, choose(policy, one, workers).worker)
+    owner = workers[choose(policy, asked[0], workers).worker.slot]
+    owner.pending_tokens, owner.in_flight = 6000, 4
+    assert choose(policy, asked[0], workers).reason == reason

@@ -70,8 +70,8 @@ def test_the_size_of_a_cache_is_learned_where_the_engine_does_not_say_it():
 
 def test_copies_that_displace_what_is_needed_are_not_made(monkeypatch):
     prompts, found = shared_prefixes(PREFIXES, 32), []
-    for copies_cost in (cache_aware._COPY_BY_AGE, 0.0):
-        monkeypatch.setattr(cache_aware, "_COPY_BY_AGE", copies_cost)
+    for copies_cost in (cache_aware._COPY, 0.0):
+        monkeypatch.setattr(cache_aware, "_COPY", copies_cost)
         policies = [policy_named("cache_aware", relay) for relay in range(2)]
         found.append(open_loop(policies, prompts, rate=24.0, requests=1500, workers=WORKERS, speed=SPEED))
     careful, careless = found

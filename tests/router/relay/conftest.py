@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from slurminfer.router.relay import outcome
+from slurminfer.router.relay.workers import upstream
+
 from ...support import waiting
 from ...support.loop import Loop
 from .relayed import Relayed
@@ -17,6 +20,18 @@ def loop() -> Iterator[Loop]:
     loop = Loop()
     yield loop
     loop.close()
+
+
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that are tried alone wait for a moment only."""
+    monkeypatch.setattr(outcome, "PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def short_suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspect is trusted again, and so nobody waited for, after a moment."""
+    monkeypatch.setattr(upstream, "_FIRST_SUSPICION_S", 0.05)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from slurminfer.core.spec import RouterSpec
+from slurminfer.core.spec.router import RouterSpec
 from slurminfer.router.control.board import Board
-from slurminfer.router.control.messages import Report, Setup, Suspect, Tenants, View, WorkerView
+from slurminfer.router.control.messages import Outlook, Report, Setup, Suspect, Tenants, View, WorkerView
 from slurminfer.router.relay.server import RelayServer
 from slurminfer.router.tenants.tenant import Tenant
 
@@ -125,7 +125,7 @@ class Stub:
 
     def __init__(self, path: Path, worker_id: str, behaviour: Behaviour = answer) -> None:
         self.path, self.id, self.behaviour = path, worker_id, behaviour
-        self.health = 200
+        self.health, self.is_stopped = 200, False
         self.asked: list[Asked] = []
         self.aborted = 0  # requests whose connection has ended before their answer
         self._ends: dict[asyncio.StreamWriter, asyncio.Event] = {}
@@ -133,22 +133,29 @@ class Stub:
 
     async def start(self) -> None:
         self.path.unlink(missing_ok=True)
+        self.is_stopped = False
         self._server = await asyncio.start_unix_server(self._accept, str(self.path))
 
     async def stop(self) -> None:
         """End as a process does that is killed."""
+        self.is_stopped = True
+        self.path.unlink(missing_ok=True)
+        for _ in range(3):  # what is in the backlog: asyncio leaves it open if the server is closed meanwhile
+            await asyncio.sleep(0)
         self._server.close()
         for task in self._tasks:
             task.cancel()
         for writer in list(self._ends):
             writer.transport.abort()
-        self.path.unlink(missing_ok=True)
 
     async def ended(self, writer: asyncio.StreamWriter) -> None:
         await self._ends[writer].wait()
         raise ConnectionResetError
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_stopped:  # it was in the backlog
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -170,7 +177,7 @@ class Stub:
         asked = Asked(self, head, body, writer)
         self.asked.append(asked)
         answering = asyncio.create_task(_quietly(self, self.behaviour(asked)))
-        watching = asyncio.create_task(reader.read(1))
+        watching = asyncio.create_task(_read(reader))
         await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             self._ends[writer].set()
@@ -181,6 +188,11 @@ class Stub:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+
+
+async def _read(reader: asyncio.StreamReader) -> None:
+    with suppress(ConnectionError):
+        await reader.read(1)
 
 
 async def _quietly(stub: Stub, answering: Awaitable[None]) -> None:
@@ -197,6 +209,7 @@ class Relayed:
         self._loop, self._folder = loop, folder
         self.stubs: list[Stub] = []
         self.views: dict[str, WorkerView] = {}
+        self.outlooks: dict[str, Outlook] = {}
         self.suspects: list[Suspect] = []
         self._slot = 0
         self._tenants = [tenant("key", name="one", slot=0, admin=True)]
@@ -256,7 +269,15 @@ class Relayed:
             del self.views[worker_id]
         else:
             self.views[worker_id] = view or msgspec.structs.replace(self.views[worker_id], **changes)
-        self.run(lambda: self.server.view(View(list(self.views.values()))))
+        self.run(self._tell_view)
+
+    def promise(self, **outlook: Any) -> None:
+        """Tell the relay the outlook of the pool `stubs`."""
+        self.outlooks = {"stubs": Outlook(**outlook)}
+        self.run(self._tell_view)
+
+    def _tell_view(self) -> None:
+        self.server.view(View(list(self.views.values()), self.outlooks))
 
     def run(self, call: Callable[[], Any]) -> Any:
         """The result of `call` in the loop's thread."""
@@ -286,6 +307,7 @@ class Relayed:
         self._loop.run(self.server.close())
         for stub in self.stubs:
             self._loop.run(stub.stop())
+        self.board.close()
 
 
 def tenant(key: str, **fields: Any) -> Tenant:

@@ -146,7 +146,8 @@ def test_big_values_are_taken_as_they_are_written() -> None:
     assert prompt_text(read_envelope(COMPLETIONS, "", ids)).startswith(b"[1000,")
 
 
-def test_too_many_keys_to_edit() -> None:
-    body = b'{"stream_options": {}, ' + b",".join(b'"%d":1' % key for key in range(500_001)) + b"}"
+@pytest.mark.parametrize("space", [b"", b" ", b"\n"])
+def test_too_many_keys(space: bytes) -> None:
+    body = b'{"stream_options": {}, ' + b",".join(b'"%d"%b:1' % (key, space) for key in range(500_001)) + b"}"
     with pytest.raises(EnvelopeError, match="too many keys"):
-        with_usage(body, read_envelope(CHAT, "", body))
+        read_envelope(CHAT, "", body)

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from slurminfer.router.relay import silence, upstream, workers
+from slurminfer.router.control.messages import Blamed
+from slurminfer.router.relay import forward
+from slurminfer.router.relay.workers import silence, upstream, workers
 
-from .relayed import HEAD, TEXT, WORDS, answer, chunk, drop, event, events_of, is_done, text_of
+from .relayed import HEAD, TEXT, WORDS, answer, chunk, drop, event, events_of, hang, is_done, text_of
 
 
 def cut_after(words):
@@ -49,6 +51,19 @@ def test_several_deaths_give_one_answer_without_a_repeated_word(relay):
     assert [event["usage"]["completion_tokens"] for event in events_of(got) if event.get("usage")] == [len(WORDS)]
 
 
+def test_hedged_workers_that_are_lost_count_both(relayed):
+    relay = relayed(hedge_after=0.01)
+
+    async def die_late(asked):
+        await asyncio.sleep(0.1)
+        asked.cut()
+
+    for number in range(6):
+        relay.add(f"w-{number}", die_late)
+    assert relay.chat(stream=True).status_code == 502
+    assert sum(len(stub.asked) for stub in relay.stubs) == 4
+
+
 def test_where_nobody_can_go_on_the_stream_ends_with_an_error(two):
     for stub in two.stubs:
         stub.behaviour = cut_after(2)
@@ -59,6 +74,24 @@ def test_where_nobody_can_go_on_the_stream_ends_with_an_error(two):
     assert not is_done(got)
     assert sum(len(stub.asked) for stub in two.stubs) == 1
     assert two.report().counters.failovers == {("tried", "stream"): 1, ("failed", "stream"): 1}
+
+
+def test_a_stream_that_was_cut_ends_with_an_error_although_another_worker_had_refused_it(relayed):
+    relay, asked_before = relayed(queue_timeout=0.1), []
+
+    async def refuse_then_break_off(asked):
+        asked_before.append(asked)
+        if len(asked_before) == 1:
+            await asked.whole({"error": {"message": "busy"}}, 503)
+        else:
+            await asked.answer(words=2)
+            asked.cut()
+
+    for number in range(2):
+        relay.add(f"w-{number}", refuse_then_break_off)
+    answer = relay.chat(stream=True)
+    assert text_of(answer) == "one two" and not is_done(answer)
+    assert "broke off" in events_of(answer)[-1]["error"]["message"]
 
 
 def test_without_failover_the_stream_ends_with_an_error(relayed):
@@ -163,6 +196,19 @@ def test_a_worker_that_says_nothing_is_told_of_and_left_when_it_makes_no_token(t
     assert two.report().counters.upstream_errors == {(stopped.id, "stopped"): 1}, "no lost worker"
 
 
+def test_a_worker_that_is_lost_after_its_500_is_held_against_the_request(relay, eventually):
+    async def fail(asked):
+        await asked.whole({"error": {"message": "no memory"}}, status=500)
+
+    relay.add("w-0", fail)
+    assert relay.chat().status_code == 500
+    relay.tell("w-0", choosable=False, trouble="no answer")
+    relay.add("w-1")
+    assert text_of(relay.chat()) == TEXT
+    found = eventually(lambda: len(blamed := [one for one in relay.suspects if isinstance(one, Blamed)]) > 1 and blamed)
+    assert [(one.points > 0, one.slots) for one in found] == [(True, [0]), (False, [0])], "until it was answered"
+
+
 def test_a_stopped_worker_keeps_a_request_that_nobody_else_can_take(one, monkeypatch, eventually):
     go = threading.Event()
 
@@ -196,6 +242,14 @@ def test_nobody_waits_for_workers_that_were_never_ready(relay):
     got = relay.chat()
     assert (got.status_code, got.headers["Retry-After"]) == (503, "5")
     assert "1 starting" in got.json()["error"]["message"]
+
+
+def test_a_request_waits_for_a_worker_that_has_just_become_ready(relay, eventually):
+    relay.add("w-0", state="ready", choosable=False, trouble="not probed yet")
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(relay.chat), relay._loop._loop)
+    eventually(lambda: relay.report().queued["default"])
+    relay.tell("w-0", choosable=True, trouble="")
+    assert text_of(waiting.result(30)) == TEXT
 
 
 def test_nobody_waits_for_a_worker_whose_job_has_ended_for_a_reason(one):
@@ -272,3 +326,65 @@ def test_a_batch_request_gives_way_and_is_answered_later(relayed, eventually):
     assert relay.report().counters.preempted == 1
     assert [asked.headers.get("x-priority") for asked in stub.asked] == ["batch", None, "batch"]
     assert stub.aborted == 1
+
+
+def begin(one, **fields):
+    """A request under way, and what gives its answer."""
+    return asyncio.run_coroutine_threadsafe(asyncio.to_thread(one.chat, **fields), one._loop._loop)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_for_a_pool_without_workers_is_held_until_one_comes(relayed, eventually, stream):
+    nobody = relayed()
+    nobody.promise(may_come=True)
+    waiting = begin(nobody, stream=stream)
+    eventually(lambda: nobody.report().queued["default"])
+    [lane] = nobody.report().lanes
+    assert (lane.model, lane.waiting, lane.idle_s) == ("m", 1, 0.0)
+    nobody.run(lambda: nobody.server._admission.refuse_where(lambda lane: not nobody.server._forwarder.has_hope(lane)))
+    nobody.add("w-0", state="starting", choosable=False)
+    assert not waiting.done()
+    nobody.tell("w-0", state="ready", choosable=True)
+    assert text_of(waiting.result(30)) == TEXT
+
+
+def test_a_request_whose_worker_is_lost_is_held_for_as_long_as_one_is_promised(one, eventually, monkeypatch):
+    monkeypatch.setattr(forward, "HOPE_S", 0.0)
+    monkeypatch.setattr(workers, "HOPE_S", 0.0)
+    one.promise(may_come=True)
+    one.stubs[0].behaviour = hang
+    waiting = begin(one)
+    eventually(lambda: one.stubs[0].asked)
+    one.tell("w-0")
+    one.kill(one.stubs[0])
+    eventually(lambda: [lane.waiting for lane in one.report().lanes] == [1])
+    assert not waiting.done()
+    one.add("w-1")
+    assert waiting.result(30).status_code == 200
+
+
+def test_nobody_waits_for_another_worker_where_one_is_there_that_has_failed(one):
+    one.promise(may_come=True)
+    one.stubs[0].behaviour = drop
+    refused = one.chat()
+    assert refused.status_code == 503 and "1 ready" in refused.json()["error"]["message"]
+
+
+def test_after_the_time_for_waiting_a_client_is_told_why_there_is_no_worker(relayed):
+    nobody = relayed(queue_timeout=0.2)
+    nobody.promise(may_come=True, reason="one is waiting in Slurm's queue, expected to start at 14:20")
+    refused = nobody.chat()
+    assert refused.status_code == 503 and refused.headers["Retry-After"] == "5"
+    message = refused.json()["error"]["message"]
+    assert message.startswith(
+        "no worker is ready for model 'm': one is waiting in Slurm's queue, expected to start at 14:20 (workers: 0 "
+    )
+
+
+def test_a_pool_that_was_given_up_refuses_at_once_although_it_had_a_worker_a_moment_ago(one, eventually):
+    one.tell("w-0", choosable=False, trouble="silent")
+    waiting = begin(one)
+    eventually(lambda: one.report().queued["default"])
+    one.promise(may_come=False, reason="none is started any more: the partition is gone")
+    assert "the partition is gone" in waiting.result(30).json()["error"]["message"]
+    assert one.chat().status_code == 503

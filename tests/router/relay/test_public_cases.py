@@ -173,6 +173,7 @@ async def close_after_the_head(asked: Asked) -> None:
     asked.writer.close()
 
 
+@pytest.mark.usefixtures("short_suspicion")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "behaviour", [die_after_the_head, end_after_the_head, end_after_the_head_in_chunks, close_after_the_head]

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from slurminfer.router.relay.pages import MOST_OPEN_PAGES, MOST_PAGES
 
+from ...support.garbage import garbage
 from .relayed import TEXT, hang, text_of
 
 
@@ -41,6 +42,14 @@ def test_what_is_not_for_workers_goes_to_the_supervisor_with_who_asks(pages):
     assert (seen["x-slurminfer-tenant"], seen["x-slurminfer-admin"], seen["x-request-id"]) == ("one", "1", "r")
     assert "x-slurminfer-private" not in seen and "authorization" not in seen
     assert answer.headers["X-Request-Id"] == "r"
+
+
+def test_a_page_leaves_nothing_that_only_a_collection_of_garbage_could_free(pages):
+    pages.http.get("/v1/models")
+    with garbage() as left:
+        for _ in range(3):
+            pages.http.get("/v1/models")
+    assert not {kind for kind in left if kind.__module__.startswith("slurminfer.router.")}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +89,10 @@ def test_whether_a_worker_is_ready_is_told_without_a_key_and_without_the_supervi
         answer = stranger.get("/health")
         assert (answer.status_code, answer.json()["error"]["message"]) == (503, "no worker is ready")
         assert "w-0" not in answer.text and int(answer.headers["Retry-After"]) > 0
+        one.promise(may_come=True, may_sleep=True)
+        assert (stranger.get("/health").status_code, stranger.get("/health").json()) == (200, {"status": "asleep"})
+        one.promise(may_come=True)
+        assert stranger.get("/health").status_code == 503
 
 
 def test_too_many_pages_at_once_are_refused_and_fewer_without_a_key(one, loop, eventually):
@@ -134,8 +147,12 @@ def test_a_key_may_be_shown_in_several_ways(one, header):
 def test_a_key_for_metrics_opens_nothing_else(pages):
     scraper = pages.add_tenant("scrape", name="metrics", metrics_only=True)
     assert scraper.get("/metrics").status_code == 200
-    assert scraper.get("/workers").status_code == 401
-    assert pages.chat(scraper).status_code == 401
+    for answer in (scraper.get("/workers"), pages.chat(scraper)):
+        assert answer.status_code == 401 and answer.headers["Connection"] == "close"
+        assert answer.json()["error"]["message"].startswith("this API key opens GET /metrics only; everything else")
+    assert scraper.get("/health").json() == {"status": "ok"}, "as for anybody: nothing about workers"
+    stranger = pages.client("metrics")
+    assert stranger.get("/workers").json()["error"]["message"].startswith("wrong API key: expected")
 
 
 def test_pages_of_allowed_origins_may_read_answers(relayed):
@@ -195,3 +212,34 @@ def test_an_unknown_priority_is_refused_and_a_higher_one_not_given(one):
     assert "interactive, default, batch" in answer.json()["error"]["message"]
     assert one.chat(one.client("key", **{"X-Priority": "interactive"})).status_code == 200
     assert list(one.report().counters.queue_time) == ["default"]
+
+
+def test_a_relay_looks_after_workers_and_queue_although_that_has_failed(one, eventually, caplog):
+    calls: dict[str, int] = {}
+
+    def failing(part, then):
+        def call(*given):
+            calls[part] = calls.get(part, 0) + 1
+            if calls[part] <= 2:
+                raise ZeroDivisionError
+            return then(*given)
+
+        return call
+
+    server = one.server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server._workers, "learn", failing("workers", server._workers.learn))
+        patch.setattr(server._admission, "refuse_where", failing("queue", server._admission.refuse_where))
+        patch.setattr(server._policy, "news", failing("news", server._policy.news))
+        eventually(lambda: len(calls) == 3 and min(calls.values()) > 2, "they go on")
+    assert one.report().counters.failed_rounds == {"workers": 2, "queue": 2, "news": 2, "clock": 0}
+    assert len([record for record in caplog.records if record.exc_info]) == 3
+    assert text_of(one.chat()) == TEXT
+
+
+def test_what_clients_ask_for_that_nobody_serves_makes_reports_no_longer(one):
+    for name in ("a", "b"):
+        assert one.chat(model=name).status_code == 404
+    assert one.report().lanes == ()
+    assert one.chat().status_code == 200
+    assert [(lane.model, lane.pools, lane.waiting) for lane in one.report().lanes] == [("m", (), 0)]

@@ -1,5 +1,6 @@
 """Several tenants before one relay: limits, classes, and batch that gives way."""
 
+import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -65,6 +66,28 @@ def test_tokens_of_the_day_come_from_the_supervisor_and_from_answers(one, eventu
     refused = one.chat(bob)
     assert (refused.status_code, code_of(refused)) == (429, "insufficient_quota")
     assert "bob has used 1008 tokens today" in refused.json()["error"]["message"]
+    bob.close()
+
+
+def test_many_requests_at_once_do_not_use_a_days_tokens_many_times(one, threads, eventually):
+    go = one.run(asyncio.Event)
+
+    async def when_told(asked):
+        await go.wait()
+        await asked.answer()
+
+    one.stubs[0].behaviour = when_told
+    bob = one.add_tenant("b", name="bob", tokens_per_day=350)
+    answers = [threads.submit(one.chat, bob, max_tokens=100) for _ in range(8)]
+    eventually(lambda: sum(answer.done() for answer in answers) == 4 and len(one.stubs[0].asked) == 4)
+    assert 400 < one.run(lambda: one.board.spent(1, 0)[3]) < 500
+    refused = [answer.result() for answer in answers if answer.done()]
+    assert {(answer.status_code, code_of(answer)) for answer in refused} == {(429, "rate_limit_exceeded")}
+    assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
+    one.run(go.set)
+    assert [answer.result().status_code for answer in answers].count(200) == 4
+    eventually(lambda: one.run(lambda: one.board.spent(1, 0)[3]) == 0)
+    assert one.chat(bob, max_tokens=100).status_code == 200, "the answers were shorter"
     bob.close()
 
 
@@ -141,9 +164,10 @@ def test_batch_gives_way_before_its_first_byte_and_is_answered_later(relay, thre
     eventually(lambda: gate.held == 1)
     gate.open = True
     urgent = relay.chat()
-    assert (urgent.status_code, text_of(urgent)) == (200, text_of(relay.chat()))
-    answer = waiting.result(20)
-    assert (answer.status_code, text_of(answer)) == (200, text_of(urgent))
+    answer = waiting.result(20)  # another request before that could preempt it again
+    undisturbed = text_of(relay.chat())
+    assert (urgent.status_code, text_of(urgent)) == (200, undisturbed)
+    assert (answer.status_code, text_of(answer)) == (200, undisturbed)
     eventually(lambda: gate.stub.aborted == 1, "the worker computes it no more")
     batch.close()
 

@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 
+import msgspec
 import pytest
 
 from slurminfer.core.errors import RunDirectoryError, UsageError
@@ -153,6 +154,16 @@ def test_the_router_sees_a_new_key_and_forgets_a_revoked_one(run, store):
     store.revoke("alice")
     assert registry.look()
     assert holder(registry, key) is None
+
+
+def test_the_router_sees_other_limits_of_the_same_key(run, store):
+    key = store.add("alice", requests_per_minute=60).encode()
+    registry = TenantRegistry(run, 10)
+    before = registry.tenants[-1]
+    store.change("alice", requests_per_minute=None, tokens_per_day=500, weight=2.0)
+    assert registry.look()
+    changed = msgspec.structs.replace(before, requests_per_minute=None, tokens_per_day=500, weight=2.0)
+    assert registry.tenants[-1] == changed and holder(registry, key) == "alice"
 
 
 def test_a_name_keeps_its_column(run, store):

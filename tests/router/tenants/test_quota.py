@@ -17,26 +17,29 @@ class Limits:
     """Quotas over a board of the test's own."""
 
     def __init__(self, now=MIDNIGHT, **limits):
-        self.now, self.tokens = float(now), 0
+        self.now, self.tokens, self.reserved = float(now), 0, 0
         self.minutes: Counter[int] = Counter()
         self.tenant = Tenant(name="alice", slot=3, digest="", **limits)
         self.quotas = Quotas(self.spent, lambda: self.now)
 
     def spent(self, slot, minute):
         assert slot == 3
-        return self.minutes[minute], self.minutes[minute - 1], self.tokens
+        return self.minutes[minute], self.minutes[minute - 1], self.tokens, self.reserved
 
     def send(self):
         """Send a request: None, or why not."""
         try:
-            self.quotas.check(self.tenant)
+            if (standing := self.quotas.standing(self.tenant)) is not None:
+                standing.require_one_more()
         except Refused as refused:
             return refused
         self.minutes[int(self.now // 60)] += 1
         return None
 
     def headers(self):
-        return dict(self.quotas.headers(self.tenant))
+        standing = self.quotas.standing(self.tenant)
+        lines = b"" if standing is None else standing.lines()
+        return dict(line.split(b": ") for line in lines.splitlines())
 
 
 def test_without_limits_everything_passes_and_nothing_is_said():
@@ -117,3 +120,19 @@ def test_headers_are_those_of_openai():
 @pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_day"])
 def test_only_the_limits_that_there_are_are_told(limit):
     assert len(Limits(**{limit: 5}).headers()) == 3
+
+
+def test_tokens_of_requests_in_flight_are_reserved():
+    limits = Limits(tokens_per_day=1000)
+    limits.tokens, limits.reserved = 600, 399
+    assert limits.send() is None
+    assert limits.headers()[b"x-ratelimit-remaining-tokens"] == b"1"
+    limits.reserved = 400
+    refused = limits.send()
+    assert (refused.status, refused.code, refused.retry_after) == (429, "rate_limit_exceeded", 5)
+    assert "alice has used 600 tokens today (UTC), of 1000 a day; its requests" in refused.message
+    with pytest.raises(Refused, match="may use the rest"):
+        limits.quotas.require_tokens(limits.tenant)
+    assert limits.headers()[b"x-ratelimit-remaining-tokens"] == b"0"
+    limits.tokens, limits.reserved = 1000, 0
+    assert limits.send().code == "insufficient_quota"

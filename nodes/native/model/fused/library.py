@@ -4,12 +4,14 @@ The library has no OpenMP of its own: it joins the threads that PyTorch has, who
 Two runtimes would spin against each other for the same cores.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +29,7 @@ SOURCES = Path(__file__).with_name("kernels")
 # depend on how it unrolled a loop.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-fopenmp")
 _TIMEOUT_S = 120
+_LEFTOVER_S = 3 * _TIMEOUT_S  # longer than both runs of the compiler
 _CHECKSUM_BYTES = 32
 
 _Int, _Long = ctypes.c_int32, ctypes.c_int64
@@ -51,9 +54,16 @@ class CompileError(Exception):
 def place() -> Path | None:
     """The path of the library, which `compile_to` makes; None where there is no g++, or a CPU without AVX2."""
     found = _compiler()
-    if found is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+    if found is None or missing():
         return None
     return cache.place("kernels", f"{_key(found)}.so")
+
+
+def missing() -> str:
+    """What this machine lacks for the library; empty where `place` has a path."""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return "this CPU has no AVX2"
+    return "" if _compiler() else "there is no g++ on PATH"
 
 
 def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
@@ -62,6 +72,7 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
     if found is None:
         raise CompileError("there is no g++")
     make_private_folder(path.parent)
+    _sweep(path.parent)
     # A folder for each: several ranks may compile at once.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         object, made = Path(folder, "kernels.o"), Path(folder, "kernels.so")
@@ -70,6 +81,14 @@ def compile_to(path: Path, flags: Sequence[str] = FLAGS) -> None:
         made.write_bytes(_with_checksum(made.read_bytes()))
         made.chmod(PRIVATE_FILE)
         cache.put(made, path)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what engines have left that were killed while they compiled."""
+    for leftover in folder.glob(".*.so.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_S:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def is_whole(path: Path) -> bool:

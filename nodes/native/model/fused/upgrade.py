@@ -45,6 +45,8 @@ class Upgrade:
         if options.kernels == "compiled" or (options.kernels == "auto" and options.dtype != "float32"):
             fits = can_fuse(part.config, format, device) and options.lm_head == "auto"
             self._path = library.place() if fits else None
+            if fits and self._path is None and options.kernels == "auto":
+                _say_slower(library.missing())
         if self._path is None:
             self._go_without(_NEEDS)
 
@@ -81,7 +83,7 @@ class Upgrade:
             return None
         except (library.CompileError, OSError, UntrustedFileError) as error:
             self._go_without(str(error), error)
-            print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
+            _say_slower(error)
             return None
 
     def _go_without(self, why: str, cause: Exception | None = None) -> None:
@@ -109,17 +111,22 @@ class Upgrade:
 
     def _replace(self, runner: Runner) -> None:
         if available_bytes() < _SPARE * stored_bytes(self._options.model):  # for a while, both decoders are there
-            print("slower without compiled kernels: too little memory to change over; start again", file=sys.stderr)
+            _say_slower("too little memory to change over; start again")
             return
         try:
             with torch.inference_mode():
                 fused = self.load()
         except SlurminferError as error:  # the plain decoder has read the same files: they have changed meanwhile
-            print(f"slower without compiled kernels: {error}", file=sys.stderr, flush=True)
+            _say_slower(error)
             return
         if fused is not None:
             fused.attach(runner.cache)
             runner.replace_decoder(fused)
+
+
+def _say_slower(why: object) -> None:
+    """Tell the user, and the agent, which looks for this line (nodes/engines/native.py)."""
+    print(f"slower without compiled kernels: {why}", file=sys.stderr, flush=True)
 
 
 @contextmanager

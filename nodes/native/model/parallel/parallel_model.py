@@ -134,7 +134,7 @@ def load_leader(
     `on_failure` is called in a thread of its own when a rank is gone; `child_exits` are those of this process's
     children. Raises as `load_model`, and EngineError for a model that cannot be cut so.
     """
-    config = _checked_config(options, place)
+    config = read_config(options.model)
     met: list[Ranks] = []
 
     def lose(error: EngineError) -> None:
@@ -155,7 +155,7 @@ def load_leader(
 
 def run_follower(options: EngineOptions, place: ParallelOptions, child_exits: ChildExits) -> None:
     """Load the part of a rank other than 0, and compute what rank 0 broadcasts until it ends this process."""
-    config = _checked_config(options, place)
+    config = read_config(options.model)
     lifeline = Lifeline(str(place.rendezvous), place.rank, rank_secret(), child_exits)
     try:
         ranks = _meet(options, place, lifeline.ask)
@@ -171,13 +171,6 @@ def run_follower(options: EngineOptions, place: ParallelOptions, child_exits: Ch
         time.sleep(_NEWS_S)  # if another rank was the first to go, rank 0 ends this process meanwhile
         lifeline.report_failure(repr(error))
         raise
-
-
-def _checked_config(options: EngineOptions, place: ParallelOptions) -> ModelConfig:
-    """A model that cannot be cut so is refused before anybody waits for anybody."""
-    config = read_config(options.model)
-    make_shard(config, place.tensor_parallel, place.pipeline_parallel, 0)
-    return config
 
 
 def _meet(options: EngineOptions, place: ParallelOptions, ask: Ask) -> Ranks:

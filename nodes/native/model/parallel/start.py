@@ -13,15 +13,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .....core.errors import EngineError
-from .....core.machine.cpus import allowed_cpus, divide_cpus
+from .....core.machine.cpus import allowed_cpus, parse_cpu_list
+from .....core.machine.memory_policy import prefer_own_memory
+from .....core.machine.numa import divide_cpus
 from .....core.net.address import interface_env
 from .....core.net.sockets import hold_port
-from .....core.process import describe_exit, die_with_parent
-from .....core.python import module_argv
+from .....core.processes.process import describe_exit, die_with_parent
+from .....core.processes.python import module_argv
+from .....quant.checkpoint.config import read_config
 from ...options import EngineOptions, ParallelOptions, ServerOptions
 from ...service import core_of, serve
 from .rendezvous.inherited import make_memory, make_secret
 from .rendezvous.messages import ChildExits, Gone
+from .shard import make_shard
 
 if TYPE_CHECKING:
     from ...engine.core import EngineCore
@@ -55,6 +59,7 @@ def _take_part(words: Sequence[str], options: EngineOptions, parallel: ParallelO
         return
 
     def begin(on_failure: _OnFailure) -> "Callable[[], EngineCore]":
+        _check_layout(options, parallel)
         child_exits = _start_others(words, parallel, allowed, on_failure)
         return lambda: _load(options, parallel, child_exits, on_failure)
 
@@ -71,6 +76,7 @@ def _load(
 
 def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOptions, allowed: set[int]) -> None:
     """Rank 0 is the one to be told to end: it has requests to finish, and sends the others home."""
+    _check_layout(options, parallel)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     child_exits: ChildExits = queue.SimpleQueue()
@@ -83,16 +89,30 @@ def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOpti
     run_follower(options, parallel, child_exits)
 
 
+def _check_layout(options: EngineOptions, parallel: ParallelOptions) -> None:
+    """Refuse a model that cannot be cut so before the other ranks are started, which takes each of them seconds."""
+    make_shard(read_config(options.model), parallel.tensor_parallel, parallel.pipeline_parallel, 0)
+
+
 def _settled(options: EngineOptions, parallel: ParallelOptions) -> EngineOptions:
-    """Keep this rank, and all threads that it will have, to its share of the node's cores.
+    """Keep this rank, and all threads that it will have, to its share of the node's cores and the memory beside them.
 
     With fewer cores than ranks they share all of them, and have one thread each.
     """
-    mine = divide_cpus(parallel.ranks_here)
+    mine = _shares(parallel)
     if mine is not None:
         os.sched_setaffinity(0, mine[parallel.local_rank])
+        if trouble := prefer_own_memory():
+            print(trouble, file=sys.stderr, flush=True)
     threads = options.threads or (allowed_cpus().cores if mine is None else None)
     return replace(options, threads=max(threads // parallel.ranks_here, 1) if threads else None)
+
+
+def _shares(parallel: ParallelOptions) -> Sequence[frozenset[int]] | None:
+    """The CPUs of each rank here; None where all share all of them."""
+    if parallel.rank_cpus is None:
+        return divide_cpus(parallel.ranks_here)
+    return [parse_cpu_list(cpus) for cpus in parallel.rank_cpus.split("|")]
 
 
 def _start_others(

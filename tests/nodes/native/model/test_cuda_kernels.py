@@ -54,6 +54,7 @@ def make_cache(head_dim: int, num_blocks: int = 40, block_size: int = 4) -> KVCa
     return cache
 
 
+@pytest.mark.usefixtures("few_programs")
 @pytest.mark.parametrize(("head_dim", "heads"), [(32, 2), (24, 6)])
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("lengths", [[70, 3, 0, 65], [64], [9] * 300])
@@ -61,7 +62,7 @@ def test_attention(head_dim, heads, window, lengths):
     from slurminfer.nodes.native.model.cuda.attention import attend_blocks
 
     if len(lengths) > 4:  # so many sequences that none is split
-        lengths = lengths[: 300 if DEVICE == "cuda" else 6]
+        lengths = lengths[: 300 if DEVICE == "cuda" else 9]
     cache = make_cache(head_dim)
     random = torch.Generator().manual_seed(0)
     tables = [torch.randperm(40, generator=random)[: math.ceil(length / 4) or 1].tolist() for length in lengths]
@@ -84,13 +85,12 @@ def test_attention(head_dim, heads, window, lengths):
 
 
 @pytest.mark.parametrize(("height", "head_dim", "heads"), [(1, 32, 2), (5, 24, 6)])
-@pytest.mark.parametrize("few_programs", [True, False])
-def test_attention_to_ranges_of_keys(height, head_dim, heads, few_programs, monkeypatch):
+@pytest.mark.parametrize("is_split", [False, True])
+def test_attention_to_ranges_of_keys(height, head_dim, heads, is_split, monkeypatch):
     from slurminfer.nodes.native.model.cuda import attention
     from slurminfer.nodes.native.model.cuda.ranges import attend_ranges
 
-    if few_programs:  # no tile is split
-        monkeypatch.setattr(attention, "_PROGRAMS", 1)
+    monkeypatch.setattr(attention, "_PROGRAMS", 128 if is_split else 1)
     cache = make_cache(head_dim)
     random = torch.Generator().manual_seed(0)
     seen = [

@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from slurminfer.core.errors import EngineError
+from slurminfer.core.logs.text import remark
+from slurminfer.nodes.engines.table import ADAPTERS
 from slurminfer.nodes.native.model.fused import library, pack, upgrade
 from slurminfer.nodes.native.model.fused.structs import StepStruct
 from slurminfer.nodes.native.model.loading import load_model
@@ -18,7 +21,7 @@ from slurminfer.quant.checkpoint.quantized import GroupQuantized
 
 from ....support.quantized_models import STORE, relative_error, to_act_order, to_awq
 from ....support.waiting import eventually
-from .conftest import FUSABLE
+from .conftest import FUSABLE, OLDER
 
 # The library's error, in errors of the plain decoder in bfloat16. Both round the inputs of dense weights to bfloat16,
 # but the library keeps its results in float32. Inputs of quantized weights have 8 bits beside the largest of their
@@ -86,16 +89,24 @@ def test_not_a_number_stays_one(built, bits):
     assert y[0].isfinite().all() and y[1].isnan().all()
 
 
+def whole_models() -> Iterator[tuple[str, str, str, str]]:
+    """CPU, variant, weights and dtype: all on this CPU; on older ones, each variant with one kind of weights.
+
+    What differs on older CPUs is how weights are multiplied, of which the tests above try all.
+    """
+    kinds = [("awq", "float32"), ("awq", "bfloat16"), ("act-order", "bfloat16"), ("dense", "bfloat16")]
+    for offset, cpu in enumerate(OLDER):
+        for number, variant in enumerate(FUSABLE):
+            for weights, dtype in kinds if not OLDER[cpu] else [kinds[(number + offset) % len(kinds)]]:
+                yield cpu, variant, weights, dtype
+
+
 def test_a_dense_head_keeps_its_values_in_8_bits():
     weight = torch.randn(50, 64) * torch.rand(50, 1)
     assert relative_error(pack.round_to_bytes(weight, 32).dequantize(), weight.double()) < 0.01
 
 
-@pytest.mark.parametrize(
-    ("weights", "dtype"),
-    [("awq", "float32"), ("awq", "bfloat16"), ("act-order", "bfloat16"), ("dense", "bfloat16")],
-)
-@pytest.mark.parametrize("variant", FUSABLE)
+@pytest.mark.parametrize(("built", "variant", "weights", "dtype"), list(whole_models()), indirect=["built"])
 def test_logits_are_those_of_the_plain_decoder(
     built, make, load, drive, tmp_path, monkeypatch, variant, weights, dtype
 ):
@@ -226,12 +237,14 @@ def test_without_room_for_both_the_plain_decoder_stays(make, tmp_path, monkeypat
     assert not runner.compiled
 
 
-def test_no_compiler_is_slower_but_works(make, load, tmp_path, monkeypatch):
+def test_no_compiler_is_slower_but_works_and_says_so(make, load, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     make(tmp_path, "llama")
     to_awq(tmp_path)
     assert not load(tmp_path, dtype="bfloat16").compiled
+    said = capfd.readouterr().err
+    assert remark(said, ADAPTERS["native"].log_format) == "slower without compiled kernels: there is no g++ on PATH"
     with pytest.raises(EngineError, match="kernels = 'compiled': needs"):
         load(tmp_path, dtype="bfloat16", kernels="compiled")
 

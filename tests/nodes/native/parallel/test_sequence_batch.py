@@ -22,7 +22,9 @@ from .test_sequence import BLOCK, LONGEST, random_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # NumPy's, of Triton's interpreter
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
-SIZES, STEPS = ((2, 3), 6) if "TRITON_INTERPRET" not in os.environ else ((3,), 2)  # which takes 5 s for each
+# How many ranks, which random steps, and how many. The interpreted ones are of few tokens: a prompt, then pieces of 1,
+# 3 and 17 tokens of five sequences that share its blocks, then one more token.
+CASES = [(2, 2, 6), (3, 3, 6)] if "TRITON_INTERPRET" not in os.environ else [(3, 2026, 3)]
 device = torch.device(DEVICE)
 
 
@@ -62,16 +64,17 @@ class Meeting:
             self._turn.acquire()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.usefixtures("few_programs")
+@pytest.mark.parametrize(("size", "seed", "count"), CASES)
 @pytest.mark.parametrize("window", [None, 9])
-def test_attention_is_that_to_all_keys(size, window):
+def test_attention_is_that_to_all_keys(size, seed, count, window):
     random = torch.Generator().manual_seed(size)
     width = HEADS + 2 * KV_HEADS
     of_token = torch.randn(199, width, HEAD_DIM, generator=random)
     of_place = torch.randn(LONGEST, width, HEAD_DIM, generator=random)
     steps = [
         [Chunk(tokens, start, blocks, len(tokens)) for tokens, start, blocks, _ in step]
-        for step in random_steps(size, steps=STEPS)
+        for step in random_steps(seed, steps=count)
     ]
     meeting = Meeting(size)
 

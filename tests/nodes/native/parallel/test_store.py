@@ -31,6 +31,7 @@ def stores() -> Iterator[tuple[RankStore, RankStore]]:
     detector = FailureDetector("127.0.0.1:0", 1, KEY, queue.SimpleQueue(), failures.put)
     ended = threading.Event()
     lifeline = Lifeline(detector.address, 1, KEY, queue.SimpleQueue(), on_end=lambda _: ended.set())
+    detector.wait_for_ranks(60)
     yield RankStore(detector.ask, LONG), RankStore(lifeline.ask, LONG)
     detector.close()
     assert ended.wait(10)

@@ -5,6 +5,8 @@ import pytest
 from slurminfer.nodes.native.engine.block_manager import BlockManager
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 
+from ....support.fake_model import FakeModel, make_core, make_request, run
+
 
 def _computed(blocks: BlockManager, prompt: list[int]) -> Request:
     """A request whose prompt has been computed."""
@@ -74,3 +76,32 @@ def test_blocks_computed_twice_at_the_same_time_are_both_given_back():
         blocks.free(twin)
     assert blocks.num_free == 4
     assert _hits(blocks, [1, 2, 3]) == 2
+
+
+def test_what_is_forgotten_is_shared_by_nobody_and_what_is_computed_after_it_is():
+    blocks = BlockManager(20, 1)
+    blocks.free(_computed(blocks, [1, 2, 3]))
+    running = _computed(blocks, [4, 5])
+    blocks.forget()
+    assert _hits(blocks, [1, 2, 3, 0]) == 0
+    running.tokens.append(6)
+    assert blocks.grow(running)
+    running.computed = 3
+    blocks.commit(running)  # computed over the keys and values of before
+    _computed(blocks, [4, 5])
+    assert _hits(blocks, [4, 5, 6, 0]) == 2
+    blocks.free(_computed(blocks, [1, 2, 3]))
+    assert _hits(blocks, [1, 2, 3, 0]) == 3
+
+
+def test_a_model_that_computes_in_another_way_from_now_on_begins_with_an_empty_prefix_cache():
+    model = FakeModel(40, 2)
+    core = make_core(model)
+    cached = []
+    for index, compiled in enumerate((False, False, True, True)):
+        model.compiled = compiled
+        request = make_request(str(index), [1, 2, 0, 1, 2], 2)
+        core.add(request)
+        run(core)
+        cached.append(request.cached)
+    assert cached == [0, 4, 0, 4]

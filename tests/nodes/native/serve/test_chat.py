@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -221,6 +222,24 @@ def test_small_prompts_pass_a_big_one_and_a_client_that_leaves_disturbs_nobody(t
             with pytest.raises(ChatError, match="takes more than 2 s of CPU time"):
                 await big
             assert await _ask(template, "x" * 300_000) == "x" * 300_000
+
+    asyncio.run(run())
+
+
+@pytest.mark.process
+def test_a_rendering_process_outlives_the_signals_of_a_job_and_is_started_again_after_others(tmp_path):
+    async def run() -> None:
+        async with _started(tmp_path, "{{ messages[0].content }}") as template:
+            assert template._lanes is not None
+            process = template._lanes[0]._process
+            assert process is not None
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+                process.send_signal(number)
+            assert await _ask(template, "hi") == "hi"
+            assert template._lanes[0]._process is process
+            process.kill()
+            await process.wait()
+            assert await _ask(template, "hi") == "hi"
 
     asyncio.run(run())
 

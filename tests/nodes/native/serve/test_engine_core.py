@@ -20,7 +20,7 @@ PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=20)  # few tokens: pr
 METHODS = st.sampled_from(["none", "ngram", "draft"])
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(
     data=st.data(), block_size=st.integers(1, 4), running=st.integers(1, 5), extra_budget=st.integers(0, 12),
     method=METHODS, context=st.integers(2, 40), depth=st.integers(1, 3),

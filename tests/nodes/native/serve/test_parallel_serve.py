@@ -51,6 +51,20 @@ def ready(starting, model_directory, wait_until):
     return ready
 
 
+@pytest.fixture(scope="module")
+def of_one_process(serving, model_directory) -> list[str]:
+    """What an engine of one process answers to PROMPTS."""
+    with serving("--model", str(model_directory), "--dtype", "float32") as one:
+        return [complete(one.url, prompt) for prompt in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def of_two_ranks(serving, model_directory):
+    """An engine of two processes, for tests after which it goes on."""
+    with serving("--model", str(model_directory), "--dtype", "float32", "--tensor-parallel", "2") as two:
+        yield two
+
+
 def ports_of(*pids: int) -> set[int]:
     """At which these processes listen: at one address each, that of the network that they were told to use."""
     connections = [connection for pid in pids for connection in psutil.Process(pid).net_connections("all")]
@@ -85,16 +99,15 @@ def wait_for(server, wait_until) -> None:
         ("--tensor-parallel 2 --pipeline-parallel 2 --speculative ngram", 4),
     ],
 )
-def test_it_answers_as_one_process_does_and_leaves_nobody_behind(ready, model_directory, wait_until, layout, ranks):
-    with ready() as one:
-        wait_for(one, wait_until)
-        expected = [complete(one.url, prompt) for prompt in PROMPTS]
+def test_it_answers_as_one_process_does_and_leaves_nobody_behind(
+    ready, of_one_process, model_directory, wait_until, layout, ranks
+):
     with ready(*layout.replace("MODEL", str(model_directory)).split()) as several:
         wait_for(several, wait_until)
         others = children(several.process.pid)
         assert len(others) == ranks - 1
-        assert [complete(several.url, prompt) for prompt in PROMPTS] == expected
-        assert [complete(several.url, prompt) for prompt in PROMPTS] == expected  # out of the prefix cache
+        assert [complete(several.url, prompt) for prompt in PROMPTS] == of_one_process
+        assert [complete(several.url, prompt) for prompt in PROMPTS] == of_one_process  # out of the prefix cache
         several.process.send_signal(signal.SIGTERM)
         assert several.process.wait(60) == 0
         wait_until(lambda: not any(map(is_there, others)), "the other ranks' end")
@@ -169,42 +182,36 @@ def test_a_rank_that_is_stopped_is_named_within_seconds(ready, wait_until, capfd
     assert f"rank 1 on {socket.gethostname()} is gone: it has been silent for 5 s" in capfd.readouterr().err
 
 
-def test_a_job_that_slurm_suspends_goes_on(ready, wait_until):
+def test_a_job_that_slurm_suspends_goes_on(of_two_ranks):
     """Slurm stops all of its processes, and later continues them, one after the other.
 
     They are stopped for longer than a rank may be silent, and then watched for as long.
     """
-    with ready("--tensor-parallel", "2") as server:
-        wait_for(server, wait_until)
-        pids = [server.process.pid, *children(server.process.pid)]
-        for number in (signal.SIGSTOP, signal.SIGCONT):
-            for pid in pids:
-                os.kill(pid, number)
-                time.sleep(0.2)
-            time.sleep(DEFAULT_TIMEOUTS.loaded_s + DEFAULT_TIMEOUTS.tick_s)
-        assert len(complete(server.url, "hi")) > 0
+    pids = [of_two_ranks.process.pid, *children(of_two_ranks.process.pid)]
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in pids:
+            os.kill(pid, number)
+            time.sleep(0.2)
+        time.sleep(DEFAULT_TIMEOUTS.loaded_s + DEFAULT_TIMEOUTS.tick_s)
+    assert len(complete(of_two_ranks.url, "hi")) > 0
 
 
-def test_strangers_at_all_of_its_ports_change_nothing(ready, wait_until):
-    with ready("--tensor-parallel", "2") as server:
-        wait_for(server, wait_until)
-        expected = complete(server.url, "hi")
-        ports = ports_of(server.process.pid) | ports_of(*children(server.process.pid))
-        assert len(ports) > 2
-        for port in ports - {int(server.url.rpartition(":")[2])}:
-            for said in STRANGE:
-                assert bother(port, said)
-        assert complete(server.url, "hi") == expected
+def test_strangers_at_all_of_its_ports_change_nothing(of_two_ranks):
+    expected = complete(of_two_ranks.url, "hi")
+    ports = ports_of(of_two_ranks.process.pid) | ports_of(*children(of_two_ranks.process.pid))
+    assert len(ports) > 2
+    for port in ports - {int(of_two_ranks.url.rpartition(":")[2])}:
+        for said in STRANGE:
+            assert bother(port, said)
+    assert complete(of_two_ranks.url, "hi") == expected
 
 
 @pytest.mark.skipif(allowed_cpus().cores < 2, reason="needs two cores")
-def test_ranks_of_a_node_have_cores_of_their_own(ready, wait_until):
-    with ready("--tensor-parallel", "2") as server:
-        wait_for(server, wait_until)
-        [other] = children(server.process.pid)
-        first, second = os.sched_getaffinity(server.process.pid), os.sched_getaffinity(other)
-        assert first and second and not first & second
-        assert first | second == os.sched_getaffinity(0)
+def test_ranks_of_a_node_have_cores_of_their_own(of_two_ranks):
+    [other] = children(of_two_ranks.process.pid)
+    first, second = os.sched_getaffinity(of_two_ranks.process.pid), os.sched_getaffinity(other)
+    assert first and second and not first & second
+    assert first | second == os.sched_getaffinity(0)
 
 
 def test_when_rank_0_is_killed_the_others_end(ready, wait_until):
@@ -224,8 +231,11 @@ def test_a_rank_that_cannot_load_ends_them_all(starting, model_directory, capfd)
     assert "Traceback" not in said
 
 
-def test_layouts_that_cannot_be_are_refused_in_one_line(starting, model_directory, capfd):
-    with starting("--model", str(model_directory), "--tensor-parallel", "5") as server:
-        assert server.process.wait(60) == 1
-    refusal = "error: tensor_parallel = 5: the model has 4 attention heads; expected at most 4\n"
-    assert capfd.readouterr().err.endswith(refusal)  # behind what making the model has printed
+def test_layouts_that_cannot_be_are_refused_in_one_line(command, model_directory):
+    """Before any rank has imported PyTorch."""
+    python, _, module = command
+    words = ["--model", str(model_directory), "--port", "0", "--tensor-parallel", "5"]
+    code = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_module('{module}', None, '__main__', True)"
+    done = subprocess.run([python, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: tensor_parallel = 5: the model has 4 attention heads; expected at most 4\n"

@@ -1,7 +1,8 @@
 """A client that does not read its answer makes its own requests wait, in bounded memory; nobody else waits for it."""
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from slurminfer.nodes.native.engine.outputs import Outputs
 from slurminfer.nodes.native.engine.request import FinishReason, Output, Request, Sample, SamplingParams
 from slurminfer.nodes.native.engine.scheduler import WaitingQueue
 from slurminfer.nodes.native.engine.thread import EngineThread
+from slurminfer.nodes.native.model.step import Chunk
 
 from ....support.fake_model import FakeModel, alone, make_core, make_request, run
 
@@ -133,16 +135,29 @@ def test_pausing_at_any_time_changes_no_tokens(events, requests, depth):
 
 def test_a_client_that_does_not_read_bounds_what_the_engine_keeps(monkeypatch):
     monkeypatch.setattr(outputs_module, "_MOST_UNITS", 20)
+    model, told = FakeModel(400, 2), threading.Event()
+    forward = model.forward
+
+    def wait_for_the_loop(chunks: Sequence[Chunk]) -> torch.Tensor:
+        """However late the loop is, the engine is told to pause before the request is over."""
+        if len(model.steps) > 250:
+            told.wait(60)
+        return forward(chunks)
+
+    monkeypatch.setattr(model, "forward", wait_for_the_loop)
 
     async def work() -> None:
         engine = EngineThread()
-        engine.start(lambda: make_core(FakeModel(400, 2)))
+        engine.start(lambda: make_core(model))
         await engine.ready.wait()
         slow = engine.submit([make_request("slow", PROMPT, 300, end=None)])
+        await _until(lambda: slow._paused)
+        told.set()
         await _until(lambda: engine.stats.paused_requests == 1)
-        assert slow._queue.qsize() < 100
+        kept = slow._queue.qsize()
         quick = engine.submit([make_request("quick", [1], 10, end=None)])
         assert [(await quick.get()).sample.token for _ in range(10)] == alone([1], 10, end=None)
+        assert slow._queue.qsize() == kept < 300
         assert [(await slow.get()).sample.token for _ in range(300)] == alone(PROMPT, 300, end=None)
         await engine.stop(5)
 

@@ -1,0 +1,1 @@
+"""Streams of real engines that are cut and go on at another worker, beside the undisturbed answers."""

@@ -1,0 +1,1 @@
+"""What programs write into logs, and what it means."""

@@ -1,0 +1,1 @@
+"""What a deployment has used, and what that has cost."""

@@ -1,0 +1,1 @@
+"""The container that an engine runs in."""

@@ -1,0 +1,1 @@
+"""What `slurminfer doctor` learns on a machine: its hardware, network, folders and software."""

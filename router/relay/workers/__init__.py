@@ -1,0 +1,1 @@
+"""The workers as this relay sees them, and its connections to them."""

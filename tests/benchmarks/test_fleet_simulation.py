@@ -1,0 +1,39 @@
+"""Two simulated days of a fleet: what must hold after every look, and what others do under the same events."""
+
+import pytest
+
+from benchmarks.fleet.simulate.baselines import Chain
+from benchmarks.fleet.simulate.ours import Ours
+from benchmarks.fleet.simulate.simulation import Simulation
+from benchmarks.fleet.simulate.tick import measure
+
+
+@pytest.mark.parametrize("seed", ["a", "b"])
+def test_the_invariants_hold_after_every_look(seed):
+    figures = Simulation(Ours, 2.0, seed).run()
+    assert figures["invariants"] == {"looks": 5760, "broken": {}}
+    assert figures["restarts"] > 0
+    assert all(row["cut"] == 0 for row in figures["pools"].values())
+
+
+def test_harvested_jobs_cost_other_people_and_other_pools_nothing():
+    with_them, without = (Simulation(Ours, 1.5, "a", harvests).run() for harvests in (True, False))
+    harvest = with_them["harvest"]["holes"]
+    assert harvest["lines_done"] > 0 and harvest["preempted"] > 0 and harvest["missed"] > 0
+    assert harvest["predicted_gpu_hours"] >= harvest["achieved_gpu_hours"] > 0
+    assert with_them["others"] == without["others"]
+    holes = with_them["pools"].pop("holes")
+    assert holes["jobs"] == harvest["jobs"] and with_them["pools"] == without["pools"]
+
+
+def test_more_is_there_than_with_chains_under_the_same_events():
+    ours, chain = (Simulation(kind, 2.0).run()["pools"] for kind in (Ours, Chain))
+    for pool in ("chat", "code"):
+        assert ours[pool]["requests"] == chain[pool]["requests"]
+        assert ours[pool]["enough"] > chain[pool]["enough"]
+    assert chain["peak"]["cut"] > 0
+
+
+def test_a_look_at_many_workers_can_be_measured():
+    figures = measure(50)
+    assert figures["workers"] == 50 and 0 <= figures["decide_s"] <= figures["first_s"]
