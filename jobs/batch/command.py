@@ -26,9 +26,9 @@ from ..serve.views import print_submitted, wait_until_ready
 from ..terminal.console import stderr, stdout
 from ..terminal.progress import count_progress, time_left
 from ..terminal.text import shown
-from .driver import PATIENCE_S, BatchOptions, BatchSummary, run_batch
-from .endpoint import Address, check_url
-from .tally import BatchState
+from .driver.driver import PATIENCE_S, BatchOptions, BatchSummary, run_batch
+from .driver.endpoint import Address, check_url
+from .report.tally import BatchState
 
 _TERMINATED = 128 + signal.SIGTERM
 _LOOK_EVERY_S = 2.0

@@ -22,7 +22,7 @@ from slurminfer.core.records import DeploymentRecord, JobRecord, RouterRecord, W
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.batch import command
-from slurminfer.jobs.batch.driver import BatchOptions, run_batch
+from slurminfer.jobs.batch.driver.driver import BatchOptions, run_batch
 from slurminfer.jobs.serve.status import look
 
 from ..support.waiting import eventually, has_ended

@@ -18,7 +18,7 @@ from slurminfer.core.rundir import RunDirectory
 from slurminfer.jobs.batch import endpoint as batch_endpoint
 from slurminfer.jobs.batch import retry as batch_retry
 from slurminfer.jobs.batch.command import options_for
-from slurminfer.jobs.batch.driver import BatchOptions, run_batch
+from slurminfer.jobs.batch.driver.driver import BatchOptions, run_batch
 from slurminfer.router import announcement as announcing
 from slurminfer.router import main, opened
 from slurminfer.router.announcement import Announcement, router_record

@@ -1,26 +1,32 @@
-"""Which reader a batch's input has, by the end of the file's name."""
+"""Reading the rows of shards, whatever their format."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from .jsonl import JsonlReader
-from .request import BadLine, BatchRequest
+from .plan import Plan, Shard
+from .row import Row
 
-
-class Reader(Protocol):
-    """Reads one format. Both methods raise BatchError for a file that cannot be read."""
-
-    def count(self, path: Path) -> int:
-        """The number of records in the file."""
-
-    def read(self, path: Path) -> Iterator[BatchRequest | BadLine]:
-        """All records in order, of which as few as possible are in memory at once; bad ones are told, not raised."""
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-_READERS: dict[str, type[Reader]] = {".jsonl": JsonlReader}
+class Reader:
+    """Reads shards of a plan. Shards that follow each other are read through one open file; any order is right.
 
+    For one thread. All methods raise BatchError where a file cannot be read or has changed since the plan was made.
+    """
 
-def reader_of(path: Path) -> Reader:
-    """The reader of an input file; a file with an unknown ending is read as JSON Lines."""
-    return _READERS.get(path.suffix.lower(), JsonlReader)()
+    def __init__(self, plan: Plan) -> None:
+        raise NotImplementedError
+
+    def rows(self, shard: Shard) -> Iterator[Row]:
+        """All rows of a shard in order, one by one; what cannot be read is told as a row with a problem, not raised."""
+        raise NotImplementedError
+
+    def table(self, shard: Shard) -> "pa.Table | None":
+        """The shard with its columns' own types; None for formats whose rows have none (JSON Lines, text)."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close all files."""
+        raise NotImplementedError

@@ -25,28 +25,28 @@ _PATH = re.compile(r"/v1(/[A-Za-z0-9_-]+)+")
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """A record that can be sent to the endpoint."""
+    """A row that can be sent to the endpoint."""
 
-    line: int  # number of the record in its file, from 1
-    id: Id
+    shard: int
+    index: int  # within the shard
+    line: int  # in its file, from 1, for messages
+    key: str  # what it asks for: 128 bits in hexadecimal, without model and defaults of the batch
     path: str  # from /v1/ on
-    body: dict[str, Any]
-    whole_answer: bool  # OpenAI's form: the answer is kept as it is
+    body: dict[str, Any]  # what the row says, without model and defaults of the batch
+    whole_answer: bool = False  # OpenAI's form: the answer is kept as it is
+    id: Id | None = None  # `custom_id` of OpenAI's form, `id` of ours
+    turns: tuple[str, ...] = ()  # further user's messages, each sent after the answer before it
+    prompt_bytes: int = 0  # about as long as what must be computed before the answer
 
     def with_defaults(self, model: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """The body to send: what the record says, and where it says nothing, `model` and `defaults`."""
+        """The body to send: what the row says, and where it says nothing, `model` and `defaults`."""
         generates = self.path in GENERATES
         added = {name: value for name, value in defaults.items() if generates and not _says(self.body, name)}
         return {"model": model, **added, **self.body}
 
 
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A record that asks for nothing that can be done."""
-
-    line: int  # number of the record in its file, from 1
-    id: Id | None  # None where it has none, or no valid one
-    message: str  # what is wrong with it
+class BadRowError(Exception):
+    """A row asks for nothing that can be done. The message says why."""
 
 
 def parse_request(line: int, value: object) -> BatchRequest | BadLine:

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from slurminfer.jobs.batch import retry as batch_retry
-from slurminfer.jobs.batch.driver import BatchOptions, BatchSummary, run_batch
-from slurminfer.jobs.batch.endpoint import Address
+from slurminfer.jobs.batch.driver.driver import BatchOptions, BatchSummary, run_batch
+from slurminfer.jobs.batch.driver.endpoint import Address
 
 from ...support.loop import Loop
 

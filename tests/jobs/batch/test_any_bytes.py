@@ -10,11 +10,11 @@ from aiohttp import web
 from slurminfer.core import jsonl
 from slurminfer.core.errors import BatchError, UsageError
 from slurminfer.jobs.batch import endpoint
-from slurminfer.jobs.batch.appended import AppendedFile
+from slurminfer.jobs.batch.ledger.appended import AppendedFile
 from slurminfer.jobs.batch.command import EndpointChoice
-from slurminfer.jobs.batch.driver import run_batch
-from slurminfer.jobs.batch.endpoint import Address, check_key, check_url
-from slurminfer.jobs.batch.results import make_error
+from slurminfer.jobs.batch.driver.driver import run_batch
+from slurminfer.jobs.batch.driver.endpoint import Address, check_key, check_url
+from slurminfer.jobs.batch.outputs.answers import make_error
 
 CHAT = {"custom_id": "c", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "c"}]}}
 

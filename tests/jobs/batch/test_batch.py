@@ -9,9 +9,9 @@ from aiohttp import web
 
 from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch import endpoint as batch_endpoint
-from slurminfer.jobs.batch.driver import run_batch
-from slurminfer.jobs.batch.endpoint import Address
-from slurminfer.jobs.batch.tally import BatchState
+from slurminfer.jobs.batch.driver.driver import run_batch
+from slurminfer.jobs.batch.driver.endpoint import Address
+from slurminfer.jobs.batch.report.tally import BatchState
 
 from ...support.waiting import eventually
 

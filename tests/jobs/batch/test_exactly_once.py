@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slurminfer.core.errors import BatchError
-from slurminfer.jobs.batch.ledger import Ledger
+from slurminfer.jobs.batch.ledger.previous import Ledger
 
 pytestmark = pytest.mark.process
 
 DRIVER = """
 import sys
 from pathlib import Path
-from slurminfer.jobs.batch.driver import BatchOptions, run_batch
-from slurminfer.jobs.batch.endpoint import Address
+from slurminfer.jobs.batch.driver.driver import BatchOptions, run_batch
+from slurminfer.jobs.batch.driver.endpoint import Address
 run_batch(BatchOptions(input=Path(sys.argv[1]), output=Path(sys.argv[2]), endpoint=Address(sys.argv[3]), key="secret",
                        concurrency=8), lambda state: None)
 """

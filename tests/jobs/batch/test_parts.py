@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from slurminfer.jobs.batch.command import batch_progress
-from slurminfer.jobs.batch.concurrency import Slots
+from slurminfer.jobs.batch.driver.concurrency import Slots
 from slurminfer.jobs.batch.inputs.jsonl import JsonlReader
 from slurminfer.jobs.batch.inputs.request import BadLine
-from slurminfer.jobs.batch.retry import Verdict, delay_s, judge, parse_retry_after
-from slurminfer.jobs.batch.tally import BatchState
+from slurminfer.jobs.batch.driver.retry import Verdict, delay_s, judge, parse_retry_after
+from slurminfer.jobs.batch.report.tally import BatchState
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from slurminfer.core.errors import BatchError, EngineError
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.jobs.batch import command
-from slurminfer.jobs.batch.endpoint import Address
+from slurminfer.jobs.batch.driver.endpoint import Address
 from slurminfer.jobs.serve.state import DeploymentView
 
 ADDRESS = Address("http://n1:1")

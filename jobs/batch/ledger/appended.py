@@ -5,7 +5,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from ...core.errors import BatchError
+from ....core.errors import BatchError
 
 
 class AppendedFile:

@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 import uvloop
 
-from ...core.errors import BatchError
-from ...core.net.sockets import allow_many_sockets
+from ....core.errors import BatchError
+from ....core.net.sockets import allow_many_sockets
 from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
 from .endpoint import Address, AnswerTooLongError, Endpoint, Reply, UnreachableError, check_key, check_url, model_names
-from .inputs.reader import reader_of
-from .inputs.request import BadLine, BatchRequest, Id
-from .ledger import ErrorLog, Ledger
-from .results import MalformedAnswerError, NoTextError, make_error, make_result
+from ..inputs.reader import reader_of
+from ..inputs.request import BadLine, BatchRequest, Id
+from ..ledger.previous import ErrorLog, Ledger
+from ..outputs.answers import MalformedAnswerError, NoTextError, make_error, make_result
 from .retry import Patience, Verdict, delay_s, judge, most_failures
-from .tally import BatchState, Tally
+from ..report.tally import BatchState, Tally
 
 _TICK_S = 1.0
 PATIENCE_S = 600.0  # without any answer, until a batch gives up

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ...core.errors import BatchError
-from ...core.locks import Lock, try_lock
+from ....core.errors import BatchError
+from ....core.locks import Lock, try_lock
 from .appended import AppendedFile
-from .inputs.request import Id
-from .results import RESULT_START, NotAResultError, id_of
+from ..inputs.request import Id
+from ..outputs.answers import RESULT_START, NotAResultError, id_of
 
 _log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from ...core.errors import UsageError
-from ...core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
-from ...core.net.sockets import watchful_socket
-from ...router.fleet.worker import ASSUMED_CAPACITY
+from ....core.errors import UsageError
+from ....core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
+from ....core.net.sockets import watchful_socket
+from ....router.fleet.worker import ASSUMED_CAPACITY
 from .retry import parse_retry_after
 
 _CONNECT_TIMEOUT_S = 10.0

@@ -4,8 +4,8 @@ import email.utils
 import time
 from enum import Enum
 
-from ...core.errors import BatchError
-from ...core.net.openai import WORKER_LOST
+from ....core.errors import BatchError
+from ....core.net.openai import WORKER_LOST
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from .inputs.request import GENERATES, BatchRequest, Id
+from ..inputs.request import GENERATES, BatchRequest, Id
 
 # How every result's line begins: what a driver that was killed left of one can be told from anybody else's text.
 RESULT_START = b'{"id":'
