@@ -23,8 +23,8 @@ class BatchGroup(TyperGroup):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """What typer does, with `run` before what begins with no command."""
-        if args and args[0] not in self.commands:
-            args = [self.default_command, *args]
+        if not args or args[0] not in self.commands:
+            args = [self.default_command, *(args or ["--help"])]
         return super().parse_args(ctx, args)
 
 
@@ -42,9 +42,7 @@ sandbox_app = typer.Typer(
     help="Run a real Slurm of several nodes on this Debian machine, as root.", no_args_is_help=True
 )
 keys_app = typer.Typer(no_args_is_help=True)
-batch_app = typer.Typer(
-    cls=BatchGroup, no_args_is_help=True, help="Generate an answer for every row of a dataset, each exactly once."
-)
+batch_app = typer.Typer(cls=BatchGroup, help="Generate an answer for every row of a dataset, each exactly once.")
 bench_app = typer.Typer(help="Measure the native engine and the network between nodes.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(batch_app, name="batch")

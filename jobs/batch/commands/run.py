@@ -17,7 +17,7 @@ from ...terminal.progress import model_progress
 from ..batch import Batch
 from ..submit.ending import terminated_as_exit
 from ..submit.job import request, submit
-from .work import check, predict, work
+from .work import work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,10 @@ def run(batch: Batch, job: Job, key: str | None, *, dry_run: bool = False) -> in
 
     Raises UsageError, BatchError, SlurmError, and what serving a spec raises.
     """
-    check(batch)
     if job.wanted:
         _submit(batch, job, key, dry_run=dry_run)
     elif dry_run:
-        predict(batch, key)
+        raise NotImplementedError
     else:
         with terminated_as_exit():
             return work(batch, key)

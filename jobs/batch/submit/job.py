@@ -53,8 +53,9 @@ def submit(asked: JobRequest, batch: Batch, launcher: Launcher) -> DriverJobs:
     with folder.one_at_a_time():
         if living := living_drivers(folder, launcher):
             raise BatchError(
-                f"job {', '.join(job.id for job in living)} works on {batch.output.path} already; 'slurminfer batch "
-                f"status {batch.output.path}' shows how far it is, 'slurminfer batch cancel {batch.output.path}' ends it"
+                f"job {', '.join(job.id for job in living)} works on {batch.output.path} already: 'slurminfer batch "
+                f"status {batch.output.path}' shows how far it is, 'slurminfer batch cancel {batch.output.path}' ends "
+                "it"
             )
         folder.write_batch(batch)
         id = launcher.submit(asked)
