@@ -311,9 +311,7 @@ def keys_revoke(context: typer.Context, tenant: Annotated[str, typer.Argument(he
 def batch_run(
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT...", help="files, globs or directories: JSON Lines, Parquet, CSV, text, datasets"
-        ),
+        typer.Argument(metavar="INPUT", help="files, globs or directories: JSON Lines, Parquet, CSV, text, datasets"),
     ],
     output: Annotated[
         Path,
@@ -507,7 +505,7 @@ def batch_status(
 def batch_export(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="output of the batch")],
     to: Annotated[
-        Path | None, typer.Argument(metavar="[TO]", help="file or directory to write; default: OUTPUT with .partial")
+        Path | None, typer.Argument(metavar="TO", help="file or directory to write; default: OUTPUT with .partial")
     ] = None,
 ) -> None:
     """Write what is done by now as an output of its own, while the batch runs or afterwards."""

@@ -18,11 +18,14 @@ def cancel(output: Path) -> None:
     folder = JobsFolder(output)
     folder.require()
     ended, troubles = [], []
-    for what in (_end_drivers, _end_deployments):
+    served = [run.path.name for run in folder.deployments.living()]  # a driver that is told to end may stop it itself
+    for end in (_end_drivers, _end_deployments):
         try:
-            ended += what(folder)
+            ended += end(folder)
         except SlurminferError as error:
             troubles.append(str(error))
+    left = {run.path.name for run in folder.deployments.living()}
+    ended += [f"deployment '{name}' stopped" for name in served if name not in left]
     for line in ended:
         stdout.print(line)
     if not ended and not troubles:
@@ -43,4 +46,5 @@ def _end_drivers(folder: JobsFolder) -> list[str]:
 
 
 def _end_deployments(folder: JobsFolder) -> list[str]:
-    return [f"deployment '{name}' stopped" for name in folder.deployments.stop()]
+    folder.deployments.stop()
+    return []

@@ -73,12 +73,14 @@ class OwnDeployments:
         own = any(started.run == str(run.path) and started.claimed_by == record.claimed_by for started in self.starts())
         return record if own else None
 
+    def living(self) -> list[RunDirectory]:
+        """The deployments that the batch has started and that were not stopped."""
+        runs = {started.run: started.directory for started in self.starts()}.values()
+        return [run for run in runs if self.record(run) is not None]
+
     def stop(self) -> list[str]:
         """Stop what the batch has started and is there still, and forget it; the names of what was stopped."""
-        stopped = []
-        for run in {started.run: started.directory for started in self.starts()}.values():
-            if self.record(run) is not None and stop(run) is not None:
-                stopped.append(run.path.name)
+        stopped = [run.path.name for run in self.living() if stop(run) is not None]
         shutil.rmtree(self.folder, ignore_errors=True)  # what is left names claims that nobody makes again
         return stopped
 

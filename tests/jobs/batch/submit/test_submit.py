@@ -1,14 +1,17 @@
 """Drivers as Slurm jobs: what is submitted and kept, that it happens once, and how it is ended."""
 
 import stat
+from pathlib import Path
 
 import pytest
 
 from slurminfer.core.errors import BatchError, SlurmError, SlurminferError, UsageError
 from slurminfer.core.job import JobPhase
+from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.job import JobSpec
 from slurminfer.jobs.batch.batch import Batch, EndpointChoice, encode_batch
 from slurminfer.jobs.batch.commands import cancel as cancel_command
+from slurminfer.jobs.batch.endpoints.served import OwnDeployments
 from slurminfer.jobs.batch.outputs.export import OutputOptions
 from slurminfer.jobs.batch.submit.entry import KEY, DriverEntry
 from slurminfer.jobs.batch.submit.folder import JobsFolder
@@ -150,7 +153,9 @@ def test_cancel_ends_the_deployment_even_where_the_drivers_cannot_be_asked_for(
 ):
     start(jobs, batch)
     jobs.is_away = True
-    monkeypatch.setattr("slurminfer.jobs.batch.endpoints.served.OwnDeployments.stop", lambda self: ["own"])
+    lives = [RunDirectory(Path("/runs/own"))]
+    monkeypatch.setattr(OwnDeployments, "living", lambda self: list(lives))
+    monkeypatch.setattr(OwnDeployments, "stop", lambda self: lives.clear())
     with pytest.raises(SlurminferError, match="squeue: no answer"):
         cancel_command.cancel(batch.output.path)
     assert "deployment 'own' stopped" in capsys.readouterr().out
