@@ -24,8 +24,6 @@ from .deployment import Deployment
 
 WAYS = ("engine", "batch")
 _WORDS = ("time", "light", "water", "stone", "number", "house", "river", "paper", "music", "garden", "letter", "window")
-    "time light water stone number house river paper music garden letter window engine summer market forest".split()
-)
 
 
 def write_rows(path: Path, given: argparse.Namespace) -> None:
