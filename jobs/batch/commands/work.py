@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ....core.errors import BatchError
 from ....core.rundir import RunDirectory
 from ....core.spec.files import parse_spec
 from ...launch.launchers import launcher_here
@@ -22,6 +23,7 @@ from ..driver.options import BatchOptions, BatchSummary
 from ..endpoints.deployment import options_for
 from ..endpoints.release import Release, released
 from ..endpoints.served import served
+from ..ledger.look import look
 from ..report.tally import BatchState
 from ..submit.folder import JobsFolder
 
@@ -37,7 +39,7 @@ class _Latest:
     def requests(self) -> int | None:
         """Requests that have no answer yet, of all drivers; None: the driver has not told anything yet."""
         state = self.state
-        return None if state is None else self.samples * (state.total - state.done - state.failed)
+        return None if state is None else self.samples * (state.total - state.answered - state.failed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +111,11 @@ def _endpoint(batch: Batch, key: str | None, returns: Callable[[], bool], latest
 
 
 def _others_at_work(batch: Batch) -> bool:
-    """Whether another driver of the batch is alive, which needs the deployment."""
-    return False
+    """Whether another driver of the batch lives, which needs the deployment. This one has ended its ledger by now."""
+    try:
+        return any(driver.is_living for driver in look(batch.ledger).drivers)
+    except BatchError:
+        return False
 
 
 def _of_deployment(run: RunDirectory, releasing: AbstractContextManager[None] | None = None) -> _Endpoint:
@@ -127,7 +132,7 @@ def _of_deployment(run: RunDirectory, releasing: AbstractContextManager[None] | 
 def batch_progress(console: Console = stderr) -> Iterator[Callable[[BatchState], None]]:
     """Show how far a batch is, by what `run_batch` reports: rows settled, tokens/s, time left, rows failed."""
     with count_progress("batch", console) as show:
-        yield lambda state: show(state.done + state.failed, state.total, _figures(state))
+        yield lambda state: show(state.answered + state.failed, state.total, _figures(state))
 
 
 def _figures(state: BatchState) -> str:
