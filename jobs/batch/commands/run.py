@@ -16,6 +16,7 @@ from ...terminal.console import stderr, stdout
 from ...terminal.progress import model_progress
 from ..batch import Batch
 from ..submit.ending import terminated_as_exit
+from ..submit.folder import JobsFolder
 from ..submit.job import request, submit
 from .work import work
 
@@ -44,8 +45,9 @@ def run(batch: Batch, job: Job, key: str | None, *, dry_run: bool = False) -> in
     if job.wanted:
         _submit(batch, job, key, dry_run=dry_run)
     elif dry_run:
-        raise NotImplementedError
+        raise UsageError("--dry-run: without --submit it is not there yet")
     else:
+        JobsFolder(batch.output.path).write_batch(batch, of_jobs=False)
         with terminated_as_exit():
             return work(batch, key)
     return 0

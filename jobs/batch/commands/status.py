@@ -1,6 +1,7 @@
 """`slurminfer batch status`: how far a batch is, and who works on it."""
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    tokens_per_s: float | None = None  # generated, by all drivers of now, since the first of them began
+    tokens_per_s: float | None = None  # generated, by the drivers that are at work, each since it began
     left_s: float | None = None  # until the end at this pace
     drivers: tuple[DriverView, ...] = ()
     jobs: tuple[JobView, ...] = ()  # of the latest --submit
@@ -78,6 +79,8 @@ def view_of(output: Path, found: LedgerLook | None, jobs: list[JobView], served:
     waits = any(job.is_living for job in jobs)
     state = "running" if works else "done" if is_settled else "waiting" if waits else "stopped"
     counts = found.counts if found else None
+    left = counts.rows - counts.answered - counts.failed if counts else 0
+    rows_per_s, tokens_per_s = (_pace(drivers, field) for field in ("rows", "completion_tokens"))
     return BatchView(
         output=str(output),
         state=state,
@@ -88,6 +91,8 @@ def view_of(output: Path, found: LedgerLook | None, jobs: list[JobView], served:
         prompt_tokens=counts.prompt_tokens if counts else 0,
         cached_tokens=counts.cached_tokens if counts else 0,
         completion_tokens=counts.completion_tokens if counts else 0,
+        tokens_per_s=tokens_per_s if works else None,
+        left_s=left / rows_per_s if rows_per_s else None,
         drivers=tuple(_driver(driver) for driver in drivers),
         jobs=tuple(jobs),
         deployments=tuple(served),
@@ -119,6 +124,12 @@ def words(view: BatchView, now: float) -> list[str]:
     return told
 
 
+def _pace(drivers: Sequence[DriverSign], field: str) -> float:
+    """What those at work do together in a second, each since it began."""
+    working = (driver for driver in drivers if driver.is_living and driver.seen_at > driver.started_at)
+    return sum(getattr(driver, field) / (driver.seen_at - driver.started_at) for driver in working)
+
+
 def _driver(driver: DriverSign) -> DriverView:
     return DriverView(
         host=driver.host,
@@ -132,4 +143,5 @@ def _driver(driver: DriverSign) -> DriverView:
 
 def _driver_words(driver: DriverView, now: float) -> str:
     job = f", Slurm job {driver.job}" if driver.job else ""
-    return f"process {driver.process.partition('@')[0]} on {driver.host}{job}, seen {max(0.0, now - driver.seen_at):.0f} s ago"
+    seen_s = max(0.0, now - driver.seen_at)
+    return f"process {driver.process.partition('@')[0]} on {driver.host}{job}, seen {seen_s:.0f} s ago"

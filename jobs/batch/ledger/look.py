@@ -16,6 +16,8 @@ class DriverSign:
     started_at: float
     seen_at: float  # its last sign of life
     is_living: bool  # it has given one lately, and has not ended
+    rows: int = 0  # that it has settled
+    completion_tokens: int = 0  # generated for them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from ..batch import Batch, decode_batch, encode_batch, ledger_of
 from ..endpoints.served import OwnDeployments
 
 _VERSION = 1
+_OF_JOBS, _LATEST = "batch.json", "latest.json"  # a batch as its user has described it
 _MOST_BYTES = 64 << 20  # templates and schemas are in it
 
 
@@ -98,16 +99,25 @@ class JobsFolder:
     @property
     def was_submitted(self) -> bool:
         """Whether a driver was ever submitted, or was about to be."""
-        return (self.path / "batch.json").exists()
+        return (self.path / _OF_JOBS).exists()
 
     def read_batch(self) -> Batch:
         """What the jobs are to do. Raises BatchError where nothing was submitted."""
-        path = self.path / "batch.json"
+        return self._read(_OF_JOBS, "nothing was submitted")
+
+    def read_latest(self) -> Batch:
+        """What a driver has been asked to do last, as a job or at a terminal. Raises BatchError where none has been."""
+        return self._read(_LATEST, "no driver has begun")
+
+    def write_batch(self, batch: Batch, *, of_jobs: bool) -> None:
+        """Keep what a driver is asked to do; `of_jobs`: by those that are submitted."""
+        self.make()
+        for name in (_LATEST, _OF_JOBS) if of_jobs else (_LATEST,):
+            files.write_atomic(self.path / name, encode_batch(batch))
+
+    def _read(self, name: str, why_not: str) -> Batch:
+        path = self.path / name
         text = files.read_private(path, most_bytes=_MOST_BYTES)
         if text is None:
-            raise BatchError(f"{path} is not there: nothing was submitted")
+            raise BatchError(f"{path} is not there: {why_not}")
         return decode_batch(path, text)
-
-    def write_batch(self, batch: Batch) -> None:
-        """Keep it."""
-        files.write_atomic(self.path / "batch.json", encode_batch(batch))

@@ -57,7 +57,7 @@ def submit(asked: JobRequest, batch: Batch, launcher: Launcher) -> DriverJobs:
                 f"status {batch.output.path}' shows how far it is, 'slurminfer batch cancel {batch.output.path}' ends "
                 "it"
             )
-        folder.write_batch(batch)
+        folder.write_batch(batch, of_jobs=True)
         id = launcher.submit(asked)
         jobs = DriverJobs(id=id, name=asked.name, drivers=asked.array, submitted_at=time.time())
         folder.write_jobs(jobs)

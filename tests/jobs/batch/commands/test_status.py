@@ -14,7 +14,16 @@ from slurminfer.jobs.batch.ledger.look import DriverSign, LedgerLook
 from slurminfer.jobs.batch.submit.view import JobView
 
 OUT = Path("/data/out.jsonl")
-DRIVER = DriverSign(host="n1", process="12@3-aa", job="7", started_at=50.0, seen_at=90.0, is_living=True)
+DRIVER = DriverSign(
+    host="n1",
+    process="12@3-aa",
+    job="7",
+    started_at=50.0,
+    seen_at=90.0,
+    is_living=True,
+    rows=200,
+    completion_tokens=8000,
+)
 COUNTS = Counts(rows=2000, answered=1500, failed=3, prompt_tokens=9000, cached_tokens=100, completion_tokens=70_000)
 LOOK = LedgerLook(counts=COUNTS, drivers=(DRIVER,), shards=4, sealed=2)
 DEAD = replace(DRIVER, is_living=False)
@@ -46,6 +55,8 @@ def test_a_person_reads_rows_tokens_drivers_and_jobs():
         "/data/out.jsonl: running",
         "rows      1,500 of 2,000 answered, 3 failed",
         "tokens    9,000 in (100 cached), 70,000 out",
+        "pace      200 tokens/s",
+        "left      0:01:39",
         "driver    process 12 on n1, Slurm job 7, seen 10 s ago",
         "job       Slurm job 7 PENDING: Priority",
         "serves    deployment 'own'; see 'slurminfer status own'",

@@ -53,21 +53,11 @@ def run(tmp_path):
     found.write_spec(parse_spec('name = "demo"\n[model]\npath = "demo"\n[[pool]]\nname = "w"\nworkers = 3\n'))
     found.write_fleet(FleetRecord(written_at=0.0, pools={"w": PoolRecord(wanted=3), "router": PoolRecord(wanted=1)}))
     for serial in range(3):
-        found.write_worker(
-            WorkerRecord(
-                id=f"w-{serial}",
-                pool="w",
-                engine="native",
-                model="m",
-                state=WorkerState.READY,
-                host="h",
-                job="1",
-                epoch=0,
-                pid=1,
-                updated_at=0.0,
-                capacity=4,
-            )  # fmt: skip
-        )
+        record = WorkerRecord(
+            id=f"w-{serial}", pool="w", engine="native", model="m", state=WorkerState.READY, host="h", job="1",
+            epoch=0, pid=1, updated_at=0.0, capacity=4,
+        )  # fmt: skip
+        found.write_worker(record)
     return found
 
 
