@@ -2,10 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from typer import Context
 from typer.core import TyperGroup
 
 from .core.errors import SlurminferError, UsageError
@@ -21,11 +20,11 @@ class BatchGroup(TyperGroup):
 
     default_command = "run"
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         """What typer does, with `run` before what begins with no command."""
         if not args or args[0] not in self.commands:
             args = [self.default_command, *(args or ["--help"])]
-        return super().parse_args(ctx, args)
+        return super().make_context(info_name, args, *rest, **extra)
 
 
 app = typer.Typer(
@@ -468,7 +467,8 @@ def batch_run(
 
     where = options.endpoint_choice(spec_path, run_name, endpoint, local)
     asked = options.parameters(
-        columns={"prompt_column": prompt_column, "messages_column": messages_column},
+        prompt_column=prompt_column,
+        messages_column=messages_column,
         template=template,
         system=system,
         turns=turn or (),

@@ -45,7 +45,8 @@ def endpoint_choice(spec: Path | None, run: str | None, url: str | None, local: 
 
 def parameters(
     *,
-    columns: Mapping[str, str | None],
+    prompt_column: str | None,
+    messages_column: str | None,
     template: str | None,
     system: str | None,
     turns: Sequence[str],
@@ -57,7 +58,8 @@ def parameters(
     """What is asked for.
 
     Args:
-        columns: `prompt_column` and `messages_column`, None where they were not given.
+        prompt_column: by its name; None where it was not given, as with all that may be None.
+        messages_column: likewise.
         template: text or file; so are `system` and each of `turns`.
         schema: file of a JSON schema.
         sampling: fields of requests that have options of their own; None where they were not given.
@@ -66,12 +68,14 @@ def parameters(
 
     Raises UsageError.
     """
-    given = [_option(name) for name, value in {**columns, "template": template}.items() if value is not None]
+    ways = {"prompt-column": prompt_column, "messages-column": messages_column, "template": template}
+    given = [f"--{name}" for name, value in ways.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)}: expected one of them, since each says what a row asks for")
     own = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in sampling.items() if value is not None}
     return Parameters(
-        **columns,
+        prompt_column=prompt_column,
+        messages_column=messages_column,
         template=None if template is None else _template(template),
         system=None if system is None else text_or_file("--system", system),
         turns=tuple(text_or_file("--turn", turn) for turn in turns),
@@ -179,10 +183,6 @@ def spec_of(choice: EndpointChoice) -> DeploymentSpec | None:
 
 def _minutes(seconds: int) -> str:
     return str(max(1, seconds // 60))
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _template(value: str) -> str:

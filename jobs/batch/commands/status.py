@@ -1,7 +1,7 @@
 """`slurminfer batch status`: how far a batch is, and who works on it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -80,7 +80,8 @@ def view_of(output: Path, found: LedgerLook | None, jobs: list[JobView], served:
     state = "running" if works else "done" if is_settled else "waiting" if waits else "stopped"
     counts = found.counts if found else None
     left = counts.rows - counts.answered - counts.failed if counts else 0
-    rows_per_s, tokens_per_s = (_pace(drivers, field) for field in ("rows", "completion_tokens"))
+    rows_per_s = _pace(drivers, lambda driver: driver.rows)
+    tokens_per_s = _pace(drivers, lambda driver: driver.completion_tokens)
     return BatchView(
         output=str(output),
         state=state,
@@ -124,10 +125,10 @@ def words(view: BatchView, now: float) -> list[str]:
     return told
 
 
-def _pace(drivers: Sequence[DriverSign], field: str) -> float:
+def _pace(drivers: Sequence[DriverSign], done: Callable[[DriverSign], int]) -> float:
     """What those at work do together in a second, each since it began."""
     working = (driver for driver in drivers if driver.is_living and driver.seen_at > driver.started_at)
-    return sum(getattr(driver, field) / (driver.seen_at - driver.started_at) for driver in working)
+    return sum(done(driver) / (driver.seen_at - driver.started_at) for driver in working)
 
 
 def _driver(driver: DriverSign) -> DriverView:

@@ -48,8 +48,7 @@ class DriverEnding:
         For the main thread. A signal that comes while the block is being left changes nothing.
         """
         self._signals.listen()
-        passed_on = {number: signal.signal(number, self._leave) for number in _ENDING}
-        self._passed_on: dict[int, Any] = passed_on
+        self._passed_on: dict[int, Any] = {int(number): signal.signal(number, self._leave) for number in _ENDING}
         try:
             yield
         except SystemExit:

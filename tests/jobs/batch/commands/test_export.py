@@ -18,7 +18,12 @@ def begun(tmp_path, monkeypatch):
     path, written = tmp_path / "out.jsonl", []
     batch = Batch(inputs=("/in",), output=OutputOptions(path=path), endpoint=EndpointChoice(run="demo"))
     JobsFolder(path).write_batch(batch, of_jobs=False)
-    monkeypatch.setattr(module, "_write", lambda asked, place: written.append((encode_batch(asked), place)) or 7)
+
+    def write(asked, place):
+        written.append((encode_batch(asked), place))
+        return 7
+
+    monkeypatch.setattr(module, "_write", write)
     return path, encode_batch(batch), written
 
 

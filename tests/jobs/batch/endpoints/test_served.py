@@ -110,7 +110,7 @@ def test_of_two_drivers_that_come_at_once_one_submits_it(jobs, own, another, mon
 
     monkeypatch.setattr(module, "start", late)
     with served(SPEC, jobs, own, stays=bool) as run:
-        assert len(living(jobs)) == 3 and run.read_deployment().claimed_by == ANOTHER
+        assert len(living(jobs)) == 3 and own.record(run) == run.read_deployment() and own.starts()
 
 
 def test_what_was_half_submitted_when_its_driver_died_is_begun_anew(jobs, own, monkeypatch):
@@ -132,7 +132,8 @@ def test_what_was_half_submitted_when_its_driver_died_is_begun_anew(jobs, own, m
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.0)
     with served(SPEC, jobs, own, stays=bool) as run:
         assert not set(half) & set(living(jobs)) and len(living(jobs)) == 3
-        assert run.read_deployment().is_complete
+        record = run.read_deployment()
+        assert record is not None and record.is_complete
 
 
 def test_a_deployment_of_somebody_else_is_left_alone(jobs, own, another, tmp_path):

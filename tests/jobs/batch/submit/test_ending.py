@@ -61,7 +61,12 @@ def test_work_that_comes_to_its_end_is_not_told_anything(requeued):
 
 def test_the_scheduler_is_asked_once(requeued):
     asked = []
-    ending = DriverEnding(lambda: asked.append("taken") or False, lambda: asked.append("sent") or True)
+
+    def answer(name, value):
+        asked.append(name)
+        return value
+
+    ending = DriverEnding(lambda: answer("taken", False), lambda: answer("sent", True))
     assert end_by(ending, signal.SIGTERM) == (["cleaned", True], 0)
     assert asked == ["taken", "sent"] and ending.returns and asked == ["taken", "sent"]
 
