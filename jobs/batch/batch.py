@@ -21,8 +21,7 @@ class EndpointChoice(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         given = [f"--{name}" for name, value in self._choices.items() if value is not None]
         if len(given) != 1:
-            expected = ", ".join(f"--{name}" for name in self._choices)
-            raise UsageError(f"expected one of {expected}; got {' and '.join(given) or 'none'}")
+            raise UsageError(f"expected one of --spec, --run and --endpoint; got {' and '.join(given) or 'none'}")
         if self.local and self.spec is None:
             raise UsageError(f"--local says how --spec is served; it means nothing with {given[0]}")
 

@@ -92,8 +92,8 @@ def test_help_is_that_of_a_run_and_names_the_other_commands():
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--run", "x", "--endpoint", URL], "expected one of --spec, --run, --endpoint; got --run and --endpoint"),
-        ([], "expected one of --spec, --run, --endpoint; got none"),
+        (["--run", "x", "--endpoint", URL], "expected one of --spec, --run and --endpoint; got --run and --endpoint"),
+        ([], "expected one of --spec, --run and --endpoint; got none"),
         (["--endpoint", URL, "--local"], "--local says how --spec is served; it means nothing with --endpoint"),
         (["--endpoint", "nonsense"], "endpoint = 'nonsense': expected a URL such as http://HOST:PORT/v1"),
         (
