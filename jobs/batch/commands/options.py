@@ -138,7 +138,9 @@ def text_or_file(option: str, value: str) -> str:
         raise UsageError(f"{option} {value}: the file cannot be read as UTF-8 text: {error}") from error
 
 
-def driver_section(choice: EndpointChoice, file: Path | None, *, qos: str | None, **given: str | None) -> JobSpec:
+def driver_section(
+    choice: EndpointChoice, file: Path | None, *, qos: str | None = None, **given: str | None
+) -> JobSpec:
     """What the driver's job gets: of the file, else what the deployment's router gets; and what options say.
 
     Args:

@@ -15,9 +15,11 @@ from ...serve.spec import with_models_found
 from ...terminal.console import stderr, stdout
 from ...terminal.progress import model_progress
 from ..batch import Batch
+from ..driver.address import check_key
 from ..submit.ending import terminated_as_exit
 from ..submit.folder import JobsFolder
 from ..submit.job import request, submit
+from .options import driver_section
 from .work import work
 
 
@@ -54,12 +56,13 @@ def run(batch: Batch, job: Job, key: str | None, *, dry_run: bool = False) -> in
 
 
 def _submit(batch: Batch, job: Job, key: str | None, *, dry_run: bool) -> None:
-    from .options import driver_section
-
     launcher = launcher_named("slurm")
     if batch.endpoint.local:
         raise UsageError("--local: the workers would run in the driver's small job; leave out --local or --submit")
     section = driver_section(batch.endpoint, job.file, **job.options)
+    if batch.endpoint.url is not None:
+        check_key(key)
+    _check(batch)
     asked = request(batch, section, job.drivers or 1, key)
     if dry_run:
         _print_rendered(batch, asked, launcher)
@@ -70,6 +73,15 @@ def _submit(batch: Batch, job: Job, key: str | None, *, dry_run: bool) -> None:
     stdout.print(f"logs        {asked.log_folder}")
     stdout.print(f"look with   slurminfer batch status {output}")
     stdout.print(f"end with    slurminfer batch cancel {output}")
+
+
+def _check(batch: Batch) -> None:
+    """Say what is wrong with inputs and parameters here, not in the log of a job. Raises UsageError, BatchError."""
+    from ..inputs.building import Builder  # which imports Jinja and pyarrow
+    from ..inputs.files import find
+
+    Builder(batch.parameters)
+    find(batch.inputs, batch.format)
 
 
 def _with_models(batch: Batch) -> Batch:
