@@ -42,9 +42,7 @@ sglang:num_queue_reqs{model_name="m"} 1.0
 """
 
 
-@pytest.mark.parametrize(
-    ("text", "load"), [(VLLM, Load(running=22, waiting=3)), (SGLANG, Load(running=7, waiting=1))]
-)
+@pytest.mark.parametrize(("text", "load"), [(VLLM, Load(running=22, waiting=3)), (SGLANG, Load(running=7, waiting=1))])
 def test_engines_tell_their_queue(text, load):
     assert parse_metrics(reply(text)) == load
 
