@@ -12,7 +12,7 @@ import uvloop
 from ....core.net.sockets import allow_many_sockets
 from ..inputs.building import Builder
 from ..inputs.files import find
-from ..inputs.plan import Plan
+from ..inputs.plan import Plan, Shard
 from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
@@ -71,7 +71,7 @@ class _Driver:
 
     async def run(self, progress: Callable[[BatchState], None]) -> BatchSummary:
         """Work until nothing is left, and write the output."""
-        self._tally = Tally(await asyncio.to_thread(self._ledger.counts), self._selection.rows)
+        self._tally = Tally(self._selection.rows, await asyncio.to_thread(self._count_earlier))
         self._set_up()
         output = None
         try:
@@ -84,6 +84,7 @@ class _Driver:
 
     def _set_up(self) -> None:
         options, loop = self._options, asyncio.get_running_loop()
+        self._loop = loop
         self._endpoint = Endpoint(options.endpoint, options.key, options.locate)
         self._concurrency = Concurrency(time.monotonic, options.concurrency)
         self._sender = Sender(
@@ -104,13 +105,13 @@ class _Driver:
             self._selection,
             self._ahead,
             make_work=WorkMaker(options.parameters).make,
-            on_open=self._shards.open,
+            on_open=self._open,
             on_wait=self._tally.wait_for,
             waits=options.waits_for_others,
         )
 
     async def _work(self, progress: Callable[[BatchState], None]) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._feeding = loop.run_in_executor(ThreadPoolExecutor(1, "batch-feed"), self._feeder.run)
         self._feeding.add_done_callback(self._fed)
         aside = [self._tick(progress), self._endpoint.follow(), self._watch_load(), self._export_ready()]
@@ -141,6 +142,19 @@ class _Driver:
         await self._sender.close()
         self._endpoint.close()
         await asyncio.to_thread(self._ledger.sync)
+
+    def _count_earlier(self) -> int:
+        """Rows that earlier runs have answered. Of a part of the rows only those in sealed shards are counted here."""
+        if self._selection.is_all:
+            return self._ledger.counts().answered
+        sealed = (shard for shard in self._ledger.plan.shards if self._ledger.is_sealed(shard.number))
+        return sum(map(self._selection.count, sealed))
+
+    def _open(self, shard: Shard, rows: int) -> None:
+        """A shard was claimed, of which so many rows are to be sent. Called from the feeder's thread."""
+        self._shards.open(shard, rows)
+        if not self._selection.is_all and (earlier := self._selection.count(shard) - rows):
+            self._loop.call_soon_threadsafe(self._tally.skip, earlier)
 
     def _fed(self, feeding: "asyncio.Future[None]") -> None:
         if feeding.cancelled():

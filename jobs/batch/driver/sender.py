@@ -119,7 +119,8 @@ class Sender:
         try:
             if work.request.turns:
                 await self._go_on(work, body, replies)
-            return make_record(work.request, [reply.body for reply in replies], replies[-1].request_id)
+            bodies = [reply.body for reply in replies]
+            return make_record(work.request, bodies, replies[-1].request_id, samples=self._samples)
         except MalformedAnswerError as error:
             raise AgainError(str(error), status=replies[-1].status, failed=True) from error
 
