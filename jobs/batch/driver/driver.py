@@ -37,6 +37,7 @@ from .work import WorkMaker
 _TICK_S = 1.0
 _HEAR_EVERY = 10  # ticks
 _LOAD_EVERY_S = 2.0
+_LOAD_AGAIN_S = 10.0  # where the endpoint tells nothing: it may be away, or behind something that is
 _EXPORT_EVERY_S = 30.0
 
 
@@ -219,16 +220,16 @@ class _Driver:
             self._loop.call_soon_threadsafe(self._tally.hear, counts.answered, counts.failed, others + 1)
 
     async def _watch_load(self) -> None:
-        """Fit the number of requests to what the endpoint tells, until it has told nothing."""
+        """Fit the number of requests to what the endpoint tells of its load."""
         while self._options.concurrency is None:
+            load = None
             with suppress(UnreachableError):
                 load = await read_load(self._endpoint)
-                if load is None:
-                    return
+            if load is not None:
                 self._concurrency.see(load, self._dispatcher.in_flight)
                 self._tally.workers = load.workers
                 self._dispatcher.fill()
-            await asyncio.sleep(_LOAD_EVERY_S)
+            await asyncio.sleep(_LOAD_EVERY_S if load is not None else _LOAD_AGAIN_S)
 
     async def _export_ready(self) -> None:
         sealed = self._shards.sealed
