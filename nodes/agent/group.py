@@ -7,12 +7,15 @@ from ...core.errors import EngineError, RunDirectoryError
 from ...core.records import NodeRecord
 from ..engines.launch import EngineLaunch
 from .process import EngineProcess
+from .signals import Signals
 from .task import Task
 
 # When one process dies the others do too, but not at the same moment: so long to wait for the word of all.
 _ECHO_S = 1.5
 _ECHO_TICK_S = 0.1
 _MOST_NAMED = 3
+_TOLD_TO_END = (0, -signal.SIGTERM)
+_SIGNAL_S = 1.0  # by which the agent may hear later than the engine that both are to end
 
 
 class EngineGroup:
@@ -26,10 +29,25 @@ class EngineGroup:
         """Whether any of the processes has ended."""
         return bool(self._dead())
 
-    def check(self) -> None:
-        """Raise EngineError that says which process has died and why, if one has."""
-        if self.has_died():
-            raise EngineError(self._cause())
+    def check(self, signals: Signals) -> None:
+        """Raise EngineError that says which process has died and why, if one has died of itself.
+
+        Slurm sends SIGTERM to all processes of a step, so the engine may have ended before the agent has its signal.
+        """
+        if not self.has_died():
+            return
+        cause, deadline = self._cause(), time.monotonic() + _SIGNAL_S
+        while self._has_ended_in_order():
+            if signals.reason:
+                return
+            if time.monotonic() > deadline:
+                break
+            signals.wait(_SIGNAL_S)
+        raise EngineError(cause)
+
+    def _has_ended_in_order(self) -> bool:
+        """Whether all processes of which it is known have ended as those do that are told to."""
+        return all(node.exit_code in _TOLD_TO_END for node in self._dead())
 
     def _cause(self) -> str:
         """Who has died and why, the likeliest cause first."""

@@ -224,8 +224,8 @@ class Head:
             self._signals.wait(_TICK_S)
 
     def _check(self, group: EngineGroup) -> None:
-        """Raise EngineError if a process of the engine has died, or the gate again and again."""
-        group.check()
+        """Raise EngineError if a process of the engine has died of itself, or the gate again and again."""
+        group.check(self._signals)
         if self._gate is not None:
             self._gate.keep()
 
