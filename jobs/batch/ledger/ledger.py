@@ -39,6 +39,8 @@ class Ledger:
     ) -> None:
         raise NotImplementedError
 
+    path: Path
+    parameters: Parameters
     plan: Plan
 
     def __enter__(self) -> Self:
