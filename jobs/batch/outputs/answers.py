@@ -82,21 +82,12 @@ class _Reply(msgspec.Struct):
     error: Any = None
 
 
-class _Answer(msgspec.Struct):
-    """The first of the two forms, without what is said besides."""
-
-    text: str | list[str | None] | None
-    finish_reason: str | list[str | None] | None
-    usage: dict[str, int] | None
-
-
 class Generated(msgspec.Struct):
-    """The choices and the usage of one reply, as far as they were said."""
+    """What rows of either form have in columns. The first of the two forms, without what is said besides."""
 
     text: str | list[str | None] | None
     finish_reason: str | list[str | None] | None
     usage: dict[str, int] | None
-    beside: dict[str, Any]
 
 
 _decode_reply = msgspec.json.Decoder(_Reply).decode
@@ -143,19 +134,15 @@ def content_of(body: bytes) -> str:
     return choice.content
 
 
-def generated_of(body: bytes | msgspec.Raw) -> Generated | None:
-    """What a whole reply that was kept says, for outputs with columns; None where it has no choices."""
+def generated_of(body: bytes | msgspec.Raw) -> Generated:
+    """What a whole reply that was kept says, for outputs with columns; nothing where it has no choices."""
     reply = _decode_reply(body)
-    if not reply.choices:
-        return None
-    choices = _in_order(reply.choices)
-    single = len(choices) == 1
-    return Generated(
-        text=choices[0].content if single else [choice.content for choice in choices],
-        finish_reason=choices[0].finish_reason if single else [choice.finish_reason for choice in choices],
-        usage=_usage([reply]),
-        beside=_beside(choices, single),
-    )
+    choices, usage = _in_order(reply.choices or []), _usage([reply])
+    if len(choices) == 1:
+        return Generated(choices[0].content, choices[0].finish_reason, usage)
+    if not choices:
+        return Generated(None, None, usage)
+    return Generated([choice.content for choice in choices], [choice.finish_reason for choice in choices], usage)
 
 
 def _decoded(body: bytes) -> _Reply:
@@ -196,10 +183,10 @@ def _plain(request: BatchRequest, replies: Sequence[_Reply], samples: int) -> by
         raise MalformedAnswerError(f"{len(choices)} choices where {wanted} were asked for")
     usage = _usage(replies)
     if len(choices) > 1 or wanted != 1:
-        listed = _Answer([choice.content for choice in choices], [choice.finish_reason for choice in choices], usage)
+        listed = Generated([choice.content for choice in choices], [choice.finish_reason for choice in choices], usage)
         return _encoded(listed, _beside(choices, False))
     choice = choices[0]
-    return _encoded(_Answer(choice.content, choice.finish_reason, usage), _beside(choices, True))
+    return _encoded(Generated(choice.content, choice.finish_reason, usage), _beside(choices, True))
 
 
 def _beside(choices: Sequence[_Choice], single: bool) -> dict[str, Any]:
@@ -212,7 +199,7 @@ def _beside(choices: Sequence[_Choice], single: bool) -> dict[str, Any]:
     return found
 
 
-def _encoded(answer: _Answer, beside: dict[str, Any]) -> bytes:
+def _encoded(answer: Generated, beside: dict[str, Any]) -> bytes:
     try:
         return _encode({**msgspec.structs.asdict(answer), **beside} if beside else answer)
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ....core.errors import UsageError
 from ..ledger.record import Record
 from ..parameters import Parameters
 from .answers import BESIDE, Generated, generated_of
@@ -71,6 +72,11 @@ class GeneratedColumns:
             has_message=form.has_columns,
         )
 
+    def check(self) -> None:
+        """Raise UsageError for a name of the answer's column that another generated column has."""
+        if self.names.count(self.answer) > 1:
+            raise UsageError(f"--answer-column {self.answer}: expected another name than {', '.join(self.names[1:])}")
+
     @property
     def names(self) -> tuple[str, ...]:
         """Those that every row has, in their order."""
@@ -85,14 +91,14 @@ def generated(record: Record) -> tuple[Generated, str | None]:
     Of an answer in OpenAI's form the latter is the whole response.
     """
     if record.answer is None:
-        return Generated(None, None, None, {}), None
+        return Generated(None, None, None), None
     kept = decode_kept(record.answer)
     if not isinstance(kept.response, msgspec.UnsetType):
-        found = generated_of(_decode_response(kept.response).body) or Generated(None, None, None, {})
+        found = generated_of(_decode_response(kept.response).body)
         return found, bytes(kept.response).decode()
     text, reason, usage = (_decode_any(part) for part in (kept.text, kept.finish_reason, kept.usage))
     beside = kept.beside()
-    return Generated(text, reason, usage, {}), msgspec.json.encode(beside).decode() if beside else None
+    return Generated(text, reason, usage), msgspec.json.encode(beside).decode() if beside else None
 
 
 def renamed(name: str, taken: Set[str] | Mapping[str, Any]) -> str:

@@ -12,15 +12,19 @@ from ....core.errors import BatchError, UsageError
 from ..inputs.plan import Shard
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
-from .claim import claim, claimed, fingerprint
 from .columns import GeneratedColumns
 from .form import Form, form_of
-from .parts import Part, others_in, parts_in, parts_of
+from .parts import SOME, WHOLE, Part, others_in, parts_in, parts_of
+from .place import Place, fingerprint
 from .schemas import file_schemas, has_types, row_types, types_of
 from .types import JSON
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .content import Content
+    from .input_columns import InputColumns
+    from .settled import SettledRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +42,8 @@ class Export:
 
     They raise BatchError. A file is written beside its place and renamed when it is whole and on the disk.
 
-    A file is the batch's own once it has claimed a place where nothing was; it never replaces anything else. In a
-    folder, `part-00000-of-00042.parquet` and so on each have the rows of shards that follow each other. Several drivers
-    may write the same files: their contents are the same.
+    In a folder, `part-00000-of-00042.parquet` and so on each have the rows of shards that follow each other. Several
+    drivers may write the same files: their contents are the same.
     """
 
     def __init__(self, ledger: Ledger, reader: Reader, options: OutputOptions) -> None:
@@ -54,18 +57,21 @@ class Export:
         Such as a column of the input that has the name of a generated one, a folder that holds other files, an output
         that is the input.
         """
-        if self._options.rows_per_file < 1:
-            raise UsageError(f"--rows-per-file {self._options.rows_per_file}: expected at least 1")
-        self._check_place()
+        options, plan = self._options, self._ledger.plan
+        if options.rows_per_file < 1:
+            raise UsageError(f"--rows-per-file {options.rows_per_file}: expected at least 1")
+        place = Place(self._path, self._form, self._ledger.path)
+        place.check(plan)
         self._check_columns()
-        self._claim_place()
+        made_of = fingerprint(plan, self._form, options.rows_per_file, options.columns)
+        place.claim(made_of, self._parts, self._ledger.is_sealed, self._ledger.others)
 
     def write_ready(self) -> None:
         """Write each file of an output folder whose rows are all there and that is missing. Of one file: nothing."""
         if not self._form.is_folder:
             return
         for part in self._parts:
-            if part.name not in self._written and all(self._ledger.is_sealed(shard.number) for shard in part.shards):
+            if part.name not in self._written and self._is_sealed(part):
                 self._write_part(part)
 
     def finish(self) -> Path:
@@ -75,6 +81,8 @@ class Export:
         if self._form.is_folder:
             for part in self._parts:
                 self._write_part(part)
+            for name in parts_in(self._path) - {part.name for part in self._parts}:
+                (self._path / name).unlink(missing_ok=True)
         else:
             self._content.write(self._path, self._form, self._ledger.plan.shards)
         remove_leftovers(self._path)
@@ -83,15 +91,14 @@ class Export:
     def snapshot(self, path: Path) -> int:
         """Write the rows that are settled by now, in their order, into a file or folder of its own; how many.
 
-        What is there is replaced; of a folder only files with names of parts.
+        What is there is replaced; of a folder only files with names of parts. In the output's own place, files of a
+        folder are named `some-00000-of-00003.parquet`, and give way to those of the whole output.
         """
         path = path.absolute()
         form = self._form if path == self._path else form_of(path, None, self._input_formats)
-        shards = [shard for shard in self._ledger.plan.shards if any(True for _ in self._ledger.records(shard.number))]
+        shards = [shard for shard in self._ledger.plan.shards if self._rows.count(shard)]
         content = self._content_of(form, shards)
-        if not form.is_folder:
-            return content.write(path, form, shards)
-        return self._write_folder(path, form, content, shards)
+        return self._write_folder(path, form, content, shards) if form.is_folder else content.write(path, form, shards)
 
     @property
     def _input_formats(self) -> list[str]:
@@ -103,92 +110,56 @@ class Export:
 
     @cached_property
     def _parts(self) -> list[Part]:
-        return _parts(self._ledger.plan.shards, self._options.rows_per_file, self._form)
+        return parts_of(self._ledger.plan.shards, self._options.rows_per_file, self._form.format)
+
+    @cached_property
+    def _schemas(self) -> "list[tuple[str, pa.Schema]]":
+        return file_schemas(self._ledger.plan, self._reader)
+
+    @cached_property
+    def _rows(self) -> "SettledRows":
+        from .settled import SettledRows
+
+        return SettledRows(self._ledger, self._reader)
 
     @cached_property
     def _content(self) -> "Content":
+        """What the whole output has."""
         return self._content_of(self._form, None)
 
     def _content_of(self, form: Form, shards: Sequence[Shard] | None) -> "Content":
-        """What is written; None: of all shards."""
+        """What an output of these shards has; None: all."""
         from .content import Content
-        from .input_columns import input_columns
-        from .settled import SettledRows
 
         columns = GeneratedColumns.of(self._ledger.parameters, form)
-        own = None
-        if form.has_columns:
-            plan = self._ledger.plan
-            if shards is None:
-                types = row_types(plan, self._reader, self._ledger.path)
-            else:
-                untyped = [shard for shard in shards if not has_types(plan.files[shard.file].format)]
-                types = types_of(untyped, self._reader)
-            if form.format == "csv":  # which has nothing nested: the values as they are
-                types = {name: JSON if type.is_nested else type for name, type in types.items()}
-            own = input_columns(file_schemas(plan, self._reader), types, columns.names, self._options.columns)
-        rows = SettledRows(self._ledger, self._reader)
-        return Content(rows, self._ledger.parameters, columns, own, self._options.columns)
+        own = self._input_columns(form, columns, shards) if form.has_columns else None
+        return Content(self._rows, self._ledger.parameters, columns, own, self._options.columns)
 
-    def _check_place(self) -> None:
-        path = self._path
-        for file in self._ledger.plan.files:
-            if path == file.path or _is_same(path, file.path):
-                raise BatchError(f"{path} is the input; choose another output")
-            if self._form.is_folder and path in file.path.parents:
-                raise BatchError(f"{path} has the input {file.path}; choose another output")
-        if path.exists() and not (path.is_dir() if self._form.is_folder else path.is_file()):
-            raise BatchError(f"cannot write {path}: it is neither a file nor a folder")
-        if not path.parent.is_dir():
-            raise BatchError(f"cannot write {path}: there is no folder {path.parent}")
+    def _input_columns(self, form: Form, columns: GeneratedColumns, shards: Sequence[Shard] | None) -> "InputColumns":
+        from .input_columns import input_columns
+
+        plan = self._ledger.plan
+        if shards is None:
+            types = row_types(plan, self._reader, self._ledger.path)
+        else:
+            untyped = (shard for shard in shards if not has_types(plan.files[shard.file].format))
+            types = types_of(untyped, self._reader)
+        if form.format == "csv":  # which has nothing nested: the values as they are
+            types = {name: JSON if type.is_nested else type for name, type in types.items()}
+        return input_columns(self._schemas, types, columns.names, self._options.columns)
 
     def _check_columns(self) -> None:
-        from .input_columns import check_names
-
         columns = GeneratedColumns.of(self._ledger.parameters, self._form)
-        schemas = file_schemas(self._ledger.plan, self._reader)
-        if not schemas:
+        columns.check()
+        if not self._schemas:
             return
+        from .input_columns import check_names
+        from .writers import check_schema
+
         is_all = all(has_types(format) for format in self._input_formats)
-        check_names(schemas, columns.names, self._options.columns, is_all=is_all)
+        check_names(self._schemas, columns.names, self._options.columns, is_all=is_all)
         if self._form.has_columns and is_all:
-            from .writers import check_schema
-
             check_schema(self._content.schema, self._form.format)
-
-    def _claim_place(self) -> None:
-        """Make the place this batch's, and remove parts whose rows are others by now, or are not all settled."""
-        options = self._options
-        made_of = fingerprint(self._ledger.plan, self._form, options.rows_per_file, options.columns)
-        before = claimed(self._ledger.path, self._path)
-        if before is None:
-            self._check_vacant()
-        elif before != made_of and self._ledger.others:
-            raise BatchError(f"another driver at work writes {self._path} with other options, or from another input")
-        if self._form.is_folder:
-            self._make_folder()
-            named = {part.name: part for part in self._parts}
-            for name in parts_in(self._path):
-                part = named.get(name)
-                if part is None or before != made_of or not self._is_sealed(part):
-                    (self._path / name).unlink(missing_ok=True)
-        claim(self._ledger.path, self._path, made_of)
-
-    def _check_vacant(self) -> None:
-        if self._form.is_folder:
-            others = sorted({*others_in(self._path), *parts_in(self._path)})
-            if others:
-                raise BatchError(
-                    f"{self._path} has {others[0]}, which this batch has not written; choose another output"
-                )
-        elif self._path.exists():
-            raise BatchError(f"{self._path} is there, and this batch has not written it; choose another output")
-
-    def _make_folder(self) -> None:
-        try:
-            self._path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise BatchError(f"cannot write {self._path}: {error.strerror}") from error
 
     def _is_sealed(self, part: Part) -> bool:
         return all(self._ledger.is_sealed(shard.number) for shard in part.shards)
@@ -201,30 +172,19 @@ class Export:
     def _write_folder(self, path: Path, form: Form, content: "Content", shards: Sequence[Shard]) -> int:
         if others := others_in(path):
             raise BatchError(f"{path} has {others[0]}, which is no part of an output; choose another folder")
+        prefix = SOME if path == self._path else WHOLE
         beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         try:
             beside.mkdir()
-            count = 0
-            for part in _parts(shards, self._options.rows_per_file, form, content):
-                count += content.write(beside / part.name, form, part.shards)
+            parts = parts_of(shards, self._options.rows_per_file, form.format, prefix, self._rows.count)
+            count = sum(content.write(beside / part.name, form, part.shards) for part in parts)
             path.mkdir(exist_ok=True)
             for name in parts_in(path):
                 (path / name).unlink()
-            for name in parts_in(beside):
-                (beside / name).replace(path / name)
+            for part in parts:
+                (beside / part.name).replace(path / part.name)
         except OSError as error:
             raise BatchError(f"cannot write {path}: {error.strerror}") from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return count
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    try:
-        return path.samefile(other)
-    except OSError:
-        return False
-
-
-def _parts(shards: Sequence[Shard], least_rows: int, form: Form, content: "Content | None" = None) -> list[Part]:
-    return parts_of(shards, least_rows, form.format, None if content is None else content.rows.count)

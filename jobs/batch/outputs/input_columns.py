@@ -13,7 +13,7 @@ import pyarrow.types as pt
 
 from ....core.errors import BatchError, UsageError
 from .columns import renamed
-from .types import MisfitError, Type, arrow_array, arrow_type
+from .types import TEXT, MisfitError, Type, arrow_array, arrow_type
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def input_columns(
     """
     typed = unified(schemas, kept)
     rows = {name: type for name, type in types.items() if kept is None or name in kept}
+    if types and not typed.names:  # what was asked for is a column, though no row has it
+        rows |= {name: TEXT for name in kept or () if name not in rows}
     if not rows:
         chosen = typed if kept is None else pa.schema([typed.field(name) for name in kept if name in typed.names])
         return InputColumns(chosen.with_metadata(typed.metadata), tuple(chosen.names), {})

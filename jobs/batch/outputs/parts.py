@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..inputs.plan import Shard
 
-_NAME = re.compile(r"part-\d{5,}-of-\d{5,}\.(jsonl|csv|parquet)")
+WHOLE, SOME = "part", "some"  # how names begin: of an output's files, and of those of an output that is not whole yet
+_NAME = re.compile(r"(part|some)-\d{5,}-of-\d{5,}\.(jsonl|csv|parquet)")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,11 @@ class Part:
 
 
 def parts_of(
-    shards: Sequence[Shard], least_rows: int, ending: str, rows: Callable[[Shard], int] | None = None
+    shards: Sequence[Shard],
+    least_rows: int,
+    ending: str,
+    prefix: str = WHOLE,
+    rows: Callable[[Shard], int] = lambda shard: shard.rows,
 ) -> list[Part]:
     """Consecutive shards in groups of at least so many rows, but for the last one. One file at least, without rows.
 
@@ -27,11 +32,13 @@ def parts_of(
         shards: in the order of the input.
         least_rows: of a file.
         ending: of the files' names: the format.
-        rows: how many rows a shard has; shards without any are left out. None: as the plan says.
+        prefix: of the files' names.
+        rows: how many rows a shard has; shards without any are left out.
     """
-    groups = list(_groups(shards, least_rows, rows or (lambda shard: shard.rows))) or [[]]
+    groups = list(_groups(shards, least_rows, rows)) or [[]]
     return [
-        Part(f"part-{number:05d}-of-{len(groups):05d}.{ending}", tuple(group)) for number, group in enumerate(groups)
+        Part(f"{prefix}-{number:05d}-of-{len(groups):05d}.{ending}", tuple(group))
+        for number, group in enumerate(groups)
     ]
 
 

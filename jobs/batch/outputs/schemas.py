@@ -10,8 +10,8 @@ from ....core.errors import BatchError, RunDirectoryError
 from ....core.files import read_text, write_atomic
 from ..inputs.plan import Plan, Shard
 from ..inputs.reader import Reader
-from .claim import fingerprint
 from .inference import Inference
+from .place import fingerprint
 from .types import Type
 
 if TYPE_CHECKING:

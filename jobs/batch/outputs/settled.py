@@ -46,8 +46,10 @@ class SettledRows:
     def _joined(self, shard: Shard) -> Iterator[Settled]:
         rows = self._reader.rows(shard)
         for record in self._ledger.records(shard.number):
-            row = next((row for row in rows if row.index == record.index), None)
-            if row is None:
+            for row in rows:
+                if row.index == record.index:
+                    break
+            else:
                 raise _other_rows(shard, record)
             if not record.blank and not row.is_blank:
                 yield row.value, record
