@@ -32,9 +32,10 @@ def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     try:
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
     except _NOT_PYTHONS:
-        return _as_text(column).to_pylist()
+        values = _as_text(column).to_pylist()
+    return values
 
 
 def _text(value: Any) -> str | None:

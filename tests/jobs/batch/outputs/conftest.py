@@ -12,12 +12,13 @@ import pytest
 
 from slurminfer.jobs.batch.inputs.request import BatchRequest
 from slurminfer.jobs.batch.inputs.row import Row
+from slurminfer.jobs.batch.ledger.ledger import Ledger
 from slurminfer.jobs.batch.ledger.record import Record
 from slurminfer.jobs.batch.outputs.answers import make_record
 from slurminfer.jobs.batch.outputs.export import Export, OutputOptions
 from slurminfer.jobs.batch.parameters import Parameters
 
-from .standins import Ledger, Reader, plan_of
+from .standins import Reader, plan_of
 
 
 def reply(*texts: str | None, usage: tuple[int, int, int] | None = (7, 3, 5), **said: Any) -> bytes:
@@ -50,23 +51,25 @@ def answered(row: Row) -> Record:
     return make_record(asked, [reply(f"answer {row.line}")], "req-1")
 
 
-class Work:
-    """A batch, from its input to its output."""
+NO_PARAMETERS = Parameters()
 
-    def __init__(self, folder: Path, inputs: Sequence[Path], output: str, parameters: Parameters, **options: Any):
-        self.output = folder / output
-        self.plan = plan_of(inputs, 64)
-        self.ledger = Ledger(folder / f"{output}.ledger", self.plan, parameters)
+
+class Work:
+    """A batch, from its input to its output, as one driver does it."""
+
+    def __init__(self, inputs: Sequence[Path], output: Path, parameters: Parameters, **options: Any) -> None:
+        self.output, self.options = output, OutputOptions(path=output, **options)
+        self.ledger = Ledger(output.with_name(f"{output.name}.ledger"), parameters, lambda: plan_of(inputs, 64))
+        self.plan = self.ledger.plan
         self.reader = Reader(self.plan)
-        self.options = OutputOptions(path=self.output, **options)
         self.export = Export(self.ledger, self.reader, self.options)
 
-    def settle(
-        self, shards: Iterable[int] | None = None, answer: Callable[[Row], Record | None] = answered
-    ) -> None:
+    def settle(self, shards: Iterable[int] | None = None, answer: Callable[[Row], Record | None] = answered) -> None:
         """Settle the rows of shards, in this order; None: of all. A shard is sealed when all its rows are settled."""
         for number in range(len(self.plan.shards)) if shards is None else shards:
-            shard = self.plan.shards[number]
+            shard = self.ledger.claim(lambda shard, number=number: shard.number == number)  # type: ignore[misc]
+            if shard is None:
+                continue
             records = [answer(row) for row in self.reader.rows(shard)]
             for record in records:
                 if record is not None:
@@ -81,7 +84,9 @@ class Work:
         return self.export.finish()
 
     def close(self) -> None:
+        """End the driver."""
         self.reader.close()
+        self.ledger.__exit__()
 
 
 @pytest.fixture
@@ -90,10 +95,13 @@ def work(tmp_path):
     made: list[Work] = []
 
     def make(
-        content: Any, output: str, *, name: str = "in.jsonl", parameters: Parameters = Parameters(), **options: Any
+        content: Any, output: str, *, name: str = "in.jsonl", parameters: Parameters = NO_PARAMETERS, **options: Any
     ) -> Work:
-        inputs = content if isinstance(content, list) and content and isinstance(content[0], Path) else None
-        made.append(Work(tmp_path, inputs or [write(tmp_path / name, content)], output, parameters, **options))
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        files = isinstance(content, list) and content and isinstance(content[0], Path)
+        inputs = content if files else [write(folder / name, content)]
+        made.append(Work(inputs, folder / output, parameters, **options))
         return made[-1]
 
     yield make

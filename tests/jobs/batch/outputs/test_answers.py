@@ -1,28 +1,35 @@
 """From an engine's replies to records."""
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
 
+from slurminfer.jobs.batch.ledger.record import Record
 from slurminfer.jobs.batch.outputs.answers import MalformedAnswerError, NoTextError, content_of, make_record
 
 from .conftest import reply, request
 
 
-def kept(*replies: bytes, samples: int = 1, **asked: object):
+def answer_of(record: Record) -> dict[str, Any]:
+    assert record.answer is not None
+    return json.loads(bytes(record.answer))
+
+
+def kept(*replies: bytes, samples: int = 1, **asked: Any) -> dict[str, Any]:
     """The answer that the ledger keeps."""
     record = make_record(request(**asked), replies, "req-1", samples=samples)
     assert b"\n" not in msgspec.json.encode(record), "a record is a line"
-    return json.loads(bytes(record.answer))
+    return answer_of(record)
 
 
 USAGE = {"prompt_tokens": 7, "cached_tokens": 3, "completion_tokens": 5}
 
 
 def test_a_text_its_end_and_its_tokens():
-    record = make_record(request(3, 4), [reply("a\u2028\n\"b")])
-    assert json.loads(bytes(record.answer)) == {"text": 'a\u2028\n"b', "finish_reason": "stop", "usage": USAGE}
+    record = make_record(request(3, 4), [reply('a\u2028\n"b')])
+    assert answer_of(record) == {"text": 'a\u2028\n"b', "finish_reason": "stop", "usage": USAGE}
     assert (record.index, record.key, record.error, record.status) == (4, f"{3:016x}{4:016x}", None, None)
     assert (record.prompt_tokens, record.cached_tokens, record.completion_tokens) == (7, 3, 5)
 
@@ -67,7 +74,7 @@ def test_fewer_samples_than_asked_for_are_no_answer():
 
 def test_turns_are_lists_and_their_tokens_are_added():
     record = make_record(request(turns=("more",)), [reply("a"), reply("b", usage=(20, 10, 1))])
-    answer = json.loads(bytes(record.answer))
+    answer = answer_of(record)
     assert (answer["text"], answer["finish_reason"]) == (["a", "b"], ["stop", "stop"])
     assert answer["usage"] == {"prompt_tokens": 27, "cached_tokens": 13, "completion_tokens": 6}
     assert (record.prompt_tokens, record.cached_tokens, record.completion_tokens) == (27, 13, 6)
@@ -82,7 +89,7 @@ def test_whole_answers_are_kept_as_one_line():
     answer = kept(body, whole_answer=True)
     assert answer == {"response": {"status_code": 200, "request_id": "req-1", "body": json.loads(body)}}
     record = make_record(request(whole_answer=True), [body], None)
-    assert json.loads(bytes(record.answer))["response"]["request_id"] == "c-1"
+    assert answer_of(record)["response"]["request_id"] == "c-1"
     assert record.completion_tokens == 5
 
 

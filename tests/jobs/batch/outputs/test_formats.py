@@ -7,6 +7,7 @@ import decimal
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,8 +22,8 @@ from slurminfer.jobs.batch.parameters import Parameters
 from .conftest import Work, answered, read, reply, request, write
 from .test_types import json_values
 
-UTC = dt.timezone.utc
-AWKWARD = ["é\u2028\U0001f600", 'quo"te\'s', "two\nlines\r\n", "", None, "a,b;c\t", "null", "\x00", " spaced ", "3"]
+UTC = dt.UTC
+AWKWARD = ["é\u2028\U0001f600", "quo\"te's", "two\nlines\r\n", "", None, "a,b;c\t", "null", "\x00", " spaced ", "3"]
 ROWS = 10
 
 
@@ -181,7 +182,7 @@ def test_text_and_its_blank_lines(work, output):
 @given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "c"]), json_values, max_size=3), max_size=8))
 def test_rows_of_json_are_the_same_in_json(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("rows")
-    made = Work(folder, [write(folder / "in.jsonl", rows)], "out.jsonl", Parameters())
+    made = Work([write(folder / "in.jsonl", rows)], folder / "out.jsonl", Parameters())
     written = read(made.run())
     made.close()
     own = [{name: value for name, value in row.items() if name in "abc"} for row in written]
@@ -201,7 +202,7 @@ def test_rows_that_failed_say_why(work, output):
 
 
 def test_what_is_said_besides(work):
-    said = {"tool_calls": [{"id": "1"}], "reasoning_content": "hm"}
+    said: dict[str, Any] = {"tool_calls": [{"id": "1"}], "reasoning_content": "hm"}
 
     def answer(row):
         return make_record(request(), [reply("a", **said)]) if row.index == 0 else answered(row)
