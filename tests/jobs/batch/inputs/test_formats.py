@@ -26,7 +26,9 @@ from slurminfer.jobs.batch.inputs.source import Index
 
 from .conftest import WRITERS, rows_of, write_csv, write_jsonl, write_parquet, write_stream
 
-VALUES = [{"prompt": f"say {number} \u2028 \u00e9 {'x' * (number % 70)}", "label": str(number % 3)} for number in range(1000)]
+VALUES = [
+    {"prompt": f"say {number} \u2028 \u00e9 {'x' * (number % 70)}", "label": str(number % 3)} for number in range(1000)
+]
 
 
 def expected(kind: str, values=VALUES):
@@ -76,7 +78,11 @@ def test_shards_in_any_order_and_left_halfway_are_the_file(tmp_path, kind, seed,
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.lists(st.sampled_from([b"\n", b"\r\n", b'"', b",", b"{}", b'{"a":1}', b"\xff", b"a", b"\xef\xbb\xbf", b"\x00"])))
+@given(
+    data=st.lists(
+        st.sampled_from([b"\n", b"\r\n", b'"', b",", b"{}", b'{"a":1}', b"\xff", b"a", b"\xef\xbb\xbf", b"\x00"])
+    )
+)
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv"])
 def test_any_bytes_are_rows_problems_or_one_clear_error(tmp_path, name, data, monkeypatch):
     path = tmp_path / name
@@ -132,7 +138,16 @@ def test_a_truncated_file_is_an_error(tmp_path, kind):
 def test_lines_as_programs_write_them(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl, "LONGEST_LINE", 100)
     path = tmp_path / "a.jsonl"
-    lines = [b'\xef\xbb\xbf{"a": 1}\r', b"", b" \t\r", b'{"a": "\xe2\x80\xa8"}', b"x" * 101, b"[1]", b'{"a": 1, "a" : 2}', b"{}"]
+    lines = [
+        b'\xef\xbb\xbf{"a": 1}\r',
+        b"",
+        b" \t\r",
+        b'{"a": "\xe2\x80\xa8"}',
+        b"x" * 101,
+        b"[1]",
+        b'{"a": 1, "a" : 2}',
+        b"{}",
+    ]
     path.write_bytes(b"\n".join(lines))
     rows = rows_of(path)
     assert [row.value for row in rows] == [{"a": 1}, None, None, {"a": "\u2028"}, None, None, None, {}]
@@ -143,7 +158,7 @@ def test_lines_as_programs_write_them(tmp_path, monkeypatch):
 
 def test_text_lines_are_prompts_as_they_are(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_bytes(b"\xef\xbb\xbf a b \r\n\n{\"x\": 1}\n\xff\nlast")
+    path.write_bytes(b'\xef\xbb\xbf a b \r\n\n{"x": 1}\n\xff\nlast')
     rows = rows_of(path)
     assert [row.value and row.value["prompt"] for row in rows] == [" a b ", None, '{"x": 1}', None, "last"]
     assert rows[3].problem and "UTF-8" in rows[3].problem
@@ -164,7 +179,9 @@ def test_csv_with_everything_that_may_be_quoted(tmp_path):
     assert "1 values, and the file has 2 columns" in problems[2] and "3 values" in problems[3]
     assert "UTF-8" in problems[4] and "not CSV" in problems[6] and "not CSV" in problems[8]
     plan = make_plan(find([str(path)]))
-    assert Reader(plan).table(plan.shards[0]).column("id").to_pylist() == [row.value and row.value["id"] for row in rows]
+    assert Reader(plan).table(plan.shards[0]).column("id").to_pylist() == [
+        row.value and row.value["id"] for row in rows
+    ]
 
 
 @pytest.mark.parametrize("header", [b"a,b,a\n", b'"a\xff"\n', b"\n1\n"])
@@ -191,7 +208,11 @@ def test_gzip_of_several_members(tmp_path):
 @pytest.mark.parametrize("kind", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.parquet", "stream.arrow"])
 def test_a_record_of_many_mebibytes_passes_whole(tmp_path, kind):
     path = tmp_path / kind
-    values = [{"prompt": "a", "label": "b"}, {"prompt": "x\n" * (20 << 20), "label": "c"}, {"prompt": "d", "label": "e"}]
+    values = [
+        {"prompt": "a", "label": "b"},
+        {"prompt": "x\n" * (20 << 20), "label": "c"},
+        {"prompt": "d", "label": "e"},
+    ]
     WRITERS[kind](path, values)
     assert [row.value for row in rows_of(path)] == values
 
