@@ -128,6 +128,7 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         tokens_today=supervisor.usage.tokens_today,
         queue=lambda: supervisor.queue,
         controller=supervisor.controller,
+        batches=supervisor.batches,
         outlooks=supervisor.outlooks,
         endpoint=lambda: opened.url,
         pages=supervisor.counters,
