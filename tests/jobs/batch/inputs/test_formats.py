@@ -6,9 +6,9 @@ import os
 import random
 import tracemalloc
 from array import array
+from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -95,8 +95,8 @@ def test_any_bytes_are_rows_problems_or_one_clear_error(tmp_path, name, data, mo
     for row in rows:
         assert (row.value is None) or (row.problem is None)
     if name != "a.csv":
-        assert len(rows) == len((b"".join(data)).splitlines(keepends=False)) or b"\r" in b"".join(data) or True
-        assert len(rows) == b"".join(data).count(b"\n") + (not b"".join(data).endswith(b"\n") and bool(b"".join(data)))
+        content = b"".join(data)
+        assert len(rows) == content.count(b"\n") + (content != b"" and not content.endswith(b"\n"))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -179,9 +179,11 @@ def test_csv_with_everything_that_may_be_quoted(tmp_path):
     assert "1 values, and the file has 2 columns" in problems[2] and "3 values" in problems[3]
     assert "UTF-8" in problems[4] and "not CSV" in problems[6] and "not CSV" in problems[8]
     plan = make_plan(find([str(path)]))
-    assert Reader(plan).table(plan.shards[0]).column("id").to_pylist() == [
-        row.value and row.value["id"] for row in rows
-    ]
+    with closing(Reader(plan)) as reader:
+        table = reader.table(plan.shards[0])
+    assert table is not None
+    ids = table.column("id").to_pylist()
+    assert ids == [row.value and row.value["id"] for row in rows]
 
 
 @pytest.mark.parametrize("header", [b"a,b,a\n", b'"a\xff"\n', b"\n1\n"])
@@ -210,7 +212,7 @@ def test_a_record_of_many_mebibytes_passes_whole(tmp_path, kind):
     path = tmp_path / kind
     values = [
         {"prompt": "a", "label": "b"},
-        {"prompt": "x\n" * (20 << 20), "label": "c"},
+        {"prompt": "x" * (60 << 20) + "\n", "label": "c"},
         {"prompt": "d", "label": "e"},
     ]
     WRITERS[kind](path, values)
@@ -237,7 +239,8 @@ def test_only_columns_that_are_wanted_are_rows_and_tables_have_all(tmp_path, wri
     reader = Reader(plan, ["c", "b.c", "missing"])
     (row,) = reader.rows(plan.shards[0])
     assert row.value == {"b.c": 2, "c": [3]} and row.columns == ("a", "b.c", "c")
-    assert reader.table(plan.shards[0]).to_pylist() == [{"a": 1, "b.c": 2, "c": [3]}]
+    table = reader.table(plan.shards[0])
+    assert table is not None and table.to_pylist() == [{"a": 1, "b.c": 2, "c": [3]}]
     (nothing,) = Reader(plan, []).rows(plan.shards[0])
     assert nothing.value == {}
 
@@ -301,9 +304,11 @@ def test_counting_remembers_few_places(tmp_path, monkeypatch):
     for name in ("a.jsonl", "b.jsonl"):
         write_jsonl(tmp_path / name, [{"a": number} for number in range(5000)])
     plan = make_plan(find([str(tmp_path / "*.jsonl")]))
-    reader = Reader(plan)
     assert 4 < len(plan.shards) <= 20
-    assert [row.value["a"] for shard in plan.shards for row in reader.rows(shard)] == [*range(5000)] * 2
+    with closing(Reader(plan)) as reader:
+        assert [row.value and row.value["a"] for shard in plan.shards for row in reader.rows(shard)] == [
+            *range(5000)
+        ] * 2
 
 
 def test_planning_tells_how_far_it_is(tmp_path):
@@ -317,12 +322,6 @@ def test_planning_tells_how_far_it_is(tmp_path):
     assert told[-1] == (total, total) and told == sorted(told) and {each[1] for each in told} == {total}
 
 
-def test_a_plan_survives_being_written(tmp_path):
-    write_jsonl(tmp_path / "a.jsonl", VALUES)
-    plan = make_plan(find([str(tmp_path / "a.jsonl")]))
-    assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan
-
-
 def test_planning_and_reading_hold_little_in_memory(tmp_path):
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
@@ -331,7 +330,8 @@ def test_planning_and_reading_hold_little_in_memory(tmp_path):
     tracemalloc.start()
     try:
         plan = make_plan(find([str(path)]))
-        assert sum(1 for shard in plan.shards for _ in Reader(plan).rows(shard)) == 40_000
+        with closing(Reader(plan)) as reader:
+            assert sum(1 for shard in plan.shards for _ in reader.rows(shard)) == 40_000
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
