@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -15,6 +16,7 @@ from ....core.net.sockets import allow_many_sockets
 from ..inputs.building import Builder
 from ..inputs.files import find
 from ..inputs.plan import Plan, Shard
+from ..inputs.keys import keys_of
 from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
@@ -51,7 +53,10 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
     options.check()
     builder = Builder(options.parameters)
     allow_many_sockets()
-    with Ledger(options.ledger, options.parameters, lambda: _plan(options)) as ledger:
+    now = partial(find, options.inputs, options.format)
+    with Ledger(
+        options.ledger, options.parameters, lambda: make_plan(now()), files=now, keys=partial(keys_of, builder)
+    ) as ledger:
         reader, exported = Reader(ledger.plan), Reader(ledger.plan)  # for one thread each
         try:
             export = Export(ledger, exported, options.output)
@@ -60,10 +65,6 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
         finally:
             reader.close()
             exported.close()
-
-
-def _plan(options: BatchOptions) -> Plan:
-    return make_plan(find(options.inputs, options.format))
 
 
 class _Driver:

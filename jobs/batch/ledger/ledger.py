@@ -64,7 +64,7 @@ class Ledger:
         retry_failed: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.path = path
+        self.path, self.parameters = path, parameters
         self._lock = threading.RLock()
         self._open: dict[int, AppendedFile] = {}
         self._records: dict[int, ShardRecords] = {}
@@ -114,7 +114,7 @@ class Ledger:
         mine.completion_tokens += record.completion_tokens
 
     def sync(self) -> None:
-        """Have all records on the disk, and this driver's sign of life renewed. From a thread: it may wait for the disk."""
+        """Have all records on the disk, and this driver's sign of life renewed. From a thread: it may take long."""
         for number in list(self._open):
             with self._lock:
                 segment = self._open.get(number)
