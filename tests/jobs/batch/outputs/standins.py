@@ -1,10 +1,13 @@
 """In-memory stand-ins."""
 
-from pathlib import Path
-from slurminfer.jobs.batch.outputs.json_values import python_rows
-import msgspec, pyarrow as pa, pyarrow.parquet as pq, pyarrow.csv as pc
-from slurminfer.jobs.batch.inputs.plan import Plan, Shard, InputFile
+import msgspec
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from slurminfer.jobs.batch.inputs.plan import InputFile, Plan, Shard
 from slurminfer.jobs.batch.inputs.row import Row
+from slurminfer.jobs.batch.outputs.json_values import python_rows
 
 
 def _open(file):
