@@ -186,6 +186,11 @@ def test_csv_with_everything_that_may_be_quoted(tmp_path):
     assert ids == [row.value and row.value["id"] for row in rows]
 
 
+def test_tsv_has_tabs(tmp_path):
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b'a\tb\n1,2\t"3\t4"\n'))
+    assert [row.value for row in rows_of(tmp_path / "a.tsv.gz")] == [{"a": "1,2", "b": "3\t4"}]
+
+
 @pytest.mark.parametrize("header", [b"a,b,a\n", b'"a\xff"\n', b"\n1\n"])
 def test_csv_headers_that_are_none(tmp_path, header):
     path = tmp_path / "a.csv"
