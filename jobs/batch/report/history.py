@@ -84,9 +84,7 @@ def together(histories: Iterable[Sequence[Span]], buckets: int) -> list[Span]:
 def _added(sum: Span, part: Span, *, begins: bool) -> Span:
     sums = {name: getattr(sum, name) + getattr(part, name) for name in _SUMS if name != "seconds"}
     known = [workers for workers in (sum.workers, part.workers) if workers is not None]
-    return msgspec.structs.replace(
-        sum, **sums, workers=max(known, default=None), is_first=sum.is_first or begins
-    )
+    return msgspec.structs.replace(sum, **sums, workers=max(known, default=None), is_first=sum.is_first or begins)
 
 
 class History:

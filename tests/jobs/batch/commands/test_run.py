@@ -105,7 +105,7 @@ def driven(monkeypatch, tmp_path):
             events.append(f"all workers, {self.requests()} left")
 
     class State:
-        total, answered, failed, tokens_per_s, left_s = 10, 6, 1, 5.0, None
+        total, answered, failed, tokens_per_s, elapsed_s, settled, left = 10, 6, 1, 5.0, 1.0, 7, 3
 
     def run_batch(options, progress):
         progress(State())
