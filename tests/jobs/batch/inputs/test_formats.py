@@ -256,6 +256,14 @@ def test_two_columns_of_one_name(tmp_path):
         rows_of(tmp_path / "a.parquet")
 
 
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / "a.arrow"
+    write_stream(path, [{"prompt": "a"}])
+    path.write_bytes(path.read_bytes().replace(b"prompt", b"pro\xffpt"))
+    with pytest.raises(BatchError, match=r"a\.arrow: the name of a column is not UTF-8"):
+        rows_of(path)
+
+
 def test_a_file_that_changes_is_told(tmp_path, kind):
     path = tmp_path / kind
     WRITERS[kind](path, VALUES)
