@@ -57,7 +57,7 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
     with Ledger(
         options.ledger, options.parameters, lambda: make_plan(now()), files=now, keys=partial(keys_of, builder)
     ) as ledger:
-        reader, exported = Reader(ledger.plan), Reader(ledger.plan)  # for one thread each
+        reader, exported = Reader(ledger.plan, builder.columns), Reader(ledger.plan)  # for one thread each
         try:
             export = Export(ledger, exported, options.output)
             export.check()
