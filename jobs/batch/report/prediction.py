@@ -36,6 +36,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     queue_wait: str = ""  # in words
     remarks: tuple[str, ...] = ()
+    is_of_sample: bool = False  # rows of this batch were generated to measure its speed
 
 
 def with_resources(prediction: Prediction, resources: Resources | None) -> Prediction:
@@ -72,6 +73,7 @@ def of_sample(found: SampleForecast, rows: int, sampled: int, *, now: float | No
         completion_tokens=found.completion_tokens,
         tokens_basis=f"as the endpoint counted them ({percent(found.cached_share)} of the prompts' were cached)",
         remarks=tuple(remarks),
+        is_of_sample=True,
     )
 
 
