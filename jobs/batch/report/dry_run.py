@@ -36,6 +36,7 @@ from .queue_wait import queue_wait
 from .resources import resources
 from .sampled import mean_of
 from .tokens import EndpointTokens, ModelTokens, TokenCounter, counted, model_tokens, plain_text
+from .words import plural
 
 _SHOWN = 3
 _SHOWN_CHARACTERS = 2000
@@ -100,12 +101,12 @@ def answer_tokens(
 ) -> tuple[Interval | None, str]:
     """Tokens of a row's answers, and where they are known from, in words. Pure."""
     if earlier is not None:
-        return earlier, "answers as long as those before"
+        return earlier, "as those before"
     bounds = [_bound(batch, request) for request in requests]
     known = [bound for bound in bounds if bound is not None]
     if not known or len(known) < len(bounds):
-        return None, "answers of unknown length: not every row has max_tokens"
-    return exactly(sum(known) / len(known)), "answers of max_tokens, the most that they can have"
+        return None, "not every row has max_tokens"
+    return exactly(sum(known) / len(known)), "max_tokens, the most that they can have"
 
 
 def _predict(batch: Batch, drawn: Drawn, rows: int, around: Around, counters: Sequence[TokenCounter]) -> Prediction:
@@ -124,7 +125,8 @@ def _predict(batch: Batch, drawn: Drawn, rows: int, around: Around, counters: Se
         rows_per_s=None if found is None else found.rows_per_s,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        tokens_basis=f"{how} in {len(counts):,} rows; {why}",
+        prompt_basis=f"{how} in {plural(len(counts), 'row')}",
+        completion_basis=why,
         queue_wait=around.wait,
         remarks=() if found is None else found.remarks,
         is_of_sample=found is not None and found.is_of_sample,

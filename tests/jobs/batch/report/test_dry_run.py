@@ -169,7 +169,7 @@ def test_lengths_of_answers_are_those_before_or_else_a_bound(tmp_path):
     assert answer_tokens(batch, two, None)[0] == Interval(low=35, likely=35, high=35)
     assert answer_tokens(batch, [*two, request("c")], None)[0] is None
     before = Interval(low=1, likely=2, high=3)
-    assert answer_tokens(batch, two, before) == (before, "answers as long as those before")
+    assert answer_tokens(batch, two, before) == (before, "as those before")
 
 
 def test_a_dry_run_shows_prompts_and_says_that_the_speed_is_unknown(tmp_path, capsys):
