@@ -41,7 +41,8 @@ class ArrowFile:
 
         try:
             self._map = pa.memory_map(str(file.path))
-            self._is_file = self._map.read(len(_MAGIC)) == _MAGIC
+            self._buffer: pa.Buffer = self._map.read_buffer()  # not read: mapped
+            self._is_file = self._buffer[: len(_MAGIC)].to_pybytes() == _MAGIC
             self.schema: pa.Schema = self._reader().schema
         except (pa.ArrowException, OSError, ValueError) as error:
             raise unreadable(file, error) from error
@@ -72,8 +73,7 @@ class ArrowFile:
     def _reader(self) -> Any:
         from pyarrow import ipc
 
-        self._map.seek(0)
-        return ipc.open_file(self._map) if self._is_file else ipc.open_stream(self._map)
+        return ipc.open_file(self._buffer) if self._is_file else ipc.open_stream(self._buffer)
 
 
 def _validate(batch: "pa.RecordBatch") -> None:

@@ -33,18 +33,22 @@ class Builder:
     def build(self, row: Row) -> BatchRequest:
         """What the row asks for. Not for blank rows and problems. Raises BadRowError for what cannot be done.
 
-        Values that no JSON can hold raise ValueError, TypeError, OverflowError or RecursionError.
+        Values that JSON cannot hold may raise ValueError, OverflowError or RecursionError.
         """
         value = row.value
         assert value is not None, "blank rows and problems ask for nothing"
         asked = self._asked(row, value)
         self._add(asked, row, value)
         self._check(asked)
+        try:
+            key = key_of(asked.path, asked.body, asked.turns, asked.id)
+        except TypeError as error:  # of a column's type
+            raise BadRowError(f"has a value that JSON cannot hold: {error}") from error
         return BatchRequest(
             shard=row.shard,
             index=row.index,
             line=row.line,
-            key=key_of(asked.path, asked.body, asked.turns, asked.id),
+            key=key,
             path=asked.path,
             body=asked.body,
             whole_answer=asked.whole_answer,

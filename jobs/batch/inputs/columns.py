@@ -36,7 +36,7 @@ class ColumnSource:
     def __init__(self, file: InputFile, opened: ColumnFile, columns: tuple[str, ...] | None) -> None:
         self._file, self._opened = file, opened
         self._names = tuple(opened.schema.names)
-        check_names(file, self._names)
+        _check_names(file, self._names, opened)
         self._some = None if columns is None else [name for name in self._names if name in columns]
         self._for_rows = _Cursor(file, opened, self._some)
         self._for_tables = _Cursor(file, opened, None)
@@ -106,10 +106,10 @@ class _Cursor:
         return batch
 
 
-def check_names(file: InputFile, names: tuple[str, ...]) -> None:
-    """Raises BatchError where two columns have one name."""
+def _check_names(file: InputFile, names: tuple[str, ...], opened: ColumnFile) -> None:
     for place, name in enumerate(names):
         if name in names[:place]:
+            opened.close()
             raise BatchError(f"{file.path}: two columns have the name {name!r}")
 
 

@@ -54,7 +54,11 @@ class CsvSource:
     def __init__(self, file: InputFile) -> None:
         self._file = file
         self._records = _Records(file)
-        self._header = self._records.header()
+        try:
+            self._header = self._records.header()
+        except BatchError:
+            self._records.close()
+            raise
 
     def rows(self, shard: Shard) -> Iterator[Row]:
         """See `Reader.rows`."""

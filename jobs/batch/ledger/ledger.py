@@ -189,7 +189,8 @@ class Ledger:
 
     def _prepare(self, parameters: Parameters) -> None:
         try:
-            (self.path / DRIVERS).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(exist_ok=True)
+            (self.path / DRIVERS).mkdir(exist_ok=True)
         except OSError as error:
             raise BatchError(f"cannot make {self.path}: {error.strerror}") from error
         before = read_parameters(self.path, parameters)

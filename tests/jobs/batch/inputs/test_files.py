@@ -51,7 +51,9 @@ def test_a_directory_of_files(tmp_path):
     with pytest.raises(BatchError, match="several formats, csv, parquet"):
         names(folder)
     assert names(folder, format="csv") == ["c.csv.gz"]
-    with pytest.raises(BatchError, match=r"no Parquet, JSONL or CSV files in this directory; it has the directories data"):
+    with pytest.raises(
+        BatchError, match=r"no Parquet, JSONL or CSV files in this directory; it has the directories data"
+    ):
         names(tmp_path)
 
 

@@ -6,9 +6,9 @@ import os
 import random
 import tracemalloc
 from array import array
+from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +26,9 @@ from slurminfer.jobs.batch.inputs.source import Index
 
 from .conftest import WRITERS, rows_of, write_csv, write_jsonl, write_parquet, write_stream
 
-VALUES = [{"prompt": f"say {number} \u2028 \u00e9 {'x' * (number % 70)}", "label": str(number % 3)} for number in range(1000)]
+VALUES = [
+    {"prompt": f"say {number} \u2028 \u00e9 {'x' * (number % 70)}", "label": str(number % 3)} for number in range(1000)
+]
 
 
 def expected(kind: str, values=VALUES):
@@ -76,7 +78,11 @@ def test_shards_in_any_order_and_left_halfway_are_the_file(tmp_path, kind, seed,
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.lists(st.sampled_from([b"\n", b"\r\n", b'"', b",", b"{}", b'{"a":1}', b"\xff", b"a", b"\xef\xbb\xbf", b"\x00"])))
+@given(
+    data=st.lists(
+        st.sampled_from([b"\n", b"\r\n", b'"', b",", b"{}", b'{"a":1}', b"\xff", b"a", b"\xef\xbb\xbf", b"\x00"])
+    )
+)
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv"])
 def test_any_bytes_are_rows_problems_or_one_clear_error(tmp_path, name, data, monkeypatch):
     path = tmp_path / name
@@ -89,8 +95,8 @@ def test_any_bytes_are_rows_problems_or_one_clear_error(tmp_path, name, data, mo
     for row in rows:
         assert (row.value is None) or (row.problem is None)
     if name != "a.csv":
-        assert len(rows) == len((b"".join(data)).splitlines(keepends=False)) or b"\r" in b"".join(data) or True
-        assert len(rows) == b"".join(data).count(b"\n") + (not b"".join(data).endswith(b"\n") and bool(b"".join(data)))
+        content = b"".join(data)
+        assert len(rows) == content.count(b"\n") + (content != b"" and not content.endswith(b"\n"))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -132,7 +138,16 @@ def test_a_truncated_file_is_an_error(tmp_path, kind):
 def test_lines_as_programs_write_them(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl, "LONGEST_LINE", 100)
     path = tmp_path / "a.jsonl"
-    lines = [b'\xef\xbb\xbf{"a": 1}\r', b"", b" \t\r", b'{"a": "\xe2\x80\xa8"}', b"x" * 101, b"[1]", b'{"a": 1, "a" : 2}', b"{}"]
+    lines = [
+        b'\xef\xbb\xbf{"a": 1}\r',
+        b"",
+        b" \t\r",
+        b'{"a": "\xe2\x80\xa8"}',
+        b"x" * 101,
+        b"[1]",
+        b'{"a": 1, "a" : 2}',
+        b"{}",
+    ]
     path.write_bytes(b"\n".join(lines))
     rows = rows_of(path)
     assert [row.value for row in rows] == [{"a": 1}, None, None, {"a": "\u2028"}, None, None, None, {}]
@@ -143,7 +158,7 @@ def test_lines_as_programs_write_them(tmp_path, monkeypatch):
 
 def test_text_lines_are_prompts_as_they_are(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_bytes(b"\xef\xbb\xbf a b \r\n\n{\"x\": 1}\n\xff\nlast")
+    path.write_bytes(b'\xef\xbb\xbf a b \r\n\n{"x": 1}\n\xff\nlast')
     rows = rows_of(path)
     assert [row.value and row.value["prompt"] for row in rows] == [" a b ", None, '{"x": 1}', None, "last"]
     assert rows[3].problem and "UTF-8" in rows[3].problem
@@ -164,7 +179,11 @@ def test_csv_with_everything_that_may_be_quoted(tmp_path):
     assert "1 values, and the file has 2 columns" in problems[2] and "3 values" in problems[3]
     assert "UTF-8" in problems[4] and "not CSV" in problems[6] and "not CSV" in problems[8]
     plan = make_plan(find([str(path)]))
-    assert Reader(plan).table(plan.shards[0]).column("id").to_pylist() == [row.value and row.value["id"] for row in rows]
+    with closing(Reader(plan)) as reader:
+        table = reader.table(plan.shards[0])
+    assert table is not None
+    ids = table.column("id").to_pylist()
+    assert ids == [row.value and row.value["id"] for row in rows]
 
 
 @pytest.mark.parametrize("header", [b"a,b,a\n", b'"a\xff"\n', b"\n1\n"])
@@ -191,7 +210,11 @@ def test_gzip_of_several_members(tmp_path):
 @pytest.mark.parametrize("kind", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.parquet", "stream.arrow"])
 def test_a_record_of_many_mebibytes_passes_whole(tmp_path, kind):
     path = tmp_path / kind
-    values = [{"prompt": "a", "label": "b"}, {"prompt": "x\n" * (20 << 20), "label": "c"}, {"prompt": "d", "label": "e"}]
+    values = [
+        {"prompt": "a", "label": "b"},
+        {"prompt": "x" * (60 << 20) + "\n", "label": "c"},
+        {"prompt": "d", "label": "e"},
+    ]
     WRITERS[kind](path, values)
     assert [row.value for row in rows_of(path)] == values
 
@@ -216,7 +239,8 @@ def test_only_columns_that_are_wanted_are_rows_and_tables_have_all(tmp_path, wri
     reader = Reader(plan, ["c", "b.c", "missing"])
     (row,) = reader.rows(plan.shards[0])
     assert row.value == {"b.c": 2, "c": [3]} and row.columns == ("a", "b.c", "c")
-    assert reader.table(plan.shards[0]).to_pylist() == [{"a": 1, "b.c": 2, "c": [3]}]
+    table = reader.table(plan.shards[0])
+    assert table is not None and table.to_pylist() == [{"a": 1, "b.c": 2, "c": [3]}]
     (nothing,) = Reader(plan, []).rows(plan.shards[0])
     assert nothing.value == {}
 
@@ -280,9 +304,11 @@ def test_counting_remembers_few_places(tmp_path, monkeypatch):
     for name in ("a.jsonl", "b.jsonl"):
         write_jsonl(tmp_path / name, [{"a": number} for number in range(5000)])
     plan = make_plan(find([str(tmp_path / "*.jsonl")]))
-    reader = Reader(plan)
     assert 4 < len(plan.shards) <= 20
-    assert [row.value["a"] for shard in plan.shards for row in reader.rows(shard)] == [*range(5000)] * 2
+    with closing(Reader(plan)) as reader:
+        assert [row.value and row.value["a"] for shard in plan.shards for row in reader.rows(shard)] == [
+            *range(5000)
+        ] * 2
 
 
 def test_planning_tells_how_far_it_is(tmp_path):
@@ -296,12 +322,6 @@ def test_planning_tells_how_far_it_is(tmp_path):
     assert told[-1] == (total, total) and told == sorted(told) and {each[1] for each in told} == {total}
 
 
-def test_a_plan_survives_being_written(tmp_path):
-    write_jsonl(tmp_path / "a.jsonl", VALUES)
-    plan = make_plan(find([str(tmp_path / "a.jsonl")]))
-    assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan
-
-
 def test_planning_and_reading_hold_little_in_memory(tmp_path):
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
@@ -310,7 +330,8 @@ def test_planning_and_reading_hold_little_in_memory(tmp_path):
     tracemalloc.start()
     try:
         plan = make_plan(find([str(path)]))
-        assert sum(1 for shard in plan.shards for _ in Reader(plan).rows(shard)) == 40_000
+        with closing(Reader(plan)) as reader:
+            assert sum(1 for shard in plan.shards for _ in reader.rows(shard)) == 40_000
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
