@@ -25,6 +25,7 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = usable and parts.username is None
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment or not url.isprintable() or " " in url:

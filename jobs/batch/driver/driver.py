@@ -1,263 +1,202 @@
-"""The batch driver: every line of the input through an endpoint, every result into the output exactly once."""
+"""The batch driver: every row of the input through an endpoint, every row settled in the ledger exactly once."""
 
 import asyncio
-import itertools
-import random
-import stat
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import uvloop
 
-from ....core.errors import BatchError
 from ....core.net.sockets import allow_many_sockets
-from .concurrency import LEAST_CONCURRENCY, Slots, fit_to_workers
-from .endpoint import Address, AnswerTooLongError, Endpoint, Reply, UnreachableError, check_key, check_url, model_names
-from ..inputs.reader import reader_of
-from ..inputs.request import BadLine, BatchRequest, Id
-from ..ledger.previous import ErrorLog, Ledger
-from ..outputs.answers import MalformedAnswerError, NoTextError, make_error, make_result
-from .retry import Patience, Verdict, delay_s, judge, most_failures
+from ..inputs.building import Builder
+from ..inputs.files import find
+from ..inputs.plan import Plan
+from ..inputs.planning import make_plan
+from ..inputs.reader import Reader
+from ..ledger.ledger import Ledger
+from ..outputs.export import Export
 from ..report.tally import BatchState, Tally
+from .concurrency import Concurrency
+from .dispatcher import Dispatcher
+from .endpoint import Endpoint
+from .feeder import Feeder
+from .http.reply import UnreachableError
+from .load import read_load
+from .lookahead import LookAhead
+from .open_shards import OpenShards
+from .options import BatchOptions, BatchSummary
+from .selection import Selection
+from .sender import Sender
+from .work import WorkMaker
 
 _TICK_S = 1.0
-PATIENCE_S = 600.0  # without any answer, until a batch gives up
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchOptions:
-    """What a batch reads and writes, where it sends its requests, and how."""
-
-    input: Path  # in a format that inputs/reader.py knows
-    output: Path
-    endpoint: Address
-    key: str | None = None
-    model: str | None = None  # by default the endpoint's only one
-    concurrency: int | None = None  # by default fitted to the workers
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # such as max_tokens, for lines that do not say
-    patience_s: float = PATIENCE_S  # without any answer, until the batch gives up
-    locate: Callable[[], Address | None] | None = None  # where the endpoint is now, asked again and again
-    waits_for_holes: bool = False  # 503 and 429 never end the batch: workers come when the scheduler has room
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchSummary:
-    """How a batch ended."""
-
-    total: int  # lines of the input that are not blank
-    done: int  # of which have a result, earlier ones included
-    skipped: int  # of which had it before
-    failed: int  # of which have none, for the reasons in `errors`
-    tokens: int  # generated this time
-    elapsed_s: float
-    output: Path
-    errors: Path | None
+_LOAD_EVERY_S = 2.0
+_EXPORT_EVERY_S = 30.0
 
 
 def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> BatchSummary:
-    """Do the whole batch; `progress` is called about every second and at the end.
+    """Work on a batch until all its rows are settled; `progress` is called about every second and at the end.
 
-    Killed at any point and called again, it goes on where it was. Raises BatchError where it cannot go on: another
-    driver at work, an output of something else, no space, a wrong key, or an endpoint that stays away for
-    `patience_s`; whatever was written by then stays. Raises UsageError for an endpoint or a key that cannot be one.
+    Killed at any point and called again, it goes on where it was; called several times at once, each works on a part.
+    Raises BatchError where it cannot go on: other parameters than before, no space, a wrong key, or an endpoint that
+    stays away for `patience_s`; whatever was settled by then stays. Raises UsageError for options that cannot be.
     """
-    check_url(options.endpoint.url)
-    check_key(options.key)
-    _check_paths(options)
+    options.check()
+    builder = Builder(options.parameters)
     allow_many_sockets()
-    with Ledger(options.output) as ledger:
-        return uvloop.run(_run(options, ledger, progress))
+    with Ledger(options.ledger, options.parameters, lambda: _plan(options)) as ledger:
+        reader, exported = Reader(ledger.plan), Reader(ledger.plan)  # for one thread each
+        try:
+            export = Export(ledger, exported, options.output)
+            export.check()
+            return uvloop.run(_Driver(options, ledger, reader, builder, export).run(progress))
+        finally:
+            reader.close()
+            exported.close()
 
 
-async def _run(options: BatchOptions, ledger: Ledger, progress: Callable[[BatchState], None]) -> BatchSummary:
-    errors = ErrorLog(options.output)
-    tally = Tally(await asyncio.to_thread(reader_of(options.input).count, options.input))
-    endpoint = Endpoint(options.endpoint, options.key, options.locate)
-    try:
-        await _Driver(options, ledger, errors, endpoint, tally).drive(progress)
-    finally:
-        await endpoint.close()
-        errors.close()
-        await asyncio.to_thread(ledger.sync)
-        progress(tally.state())
-    return BatchSummary(
-        total=tally.total,
-        done=tally.done,
-        skipped=tally.skipped,
-        failed=tally.failed,
-        tokens=tally.tokens,
-        elapsed_s=tally.elapsed_s,
-        output=options.output,
-        errors=errors.path if tally.failed else None,
-    )
+def _plan(options: BatchOptions) -> Plan:
+    return make_plan(find(options.inputs, options.format))
 
 
 class _Driver:
-    """One run over the input."""
+    """One run of a driver."""
 
-    def __init__(
-        self, options: BatchOptions, ledger: Ledger, errors: ErrorLog, endpoint: Endpoint, tally: Tally
-    ) -> None:
-        self._options, self._ledger, self._errors = options, ledger, errors
-        self._endpoint, self._tally = endpoint, tally
-        self._patience = Patience(options.patience_s)
-        self._slots = Slots(options.concurrency or LEAST_CONCURRENCY)
+    def __init__(self, options: BatchOptions, ledger: Ledger, reader: Reader, builder: Builder, export: Export) -> None:
+        self._options, self._ledger, self._reader, self._builder = options, ledger, reader, builder
+        self._export = export
+        self._selection = Selection(ledger.plan, options.limit, options.sample)
 
-    async def drive(self, progress: Callable[[BatchState], None]) -> None:
-        """Send every line that has no result yet, and wait for all of them."""
-        with _first_batch_error():
-            async with asyncio.TaskGroup() as group:
-                aside = [group.create_task(self._tick(progress)), group.create_task(self._endpoint.follow())]
-                if self._options.concurrency is None:
-                    aside.append(group.create_task(fit_to_workers(self._slots, self._endpoint)))
-                await self._send_all()
-                for task in aside:
-                    task.cancel()
-
-    async def _send_all(self) -> None:
-        model = self._options.model
-        async with asyncio.TaskGroup() as group:
-            for request in self._unfinished():
-                model = model or await self._only_model()
-                body = msgspec.json.encode(request.with_defaults(model, self._options.defaults))
-                await self._slots.take()
-                group.create_task(self._complete(request, body))
-
-    def _unfinished(self) -> Iterator[BatchRequest]:
-        """The lines that are to be sent. Bad ones are reported, finished ones counted."""
-        seen: set[Id] = set()
-        for request in reader_of(self._options.input).read(self._options.input):
-            if isinstance(request, BadLine):
-                self._fail(request.line, request.id, None, request.message)
-            elif request.id in seen:
-                self._fail(request.line, request.id, None, f"id {request.id!r} has occurred before")
-            else:
-                seen.add(request.id)
-                if request.id in self._ledger.finished:
-                    self._tally.skip()
-                else:
-                    yield request
-
-    async def _complete(self, request: BatchRequest, body: bytes) -> None:
-        """Send one line until it has a result or an error."""
-        failures = 0
+    async def run(self, progress: Callable[[BatchState], None]) -> BatchSummary:
+        """Work until nothing is left, and write the output."""
+        self._tally = Tally(await asyncio.to_thread(self._ledger.counts), self._selection.rows)
+        self._set_up()
+        output = None
         try:
-            for attempt in itertools.count(1):
-                try:
-                    return await self._attempt(request, body)
-                except _AgainError as again:
-                    failures += again.failed
-                    if again.failed and failures >= most_failures(again.status):
-                        return self._fail(request.line, request.id, again.status, f"failed {failures} times: {again}")
-                    await self._pause(attempt, again)
+            await self._work(progress)
+            output = await self._write()
         finally:
-            self._slots.release()
+            await self._tear_down()
+            progress(self._state())
+        return self._summary(output)
 
-    async def _attempt(self, request: BatchRequest, body: bytes) -> None:
-        try:
-            reply = await self._settled(self._endpoint.post(request.path, body))
-        except AnswerTooLongError as error:
-            return self._fail(request.line, request.id, None, str(error))
-        if judge(reply.status, reply.code) is Verdict.REFUSED:
-            return self._fail(request.line, request.id, reply.status, reply.message)
-        try:
-            line, tokens = make_result(request, reply.body, reply.request_id)
-        except NoTextError as error:
-            return self._fail(request.line, request.id, reply.status, str(error))
-        except MalformedAnswerError as error:
-            raise _AgainError(str(error), status=reply.status, failed=True) from error
-        self._ledger.append(line)
-        self._tally.finish(tokens)
+    def _set_up(self) -> None:
+        options, loop = self._options, asyncio.get_running_loop()
+        self._endpoint = Endpoint(options.endpoint, options.key, options.locate)
+        self._concurrency = Concurrency(time.monotonic, options.concurrency)
+        self._sender = Sender(
+            self._endpoint,
+            self._concurrency,
+            lambda: self._dispatcher.in_flight,
+            samples=options.parameters.samples,
+            patience_s=options.patience_s,
+            waits_for_holes=options.waits_for_holes,
+        )
+        self._ahead = LookAhead(lambda: loop.call_soon_threadsafe(self._dispatcher.fill))
+        self._shards = OpenShards(self._ledger, self._selection, lambda error: self._dispatcher.thread_done(error))
+        self._dispatcher = Dispatcher(self._ahead, self._shards, self._sender, self._concurrency, self._tally.settle)
+        self._feeder = Feeder(
+            self._ledger,
+            self._reader,
+            self._builder,
+            self._selection,
+            self._ahead,
+            make_work=WorkMaker(options.parameters).make,
+            on_open=self._shards.open,
+            on_wait=self._tally.wait_for,
+            waits=options.waits_for_others,
+        )
 
-    async def _settled(self, asked: Awaitable[Reply]) -> Reply:
-        """An answer that says yes or no. Raises _AgainError for one that says later, BatchError for a wrong key."""
+    async def _work(self, progress: Callable[[BatchState], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._feeding = loop.run_in_executor(ThreadPoolExecutor(1, "batch-feed"), self._feeder.run)
+        self._feeding.add_done_callback(self._fed)
+        aside = [self._tick(progress), self._endpoint.follow(), self._watch_load(), self._export_ready()]
+        tasks = [loop.create_task(work) for work in aside]
+        for task in tasks:
+            task.add_done_callback(self._aside_done)
         try:
-            reply = await asked
-        except UnreachableError as error:
-            await self._endpoint.relocate()
-            raise _AgainError(str(error)) from error
-        verdict = judge(reply.status, reply.code)
-        if verdict is Verdict.LOCKED_OUT:
-            raise BatchError(f"{self._endpoint.url} refuses the API key: {reply.message}")
-        if verdict in (Verdict.WAIT, Verdict.FAILED):
-            why = f"HTTP {reply.status}: {reply.message}"
-            failed = verdict is Verdict.FAILED
-            raise _AgainError(why, status=reply.status, retry_after_s=reply.retry_after_s, failed=failed)
-        self._patience.reward()
-        return reply
+            await self._dispatcher.run()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _pause(self, attempt: int, again: "_AgainError") -> None:
-        if self._options.waits_for_holes and again.status is not None and not again.failed:
-            self._patience.reward()
+    async def _write(self) -> Path | None:
+        """The output, as far as it is this driver's to write."""
+        path = self._options.output.path
+        if not self._selection.is_all:
+            await asyncio.to_thread(self._export.snapshot, path)
+            return path
+        if await asyncio.to_thread(self._is_all_sealed):
+            return await asyncio.to_thread(self._export.finish)
+        return None
+
+    async def _tear_down(self) -> None:
+        self._feeder.stop()
+        await asyncio.gather(self._feeding, return_exceptions=True)
+        await self._shards.close()
+        await self._sender.close()
+        self._endpoint.close()
+        await asyncio.to_thread(self._ledger.sync)
+
+    def _fed(self, feeding: "asyncio.Future[None]") -> None:
+        if feeding.cancelled():
+            return
+        error = feeding.exception()
+        if error is not None:
+            self._dispatcher.fail(error)
         else:
-            self._patience.check(self._endpoint.url, str(again))
-        await asyncio.sleep(delay_s(attempt, again.retry_after_s, random.random()))
+            self._dispatcher.end_of_rows()
 
-    async def _only_model(self) -> str:
-        """The one model that the endpoint serves. Raises BatchError if there is a choice."""
-        for attempt in itertools.count(1):
-            try:
-                reply = await self._settled(self._endpoint.get("/v1/models"))
-            except _AgainError as again:
-                await self._pause(attempt, again)
-                continue
-            except AnswerTooLongError as error:
-                raise BatchError(f"{self._endpoint.url}/v1/models: {error}") from error
-            names = model_names(reply)
-            if len(names) != 1:
-                there_are = ", ".join(names) or "no model that it names"
-                raise BatchError(f"{self._endpoint.url} serves {there_are}; say which model to use")
-            return names[0]
-        raise AssertionError("unreachable")
-
-    def _fail(self, line: int, id: Id | None, status: int | None, message: str) -> None:
-        self._errors.append(make_error(line, id, status, message))
-        self._tally.fail()
+    def _aside_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._dispatcher.fail(error)
 
     async def _tick(self, progress: Callable[[BatchState], None]) -> None:
         while True:
-            progress(self._tally.state())
+            progress(self._state())
             await asyncio.sleep(_TICK_S)
             await asyncio.to_thread(self._ledger.sync)
 
+    async def _watch_load(self) -> None:
+        """Fit the number of requests to what the endpoint tells, until it has told nothing."""
+        while self._options.concurrency is None:
+            with suppress(UnreachableError):
+                load = await read_load(self._endpoint)
+                if load is None:
+                    return
+                self._concurrency.see(load, self._dispatcher.in_flight)
+                self._dispatcher.fill()
+            await asyncio.sleep(_LOAD_EVERY_S)
 
-class _AgainError(Exception):
-    """An attempt settled nothing. `failed`: the endpoint tried this very line, and could not."""
+    async def _export_ready(self) -> None:
+        sealed = self._shards.sealed
+        while True:
+            await asyncio.sleep(_EXPORT_EVERY_S)
+            if sealed != self._shards.sealed:
+                sealed = self._shards.sealed
+                self._shards.run(self._export.write_ready)
 
-    def __init__(
-        self, why: str, *, status: int | None = None, retry_after_s: float = 0.0, failed: bool = False
-    ) -> None:
-        self.status, self.retry_after_s, self.failed = status, retry_after_s, failed
-        super().__init__(why)
+    def _is_all_sealed(self) -> bool:
+        return all(self._ledger.is_sealed(shard.number) for shard in self._ledger.plan.shards)
 
+    def _state(self) -> BatchState:
+        return self._tally.state(self._dispatcher.in_flight, self._concurrency.size)
 
-@contextmanager
-def _first_batch_error() -> Iterator[None]:
-    """Many tasks may find the disk full or the key wrong at once; one telling is enough."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        found: BaseException | None = group.subgroup(BatchError)
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        raise found or group from group
-
-
-def _check_paths(options: BatchOptions) -> None:
-    try:
-        found = options.input.stat()
-        same = options.output.exists() and options.output.samefile(options.input)
-    except FileNotFoundError as error:
-        raise BatchError(f"no input file {options.input}") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        raise BatchError(f"cannot read {options.input}: {error}") from error
-    if stat.S_ISDIR(found.st_mode):
-        raise BatchError(f"input {options.input} is a directory: expected a file")
-    if not stat.S_ISREG(found.st_mode):
-        raise BatchError(f"input {options.input} is a pipe or a device: expected a file, which can be read again")
-    if same:
-        raise BatchError(f"{options.output} is the input; choose another output")
+    def _summary(self, output: Path | None) -> BatchSummary:
+        state = self._state()
+        return BatchSummary(
+            total=state.total,
+            answered=state.answered,
+            skipped=state.skipped,
+            failed=state.failed,
+            prompt_tokens=state.prompt_tokens,
+            cached_tokens=state.cached_tokens,
+            completion_tokens=state.completion_tokens,
+            elapsed_s=state.elapsed_s,
+            output=output,
+            others=self._ledger.others,
+        )

@@ -1,7 +1,7 @@
 """What a batch driver is asked to do, and how it ended."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ....core.errors import UsageError
@@ -19,7 +19,7 @@ class BatchOptions:
     inputs: Sequence[str]  # files, globs and directories
     output: OutputOptions
     endpoint: Address
-    parameters: Parameters = Parameters()
+    parameters: Parameters = field(default_factory=Parameters)
     format: str | None = None  # of inputs whose names do not say
     key: str | None = None
     concurrency: int | None = None  # requests in flight; by default fitted to the endpoint
@@ -28,7 +28,9 @@ class BatchOptions:
     patience_s: float = PATIENCE_S  # without any answer, until the batch gives up
     locate: Callable[[], Address | None] | None = None  # where the endpoint is now, asked again and again
     waits_for_holes: bool = False  # 503 and 429 never end the batch: workers come when the scheduler has room
-    waits_for_others: bool = True  # at the end, for rows that other drivers are at work on; to take them over if need be
+    waits_for_others: bool = (
+        True  # at the end, for rows that other drivers are at work on; to take them over if need be
+    )
 
     @property
     def ledger(self) -> Path:

@@ -9,20 +9,20 @@ from ....core.net.openai import WORKER_LOST
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
-# An endpoint that fails at one line again and again while it lives is telling something about that line. What a proxy
-# says of an endpoint that is away counts less than what an engine says of the line.
+# An endpoint that fails at one row again and again while it lives is telling something about that row. What a proxy
+# says of an endpoint that is away, and a connection that breaks off, count less than what an engine says of the row.
 MAX_FAILURES = 3
 MAX_GATEWAY_FAILURES = 8
 
 
 class Verdict(Enum):
-    """What an HTTP status means for the line that got it."""
+    """What an HTTP status means for the row that got it."""
 
     DONE = "done"
-    WAIT = "wait"  # the endpoint cannot now: says nothing about the line
+    WAIT = "wait"  # the endpoint cannot now: says nothing about the row
     FAILED = "failed"  # it tried and failed: again, but not for ever
-    REFUSED = "refused"  # the line's own fault
-    LOCKED_OUT = "locked out"  # no line will fare better
+    REFUSED = "refused"  # the row's own fault
+    LOCKED_OUT = "locked out"  # no row will fare better
 
 
 def judge(status: int, code: str | None = None) -> Verdict:
@@ -39,14 +39,14 @@ def judge(status: int, code: str | None = None) -> Verdict:
 
 
 def most_failures(status: int | None) -> int:
-    """How many attempts of one line may fail, the last one by an answer of this status."""
-    return MAX_GATEWAY_FAILURES if status is not None and status > 500 else MAX_FAILURES
+    """How many attempts of one row may fail, the last one by an answer of this status; None: by no whole answer."""
+    return MAX_GATEWAY_FAILURES if status is None or status > 500 else MAX_FAILURES
 
 
 def delay_s(attempt: int, retry_after_s: float, jitter: float) -> float:
     """Seconds before attempt number `attempt` + 1 (from 1): doubling, capped, at least what the endpoint asked for.
 
-    `jitter` is 0 to 1 and takes away up to half, so that the many lines of an outage do not come back as one.
+    `jitter` is 0 to 1 and takes away up to half, so that the many rows of an outage do not come back as one.
     """
     doubled = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempt - 1, 10))
     return max(doubled * (1 - jitter / 2), min(retry_after_s, LONGEST_DELAY_S))

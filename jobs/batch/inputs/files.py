@@ -21,5 +21,3 @@ def find(inputs: Sequence[str], format: str | None = None) -> list[InputFile]:
 def has_changed(file: InputFile) -> bool:
     """Whether a file is another than when the plan was made, by its size and the time of its last change."""
     raise NotImplementedError
-
-

@@ -30,5 +30,3 @@ def encode(record: Record) -> bytes:
 def decode(line: bytes) -> Record:
     """The record of a line. Raises msgspec.MsgspecError for what is none."""
     return msgspec.json.decode(line, type=Record)
-
-
