@@ -18,15 +18,21 @@ class Dispatcher:
     """Sends rows of the look-ahead, each in a task of its own.
 
     Args:
-        on_settled: called with each record that was kept.
+        on_settled: called with each record that was kept, and when its row was sent first, by `now`; None: never.
     """
 
     def __init__(
-        self, ahead: LookAhead, shards: OpenShards, sender: Sender, concurrency: Concurrency,
-        on_settled: Callable[[Record], None],
-    ) -> None:  # fmt: skip
+        self,
+        ahead: LookAhead,
+        shards: OpenShards,
+        sender: Sender,
+        concurrency: Concurrency,
+        *,
+        on_settled: Callable[[Record, float | None], None],
+        now: Callable[[], float],
+    ) -> None:
         self._ahead, self._shards, self._sender, self._concurrency = ahead, shards, sender, concurrency
-        self._on_settled = on_settled
+        self._on_settled, self._now = on_settled, now
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._bytes = 0
@@ -83,7 +89,7 @@ class Dispatcher:
 
     def _keep_settled(self) -> None:
         while (found := self._ahead.take_settled()) is not None:
-            self._keep(*found)
+            self._keep(*found, None)
 
     def _start(self, work: Work) -> None:
         self._bytes += work.size
@@ -93,13 +99,14 @@ class Dispatcher:
 
     async def _settle(self, work: Work) -> None:
         try:
-            self._keep(work.shard, await self._sender.settle(work))
+            began = self._now()
+            self._keep(work.shard, await self._sender.settle(work), began)
         finally:
             self._bytes -= work.size
 
-    def _keep(self, shard: Shard, record: Record) -> None:
+    def _keep(self, shard: Shard, record: Record, began: float | None) -> None:
         self._shards.settle(shard, record)
-        self._on_settled(record)
+        self._on_settled(record, began)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

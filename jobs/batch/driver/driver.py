@@ -1,6 +1,8 @@
 """The batch driver: every row of the input through an endpoint, every row settled in the ledger exactly once."""
 
 import asyncio
+import itertools
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +14,11 @@ import uvloop
 from ....core.net.sockets import allow_many_sockets
 from ..inputs.building import Builder
 from ..inputs.files import find
-from ..inputs.plan import Plan
+from ..inputs.plan import Plan, Shard
 from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
+from ..ledger.record import Record
 from ..outputs.export import Export
 from ..report.tally import BatchState, Tally
 from .concurrency import Concurrency
@@ -32,7 +35,9 @@ from .sender import Sender
 from .work import WorkMaker
 
 _TICK_S = 1.0
+_HEAR_EVERY = 10  # ticks
 _LOAD_EVERY_S = 2.0
+_LOAD_AGAIN_S = 10.0  # where the endpoint tells nothing: it may be away, or behind something that is
 _EXPORT_EVERY_S = 30.0
 
 
@@ -71,7 +76,7 @@ class _Driver:
 
     async def run(self, progress: Callable[[BatchState], None]) -> BatchSummary:
         """Work until nothing is left, and write the output."""
-        self._tally = Tally(await asyncio.to_thread(self._ledger.counts), self._selection.rows)
+        self._tally = Tally(self._selection.rows, await asyncio.to_thread(self._count_earlier))
         self._set_up()
         output = None
         try:
@@ -84,34 +89,48 @@ class _Driver:
 
     def _set_up(self) -> None:
         options, loop = self._options, asyncio.get_running_loop()
+        self._loop = loop
         self._endpoint = Endpoint(options.endpoint, options.key, options.locate)
         self._concurrency = Concurrency(time.monotonic, options.concurrency)
         self._sender = Sender(
             self._endpoint,
             self._concurrency,
             lambda: self._dispatcher.in_flight,
+            self._tally.retry,
             samples=options.parameters.samples,
             patience_s=options.patience_s,
             waits_for_holes=options.waits_for_holes,
         )
         self._ahead = LookAhead(lambda: loop.call_soon_threadsafe(self._dispatcher.fill))
-        self._shards = OpenShards(self._ledger, self._selection, lambda error: self._dispatcher.thread_done(error))
-        self._dispatcher = Dispatcher(self._ahead, self._shards, self._sender, self._concurrency, self._tally.settle)
+        claims = threading.Lock()
+        self._shards = OpenShards(
+            self._ledger, self._selection, claims, lambda error: self._dispatcher.thread_done(error)
+        )
+        self._dispatcher = Dispatcher(
+            self._ahead,
+            self._shards,
+            self._sender,
+            self._concurrency,
+            on_settled=self._count,
+            now=lambda: self._tally.now,
+        )
         self._feeder = Feeder(
             self._ledger,
             self._reader,
             self._builder,
             self._selection,
             self._ahead,
+            claims=claims,
             make_work=WorkMaker(options.parameters).make,
-            on_open=self._shards.open,
-            on_wait=self._tally.wait_for,
+            on_open=self._open,
             waits=options.waits_for_others,
         )
 
     async def _work(self, progress: Callable[[BatchState], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self._feeding = loop.run_in_executor(ThreadPoolExecutor(1, "batch-feed"), self._feeder.run)
+        loop = self._loop
+        thread = ThreadPoolExecutor(1, "batch-feed")
+        self._feeding = loop.run_in_executor(thread, self._feeder.run)
+        thread.shutdown(wait=False)  # when it is done
         self._feeding.add_done_callback(self._fed)
         aside = [self._tick(progress), self._endpoint.follow(), self._watch_load(), self._export_ready()]
         tasks = [loop.create_task(work) for work in aside]
@@ -142,6 +161,35 @@ class _Driver:
         self._endpoint.close()
         await asyncio.to_thread(self._ledger.sync)
 
+    def _count_earlier(self) -> int:
+        """Rows that earlier runs have answered. Of a part of the rows only those in sealed shards are counted here."""
+        if self._selection.is_all:
+            return self._ledger.counts().answered
+        sealed = (shard for shard in self._ledger.plan.shards if self._ledger.is_sealed(shard.number))
+        return sum(map(self._selection.count, sealed))
+
+    def _open(self, shard: Shard, rows: int) -> None:
+        """A shard was claimed, of which so many rows are to be sent. Called from the feeder's thread."""
+        self._shards.open(shard, rows)
+        if not self._selection.is_all and (earlier := self._selection.count(shard) - rows):
+            self._loop.call_soon_threadsafe(self._skip, earlier)
+
+    def _skip(self, rows: int) -> None:
+        """Count rows that an earlier run has settled, of a part of the rows."""
+        tally = self._tally
+        tally.skipped += rows
+        tally.hear(tally.skipped + tally.own_answered, 0, tally.drivers)
+
+    def _count(self, record: Record, began: float | None) -> None:
+        """Count a row that was settled."""
+        tally = self._tally
+        if record.blank:
+            tally.blank()
+        elif record.error is not None:
+            tally.fail(record.error)
+        else:
+            tally.answer(record.prompt_tokens, record.cached_tokens, record.completion_tokens, began)
+
     def _fed(self, feeding: "asyncio.Future[None]") -> None:
         if feeding.cancelled():
             return
@@ -156,21 +204,32 @@ class _Driver:
             self._dispatcher.fail(error)
 
     async def _tick(self, progress: Callable[[BatchState], None]) -> None:
+        looks = itertools.count(1)
         while True:
             progress(self._state())
             await asyncio.sleep(_TICK_S)
             await asyncio.to_thread(self._ledger.sync)
+            if next(looks) % _HEAR_EVERY == 0:
+                await asyncio.to_thread(self._hear)
+
+    def _hear(self) -> None:
+        """What other drivers have done meanwhile. In a thread: it asks the filesystem."""
+        others = self._ledger.others
+        if (others or self._tally.drivers > 1) and self._selection.is_all:
+            counts = self._ledger.counts()
+            self._loop.call_soon_threadsafe(self._tally.hear, counts.answered, counts.failed, others + 1)
 
     async def _watch_load(self) -> None:
-        """Fit the number of requests to what the endpoint tells, until it has told nothing."""
+        """Fit the number of requests to what the endpoint tells of its load."""
         while self._options.concurrency is None:
+            load = None
             with suppress(UnreachableError):
                 load = await read_load(self._endpoint)
-                if load is None:
-                    return
+            if load is not None:
                 self._concurrency.see(load, self._dispatcher.in_flight)
+                self._tally.workers = load.workers
                 self._dispatcher.fill()
-            await asyncio.sleep(_LOAD_EVERY_S)
+            await asyncio.sleep(_LOAD_EVERY_S if load is not None else _LOAD_AGAIN_S)
 
     async def _export_ready(self) -> None:
         sealed = self._shards.sealed
@@ -184,7 +243,9 @@ class _Driver:
         return all(self._ledger.is_sealed(shard.number) for shard in self._ledger.plan.shards)
 
     def _state(self) -> BatchState:
-        return self._tally.state(self._dispatcher.in_flight, self._concurrency.size)
+        tally = self._tally
+        tally.in_flight, tally.wanted_in_flight = self._dispatcher.in_flight, self._concurrency.size
+        return tally.state()
 
     def _summary(self, output: Path | None) -> BatchSummary:
         state = self._state()

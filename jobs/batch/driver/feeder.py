@@ -24,9 +24,9 @@ class Feeder:
     """Feeds a look-ahead with all rows that are left to be sent, until none are left or it is stopped.
 
     Args:
+        claims: held while the ledger's claims change.
         make_work: what is sent for a request.
         on_open: called before any row of a claimed shard is passed on, with the number of rows that will be.
-        on_wait: called with the number of shards that others have while it waits for them, and with 0 when it goes on.
         waits: for shards that other drivers have.
     """
 
@@ -38,14 +38,15 @@ class Feeder:
         selection: Selection,
         ahead: LookAhead,
         *,
+        claims: threading.Lock,
         make_work: Callable[[Shard, BatchRequest], Work],
         on_open: Callable[[Shard, int], None],
-        on_wait: Callable[[int], None],
         waits: bool,
     ) -> None:
         self._ledger, self._reader, self._builder = ledger, reader, builder
         self._selection, self._ahead, self._make_work = selection, ahead, make_work
-        self._on_open, self._on_wait, self._waits = on_open, on_wait, waits
+        self._on_open, self._waits = on_open, waits
+        self._claims_lock = claims
         self._opened: set[int] = set()
         self._stopped = threading.Event()
         self._window: list[Work] = []
@@ -65,29 +66,30 @@ class Feeder:
 
     def _claims(self) -> Iterator[Shard]:
         while not self._stopped.is_set():
-            shard = self._ledger.claim(self._is_wanted)
+            with self._claims_lock:
+                shard = self._ledger.claim(self._is_wanted)
             if shard is not None:
                 self._opened.add(shard.number)
                 yield shard
                 continue
             self._flush(last=True)
-            others = self._others()
-            self._on_wait(others if self._waits else 0)
-            if not others or not self._waits:
+            if not self._waits or not self._others():
                 return
             self._stopped.wait(_LOOK_EVERY_S)
 
     def _is_wanted(self, shard: Shard) -> bool:
         return shard.number not in self._opened and self._selection.count(shard) > 0
 
-    def _others(self) -> int:
-        """How many shards with rows that are wanted are another driver's."""
+    def _others(self) -> bool:
+        """Whether another driver has shards with rows that are wanted."""
         wanted = (shard for shard in self._ledger.plan.shards if self._is_wanted(shard))
-        return sum(not self._ledger.is_sealed(shard.number) for shard in wanted)
+        return any(not self._ledger.is_sealed(shard.number) for shard in wanted)
 
     def _feed(self, shard: Shard) -> bool:
         """Pass on the rows of a shard. False: no more are wanted."""
-        chosen, settled = self._selection.of(shard), self._ledger.settled(shard)
+        with self._claims_lock:
+            settled = self._ledger.settled(shard)
+        chosen = self._selection.of(shard)
         wanted = {index for index in range(shard.rows) if index in chosen and index not in settled}
         self._on_open(shard, len(wanted))
         if not wanted:

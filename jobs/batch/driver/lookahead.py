@@ -19,7 +19,7 @@ class LookAhead:
         on_change: called from the reading thread when there is something to take.
     """
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    def __init__(self, on_change: Callable[[], object]) -> None:
         self._on_change = on_change
         self._rows: deque[Work] = deque()
         self._settled: deque[tuple[Shard, Record]] = deque()

@@ -1,6 +1,7 @@
 """The shards that a driver has claimed: how many of their rows are not settled, and what happens when none is left."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,10 +17,18 @@ class OpenShards:
     In a thread of its own, one after the other. For the event loop's thread, but for `open`.
 
     Args:
+        claims: held while the ledger's claims change.
         on_done: called after each, with what it has raised.
     """
 
-    def __init__(self, ledger: Ledger, selection: Selection, on_done: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        selection: Selection,
+        claims: threading.Lock,
+        on_done: Callable[[BaseException | None], None],
+    ) -> None:
+        self._claims = claims
         self._ledger, self._selection, self._on_done = ledger, selection, on_done
         self._left: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch-seal")
@@ -58,10 +67,14 @@ class OpenShards:
     def _complete(self, shard: Shard) -> None:
         del self._left[shard.number]
         if self._selection.count(shard) == shard.rows:
-            self.run(lambda: self._ledger.seal(shard))
+            self.run(lambda: self._end(self._ledger.seal, shard))
             self.sealed += 1
         else:
-            self.run(lambda: self._ledger.release(shard))
+            self.run(lambda: self._end(self._ledger.release, shard))
+
+    def _end(self, how: Callable[[Shard], None], shard: Shard) -> None:
+        with self._claims:
+            how(shard)
 
     def _done(self, future: "asyncio.Future[None]") -> None:
         self._pending.discard(future)

@@ -45,6 +45,7 @@ class Sender:
 
     Args:
         in_flight: how many requests are under way.
+        on_retry: called when a request is to be sent again.
         waits_for_holes: 503 and 429 never end the batch.
     """
 
@@ -53,12 +54,14 @@ class Sender:
         endpoint: Endpoint,
         concurrency: Concurrency,
         in_flight: Callable[[], int],
+        on_retry: Callable[[], None],
         *,
         samples: int,
         patience_s: float,
         waits_for_holes: bool,
     ) -> None:
         self._endpoint, self._concurrency, self._in_flight = endpoint, concurrency, in_flight
+        self._on_retry = on_retry
         self._samples, self._waits_for_holes = samples, waits_for_holes
         self._patience = Patience(patience_s)
         self._model: bytes | None = None  # as JSON
@@ -80,6 +83,7 @@ class Sender:
                 failures += again.failed
                 if again.failed and failures >= most_failures(again.status):
                     return _error(work, again.status, f"failed {failures} times: {again}")
+                self._on_retry()
                 await self._pause(attempt, again)
             except _RefusedError as refused:
                 return _error(work, refused.status, str(refused))
@@ -119,7 +123,8 @@ class Sender:
         try:
             if work.request.turns:
                 await self._go_on(work, body, replies)
-            return make_record(work.request, [reply.body for reply in replies], replies[-1].request_id)
+            bodies = [reply.body for reply in replies]
+            return make_record(work.request, bodies, replies[-1].request_id, samples=self._samples)
         except MalformedAnswerError as error:
             raise AgainError(str(error), status=replies[-1].status, failed=True) from error
 

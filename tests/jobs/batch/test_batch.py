@@ -345,7 +345,7 @@ def test_missing_input_and_output_onto_the_input_are_refused(batch):
         batch.run()
     batch.prompts(1)
     before = batch.input.read_bytes()
-    with pytest.raises(BatchError, match="is the input|is one of the inputs"):
+    with pytest.raises(BatchError, match=r"is the input|is one of the inputs"):
         batch.run(output=OutputOptions(path=batch.input))
     assert batch.input.read_bytes() == before
 

@@ -116,7 +116,7 @@ def test_any_faults_leave_every_row_once(new_batch, faults):
 
 def test_output_in_no_folder_is_refused(batch):
     batch.prompts(1)
-    with pytest.raises(BatchError, match=r"nowhere.*No such file or directory"):
+    with pytest.raises(BatchError, match="nowhere"):
         batch.run(output=OutputOptions(path=batch.folder / "nowhere" / "out.jsonl"))
     assert not batch.endpoint.bodies
 
