@@ -121,6 +121,10 @@ class BatchStore:
         self._states.put(id, found)
         return found
 
+    def is_cancelled(self, id: str) -> bool:
+        """Whether a batch's end was asked for."""
+        return self.cancelling_at(id) is not None
+
     def cancelling_at(self, id: str) -> int | None:
         """When a batch's end was asked for; None if it was not."""
         path = self.folder(id) / _CANCEL
