@@ -115,6 +115,11 @@ class RunDirectory:
         return self.path / "workers"
 
     @property
+    def batches_path(self) -> Path:
+        """The folder in which drivers of batches say how far they are: core/batches.py."""
+        return self.path / "batches"
+
+    @property
     def orders_path(self) -> Path:
         """The folder of what the controller tells workers, one JSON file for each that is told something."""
         return self.path / "orders"

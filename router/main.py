@@ -129,6 +129,7 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         tokens_today=supervisor.usage.tokens_today,
         queue=lambda: supervisor.queue,
         controller=supervisor.controller,
+        batches=supervisor.batches,
         outlooks=supervisor.outlooks,
         batches=BatchStore(opened.run),
         endpoint=lambda: opened.url,

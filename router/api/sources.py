@@ -8,6 +8,7 @@ from ..batches.store import BatchStore
 from ..control.counters import Counters
 from ..control.messages import Outlook
 from ..control.reports import Reports
+from ..fleet.batches import Batches
 from ..fleet.controller import ControllerReport
 from ..fleet.demand import Demand
 from ..fleet.queue import Queue
@@ -29,6 +30,7 @@ class Sources:
     tokens_today: Callable[[], Mapping[str, int]]  # by tenant: of this UTC day
     queue: Callable[[], Queue]
     controller: ControllerReport
+    batches: Batches
     outlooks: Callable[[], Mapping[str, Outlook]]  # by pool
     batches: BatchStore
     endpoint: Callable[[], str]  # URL for clients, such as http://10.0.0.7:30000

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -51,7 +52,10 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
     options.check()
     builder = Builder(options.parameters)
     allow_many_sockets()
-    with Ledger(options.ledger, options.parameters, lambda: _plan(options)) as ledger:
+    now = partial(find, options.inputs, options.format)
+    with Ledger(
+        options.ledger, options.parameters, lambda: make_plan(now()), files=now, keys=partial(keys_of, builder)
+    ) as ledger:
         reader, exported = Reader(ledger.plan), Reader(ledger.plan)  # for one thread each
         try:
             export = Export(ledger, exported, options.output)
@@ -60,10 +64,6 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
         finally:
             reader.close()
             exported.close()
-
-
-def _plan(options: BatchOptions) -> Plan:
-    return make_plan(find(options.inputs, options.format))
 
 
 class _Driver:

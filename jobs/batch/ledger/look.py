@@ -1,9 +1,18 @@
 """A look at a ledger from outside, whoever works on it: for `slurminfer batch status`, from any node."""
 
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ....core.errors import BatchError
+from .folder import read_batch, read_plan
+from .layout import DRIVERS, Generation, SealedName, Sums, shard_of_segment
 from .ledger import Counts
+from .segments import ShardRecords
+from .signs import SILENT_S, Sign, Signs
+
+_MOST_DRIVERS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,4 +46,58 @@ class LedgerLook:
 
 def look(path: Path) -> LedgerLook:
     """Read a ledger's folder; nothing is changed. Raises BatchError where there is none, or where it is damaged."""
-    raise NotImplementedError
+    try:
+        if read_batch(path) is None:
+            raise BatchError(f"no batch has written {path.with_suffix('')}: there is no {path}")
+        generation = Generation.newest(path)
+        if generation is None:
+            return LedgerLook(counts=_counts(0, Sums()), drivers=_drivers(path), shards=0, sealed=-1)
+        plan = read_plan(generation.plan)
+        names = [SealedName.parse(name) for name in sorted(os.listdir(generation.sealed))]
+        sealed = {name.shard: name.sums for name in reversed(names) if name is not None}
+        total = sum(sealed.values(), Sums())
+        opened: dict[int, list[Path]] = {}
+        for name in os.listdir(generation.segments):
+            shard = shard_of_segment(name)
+            if shard is not None and shard not in sealed and shard < len(plan.shards):
+                opened.setdefault(shard, []).append(generation.segments / name)
+    except OSError as error:
+        raise BatchError(f"cannot read {path}: {error.strerror}") from error
+    for shard, paths in opened.items():
+        records = ShardRecords(plan.shards[shard].rows)
+        records.refresh(paths)
+        total += records.sums
+    return LedgerLook(
+        counts=_counts(plan.rows, total), drivers=_drivers(path), shards=len(plan.shards), sealed=len(sealed)
+    )
+
+
+def _counts(rows: int, total: Sums) -> Counts:
+    return Counts(
+        rows=rows - total.blank,
+        answered=total.answered,
+        failed=total.failed,
+        prompt_tokens=total.prompt_tokens,
+        cached_tokens=total.cached_tokens,
+        completion_tokens=total.completion_tokens,
+    )
+
+
+def _drivers(path: Path) -> tuple[DriverSign, ...]:
+    signs = Signs(path / DRIVERS)
+    return tuple(_driver(signs, sign) for sign in signs.all()[:_MOST_DRIVERS])
+
+
+def _driver(signs: Signs, sign: Sign) -> DriverSign:
+    # For one look there is nothing but the clocks to compare; nothing is decided by it.
+    is_living = not signs.is_dead(sign) and time.time() - sign.seen_at < SILENT_S
+    return DriverSign(
+        host=sign.host,
+        process=sign.process,
+        job=sign.job,
+        started_at=sign.started_at,
+        seen_at=sign.seen_at,
+        is_living=is_living,
+        rows=sign.rows,
+        completion_tokens=sign.completion_tokens,
+    )

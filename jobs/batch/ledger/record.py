@@ -29,4 +29,23 @@ def encode(record: Record) -> bytes:
 
 def decode(line: bytes) -> Record:
     """The record of a line. Raises msgspec.MsgspecError for what is none."""
-    return msgspec.json.decode(line, type=Record)
+    read = msgspec.json.decode(line, type=_Written)
+    answer = None if read.answer is _NONE else read.answer
+    return Record(**{**msgspec.structs.asdict(read), "answer": answer})
+
+
+_NONE = msgspec.Raw(b"null")
+
+
+class _Written(msgspec.Struct, frozen=True, kw_only=True):
+    """As `Record`; msgspec takes `Raw | None` for a value that is decoded."""
+
+    index: int
+    key: str = ""
+    answer: msgspec.Raw = _NONE
+    error: str | None = None
+    status: int | None = None
+    blank: bool = False
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0

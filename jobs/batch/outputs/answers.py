@@ -1,16 +1,26 @@
-"""What a batch writes for each line: results, in the form of the line that asked, and errors."""
+"""From an engine's replies to what the ledger keeps of a row: its answer, and the tokens that it cost.
 
-import uuid
-from typing import Annotated, Any, TypeVar
+The answer of a row, as JSON, has one of two forms:
+
+    {"text", "finish_reason", "usage", and what else the engine said: tool_calls, refusal, logprobs ...}
+    {"response": {"status_code", "request_id", "body"}}      of OpenAI's batch lines, and of paths that generate nothing
+
+In the first, with several choices or turns, all but `usage` are lists: one item for each choice, or for each turn.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
 
-from ..inputs.request import GENERATES, BatchRequest, Id
+from ..inputs.request import GENERATES, BatchRequest
+from ..ledger.record import Record
 
-# How every result's line begins: what a driver that was killed left of one can be told from anybody else's text.
-RESULT_START = b'{"id":'
-
-_Shape = TypeVar("_Shape")
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_MARGIN = 400  # levels of nesting that whoever reads an answer later may already be in, or add
+_SAID_BESIDE = ("tool_calls", "function_call", "refusal", "audio")  # any of these is an answer, without text too
+_EXPLAINED = ("reasoning_content", "reasoning", "annotations")  # these alone are none
+BESIDE = (*_SAID_BESIDE, *_EXPLAINED, "logprobs")  # what an answer may have besides text and finish_reason
 
 
 class MalformedAnswerError(Exception):
@@ -18,11 +28,7 @@ class MalformedAnswerError(Exception):
 
 
 class NoTextError(Exception):
-    """A 200 as OpenAI's API says, without anything that could be written as the line's result."""
-
-
-class NotAResultError(Exception):
-    """A line that no batch has written."""
+    """A 200 as OpenAI's API says, without anything that could be written as the row's answer."""
 
 
 class _Message(msgspec.Struct):
@@ -31,124 +37,217 @@ class _Message(msgspec.Struct):
     function_call: dict[str, Any] | None = None
     refusal: str | None = None
     audio: dict[str, Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    annotations: list[Any] | None = None
 
 
 class _Choice(msgspec.Struct):
     text: str | None = None
     message: _Message | None = None
     finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+    index: int | None = None
 
     @property
     def content(self) -> str | None:
-        return self.message.content if self.message else self.text
+        """The text, if there is any."""
+        return self.message.content if self.message is not None else self.text
 
-    @property
-    def beside(self) -> dict[str, Any]:
-        """What a message says without content, by its name in the API."""
-        said = msgspec.structs.asdict(self.message) if self.message else {}
-        return {name: value for name, value in said.items() if value and name != "content"}
-
-
-class _Answer(msgspec.Struct):
-    error: Any = None
+    def said(self, name: str) -> Any:
+        """What it has of `BESIDE`; None: nothing."""
+        holder = self if name == "logprobs" else self.message
+        return (holder is not None and getattr(holder, name)) or None
 
 
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    model: str | None = None
-    usage: dict[str, Any] | None = None
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: _Count | None = None
 
 
 class _Usage(msgspec.Struct):
-    completion_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Tokens of the prompt, those of it that were cached, and tokens generated."""
+        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        return self.prompt_tokens or 0, cached or 0, self.completion_tokens or 0
 
 
-class _Used(msgspec.Struct):
+class _Reply(msgspec.Struct):
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    error: Any = None
 
 
-class _Written(msgspec.Struct):
-    id: Id
-    custom_id: Id | None = None
-    text: str | msgspec.UnsetType | None = msgspec.UNSET
-    response: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+class Generated(msgspec.Struct):
+    """What rows of either form have in columns. The first of the two forms, without what is said besides."""
+
+    text: str | list[str | None] | None
+    finish_reason: str | list[str | None] | None
+    usage: dict[str, int] | None
 
 
-def make_result(request: BatchRequest, body: bytes, request_id: str | None) -> tuple[bytes, int]:
-    """The line for a successful answer, and the tokens that it cost to generate.
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def make_record(
+    request: BatchRequest, replies: Sequence[bytes], request_id: str | None = None, *, samples: int = 1
+) -> Record:
+    """The record of a row that was answered.
+
+    Args:
+        request: the row.
+        replies: bodies of the replies with status 200: one, and one more for each further turn.
+        request_id: of the last reply, as its headers say.
+        samples: answers that were asked for, where the row does not say it itself.
 
     Raises MalformedAnswerError, and NoTextError for an answer that says nothing.
     """
-    error = _decode(body, _Answer).error
-    if error is not None:
-        raise MalformedAnswerError(f"HTTP 200 with an error: {_shortened(error)}")
-    line = _whole(request, body, request_id) if request.whole_answer else _plain(request, body)
-    used = _decode(body, _Used).usage
+    decoded = [_decoded(body) for body in replies]
+    if request.whole_answer or request.path not in GENERATES:
+        answer = _whole(request, replies[-1], decoded[-1], request_id)
+    else:
+        answer = _plain(request, decoded, samples)
+        if not _is_flat(answer):
+            _check_depth(answer)
+    prompt, cached, completion = _counts(decoded)
+    return Record(
+        index=request.index,
+        key=request.key,
+        answer=msgspec.Raw(answer),
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        completion_tokens=completion,
+    )
+
+
+def content_of(body: bytes) -> str:
+    """The text of a reply, to which a further turn may follow. Raises MalformedAnswerError, NoTextError."""
+    choice = _choices(_decoded(body))[0]
+    if choice.content is None:
+        raise NoTextError(f"the answer has no text that a turn could follow (finish_reason {choice.finish_reason})")
+    return choice.content
+
+
+def generated_of(body: bytes | msgspec.Raw) -> Generated:
+    """What a whole reply that was kept says, for outputs with columns; nothing where it has no choices."""
+    reply = _decode_reply(body)
+    choices, usage = _in_order(reply.choices or []), _usage([reply])
+    if len(choices) == 1:
+        return Generated(choices[0].content, choices[0].finish_reason, usage)
+    if not choices:
+        return Generated(None, None, usage)
+    return Generated([choice.content for choice in choices], [choice.finish_reason for choice in choices], usage)
+
+
+def _decoded(body: bytes) -> _Reply:
     try:
-        encoded = msgspec.json.encode(line) + b"\n"
-        id_of(encoded)  # nested one level deeper than the answer: the next run must be able to read it
-    except (ValueError, RecursionError, NotAResultError) as error:
-        raise MalformedAnswerError(f"an answer that cannot be written: {error}") from error
-    return encoded, (used and used.completion_tokens) or 0
-
-
-def make_error(line: int, id: Id | None, status: int | None, message: str) -> bytes:
-    """The line for a line that got no result; `status` is HTTP's, None where it was not even sent."""
-    return msgspec.json.encode({"line": line, "id": id, "status": status, "error": message}) + b"\n"
-
-
-def id_of(line: bytes) -> Id:
-    """The id that a written result belongs to. Raises NotAResultError."""
-    try:
-        written = msgspec.json.decode(line, type=_Written)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise NotAResultError(str(error)) from error
-    if written.text is msgspec.UNSET and written.response is msgspec.UNSET:
-        raise NotAResultError("neither a text nor a response")
-    return written.id if written.custom_id is None else written.custom_id
-
-
-def _decode(body: bytes, shape: type[_Shape]) -> _Shape:
-    try:
-        return msgspec.json.decode(body, type=shape)
+        reply = _decode_reply(body)
     except RecursionError as error:
         raise MalformedAnswerError("not an OpenAI answer: nested too deeply") from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise MalformedAnswerError(f"not an OpenAI answer: {error}") from error
+    if reply.error is not None:
+        raise MalformedAnswerError(f"HTTP 200 with an error: {_shortened(reply.error)}")
+    return reply
 
 
-def _choices(body: bytes) -> _Completion:
-    answer = _decode(body, _Completion)
-    if not answer.choices:
+def _choices(reply: _Reply) -> list[_Choice]:
+    if not reply.choices:
         raise MalformedAnswerError("not an OpenAI answer: no choices")
-    for choice in answer.choices:
+    for choice in reply.choices:
         if choice.message is None and choice.text is None:
             raise MalformedAnswerError("not an OpenAI answer: a choice without text or message")
-        if choice.content is None and not choice.beside:
+        if choice.content is None and not any(choice.said(name) for name in _SAID_BESIDE):
             raise NoTextError(f"the answer has no text (finish_reason {choice.finish_reason})")
-    return answer
+    return _in_order(reply.choices)
 
 
-def _plain(request: BatchRequest, body: bytes) -> dict[str, Any]:
-    answer = _choices(body)
-    choice = answer.choices[0]
-    return {
-        "id": request.id,
-        "text": choice.content,
-        **choice.beside,
-        "finish_reason": choice.finish_reason,
-        "usage": answer.usage,
-        "model": answer.model,
-    }
+def _in_order(choices: list[_Choice]) -> list[_Choice]:
+    """Engines may give them as they end."""
+    if len(choices) > 1 and all(choice.index is not None for choice in choices):
+        choices.sort(key=lambda choice: choice.index or 0)
+    return choices
 
 
-def _whole(request: BatchRequest, body: bytes, request_id: str | None) -> dict[str, Any]:
-    """https://platform.openai.com/docs/api-reference/batch/request-output"""
+def _plain(request: BatchRequest, replies: Sequence[_Reply], samples: int) -> bytes:
+    turns = [_choices(reply) for reply in replies]
+    choices = turns[0] if len(turns) == 1 else [choices[0] for choices in turns]
+    wanted = request.body.get("n") or samples
+    if len(turns) == 1 and isinstance(wanted, int) and len(choices) < wanted:
+        raise MalformedAnswerError(f"{len(choices)} choices where {wanted} were asked for")
+    usage = _usage(replies)
+    if len(choices) > 1 or wanted != 1:
+        listed = Generated([choice.content for choice in choices], [choice.finish_reason for choice in choices], usage)
+        return _encoded(listed, _beside(choices, False))
+    choice = choices[0]
+    return _encoded(Generated(choice.content, choice.finish_reason, usage), _beside(choices, True))
+
+
+def _beside(choices: Sequence[_Choice], single: bool) -> dict[str, Any]:
+    """What the choices have of `BESIDE`, each only where one of them has it."""
+    found = {}
+    for name in BESIDE:
+        values = [choice.said(name) for choice in choices]
+        if any(value is not None for value in values):
+            found[name] = values[0] if single else values
+    return found
+
+
+def _encoded(answer: Generated, beside: dict[str, Any]) -> bytes:
+    try:
+        return _encode({**msgspec.structs.asdict(answer), **beside} if beside else answer)
+    except (ValueError, RecursionError) as error:
+        raise MalformedAnswerError(f"an answer that cannot be written: {error}") from error
+
+
+def _whole(request: BatchRequest, body: bytes, reply: _Reply, request_id: str | None) -> bytes:
+    """Decodes the body in full: what is kept is one line of JSON that every reader can read."""
     if request.path in GENERATES:
-        _choices(body)
-    answer = _decode(body, dict[str, Any])
-    response = {"status_code": 200, "request_id": request_id or answer.get("id"), "body": answer}
-    return {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": request.id, "response": response, "error": None}
+        _choices(reply)
+    if not _is_flat(body):
+        _check_depth(body)
+    try:
+        whole = _decode_any(body)
+        response = {"status_code": 200, "request_id": request_id or whole.get("id"), "body": whole}
+        return _encode({"response": response})
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MalformedAnswerError(f"an answer that cannot be written: {error}") from error
+
+
+def _is_flat(body: bytes) -> bool:
+    return body.count(b"[") + body.count(b"{") < _MARGIN
+
+
+def _check_depth(body: bytes) -> None:
+    """Later runs read an answer from within other calls, and as a part of what is written around it."""
+    try:
+        _decode_any(b"[" * _MARGIN + body + b"]" * _MARGIN)
+    except RecursionError as error:
+        raise MalformedAnswerError("an answer that cannot be written: nested too deeply") from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise MalformedAnswerError(f"an answer that cannot be written: {error}") from error
+
+
+def _counts(replies: Sequence[_Reply]) -> tuple[int, int, int]:
+    if len(replies) == 1:
+        usage = replies[0].usage
+        return usage.counts if usage is not None else (0, 0, 0)
+    counts = [reply.usage.counts for reply in replies if reply.usage is not None]
+    return sum(found[0] for found in counts), sum(found[1] for found in counts), sum(found[2] for found in counts)
+
+
+def _usage(replies: Sequence[_Reply]) -> dict[str, int] | None:
+    """Of all replies together; None where none says anything."""
+    if all(reply.usage is None for reply in replies):
+        return None
+    prompt, cached, completion = _counts(replies)
+    return {"prompt_tokens": prompt, "cached_tokens": cached, "completion_tokens": completion}
 
 
 def _shortened(error: object) -> str:

@@ -1,0 +1,129 @@
+"""Signs of life: which drivers of a ledger live. No clock is compared with that of another machine."""
+
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from ....core import files
+from ....core.errors import BatchError, RunDirectoryError
+from ....core.processes.process_id import boot, is_running, process_id
+from ....core.slurm_env import job_id, restart_count
+
+SILENT_S = 60.0  # without a sign of life, until a driver on another machine counts as dead
+_RENEW_S = 5.0
+
+
+class Sign(msgspec.Struct, kw_only=True):
+    """`drivers/ID.json`, owned by that driver. Times are Unix seconds, for people to read."""
+
+    id: str
+    host: str
+    process: str  # as core/processes/process_id.py names it
+    boot: str  # of the machine
+    job: str | None = None
+    restarts: int = 0  # of the job
+    started_at: float
+    seen_at: float
+    beat: int = 0  # counts the signs
+    ended: bool = False
+    rows: int = 0  # settled by it
+    completion_tokens: int = 0
+
+
+def sign_here() -> Sign:
+    """That of a driver which begins in this process."""
+    now = time.time()
+    return Sign(
+        id=secrets.token_hex(4),
+        host=platform.node(),
+        process=process_id(os.getpid()),
+        boot=boot(),
+        job=job_id(),
+        restarts=restart_count(),
+        started_at=now,
+        seen_at=now,
+    )
+
+
+class Signs:
+    """The signs of a ledger, as one driver gives and sees them.
+
+    Args:
+        folder: `drivers/`.
+        mine: this driver's; None for somebody who only looks.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, folder: Path, mine: Sign | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self.mine, self._clock = folder, mine, clock
+        self._seen: dict[str, tuple[int, float]] = {}  # by id, the last beat and when it was new
+        self._renewed_at = float("-inf")
+
+    def give(self, *, now: bool = False) -> None:
+        """Renew this driver's sign, if it is due. Raises BatchError."""
+        if self.mine is None or not (now or self._clock() - self._renewed_at >= _RENEW_S):
+            return
+        self._renewed_at = self._clock()
+        self.mine.beat += 1
+        self.mine.seen_at = time.time()
+        try:
+            files.write_atomic(self._folder / f"{self.mine.id}.json", files.encode_json(self.mine), mode=None)
+        except RunDirectoryError as error:
+            raise BatchError(str(error)) from error
+
+    def end(self) -> None:
+        """Tell that this driver has ended, if it can be told."""
+        if self.mine is not None:
+            self.mine.ended = True
+            with suppress(BatchError):
+                self.give(now=True)
+
+    def all(self) -> list[Sign]:
+        """Those of all drivers that can be read, the latest first."""
+        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+        return sorted((sign for sign in found if sign is not None), key=lambda sign: sign.started_at, reverse=True)
+
+    def others(self) -> list[Sign]:
+        """Other drivers that may live."""
+        return [sign for sign in self.all() if not self._is_mine(sign.id) and not self.is_dead(sign)]
+
+    def is_dead_by_id(self, id: str) -> bool:
+        """Whether the driver of this id has ended or died. One that left no sign has."""
+        if self._is_mine(id):
+            return False
+        sign = self._read(self._folder / f"{id}.json")
+        return sign is None or self.is_dead(sign)
+
+    def is_dead(self, sign: Sign) -> bool:
+        """Whether a driver has ended or died: at once where that can be known, else by its silence."""
+        if sign.ended or self._is_before_mine(sign):
+            return True
+        if sign.boot == boot() and sign.host == platform.node():
+            with suppress(ValueError):
+                return not is_running(sign.process)
+        beat, since = self._seen.get(sign.id, (-1, 0.0))
+        if beat != sign.beat:
+            self._seen[sign.id] = (sign.beat, self._clock())
+            return False
+        return self._clock() - since >= SILENT_S
+
+    def _is_mine(self, id: str) -> bool:
+        return self.mine is not None and self.mine.id == id
+
+    def _is_before_mine(self, sign: Sign) -> bool:
+        """Whether it is that of an earlier run of this driver's job."""
+        mine = self.mine
+        return mine is not None and mine.job is not None and sign.job == mine.job and sign.restarts < mine.restarts
+
+    def _read(self, path: Path) -> Sign | None:
+        try:
+            text = files.read_text(path)
+            return None if text is None else msgspec.json.decode(text, type=Sign)
+        except (RunDirectoryError, msgspec.MsgspecError, ValueError):
+            return None
