@@ -16,6 +16,7 @@ from ....core.net.sockets import allow_many_sockets
 from ..inputs.building import Builder
 from ..inputs.files import find
 from ..inputs.plan import Plan, Shard
+from ..inputs.keys import keys_of
 from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
