@@ -155,14 +155,14 @@ class RunDirectory:
         return self.path / "files"
 
     @property
-    def batches_path(self) -> Path:
+    def openai_batches_path(self) -> Path:
         """The folder of the batches of OpenAI's API: router/batches/store.py."""
-        return self.path / "batches"
+        return self.path / "openai-batches"
 
     @property
-    def batches_lease_path(self) -> Path:
+    def openai_batches_lease_path(self) -> Path:
         """Which process works on these batches: jobs/batch/openai/."""
-        return self.path / "batches.json"
+        return self.path / "openai-batches.json"
 
     @property
     def rendezvous_path(self) -> Path:

@@ -131,7 +131,7 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         controller=supervisor.controller,
         batches=supervisor.batches,
         outlooks=supervisor.outlooks,
-        batches=BatchStore(opened.run),
+        openai_batches=BatchStore(opened.run),
         endpoint=lambda: opened.url,
         pages=supervisor.counters,
     )

@@ -59,8 +59,8 @@ class Pages:
         }
         for path, page in routes.items():
             app.router.add_get(path, _handler(page))
-        files.Files(sources.batches.files).add_to(app)
-        batches.Batches(sources.batches).add_to(app)
+        files.Files(sources.openai_batches.files).add_to(app)
+        batches.Batches(sources.openai_batches).add_to(app)
         app.router.add_route("*", "/v1/{path:.*}", _no_such_path)
         return app
 

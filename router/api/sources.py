@@ -32,6 +32,6 @@ class Sources:
     controller: ControllerReport
     batches: Batches
     outlooks: Callable[[], Mapping[str, Outlook]]  # by pool
-    batches: BatchStore
+    openai_batches: BatchStore
     endpoint: Callable[[], str]  # URL for clients, such as http://10.0.0.7:30000
     pages: Counters = field(default_factory=Counters)  # of this process, with the requests that the pages answer

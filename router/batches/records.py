@@ -43,7 +43,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`batches/ID/request.json`: what a tenant has asked for. Written by the router."""
+    """`openai-batches/ID/request.json`: what a tenant has asked for. Written by the router."""
 
     id: str
     tenant: str
@@ -57,7 +57,7 @@ class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CancelRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`batches/ID/cancel.json`: the tenant wants no more of it. Written by the router, once."""
+    """`openai-batches/ID/cancel.json`: the tenant wants no more of it. Written by the router, once."""
 
     cancelling_at: int
     version: int = _VERSION
@@ -73,7 +73,7 @@ class InputError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchState(msgspec.Struct, frozen=True, kw_only=True):
-    """`batches/ID/state.json`: how far a batch is. Written by the program that works on it, by `progress.advanced`."""
+    """`openai-batches/ID/state.json`: how far a batch is. Written by the program that works on it, by `progress.advanced`."""
 
     revision: int = 0  # rises with each change
     status: Status = Status.VALIDATING

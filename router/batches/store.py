@@ -1,4 +1,4 @@
-"""Batches of OpenAI's API: `batches/ID/` in the run directory.
+"""Batches of OpenAI's API: `openai-batches/ID/` in the run directory.
 
     request.json   what was asked for; written by the router, once
     input.jsonl    a link to the input file's content, so that the file may be deleted meanwhile
@@ -39,7 +39,7 @@ class BatchStore:
     """
 
     def __init__(self, run: RunDirectory, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = run.batches_path, clock
+        self._path, self._clock = run.openai_batches_path, clock
         self.files = FileStore(run, clock)
         self._requests: Cache[BatchRecord] = Cache()  # they never change
         self._states: Cache[BatchState] = Cache()  # as they were seen last
@@ -134,7 +134,7 @@ class BatchStore:
         return files.parse_versioned(path, text, CancelRecord, VERSION, what="order to cancel").cancelling_at
 
     def folder(self, id: str) -> Path:
-        """The folder of a batch. Raises ValueError for what is no id: it could lead out of `batches`."""
+        """The folder of a batch. Raises ValueError for what is no id: it could lead out of the folder."""
         if not is_id(BATCH, id):
             raise ValueError(f"{id!r} is no id of a batch")
         return self._path / id

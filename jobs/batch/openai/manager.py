@@ -90,7 +90,7 @@ class Manager:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._start_child, self._now = BatchStore(run), start, monotonic
-        self._lease = lease or Lease(run, path=run.batches_lease_path)
+        self._lease = lease or Lease(run, path=run.openai_batches_lease_path)
         self._renewed_at: float | None = None  # None: the lease is another's, or nobody's
         self._swept_at = -_SWEEP_S
         self._ended: set[str] = set()

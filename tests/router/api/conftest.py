@@ -76,7 +76,7 @@ class Site:
             outlooks=lambda: outlooks(
                 spec, self.fleet.registry.all(), read_queue(self.run), self.controller, time.time()
             ),
-            batches=BatchStore(self.run),
+            openai_batches=BatchStore(self.run),
             endpoint=lambda: "http://10.0.0.7:30000",
         )
         self._runner = web.AppRunner(Pages(sources).app(), access_log=None)

@@ -13,7 +13,7 @@ from slurminfer.jobs.batch.openai.manager import Manager
 from slurminfer.jobs.batch.openai.work import Work
 from slurminfer.router.batches.store import BatchStore
 
-from ....router.conftest import Deployment, empty, loop  # noqa: F401
+from ....router.conftest import Deployment, empty, eventually, loop  # noqa: F401
 from ....support import waiting
 
 CHAT = "/v1/chat/completions"
