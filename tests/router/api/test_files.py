@@ -78,7 +78,10 @@ def left(one):
         ("multipart/form-data; boundary=x", b""),
         ("multipart/form-data; boundary=x", b"--y\r\n\r\n"),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc'),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n\xff\r\n--x--'),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n\xff\r\n--x--',
+        ),
         ("multipart/form-data; boundary=" + "x" * 300, b"--x\r\n\r\n"),
         ("multipart/form-data; boundary=x", b"--x\r\n" + b"a" * 100_000),
         ("multipart/form-data; boundary=x", b"\x00" * 100_000),
