@@ -24,6 +24,7 @@ from ..endpoints.deployment import options_for
 from ..endpoints.release import Release, released
 from ..endpoints.served import served
 from ..ledger.look import look
+from ..report.pace import Pace
 from ..report.tally import BatchState
 from ..submit.folder import JobsFolder
 
@@ -131,12 +132,19 @@ def _of_deployment(run: RunDirectory, releasing: AbstractContextManager[None] | 
 @contextmanager
 def batch_progress(console: Console = stderr) -> Iterator[Callable[[BatchState], None]]:
     """Show how far a batch is, by what `run_batch` reports: rows settled, tokens/s, time left, rows failed."""
+    pace = Pace()
     with count_progress("batch", console) as show:
-        yield lambda state: show(state.answered + state.failed, state.total, _figures(state))
+
+        def tell(state: BatchState) -> None:
+            pace.see(state.elapsed_s, state.settled)
+            show(state.settled, state.total, _figures(state, pace))
+
+        yield tell
 
 
-def _figures(state: BatchState) -> str:
-    left = "" if state.left_s is None else time_left(state.left_s)
+def _figures(state: BatchState, pace: Pace) -> str:
+    remaining = pace.left(state.left)
+    left = "" if remaining is None else time_left(remaining.likely)
     failed = f", {state.failed} failed" if state.failed else ""
     return f"{state.tokens_per_s:,.0f} tokens/s{left}{failed}"
 

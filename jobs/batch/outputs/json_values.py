@@ -17,11 +17,9 @@ def python_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     names = table.column_names
     table = pa.table([_plain(column) for column in table.columns], names=names)
     for start in range(0, len(table), _ROWS_AT_ONCE):
-        part = table.slice(start, _ROWS_AT_ONCE)
-        try:
-            yield from part.to_pylist()
-        except _NOT_PYTHONS:
-            yield from pa.table([_as_text(column) for column in part.columns], names=names).to_pylist()
+        columns = [_values(column) for column in table.slice(start, _ROWS_AT_ONCE).columns]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -30,6 +28,14 @@ def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column
     values = (row["value"] for row in python_rows(pa.table([column], names=["value"])))
     return pa.chunked_array([pa.array(map(_text, values), pa.string())])
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except _NOT_PYTHONS:
+        values = _as_text(column).to_pylist()
+    return values
 
 
 def _text(value: Any) -> str | None:
