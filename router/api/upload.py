@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable
 
 import aiohttp
-from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from ...core.background.threads import in_thread
 from ..batches.errors import NotAllowedError
@@ -13,15 +12,12 @@ from ..batches.files import Draft, FileStore
 from ..batches.ids import FILE, new_id
 from ..batches.limits import KEPT_S, MOST_FILE_BYTES
 from ..batches.records import FileRecord
+from .multipart import MultipartError, MultipartReader, PartHead, boundary_of
 from .stored import kept_s
 
-_PIECE, _WRITTEN = 64 * 1024, 2**20  # bytes: read at once, and written at once
+_WRITTEN = 2**20  # bytes that are written at once
 _MOST_PARTS, _LONGEST_FIELD, _LONGEST_NAME = 16, 4096, 255
 _FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]")
-# What aiohttp raises for a body that is no such form.
-_MALFORMED = (
-    ValueError, AssertionError, LookupError, EOFError, aiohttp.ClientError, aiohttp.EofStream, HttpProcessingError,
-)  # fmt: skip
 
 
 class Upload:
@@ -44,7 +40,7 @@ class Upload:
         try:
             try:
                 await self._read(request)
-            except _MALFORMED as error:
+            except (MultipartError, UnicodeDecodeError, aiohttp.ClientError) as error:
                 raise NotAllowedError(f"malformed multipart/form-data: {str(error)[:200]}") from error
             return await in_thread(self._keep)
         finally:
@@ -53,34 +49,30 @@ class Upload:
                 await in_thread(draft.discard)
 
     async def _read(self, request: web.Request) -> None:
-        if not request.content_type.startswith("multipart/"):
-            raise NotAllowedError(f"Content-Type = {request.content_type[:100]!r}: expected multipart/form-data")
-        reader = await request.multipart()
+        reader = MultipartReader(boundary_of(request.headers.get("Content-Type", "")), request.content.readany)
         for _ in range(_MOST_PARTS):
             part = await reader.next()
             if part is None:
                 return
-            if not isinstance(part, BodyPartReader):
-                raise NotAllowedError("a part of the form is a form itself: expected a file or a text")
-            await self._take(part)
+            await self._take(part, reader)
         raise NotAllowedError(f"the form has more than {_MOST_PARTS} parts")
 
-    async def _take(self, part: BodyPartReader) -> None:
+    async def _take(self, part: PartHead, reader: MultipartReader) -> None:
         if part.name == "file":
             if self._draft is not None:
                 raise NotAllowedError("file: expected one", "file")
             self._filename = _clean(part.filename)
-            await self._write(part, await in_thread(self._store.draft))
+            await self._write(reader, await in_thread(self._store.draft))
         elif part.name in _FIELDS:
-            self._fields[part.name] = (await _text(part)).strip()
+            self._fields[part.name] = (await _text(part.name, reader)).strip()
         else:
             valid = ", ".join(("file", *_FIELDS))
-            raise NotAllowedError(f"unknown field {str(part.name)[:100]!r}: expected one of {valid}", part.name)
+            raise NotAllowedError(f"unknown field {part.name[:100]!r}: expected one of {valid}", part.name[:100])
 
-    async def _write(self, part: BodyPartReader, draft: Draft) -> None:
+    async def _write(self, reader: MultipartReader, draft: Draft) -> None:
         self._draft = draft
         pieces, size = bytearray(), 0
-        while data := await part.read_chunk(_PIECE):
+        while data := await reader.piece():
             size += len(data)
             if size > MOST_FILE_BYTES:
                 raise NotAllowedError(f"the file has more than {MOST_FILE_BYTES // 2**20} MB", "file", "file_too_large")
@@ -118,12 +110,12 @@ async def _written(draft: Draft, data: bytes) -> None:
     await in_thread(lambda: draft.write(data))
 
 
-async def _text(part: BodyPartReader) -> str:
+async def _text(name: str, reader: MultipartReader) -> str:
     data = bytearray()
-    while piece := await part.read_chunk(_PIECE):
+    while piece := await reader.piece():
         data += piece
         if len(data) > _LONGEST_FIELD:
-            raise NotAllowedError(f"{part.name}: expected at most {_LONGEST_FIELD} bytes", part.name)
+            raise NotAllowedError(f"{name}: expected at most {_LONGEST_FIELD} bytes", name)
     return data.decode("utf-8")
 
 
