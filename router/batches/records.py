@@ -73,7 +73,7 @@ class InputError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchState(msgspec.Struct, frozen=True, kw_only=True):
-    """`openai-batches/ID/state.json`: how far a batch is. Written by the program that works on it, by `progress.advanced`."""
+    """`openai-batches/ID/state.json`: how far a batch is. Written by the program that works on it."""
 
     revision: int = 0  # rises with each change
     status: Status = Status.VALIDATING

@@ -17,7 +17,8 @@ def other(one, eventually):
     key = KeyStore(one.run).add("course")
     client = openai.OpenAI(base_url=f"{one.url}/v1", api_key=key, max_retries=0, timeout=20)
     eventually(lambda: httpx.get(f"{one.url}/v1/models", headers={"X-Api-Key": key}).status_code == 200)
-    return client
+    with client:
+        yield client
 
 
 def test_a_file_is_uploaded_listed_read_and_deleted(one):

@@ -46,15 +46,16 @@ def test_requests_count_for_their_tenant_and_ids_are_theirs_alone(service, event
     client = openai.OpenAI(base_url=f"{service.deployment.url}/v1", api_key=key, max_retries=0, timeout=20)
     headers = {"X-Api-Key": key}
     eventually(lambda: httpx.get(f"{service.deployment.url}/v1/models", headers=headers).status_code == 200)
-    batch = service.create(row("a"), row("b"), client=client)
-    done = service.until(batch.id, "completed", client=client)
+    with client:
+        batch = service.create(row("a"), row("b"), client=client)
+        done = service.until(batch.id, "completed", client=client)
+        assert [found.id for found in client.batches.list()] == [batch.id]
     for ask in (service.client.batches.retrieve, service.client.batches.cancel):
         with pytest.raises(openai.NotFoundError):
             ask(batch.id)
     with pytest.raises(openai.NotFoundError):
         service.client.files.content(done.output_file_id)
     assert [found.id for found in service.client.batches.list()] == []
-    assert [found.id for found in client.batches.list()] == [batch.id]
 
     def used():
         found = service.deployment.http.get("/tenants").json()["tenants"]
