@@ -45,14 +45,13 @@ class MultipartReader:
     def __init__(self, boundary: bytes, read: Callable[[], Awaitable[bytes]]) -> None:
         self._delimiter, self._read = b"\r\n--" + boundary, read
         self._buffer = bytearray(b"\r\n")  # a body may begin with the first delimiter, whose line break it lacks
+        self._at_boundary = False  # behind a delimiter
 
     async def next(self) -> PartHead | None:
         """The next part, when the one before was read to its end; None at the end of the form."""
-        before = 0
-        while skipped := await self.piece():
-            before += len(skipped)
-            if before > _MOST_PREAMBLE:
-                raise MultipartError("no part begins")
+        if not self._at_boundary:
+            await self._skip_preamble()
+        self._at_boundary = False
         await self._fill(2)
         if self._buffer.startswith(b"--"):
             return None
@@ -73,6 +72,7 @@ class MultipartReader:
             at = self._buffer.find(delimiter)
             if at == 0:
                 del self._buffer[: len(delimiter)]
+                self._at_boundary = True
                 return b""
             end = at if at > 0 else len(self._buffer) - len(delimiter) + 1  # the rest may be its beginning
             if end > 0:
@@ -80,6 +80,13 @@ class MultipartReader:
                 del self._buffer[:end]
                 return data
             await self._more()
+
+    async def _skip_preamble(self) -> None:
+        before = 0
+        while skipped := await self.piece():
+            before += len(skipped)
+            if before > _MOST_PREAMBLE:
+                raise MultipartError("no part begins")
 
     async def _until(self, mark: bytes) -> bytes:
         while (at := self._buffer.find(mark)) < 0:
