@@ -104,7 +104,7 @@ def _start(way: str, gpu: str, place: int, gpus: int, rows: Path, given: argpars
         env={**GIVEN, "CUDA_VISIBLE_DEVICES": gpu, "BATCH_WAY": way, "BATCH_ROWS": str(rows)},
         preexec_fn=lambda: os.sched_setaffinity(0, share),
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
 

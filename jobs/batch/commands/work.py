@@ -5,17 +5,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from ....core.errors import BatchError
 from ....core.rundir import RunDirectory
 from ....core.spec.files import parse_spec
 from ...launch.launchers import launcher_here
 from ...receipt.harvest import HarvestLine, harvest
-from ...terminal.console import stderr, stdout
-from ...terminal.progress import count_progress, time_left
-from ...terminal.text import shown
+from ...terminal.console import stdout
 from ..batch import Batch
 from ..driver.address import Address
 from ..driver.driver import run_batch
@@ -24,6 +19,9 @@ from ..endpoints.deployment import options_for
 from ..endpoints.release import Release, released
 from ..endpoints.served import served
 from ..ledger.look import look
+from ..report.prediction import lines as prediction_lines
+from ..report.report import TOO_SMALL, batch_report, finish, predict_by_sample
+from ..report.summary import lines as summary_lines
 from ..report.tally import BatchState
 from ..submit.folder import JobsFolder
 
@@ -47,6 +45,7 @@ class _Endpoint:
     """The endpoint for as long as the batch takes."""
 
     options: dict[str, Any]  # the endpoint's part of the batch's options
+    run: RunDirectory | None = None  # the deployment, where it is one
     harvested: Callable[[], list[HarvestLine]] = list  # what backfill pools have served since it began
     releasing: AbstractContextManager[None] = field(default_factory=nullcontext)  # around the driver's work
 
@@ -63,15 +62,15 @@ def work(batch: Batch, key: str | None, returns: Callable[[], bool] = bool) -> i
     """
     latest = _Latest(batch.parameters.samples)
     with _endpoint(batch, key, returns, latest) as endpoint:
-        with endpoint.releasing, batch_progress() as show:
+        with endpoint.releasing, batch_report(batch.output.path, batch.ledger, endpoint.run) as report:
 
             def progress(state: BatchState) -> None:
                 latest.state = state
-                show(state)
+                report.see(state)
 
             summary = run_batch(options_of(batch, endpoint.options), progress)
         lines = endpoint.harvested()
-    _print(summary)
+        _print(batch, endpoint.run, summary, latest.state)
     for line in lines:
         stdout.print(str(line))
     return summary.failed
@@ -123,31 +122,36 @@ def _of_deployment(run: RunDirectory, releasing: AbstractContextManager[None] | 
     before = harvest(run, spec)
     return _Endpoint(
         options=options_for(run),
+        run=run,
         harvested=lambda: harvest(run, spec).since(before),
         releasing=releasing or nullcontext(),
     )
 
 
-@contextmanager
-def batch_progress(console: Console = stderr) -> Iterator[Callable[[BatchState], None]]:
-    """Show how far a batch is, by what `run_batch` reports: rows settled, tokens/s, time left, rows failed."""
-    with count_progress("batch", console) as show:
-        yield lambda state: show(state.answered + state.failed, state.total, _figures(state))
-
-
-def _figures(state: BatchState) -> str:
-    left = "" if state.left_s is None else time_left(state.left_s)
-    failed = f", {state.failed} failed" if state.failed else ""
-    return f"{state.tokens_per_s:,.0f} tokens/s{left}{failed}"
-
-
-def _print(summary: BatchSummary) -> None:
-    rate = summary.completion_tokens / summary.elapsed_s if summary.elapsed_s else 0.0
-    earlier = f" ({summary.skipped} of them earlier)" if summary.skipped else ""
-    where = "" if summary.output is None else f": {summary.output}"
-    stdout.print(f"{summary.answered} of {summary.total} rows done{earlier}{where}")
-    stdout.print(f"{summary.completion_tokens} tokens in {summary.elapsed_s:.1f} s, {rate:.1f} tokens/s")
+def _print(batch: Batch, run: RunDirectory | None, summary: BatchSummary, state: BatchState | None) -> None:
+    counts = summary.total, summary.answered, summary.failed
+    found = finish(batch.output.path, batch.ledger, run, counts)
+    if summary.output is not None:
+        stdout.print(f"output      {summary.output}")
+    if found is not None:
+        written, picture = found
+        for line in summary_lines(written):
+            stdout.print(line)
+        stdout.print(f"picture     {picture}")
     if summary.others:
         stdout.print(f"{summary.others} other drivers are at work on the rest; the last one writes the output")
-    if summary.failed:
-        stdout.print(Text.assemble((f"{summary.failed} rows failed", "red"), shown("; column 'error' says why")))
+    if batch.sample is not None and state is not None:
+        _print_prediction(batch, run, state)
+
+
+def _print_prediction(batch: Batch, run: RunDirectory | None, state: BatchState) -> None:
+    """What the sample that was just done says of all other rows."""
+    counts = look(batch.ledger).counts
+    rows = counts.rows - counts.answered - counts.failed
+    if rows <= 0:
+        return
+    prediction = predict_by_sample(batch.ledger, run, state.timings, rows)
+    stdout.print("")
+    stdout.print("without --sample, the same command goes on with the rest; what is expected of that:")
+    for line in [TOO_SMALL] if prediction is None else prediction_lines(prediction):
+        stdout.print(line)

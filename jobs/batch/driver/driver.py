@@ -15,7 +15,8 @@ import uvloop
 from ....core.net.sockets import allow_many_sockets
 from ..inputs.building import Builder
 from ..inputs.files import find
-from ..inputs.plan import Plan, Shard
+from ..inputs.keys import keys_of
+from ..inputs.plan import Shard
 from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
@@ -101,7 +102,9 @@ class _Driver:
             patience_s=options.patience_s,
             waits_for_holes=options.waits_for_holes,
         )
-        self._ahead = LookAhead(lambda: loop.call_soon_threadsafe(self._dispatcher.fill))
+        self._ahead = LookAhead(
+            lambda: loop.call_soon_threadsafe(self._dispatcher.fill), lambda: self._concurrency.size
+        )
         claims = threading.Lock()
         self._shards = OpenShards(
             self._ledger, self._selection, claims, lambda error: self._dispatcher.thread_done(error)

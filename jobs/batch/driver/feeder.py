@@ -12,7 +12,7 @@ from ..inputs.request import BadRowError, BatchRequest
 from ..inputs.row import Row
 from ..ledger.ledger import Ledger
 from ..ledger.record import Record
-from .lookahead import WINDOW_BYTES, WINDOW_ROWS, LookAhead
+from .lookahead import WINDOW_BYTES, LookAhead
 from .selection import Selection
 from .work import Work
 
@@ -114,7 +114,7 @@ class Feeder:
             return self._ahead.settle(shard, Record(index=row.index, error=reason))
         self._window.append(work)
         self._window_bytes += work.size
-        is_full = len(self._window) >= WINDOW_ROWS or self._window_bytes >= WINDOW_BYTES
+        is_full = len(self._window) >= self._ahead.window_rows or self._window_bytes >= WINDOW_BYTES
         if is_full or (len(self._window) >= _HUNGRY_ROWS and self._ahead.is_hungry):
             return self._flush(last=False)
         return not self._stopped.is_set()

@@ -8,7 +8,9 @@ from ..inputs.plan import Shard
 from ..ledger.record import Record
 from .work import Work, arrange
 
-WINDOW_ROWS = 4096  # that are put in order together
+MOST_ROWS = 4096  # of a window, the rows that are put in order together
+_LEAST_ROWS = 256
+_PER_REQUEST = 8  # rows of a window for each request in flight: what is read ahead is no other driver's any more
 WINDOW_BYTES = 64 * 1024 * 1024
 
 
@@ -17,15 +19,21 @@ class LookAhead:
 
     Args:
         on_change: called from the reading thread when there is something to take.
+        in_flight: how many requests are wanted in flight.
     """
 
-    def __init__(self, on_change: Callable[[], object]) -> None:
-        self._on_change = on_change
+    def __init__(self, on_change: Callable[[], object], in_flight: Callable[[], int] = lambda: MOST_ROWS) -> None:
+        self._on_change, self._in_flight = on_change, in_flight
         self._rows: deque[Work] = deque()
         self._settled: deque[tuple[Shard, Record]] = deque()
         self._bytes = 0
         self._room = threading.Condition()
         self._closed = False
+
+    @property
+    def window_rows(self) -> int:
+        """Rows of a window."""
+        return min(MOST_ROWS, max(_LEAST_ROWS, _PER_REQUEST * self._in_flight()))
 
     def put(self, rows: Sequence[Work], *, last: bool) -> bool:
         """Put a window of rows in order and behind those before; `last`: among them, as none follow.
@@ -47,7 +55,7 @@ class LookAhead:
     def settle(self, shard: Shard, record: Record) -> bool:
         """Pass on the record of a row that need not be sent. False where no more are wanted."""
         with self._room:
-            self._room.wait_for(lambda: self._closed or len(self._settled) <= WINDOW_ROWS)
+            self._room.wait_for(lambda: self._closed or len(self._settled) <= MOST_ROWS)
             self._settled.append((shard, record))
             first = len(self._settled) == 1
         if first:
@@ -72,7 +80,7 @@ class LookAhead:
             return None
         with self._room:
             found = self._settled.popleft()
-            if len(self._settled) == WINDOW_ROWS:
+            if len(self._settled) == MOST_ROWS:
                 self._room.notify_all()
         return found
 
@@ -95,4 +103,4 @@ class LookAhead:
 
     @property
     def _has_room(self) -> bool:
-        return len(self._rows) <= WINDOW_ROWS // 2 and self._bytes <= WINDOW_BYTES
+        return len(self._rows) <= self.window_rows // 2 and self._bytes <= WINDOW_BYTES

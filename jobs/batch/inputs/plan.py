@@ -9,7 +9,7 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of the input, and what shows that it is still the same."""
 
     path: Path  # absolute
-    format: str  # jsonl, text, csv or parquet
+    format: str  # jsonl, text, csv, parquet or arrow
     compression: str | None = None  # gz or zst
     size: int  # bytes
     changed_ns: int  # time of its last change, Unix nanoseconds
@@ -23,7 +23,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     file: int  # place of its file in the plan
     first: int  # place of its first row in the file, from 0; lines that are blank count
     rows: int
-    offset: int = 0  # where a reader finds the first row: a byte for plain lines, else for the format to say
+    offset: int = 0  # byte of its first row in the plain text of lines and CSV; else 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

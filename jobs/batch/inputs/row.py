@@ -14,9 +14,11 @@ class Row:
 
     shard: int
     index: int  # within the shard, from 0
-    line: int  # in its file, from 1, for messages
+    line: int  # in its file, from 1, for messages: of lines, else the number of the row
     value: Mapping[str, Any] | None  # by column; the types are Python's
     problem: str | None = None
+    format: str = "jsonl"  # of its file
+    columns: tuple[str, ...] = ()  # that its file has, where only some were read
 
     @property
     def is_blank(self) -> bool:

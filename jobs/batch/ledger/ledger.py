@@ -226,7 +226,8 @@ class Ledger:
 
     def _prepare(self) -> None:
         try:
-            (self.path / DRIVERS).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(exist_ok=True)
+            (self.path / DRIVERS).mkdir(exist_ok=True)
         except OSError as error:
             raise BatchError(f"cannot make {self.path}: {error.strerror}") from error
         if differences := read_parameters(self.path, self.parameters).differences(self.parameters):

@@ -45,16 +45,23 @@ class Content:
         """The columns of a form that has columns."""
         return self._tables.schema
 
-    def write(self, path: Path, form: Form, shards: Sequence[Shard]) -> int:
-        """Write the settled rows of shards into a file; how many. Raises BatchError."""
+    def write(self, path: Path, form: Form, shards: Sequence[Shard], *, is_whole: bool) -> int:
+        """Write the settled rows of shards into a file; how many. Raises BatchError.
+
+        Args:
+            path: of the file.
+            form: of the output.
+            shards: in the order of the input.
+            is_whole: that rows are missing is an error.
+        """
         with sink(path, form.compression) as stream:
             if not form.has_columns:
-                return self._write_lines(stream, shards)
+                return self._write_lines(stream, shards, is_whole)
             writer = parquet_writer if form.format == "parquet" else csv_writer
             with writer(stream, self.schema) as tables:
                 count = 0
                 for shard in shards:
-                    table = self._tables.table(shard)
+                    table = self._tables.table(shard, is_whole=is_whole)
                     tables.write(table)
                     count += len(table)
                 return count
@@ -64,6 +71,7 @@ class Content:
         assert self._own is not None
         return TableMaker(self.rows, self._own, self._columns)
 
-    def _write_lines(self, stream: pa.NativeFile, shards: Sequence[Shard]) -> int:
+    def _write_lines(self, stream: pa.NativeFile, shards: Sequence[Shard], is_whole: bool) -> int:
         maker = LineMaker(self._parameters, self._columns, self._kept)
-        return write_lines(stream, (line for shard in shards for line in maker.lines(shard, self.rows.rows(shard))))
+        rows = ((shard, self.rows.rows(shard, is_whole=is_whole)) for shard in shards)
+        return write_lines(stream, (line for shard, settled in rows for line in maker.lines(shard, settled)))

@@ -84,7 +84,7 @@ class Export:
             for name in parts_in(self._path) - {part.name for part in self._parts}:
                 (self._path / name).unlink(missing_ok=True)
         else:
-            self._content.write(self._path, self._form, self._ledger.plan.shards)
+            self._content.write(self._path, self._form, self._ledger.plan.shards, is_whole=True)
         remove_leftovers(self._path)
         return self._path
 
@@ -98,7 +98,9 @@ class Export:
         form = self._form if path == self._path else form_of(path, None, self._input_formats)
         shards = [shard for shard in self._ledger.plan.shards if self._rows.count(shard)]
         content = self._content_of(form, shards)
-        return self._write_folder(path, form, content, shards) if form.is_folder else content.write(path, form, shards)
+        if form.is_folder:
+            return self._write_folder(path, form, content, shards)
+        return content.write(path, form, shards, is_whole=False)
 
     @property
     def _input_formats(self) -> list[str]:
@@ -166,7 +168,7 @@ class Export:
 
     def _write_part(self, part: Part) -> None:
         if not (self._path / part.name).exists():
-            self._content.write(self._path / part.name, self._form, part.shards)
+            self._content.write(self._path / part.name, self._form, part.shards, is_whole=True)
         self._written.add(part.name)
 
     def _write_folder(self, path: Path, form: Form, content: "Content", shards: Sequence[Shard]) -> int:
@@ -177,7 +179,7 @@ class Export:
         try:
             beside.mkdir()
             parts = parts_of(shards, self._options.rows_per_file, form.format, prefix, self._rows.count)
-            count = sum(content.write(beside / part.name, form, part.shards) for part in parts)
+            count = sum(content.write(beside / part.name, form, part.shards, is_whole=False) for part in parts)
             path.mkdir(exist_ok=True)
             for name in parts_in(path):
                 (path / name).unlink()

@@ -17,11 +17,9 @@ def python_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     names = table.column_names
     table = pa.table([_plain(column) for column in table.columns], names=names)
     for start in range(0, len(table), _ROWS_AT_ONCE):
-        part = table.slice(start, _ROWS_AT_ONCE)
-        try:
-            yield from part.to_pylist()
-        except _NOT_PYTHONS:
-            yield from pa.table([_as_text(column) for column in part.columns], names=names).to_pylist()
+        columns = [_values(column) for column in table.slice(start, _ROWS_AT_ONCE).columns]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -30,6 +28,14 @@ def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column
     values = (row["value"] for row in python_rows(pa.table([column], names=["value"])))
     return pa.chunked_array([pa.array(map(_text, values), pa.string())])
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except _NOT_PYTHONS:
+        values = _as_text(column).to_pylist()
+    return values
 
 
 def _text(value: Any) -> str | None:
@@ -52,35 +58,35 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column with all times in it as text: finer, earlier or later than Python's."""
-    text = column.cast(_target(column.type, text=True))
+    text = column.cast(_target(column.type, as_text=True))
     if pt.is_timestamp(column.type):
         return pc.replace_substring(text, " ", "T", max_replacements=1)
     return text
 
 
-def _target(type: pa.DataType, text: bool = False) -> pa.DataType:
+def _target(type: pa.DataType, as_text: bool = False) -> pa.DataType:
     """The type to which values are cast before they are taken into Python."""
     if isinstance(type, pa.BaseExtensionType):
-        return _target(type.storage_type, text)
+        return _target(type.storage_type, as_text)
     if pt.is_dictionary(type):
-        return _target(type.value_type, text)
+        return _target(type.value_type, as_text)
     if pt.is_struct(type):
-        return pa.struct([field.with_type(_target(field.type, text)) for field in type])
+        return pa.struct([field.with_type(_target(field.type, as_text)) for field in type])
     if pt.is_map(type):
-        return pa.map_(_target(type.key_type, text), _target(type.item_type, text))
+        return pa.map_(_target(type.key_type, as_text), _target(type.item_type, as_text))
     if pt.is_fixed_size_list(type):
-        return pa.list_(_target(type.value_type, text))
+        return pa.list_(_target(type.value_type, as_text))
     if pt.is_list(type):
-        return pa.list_(_target(type.value_type, text))
+        return pa.list_(_target(type.value_type, as_text))
     if pt.is_large_list(type):
-        return pa.large_list(_target(type.value_type, text))
-    return _scalar_target(type, text)
+        return pa.large_list(_target(type.value_type, as_text))
+    return _scalar_target(type, as_text)
 
 
-def _scalar_target(type: pa.DataType, text: bool) -> pa.DataType:
-    if text and (pt.is_timestamp(type) or pt.is_time(type) or pt.is_date(type)):
+def _scalar_target(type: pa.DataType, as_text: bool) -> pa.DataType:
+    if as_text and (pt.is_timestamp(type) or pt.is_time(type) or pt.is_date(type)):
         return pa.string()
-    if text and pt.is_duration(type):
+    if as_text and pt.is_duration(type):
         return pa.int64()
     if pt.is_timestamp(type) and type.unit == "ns":
         return pa.timestamp("us", type.tz)

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from ....core.errors import BatchError
 
+_BUFFER_BYTES = 1 << 18
+
 
 @contextmanager
 def sink(path: Path, compression: str | None = None) -> Iterator[pa.NativeFile]:
@@ -21,8 +23,8 @@ def sink(path: Path, compression: str | None = None) -> Iterator[pa.NativeFile]:
     try:
         with _stream(beside, compression) as stream:
             yield stream
-        _put_on_disk(beside)
-        with suppress(FileNotFoundError):  # another one has finished the same file, and cleaned up
+        with suppress(FileNotFoundError):  # another process has finished all files, this one too, and cleaned up
+            _put_on_disk(beside)
             beside.replace(path)
         if not path.exists():
             raise BatchError(f"cannot write {path}: it was removed while it was written")
@@ -43,7 +45,8 @@ def remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def _stream(path: Path, compression: str | None) -> Iterator[pa.NativeFile]:
-    with path.open("wb", buffering=0) as file, pa.PythonFile(file, mode="w") as plain:
+    # Buffered by Python: a raw file writes less than it was given when the disk is full, and pyarrow does not see it.
+    with path.open("wb", buffering=_BUFFER_BYTES) as file, pa.PythonFile(file, mode="w") as plain:
         if compression is None:
             yield plain
         else:

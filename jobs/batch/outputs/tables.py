@@ -29,9 +29,9 @@ class TableMaker:
         self._rows, self._own, self._columns = rows, own, columns
         self.schema = self._schema()
 
-    def table(self, shard: Shard) -> pa.Table:
-        """The settled rows of a shard. Raises BatchError."""
-        values, records = self._rows.table(shard)
+    def table(self, shard: Shard, *, is_whole: bool) -> pa.Table:
+        """The settled rows of a shard. Raises BatchError, also where some are missing and `is_whole`."""
+        values, records = self._rows.table(shard, is_whole=is_whole)
         own = self._own.of_table(values) if isinstance(values, pa.Table) else self._own.of_rows(values)
         return pa.Table.from_arrays([*own, *self._generated(records)], schema=self.schema)
 

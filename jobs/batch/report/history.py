@@ -1,12 +1,13 @@
 """Throughput over time: small records that each driver appends to a file of its own in the ledger.
 
 LEDGER/history/DRIVER.jsonl has a record for each 10 s or so. Where there are many, neighbours are merged and the file
-is replaced, so that the file of a week is as small as that of a day. A driver that is started again has a new file; what
-a kill has left half written at the end of one is passed over.
+is replaced, so that the file of a week is as small as that of a day. A driver that is started again has a new file;
+what a kill has left half written at the end of one is passed over.
 """
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     completion_tokens: float = 0
     retries: float = 0
     workers: int | None = None  # ready at the end of it
+    reasons: dict[str, int] = {}  # of the rows that have failed
     is_first: bool = False  # a driver has begun with it
 
     @property
@@ -42,7 +44,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def part(self, begin: float, end: float) -> "Span":
         """The part between two times that lie in it, as if all had been done evenly."""
         share = (end - begin) / self.seconds
-        sums = {name: getattr(self, name) * share for name in _SUMS}
+        sums = {name: getattr(self, name) * share for name in _SUMS}  # reasons are not parted
         return msgspec.structs.replace(self, until=end, **sums, is_first=self.is_first and begin == self.since)
 
 
@@ -50,7 +52,8 @@ def joined(one: Span, other: Span) -> Span:
     """Two spans of one driver that follow each other, as one; a pause between them counts to it."""
     sums = {name: getattr(one, name) + getattr(other, name) for name in _SUMS}
     sums["seconds"] = other.until - one.since
-    return Span(until=other.until, **sums, workers=other.workers, is_first=one.is_first)
+    reasons = dict(Counter(one.reasons) + Counter(other.reasons))
+    return Span(until=other.until, **sums, workers=other.workers, reasons=reasons, is_first=one.is_first)
 
 
 def coarser(spans: Sequence[Span]) -> list[Span]:
@@ -84,9 +87,18 @@ def together(histories: Iterable[Sequence[Span]], buckets: int) -> list[Span]:
 def _added(sum: Span, part: Span, *, begins: bool) -> Span:
     sums = {name: getattr(sum, name) + getattr(part, name) for name in _SUMS if name != "seconds"}
     known = [workers for workers in (sum.workers, part.workers) if workers is not None]
-    return msgspec.structs.replace(
-        sum, **sums, workers=max(known, default=None), is_first=sum.is_first or begins
-    )
+    return msgspec.structs.replace(sum, **sums, workers=max(known, default=None), is_first=sum.is_first or begins)
+
+
+def busy(spans: Sequence[Span]) -> list[tuple[float, float]]:
+    """The times in which a driver was at work, without those in which none was."""
+    found: list[tuple[float, float]] = []
+    for begin, end in sorted((span.since, span.until) for span in spans):
+        if found and begin <= found[-1][1] + 1.0:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((begin, end))
+    return found
 
 
 class History:
@@ -167,11 +179,13 @@ def _line(span: Span) -> bytes:
 
 def _between(now: float, before: BatchState, state: BatchState, *, is_first: bool) -> Span:
     """What this driver alone has done between two looks."""
+    reasons = dict(Counter(state.reasons) - Counter(before.reasons))
     return Span(
         until=now,
         seconds=state.elapsed_s - before.elapsed_s,
         rows=state.own - before.own,
-        failed=sum(state.reasons.values()) - sum(before.reasons.values()),
+        failed=sum(reasons.values()),
+        reasons=reasons,
         prompt_tokens=state.prompt_tokens - before.prompt_tokens,
         cached_tokens=state.cached_tokens - before.cached_tokens,
         completion_tokens=state.completion_tokens - before.completion_tokens,

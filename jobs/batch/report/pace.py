@@ -1,5 +1,6 @@
 """How long a batch still takes, by how fast it has gone of late."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -97,5 +98,5 @@ def _block_rates(looks: Sequence[_Look]) -> list[float]:
     if len(ends) > 1 and len(looks) - 1 - ends[-1] < size:
         ends.pop()
     ends.append(len(looks) - 1)
-    pairs = zip(ends, ends[1:], strict=False)
+    pairs = itertools.pairwise(ends)
     return [(looks[end].settled - looks[begin].settled) / (looks[end].at - looks[begin].at) for begin, end in pairs]

@@ -119,8 +119,8 @@ def _steady(began: _Floats, ended: _Floats) -> tuple[tuple[float, float], bool]:
     under_way, times = np.cumsum(steps), times[order]
     full = np.flatnonzero(under_way >= max(1.0, math.floor(_FULL * under_way.max())))
     begin, end = float(times[full[0]]), float(times[min(full[-1] + 1, len(times) - 1)])
-    # What ends before any other has ended says nothing of how many follow each other.
-    turned = int(np.count_nonzero((ended > begin) & (ended <= end)))
+    # Rows that all began together say nothing of how many follow each other.
+    turned = int(np.count_nonzero((began > begin) & (began < end)))
     whole = float(ended.max() - began.min())
     if end - begin >= _SHORT * whole and turned >= LEAST_ROWS // 2:
         return (begin, end), True

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -50,6 +50,7 @@ class BatchState:
     workers: int | None = None  # that are ready; None: the endpoint does not tell
     drivers: int = 1  # at work, this one included
     reasons: Mapping[str, int] = field(default_factory=dict)  # of rows that have failed, how many
+    timings: Sequence[Timing] = ()  # of the first rows that were answered; it grows while the driver works
 
     @property
     def settled(self) -> int:
@@ -151,4 +152,5 @@ class Tally:
             workers=self.workers,
             drivers=self.drivers,
             reasons=dict(self.reasons.most_common()),
+            timings=self.timings,
         )

@@ -26,12 +26,12 @@ class Telling:
         clock: Unix time.
     """
 
-    def __init__(
-        self, run: RunDirectory, output: Path, driver: str, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, run: RunDirectory, output: Path, driver: str, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._driver, self._clock = run.batches_path, driver, clock
         self._name = output.name[-200:]
-        self._batch = hashlib.blake2b(str(output.absolute()).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+        self._batch = hashlib.blake2b(
+            str(output.absolute()).encode(errors="surrogateescape"), digest_size=8
+        ).hexdigest()
         self._told_at: float | None = None
         self._complained = False
 

@@ -15,6 +15,7 @@ from slurminfer.jobs.batch.ledger.ledger import Counts
 from slurminfer.jobs.batch.ledger.look import DriverSign, LedgerLook
 from slurminfer.jobs.batch.outputs.export import OutputOptions
 from slurminfer.jobs.batch.parameters import Parameters
+from slurminfer.jobs.batch.report.tally import BatchState
 from slurminfer.jobs.batch.submit.folder import JobsFolder
 from slurminfer.slurm.submit import SlurmLauncher
 
@@ -104,11 +105,8 @@ def driven(monkeypatch, tmp_path):
         def begin(self):
             events.append(f"all workers, {self.requests()} left")
 
-    class State:
-        total, answered, failed, tokens_per_s, left_s = 10, 6, 1, 5.0, None
-
     def run_batch(options, progress):
-        progress(State())
+        progress(BatchState(total=10, answered=6, failed=1, own=4, elapsed_s=2.0, reasons={"HTTP 400": 1}))
         events.append(f"drives {options.endpoint}")
         if failure := getattr(run_batch, "failure", None):
             raise failure
@@ -146,7 +144,7 @@ def test_own_workers_are_served_released_and_stopped(driven, tmp_path, capsys):
         "served own", "all workers, None left", "releasing", "drives e", "6 requests left", "stopped",
     ]  # fmt: skip
     told = capsys.readouterr().out
-    assert "9 of 10 rows done (2 of them earlier): " in told and "1 rows failed" in told
+    assert "9 of 10 answered" in told and "1 row; column 'error' says why" in told and "1 x HTTP 400" in told
 
 
 def test_they_stay_for_a_driver_that_comes_back_and_for_others_at_work(driven, tmp_path):

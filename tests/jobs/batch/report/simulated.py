@@ -12,7 +12,8 @@ def run(lengths: Sequence[int], slots: int, *, prompt: int = 100, ramp_s: float 
     The engine's tokens/s grow with the requests n under way as n / (0.02 + 0.0005 n): a step is a fixed time and some
     for each request. Prompts are taken to cost nothing. Times are exact, by the tokens that each request has got.
     """
-    waiting, done, now, given = iter(enumerate(lengths)), [], 0.0, 0.0
+    waiting, now, given = iter(enumerate(lengths)), 0.0, 0.0
+    done: list[Timing] = []
     active: list[tuple[float, int, float]] = []  # tokens given to each when it ends, place, when it began
     while True:
         allowed = slots if now >= ramp_s else max(1, int(slots * now / ramp_s))

@@ -42,4 +42,4 @@ def test_reasons_are_counted_and_their_number_is_bounded():
     tally.fail("HTTP 400: row 7 is too long")
     reasons = tally.state().reasons
     assert reasons[OTHER_REASONS] == 200 and reasons["HTTP 400: row 7 is too long"] == 2
-    assert sum(reasons.values()) == 301 and list(reasons)[0] == OTHER_REASONS
+    assert sum(reasons.values()) == 301 and next(iter(reasons)) == OTHER_REASONS

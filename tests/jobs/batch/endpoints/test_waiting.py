@@ -6,8 +6,8 @@ import pytest
 
 from slurminfer.core.errors import BatchError, EngineError
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.jobs.batch import command
-from slurminfer.jobs.batch.driver.endpoint import Address
+from slurminfer.jobs.batch.driver.address import Address
+from slurminfer.jobs.batch.endpoints import deployment
 from slurminfer.jobs.serve.state import DeploymentView
 
 ADDRESS = Address("http://n1:1")
@@ -18,13 +18,13 @@ def away(monkeypatch, tmp_path):
     """`locate(...)` finds these, one after the other; the deployment is in `state` meanwhile."""
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s))
-    monkeypatch.setattr(command, "time", clock)
+    monkeypatch.setattr(deployment, "time", clock)
 
     def wait(state: str, *found: Address | None, reason: str = "") -> Address:
         view = DeploymentView(name="demo", state=state, reason=reason)
-        monkeypatch.setattr(command, "look", lambda run, endings: view)
+        monkeypatch.setattr(deployment, "look", lambda run, endings: view)
         rows = iter(found)
-        return command._located(RunDirectory(tmp_path / "demo"), lambda: next(rows, None))
+        return deployment._located(RunDirectory(tmp_path / "demo"), lambda: next(rows, None))
 
     return wait
 
