@@ -20,7 +20,7 @@ def key(number):
 
 def results(ledger, rows):
     """What the rows have, by key."""
-    found = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     for number, shard in enumerate(rows):
         for record in ledger.records(number):
             found[shard[record.index], texts([record])[0]] += 1
