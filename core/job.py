@@ -62,6 +62,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     role: str  # "router" or the worker's id
     entry: Entry
     log_folder: Path
+    array: int = 1  # jobs that run the entry, as one job array; their ids are ID_0, ID_1 ...; 1: a job of its own, ID
     nodes: int = 1
     cpus_per_task: int = 1
     gpus_per_node: int = 0

@@ -5,6 +5,7 @@ a string may hold U+2028. Memory is bounded: of a line longer than LONGEST_LINE 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +13,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 LONGEST_LINE = 64 * 1024 * 1024  # bytes, as many as the router takes in one body
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+_SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
 
 
 class BadLineError(ValueError):
@@ -30,16 +32,32 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
                 yield number, line
 
 
+def read_line(file: BinaryIO) -> tuple[bytes | None, int]:
+    """The next line with its end, None for one too long, and its bytes; 0 bytes at the end of the file.
+
+    Raises OSError.
+    """
+    line = file.readline(LONGEST_LINE + 1)
+    if len(line) <= LONGEST_LINE or line.endswith(b"\n"):
+        return line, len(line)
+    size = len(line)
+    while line and not line.endswith(b"\n"):
+        line = file.readline(LONGEST_LINE)
+        size += len(line)
+    return None, size
+
+
 def decode_line(line: bytes | None) -> Any:
     """The JSON value of a line of `read_lines`. Raises BadLineError.
 
     Stricter than Python's json: no NaN, no half of a surrogate pair, and no key twice in one object.
     """
     if line is None:
-        raise BadLineError(f"longer than {LONGEST_LINE // 1024**2} MiB")
+        raise too_long()
     try:
         value = msgspec.json.decode(line)
-        json.loads(line, object_pairs_hook=_refuse_repeated)  # msgspec keeps the last of several
+        if _may_repeat_keys(line, value):
+            json.loads(line, object_pairs_hook=_refuse_repeated)  # msgspec keeps the last of several
     except RecursionError as error:
         raise BadLineError("nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -51,16 +69,45 @@ def decode_line(line: bytes | None) -> Any:
     return value
 
 
+def too_long() -> BadLineError:
+    """For a line of which only the number is known."""
+    return BadLineError(f"longer than {LONGEST_LINE // 1024**2} MiB")
+
+
 def _split(file: BinaryIO) -> Iterator[bytes | None]:
-    line = file.readline(LONGEST_LINE + 1).removeprefix(_BOM)
-    while line:
-        if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
-            while line and not line.endswith(b"\n"):
-                line = file.readline(LONGEST_LINE)
-            yield None
-        else:
-            yield line
-        line = file.readline(LONGEST_LINE + 1)
+    line, size = read_line(file)
+    line = line.removeprefix(BOM) if line is not None else None
+    while size:
+        yield line
+        line, size = read_line(file)
+
+
+def _may_repeat_keys(line: bytes, value: Any) -> bool:
+    """Whether the line has more keys than the value; sometimes also for colons within strings.
+
+    Each key ends with a quote and a colon, with nothing or white space between. Quotes that follow one backslash alone
+    are within a string.
+    """
+    most = line.count(b'":')
+    if b"\\" in line:
+        most -= line.count(b'\\":') - line.count(b'\\\\":')
+    if b" :" in line or b"\t:" in line or b"\r:" in line or b"\n:" in line:
+        most += len(_SPACED_KEY.findall(line))
+    if isinstance(value, dict) and most == len(value):
+        return False
+    return most != _count_keys(value)
+
+
+def _count_keys(value: Any) -> int:
+    count, left = 0, [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            count += len(each)
+            left.extend(each.values())
+        elif isinstance(each, list):
+            left.extend(each)
+    return count
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:

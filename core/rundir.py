@@ -115,6 +115,11 @@ class RunDirectory:
         return self.path / "workers"
 
     @property
+    def batches_path(self) -> Path:
+        """The folder in which drivers of batches say how far they are: core/batches.py."""
+        return self.path / "batches"
+
+    @property
     def orders_path(self) -> Path:
         """The folder of what the controller tells workers, one JSON file for each that is told something."""
         return self.path / "orders"
@@ -143,6 +148,21 @@ class RunDirectory:
     def living_jobs_path(self) -> Path:
         """The same of the jobs that are not over, JSON."""
         return self.path / "living-jobs.json"
+
+    @property
+    def files_path(self) -> Path:
+        """The folder of the files that tenants have uploaded or got back from batches: router/batches/files.py."""
+        return self.path / "files"
+
+    @property
+    def openai_batches_path(self) -> Path:
+        """The folder of the batches of OpenAI's API: router/batches/store.py."""
+        return self.path / "openai-batches"
+
+    @property
+    def openai_batches_lease_path(self) -> Path:
+        """Which process works on these batches: jobs/batch/openai/."""
+        return self.path / "openai-batches.json"
 
     @property
     def rendezvous_path(self) -> Path:

@@ -313,6 +313,7 @@ def commands_page() -> str:
     _, _, commands = html.unescape(told).partition("\n## ")
     # typer leaves out the argument of a group where it shows how the group's commands are called.
     commands = re.sub(r"^\$ slurminfer keys (?=[a-z])", "$ slurminfer keys {name} ", commands, flags=re.MULTILINE)
+    commands = re.sub(r"^\$ slurminfer batch run ", "$ slurminfer batch ", commands, flags=re.MULTILINE)
     return f"{_COMMANDS_HEAD}\n## {commands.rstrip()}\n"
 
 

@@ -13,7 +13,7 @@ if command -v sbatch > /dev/null && timeout 10 scontrol ping > /dev/null 2>&1; t
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
 mkdir -p "$out"
-rm -f "$out"/answers.jsonl*
+rm -rf "$out"/answers.jsonl*
 say "$slurminfer" models fetch demo
 trap '"$slurminfer" stop demo' EXIT
 say "$slurminfer" serve "$here/demo.toml" "${local[@]}" --wait

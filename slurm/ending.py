@@ -8,13 +8,14 @@ import msgspec
 
 from ..core.errors import SlurmError
 from ..core.job import JobEnding, JobPhase, JobStatus
-from ..core.slurm_env import job_id
+from ..core.slurm_env import job_id, restart_count
 from .client import ask
 from .states import state_word
 from .values import unix_time
 
 _SQUEUE = ("squeue", "--noheader", "--all", "--states=all")
 _WHY = "--Format=Reason:32,PreemptTime:32,State:32"
+_RESTARTS = "--Format=RestartCnt:16"
 _PREEMPTED = "--Format=JobID:24,PreemptTime:32"
 _SACCT = ("sacct", "--noheader", "--parsable2", "--format=JobID,State,ReqMem,MaxRSS")
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}  # MiB
@@ -35,6 +36,16 @@ def why_ended() -> str:
     """Why Slurm ends the job around this process, in words; empty where it does not end it, or does not answer."""
     job = job_id()
     return "" if job is None else parse(_quietly([*_SQUEUE, _WHY, f"--jobs={job}"]))
+
+
+def is_requeued() -> bool:
+    """Whether the job around this process was sent back to the queue while it runs, as 'scontrol requeue' does.
+
+    False outside of a job, and where Slurm does not answer.
+    """
+    job = job_id()
+    said = "" if job is None else _quietly([*_SQUEUE, _RESTARTS, f"--jobs={job}"]).strip()
+    return said.isdigit() and int(said) > restart_count()
 
 
 def ends_at() -> float | None:

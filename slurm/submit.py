@@ -53,7 +53,7 @@ class SlurmLauncher:
                 raise SlurmError(f"env: {name!r} is not a name that a shell can export")
 
     def submit(self, request: JobRequest) -> str:
-        """Submit the job; its id.
+        """Submit the job; its id. That of an array is the array's.
 
         Raises SlurmError where Slurm refuses, SubmissionUnclearError where it does not answer, RunDirectoryError for
         the log folder.
@@ -71,7 +71,7 @@ class SlurmLauncher:
         try:
             # submitit prints what it also raises
             with _clean_environment(), files.private_umask(), redirect_stderr(io.StringIO()):
-                return str(_executor(request).submit(request.entry).job_id)
+                return _submitted(request)
         except (FailedJobError, FailedSubmissionError) as error:
             for path in set(_unsubmitted(request)) - before:
                 path.unlink(missing_ok=True)
@@ -86,6 +86,8 @@ class SlurmLauncher:
         """
         self.check(request)
         executor = _executor(request)
+        if request.array > 1:
+            executor.parameters["map_count"] = request.array
         script = str(executor._make_submission_file_text(executor._submitit_command_str, uid=""))
         if not request.env:
             return script
@@ -107,13 +109,15 @@ class SlurmLauncher:
 
     def find(self, request: JobRequest) -> list[str]:
         """The ids of this user's jobs of that name and that log folder that wait or run. Raises SlurmError."""
-        options = ["--noheader", "--all", f"--user={os.getuid()}", f"--name={request.name}", "--format=%A|%o"]
+        options = ["--noheader", "--all", f"--user={os.getuid()}", f"--name={request.name}", "--format=%F|%o"]
         rows = (line.split("|", 1) for line in ask(["squeue", *options]).splitlines() if "|" in line)
-        return [job for job, script in rows if Path(script.strip()).parent == request.log_folder]
+        found = (job for job, script in rows if Path(script.strip()).parent == request.log_folder)
+        return list(dict.fromkeys(found))  # of an array there is a row for each job, and one number (%F) for all
 
     def is_whole(self, request: JobRequest, job_id: str) -> bool:
         """Whether the file with the job's entry was named after the job, as submitit does when sbatch has answered."""
-        return (request.log_folder / f"{job_id}_submitted.pkl").exists()
+        last = job_id if request.array == 1 else f"{job_id}_{request.array - 1}"
+        return (request.log_folder / f"{last}_submitted.pkl").exists()
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Cancel the jobs; those that have ended, never were or are another user's are no error. Raises SlurmError."""
@@ -149,6 +153,16 @@ class _Executor(SlurmExecutor):
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         """sbatch with a bound on its time, by the program of coreutils: submitit itself waits for ever."""
         return ["timeout", f"{_SBATCH_S}", *super()._make_submission_command(submission_file_path)]
+
+
+def _submitted(request: JobRequest) -> str:
+    """Submit the job, or the array of jobs; its id."""
+    executor = _executor(request)
+    if request.array == 1:
+        return str(executor.submit(request.entry).job_id)
+    with executor.batch():  # what is submitted in one batch becomes an array
+        jobs = [executor.submit(request.entry) for _ in range(request.array)]
+    return str(jobs[0].job_id).partition("_")[0]
 
 
 def _executor(request: JobRequest) -> _Executor:

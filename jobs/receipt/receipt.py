@@ -174,7 +174,7 @@ def _job_line(job: JobUsage, runs: Sequence[JobRun], prices: PriceTable | None) 
     whole = max(seconds, seen)  # the two clocks may differ a little
     unseen_s = whole - seen
     loading, idle, serving = (_share(part, whole) for part in (job.loading_s, job.idle_s, job.serving_s))
-    price = _price(prices, runs[-1].partition if runs else job.partition)
+    price = price_of(prices, runs[-1].partition if runs else job.partition)
     measured = [run.energy_j for run in runs if run.energy_j is not None]
     return PoolLine(
         pool=job.pool,
@@ -185,7 +185,7 @@ def _job_line(job: JobUsage, runs: Sequence[JobRun], prices: PriceTable | None) 
         serving=total.part(serving),
         unseen=total.part(_share(unseen_s if unseen_s > _ROUNDING_S else 0.0, whole)),
         overlap=total.part(min(1.0, _share(job.overlap_s, whole))),
-        cost=_cost(total, price),
+        cost=cost_of(total, price),
         energy_kwh=sum(measured) / _JOULES if measured else None,
         read_kwh=None if measured else _read_kwh(job.energy),
         estimated_kwh=None if measured else _estimate(_unread(total, job.energy), price),
@@ -208,11 +208,13 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _price(prices: PriceTable | None, partition: str) -> Price | None:
+def price_of(prices: PriceTable | None, partition: str) -> Price | None:
+    """The price of a partition; None where none is known."""
     return None if prices is None else prices.by_name.get(partition, prices.default)
 
 
-def _cost(hours: Hours, price: Price | None) -> float | None:
+def cost_of(hours: Hours, price: Price | None) -> float | None:
+    """What these hours cost; None where no price is known."""
     if price is None:
         return None
     return hours.gpu * price.gpu_hour + hours.cpu * price.cpu_hour + hours.node * price.node_hour
@@ -335,7 +337,7 @@ def _unpriced(found: Found) -> list[str]:
         runs[-1].partition if (runs := own_runs(job, found.runs.get(job.job, ()))) else job.partition
         for job in found.jobs
     }
-    missing = sorted(name for name in partitions if _price(found.prices, name) is None)
+    missing = sorted(name for name in partitions if price_of(found.prices, name) is None)
     return [f"partition '{name}'" if name else "jobs whose partition is not known" for name in missing]
 
 

@@ -1,5 +1,6 @@
 """The `serve` that has claimed a deployment's name: whether it, or what it has submitted, still lives."""
 
+import os
 import socket
 
 import psutil
@@ -11,6 +12,11 @@ from ...core.rundir import RunDirectory
 from ..launch.jobs import observe_jobs
 from ..launch.launchers import launcher_named
 from ..launch.local import LocalLauncher
+
+
+def here() -> str:
+    """What this process claims a name as: "PID on HOST", with a pid that is never used twice."""
+    return f"{process_id.process_id(os.getpid())} on {socket.gethostname()}"
 
 
 def is_living(record: DeploymentRecord) -> bool:

@@ -1,8 +1,6 @@
 """Starting and stopping a deployment: either all of its jobs are submitted, or none."""
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Sequence
 
@@ -12,7 +10,6 @@ from ...core.errors import RunActiveError, RunDirectoryError, SlurminferError
 from ...core.job import JobPhase, Launcher
 from ...core.net.address import LOCAL_ADDRESS
 from ...core.private_folder import sweep
-from ...core.processes import process_id
 from ...core.records import ROUTER, DeploymentRecord, JobRecord
 from ...core.rundir import RunDirectory
 from ...core.spec.deployment import DeploymentSpec
@@ -97,7 +94,7 @@ def stop(run: RunDirectory, force: bool = False) -> int | None:
     except RunDirectoryError as error:
         if not force:
             raise RunDirectoryError(f"{error}; {damaged.advice(run)}") from error
-        count = sum(_end(launcher_named(name), jobs) for name, jobs in damaged.find_jobs(run).items())
+        count = sum(end_jobs(launcher_named(name), jobs) for name, jobs in damaged.find_jobs(run).items())
         close_all(run, (), time.time())
     if count is not None:
         run.clear()
@@ -117,7 +114,7 @@ def _end_all(run: RunDirectory) -> int | None:
     if deployment is None:  # the serve has given up itself, or another stop was faster
         return 0
     launcher = launcher_named(deployment.launcher)
-    count = _end(launcher, [*deployment.jobs, *_intended(run, deployment, launcher)])
+    count = end_jobs(launcher, [*deployment.jobs, *_intended(run, deployment, launcher)])
     close_all(run, deployment.jobs, time.time())
     return count
 
@@ -133,7 +130,7 @@ def _intended(run: RunDirectory, deployment: DeploymentRecord, launcher: Launche
     ]
 
 
-def _end(launcher: Launcher, jobs: Sequence[JobRecord]) -> int:
+def end_jobs(launcher: Launcher, jobs: Sequence[JobRecord]) -> int:
     """Cancel jobs and wait until they have ended; how many they are. Raises SlurminferError after a minute.
 
     Jobs that were on their way back to the queue are cancelled there once more. An id that is another job's is left.
@@ -173,8 +170,7 @@ def _abandon(run: RunDirectory, launcher: Launcher, record: DeploymentRecord, re
 
 
 def _claim(run: RunDirectory, launcher: Launcher) -> DeploymentRecord:
-    here = f"{process_id.process_id(os.getpid())} on {socket.gethostname()}"
-    record = DeploymentRecord(launcher=launcher.name, claimed_by=here, claimed_at=time.time())
+    record = DeploymentRecord(launcher=launcher.name, claimed_by=claim_holder.here(), claimed_at=time.time())
     if run.claims.take(record):
         return record
     try:

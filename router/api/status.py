@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from ...core.batches import BatchRecord
 from ...core.records import QueuedJob
 from ...core.spec.values import parse_time
 from ..control.counters import Counters
@@ -38,6 +39,7 @@ def status(sources: Sources, caller: Caller) -> web.Response:
         "queue": {priority.name.lower(): queued.get(priority.name.lower(), 0) for priority in Priority},
         **_counts(counters),
         "ejections": sum(worker.ejections for worker in workers),
+        "batches": [_batch(record) for record in sources.batches.all()] if caller.is_admin else [],
         "tenants": tenants.entries(sources, caller),
     }
     return web.json_response(found)
@@ -102,6 +104,12 @@ def _expected(worker: ExpectedWorker, now: float) -> dict[str, Any]:
         "reason": worker.reason,
         "obstacle": worker.obstacle,
     }
+
+
+def _batch(record: BatchRecord) -> dict[str, Any]:
+    """Rows and rates as of `written_at`; times left are seconds from then."""
+    found: dict[str, Any] = msgspec.to_builtins(record)
+    return {name: value for name, value in found.items() if name != "version"}
 
 
 def _counts(counters: Counters) -> dict[str, int]:

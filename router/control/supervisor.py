@@ -12,8 +12,10 @@ import msgspec
 
 from ...core.background.rounds import Rounds
 from ...core.background.threads import in_thread
+from ...core.batches import read_batches
 from ...core.rundir import RunDirectory
 from ...core.spec.deployment import DeploymentSpec
+from ..fleet.batches import Batches
 from ..fleet.controller import ControllerReport
 from ..fleet.demand import Demand
 from ..fleet.outlook import outlooks
@@ -60,10 +62,12 @@ class Supervisor:
         self.demand = Demand()
         self.queue = Queue()  # the workers that there are jobs for, and what the scheduler has said of them
         self.controller = ControllerReport()
+        self.batches = Batches()
         self._files = (
             FileWatch("which jobs wait", lambda: read_queue(run), self._set_queue),
             FileWatch("what the controller says", run.read_fleet, self.controller.hear),
             FileWatch("what users have asked for", run.read_scale, self.controller.hear_scale, _SCALE_S),
+            FileWatch("how far batches are", lambda: read_batches(run.batches_path), self.batches.hear),
         )
         self._told: dict[str, Outlook] = {}
         self._tokens = TokensToday(self.usage.tokens_elsewhere, lambda slot: board.spent(slot, 0)[2])
@@ -133,6 +137,7 @@ class Supervisor:
             "jobs": self._files[0].watch,
             "controller": self._files[1].watch,
             "scale": self._files[2].watch,
+            "batches": self._files[3].watch,
             "outlook": self._follow_outlooks,
             "days": self._follow_days,
             "certificate": self._follow_certificate,

@@ -24,6 +24,8 @@ _OWN_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EA
 class WorkerPool(ABC):
     """Implements `messages.Pool`, for whatever way the connections are made."""
 
+    connect_timeout_s = CONNECT_TIMEOUT_S
+
     def __init__(self, idle_s: float, clock: Callable[[], float] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle_s, self._clock = idle_s, clock or self._loop.time
@@ -124,10 +126,10 @@ class WorkerPool(ABC):
 
     async def _new(self) -> Upstream:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self.connect_timeout_s):
                 connection = await self._connect()
         except TimeoutError as error:
-            raise ConnectError(f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
+            raise ConnectError(f"no connection within {self.connect_timeout_s:g} s") from error
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             raise ConnectError(f"no connection: {reason}", own_fault=error.errno in _OWN_FAULTS) from error

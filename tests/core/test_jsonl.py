@@ -1,6 +1,10 @@
 """JSON Lines as other programs write them."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slurminfer.core import jsonl
 from slurminfer.core.jsonl import BadLineError, decode_line, read_lines
@@ -57,3 +61,34 @@ def test_values():
 def test_what_is_no_value(line, message):
     with pytest.raises(BadLineError, match=message):
         decode_line(line)
+
+
+KEYS = st.sampled_from(["a", "b", "\\u0061", '\\"', "\\\\", ":", '\\":', '\\\\\\":', " :", "é"])
+SPACES = st.sampled_from(["", "", " ", "\t"])
+
+
+@st.composite
+def objects(draw, depth=0):
+    """JSON of objects, whose keys may repeat and whose strings look like keys."""
+    if depth == 3 or draw(st.booleans()):
+        return f'"{draw(KEYS)}"'
+    if draw(st.booleans()):
+        return f"[{','.join(draw(st.lists(objects(depth=depth + 1), max_size=3)))}]"
+    pairs = draw(st.lists(st.tuples(KEYS, SPACES, SPACES, objects(depth=depth + 1)), max_size=3))
+    return "{" + ",".join(f'"{key}"{before}:{after}{value}' for key, before, after, value in pairs) + "}"
+
+
+@settings(max_examples=400, deadline=None)
+@given(objects())
+def test_a_repeated_key_is_always_found_and_nothing_else_is_refused(text):
+    repeated = []
+
+    def look(pairs):
+        repeated.append(len({key for key, _ in pairs}) < len(pairs))
+
+    json.loads(text, object_pairs_hook=look)
+    if any(repeated):
+        with pytest.raises(BadLineError, match="occurs twice"):
+            decode_line(text.encode())
+    else:
+        assert decode_line(text.encode()) == json.loads(text)

@@ -63,6 +63,7 @@ def options_of(words: list[str]) -> set[str]:
     found: Any = typer.main.get_command(app)
     for word in words:
         found = getattr(found, "commands", {}).get(word, found)
+    found = getattr(found, "commands", {}).get(getattr(found, "default_command", None), found)
     return {name for parameter in found.params for name in parameter.opts} | {"--help"}
 
 

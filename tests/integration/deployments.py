@@ -1,5 +1,6 @@
 """Deployments of one pool that a test starts, and what they say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def complete(
         for prompt in prompts
     ]  # fmt: skip
     return [each.choices[0] for each in said]
+
+
+def answered(user: User, output: Path) -> int:
+    """How many rows of a batch have an answer by now, as its status says; 0 before it has begun."""
+    done = user.slurminfer("batch", "status", output, "--json")
+    return int(json.loads(done.stdout)["answered"]) if done.returncode == 0 else 0
 
 
 def ended(user: User, name: str, worker: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from ..support.waiting import eventually
 from .conftest import HOUSE
+from .deployments import answered
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(400)]
 
@@ -43,7 +44,7 @@ def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordi
     words = ("batch", HOUSE / "examples/data/prompts-100.jsonl", shared / "out.jsonl", "--run", "cpu")
     work = threading.Thread(target=lambda: results.append(user.slurminfer(*words, "--max-tokens", "24", timeout_s=300)))
     work.start()
-    eventually(lambda: (shared / "out.jsonl").exists() and (shared / "out.jsonl").read_text().count("\n") >= 5)
+    eventually(lambda: answered(user, shared / "out.jsonl") >= 5)
     subprocess.run(["scancel", victim["job"]], env=sandbox.env(), check=True)
     work.join()
     assert results[0].returncode == 0, results[0].stderr

@@ -11,6 +11,7 @@ from slurminfer.slurm.sandbox import Sandbox
 
 from ..support.waiting import eventually
 from .conftest import HOUSE
+from .deployments import answered
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(600)]
 SPEC = """
@@ -67,7 +68,7 @@ def test_a_batch_runs_in_a_hole_that_no_job_of_it_outlasts(cluster_user, sandbox
     work = threading.Thread(target=lambda: done.append(user.slurminfer(*words, timeout_s=400)))
     work.start()
     try:
-        eventually(lambda: len(lines(shared / "out.jsonl")) >= 5, timeout_s=200)
+        eventually(lambda: answered(user, shared / "out.jsonl") >= 5, timeout_s=200)
     except AssertionError as error:
         raise AssertionError(user.ok("status", "holes")) from error
     first = next(worker for worker in user.status("holes")["workers"] if worker["state"] == "ready")

@@ -21,8 +21,10 @@ from slurminfer.core.net.identity import make_identity
 from slurminfer.core.records import DeploymentRecord, JobRecord, RouterRecord, WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.files import parse_spec
-from slurminfer.jobs.batch import command
-from slurminfer.jobs.batch.driver import BatchOptions, run_batch
+from slurminfer.jobs.batch.driver.driver import run_batch
+from slurminfer.jobs.batch.driver.options import BatchOptions
+from slurminfer.jobs.batch.endpoints.deployment import options_for
+from slurminfer.jobs.batch.outputs.export import OutputOptions
 from slurminfer.jobs.serve.status import look
 
 from ..support.waiting import eventually, has_ended
@@ -199,10 +201,15 @@ def test_a_stranger_at_a_killed_router_s_ports_gets_nothing(run, start, tmp_path
     try:
         assert not look(run).router_answers
         (tmp_path / "in.jsonl").write_text(f'{{"prompt": "{PROMPT}"}}\n')
-        options = command.options_for(run)
+        options = options_for(run)
         with pytest.raises(BatchError, match="has not answered"):
             run_batch(
-                BatchOptions(input=tmp_path / "in.jsonl", output=tmp_path / "out.jsonl", patience_s=0.5, **options),
+                BatchOptions(
+                    inputs=[str(tmp_path / "in.jsonl")],
+                    output=OutputOptions(path=tmp_path / "out.jsonl"),
+                    patience_s=0.5,
+                    **options,
+                ),
                 lambda state: None,
             )
         assert strangers[0].connections == 0 and strangers[1].connections > 0

@@ -15,10 +15,12 @@ import pytest
 from slurminfer.core.errors import SpecError
 from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.jobs.batch import endpoint as batch_endpoint
-from slurminfer.jobs.batch import retry as batch_retry
-from slurminfer.jobs.batch.command import options_for
-from slurminfer.jobs.batch.driver import BatchOptions, run_batch
+from slurminfer.jobs.batch.driver import endpoint as batch_endpoint
+from slurminfer.jobs.batch.driver import retry as batch_retry
+from slurminfer.jobs.batch.driver.driver import run_batch
+from slurminfer.jobs.batch.driver.options import BatchOptions
+from slurminfer.jobs.batch.endpoints.deployment import options_for
+from slurminfer.jobs.batch.outputs.export import OutputOptions
 from slurminfer.router import announcement as announcing
 from slurminfer.router import main, opened
 from slurminfer.router.announcement import Announcement, router_record
@@ -191,11 +193,12 @@ def test_a_batch_goes_on_at_the_successor_and_loses_nothing(empty, start, eventu
 
     changing = threading.Thread(target=change)
     changing.start()
-    summary = run_batch(BatchOptions(input=source, output=output, **options_for(empty.run)), lambda state: None)
+    options = BatchOptions(inputs=[str(source)], output=OutputOptions(path=output), **options_for(empty.run))
+    summary = run_batch(options, lambda state: None)
     changing.join()
     assert ended[0] is True and len(ended) == 2
-    assert (summary.done, summary.failed) == (250, 0)
-    assert sorted(json.loads(line)["id"] for line in output.read_text().splitlines()) == sorted(ids)
+    assert (summary.answered, summary.failed) == (250, 0)
+    assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == ids
 
 
 def test_at_its_end_a_router_leaves_the_record_and_the_identity_of_its_successor_alone(empty, start):

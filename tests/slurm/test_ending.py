@@ -4,7 +4,7 @@ import pytest
 
 from slurminfer.core.errors import SlurmError
 from slurminfer.core.job import JobEnding, JobPhase, JobStatus
-from slurminfer.slurm.ending import Endings, ends_at, is_taken_away, parse, parse_preempted, parse_sacct
+from slurminfer.slurm.ending import Endings, ends_at, is_requeued, is_taken_away, parse, parse_preempted, parse_sacct
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,23 @@ def test_a_row_as_slurm_prints_it_says_why_the_job_is_ended(row, expected, monke
 def test_outside_of_a_job_nothing_is_taken_away(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert not is_taken_away()
+
+
+@pytest.mark.parametrize(
+    ("restarts", "row", "expected"),
+    [(None, "1   ", True), (None, "0   ", False), ("1", "1", False), ("1", "2", True), (None, "", False)],
+)
+def test_a_job_that_was_sent_back_to_the_queue_has_one_restart_more_than_it_was_told(
+    restarts, row, expected, monkeypatch
+):
+    monkeypatch.setattr("slurminfer.slurm.ending.ask", lambda argv, env=None: row)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert not is_requeued()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    if restarts:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    assert is_requeued() == expected
 
 
 @pytest.mark.parametrize(("row", "expected"), [("1795990138\n", 1795990138.0), ("N/A\n", None), ("", None)])

@@ -60,6 +60,17 @@ def test_a_job_is_found_by_its_name_and_its_log_folder(submit, shared, monkeypat
     SlurmLauncher().cancel(jobs)
 
 
+def test_an_array_is_one_submission_of_several_jobs(submit, shared, monkeypatch):
+    job = submit(["true"], shared / "logs", array=2, slurm={"hold": True})
+    monkeypatch.setattr("os.getuid", lambda: shared.stat().st_uid)
+    asked = JobRequest(name="test", role="test", entry=NO_ENTRY, log_folder=shared / "logs", array=2)
+    assert SlurmLauncher().find(asked) == [job] and SlurmLauncher().is_whole(asked, job)
+    ids = [f"{job}_0", f"{job}_1"]
+    assert {status.phase for status in observe(ids).values()} == {JobPhase.PENDING}
+    subprocess.check_call(["scontrol", "release", job])
+    assert [wait_for(each, JobPhase.DONE).state for each in ids] == ["COMPLETED"] * 2
+
+
 def test_cancel_ends_jobs_and_forgives_ended_and_unknown_ones(submit, shared):
     job = submit(["sleep", "300"], shared / "logs")
     SlurmLauncher().cancel(["999999", job])

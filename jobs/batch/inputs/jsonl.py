@@ -1,34 +1,33 @@
-"""Batch inputs in JSON Lines: one JSON object a line. Blank lines are passed over."""
+"""Batch inputs in JSON Lines: one JSON object a line."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
-from ....core.errors import BatchError
-from ....core.jsonl import BadLineError, decode_line, read_lines
-from .request import BadLine, BatchRequest, parse_request
-
-
-class JsonlReader:
-    """Reads JSON Lines, never more than one line in memory."""
-
-    def count(self, path: Path) -> int:
-        """The number of lines that are not blank. Raises BatchError."""
-        return sum(1 for _ in _lines(path))
-
-    def read(self, path: Path) -> Iterator[BatchRequest | BadLine]:
-        """What every line that is not blank asks for; lines are counted from 1. Raises BatchError."""
-        return (_parse(number, line) for number, line in _lines(path))
+from ....core.jsonl import BadLineError, decode_line
+from .lines import LineSource, scan_lines
+from .plan import InputFile
+from .source import Index, Source
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    try:
-        yield from read_lines(path)
-    except OSError as error:
-        raise BatchError(f"cannot read {path}: {error.strerror}") from error
+def scan(file: InputFile, on_bytes: Callable[[int], None]) -> Index:
+    """Count lines, blank ones too."""
+    return scan_lines(file, on_bytes)
 
 
-def _parse(number: int, line: bytes | None) -> BatchRequest | BadLine:
-    try:
-        return parse_request(number, decode_line(line))
-    except BadLineError as error:
-        return BadLine(number, None, str(error))
+def open_source(file: InputFile, columns: tuple[str, ...] | None) -> Source:
+    """Open a file; whole lines are parsed whatever the columns."""
+    return LineSource(file, _decode)
+
+
+def _decode(line: bytes | None) -> dict[str, Any] | None:
+    if line is not None and not (line := line.strip(b" \t\r\n")):
+        return None
+    value = decode_line(line)
+    if not isinstance(value, dict):
+        raise BadLineError(f'expected a JSON object, such as {{"prompt": "..."}}, not {_KINDS[type(value)]}')
+    return value
+
+
+_KINDS = {
+    list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false", type(None): "null",
+}  # fmt: skip

@@ -1,26 +1,58 @@
-"""Which reader a batch's input has, by the end of the file's name."""
+"""Reading the rows of shards, whatever their format."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from .jsonl import JsonlReader
-from .request import BadLine, BatchRequest
+from ....core.errors import BatchError
+from .files import has_changed
+from .formats import FORMATS
+from .plan import Plan, Shard
+from .row import Row
+from .source import Source
 
-
-class Reader(Protocol):
-    """Reads one format. Both methods raise BatchError for a file that cannot be read."""
-
-    def count(self, path: Path) -> int:
-        """The number of records in the file."""
-
-    def read(self, path: Path) -> Iterator[BatchRequest | BadLine]:
-        """All records in order, of which as few as possible are in memory at once; bad ones are told, not raised."""
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-_READERS: dict[str, type[Reader]] = {".jsonl": JsonlReader}
+class Reader:
+    """Reads shards of a plan. Shards that follow each other are read through one open file; any order is right.
 
+    For one thread, one iterator at a time. All methods raise BatchError where a file cannot be read or has changed
+    since the plan was made.
 
-def reader_of(path: Path) -> Reader:
-    """The reader of an input file; a file with an unknown ending is read as JSON Lines."""
-    return _READERS.get(path.suffix.lower(), JsonlReader)()
+    Args:
+        columns: that rows need, of files of columns; by default all. Tables always have all.
+    """
+
+    def __init__(self, plan: Plan, columns: Sequence[str] | None = None) -> None:
+        self._plan = plan
+        self._columns = None if columns is None else tuple(columns)
+        self._source: Source | None = None
+        self._number = -1  # of the file that is open
+
+    def rows(self, shard: Shard) -> Iterator[Row]:
+        """All rows of a shard in order, one by one; what cannot be read is told as a row with a problem, not raised."""
+        return self._open(shard).rows(shard)
+
+    def table(self, shard: Shard) -> "pa.Table | None":
+        """The shard with its columns' own types; None for formats whose rows have none (JSON Lines, text).
+
+        All columns of CSV are text. Rows that cannot be read, and blank lines, are null in all columns.
+        """
+        return self._open(shard).table(shard)
+
+    def close(self) -> None:
+        """Close all files."""
+        source, self._source, self._number = self._source, None, -1
+        if source is not None:
+            source.close()
+
+    def _open(self, shard: Shard) -> Source:
+        file = self._plan.files[shard.file]
+        if has_changed(file):
+            self.close()
+            raise BatchError(f"{file.path}: was changed while the batch ran; start the batch again to go on with it")
+        if self._source is None or self._number != shard.file:
+            self.close()
+            self._source, self._number = FORMATS[file.format].open_source(file, self._columns), shard.file
+        return self._source

@@ -132,19 +132,20 @@ class _Pool(Pool):
             yield _end(member, f"{successor.id} has taken over")
 
     def _reduce(self, by: int, why: str) -> Iterator[Action]:
-        """End workers that are not wanted: those that do not serve first, then those that end the soonest."""
+        """End workers that are not wanted: those that do not serve first, then idle ones, then the soonest to end."""
         paired = {one.id for one in self.successors.values()}
         candidates = sorted((member for member in self.staying if member.id not in paired), key=self._worth)
         for member in candidates[:by]:
             for one in self._line(member):
                 yield _end(one, why)
 
-    def _worth(self, member: Member) -> tuple[bool, int, float, int, float]:
+    def _worth(self, member: Member) -> tuple[bool, int, bool, float, int, float]:
         """How little is lost with a worker and its successor, the least first."""
         line = self._line(member)
         return (
             any(_serves(one) for one in line),
             max(_ORDER.index(one.stage) for one in line),
+            any(one.in_flight for one in line),
             max(one.ends_at or float("inf") for one in line),
             member.in_flight,
             -member.submitted_at,

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from slurminfer.jobs.batch import retry as batch_retry
-from slurminfer.jobs.batch.driver import BatchOptions, BatchSummary, run_batch
-from slurminfer.jobs.batch.endpoint import Address
+from slurminfer.jobs.batch.driver import retry
+from slurminfer.jobs.batch.driver.address import Address
+from slurminfer.jobs.batch.driver.driver import run_batch
+from slurminfer.jobs.batch.driver.options import BatchOptions, BatchSummary
+from slurminfer.jobs.batch.outputs.export import OutputOptions
 
 from ...support.loop import Loop
 
@@ -30,6 +32,7 @@ class Endpoint:
         self.models = ["stub"]
         self.workers: list[dict[str, Any]] | None = None
         self.may_be_added = 0
+        self.metrics: str | None = None
         self.faults: dict[str, list[int | str | web.Response]] = {}
         self.retry_after: str | None = None
         self.delay_s = 0.0
@@ -57,9 +60,10 @@ class Endpoint:
         self._loop.run(self._runner.cleanup())
 
     async def _start(self) -> None:
-        app = web.Application(middlewares=[self._authenticate])
+        app = web.Application(middlewares=[self._authenticate], client_max_size=1 << 30)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/workers", self._workers)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -80,6 +84,11 @@ class Endpoint:
             raise web.HTTPNotFound
         return web.json_response({"workers": self.workers, "may_be_added": self.may_be_added})
 
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self.metrics is None:
+            raise web.HTTPNotFound
+        return web.Response(text=self.metrics)
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append((request.path, body))
@@ -95,7 +104,8 @@ class Endpoint:
 
     async def _fault_or_answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         prompt = body["prompt"] if "prompt" in body else body.get("messages", [{"content": ""}])[-1]["content"]
-        faults = self.faults.get(prompt)
+        name = prompt[:100]
+        faults = self.faults.get(name)
         fault = faults.pop(0) if faults else None
         if isinstance(fault, web.Response):
             return fault
@@ -113,16 +123,19 @@ class Endpoint:
             await response.write(b'{"id": "x", "choices": ')
             request.transport.abort()
             return response
-        self.answered[prompt] += 1
-        return web.json_response(_completion(request.path, prompt), headers={"X-Request-Id": f"req-{prompt}"})
+        self.answered[name] += 1
+        answer = _completion(request.path, name, body.get("n", 1))
+        return web.json_response(answer, headers={"X-Request-Id": f"req-{name}"})
 
 
-def _completion(path: str, prompt: str) -> dict[str, Any]:
-    text = f"echo {prompt}"
-    said = {"message": {"role": "assistant", "content": text}} if "chat" in path else {"text": text}
-    usage = {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6}
-    choice = {"index": 0, "finish_reason": "stop", **said}
-    return {"id": "cmpl-1", "object": "x", "model": "stub", "choices": [choice], "usage": usage}
+def _completion(path: str, prompt: str, samples: int) -> dict[str, Any]:
+    choices = []
+    for index in range(samples):
+        text = f"echo {prompt}" if samples == 1 else f"echo {prompt} {index}"
+        said = {"message": {"role": "assistant", "content": text}} if "chat" in path else {"text": text}
+        choices.append({"index": index, "finish_reason": "stop", **said})
+    usage = {"prompt_tokens": 1, "completion_tokens": 5 * samples, "total_tokens": 1 + 5 * samples}
+    return {"id": "cmpl-1", "object": "x", "model": "stub", "choices": choices, "usage": usage}
 
 
 class Batch:
@@ -131,7 +144,7 @@ class Batch:
     def __init__(self, endpoint: Endpoint, folder: Path) -> None:
         self.endpoint, self.folder = endpoint, folder
         self.input, self.output = folder / "in.jsonl", folder / "out.jsonl"
-        self.errors_path = folder / "out.errors.jsonl"
+        self.ledger = folder / "out.jsonl.ledger"
 
     def lines(self, *lines: object) -> None:
         """What is not bytes already is written as JSON."""
@@ -142,20 +155,31 @@ class Batch:
         self.lines(*({"id": f"p{index}", "prompt": f"p{index}"} for index in range(count)))
 
     def options(self, **changed: Any) -> BatchOptions:
-        basic = {"input": self.input, "output": self.output, "endpoint": Address(self.endpoint.url), "key": KEY}
+        basic = {
+            "inputs": [str(self.input)],
+            "output": OutputOptions(path=self.output),
+            "endpoint": Address(self.endpoint.url),
+            "key": KEY,
+        }
         return BatchOptions(**{**basic, **changed})
 
     def run(self, **changed: Any) -> BatchSummary:
         return run_batch(self.options(**changed), lambda state: None)
 
     def results(self) -> list[dict[str, Any]]:
+        """The rows of the output."""
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
-    def ids(self) -> list[Any]:
-        return sorted((result["id"] for result in self.results()), key=str)
+    def answers(self) -> list[Any]:
+        return [row["generated_text"] for row in self.results() if row["error"] is None]
 
-    def errors(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.errors_path.read_text().splitlines()]
+    def ids(self) -> list[Any]:
+        """Of rows that have an answer, in the order of the output."""
+        return [row["id"] for row in self.results() if row["error"] is None]
+
+    def errors(self) -> dict[Any, str]:
+        """Why rows have no answer, by their ids."""
+        return {row["id"]: row["error"] for row in self.results() if row["error"] is not None}
 
 
 @pytest.fixture(scope="session")
@@ -175,14 +199,14 @@ def endpoint(loop: Loop) -> Iterator[Endpoint]:
 @pytest.fixture
 def batch(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     """A batch that does not wait long between attempts."""
-    monkeypatch.setattr(batch_retry, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.01)
     return Batch(endpoint, tmp_path)
 
 
 @pytest.fixture
 def new_batch(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Batch]]:
     """Makes batches in folders of their own, for tests that need many."""
-    monkeypatch.setattr(batch_retry, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.01)
     made: list[Batch] = []
 
     def make() -> Batch:

@@ -1,17 +1,12 @@
-"""The parts of the batch driver that only decide or show."""
-
-import asyncio
-import io
+"""When a request is sent again, and where it is sent."""
 
 import pytest
-from rich.console import Console
 
-from slurminfer.jobs.batch.command import batch_progress
-from slurminfer.jobs.batch.concurrency import Slots
-from slurminfer.jobs.batch.inputs.jsonl import JsonlReader
-from slurminfer.jobs.batch.inputs.request import BadLine
-from slurminfer.jobs.batch.retry import Verdict, delay_s, judge, parse_retry_after
-from slurminfer.jobs.batch.tally import BatchState
+from slurminfer.core.errors import UsageError
+from slurminfer.jobs.batch.driver.address import Address, check_key, check_url
+from slurminfer.jobs.batch.driver.options import BatchOptions
+from slurminfer.jobs.batch.driver.retry import Verdict, delay_s, judge, most_failures, parse_retry_after
+from slurminfer.jobs.batch.outputs.export import OutputOptions
 
 
 @pytest.mark.parametrize(
@@ -28,6 +23,10 @@ def test_statuses(statuses, verdict):
     assert {judge(status) for status in statuses} == {verdict}
 
 
+def test_what_an_engine_says_of_a_row_counts_more_than_what_stands_between():
+    assert most_failures(500) == most_failures(200) < most_failures(502) == most_failures(None)
+
+
 def test_delays_double_up_to_a_cap_and_never_undercut_retry_after():
     assert [delay_s(attempt, 0.0, 0.0) for attempt in (1, 2, 3, 20)] == [0.5, 1.0, 2.0, 30.0]
     assert delay_s(1, 0.0, 1.0) == 0.25
@@ -42,59 +41,40 @@ def test_retry_after_is_read_as_seconds_or_as_a_date():
     assert [parse_retry_after(text, now=0) for text in (None, "", "soon", "-3")] == [0] * 4
 
 
-def test_slots_follow_their_size():
-    async def use():
-        slots = Slots(1)
-        await slots.take()
-        second = asyncio.create_task(slots.take())
-        await asyncio.sleep(0)
-        assert not second.done()
-        slots.resize(2)
-        await second
-        slots.resize(1)
-        third = asyncio.create_task(slots.take())
-        slots.release()
-        await asyncio.sleep(0.01)
-        assert not third.done(), "one is still taken, and there is but one"
-        slots.release()
-        await third
-
-    asyncio.run(use())
+@pytest.mark.parametrize(
+    "url", ["", "foo", "host:8000", "ftp://host/v1", "http://", "http:///v1", "http://host:x", "http://host:99999",
+            "http://a b/v1", "http://host/v1?x=1", "http://host/v1#x", "http://[::1/v1", "http://host/v1\n",
+            "http://user:word@host/v1"],
+)  # fmt: skip
+def test_endpoints_that_are_none(url):
+    with pytest.raises(UsageError, match=r"endpoint = .*expected a URL such as http://HOST:PORT/v1"):
+        check_url(url)
 
 
-STATE = BatchState(total=10, done=4, skipped=1, failed=1, tokens=300, elapsed_s=2.0)
+@pytest.mark.parametrize("url", ["http://host", "https://host:8000/v1", "http://[::1]:80/v1/", "http://127.0.0.1:1"])
+def test_endpoints(url):
+    check_url(url)
 
 
-def test_state_tells_pace_and_time_left():
-    assert STATE.tokens_per_s == 150
-    assert STATE.left_s == pytest.approx(2.0 / 4 * 5)
+def test_a_key_that_no_header_can_hold():
+    check_key(None)
+    check_key("sk-a")
+    for key in ("a\n", "\u00e4", "a\x00"):
+        with pytest.raises(UsageError, match="not printable ASCII"):
+            check_key(key)
 
 
-def test_a_job_log_gets_lines():
-    written = io.StringIO()
-    console = Console(file=written, width=200)
-    with batch_progress(console) as show:
-        show(STATE)
-        show(STATE)
-        show(BatchState(total=10, done=9, skipped=1, failed=1, tokens=600, elapsed_s=4.0))
-    assert written.getvalue().splitlines() == [
-        "batch 5/10 150 tokens/s, 0:00:02 left, 1 failed",
-        "batch 10/10 150 tokens/s, 0:00:00 left, 1 failed",
-    ]
-
-
-def test_a_terminal_gets_a_bar():
-    written = io.StringIO()
-    console = Console(file=written, force_terminal=True, width=100)
-    with batch_progress(console) as show:
-        show(STATE)
-    assert "5/10" in written.getvalue()
-    assert "150 tokens/s, 0:00:02 left, 1 failed" in written.getvalue()
-
-
-def test_a_line_that_is_not_utf8_is_a_bad_line(tmp_path):
-    path = tmp_path / "in.jsonl"
-    path.write_bytes(b'{"prompt": "\xff"}\n{"prompt": "a"}\n')
-    bad, good = JsonlReader().read(path)
-    assert isinstance(bad, BadLine) and bad.message.startswith("not JSON: ") and bad.line == 1
-    assert not isinstance(good, BadLine)
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"limit": 0}, "limit = 0: expected at least 1"),
+        ({"sample": -1}, "sample = -1: expected at least 1"),
+        ({"concurrency": 0}, "concurrency = 0: expected at least 1"),
+        ({"limit": 1, "sample": 2}, "limit = 1 and sample = 2: expected one of them"),
+        ({"endpoint": Address("nowhere")}, "endpoint = 'nowhere'"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path, changed, message):
+    basic = {"inputs": ["in"], "output": OutputOptions(path=tmp_path / "out"), "endpoint": Address("http://host")}
+    with pytest.raises(UsageError, match=message):
+        BatchOptions(**{**basic, **changed}).check()

@@ -11,7 +11,9 @@ from aiohttp import web
 from slurminfer.core.spec.files import parse_spec
 from slurminfer.router.api.app import Pages
 from slurminfer.router.api.sources import Sources
+from slurminfer.router.batches.store import BatchStore
 from slurminfer.router.control.reports import Reports
+from slurminfer.router.fleet.batches import Batches
 from slurminfer.router.fleet.controller import ControllerReport
 from slurminfer.router.fleet.demand import Demand
 from slurminfer.router.fleet.outlook import outlooks
@@ -49,6 +51,7 @@ class Site:
         self.fleet, self.run = Fleet(loop, deployment), deployment.run
         self.reports, self.demand, self.in_flight = Reports(), Demand(), {0: 3}
         self.controller = ControllerReport()
+        self.batches = Batches()
         self.usage = {"course": Usage(requests=5, prompt_tokens=100, cached_tokens=40, generated_tokens=20)}
 
     def start(self) -> None:
@@ -69,9 +72,11 @@ class Site:
             tokens_today=lambda: {"course": 70},
             queue=lambda: read_queue(self.run),
             controller=self.controller,
+            batches=self.batches,
             outlooks=lambda: outlooks(
                 spec, self.fleet.registry.all(), read_queue(self.run), self.controller, time.time()
             ),
+            openai_batches=BatchStore(self.run),
             endpoint=lambda: "http://10.0.0.7:30000",
         )
         self._runner = web.AppRunner(Pages(sources).app(), access_log=None)

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 
+from slurminfer.core.batches import BatchRecord, remove_batch, write_batch
 from slurminfer.core.job import JobPhase
 from slurminfer.core.records import (
     DecisionRecord,
@@ -26,6 +27,7 @@ from slurminfer.router.tenants.key_store import KeyStore
 
 from ...support.browser import Tab
 from ...support.waiting import eventually
+from .conftest import show
 
 pytestmark = pytest.mark.process
 HOSTILE = """<img src=x onerror="window.hit=1"><script>window.hit=1</script> </td>&amp;"""
@@ -416,3 +418,24 @@ def test_why_a_pool_has_fewer_workers_than_are_wanted_stays_text_and_fits(tab, e
 
 def test_without_a_controller_nothing_is_said_of_one(board):
     assert board.run("document.getElementById('pools').hidden && document.getElementById('to-pools').hidden")
+
+
+def test_batches_that_run_through_the_deployment_are_shown_and_vanish_at_their_end(tab, two):
+    now, folder = time.time(), two.run.batches_path
+    batch = BatchRecord(
+        batch="a1", name=HOSTILE, written_at=now, began_at=now - 60, total=20_000, answered=4_900, failed=100,
+        rows_per_s=81.5, prompt_tokens_per_s=20_400.0, completion_tokens_per_s=9_100.0, in_flight=128,
+        left_s=7200.0, left_low_s=5400.0, left_high_s=10_800.0,
+    )  # fmt: skip
+    write_batch(folder, "one", batch)
+    show(tab, two)
+    shown = "document.getElementById('batches').hidden === false"
+    eventually(lambda: (refresh(tab), tab.run(shown))[1], "the batch is shown", 30)
+    [(name, cells)] = rows(tab, "batch").items()
+    assert name == HOSTILE and tab.run("window.hit === undefined")
+    assert cells[0] == "5,000 of 20,000" and cells[1] == "81.5" and cells[3] == "9,100" and cells[5] == "100"
+    assert cells[6].startswith("2 h 0 min") or cells[6].startswith("1 h 59 min")
+    assert "1 h 29 min to 2 h 59 min" in cells[6] or "1 h 30 min to 3 h 0 min" in cells[6]
+    assert tab.errors() == []
+    remove_batch(folder, "one")
+    eventually(lambda: (refresh(tab), not tab.run(shown))[1], "the batch is gone", 30)

@@ -1,0 +1,148 @@
+"""`slurminfer batch status`: how far a batch is, and who works on it."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+from ....core.errors import BatchError
+from ....core.files import encode_json
+from ...launch.launchers import launcher_named
+from ...terminal.console import stdout
+from ..ledger.look import DriverSign, LedgerLook, look
+from ..submit.folder import JobsFolder
+from ..submit.view import JobView, lines, look_at_jobs
+
+
+class DriverView(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that works on the batch, or did. Times are Unix seconds."""
+
+    host: str
+    process: str
+    job: str | None
+    started_at: float
+    seen_at: float
+    is_living: bool
+
+
+class BatchView(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at a batch. `state` is done, running, waiting (its jobs are in the queue) or stopped."""
+
+    output: str
+    state: str
+    is_done: bool  # all rows are settled, and nobody is at work on the output
+    rows: int
+    answered: int
+    failed: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    tokens_per_s: float | None = None  # generated, by the drivers that are at work, each since it began
+    left_s: float | None = None  # until the end at this pace
+    drivers: tuple[DriverView, ...] = ()
+    jobs: tuple[JobView, ...] = ()  # of the latest --submit
+    deployments: tuple[str, ...] = ()  # that the batch serves itself
+
+
+def print_status(output: Path, as_json: bool) -> None:
+    """Print one look at the batch of an output. Raises BatchError where there is none."""
+    folder = JobsFolder(output)
+    folder.require()
+    view = look_at_batch(folder)
+    if as_json:
+        print(encode_json(view), end="")
+    else:
+        for line in words(view, time.time()):
+            stdout.print(line)
+
+
+def look_at_batch(folder: JobsFolder) -> BatchView:
+    """The batch of an output, from its ledger and from Slurm. Raises BatchError, RunDirectoryError."""
+    jobs = look_at_jobs(folder, launcher_named("slurm")) if folder.was_submitted else []
+    served = [run.path.name for run in folder.deployments.living()]
+    try:
+        found = look(folder.ledger)
+    except BatchError:
+        if not jobs:
+            raise
+        found = None  # its first driver has not begun yet
+    return view_of(folder.output, found, jobs, served)
+
+
+def view_of(output: Path, found: LedgerLook | None, jobs: list[JobView], served: list[str]) -> BatchView:
+    """The same from what was read. Pure."""
+    drivers = found.drivers if found else ()
+    is_settled = found is not None and found.is_settled
+    works = any(driver.is_living for driver in drivers)
+    waits = any(job.is_living for job in jobs)
+    state = "running" if works else "done" if is_settled else "waiting" if waits else "stopped"
+    counts = found.counts if found else None
+    left = counts.rows - counts.answered - counts.failed if counts else 0
+    rows_per_s = _pace(drivers, lambda driver: driver.rows)
+    tokens_per_s = _pace(drivers, lambda driver: driver.completion_tokens)
+    return BatchView(
+        output=str(output),
+        state=state,
+        is_done=is_settled and not works,
+        rows=counts.rows if counts else 0,
+        answered=counts.answered if counts else 0,
+        failed=counts.failed if counts else 0,
+        prompt_tokens=counts.prompt_tokens if counts else 0,
+        cached_tokens=counts.cached_tokens if counts else 0,
+        completion_tokens=counts.completion_tokens if counts else 0,
+        tokens_per_s=tokens_per_s if works else None,
+        left_s=left / rows_per_s if rows_per_s else None,
+        drivers=tuple(_driver(driver) for driver in drivers),
+        jobs=tuple(jobs),
+        deployments=tuple(served),
+    )
+
+
+def words(view: BatchView, now: float) -> list[str]:
+    """The look for a person, line by line. Pure.
+
+    Args:
+        view: the look.
+        now: Unix time of it.
+    """
+    failed = f", {view.failed:,} failed" if view.failed else ""
+    told = [
+        f"{view.output}: {view.state}",
+        f"rows      {view.answered:,} of {view.rows:,} answered{failed}",
+        f"tokens    {view.prompt_tokens:,} in ({view.cached_tokens:,} cached), {view.completion_tokens:,} out",
+    ]
+    if view.tokens_per_s is not None:
+        told.append(f"pace      {view.tokens_per_s:,.0f} tokens/s")
+    if view.left_s is not None:
+        told.append(f"left      {timedelta(seconds=round(view.left_s))}")
+    told += [f"driver    {_driver_words(driver, now)}" for driver in view.drivers if driver.is_living]
+    told += [f"job       {line}" for line in lines(view.jobs)]
+    told += [f"serves    deployment '{name}'; see 'slurminfer status {name}'" for name in view.deployments]
+    if view.state == "stopped":
+        told.append("nobody is at work on it: the same 'slurminfer batch' command goes on")
+    return told
+
+
+def _pace(drivers: Sequence[DriverSign], done: Callable[[DriverSign], int]) -> float:
+    """What those at work do together in a second, each since it began."""
+    working = (driver for driver in drivers if driver.is_living and driver.seen_at > driver.started_at)
+    return sum(done(driver) / (driver.seen_at - driver.started_at) for driver in working)
+
+
+def _driver(driver: DriverSign) -> DriverView:
+    return DriverView(
+        host=driver.host,
+        process=driver.process,
+        job=driver.job,
+        started_at=driver.started_at,
+        seen_at=driver.seen_at,
+        is_living=driver.is_living,
+    )
+
+
+def _driver_words(driver: DriverView, now: float) -> str:
+    job = f", Slurm job {driver.job}" if driver.job else ""
+    seen_s = max(0.0, now - driver.seen_at)
+    return f"process {driver.process.partition('@')[0]} on {driver.host}{job}, seen {seen_s:.0f} s ago"

@@ -1,0 +1,1 @@
+"""How a batch's rows are sent: their order, how many at once, retries, conversations."""

@@ -1,0 +1,1 @@
+"""The HTTP client of a batch: the router's side towards its workers, for any endpoint."""

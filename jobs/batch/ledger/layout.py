@@ -1,0 +1,119 @@
+"""Where a ledger's files are, and what their names say.
+
+batch.json           parameters of the batch
+drivers/ID.json      sign of life of each driver
+N/                   generation N of the places of rows; only the highest counts
+    plan             files and shards
+    claims/SHARD     which driver has a shard, or had it when it was sealed
+    segments/SHARD.ID    records of a driver, as they come
+    sealed/SHARD....     all records of a shard, and in its name what they add up to
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+FORMAT_VERSION = 1
+PARAMETERS, DRIVERS, PLAN = "batch.json", "drivers", "plan"
+_SEALED = re.compile(r"(\d+)((?:\.\d+){6})\.jsonl", re.ASCII)
+_SEGMENT = re.compile(r"(\d+)\.([0-9a-z-]+)\.jsonl", re.ASCII)
+_GENERATION = re.compile(r"\d+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What the records of some rows add up to."""
+
+    answered: int = 0
+    failed: int = 0
+    blank: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*(mine + theirs for mine, theirs in zip(self.figures, other.figures, strict=True)))
+
+    @property
+    def figures(self) -> tuple[int, ...]:
+        """All of them, in order."""
+        return (
+            self.answered, self.failed, self.blank, self.prompt_tokens, self.cached_tokens, self.completion_tokens,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SealedName:
+    """The name of the file of a sealed shard."""
+
+    shard: int
+    sums: Sums
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """What a name says; None for that of another file."""
+        match = _SEALED.fullmatch(name)
+        return cls(int(match[1]), Sums(*map(int, match[2][1:].split(".")))) if match else None
+
+    def __str__(self) -> str:
+        return ".".join([f"{self.shard:05d}", *map(str, self.sums.figures), "jsonl"])
+
+
+def shard_of_segment(name: str) -> int | None:
+    """Whose records a segment has; None for the name of another file."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The folder of one generation."""
+
+    path: Path
+
+    @classmethod
+    def newest(cls, ledger: Path) -> Self | None:
+        """That which counts; None where there is none yet. Raises OSError."""
+        numbers = [
+            int(found.name) for found in ledger.iterdir() if _GENERATION.fullmatch(found.name) and found.is_dir()
+        ]
+        return cls(ledger / str(max(numbers))) if numbers else None
+
+    @property
+    def number(self) -> int:
+        """Which it is, from 0."""
+        return int(self.path.name)
+
+    @property
+    def plan(self) -> Path:
+        """Its plan."""
+        return self.path / PLAN
+
+    @property
+    def claims(self) -> Path:
+        """Its claims."""
+        return self.path / "claims"
+
+    @property
+    def segments(self) -> Path:
+        """Its segments."""
+        return self.path / "segments"
+
+    @property
+    def sealed(self) -> Path:
+        """Its sealed shards."""
+        return self.path / "sealed"
+
+    def make(self) -> None:
+        """Make its folders. Raises OSError."""
+        for folder in (self.path, self.claims, self.segments, self.sealed):
+            folder.mkdir(exist_ok=True)
+
+    def segment(self, shard: int, driver: str) -> Path:
+        """The segment of a shard that a driver writes."""
+        return self.segments / f"{shard:05d}.{driver}.jsonl"
+
+    def claim(self, shard: int) -> Path:
+        """The claim of a shard."""
+        return self.claims / f"{shard:05d}"

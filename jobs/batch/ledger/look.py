@@ -1,0 +1,104 @@
+"""A look at a ledger from outside, whoever works on it: for `slurminfer batch status`, from any node."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ....core.errors import BatchError
+from ..inputs.plan import Plan
+from .folder import read_batch, read_plan
+from .layout import DRIVERS, Generation, Sums, shard_of_segment
+from .ledger import Counts
+from .sealed import SealedShards
+from .segments import ShardRecords
+from .signs import SILENT_S, Sign, Signs
+
+_MOST_DRIVERS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverSign:
+    """A driver, as its last sign of life in the ledger tells. Times are Unix seconds."""
+
+    host: str
+    process: str  # PID, or the name that core/processes/process_id.py gives
+    job: str | None = None  # Slurm's id of the job around it
+    started_at: float
+    seen_at: float  # its last sign of life
+    is_living: bool  # it has given one lately, and has not ended
+    rows: int = 0  # that it has settled
+    completion_tokens: int = 0  # generated for them
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerLook:
+    """One look."""
+
+    counts: Counts
+    drivers: tuple[DriverSign, ...] = ()  # the latest ones
+    shards: int
+    sealed: int
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every row has an answer, or an error."""
+        return self.sealed == self.shards
+
+
+def look(path: Path) -> LedgerLook:
+    """Read a ledger's folder; nothing is changed. Raises BatchError where there is none, or where it is damaged."""
+    try:
+        if read_batch(path) is None:
+            raise BatchError(f"no batch has written {path.with_suffix('')}: there is no {path}")
+        generation = Generation.newest(path)
+        if generation is None:
+            return LedgerLook(counts=Counts.of(0, Sums()), drivers=_drivers(path), shards=0, sealed=-1)
+        plan = read_plan(generation.plan)
+        opened = _opened(generation, plan)
+    except OSError as error:
+        raise BatchError(f"cannot read {path}: {error.strerror}") from error
+    sealed = SealedShards(generation, len(plan.shards))
+    sealed.refresh()  # last: a shard that was sealed meanwhile counts as such
+    found = (sums for shard, sums in opened.items() if shard not in sealed)
+    return LedgerLook(
+        counts=Counts.of(plan.rows, sum(found, sealed.total)),
+        drivers=_drivers(path),
+        shards=len(plan.shards),
+        sealed=len(sealed),
+    )
+
+
+def _opened(generation: Generation, plan: Plan) -> dict[int, Sums]:
+    """What the records of shards add up to that are not sealed."""
+    paths: dict[int, list[Path]] = {}
+    for name in os.listdir(generation.segments):
+        shard = shard_of_segment(name)
+        if shard is not None and shard < len(plan.shards):
+            paths.setdefault(shard, []).append(generation.segments / name)
+    sums = {}
+    for shard, found in paths.items():
+        records = ShardRecords(plan.shards[shard].rows)
+        records.refresh(found)
+        sums[shard] = records.sums
+    return sums
+
+
+def _drivers(path: Path) -> tuple[DriverSign, ...]:
+    signs = Signs(path / DRIVERS)
+    return tuple(_driver(signs, sign) for sign in signs.all()[:_MOST_DRIVERS])
+
+
+def _driver(signs: Signs, sign: Sign) -> DriverSign:
+    # For one look there is nothing but the clocks to compare; nothing is decided by it.
+    is_living = not signs.is_dead(sign) and time.time() - sign.seen_at < SILENT_S
+    return DriverSign(
+        host=sign.host,
+        process=sign.process,
+        job=sign.job,
+        started_at=sign.started_at,
+        seen_at=sign.seen_at,
+        is_living=is_living,
+        rows=sign.rows,
+        completion_tokens=sign.completion_tokens,
+    )

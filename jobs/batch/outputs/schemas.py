@@ -1,0 +1,84 @@
+"""Finding the types of an input's columns: files say them, or all values of JSON are looked at, once."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ....core.errors import BatchError, RunDirectoryError
+from ....core.files import read_text, write_atomic
+from ..inputs.plan import Plan, Shard
+from ..inputs.reader import Reader
+from .inference import Inference
+from .place import fingerprint
+from .types import Type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NAME = "columns.json"
+_WITHOUT_TYPES = frozenset({"jsonl", "text"})
+
+
+class _Found(msgspec.Struct):
+    of: str  # fingerprint of the input
+    types: dict[str, Type]
+
+
+def has_types(format: str) -> bool:
+    """Whether the columns of files in this format have types of their own."""
+    return format not in _WITHOUT_TYPES
+
+
+def file_schemas(plan: Plan, reader: Reader) -> "list[tuple[str, pa.Schema]]":
+    """Paths and schemas of the files whose columns have types. Raises BatchError."""
+    first: dict[int, Shard] = {}
+    for shard in plan.shards:
+        if has_types(plan.files[shard.file].format):
+            first.setdefault(shard.file, shard)
+    return [(str(plan.files[number].path), _schema(plan, reader, shard)) for number, shard in first.items()]
+
+
+def row_types(plan: Plan, reader: Reader, ledger: Path) -> dict[str, Type]:
+    """Types of the columns of all other files, found once and kept in the ledger's folder. Raises BatchError."""
+    shards = [shard for shard in plan.shards if not has_types(plan.files[shard.file].format)]
+    if not shards:
+        return {}
+    path, of = ledger / _NAME, fingerprint(plan)
+    try:
+        text = read_text(path)
+        kept = None if text is None else msgspec.json.decode(text, type=_Found)
+    except (RunDirectoryError, msgspec.MsgspecError):
+        kept = None  # found again
+    if kept is None or kept.of != of:
+        kept = _Found(of, types_of(shards, reader))
+        try:
+            write_atomic(path, msgspec.json.encode(kept).decode(), mode=None)
+        except RunDirectoryError as error:
+            raise BatchError(str(error)) from error
+    return kept.types
+
+
+def types_of(shards: Iterable[Shard], reader: Reader) -> dict[str, Type]:
+    """Types of the columns of the rows of shards. Raises BatchError."""
+    inference = Inference()
+    for shard in shards:
+        inference.see(row.value for row in reader.rows(shard) if row.value is not None)
+    return inference.types()
+
+
+def _schema(plan: Plan, reader: Reader, shard: Shard) -> "pa.Schema":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = plan.files[shard.file]
+    if file.format == "parquet":  # the end of the file says it
+        try:
+            return pq.read_schema(file.path)
+        except (OSError, pa.ArrowException) as error:
+            raise BatchError(f"cannot read {file.path}: {error}") from error
+    table = reader.table(shard)
+    if table is None:
+        raise BatchError(f"cannot read {file.path}: its columns have no types")
+    return table.schema

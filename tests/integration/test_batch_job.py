@@ -1,0 +1,88 @@
+"""A batch as jobs of a real Slurm: the driver, and workers of its own, as an ordinary user."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slurminfer.slurm.sandbox import Sandbox
+
+from ..support.waiting import eventually
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+SPEC = """
+name = "own"
+[model]
+path = "demo"
+[[pool]]
+name = "w"
+workers = 2
+max_running_requests = 4
+mem = "4G"
+time = "30"
+[router]
+port = 0
+"""
+ROWS = 120
+
+
+def ask(sandbox: Sandbox, *argv: str) -> str:
+    """What one of Slurm's commands says to root."""
+    return subprocess.check_output(argv, encoding="utf-8", env=sandbox.env()).strip()
+
+
+def jobs_of(sandbox: Sandbox, user: str) -> set[str]:
+    """The names of the user's jobs that wait or run."""
+    return set(ask(sandbox, "squeue", "--noheader", f"--user={user}", "--format=%j").split())
+
+
+@pytest.fixture
+def asked(shared: Path, sandbox: Sandbox, ordinary_user: str) -> tuple[Path, ...]:
+    """Input, output and spec."""
+    source, spec = shared / "in.jsonl", shared / "own.toml"
+    rows = ({"number": number, "prompt": f"{number} and {number} is"} for number in range(ROWS))
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    spec.write_text(SPEC, encoding="utf-8")
+    return source, shared / "out.jsonl", spec
+
+
+def submitted(user, asked, *words: str) -> str:
+    """The id of the driver's job."""
+    source, output, spec = asked
+    told = user.ok("batch", source, output, "--spec", spec, "--submit", "--max-tokens", "16", "--time", "20", *words)
+    return told.split("Slurm job ")[1].split()[0].rstrip(";")
+
+
+def status(user, output: Path) -> dict:
+    return json.loads(user.ok("batch", "status", output, "--json"))
+
+
+def test_a_driver_that_is_sent_back_to_the_queue_goes_on_and_each_row_is_done_once(
+    cluster_user, sandbox, ordinary_user, asked
+):
+    user, (_, output, _) = cluster_user, asked
+    job = submitted(user, asked)
+    again = user.slurminfer("batch", asked[0], output, "--spec", asked[2], "--submit", "--max-tokens", "16")
+    assert again.returncode == 1 and f"job {job} works on" in again.stderr
+    eventually(lambda: status(user, output)["answered"] >= 8, "rows are answered", timeout_s=240)
+    workers = {worker["job"] for worker in user.status("own")["workers"]}
+    ask(sandbox, "scontrol", "requeue", job)
+    eventually(lambda: status(user, output)["is_done"], "the batch is done", timeout_s=300)
+    eventually(lambda: jobs_of(sandbox, ordinary_user) == set(), "all jobs have ended")
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["number"] for row in rows] == list(range(ROWS)), "each row once, in the order of the input"
+    assert all(row["generated_text"] and row["error"] is None for row in rows)
+    ran = ask(sandbox, "sacct", "--noheader", "--allocations", "--format=JobName", f"--user={ordinary_user}").split()
+    assert ran.count("own-router") == 1 and len(workers) == 2, "the deployment that was there was used again"
+
+
+def test_cancel_ends_the_drivers_and_the_workers(cluster_user, sandbox, ordinary_user, asked):
+    user, (_, output, _) = cluster_user, asked
+    job = submitted(user, asked, "--array", "2")
+    eventually(lambda: "own-w-0" in jobs_of(sandbox, ordinary_user), "workers are submitted", timeout_s=120)
+    told = user.ok("batch", "cancel", output)
+    assert f"driver job {job}_0 cancelled" in told and f"driver job {job}_1 cancelled" in told
+    eventually(lambda: jobs_of(sandbox, ordinary_user) == set(), "all jobs have ended")
+    assert output.with_name("out.jsonl.ledger").is_dir()
+    assert "was running" in user.ok("batch", "cancel", output)
