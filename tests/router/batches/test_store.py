@@ -89,7 +89,12 @@ def test_a_page_of_many_batches_reads_the_records_of_that_page_only(store, monke
         (folder / "request.json").write_text(text.replace(batch.id, id))
         (folder / "request.json").chmod(0o600)
     read, request = [], store.request
-    monkeypatch.setattr(store, "request", lambda id: read.append(id) or request(id))
+
+    def noted(id):
+        read.append(id)
+        return request(id)
+
+    monkeypatch.setattr(store, "request", noted)
     found, more = store.listed("owner", 20, None)
     assert (len(found), more, len(read)) == (20, True, 21)
     assert [record.id for record in found] == sorted((record.id for record in found), reverse=True)

@@ -20,9 +20,7 @@ def program(service):
     started = []
 
     def start():
-        started.append(
-            subprocess.Popen([sys.executable, "-m", "slurminfer.jobs.batch.openai", str(service.run.path)])
-        )
+        started.append(subprocess.Popen([sys.executable, "-m", "slurminfer.jobs.batch.openai", str(service.run.path)]))
         return started[-1]
 
     yield start
