@@ -261,6 +261,7 @@ class Ledger:
         except BatchError:
             self._claims.give_back(number, self._id)
             raise
+        self._segments_at = float("-inf")  # what was listed lacks this segment
         return True
 
     def _sync(self, number: int) -> None:

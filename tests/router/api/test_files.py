@@ -1,13 +1,19 @@
 """/v1/files by OpenAI's own client, through a real router."""
 
 import io
+import os
 import socket
+import subprocess
+import threading
+from contextlib import suppress
 
 import httpx
 import openai
 import pytest
 
+from slurminfer.router.batches.files import Draft
 from slurminfer.router.batches.limits import MOST_FILE_BYTES
+from slurminfer.router.relay.uploads import MOST_OF_TENANT
 from slurminfer.router.tenants.key_store import KeyStore
 
 
@@ -131,3 +137,78 @@ def test_a_file_expires(one):
         file=("a", b"{}"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
     )
     assert made.expires_at == made.created_at + 3600
+
+
+def test_an_upload_waits_for_a_slow_disk_instead_of_memory(one, monkeypatch, eventually):
+    """The client is held back as long as nothing is written."""
+    go, write, held = threading.Event(), Draft.write, []
+    monkeypatch.setattr(Draft, "write", lambda draft, data: (held.append(len(data)), go.wait(20), write(draft, data)))
+    url = httpx.URL(one.url)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    tail = b'\r\n--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
+    size = 64 * 2**20
+    with socket.create_connection((url.host, url.port)) as client:
+        lines = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nX-Api-Key: {one.run.key()}\r\nConnection: close\r\n"
+        lines += f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(head) + size + len(tail)}\r\n"
+        client.sendall(f"{lines}\r\n".encode() + head)
+        client.setblocking(False)
+        sent = 0
+
+        def is_stuck():
+            nonlocal sent
+            before = sent
+            with suppress(BlockingIOError):
+                while sent < size:
+                    sent += client.send(b"a" * min(2**16, size - sent))
+            return held and sent == before
+
+        eventually(is_stuck)
+        assert sent < size / 2, "the rest is the client's to hold"
+        go.set()
+        client.setblocking(True)
+        while sent < size:
+            sent += client.send(b"a" * min(2**16, size - sent))
+        client.sendall(tail)
+        answer = b""
+        while data := client.recv(2**16):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 200 ") and f'"bytes": {size}'.encode() in answer
+
+
+def test_a_full_disk_is_told_and_the_service_goes_on(one):
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = one.run.files_path
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    try:
+        answer = one.http.post("/v1/files", data={"purpose": "batch"}, files={"file": b"a" * 3_000_000})
+        assert answer.status_code == 507 and answer.json()["error"]["code"] == "no_space_left"
+        assert answer.headers["X-Should-Retry"] == "false"
+        assert not left(one) and one.chat().status_code == 200
+        assert one.openai.files.create(file=("a", b"a" * 1000), purpose="batch").bytes == 1000
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_so_many_uploads_at_once(one, eventually):
+    """A tenant whose uploads stand still has only so many."""
+    url, clients = httpx.URL(one.url), []
+    head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nX-Api-Key: {one.run.key()}\r\nContent-Length: 1000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    head += 'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    try:
+        for _ in range(MOST_OF_TENANT):
+            clients.append(socket.create_connection((url.host, url.port)))
+            clients[-1].sendall(head.encode())
+        eventually(lambda: len(left(one)) == MOST_OF_TENANT)
+        answer = one.http.post("/v1/files", data={"purpose": "batch"}, files={"file": b"a"})
+        assert answer.status_code == 503 and "Retry-After" in answer.headers
+    finally:
+        for client in clients:
+            client.close()
+    eventually(lambda: not left(one))
+    assert one.http.post("/v1/files", data={"purpose": "batch"}, files={"file": b"a"}).status_code == 200
