@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -83,7 +84,7 @@ class Service:
         data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
         return (client or self.client).files.create(file=("rows.jsonl", data), purpose="batch").id
 
-    def create(self, *lines: object, endpoint: str = CHAT, client: openai.OpenAI | None = None, **fields):
+    def create(self, *lines: object, endpoint: Any = CHAT, client: openai.OpenAI | None = None, **fields):
         file = self.upload(*lines, client=client)
         asked = {"input_file_id": file, "endpoint": endpoint, "completion_window": "24h", **fields}
         return (client or self.client).batches.create(**asked)
