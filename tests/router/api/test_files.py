@@ -141,6 +141,7 @@ def test_a_file_expires(one):
 
 def test_an_upload_waits_for_a_slow_disk_instead_of_memory(one, monkeypatch, eventually):
     """The client is held back as long as nothing is written."""
+<<<<<<< HEAD
     go, write, held = threading.Event(), Draft.write, []
 
     def slowly(draft: Draft, data: bytes) -> None:
@@ -149,6 +150,16 @@ def test_an_upload_waits_for_a_slow_disk_instead_of_memory(one, monkeypatch, eve
         write(draft, data)
 
     monkeypatch.setattr(Draft, "write", slowly)
+=======
+    go, held, write = threading.Event(), threading.Event(), Draft.write
+
+    def write_later(draft, data):
+        held.set()
+        go.wait(20)
+        write(draft, data)
+
+    monkeypatch.setattr(Draft, "write", write_later)
+>>>>>>> wt-lead
     url = httpx.URL(one.url)
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     tail = b'\r\n--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
