@@ -132,7 +132,7 @@ def small_disk(tmp_path):
     if (done := subprocess.run(mount, capture_output=True, text=True)).returncode:
         pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_names_the_file_and_loses_nothing(batch, small_disk):

@@ -75,8 +75,8 @@ def test_garbage_in_the_middle_is_passed_over(tmp_path, garbage, caplog):
 
 def test_an_answer_counts_before_an_error_and_the_first_before_the_second(tmp_path):
     found = [[failure(0), answer(1, "1"), answer(0, "late")], [answer(0, "2"), failure(1), failure(2), answer(1, "3")]]
-    for name, records in zip("ab", found, strict=True):
-        (tmp_path / name).write_bytes(b"".join(map(encode, records)))
+    for name, some in zip("ab", found, strict=True):
+        (tmp_path / name).write_bytes(b"".join(map(encode, some)))
     records = ShardRecords(4)
     records.refresh([tmp_path / "b", tmp_path / "a"])
     assert texts(map(decode, records.lines())) == ["late", "1", "no"]
