@@ -84,7 +84,7 @@ def test_a_driver_that_is_told_to_end_gives_its_claims_back(batch, how):
 
 def test_drivers_at_the_same_time_share_the_rows(batch):
     batch.prompts(600)
-    batch.endpoint.delay_s = 0.01
+    batch.endpoint.delay_s = 0.3  # so that the second has begun before the first has claimed all
     drivers = [start_driver(batch) for _ in range(2)]
     said = [driver.communicate(timeout=100) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], said
