@@ -150,6 +150,21 @@ class RunDirectory:
         return self.path / "living-jobs.json"
 
     @property
+    def files_path(self) -> Path:
+        """The folder of the files that tenants have uploaded or got back from batches: router/batches/files.py."""
+        return self.path / "files"
+
+    @property
+    def openai_batches_path(self) -> Path:
+        """The folder of the batches of OpenAI's API: router/batches/store.py."""
+        return self.path / "openai-batches"
+
+    @property
+    def openai_batches_lease_path(self) -> Path:
+        """Which process works on these batches: jobs/batch/openai/."""
+        return self.path / "openai-batches.json"
+
+    @property
     def rendezvous_path(self) -> Path:
         """The folder in which the nodes of multi-node workers find each other."""
         return self.path / "rendezvous"

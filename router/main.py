@@ -23,6 +23,7 @@ from ..core.slurm_env import WALLTIME_SIGNAL, job_ends_at
 from .announcement import Announcement, router_record
 from .api.app import Pages
 from .api.sources import Sources
+from .batches.store import BatchStore
 from .control.passing import Offer
 from .control.processes import RelayProcess
 from .control.relays import Relays
@@ -130,6 +131,7 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         controller=supervisor.controller,
         batches=supervisor.batches,
         outlooks=supervisor.outlooks,
+        openai_batches=BatchStore(opened.run),
         endpoint=lambda: opened.url,
         pages=supervisor.counters,
     )

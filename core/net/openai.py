@@ -7,6 +7,8 @@ from typing import Any
 
 REQUEST_ID_HEADER = "X-Request-Id"
 PRIORITY_HEADER = "X-Priority"  # interactive, default or batch
+# With the deployment's own key: the tenant whose request this is, by name.
+ON_BEHALF_HEADER = "X-Slurminfer-On-Behalf-Of"
 # The code of the router's answer to a request under which it has lost as many workers as a request may cost.
 WORKER_LOST = "worker_lost"
 _LONGEST_ID = 128

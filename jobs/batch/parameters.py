@@ -1,5 +1,7 @@
 """What a batch asks for besides its input, and what must not change while it is resumed."""
 
+import json
+
 import msgspec
 
 
@@ -23,9 +25,25 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
         found = []
         for name in self.__struct_fields__:
             before, now = getattr(self, name), getattr(other, name)
-            if before != now:
+            if name == "sampling":
+                found += _different_values(before, now)
+            elif before != now:
                 found.append(f"{name} was {_shown(before)}, is {_shown(now)} now")
         return found
+
+
+def _different_values(before: dict[str, msgspec.Raw], now: dict[str, msgspec.Raw]) -> list[str]:
+    """By value: JSON may be written in several ways."""
+    found = []
+    for name in sorted({*before, *now}):
+        one, other = (json.loads(bytes(raw[name])) if name in raw else None for raw in (before, now))
+        if one != other or (name in before) != (name in now):
+            found.append(f"{name} was {_named(before, name)}, is {_named(now, name)} now")
+    return found
+
+
+def _named(values: dict[str, msgspec.Raw], name: str) -> str:
+    return _shown(values[name]) if name in values else "not given"
 
 
 def _shown(value: object) -> str:

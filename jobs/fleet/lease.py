@@ -42,12 +42,17 @@ class Lease:
         run: of the deployment.
         clock: monotonic seconds.
         stale_s: without renewal for so long, another holder counts as dead.
+        path: of the lease's file, if it is not the controllers' one.
     """
 
     def __init__(
-        self, run: RunDirectory, clock: Callable[[], float] = time.monotonic, stale_s: float = CONTROLLER_SILENCE_S
+        self,
+        run: RunDirectory,
+        clock: Callable[[], float] = time.monotonic,
+        stale_s: float = CONTROLLER_SILENCE_S,
+        path: Path | None = None,
     ) -> None:
-        self._path, self._clock, self._stale_s = run.lease_path, clock, stale_s
+        self._path, self._clock, self._stale_s = path or run.lease_path, clock, stale_s
         self._own = LeaseRecord(
             holder=new_key(),
             host=socket.gethostname(),

@@ -1,6 +1,7 @@
-"""What the router's job runs: the router and the controller of the fleet, as processes that are started again.
+"""What the router's job runs, as processes that are started again: the router, the controller of the fleet, and the
+program that does the batches of OpenAI's API.
 
-This process only looks after the two. So when the router is killed, the endpoint is back within seconds, at the same
+This process only looks after them. So when the router is killed, the endpoint is back within seconds, at the same
 port.
 """
 
@@ -26,11 +27,11 @@ from ...core.trust import PRIVATE_FILE
 from ...router.exits import COULD_NOT_SERVE, REPLACED, REQUEUE, STOPPED
 from ..fleet.exits import DEPLOYMENT_STOPPED
 
-CONTROLLER_LOG = "controller.log"  # in the router's folder of logs
+CONTROLLER_LOG, BATCHES_LOG = "controller.log", "batches.log"  # in the router's folder of logs
 # A process that ends is started again after a pause, which doubles up to the longest one while it ends soon.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _SOON_S = 0.5, 60.0, 60.0
 _LOOK_EVERY_S = 0.2
-_CONTROLLER_ENDS_S = 4.0
+_CONTROLLER_ENDS_S, _BATCHES_END_S = 4.0, 2.0
 # After one of these the job ends, whoever serves. At its walltime limit the router may serve on for a while.
 _ENDING = {signal.SIGTERM, signal.SIGINT}
 
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Kept:
-    """One of the two processes."""
+    """One of these processes."""
 
     def __init__(self, name: str, start: Callable[[], "subprocess.Popen[bytes]"]) -> None:
         self.name, self._start = name, start
@@ -83,7 +84,7 @@ class _Kept:
 
 
 def run_router_job(run: RunDirectory, is_taken_away: Callable[[], bool] = bool) -> None:
-    """Serve until told to stop, with a controller beside. For the main thread of a process.
+    """Serve until told to stop, with a controller and the program for batches beside. For the main thread of a process.
 
     A handler of SIGUSR2, which requeues the job under submitit, is called last: where that signal came alone and no
     other router has taken over, or where `is_taken_away` says that the scheduler ends the job of its own accord.
@@ -91,11 +92,13 @@ def run_router_job(run: RunDirectory, is_taken_away: Callable[[], bool] = bool) 
     """
     requeue = signal.getsignal(WALLTIME_SIGNAL)
     router = _Kept("router", lambda: _start(module_argv("slurminfer.router", str(run.path)), None))
-    controller = _Kept("controller", lambda: _start_controller(run))
+    controller = _Kept("controller", lambda: _start_beside(run, "slurminfer.jobs.fleet", CONTROLLER_LOG))
+    batches = _Kept("program for batches", lambda: _start_beside(run, "slurminfer.jobs.batch.openai", BATCHES_LOG))
     try:
         with _passing_on(router) as came:
-            code = _keep(router, controller, came)
+            code = _keep(router, controller, batches, came)
     finally:
+        batches.end(_BATCHES_END_S)
         controller.end(_CONTROLLER_ENDS_S)
         router.end(_CONTROLLER_ENDS_S)
     if code == COULD_NOT_SERVE:
@@ -104,14 +107,17 @@ def run_router_job(run: RunDirectory, is_taken_away: Callable[[], bool] = bool) 
         requeue(WALLTIME_SIGNAL, None)
 
 
-def _keep(router: _Kept, controller: _Kept, came: Sequence[int]) -> int:
-    """Look after both until the router has ended for good; its exit status."""
+def _keep(router: _Kept, controller: _Kept, batches: _Kept, came: Sequence[int]) -> int:
+    """Look after all until the router has ended for good; its exit status."""
     while True:
         ended = controller.look()
         if ended == DEPLOYMENT_STOPPED or _ENDING.intersection(came):
             controller.is_wanted = False
         elif ended is not None:
             _log.warning("the controller %s; it is started again", describe_exit(ended))
+        batches.is_wanted = not _ENDING.intersection(came)
+        if (ended := batches.look()) is not None and batches.is_wanted:
+            _log.warning("the program for batches %s; it is started again", describe_exit(ended))
         code = router.look()
         if code is not None:
             if came or code in (STOPPED, REPLACED, REQUEUE, COULD_NOT_SERVE):
@@ -148,11 +154,11 @@ def _why_not(run: RunDirectory) -> str:
     return "the router could not serve; the lines above say why"
 
 
-def _start_controller(run: RunDirectory) -> "subprocess.Popen[bytes]":
+def _start_beside(run: RunDirectory, module: str, log_name: str) -> "subprocess.Popen[bytes]":
     folder = run.logs_of(ROUTER)
     files.make_directory(folder)
-    with open(folder / CONTROLLER_LOG, "ab", opener=_private) as log:
-        return _start(module_argv("slurminfer.jobs.fleet", str(run.path)), log.fileno())
+    with open(folder / log_name, "ab", opener=_private) as log:
+        return _start(module_argv(module, str(run.path)), log.fileno())
 
 
 def _start(argv: Sequence[str], output: int | None) -> "subprocess.Popen[bytes]":

@@ -77,7 +77,7 @@ class _Lines:
         now, is_done = time.monotonic(), done == total
         if stage != self._stage or now - self._last >= _LINE_INTERVAL_S or (is_done and not self._is_done):
             self._stage, self._last, self._is_done = stage, now, is_done
-            self._console.print(line)
+            self._console.print(line, soft_wrap=True)  # a line of a log stays one
 
 
 class _StageLines:

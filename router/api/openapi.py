@@ -10,6 +10,8 @@ import msgspec
 from aiohttp import web
 
 from ...core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
+from ..batches import limits
+from ..batches.records import Status
 from ..control.counters import ENDPOINTS
 from ..fleet.models import ASLEEP, LIVE, OFFLINE, QUEUED, STARTING
 from ..tenants.tenant import Priority, Usage
@@ -29,8 +31,10 @@ _ERRORS = {
     417: "Expect has another value than 100-continue",
     429: "a limit of the key is reached, or the queue is full; the header Retry-After says when to come back",
     431: "the head is too large",
+    500: "the deployment's filesystem is in trouble; the router's log says more",
     502: "workers were lost while they worked on the request, or the answer broke off",
     503: "nobody can answer now; the header Retry-After says when to come back",
+    507: "the deployment's filesystem has no room left",
 }
 _OF_ANY = (400, 401, 408, 413, 414, 415, 417, 431, 503)
 _OF_GENERATION = (*_OF_ANY, 404, 405, 429, 502)
@@ -50,7 +54,7 @@ def description() -> _Json:
         "openapi": "3.1.0",
         "info": {"title": "slurminfer", "version": "1", "description": "OpenAI's API before workers on Slurm."},
         "security": [{"bearer": []}, {"x-api-key": []}],
-        "paths": {**{path: {"post": _generation(path)} for path in sorted(ENDPOINTS)}, **_pages()},
+        "paths": {**{path: {"post": _generation(path)} for path in sorted(ENDPOINTS)}, **_pages(), **_batch_api()},
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -105,6 +109,38 @@ def _pages() -> _Json:
     }
 
 
+def _batch_api() -> _Json:
+    """OpenAI's files and batches."""
+    broken = (400, 404, 500, 507)
+    file, batch = _parameter("path", "file_id", _TEXT), _parameter("path", "batch_id", _TEXT)
+    after, orders = _parameter("query", "after", _TEXT), {"enum": ["asc", "desc"]}
+    purpose, order = _parameter("query", "purpose", _TEXT), _parameter("query", "order", orders)
+    form = {"multipart/form-data": {"schema": _ref("schemas", "Upload")}}
+    asked = {"application/json": {"schema": _ref("schemas", "NewBatch")}}
+    content = _page("the bytes of a file", "", *broken)
+    content["responses"]["200"]["content"] = {"application/octet-stream": {}}
+    return {
+        "/v1/files": {
+            "get": _page("the files of this key, page by page", "Files", *broken)
+            | {"parameters": [after, _limit(limits.MOST_FILES_LISTED), order, purpose]},
+            "post": _page("upload a file", "File", *broken) | {"requestBody": {"required": True, "content": form}},
+        },
+        "/v1/files/{file_id}": {
+            "parameters": [file],
+            "get": _page("one file", "File", *broken),
+            "delete": _page("remove a file", "Removed", *broken),
+        },
+        "/v1/files/{file_id}/content": {"parameters": [file], "get": content},
+        "/v1/batches": {
+            "get": _page("the batches of this key, the newest first", "Batches", *broken)
+            | {"parameters": [after, _limit(limits.MOST_BATCHES_LISTED)]},
+            "post": _page("begin a batch", "Batch", *broken) | {"requestBody": {"required": True, "content": asked}},
+        },
+        "/v1/batches/{batch_id}": {"parameters": [batch], "get": _page("one batch", "Batch", *broken)},
+        "/v1/batches/{batch_id}/cancel": {"parameters": [batch], "post": _page("cancel it", "Batch", *broken)},
+    }
+
+
 def _page(summary: str, schema: str, *errors: int) -> _Json:
     content = {"application/json": {"schema": _ref("schemas", schema)}} if schema else {"text/plain": {}}
     answer = {"description": summary, "content": content}
@@ -123,6 +159,14 @@ def _error(status: int) -> _Json:
     if status in (429, 503):
         answer["headers"] = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
     return answer
+
+
+def _parameter(where: str, name: str, schema: _Json) -> _Json:
+    return {"name": name, "in": where, "required": where == "path", "schema": schema}
+
+
+def _limit(most: int) -> _Json:
+    return _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": most})
 
 
 def _header(name: str, schema: _Json) -> _Json:
@@ -184,4 +228,47 @@ def _schemas() -> _Json:
         ),
         "Tenants": _object({"tenants": _list(tenant)}),
         "Description": {"type": "object"},
+        **_batch_schemas(),
     }
+
+
+def _batch_schemas() -> _Json:
+    count_or_null = {"type": ["integer", "null"]}
+    file = {"id": _TEXT, "object": {"const": "file"}, "bytes": _COUNT, "created_at": _COUNT, "filename": _TEXT}
+    batch = {"id": _TEXT, "object": {"const": "batch"}, "endpoint": _TEXT, "input_file_id": _TEXT, "created_at": _COUNT}
+    kept = _object(
+        {
+            "anchor": {"const": "created_at"},
+            "seconds": {"type": "integer", "minimum": limits.LEAST_KEPT_S, "maximum": limits.MOST_KEPT_S},
+        }
+    )
+    return {
+        "File": _object({**file, "purpose": _TEXT, "status": _TEXT}, expires_at=_COUNT),
+        "Files": _listed("File"),
+        "Removed": _object({"id": _TEXT, "object": {"const": "file"}, "deleted": {"const": True}}),
+        "Upload": _object({"file": {"type": "string", "format": "binary"}, "purpose": {"const": "batch"}}),
+        "Batch": _object(
+            {**batch, "status": {"enum": [status.value for status in Status]}, "request_counts": {"type": "object"}},
+            **{f"{status}_at": count_or_null for status in Status if status is not Status.VALIDATING},
+            output_file_id=_TEXT_OR_NULL,
+            error_file_id=_TEXT_OR_NULL,
+            errors={"type": ["object", "null"]},
+            metadata={"type": ["object", "null"]},
+        ),
+        "Batches": _listed("Batch"),
+        "NewBatch": _object(
+            {
+                "input_file_id": _TEXT,
+                "endpoint": {"enum": list(limits.ENDPOINTS)},
+                "completion_window": {"const": limits.WINDOW},
+            },
+            metadata={"type": ["object", "null"], "additionalProperties": _TEXT},
+            output_expires_after=kept,
+        ),
+    }
+
+
+def _listed(schema: str) -> _Json:
+    return _object(
+        {"object": {"const": "list"}, "data": _list(_ref("schemas", schema)), "has_more": {"type": "boolean"}}
+    )

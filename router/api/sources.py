@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...core.spec.deployment import DeploymentSpec
+from ..batches.store import BatchStore
 from ..control.counters import Counters
 from ..control.messages import Outlook
 from ..control.reports import Reports
@@ -31,5 +32,6 @@ class Sources:
     controller: ControllerReport
     batches: Batches
     outlooks: Callable[[], Mapping[str, Outlook]]  # by pool
+    openai_batches: BatchStore
     endpoint: Callable[[], str]  # URL for clients, such as http://10.0.0.7:30000
     pages: Counters = field(default_factory=Counters)  # of this process, with the requests that the pages answer

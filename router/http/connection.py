@@ -11,8 +11,9 @@ import httptools
 from ...core.net.compression import BodyError, decompressed, encoding_named
 from ...core.net.openai import request_id
 from .bodies import Held
+from .body_stream import BodyStream, require_length
 from .heads import has_content, read_request_line
-from .messages import Head, Headers, Request, Whole
+from .messages import Head, Headers, Request, Streamed, Whole
 from .refusals import refusal
 from .reply import ClientReply
 from .state import ServerState
@@ -36,7 +37,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_current", "_head", "_headers", "_in_head", "_limits", "_lost", "_parser", "_paused", "_piece",
-        "_pumping", "_queue", "_reading", "_received", "_reply", "_stopped", "_target", "_unsent",
+        "_pumping", "_queue", "_reading", "_received", "_reply", "_stopped", "_stream", "_target", "_unsent",
         "_upgrading", "_waits_for_continue", "busy", "discarded", "guard", "server", "since", "source", "transport",
         "trusted", "writable",
     )  # fmt: skip
@@ -59,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[Head | Whole, ClientReply]] = deque()  # complete requests behind it
         self._head: Head | None = None  # of the request whose body is being received
         self._reply: ClientReply | None = None  # for it
+        self._stream: BodyStream | None = None  # that body, if it is given on as it comes; `_reply` is `_current` then
         self._upgrading = self._waits_for_continue = False
         self._piece = 0  # bytes of what came last
         # Of the request that is being received.
@@ -88,6 +90,7 @@ class Connection(asyncio.Protocol):
         self.server.lost(self)
         replies = [self._current, self._reply, *(reply for _, reply in self._queue)]
         self._current = self._reply = self._head = None
+        self._drop_stream()
         self._queue.clear()
         for reply in replies:
             if reply is not None:
@@ -187,9 +190,14 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Some of the body."""
+        if self._stopped:
+            raise _Stop
         reply = self._reply
-        assert reply is not None and reply.held is not None
         try:
+            if self._stream is not None:
+                self._stream.add(data)
+                return
+            assert reply is not None and reply.held is not None
             reply.held.add(data)
         except BodyError as error:
             self._refuse(refusal(error.status, error.message))
@@ -200,13 +208,21 @@ class Connection(asyncio.Protocol):
         if head is not None and reply is not None:
             self._head = self._reply = None
             self._waits_for_continue = False
-            self._enqueue(head, reply)
+            if self._stream is None:
+                self._enqueue(head, reply)
+            else:
+                stream, self._stream = self._stream, None
+                reply.keep = self._parser.should_keep_alive()
+                stream.end()
 
     # Called by replies, the server and the guard.
 
     def answered(self, reply: ClientReply) -> None:
         """The current answer has been written: go on with the next request, or end."""
         self._current = None
+        if self._stream is not None:  # the rest of its body is not read
+            self._drop_stream()
+            self._stopped, self._head, self._reply = True, None, None
         if not reply.keep:
             self._end()
         elif not self._pumping:
@@ -279,8 +295,8 @@ class Connection(asyncio.Protocol):
         if self._in_head:
             if self._received > limits.head_bytes or len(self._headers) > limits.headers:
                 answer = _head_too_large(self)
-        elif self._reply is not None and self._reply.held is not None:
-            content = self._reply.held.size
+        elif (body := self._stream or (self._reply.held if self._reply is not None else None)) is not None:
+            content = body.size
             if self._received - content > 2 * limits.head_bytes + _FRAMING_EACH * content + self._piece:
                 answer = refusal(400, "malformed HTTP request: a body of little more than its framing")
         if answer is not None:
@@ -334,7 +350,11 @@ class Connection(asyncio.Protocol):
             if encoding is not None and self._reply is not None:
                 self._reply.encoding = encoding_named(encoding.decode("latin-1"))
             size = fields.get(b"content-length")
-            if size is not None:
+            if head.streamed is not None:
+                if encoding is not None and self._reply is not None and self._reply.encoding != "identity":
+                    return refusal(415, "Content-Encoding: expected none for a body of this size")
+                require_length(int(size or 0), head.streamed.most)
+            elif size is not None:
                 self.server.bodies.require(int(size), head.tenant)
         except BodyError as error:
             return refusal(error.status, error.message)
@@ -344,11 +364,46 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, head: Head) -> None:
         assert self._reply is not None
+        if head.streamed is not None:
+            self._receive_stream(head, self._reply, head.streamed)
+            return
         self._head = head
         self._reply.held = Held(self.server.bodies, head.tenant)
         if b"expect" in head.fields and self._parser.get_http_version() == "1.1":
             self._waits_for_continue = True
             self._continue()
+
+    def _receive_stream(self, head: Head, reply: ClientReply, streamed: Streamed) -> None:
+        """Let the handler have a body as it comes."""
+        if self._current is not None or self._queue:
+            self._refuse(refusal(400, "a request with a body like this one cannot be pipelined: send it alone"))
+        reply.keep = False  # until the body is complete
+        self._head, self._current = head, reply
+        self._stream = BodyStream(streamed.most, self._hold)
+        if b"expect" in head.fields and self._parser.get_http_version() == "1.1":
+            self.transport.write(_CONTINUE)
+        if self.guard is not None and self.trusted:
+            self.guard.began(self)
+        try:
+            streamed.receive(head, self._stream, reply)
+        except Exception:
+            reply.log_failure()
+            reply.fail()
+
+    def _hold(self, is_full: bool) -> None:
+        """Read no more, or go on, as the reader of the body is behind or has caught up."""
+        if is_full == self._paused or self.transport.is_closing():
+            return
+        self._paused = is_full
+        if is_full:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _drop_stream(self) -> None:
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            stream.lose()
 
     def _continue(self) -> None:
         """Ask a client that waits for it (RFC 9110, 10.1.1) to send its body, when it is its turn."""
@@ -366,8 +421,21 @@ class Connection(asyncio.Protocol):
         reply.keep = False
         self._stopped, self._head, self._reply, self._in_head = True, None, None, False
         self.server.idle.drop(self)
-        self._enqueue(answer, reply)
+        if reply is self._current:
+            self._refuse_in_mid_stream(answer, reply)
+        else:
+            self._enqueue(answer, reply)
         raise _Stop
+
+    def _refuse_in_mid_stream(self, answer: Whole, reply: ClientReply) -> None:
+        """Refuse a request that is being answered already, but for the rest of its body."""
+        on_lost = reply.on_lost
+        if reply.began:
+            reply.abort()
+        else:
+            reply.whole(answer)
+        if on_lost is not None:
+            on_lost()
 
     def _enqueue(self, item: Head | Whole, reply: ClientReply) -> None:
         if self._current is None and not self._queue:

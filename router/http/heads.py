@@ -26,7 +26,7 @@ _CORS_PREFIX = b"access-control-"
 BODILESS = frozenset({204, 304})  # the statuses of answers without a body (RFC 9110, 6.4.1)
 
 # Method, target, host, length of the body, id.
-_REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\nContent-Length: %d\r\nX-Request-Id: %b\r\n"
+_REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\n%b\r\nX-Request-Id: %b\r\n"
 _REQUEST_LINES = _REQUEST.count(b"\n")
 _name, _line = itemgetter(0), b": ".join
 
@@ -38,18 +38,19 @@ def request_head(
     *,
     host: bytes = b"worker",
     key: str = "",
-    body_length: int = 0,
+    body_length: int | None = 0,
     request_id: str = "",
 ) -> bytes:
     """The head of a request to a worker but for its blank line, with what may be forwarded of a client's `headers`.
 
-    Further lines may be added at its end. `key` goes into Authorization, where there is one. Raises ValueError where a
-    part has a line break.
+    Further lines may be added at its end. `key` goes into Authorization, where there is one. A body of no known length
+    (None) is to be sent in chunks. Raises ValueError where a part has a line break.
     """
     kept = _forwardable(headers, _NOT_TO_WORKERS, _OWN_PREFIX)
     if key:
         kept.append((b"Authorization", b"Bearer " + key.encode("latin-1")))
-    head = _REQUEST % (method, target, host, body_length, request_id.encode("latin-1")) + _lines(kept)
+    framing = b"Transfer-Encoding: chunked" if body_length is None else b"Content-Length: %d" % body_length
+    head = _REQUEST % (method, target, host, framing, request_id.encode("latin-1")) + _lines(kept)
     _require_lines(head, _REQUEST_LINES + len(kept))
     return head
 

@@ -21,6 +21,7 @@ class Head(msgspec.Struct):
     id: str = ""  # the client's X-Request-Id or a new one; every answer carries it
     tenant: Any = None  # set by `Handler.admit`; a connection without one is closed when there are too many
     is_generation: bool = False  # set by `Handler.admit`: it is for a worker
+    streamed: Any = None  # set by `Handler.admit`, a Streamed: the body is given on as it comes
     answer_headers: Headers = []  # set by `Handler.admit`: what every answer carries (CORS)
     answer_lines: bytes = b""  # the same, as complete lines of the head (limits)
 
@@ -75,6 +76,27 @@ class Reply(Protocol):
         What it raises, or a return without an answer, is answered with 500, or breaks an answer that has begun.
         `ended` is called when it is over, even if it never began.
         """
+
+
+class Body(Protocol):
+    """The body of a request that is given to the handler as it comes. The client waits while little of it is read."""
+
+    async def read(self) -> bytes:
+        """Some more of it; empty at the end. Raises BodyLostError where the end does not come."""
+
+
+class Streamed(msgspec.Struct, frozen=True):
+    """That a request's body is not held until it is complete, and who gets the request instead of `Handler.handle`.
+
+    An answer before the body's end ends the connection.
+    """
+
+    most: int  # bytes of the body
+    receive: Callable[[Head, Body, "Reply"], None]
+
+
+class BodyLostError(Exception):
+    """The rest of a body does not come, or is not taken any more. Whoever reads it need not answer."""
 
 
 class Handler(Protocol):

@@ -13,7 +13,8 @@ from ..tenants.tenant import Tenant
 from .answers import failure
 
 _EXPOSED = f"{REQUEST_ID_HEADER}, Retry-After, X-Should-Retry, X-Slurminfer-Worker".encode()
-_GENERATION = re.compile(r"/v1/(?!models(?:/|$))[\w/-]+", re.ASCII)
+_GENERATION = re.compile(r"/v1/(?!(?:models|files|batches)(?:/|$))[\w/-]+", re.ASCII)
+_UPLOADS = frozenset({"/v1/files"})
 _OPEN_PATHS = frozenset({"/", "/health", "/openapi.json"})
 _PREFLIGHT_S = b"600"  # for which a browser may keep the answer; some keep none for longer
 
@@ -22,7 +23,13 @@ class Keys:
     """The tenants by their keys' SHA-256: a lookup by digest tells nothing of a key by the time that it takes."""
 
     def __init__(self, tenants: Iterable[Tenant] = ()) -> None:
-        self._by_digest = {bytes.fromhex(tenant.digest): tenant for tenant in tenants}
+        found = list(tenants)
+        self._by_digest = {bytes.fromhex(tenant.digest): tenant for tenant in found}
+        self._by_name = {tenant.name: tenant for tenant in found if not tenant.metrics_only}
+
+    def named(self, name: str) -> Tenant | None:
+        """The tenant with that name; None where there is none any more."""
+        return self._by_name.get(name)
 
     def tenant(self, head: Head) -> Tenant | None:
         """Whose key a request shows; None where there is none, or one that nobody has."""
@@ -51,6 +58,11 @@ def no_key(head: Head, tenant: Tenant | None) -> Whole:
     return answer
 
 
+def no_such_tenant(name: str) -> Whole:
+    """The refusal of a request that was sent for a tenant whose key was revoked."""
+    return failure(401, f"tenant {name[:100]!r} has no key any more", code="invalid_api_key")
+
+
 @lru_cache(maxsize=64)
 def _is_generation_path(path: str) -> bool:
     return _GENERATION.fullmatch(path) is not None
@@ -59,6 +71,11 @@ def _is_generation_path(path: str) -> bool:
 def is_generation(head: Head) -> bool:
     """Whether a request is for workers: they alone know which paths below /v1/ there are."""
     return head.method == b"POST" and _is_generation_path(head.path)
+
+
+def is_upload(head: Head) -> bool:
+    """Whether a request may have a body that is too large to be held."""
+    return head.method == b"POST" and head.path in _UPLOADS
 
 
 def is_open(head: Head) -> bool:
@@ -85,7 +102,7 @@ class Origins:
         if self.allow(head.fields.get(b"origin", b"")):
             asked = head.fields.get(b"access-control-request-headers") or b"Authorization, Content-Type"
             answer.headers += [
-                (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+                (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
                 (b"access-control-allow-headers", asked),
                 (b"access-control-max-age", _PREFLIGHT_S),
             ]

@@ -13,14 +13,16 @@ import msgspec
 
 from ...core.background.rounds import Rounds
 from ...core.net.connection_guard import ConnectionLimits, Guard, limits_of_process
+from ...core.net.openai import ON_BEHALF_HEADER
 from ...core.spec.router import RouterSpec
 from ..admission.admission import Admission
+from ..batches.limits import MOST_FILE_BYTES
 from ..control.board import Board
 from ..control.counters import Counters
 from ..control.messages import BlamedRequests, FromRelay, LaneLoad, Replaced, Report, Setup, Tenants, View
 from ..control.queues import QueuesOnBoard
 from ..http.bodies import BodyLimits
-from ..http.messages import Head, Reply, Request, Whole
+from ..http.messages import Body, Head, Reply, Request, Streamed, Whole
 from ..http.pool import SocketPool
 from ..http.server import Server
 from ..policies import policy_named
@@ -29,7 +31,7 @@ from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
-from .access import Keys, Origins, is_generation, is_open, no_key
+from .access import Keys, Origins, is_generation, is_open, is_upload, no_key, no_such_tenant
 from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import health, refused, router_ended
@@ -37,11 +39,14 @@ from .forward import Forwarder
 from .intake import Intake
 from .pages import Pages
 from .retry_budget import RetryBudget
+from .uploads import Uploads
 from .workers.connections import connect
 from .workers.workers import Workers
 
 # Descriptors for probes, files and libraries; those for requests to workers are counted with their clients'.
 _SPARE_DESCRIPTORS = 64
+_FORM_BYTES = 256 * 1024  # of an upload, beside the file itself
+_ON_BEHALF = ON_BEHALF_HEADER.lower().encode()
 _NEWS_S = 0.05
 _TICK_S = 0.5
 _LAST_WORDS_S = 1.0  # for clients to get what ends their answers
@@ -104,6 +109,7 @@ class RelayServer:
         )
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
+        self._uploads = Uploads(Path(setup.control_socket))
         self._guard = Guard(connection_limits(spec, setup.relays))
         self._server = Server(self, self._guard, body_limits(setup.relays), self._rounds)
         self._tasks: list[asyncio.Task[None]] = []
@@ -204,8 +210,22 @@ class RelayServer:
             self._counters.count(self._counters.refused, "key")
             return no_key(head, tenant)
         head.tenant = tenant
-        head.is_generation = is_generation(head)
-        return self._within_quota(head, tenant) if head.is_generation else None
+        if is_generation(head):
+            head.is_generation = True
+            return self._admit_generation(head, tenant)
+        if is_upload(head):
+            head.streamed = Streamed(MOST_FILE_BYTES + _FORM_BYTES, self._upload)
+        return None
+
+    def _admit_generation(self, head: Head, tenant: Tenant) -> Whole | None:
+        """Whose request it is, and whether it is within that tenant's limits."""
+        name = head.fields.get(_ON_BEHALF) if tenant.admin else None
+        if name is not None:
+            other = self._keys.named(name.decode("latin-1"))
+            if other is None:
+                return no_such_tenant(name.decode("latin-1"))
+            head.tenant = tenant = other
+        return self._within_quota(head, tenant)
 
     def _within_quota(self, head: Head, tenant: Tenant) -> Whole | None:
         """Count a request, or refuse it."""
@@ -231,6 +251,9 @@ class RelayServer:
             self._forwarder.forward(request, reply)
         else:
             reply.run(self._pages.answer(request, reply))
+
+    def _upload(self, head: Head, body: Body, reply: Reply) -> None:
+        reply.run(self._uploads.answer(head, body, reply))
 
     # What goes on beside.
 

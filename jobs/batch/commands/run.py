@@ -47,7 +47,9 @@ def run(batch: Batch, job: Job, key: str | None, *, dry_run: bool = False) -> in
     if job.wanted:
         _submit(batch, job, key, dry_run=dry_run)
     elif dry_run:
-        raise UsageError("--dry-run: without --submit it is not there yet")
+        from ..report.dry_run import print_dry_run  # which imports Jinja and pyarrow
+
+        print_dry_run(batch, key)
     else:
         JobsFolder(batch.output.path).write_batch(batch, of_jobs=False)
         with terminated_as_exit():

@@ -1,6 +1,7 @@
 """Keeps as many requests in flight as are wanted, from the look-ahead to the ledger."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from ..inputs.plan import Shard
@@ -18,6 +19,7 @@ class Dispatcher:
     """Sends rows of the look-ahead, each in a task of its own.
 
     Args:
+        share: of the wanted number of requests, the part that is in flight at most.
         on_settled: called with each record that was kept, and when its row was sent first, by `now`; None: never.
     """
 
@@ -28,16 +30,17 @@ class Dispatcher:
         sender: Sender,
         concurrency: Concurrency,
         *,
+        share: Callable[[], float],
         on_settled: Callable[[Record, float | None], None],
         now: Callable[[], float],
     ) -> None:
         self._ahead, self._shards, self._sender, self._concurrency = ahead, shards, sender, concurrency
-        self._on_settled, self._now = on_settled, now
+        self._share, self._on_settled, self._now = share, on_settled, now
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._all_read = False
+        self._all_read = self._stopping = False
 
     @property
     def in_flight(self) -> int:
@@ -57,6 +60,17 @@ class Dispatcher:
         """No more rows will be read."""
         self._all_read = True
         self.fill()
+
+    def stop(self, seconds: float) -> None:
+        """Send no more rows, and return from `run` when those in flight are settled, or after that many seconds."""
+        if not self._stopping:
+            self._stopping = True
+            self._loop.call_later(seconds, self._end)
+            self.fill()
+
+    def _end(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
     def fail(self, error: BaseException) -> None:
         """The batch cannot go on."""
@@ -79,13 +93,14 @@ class Dispatcher:
         except Exception as error:
             self.fail(error)
             return
-        while len(self._tasks) < self._concurrency.size and (self._bytes < _MOST_BYTES or not self._tasks):
+        wanted = 0 if self._stopping else math.ceil(self._concurrency.size * self._share())
+        while len(self._tasks) < wanted and (self._bytes < _MOST_BYTES or not self._tasks):
             work = self._ahead.take()
             if work is None:
                 break
             self._start(work)
-        if self._all_read and not self._tasks and self._shards.is_idle and not self._over.done():
-            self._over.set_result(None)
+        if not self._tasks and (self._stopping or (self._all_read and self._shards.is_idle)):
+            self._end()
 
     def _keep_settled(self) -> None:
         while (found := self._ahead.take_settled()) is not None:

@@ -31,7 +31,7 @@ from .http.reply import UnreachableError
 from .load import read_load
 from .lookahead import LookAhead
 from .open_shards import OpenShards
-from .options import BatchOptions, BatchSummary
+from .options import STOP_S, BatchOptions, BatchSummary
 from .selection import Selection
 from .sender import Sender
 from .work import WorkMaker
@@ -57,7 +57,7 @@ def run_batch(options: BatchOptions, progress: Callable[[BatchState], None]) -> 
     with Ledger(
         options.ledger, options.parameters, lambda: make_plan(now()), files=now, keys=partial(keys_of, builder)
     ) as ledger:
-        reader, exported = Reader(ledger.plan), Reader(ledger.plan)  # for one thread each
+        reader, exported = Reader(ledger.plan, builder.columns), Reader(ledger.plan)  # for one thread each
         try:
             export = Export(ledger, exported, options.output)
             export.check()
@@ -91,7 +91,7 @@ class _Driver:
     def _set_up(self) -> None:
         options, loop = self._options, asyncio.get_running_loop()
         self._loop = loop
-        self._endpoint = Endpoint(options.endpoint, options.key, options.locate)
+        self._endpoint = Endpoint(options.endpoint, options.key, options.locate, options.on_behalf_of)
         self._concurrency = Concurrency(time.monotonic, options.concurrency)
         self._sender = Sender(
             self._endpoint,
@@ -114,6 +114,7 @@ class _Driver:
             self._shards,
             self._sender,
             self._concurrency,
+            share=options.share or (lambda: 1.0),
             on_settled=self._count,
             now=lambda: self._tally.now,
         )
@@ -210,6 +211,8 @@ class _Driver:
         looks = itertools.count(1)
         while True:
             progress(self._state())
+            if self._options.stops is not None and self._options.stops():
+                self._dispatcher.stop(STOP_S)
             await asyncio.sleep(_TICK_S)
             await asyncio.to_thread(self._ledger.sync)
             if next(looks) % _HEAR_EVERY == 0:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ....core.net.openai import PRIORITY_HEADER
+from ....core.net.openai import ON_BEHALF_HEADER, PRIORITY_HEADER
 from ....router.http.messages import ConnectError
 from .address import Address
 from .http.pool import EndpointPool
@@ -22,7 +22,13 @@ class Endpoint:
     Generation has no time limit: a long one is not a hung one.
     """
 
-    def __init__(self, address: Address, key: str | None, locate: Callable[[], Address | None] | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        key: str | None,
+        locate: Callable[[], Address | None] | None,
+        on_behalf_of: str | None = None,
+    ) -> None:
         self._address, self._locate = address, locate
         self._loop = asyncio.get_running_loop()
         self._pool = EndpointPool(address)
@@ -30,6 +36,8 @@ class Endpoint:
         self._lines = b"Accept: application/json\r\nUser-Agent: slurminfer-batch\r\n"
         if key:
             self._lines += f"Authorization: Bearer {key}\r\n".encode()
+        if on_behalf_of:
+            self._lines += f"{ON_BEHALF_HEADER}: {on_behalf_of}\r\n".encode()
 
     @property
     def url(self) -> str:

@@ -10,6 +10,7 @@ from ..parameters import Parameters
 from .address import Address, check_key, check_url
 
 PATIENCE_S = 600.0  # without any answer, until a batch gives up
+STOP_S = 30.0  # that rows in flight have when a batch is to stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,11 @@ class BatchOptions:
     waits_for_others: bool = (
         True  # at the end, for rows that other drivers are at work on; to take them over if need be
     )
+    on_behalf_of: str | None = None  # with the own key of a deployment: the tenant whose requests these are
+    # Of what the endpoint computes at once, the part that is for this batch; asked again and again.
+    share: Callable[[], float] | None = None
+    # Asked every second: whether no more rows are to be sent. Those in flight have STOP_S to end.
+    stops: Callable[[], bool] | None = None
 
     @property
     def ledger(self) -> Path:

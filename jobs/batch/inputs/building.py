@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from ....core.errors import UsageError
 from ..parameters import Parameters
 from .messages import messages_of, shown, size_of
@@ -31,18 +33,17 @@ class Builder:
     columns: tuple[str, ...] | None  # that are needed of a file of columns; None: all
 
     def build(self, row: Row) -> BatchRequest:
-        """What the row asks for. Not for blank rows and problems. Raises BadRowError for what cannot be done.
-
-        Values that JSON cannot hold may raise ValueError, OverflowError or RecursionError.
-        """
+        """What the row asks for. Not for blank rows and problems. Raises BadRowError, and nothing else."""
         value = row.value
         assert value is not None, "blank rows and problems ask for nothing"
-        asked = self._asked(row, value)
-        self._add(asked, row, value)
-        self._check(asked)
         try:
+            asked = self._asked(row, value)
+            self._add(asked, row, value)
+            self._check(asked)
             key = key_of(asked.path, asked.body, asked.turns, asked.id)
-        except TypeError as error:  # of a column's type
+        except RecursionError as error:
+            raise BadRowError("nested too deeply") from error
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise BadRowError(f"has a value that JSON cannot hold: {error}") from error
         return BatchRequest(
             shard=row.shard,

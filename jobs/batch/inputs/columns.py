@@ -35,8 +35,11 @@ class ColumnSource:
 
     def __init__(self, file: InputFile, opened: ColumnFile, columns: tuple[str, ...] | None) -> None:
         self._file, self._opened = file, opened
-        self._names = tuple(opened.schema.names)
-        _check_names(file, self._names, opened)
+        try:
+            self._names = _names(file, opened)
+        except BatchError:
+            opened.close()
+            raise
         self._some = None if columns is None else [name for name in self._names if name in columns]
         self._for_rows = _Cursor(file, opened, self._some)
         self._for_tables = _Cursor(file, opened, None)
@@ -106,11 +109,15 @@ class _Cursor:
         return batch
 
 
-def _check_names(file: InputFile, names: tuple[str, ...], opened: ColumnFile) -> None:
+def _names(file: InputFile, opened: ColumnFile) -> tuple[str, ...]:
+    try:
+        names = tuple(opened.schema.names)
+    except UnicodeDecodeError as error:
+        raise BatchError(f"{file.path}: the name of a column is not UTF-8") from error
     for place, name in enumerate(names):
         if name in names[:place]:
-            opened.close()
             raise BatchError(f"{file.path}: two columns have the name {name!r}")
+    return names
 
 
 def _values(batch: "pa.RecordBatch") -> Iterator[dict[str, Any] | str]:

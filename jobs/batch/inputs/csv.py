@@ -1,4 +1,4 @@
-"""Batch inputs in CSV with a header (RFC 4180: quoted values may hold commas, quotes and line ends).
+"""Batch inputs in CSV with a header (RFC 4180: quoted values may hold commas, quotes and line ends); .tsv has tabs.
 
 Read by Python's parser, which says of each row what is wrong with it, and where the next one begins. All values are
 text, as they stand in the file, so that types do not depend on how much was read, and `007` stays what it is. A value
@@ -97,7 +97,8 @@ class _Records:
         self._file = file
         self._lines = Lines(file)
         self._problem: str | None = None
-        self._reader = csv.reader(self._texts(), strict=True)
+        self._delimiter = "\t" if ".tsv" in map(str.lower, file.path.suffixes) else ","
+        self._reader = self._parser()
 
     @property
     def position(self) -> int:
@@ -107,7 +108,7 @@ class _Records:
     def seek(self, offset: int) -> None:
         """Go to a record."""
         self._lines.seek(offset)
-        self._reader = csv.reader(self._texts(), strict=True)
+        self._reader = self._parser()
 
     def header(self) -> list[str]:
         """The names of the columns, from the first line; none of an empty file."""
@@ -142,6 +143,9 @@ class _Records:
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
+
+    def _parser(self) -> "Iterator[list[str]]":
+        return csv.reader(self._texts(), delimiter=self._delimiter, strict=True)
 
     def _next(self) -> list[str] | str:
         self._problem = None

@@ -13,12 +13,12 @@ from .plan import InputFile
 
 _FORMATS = ("jsonl", "text", "csv", "parquet", "arrow")
 _SUFFIXES = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".txt": "text", ".csv": "csv",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".txt": "text", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow",
 }  # fmt: skip
 _NOT_IN_FOLDERS = (".json", ".txt")  # there they describe the data more often than they are it
 _COMPRESSED = ("jsonl", "text", "csv")
-_KNOWN = ".jsonl, .txt, .csv (each also with .gz or .zst), .parquet, .arrow"
+_KNOWN = ".jsonl, .txt, .csv, .tsv (each also with .gz or .zst), .parquet, .arrow"
 
 
 def find(inputs: Sequence[str], format: str | None = None) -> list[InputFile]:

@@ -10,7 +10,7 @@ from .request import BadRowError
 
 def keys_of(builder: Builder, plan: Plan) -> Iterator[tuple[Shard, int, str]]:
     """Shard, number within it and key of each row that asks for something, in order. Raises BatchError."""
-    reader = Reader(plan)
+    reader = Reader(plan, builder.columns)
     try:
         for shard in plan.shards:
             for row in reader.rows(shard):

@@ -43,7 +43,9 @@ class ParquetFile:
             self.schema: pa.Schema = self._file.schema_arrow
             groups = [self._file.metadata.row_group(number) for number in range(self._file.num_row_groups)]
             self._starts: list[int] = [0, *accumulate(group.num_rows for group in groups)]
-            self.plain_bytes = sum(group.total_byte_size for group in groups)
+            self.plain_bytes = max(0, sum(group.total_byte_size for group in groups))
+            if self._starts != sorted(self._starts) or self._starts[-1] != self._file.metadata.num_rows:
+                raise ValueError("damaged: the numbers of rows in its metadata contradict each other")
         except (pa.ArrowException, OSError, ValueError) as error:
             raise unreadable(file, error) from error
 

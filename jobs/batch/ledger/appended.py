@@ -8,6 +8,10 @@ from pathlib import Path
 from ....core.errors import BatchError
 
 
+class RemovedError(BatchError):
+    """The file is not there any more under its name."""
+
+
 class AppendedFile:
     """A regular file, opened for appending and created if it is not there. All methods raise BatchError."""
 
@@ -22,26 +26,24 @@ class AppendedFile:
             self.close()
             raise BatchError(f"cannot write {path}: not a regular file")
         self.size = os.fstat(self.descriptor).st_size
+        self._is_torn = False
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self.descriptor)
-
-    def cut(self, size: int) -> None:
-        """Keep only the first `size` bytes."""
-        try:
-            os.ftruncate(self.descriptor, size)
-        except OSError as error:
-            raise self._failed(error) from error
-        self.size = size
+        with suppress(OSError):  # NFS tells here what `sync` has told before
+            os.close(self.descriptor)
 
     def append(self, line: bytes) -> None:
         """Write a line, newline included: all of it, or nothing. It survives this process, and from `sync` a crash."""
         try:
+            if self._is_torn:
+                self._cut()
+            self._is_torn = True
             _write_all(self.descriptor, line)
+            self._is_torn = False
         except OSError as error:
-            with suppress(OSError):  # else the next run cuts off what is torn
-                os.ftruncate(self.descriptor, self.size)
+            with suppress(OSError):
+                self._cut()
             raise self._failed(error) from error
         self.size += len(line)
 
@@ -53,7 +55,7 @@ class AppendedFile:
             own = os.fstat(self.descriptor)
             there = os.stat(self.path)
         except FileNotFoundError as error:
-            raise BatchError(
+            raise RemovedError(
                 f"{self.path} was removed or renamed while it was written; start the batch again"
             ) from error
         except OSError as error:
@@ -64,6 +66,10 @@ class AppendedFile:
             raise BatchError(
                 f"{self.path} was shortened by another program while it was written; start the batch again"
             )
+
+    def _cut(self) -> None:
+        os.ftruncate(self.descriptor, self.size)
+        self._is_torn = False
 
     def _failed(self, error: OSError) -> BatchError:
         advice = "what is written so far is whole; mend that and start the same command again to go on"

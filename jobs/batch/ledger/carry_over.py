@@ -29,11 +29,13 @@ class _Results:
     def __init__(self, generation: Generation) -> None:
         self._files: list[Path] = []
         keys, places = bytearray(), array("q")
-        for path in _files(generation):
-            for key, offset, length in _answers(path):
-                keys += key
-                places.extend((len(self._files), offset, length))
-            self._files.append(path)
+        for _, paths in groupby(_files(generation), key=lambda found: found[0]):
+            seen: set[int] = set()  # rows of this shard
+            for _, path in paths:
+                for key, offset, length in _answers(path, seen):
+                    keys += key
+                    places.extend((len(self._files), offset, length))
+                self._files.append(path)
         found = np.frombuffer(bytes(keys), dtype=f"S{_KEY_BYTES}")
         order = np.argsort(found, kind="stable")
         self._keys = found[order]
@@ -43,11 +45,9 @@ class _Results:
 
     def take(self, key: bytes) -> bytes | None:
         """The next answer with a key that nobody has taken yet, as a line."""
-        first = int(np.searchsorted(self._keys, np.bytes_(key)))
-        if first == len(self._keys) or self._keys[first] != np.bytes_(key):
-            return None
-        place = first + int(self._taken[first])
-        if place == len(self._keys) or self._keys[place] != self._keys[first]:
+        first = int(np.searchsorted(self._keys, np.array(key, dtype=self._keys.dtype)))
+        place = first + int(self._taken[first]) if first < len(self._keys) else first
+        if place == len(self._keys) or bytes(self._keys[place]) != key.rstrip(b"\0"):  # numpy takes them off
             return None
         self._taken[first] += 1
         file, offset, length = map(int, self._places[place])
@@ -102,8 +102,8 @@ def _write(to: Generation, shard: Shard, found: Iterable[tuple[int, bytes | None
         os.rename(segment, to.sealed / str(SealedName(shard.number, sums)))
 
 
-def _files(generation: Generation) -> Iterator[Path]:
-    """All files with records, in the order of their shards."""
+def _files(generation: Generation) -> list[tuple[int, Path]]:
+    """All files with records and their shards, in the order of these."""
     found: list[tuple[int, str, Path]] = []
     sealed: set[int] = set()
     for name in sorted(os.listdir(generation.sealed)):
@@ -115,12 +115,12 @@ def _files(generation: Generation) -> Iterator[Path]:
         shard = shard_of_segment(name)
         if shard is not None and shard not in sealed:
             found.append((shard, name, generation.segments / name))
-    return (path for _, _, path in sorted(found))
+    return [(shard, path) for shard, _, path in sorted(found)]
 
 
-def _answers(path: Path) -> Iterator[tuple[bytes, int, int]]:
-    """Key, offset and length of each answer in a file; of a row that has several, the first."""
-    offset, seen = 0, set()
+def _answers(path: Path, seen: set[int]) -> Iterator[tuple[bytes, int, int]]:
+    """Key, offset and length of each answer in a file, but for rows that were `seen` before."""
+    offset = 0
     with path.open("rb") as file:
         for line in file:
             try:

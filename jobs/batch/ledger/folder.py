@@ -1,5 +1,6 @@
 """What a ledger keeps of the batch as a whole: its parameters, and the plan of a generation."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ def read_parameters(ledger: Path, mine: Parameters) -> Parameters:
 
 def write_plan(path: Path, plan: Plan) -> None:
     """Write a plan. Raises OSError."""
-    path.write_bytes(msgspec.msgpack.encode(plan, enc_hook=_encode))
+    with path.open("wb") as file:
+        file.write(msgspec.msgpack.encode(plan, enc_hook=_encode))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_plan(path: Path) -> Plan:

@@ -16,12 +16,12 @@ from typing import Self
 
 FORMAT_VERSION = 1
 PARAMETERS, DRIVERS, PLAN = "batch.json", "drivers", "plan"
-_SEALED = re.compile(r"(\d+)((?:\.\d+){6})\.jsonl")
-_SEGMENT = re.compile(r"(\d+)\.([0-9a-z-]+)\.jsonl")
-_GENERATION = re.compile(r"\d+")
+_SEALED = re.compile(r"(\d+)((?:\.\d+){6})\.jsonl", re.ASCII)
+_SEGMENT = re.compile(r"(\d+)\.([0-9a-z-]+)\.jsonl", re.ASCII)
+_GENERATION = re.compile(r"\d+", re.ASCII)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sums:
     """What the records of some rows add up to."""
 
@@ -43,7 +43,7 @@ class Sums:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SealedName:
     """The name of the file of a sealed shard."""
 
@@ -75,7 +75,9 @@ class Generation:
     @classmethod
     def newest(cls, ledger: Path) -> Self | None:
         """That which counts; None where there is none yet. Raises OSError."""
-        numbers = [int(found.name) for found in ledger.iterdir() if _GENERATION.fullmatch(found.name)]
+        numbers = [
+            int(found.name) for found in ledger.iterdir() if _GENERATION.fullmatch(found.name) and found.is_dir()
+        ]
         return cls(ledger / str(max(numbers))) if numbers else None
 
     @property

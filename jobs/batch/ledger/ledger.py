@@ -1,7 +1,6 @@
 """A batch's ledger, as one driver uses it."""
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ....core import files
-from ....core.errors import BatchError, RunDirectoryError
+from ....core.errors import BatchError
 from ..inputs.plan import InputFile, Plan, Shard
 from ..parameters import Parameters
-from .appended import AppendedFile
-from .carry_over import carry_over
-from .folder import read_parameters, read_plan, write_plan
-from .layout import DRIVERS, Generation, SealedName, Sums, shard_of_segment
+from .appended import AppendedFile, RemovedError
+from .claims import Claims
+from .folder import read_parameters
+from .generations import open_generation
+from .layout import DRIVERS, Generation, Sums, shard_of_segment
 from .record import Record, decode, encode
-from .segments import ShardRecords, lines, records_of, write_sealed
+from .sealed import SealedShards
+from .segments import ShardRecords
 from .signs import Signs, sign_here
 
 _LIST_EVERY_S = 1.0
-_NOTHING_LOST = "nothing is lost: start the same command again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +36,27 @@ class Counts:
     cached_tokens: int
     completion_tokens: int
 
+    @classmethod
+    def of(cls, rows: int, total: Sums) -> Self:
+        """Those of an input of so many rows whose records add up to `total`."""
+        return cls(
+            rows=rows - total.blank,
+            answered=total.answered,
+            failed=total.failed,
+            prompt_tokens=total.prompt_tokens,
+            cached_tokens=total.cached_tokens,
+            completion_tokens=total.completion_tokens,
+        )
+
 
 class Ledger:
     """The ledger of one batch, opened by one driver. A context manager; closing gives all claims back.
 
-    All methods raise BatchError; whatever was written before stays valid. For several threads.
+    All methods raise BatchError; whatever was written before stays valid. For several threads. `append` never waits
+    for the others.
+
+    Where this driver was thought dead, another one may have taken its shards over and sealed them. Then appending,
+    sealing and giving back such a shard change nothing and are no errors.
 
     Args:
         path: its folder, `OUTPUT.ledger`; made if it is not there.
@@ -50,6 +65,7 @@ class Ledger:
         files: the input's files as they are now; without it, they are taken to be what they were.
         keys: the keys of a shard's rows by a plan, for when the input's files have changed.
         retry_failed: rows that have failed before are to be tried again; done by the first of the drivers at work only.
+            False for who only reads: others do not see it as a driver at work until it claims a shard.
         clock: seconds, monotonic.
     """
 
@@ -67,16 +83,26 @@ class Ledger:
         self.path, self.parameters = path, parameters
         self._lock = threading.RLock()
         self._open: dict[int, AppendedFile] = {}
+        self._taken: set[int] = set()  # shards of this driver that another one has sealed
         self._records: dict[int, ShardRecords] = {}
-        self._sealed: dict[int, SealedName] = {}
+        self._segments: dict[int, list[Path]] = {}
         self._next = 0
-        self._clock, self._listed_at = clock, float("-inf")
-        self._prepare(parameters)
+        self._clock, self._listed_at, self._segments_at = clock, float("-inf"), float("-inf")
+        self._prepare()
+        self._mine = sign_here()
+        self._id = self._mine.id
+        self._signs = Signs(path / DRIVERS, self._mine, clock)
         try:
-            self._generation, self.plan = self._planned(plan, files, keys)
+            if retry_failed:
+                self._signs.begin()
+            self._generation, self.plan = open_generation(
+                path, self._id, plan, now=files, keys=keys, others=lambda: self.others
+            )
+            self._claims = Claims(self._generation, self._signs)
+            self._sealed = SealedShards(self._generation, len(self.plan.shards))
             self._list_sealed()
-            if retry_failed and not self._signs.others():
-                self._unseal_failed()
+            if retry_failed and self._sealed.total.failed and not self.others:
+                self._sealed.open_failed(self._generation, self._id)
         except BaseException:
             self._signs.end()
             raise
@@ -93,247 +119,212 @@ class Ledger:
 
     def claim(self, wanted: Callable[[Shard], bool] = lambda shard: True) -> Shard | None:
         """The next shard that is not sealed and that no living driver has, for this one from now on; None: none now."""
-        found = self._first_free(self.plan.shards[self._next :], wanted)
-        if found is None:
-            self._list_sealed()
-            found = self._first_free(self.plan.shards, wanted)
-        if found is not None:
-            self._next = found.number + 1
-        return found
+        with self._lock:
+            self._signs.begin()
+            living: dict[str, bool] = {}
+            found = self._first_free(range(self._next, len(self.plan.shards)), wanted, living)
+            if found is None:
+                self._list_sealed()
+                found = self._first_free(range(len(self.plan.shards)), wanted, living)
+            if found is not None:
+                self._next = found.number + 1
+            return found
 
     def settled(self, shard: Shard) -> set[int]:
         """Rows of a claimed shard that need nothing more, by what earlier drivers have left."""
-        return {index for index, place in self._found(shard.number).places.items() if place.is_answered}
+        with self._lock:
+            return self._found(shard.number, fresh=True).answered
 
     def append(self, shard: Shard, record: Record) -> None:
         """Keep a record. It survives this process at once, and the machine after the next `sync`."""
-        self._segment(shard.number).append(encode(record))
-        mine = self._signs.mine
-        assert mine is not None
-        mine.rows += 1
-        mine.completion_tokens += record.completion_tokens
+        segment = self._open.get(shard.number)
+        if segment is None:
+            raise BatchError(f"{self.path}: shard {shard.number} is not claimed")
+        segment.append(encode(record))
+        self._mine.rows += 1
+        self._mine.completion_tokens += record.completion_tokens
 
     def sync(self) -> None:
-        """Have all records on the disk, and this driver's sign of life renewed. From a thread: it may take long."""
+        """Have all records on the disk, and this driver's sign of life renewed. From a thread: it may take long.
+
+        Raises BatchError also where another driver has begun anew with an input that has changed.
+        """
         for number in list(self._open):
             with self._lock:
-                segment = self._open.get(number)
-                if segment is not None:
-                    segment.sync()
+                self._sync(number)
         self._signs.give()
+        self._check_generation()
 
     def seal(self, shard: Shard) -> None:
         """All rows of a claimed shard are settled: write them once, in order. From a thread."""
         number = shard.number
-        found = self._found(number)
-        places = found.places
-        if missing := next((index for index in range(shard.rows) if index not in places), None):
-            raise BatchError(f"{self.path}: shard {number} has no record of its row {missing}; {_NOTHING_LOST}")
-        name = SealedName(number, found.sums)
-        if not self._is_sealed_by_another(number):
-            beside = self._generation.sealed / f".{number}.{self._id}"
-            write_sealed(self._generation.sealed / str(name), beside, (places[i] for i in range(shard.rows)))
         with self._lock:
-            self._sealed.setdefault(number, name)
-            if segment := self._open.pop(number, None):
-                segment.close()
-            self._records.pop(number, None)
-        for path in self._segments_of(number):
-            path.unlink(missing_ok=True)
+            found = self._found(number, fresh=True)
+            self._list_sealed()
+            if number not in self._sealed:
+                if found.missing is not None:
+                    advice = "nothing is lost: start the same command again"
+                    raise BatchError(f"{self.path}: shard {number} has no record of its row {found.missing}; {advice}")
+                self._sealed.write(number, found.sums, found.lines(), self._id)
+            self._forget(number)
+            for path in self._segments_of(number, fresh=True):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def release(self, shard: Shard) -> None:
         """Give back a claimed shard that is not done."""
-        self._give_back(shard.number)
+        with self._lock:
+            self._give_back(shard.number)
 
     def is_sealed(self, number: int) -> bool:
         """Whether all rows of a shard are settled."""
-        if number not in self._sealed and number not in self._open and self._clock() - self._listed_at >= _LIST_EVERY_S:
-            self._list_sealed()
-        return number in self._sealed
+        return self.sealed_name(number) is not None
 
     def sealed_name(self, number: int) -> str | None:
         """What names the records of a sealed shard: they are the same as long as it is the same."""
-        return str(self._sealed[number]) if self.is_sealed(number) else None
+        found = self._sealed.name(number)
+        if found is None and number not in self._open and self._clock() - self._listed_at >= _LIST_EVERY_S:
+            self._list_sealed()
+            found = self._sealed.name(number)
+        return found
 
     def records(self, number: int) -> Iterator[Record]:
-        """The records of a shard, one for each row that has one, in order; all rows of a sealed one."""
-        if self.is_sealed(number):
-            return records_of(self._generation.sealed / str(self._sealed[number]))
-        places = self._found(number).places
-        return map(decode, lines(places[index] for index in sorted(places)))
+        """The records of a shard, one for each row that has one, in order; all rows of a sealed one.
+
+        Another driver may seal it meanwhile.
+        """
+        last, attempts_left = -1, 3
+        while attempts_left:
+            try:
+                for record in self._records_now(number):
+                    if record.index > last:
+                        last = record.index
+                        yield record
+                return
+            except FileNotFoundError:
+                attempts_left -= 1
+                self._list_sealed()
+            except OSError as error:
+                raise BatchError(f"cannot read {self.path}: {error.strerror}") from error
+        raise BatchError(f"{self.path}: the files of shard {number} were removed while they were read")
 
     def counts(self) -> Counts:
         """How far the batch is. Asks the filesystem."""
-        self._list_sealed()
-        total = sum((name.sums for name in self._sealed.values()), Sums())
-        for number in self._unsealed_with_segments():
-            total += self._found(number).sums
-        return Counts(
-            rows=self.plan.rows - total.blank,
-            answered=total.answered,
-            failed=total.failed,
-            prompt_tokens=total.prompt_tokens,
-            cached_tokens=total.cached_tokens,
-            completion_tokens=total.completion_tokens,
-        )
+        with self._lock:
+            self._list_segments()
+            found = {number: self._found(number).sums for number in self._segments}
+            self._list_sealed()  # last: a shard that was sealed meanwhile counts as such
+            for number in [number for number in self._records if number in self._sealed]:
+                del self._records[number]
+            opened = (sums for number, sums in found.items() if number not in self._sealed)
+            return Counts.of(self.plan.rows, sum(opened, self._sealed.total))
 
     @property
     def others(self) -> int:
         """How many other drivers are at work now."""
         return len(self._signs.others())
 
-    @property
-    def _id(self) -> str:
-        assert self._signs.mine is not None
-        return self._signs.mine.id
-
-    def _prepare(self, parameters: Parameters) -> None:
+    def _prepare(self) -> None:
         try:
             self.path.mkdir(exist_ok=True)
             (self.path / DRIVERS).mkdir(exist_ok=True)
         except OSError as error:
             raise BatchError(f"cannot make {self.path}: {error.strerror}") from error
-        before = read_parameters(self.path, parameters)
-        if differences := before.differences(parameters):
+        if differences := read_parameters(self.path, self.parameters).differences(self.parameters):
             raise BatchError(
                 f"{self.path} has results of other parameters: {'; '.join(differences)}; "
                 "ask as before, or choose another output"
             )
-        self._signs = Signs(self.path / DRIVERS, sign_here(), self._clock)
-        self._signs.give(now=True)
 
-    def _planned(
-        self,
-        plan: Callable[[], Plan],
-        now: Callable[[], Sequence[InputFile]] | None,
-        keys: Callable[[Plan], Iterable[tuple[Shard, int, str]]] | None,
-    ) -> tuple[Generation, Plan]:
-        """The generation that counts, made where there is none, and made anew where files have changed."""
+    def _check_generation(self) -> None:
         try:
-            generation = Generation.newest(self.path)
-            if generation is None:
-                return self._made(0, plan(), None)
-            kept = read_plan(generation.plan)
-            if now is None or _same(kept.files, now()):
-                return generation, kept
-            if self._signs.others():
-                raise BatchError(
-                    f"{self.path}: the input has changed, and other drivers are still at work on what it was; "
-                    "wait for them or end them first"
-                )
-            fresh = plan()
-            return self._made(generation.number + 1, fresh, lambda to: carry_over(generation, to, fresh, keys))
+            newest = Generation.newest(self.path)
         except OSError as error:
-            raise BatchError(f"cannot write {self.path}: {error.strerror}; {_NOTHING_LOST}") from error
+            raise BatchError(f"cannot read {self.path}: {error.strerror}") from error
+        if newest is not None and newest.number > self._generation.number:
+            raise BatchError(
+                f"{self.path}: another driver has begun anew with a changed input; start the same command again"
+            )
 
-    def _made(self, number: int, plan: Plan, fill: Callable[[Generation], None] | None) -> tuple[Generation, Plan]:
-        beside = Generation(self.path / f".{number}.{self._id}")
-        beside.make()
+    def _first_free(
+        self, numbers: Iterable[int], wanted: Callable[[Shard], bool], living: dict[str, bool]
+    ) -> Shard | None:
+        free = (number for number in numbers if number not in self._sealed and number not in self._open)
+        shards = (self.plan.shards[number] for number in free)
+        return next((shard for shard in shards if wanted(shard) and self._take(shard.number, living)), None)
+
+    def _take(self, number: int, living: dict[str, bool]) -> bool:
+        if not self._claims.take(number, self._id, living):
+            return False
         try:
-            write_plan(beside.plan, plan)
-            if fill is not None:
-                fill(beside)
-            os.rename(beside.path, self.path / str(number))
-        except OSError:
-            if not (self.path / str(number)).is_dir():
-                raise
-        finally:
-            shutil.rmtree(beside.path, ignore_errors=True)
-        made = Generation(self.path / str(number))  # another driver may have been quicker
-        return made, read_plan(made.plan)
-
-    def _first_free(self, shards: Sequence[Shard], wanted: Callable[[Shard], bool]) -> Shard | None:
-        free = (shard for shard in shards if shard.number not in self._sealed and shard.number not in self._open)
-        return next((shard for shard in free if wanted(shard) and self._take(shard)), None)
-
-    def _take(self, shard: Shard) -> bool:
-        path = self._generation.claim(shard.number)
-        try:
-            if not files.claim(path, self._id):
-                owner = files.read_text(path)
-                if owner is not None and owner != self._id and not self._signs.is_dead_by_id(owner):
-                    return False
-                if self._is_sealed_by_another(shard.number):
-                    return False
-                files.write_atomic(path, self._id, mode=None)
-        except RunDirectoryError as error:
-            raise BatchError(str(error)) from error
-        with self._lock:
-            self._records.pop(shard.number, None)
-            self._open[shard.number] = AppendedFile(self._generation.segment(shard.number, self._id))
+            self._open[number] = AppendedFile(self._generation.segment(number, self._id))
+        except BatchError:
+            self._claims.give_back(number, self._id)
+            raise
         return True
 
-    def _segment(self, number: int) -> AppendedFile:
+    def _sync(self, number: int) -> None:
         segment = self._open.get(number)
-        if segment is None:
-            raise BatchError(f"{self.path}: shard {number} is not claimed")
-        return segment
-
-    def _give_back(self, number: int) -> None:
-        with self._lock:
-            segment = self._open.pop(number, None)
-        if segment is None:
+        if segment is None or number in self._taken:
             return
         try:
             segment.sync()
-        finally:
-            is_empty = segment.size == 0
-            segment.close()
-            if is_empty:
-                segment.path.unlink(missing_ok=True)
-            claim = self._generation.claim(number)
-            with suppress(RunDirectoryError, OSError):
-                if files.read_text(claim) == self._id:
-                    claim.unlink(missing_ok=True)
+        except RemovedError:
+            self._list_sealed()
+            if number not in self._sealed:
+                raise
+            self._taken.add(number)
 
-    def _found(self, number: int) -> ShardRecords:
-        with self._lock:
-            found = self._records.setdefault(number, ShardRecords(self.plan.shards[number].rows))
-            found.refresh(self._segments_of(number))
-            return found
-
-    def _segments_of(self, number: int) -> list[Path]:
-        return sorted(self._generation.segments.glob(f"{number:05d}.*.jsonl"))
-
-    def _unsealed_with_segments(self) -> set[int]:
+    def _give_back(self, number: int) -> None:
+        segment = self._open.get(number)
+        if segment is None:
+            return
         try:
-            numbers = {shard_of_segment(name) for name in os.listdir(self._generation.segments)}
+            self._sync(number)
+        finally:
+            self._forget(number)
+            if segment.size == 0:
+                with suppress(OSError):
+                    segment.path.unlink(missing_ok=True)
+            self._claims.give_back(number, self._id)
+
+    def _forget(self, number: int) -> None:
+        self._taken.discard(number)
+        self._records.pop(number, None)
+        if segment := self._open.pop(number, None):
+            segment.close()
+
+    def _records_now(self, number: int) -> Iterator[Record]:
+        """As they are there now. Raises OSError too: FileNotFoundError where another driver has sealed the shard."""
+        if self.is_sealed(number):
+            return self._sealed.records(number, self.plan.shards[number].rows)
+        with self._lock:
+            return map(decode, self._found(number).lines())
+
+    def _found(self, number: int, *, fresh: bool = False) -> ShardRecords:
+        found = self._records.setdefault(number, ShardRecords(self.plan.shards[number].rows))
+        found.refresh(self._segments_of(number, fresh=fresh))
+        return found
+
+    def _segments_of(self, number: int, *, fresh: bool = False) -> list[Path]:
+        """All segments of a shard; those that drivers have begun in the last second may be missing, if not `fresh`."""
+        if fresh or self._clock() - self._segments_at >= _LIST_EVERY_S:
+            self._list_segments()
+        return self._segments.get(number, [])
+
+    def _list_segments(self) -> None:
+        self._segments_at = self._clock()
+        try:
+            names = os.listdir(self._generation.segments)
         except OSError as error:
             raise BatchError(f"cannot read {self.path}: {error.strerror}") from error
-        return {number for number in numbers if number is not None and number not in self._sealed}
+        self._segments = {}
+        for name in names:
+            number = shard_of_segment(name)
+            if number is not None and number < len(self.plan.shards):
+                self._segments.setdefault(number, []).append(self._generation.segments / name)
 
     def _list_sealed(self) -> None:
-        self._listed_at = self._clock()
-        try:
-            names = sorted(os.listdir(self._generation.sealed))
-        except OSError as error:
-            raise BatchError(f"cannot read {self.path}: {error.strerror}") from error
-        for name in names:
-            found = SealedName.parse(name)
-            if found is not None:
-                with self._lock:
-                    self._sealed.setdefault(found.shard, found)
-
-    def _is_sealed_by_another(self, number: int) -> bool:
-        self._list_sealed()
-        return number in self._sealed
-
-    def _unseal_failed(self) -> None:
-        """Rows that have failed are open again: what was sealed with them becomes a segment."""
-        for number, name in list(self._sealed.items()):
-            if name.sums.failed:
-                try:
-                    os.rename(self._generation.sealed / str(name), self._generation.segment(number, f"zz-{self._id}"))
-                    self._generation.claim(number).unlink(missing_ok=True)
-                except OSError as error:
-                    raise BatchError(f"cannot write {self.path}: {error.strerror}; {_NOTHING_LOST}") from error
-                del self._sealed[number]
-
-
-def _same(before: Sequence[InputFile], now: Sequence[InputFile]) -> bool:
-    """Whether files are what they were; rows are not counted again."""
-    return [_fingerprint(file) for file in before] == [_fingerprint(file) for file in now]
-
-
-def _fingerprint(file: InputFile) -> tuple[object, ...]:
-    return file.path, file.format, file.compression, file.size, file.changed_ns
+        with self._lock:
+            self._listed_at = self._clock()
+            self._sealed.refresh()

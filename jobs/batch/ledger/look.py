@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....core.errors import BatchError
+from ..inputs.plan import Plan
 from .folder import read_batch, read_plan
-from .layout import DRIVERS, Generation, SealedName, Sums, shard_of_segment
+from .layout import DRIVERS, Generation, Sums, shard_of_segment
 from .ledger import Counts
+from .sealed import SealedShards
 from .segments import ShardRecords
 from .signs import SILENT_S, Sign, Signs
 
@@ -51,36 +53,35 @@ def look(path: Path) -> LedgerLook:
             raise BatchError(f"no batch has written {path.with_suffix('')}: there is no {path}")
         generation = Generation.newest(path)
         if generation is None:
-            return LedgerLook(counts=_counts(0, Sums()), drivers=_drivers(path), shards=0, sealed=-1)
+            return LedgerLook(counts=Counts.of(0, Sums()), drivers=_drivers(path), shards=0, sealed=-1)
         plan = read_plan(generation.plan)
-        names = [SealedName.parse(name) for name in sorted(os.listdir(generation.sealed))]
-        sealed = {name.shard: name.sums for name in reversed(names) if name is not None}
-        total = sum(sealed.values(), Sums())
-        opened: dict[int, list[Path]] = {}
-        for name in os.listdir(generation.segments):
-            shard = shard_of_segment(name)
-            if shard is not None and shard not in sealed and shard < len(plan.shards):
-                opened.setdefault(shard, []).append(generation.segments / name)
+        opened = _opened(generation, plan)
     except OSError as error:
         raise BatchError(f"cannot read {path}: {error.strerror}") from error
-    for shard, paths in opened.items():
-        records = ShardRecords(plan.shards[shard].rows)
-        records.refresh(paths)
-        total += records.sums
+    sealed = SealedShards(generation, len(plan.shards))
+    sealed.refresh()  # last: a shard that was sealed meanwhile counts as such
+    found = (sums for shard, sums in opened.items() if shard not in sealed)
     return LedgerLook(
-        counts=_counts(plan.rows, total), drivers=_drivers(path), shards=len(plan.shards), sealed=len(sealed)
+        counts=Counts.of(plan.rows, sum(found, sealed.total)),
+        drivers=_drivers(path),
+        shards=len(plan.shards),
+        sealed=len(sealed),
     )
 
 
-def _counts(rows: int, total: Sums) -> Counts:
-    return Counts(
-        rows=rows - total.blank,
-        answered=total.answered,
-        failed=total.failed,
-        prompt_tokens=total.prompt_tokens,
-        cached_tokens=total.cached_tokens,
-        completion_tokens=total.completion_tokens,
-    )
+def _opened(generation: Generation, plan: Plan) -> dict[int, Sums]:
+    """What the records of shards add up to that are not sealed."""
+    paths: dict[int, list[Path]] = {}
+    for name in os.listdir(generation.segments):
+        shard = shard_of_segment(name)
+        if shard is not None and shard < len(plan.shards):
+            paths.setdefault(shard, []).append(generation.segments / name)
+    sums = {}
+    for shard, found in paths.items():
+        records = ShardRecords(plan.shards[shard].rows)
+        records.refresh(found)
+        sums[shard] = records.sums
+    return sums
 
 
 def _drivers(path: Path) -> tuple[DriverSign, ...]:

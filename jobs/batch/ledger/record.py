@@ -24,7 +24,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def encode(record: Record) -> bytes:
     """The record as a line, its end included."""
-    return msgspec.json.encode(record) + b"\n"
+    try:
+        line = msgspec.json.encode(record)
+    except UnicodeEncodeError:  # half of a surrogate pair in what a server has said
+        error = (record.error or "").encode(errors="replace").decode()
+        line = msgspec.json.encode(msgspec.structs.replace(record, error=error))
+    return line.replace(b"\n", b" ") + b"\n"  # an answer that came as JSON may have newlines between its parts
 
 
 def decode(line: bytes) -> Record:

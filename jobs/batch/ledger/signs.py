@@ -3,8 +3,9 @@
 import os
 import platform
 import secrets
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,42 +64,47 @@ class Signs:
     def __init__(self, folder: Path, mine: Sign | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self.mine, self._clock = folder, mine, clock
         self._seen: dict[str, tuple[int, float]] = {}  # by id, the last beat and when it was new
-        self._renewed_at = float("-inf")
+        self._ended: set[str] = set()  # names of files; nothing changes in these any more
+        self._renewed_at: float | None = None
+        self._lock = threading.RLock()
 
-    def give(self, *, now: bool = False) -> None:
-        """Renew this driver's sign, if it is due. Raises BatchError."""
-        if self.mine is None or not (now or self._clock() - self._renewed_at >= _RENEW_S):
-            return
-        self._renewed_at = self._clock()
-        self.mine.beat += 1
-        self.mine.seen_at = time.time()
-        try:
-            files.write_atomic(self._folder / f"{self.mine.id}.json", files.encode_json(self.mine), mode=None)
-        except RunDirectoryError as error:
-            raise BatchError(str(error)) from error
+    def begin(self) -> None:
+        """Tell others that this driver lives, from now on. Raises BatchError."""
+        with self._lock:
+            if self._renewed_at is None:
+                self._give()
+
+    def give(self) -> None:
+        """Renew this driver's sign, if it has begun and it is due. Raises BatchError."""
+        with self._lock:
+            if self._renewed_at is not None and self._clock() - self._renewed_at >= _RENEW_S:
+                self._give()
 
     def end(self) -> None:
-        """Tell that this driver has ended, if it can be told."""
-        if self.mine is not None:
-            self.mine.ended = True
-            with suppress(BatchError):
-                self.give(now=True)
+        """Tell that this driver has ended, if it has begun and it can be told."""
+        with self._lock, suppress(BatchError):
+            if self._renewed_at is not None and self.mine is not None:
+                self.mine.ended = True
+                self._give()
 
     def all(self) -> list[Sign]:
         """Those of all drivers that can be read, the latest first."""
-        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
-        return sorted((sign for sign in found if sign is not None), key=lambda sign: sign.started_at, reverse=True)
+        return self._read_all(sorted(self._folder.glob("*.json")))
 
     def others(self) -> list[Sign]:
         """Other drivers that may live."""
-        return [sign for sign in self.all() if not self._is_mine(sign.id) and not self.is_dead(sign)]
+        with self._lock:
+            signs = self._read_all([path for path in self._folder.glob("*.json") if path.name not in self._ended])
+            self._ended.update(f"{sign.id}.json" for sign in signs if sign.ended)
+            return [sign for sign in signs if not self._is_mine(sign.id) and not self.is_dead(sign)]
 
     def is_dead_by_id(self, id: str) -> bool:
         """Whether the driver of this id has ended or died. One that left no sign has."""
         if self._is_mine(id):
             return False
-        sign = self._read(self._folder / f"{id}.json")
-        return sign is None or self.is_dead(sign)
+        with self._lock:
+            sign = self._read(self._folder / f"{id}.json")
+            return sign is None or self.is_dead(sign)
 
     def is_dead(self, sign: Sign) -> bool:
         """Whether a driver has ended or died: at once where that can be known, else by its silence."""
@@ -113,6 +119,22 @@ class Signs:
             return False
         return self._clock() - since >= SILENT_S
 
+    def _give(self) -> None:
+        if self.mine is None:
+            return
+        self._renewed_at = self._clock()
+        self.mine.beat += 1
+        self.mine.seen_at = time.time()
+        try:
+            files.write_atomic(self._folder / f"{self.mine.id}.json", files.encode_json(self.mine), mode=None)
+        except RunDirectoryError as error:
+            advice = "nothing is lost: mend that and start the same command again"
+            raise BatchError(f"{error}; {advice}") from error
+
+    def _read_all(self, paths: Iterable[Path]) -> list[Sign]:
+        found = [self._read(path) for path in paths]
+        return sorted((sign for sign in found if sign is not None), key=lambda sign: sign.started_at, reverse=True)
+
     def _is_mine(self, id: str) -> bool:
         return self.mine is not None and self.mine.id == id
 
@@ -125,5 +147,5 @@ class Signs:
         try:
             text = files.read_text(path)
             return None if text is None else msgspec.json.decode(text, type=Sign)
-        except (RunDirectoryError, msgspec.MsgspecError, ValueError):
+        except (RunDirectoryError, msgspec.MsgspecError, ValueError, RecursionError):
             return None

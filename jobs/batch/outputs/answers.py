@@ -178,8 +178,8 @@ def _in_order(choices: list[_Choice]) -> list[_Choice]:
 def _plain(request: BatchRequest, replies: Sequence[_Reply], samples: int) -> bytes:
     turns = [_choices(reply) for reply in replies]
     choices = turns[0] if len(turns) == 1 else [choices[0] for choices in turns]
-    wanted = request.body.get("n") or samples
-    if len(turns) == 1 and isinstance(wanted, int) and len(choices) < wanted:
+    wanted = request.body.get("n") or 1 if "n" in request.body else samples
+    if len(turns) == 1 and len(choices) < wanted:
         raise MalformedAnswerError(f"{len(choices)} choices where {wanted} were asked for")
     usage = _usage(replies)
     if len(choices) > 1 or wanted != 1:

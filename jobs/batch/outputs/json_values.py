@@ -33,9 +33,20 @@ def json_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _values(column: pa.ChunkedArray) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_decoded(value) for value in column]
     except _NOT_PYTHONS:
         values = _as_text(column).to_pylist()
     return values
+
+
+def _decoded(value: pa.Scalar) -> Any:
+    """A value of which some is not UTF-8: text as far as it is, nothing of what is nested."""
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        is_text = pt.is_string(value.type) or pt.is_large_string(value.type)
+        return value.as_buffer().to_pybytes().decode(errors="replace") if is_text else None
 
 
 def _text(value: Any) -> str | None:

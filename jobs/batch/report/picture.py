@@ -51,13 +51,14 @@ def svg(title: str, spans: Sequence[Span], clock: Callable[[float], str] | None 
     plot = _Plot(begin, end, most)
     written = clock or _local_clock(begin, end)
     mean = sum(unit(span) for span in spans) / (end - begin)
+    said = f"{name}, {figure(mean)} on average over {duration(end - begin)}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(title)}: {name} over time, {escape(figure(mean))} on average">',
         f"<style>{_STYLE}</style>",
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="10" fill="#fff"/>',
         f'<text class="title" x="{_LEFT}" y="28">{escape(_cut(title))}</text>',
-        f'<text x="{_LEFT}" y="48">{name}, {escape(figure(mean))} on average over {duration(end - begin)}</text>',
+        f'<text x="{_LEFT}" y="48">{escape(said)}{_legend(spans)}</text>',
         *_rows_of_grid(plot),
         *_times(plot, written),
         *_failures(spans, plot),
@@ -87,6 +88,13 @@ def _unit(spans: Sequence[Span]) -> tuple[Callable[[Span], float], str]:
     if any(span.completion_tokens for span in spans):
         return lambda span: span.completion_tokens, "tokens generated per second"
     return lambda span: span.rows, "rows per second"
+
+
+def _legend(spans: Sequence[Span]) -> str:
+    """What else is in the picture, in words."""
+    failed = "; red: share of rows that failed" if any(span.failed > 1e-9 for span in spans) else ""
+    began = "; dashed: a driver began" if any(span.is_first for span in spans[1:]) else ""
+    return failed + began
 
 
 def _rows_of_grid(plot: _Plot) -> list[str]:

@@ -8,7 +8,7 @@ import msgspec
 
 from ....core.errors import BatchError, RunDirectoryError
 from ....core.files import encode_json, parse_versioned, read_text, write_atomic
-from .history import Span
+from .history import Span, busy
 from .interval import Interval
 from .resources import Resources
 from .sampled import SampleForecast
@@ -28,7 +28,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     rows_per_s: Interval | None = None
     prompt_tokens: Interval | None = None  # of a row
     completion_tokens: Interval | None = None  # of a row
-    tokens_basis: str = ""  # how tokens were counted, and where the lengths of answers come from
+    prompt_basis: str = ""  # how they were counted
+    completion_basis: str = ""  # where the lengths of answers come from, or why they are unknown
     gpu_hours: Interval | None = None
     cpu_hours: Interval | None = None
     node_hours: Interval | None = None
@@ -36,6 +37,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     queue_wait: str = ""  # in words
     remarks: tuple[str, ...] = ()
+    is_of_sample: bool = False  # rows of this batch were generated to measure its speed
 
 
 def with_resources(prediction: Prediction, resources: Resources | None) -> Prediction:
@@ -70,8 +72,10 @@ def of_sample(found: SampleForecast, rows: int, sampled: int, *, now: float | No
         rows_per_s=found.rows_per_s,
         prompt_tokens=found.prompt_tokens,
         completion_tokens=found.completion_tokens,
-        tokens_basis=f"as the endpoint counted them ({percent(found.cached_share)} of the prompts' were cached)",
+        prompt_basis=f"as the endpoint counted them, {percent(found.cached_share)} of them cached",
+        completion_basis="as in the sample",
         remarks=tuple(remarks),
+        is_of_sample=True,
     )
 
 
@@ -79,9 +83,11 @@ def lines(prediction: Prediction) -> list[str]:
     """The prediction for a person. Pure."""
     found = [f"rows        {prediction.rows:,} to do"]
     if prediction.prompt_tokens is not None:
-        found.append(f"tokens in   {figures(prediction.prompt_tokens)} a row, {prediction.tokens_basis}")
+        found.append(f"tokens in   {figures(prediction.prompt_tokens)} a row, {prediction.prompt_basis}")
     if prediction.completion_tokens is not None:
-        found.append(f"tokens out  {figures(prediction.completion_tokens)} a row")
+        found.append(f"tokens out  {figures(prediction.completion_tokens)} a row, {prediction.completion_basis}")
+    else:
+        found.append(f"tokens out  unknown: {prediction.completion_basis}")
     if prediction.rows_per_s is not None:
         found.append(f"speed       {figures(prediction.rows_per_s)} rows/s, by {prediction.basis}")
     else:
@@ -133,9 +139,9 @@ def achieved(prediction: Prediction | None, spans: Sequence[Span]) -> Achieved |
     since = [
         span if span.since >= prediction.made_at else span.part(prediction.made_at, span.until)
         for span in spans
-        if span.until > prediction.made_at and span.seconds > 0
+        if span.until > prediction.made_at and span.seconds > 0 and span.rows > 0
     ]
-    rows, seconds = sum(span.rows for span in since), sum(span.seconds for span in since if span.rows > 0)
+    rows, seconds = sum(span.rows for span in since), sum(end - begin for begin, end in busy(since))
     if rows < 1 or seconds <= 0:
         return None
     expected = prediction.seconds.times(rows / prediction.rows)

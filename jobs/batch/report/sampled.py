@@ -150,10 +150,15 @@ def _rates(began: _Floats, ended: _Floats, work: _Floats, window: tuple[float, f
     return [float(sum) / width for sum in done[:, _EDGES : _EDGES + _BLOCKS].sum(axis=0)]
 
 
+def mean_of(values: Sequence[float]) -> Interval | None:
+    """The mean of what these are drawn from, with its range; None where there are none."""
+    return _mean(np.array(values, dtype=np.float64)) if values else None
+
+
 def _mean(values: _Floats) -> Interval:
     """The mean of what the values are drawn from."""
     mean, count = float(values.mean()), len(values)
-    error = float(values.std(ddof=1)) / (mean * math.sqrt(count)) if mean else 0.0
+    error = float(values.std(ddof=1)) / (mean * math.sqrt(count)) if mean and count > 1 else 0.0
     if not error:
         return Interval(low=mean, likely=mean, high=mean)
     drawn = values[np.random.default_rng(_SEED).integers(0, count, (_RESAMPLES, count))]

@@ -153,8 +153,7 @@ def read_summary(ledger: Path) -> Summary | None:
 
 def what_was_achieved(ledger: Path, histories: Sequence[Sequence[Span]]) -> Achieved | None:
     """What has come of the ledger's prediction."""
-    spans = history.together(histories, 10 * picture.BUCKETS)
-    return achieved(read_prediction(ledger), spans)
+    return achieved(read_prediction(ledger), [span for spans in histories for span in spans])
 
 
 def _share(part: float, whole: float) -> float:

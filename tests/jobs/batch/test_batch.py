@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from slurminfer.jobs.batch.report.tally import BatchState
 from ...support.waiting import eventually
 
 
-def parameters(**changed: object) -> Parameters:
+def parameters(**changed: Any) -> Parameters:
     """With further ones as defaults of the sampling."""
     known = {name: changed.pop(name) for name in list(changed) if name in Parameters.__struct_fields__}
     sampling = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in changed.items()}

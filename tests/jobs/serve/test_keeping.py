@@ -46,8 +46,9 @@ def test_a_controller_is_started_again_unless_nobody_needs_one(monkeypatch, code
 
     router = router_job._Kept("router", lambda: cast(Any, Ended([*[None] * (2 * _LOOKS - 2), STOPPED])))
     controller = router_job._Kept("controller", start)
+    batches = router_job._Kept("batches", lambda: cast(Any, Ended([None] * 100)))
     router.look()
-    assert router_job._keep(router, controller, came) == STOPPED
+    assert router_job._keep(router, controller, batches, came) == STOPPED
     assert len(started) == starts
 
 

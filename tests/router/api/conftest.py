@@ -11,6 +11,7 @@ from aiohttp import web
 from slurminfer.core.spec.files import parse_spec
 from slurminfer.router.api.app import Pages
 from slurminfer.router.api.sources import Sources
+from slurminfer.router.batches.store import BatchStore
 from slurminfer.router.control.reports import Reports
 from slurminfer.router.fleet.batches import Batches
 from slurminfer.router.fleet.controller import ControllerReport
@@ -75,6 +76,7 @@ class Site:
             outlooks=lambda: outlooks(
                 spec, self.fleet.registry.all(), read_queue(self.run), self.controller, time.time()
             ),
+            openai_batches=BatchStore(self.run),
             endpoint=lambda: "http://10.0.0.7:30000",
         )
         self._runner = web.AppRunner(Pages(sources).app(), access_log=None)

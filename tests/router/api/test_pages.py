@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from slurminfer.core.batches import BatchRecord
 from slurminfer.core.records import WorkerState
 
 PAGES = [
@@ -95,3 +96,14 @@ def test_paths_that_there_are_not_and_methods_that_they_do_not_take(site, method
     assert answer.json()["error"]["type"] == ("not_found_error" if status == 404 else "invalid_request_error")
     assert ("Allow" in answer.headers) is (status == 405)
     assert answer.json()["error"]["message"].startswith(f"{method} {path}: ")
+
+
+def test_batches_are_shown_to_the_deployment_s_own_key_alone(site):
+    site.start()
+    record = BatchRecord(
+        batch="b", name="out.jsonl", written_at=1.0, began_at=0.0, total=9, answered=4, failed=1, left_s=3.0
+    )
+    site.batches.hear({"driver": record})
+    [shown] = site.json("/status.json", tenant="owner")["batches"]
+    assert (shown["name"], shown["answered"], shown["left_s"], shown["left_low_s"]) == ("out.jsonl", 4, 3.0, None)
+    assert site.json("/status.json", tenant="course")["batches"] == []

@@ -255,3 +255,13 @@ def test_any_row_is_a_request_or_one_error(value, format, parameters):
         assert str(error)
     else:
         assert request.path.startswith("/v1/") and msgspec.json.encode(request.body)
+
+
+def test_values_that_json_cannot_hold():
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    assert refused({"prompt": "a", "x": deep}) == "nested too deeply"
+    assert refused({"prompt": "a", "x": object()}).startswith("has a value that JSON cannot hold: ")
+    assert refused({"prompt": "a", "x": "\ud800"}).startswith("has a value that JSON cannot hold: ")
+    assert build({"prompt": "a", "x": 1 << 70}).body["x"] == 1 << 70

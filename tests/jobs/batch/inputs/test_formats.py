@@ -186,6 +186,11 @@ def test_csv_with_everything_that_may_be_quoted(tmp_path):
     assert ids == [row.value and row.value["id"] for row in rows]
 
 
+def test_tsv_has_tabs(tmp_path):
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b'a\tb\n1,2\t"3\t4"\n'))
+    assert [row.value for row in rows_of(tmp_path / "a.tsv.gz")] == [{"a": "1,2", "b": "3\t4"}]
+
+
 @pytest.mark.parametrize("header", [b"a,b,a\n", b'"a\xff"\n', b"\n1\n"])
 def test_csv_headers_that_are_none(tmp_path, header):
     path = tmp_path / "a.csv"
@@ -249,6 +254,14 @@ def test_two_columns_of_one_name(tmp_path):
     parquet.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "a.parquet")
     with pytest.raises(BatchError, match="two columns have the name 'a'"):
         rows_of(tmp_path / "a.parquet")
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / "a.arrow"
+    write_stream(path, [{"prompt": "a"}])
+    path.write_bytes(path.read_bytes().replace(b"prompt", b"pro\xffpt"))
+    with pytest.raises(BatchError, match=r"a\.arrow: the name of a column is not UTF-8"):
+        rows_of(path)
 
 
 def test_a_file_that_changes_is_told(tmp_path, kind):

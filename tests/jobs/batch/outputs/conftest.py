@@ -10,6 +10,10 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
+from slurminfer.jobs.batch.inputs.files import find
+from slurminfer.jobs.batch.inputs.plan import Plan
+from slurminfer.jobs.batch.inputs.planning import make_plan
+from slurminfer.jobs.batch.inputs.reader import Reader
 from slurminfer.jobs.batch.inputs.request import BatchRequest
 from slurminfer.jobs.batch.inputs.row import Row
 from slurminfer.jobs.batch.ledger.ledger import Ledger
@@ -17,8 +21,6 @@ from slurminfer.jobs.batch.ledger.record import Record
 from slurminfer.jobs.batch.outputs.answers import make_record
 from slurminfer.jobs.batch.outputs.export import Export, OutputOptions
 from slurminfer.jobs.batch.parameters import Parameters
-
-from .standins import Reader, plan_of
 
 
 def reply(*texts: str | None, usage: tuple[int, int, int] | None = (7, 3, 5), **said: Any) -> bytes:
@@ -54,14 +56,20 @@ def answered(row: Row) -> Record:
 NO_PARAMETERS = Parameters()
 
 
+def plan_of(inputs: Sequence[Path]) -> Plan:
+    """Of few rows: shards have 64."""
+    return make_plan(find([str(path) for path in inputs]))
+
+
 class Work:
     """A batch, from its input to its output, as one driver does it."""
 
     def __init__(self, inputs: Sequence[Path], output: Path, parameters: Parameters, **options: Any) -> None:
         self.output, self.options = output, OutputOptions(path=output, **options)
-        self.ledger = Ledger(output.with_name(f"{output.name}.ledger"), parameters, lambda: plan_of(inputs, 64))
+        self.ledger = Ledger(output.with_name(f"{output.name}.ledger"), parameters, lambda: plan_of(inputs))
         self.plan = self.ledger.plan
         self.reader = Reader(self.plan)
+        self._asking = Reader(self.plan, ["prompt", "custom_id"])
         self.export = Export(self.ledger, self.reader, self.options)
 
     def settle(self, shards: Iterable[int] | None = None, answer: Callable[[Row], Record | None] = answered) -> None:
@@ -70,7 +78,7 @@ class Work:
             shard = self.ledger.claim(lambda shard, number=number: shard.number == number)  # type: ignore[misc]
             if shard is None:
                 continue
-            records = [answer(row) for row in self.reader.rows(shard)]
+            records = [answer(row) for row in self._asking.rows(shard)]
             for record in records:
                 if record is not None:
                     self.ledger.append(shard, record)
@@ -86,6 +94,7 @@ class Work:
     def close(self) -> None:
         """End the driver."""
         self.reader.close()
+        self._asking.close()
         self.ledger.__exit__()
 
 

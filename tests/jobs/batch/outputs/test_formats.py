@@ -175,7 +175,7 @@ def test_csv(work, output):
 def test_text_and_its_blank_lines(work, output):
     rows = read(work("one\n\nzwei é\n  \nthree".encode(), output, name="in.txt").run())
     assert [row["generated_text"] for row in rows] == ["answer 1", "answer 3", "answer 5"]
-    assert [row["text"] for row in rows] == ["one", "zwei é", "three"]
+    assert [row["prompt"] for row in rows] == ["one", "zwei é", "three"]
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -381,3 +381,36 @@ def test_metadata_of_the_input_is_kept(work):
 def test_row_groups_are_of_many_shards(work):
     output = work([{"n": n} for n in range(1000)], "out.parquet").run()
     assert pq.ParquetFile(io.BytesIO(output.read_bytes())).num_row_groups == 1
+
+
+def test_text_that_is_not_utf8(work):
+    texts = pa.array([b"a\xff", b"b"]).view(pa.string())
+    table = pa.table({"n": [1, 2], "text": texts, "list": pa.array([[b"\xff"], [b"c"]]).cast(pa.list_(pa.binary()))})
+    first, second = read(work(table, "out.jsonl", name="in.parquet").run())
+    assert (first["text"], second["text"], first["list"]) == ("a\ufffd", "b", ["/w=="])
+    written = pq.read_table(work(table, "out.parquet", name="in.parquet").run())
+    assert written.column("text").cast(pa.binary()).to_pylist() == [b"a\xff", b"b"]
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "out.parquet"])
+def test_rows_of_csv_that_cannot_be_read(work, output):
+    rows = read(work(b"a,b\n1,2\n\n3\n4,5\n", output, name="in.csv").run())
+    assert [row["generated_text"] for row in rows] == ["answer 1", None, "answer 4"]
+    assert rows[1]["error"].startswith("line 3: ") and rows[1].get("a") is None
+    assert str(rows[2]["a"]) == "4"
+
+
+def test_columns_of_csv_are_text(work):
+    table = pq.read_table(work(b"a,b\n007,\n", "out.parquet", name="in.csv").run())
+    assert table.select(["a", "b"]).to_pylist() == [{"a": "007", "b": ""}]
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "out.parquet"])
+def test_arrow(work, tmp_path, output):
+    table = typed_table().drop_columns(["far", "ns", "time"])
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    rows = read(work([path], output).run())
+    assert [row["prompt"] for row in rows] == AWKWARD
+    assert [row["generated_text"] for row in rows] == [f"answer {number}" for number in range(1, ROWS + 1)]

@@ -191,8 +191,8 @@ def test_a_full_file_system(small_disk, tmp_path, output):
     inputs = [write(tmp_path / "in.jsonl", [{"n": os.urandom(1000).hex()} for _ in range(300)])]
     made = Work(inputs, tmp_path / output, Parameters())
     made.settle()
-    made.close()
     place = small_disk / output
     with pytest.raises(BatchError, match=f"cannot write {place}: No space left on device"):
         made.export.snapshot(place)
     assert list(small_disk.iterdir()) == []
+    made.close()

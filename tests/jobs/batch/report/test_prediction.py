@@ -93,6 +93,11 @@ def test_what_was_achieved_counts_from_the_prediction_on_and_without_pauses():
     assert slow is not None and not slow.is_in_range and "outside" in slow.words()
 
 
+def test_drivers_that_work_at_the_same_time_share_it():
+    found = achieved(prediction(), [span(110.0, 5), span(110.0, 5), span(115.0, 5)])
+    assert found is not None and (found.rows, found.seconds) == (15, 15.0)
+
+
 def test_a_span_that_began_before_counts_in_part():
     found = achieved(prediction(), [span(105.0, 10)])
     assert found is not None and (found.rows, found.seconds) == (5, 5.0)

@@ -10,7 +10,6 @@ from slurminfer.jobs.batch.report.progress import figures, shown_progress, time_
 from slurminfer.jobs.batch.report.rates import TokenRates
 from slurminfer.jobs.batch.report.tally import BatchState
 from slurminfer.jobs.batch.report.words import about, duration, figure
-from slurminfer.jobs.terminal.console import TextConsole
 
 
 def state(**fields):
@@ -81,7 +80,7 @@ def test_a_terminal_has_two_lines_however_narrow_it_is():
 
 def test_a_log_has_whole_lines():
     log = io.StringIO()
-    with shown_progress(TextConsole(file=log, width=60, soft_wrap=True)) as show:
+    with shown_progress(Console(file=log, width=60)) as show:
         show(state(), rates_of(state()), LEFT)
         show(state(), rates_of(state()), LEFT)
     [line] = log.getvalue().splitlines()
