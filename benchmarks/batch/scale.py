@@ -26,13 +26,13 @@ _ASKED = ("--prompt-column", "text", "--max-tokens", "4")
 _WRITERS: dict[str, Callable[[Path, int], Path]] = {"jsonl": write_numbered, "parquet": write_numbered_parquet}
 
 
-def throughput(folder: Path, format: str, rows: int) -> dict[str, Any]:
+def throughput(folder: Path, format: str, rows: int, load_s: float = 3.0) -> dict[str, Any]:
     """A batch of numbered rows, each answer checked."""
     mine, its = cpus()
     path, output = _WRITERS[format](folder / f"rows.{format}", rows), folder / f"answers.{format}"
     with stub(folder, its) as endpoint:
         found, asked_at = _batch(folder, path, output, endpoint, mine)
-        stub_per_s = _limit(endpoint, mine)
+        stub_per_s = _limit(endpoint, mine, load_s)
     wrong = wrong_of(read_rows(output), rows)
     if wrong:
         raise RuntimeError(f"{wrong} of {rows} rows are wrong or missing")
@@ -92,10 +92,10 @@ def _fill(output: Path) -> None:
         raise RuntimeError("the ledger could not be filled")
 
 
-def _limit(endpoint: Stub, cpu: int) -> float:
+def _limit(endpoint: Stub, cpu: int, seconds: float) -> float:
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:
-        return limit(endpoint.port, 3.0)
+        return limit(endpoint.port, seconds)
     finally:
         os.sched_setaffinity(0, mine)
