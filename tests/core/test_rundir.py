@@ -246,7 +246,9 @@ def test_clearing_without_the_folder_of_records_is_no_error(run):
     run.clear()
 
 
-def test_a_name_that_no_filesystem_can_have_is_refused():
+def test_a_name_that_no_filesystem_can_have_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+    (tmp_path / "runs").mkdir()
     with pytest.raises(RunDirectoryError, match="File name too long"):
         RunDirectory.existing("x" * 300)
 

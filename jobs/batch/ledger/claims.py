@@ -25,29 +25,31 @@ class Claims:
         except RunDirectoryError as error:
             raise BatchError(str(error)) from error
 
-    def take(self, number: int, mine: str, living: dict[str, bool]) -> bool:
-        """Claim a shard that no living driver has. False: another one has it. Raises BatchError.
-
-        Args:
-            living: which drivers live, as far as it was asked already.
-        """
-        holder = self.holder(number)
-        path = self._generation.claim(number)
+    def take_free(self, number: int, mine: str) -> bool:
+        """Claim a shard that nobody has. False: another driver was quicker. Raises BatchError."""
         try:
-            if holder is None:
-                return files.claim(path, mine)
-            if holder not in living:
-                living[holder] = not self._signs.is_dead_by_id(holder)
-            if living[holder] and holder != mine:
-                return False
-            files.write_atomic(path, mine)
+            return files.claim(self._generation.claim(number), mine)
         except RunDirectoryError as error:
-            advice = "nothing is lost: mend that and start the same command again"
-            raise BatchError(f"{error}; {advice}") from error
+            raise _failed(error) from error
+
+    def take_over(self, number: int, mine: str) -> bool:
+        """Claim a shard of a dead driver. False: another one was quicker. Raises BatchError."""
+        try:
+            files.write_atomic(self._generation.claim(number), mine)
+        except RunDirectoryError as error:
+            raise _failed(error) from error
         return self.holder(number) == mine
+
+    def is_living(self, holder: str) -> bool:
+        """Whether another driver with this id lives."""
+        return not self._signs.is_mine(holder) and not self._signs.is_dead_by_id(holder)
 
     def give_back(self, number: int, mine: str) -> None:
         """Free a shard if it is still this driver's; if that fails, it is free when the driver has ended."""
         with suppress(BatchError, OSError):
             if self.holder(number) == mine:
                 self._generation.claim(number).unlink(missing_ok=True)
+
+
+def _failed(error: RunDirectoryError) -> BatchError:
+    return BatchError(f"{error}; nothing is lost: mend that and start the same command again")

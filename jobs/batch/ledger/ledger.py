@@ -101,7 +101,8 @@ class Ledger:
             self._claims = Claims(self._generation, self._signs)
             self._sealed = SealedShards(self._generation, len(self.plan.shards))
             self._list_sealed()
-            if retry_failed and self._sealed.total.failed and not self.others:
+            if retry_failed and not self.others:
+                self._remove_leftovers()
                 self._sealed.open_failed(self._generation, self._id)
         except BaseException:
             self._signs.end()
@@ -160,8 +161,7 @@ class Ledger:
         number = shard.number
         with self._lock:
             found = self._found(number, fresh=True)
-            self._list_sealed()
-            if number not in self._sealed:
+            if not self._is_sealed_now(number):
                 if found.missing is not None:
                     advice = "nothing is lost: start the same command again"
                     raise BatchError(f"{self.path}: shard {number} has no record of its row {found.missing}; {advice}")
@@ -254,13 +254,21 @@ class Ledger:
         return next((shard for shard in shards if wanted(shard) and self._take(shard.number, living)), None)
 
     def _take(self, number: int, living: dict[str, bool]) -> bool:
-        if not self._claims.take(number, self._id, living):
-            return False
+        holder = self._claims.holder(number)
+        if holder is None:
+            if not self._claims.take_free(number, self._id):
+                return False
+        else:
+            if holder not in living:
+                living[holder] = self._claims.is_living(holder)
+            if living[holder] or self._is_sealed_now(number) or not self._claims.take_over(number, self._id):
+                return False
         try:
             self._open[number] = AppendedFile(self._generation.segment(number, self._id))
         except BatchError:
             self._claims.give_back(number, self._id)
             raise
+        self._segments_at = float("-inf")
         return True
 
     def _sync(self, number: int) -> None:
@@ -270,8 +278,7 @@ class Ledger:
         try:
             segment.sync()
         except RemovedError:
-            self._list_sealed()
-            if number not in self._sealed:
+            if not self._is_sealed_now(number):
                 raise
             self._taken.add(number)
 
@@ -323,6 +330,18 @@ class Ledger:
             number = shard_of_segment(name)
             if number is not None and number < len(self.plan.shards):
                 self._segments.setdefault(number, []).append(self._generation.segments / name)
+
+    def _is_sealed_now(self, number: int) -> bool:
+        self._list_sealed()
+        return number in self._sealed
+
+    def _remove_leftovers(self) -> None:
+        """Segments of sealed shards, and what was being sealed, by drivers that were killed."""
+        self._list_segments()
+        segments = [path for number, paths in self._segments.items() if number in self._sealed for path in paths]
+        for path in [*segments, *self._generation.sealed.glob(".*")]:
+            with suppress(OSError):
+                path.unlink()
 
     def _list_sealed(self) -> None:
         with self._lock:

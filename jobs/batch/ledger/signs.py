@@ -81,11 +81,16 @@ class Signs:
                 self._give()
 
     def end(self) -> None:
-        """Tell that this driver has ended, if it has begun and it can be told."""
-        with self._lock, suppress(BatchError):
-            if self._renewed_at is not None and self.mine is not None:
-                self.mine.ended = True
+        """Tell that this driver has ended, if it has begun. Where the disk is full, by taking its sign away."""
+        with self._lock:
+            if self._renewed_at is None or self.mine is None:
+                return
+            self.mine.ended = True
+            try:
                 self._give()
+            except BatchError:
+                with suppress(OSError):
+                    (self._folder / f"{self.mine.id}.json").unlink(missing_ok=True)
 
     def all(self) -> list[Sign]:
         """Those of all drivers that can be read, the latest first."""
@@ -96,11 +101,11 @@ class Signs:
         with self._lock:
             signs = self._read_all([path for path in self._folder.glob("*.json") if path.name not in self._ended])
             self._ended.update(f"{sign.id}.json" for sign in signs if sign.ended)
-            return [sign for sign in signs if not self._is_mine(sign.id) and not self.is_dead(sign)]
+            return [sign for sign in signs if not self.is_mine(sign.id) and not self.is_dead(sign)]
 
     def is_dead_by_id(self, id: str) -> bool:
         """Whether the driver of this id has ended or died. One that left no sign has."""
-        if self._is_mine(id):
+        if self.is_mine(id):
             return False
         with self._lock:
             sign = self._read(self._folder / f"{id}.json")
@@ -135,7 +140,8 @@ class Signs:
         found = [self._read(path) for path in paths]
         return sorted((sign for sign in found if sign is not None), key=lambda sign: sign.started_at, reverse=True)
 
-    def _is_mine(self, id: str) -> bool:
+    def is_mine(self, id: str) -> bool:
+        """Whether it is the id of this driver."""
         return self.mine is not None and self.mine.id == id
 
     def _is_before_mine(self, sign: Sign) -> bool:

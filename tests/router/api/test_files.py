@@ -142,7 +142,13 @@ def test_a_file_expires(one):
 def test_an_upload_waits_for_a_slow_disk_instead_of_memory(one, monkeypatch, eventually):
     """The client is held back as long as nothing is written."""
     go, write, held = threading.Event(), Draft.write, []
-    monkeypatch.setattr(Draft, "write", lambda draft, data: (held.append(len(data)), go.wait(20), write(draft, data)))
+
+    def slowly(draft: Draft, data: bytes) -> None:
+        held.append(len(data))
+        go.wait(20)
+        write(draft, data)
+
+    monkeypatch.setattr(Draft, "write", slowly)
     url = httpx.URL(one.url)
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     tail = b'\r\n--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'

@@ -31,9 +31,9 @@ class Ledgers:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path, self._stack, self.now = path, stack, 1000.0
 
-    def open(self, *shards: int, parameters: Parameters = Parameters(), **options: Any) -> Ledger:
+    def open(self, *shards: int, parameters: Parameters | None = None, **options: Any) -> Ledger:
         """One over shards of so many rows, closed after the test."""
-        return self.enter(plan_of(*shards), parameters, **options)
+        return self.enter(plan_of(*shards), parameters or Parameters(), **options)
 
     def changed(self, rows: list[list[str]], at: int) -> Ledger:
         """One over an input whose rows have these keys, by shard, and whose file was changed at `at`."""
