@@ -1,4 +1,4 @@
-"""Write a CSV file as Parquet, with the types that its columns look like. Usage: to_parquet.py TABLE.csv TABLE.parquet"""
+"""Write a CSV file as Parquet, with the types that its columns look like. Usage: to_parquet.py IN.csv OUT.parquet"""
 
 import sys
 

@@ -44,7 +44,8 @@ def main() -> None:
     read = pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.json.read_json
     columns = ["answer", "generated_text", "finish_reason", "error"]
     counts = score(read(path).select(columns).to_pylist())
-    print(f"exact match {counts['right'] / counts['rows']:.1%}: {', '.join(f'{n} {name}' for name, n in counts.items())}")
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"exact match {counts['right'] / counts['rows']:.1%}: {told}")
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ def test_the_stub_endpoint_counts_what_it_is_asked(tmp_path):
 
 def test_numbers_that_answers_of_gsm8k_end_with():
     spec = importlib.util.spec_from_file_location("score", ROOT / "examples/gsm8k/score.py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.number_of("so 3 * 4 = 12\n#### 1,250.00") == Decimal(1250)
