@@ -104,6 +104,7 @@ class Ledger:
             if retry_failed and not self.others:
                 self._remove_leftovers()
                 self._sealed.open_failed(self._generation, self._id)
+                self._segments_at = float("-inf")
         except BaseException:
             self._signs.end()
             raise

@@ -1,8 +1,8 @@
 """The sealed shards of a generation: which there are, what they add up to, and their records."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -62,14 +62,14 @@ class SealedShards:
         self._by_shard = {parsed[name].shard: parsed[name] for name in sorted(parsed, reverse=True)}
         self._total = None
 
-    def write(self, number: int, sums: Sums, lines: Iterable[bytes], driver: str) -> None:
+    def write(self, number: int, sums: Sums, lines: Generator[bytes, None, None], driver: str) -> None:
         """Seal a shard: a file that appears when it is whole and on the disk.
 
         Nothing is changed where another driver has been quicker.
         """
         path, beside = self._folder / str(SealedName(number, sums)), self._folder / f".{number:05d}.{driver}"
         try:
-            with beside.open("wb") as file:
+            with closing(lines), beside.open("wb") as file:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())

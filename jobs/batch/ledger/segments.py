@@ -3,7 +3,7 @@
 import logging
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import msgspec
@@ -138,7 +138,7 @@ class ShardRecords:
             self._sums = Sums(int(states[_ANSWERED]), int(states[_FAILED]), int(states[_BLANK]), *tokens)
         return self._sums
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self) -> Generator[bytes, None, None]:
         """The records as lines, in the order of the rows. Raises OSError, and BatchError for one that has changed."""
         table, sources = self._records()
         paths = list(self._segments)

@@ -1,4 +1,4 @@
-"""Which ends of router and controller the process that keeps them takes for final ones."""
+"""Which ends of router, controller and the program for batches the process that keeps them takes for final ones."""
 
 import signal
 from collections.abc import Iterable
@@ -38,18 +38,23 @@ class Ended:
 def test_a_controller_is_started_again_unless_nobody_needs_one(monkeypatch, code, came, starts):
     monkeypatch.setattr(router_job, "_LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(router_job, "_FIRST_PAUSE_S", 0.0)
-    started = []
+    started, batches_started = [], []
 
     def start() -> Any:
         started.append(1)
         return Ended([code])
 
+    def start_batches() -> Any:
+        batches_started.append(1)
+        return Ended([-signal.SIGKILL])
+
     router = router_job._Kept("router", lambda: cast(Any, Ended([*[None] * (2 * _LOOKS - 2), STOPPED])))
     controller = router_job._Kept("controller", start)
-    batches = router_job._Kept("batches", lambda: cast(Any, Ended([None] * 100)))
     router.look()
+    batches = router_job._Kept("program for batches", start_batches)
     assert router_job._keep(router, controller, batches, came) == STOPPED
     assert len(started) == starts
+    assert len(batches_started) == (0 if signal.SIGTERM in came else _LOOKS)
 
 
 def test_a_controller_of_a_stopped_deployment_says_so(tmp_path, monkeypatch):

@@ -141,14 +141,14 @@ def test_a_file_expires(one):
 
 def test_an_upload_waits_for_a_slow_disk_instead_of_memory(one, monkeypatch, eventually):
     """The client is held back as long as nothing is written."""
-    go, write, held = threading.Event(), Draft.write, []
+    go, held, write = threading.Event(), threading.Event(), Draft.write
 
-    def slowly(draft: Draft, data: bytes) -> None:
-        held.append(len(data))
+    def write_later(draft, data):
+        held.set()
         go.wait(20)
         write(draft, data)
 
-    monkeypatch.setattr(Draft, "write", slowly)
+    monkeypatch.setattr(Draft, "write", write_later)
     url = httpx.URL(one.url)
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     tail = b'\r\n--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
@@ -166,7 +166,7 @@ def test_an_upload_waits_for_a_slow_disk_instead_of_memory(one, monkeypatch, eve
             with suppress(BlockingIOError):
                 while sent < size:
                     sent += client.send(b"a" * min(2**16, size - sent))
-            return held and sent == before
+            return held.is_set() and sent == before
 
         eventually(is_stuck)
         assert sent < size / 2, "the rest is the client's to hold"

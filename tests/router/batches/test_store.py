@@ -90,7 +90,7 @@ def test_a_page_of_many_batches_reads_the_records_of_that_page_only(store, monke
         (folder / "request.json").chmod(0o600)
     read, request = [], store.request
 
-    def noted(id: str) -> object:
+    def noted(id):
         read.append(id)
         return request(id)
 

@@ -20,7 +20,7 @@ def key(number):
 
 def results(ledger, rows):
     """What the rows have, by key."""
-    found = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     for number, shard in enumerate(rows):
         for record in ledger.records(number):
             found[shard[record.index], texts([record])[0]] += 1
@@ -46,7 +46,7 @@ def test_a_file_that_was_only_touched_keeps_all(ledgers):
 ROWS = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1, max_size=4)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS, ROWS, st.randoms(use_true_random=False))
 def test_results_go_to_equal_rows_each_once(ledgers, before, after, random):
     shutil.rmtree(ledgers.path, ignore_errors=True)

@@ -86,9 +86,8 @@ class Service:
 
     def create(self, *lines: object, endpoint: Any = CHAT, client: openai.OpenAI | None = None, **fields):
         file = self.upload(*lines, client=client)
-        return (client or self.client).batches.create(
-            input_file_id=file, endpoint=endpoint, completion_window="24h", **fields
-        )
+        asked = {"input_file_id": file, "endpoint": endpoint, "completion_window": "24h", **fields}
+        return (client or self.client).batches.create(**asked)
 
     def until(self, id: str, *statuses: str, client: openai.OpenAI | None = None):
         """Let the manager look until the batch has one of these states."""
