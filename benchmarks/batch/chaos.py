@@ -56,7 +56,7 @@ _WORDS = ("river", "bread", "moon", "chess", "bicycle", "rain", "train", "bee", 
 _STOPPED_S, _FULL_S = 15.0, 12.0
 _DISK_BYTES = 32 << 20
 _LOOK_EVERY_S = 1.0
-_PATIENCE_S = 1500.0
+_PATIENCE_S = 1800.0
 _MOST_TRIES = 5  # of rows that have failed
 
 
