@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -166,7 +166,8 @@ class Ledger:
                 if found.missing is not None:
                     advice = "nothing is lost: start the same command again"
                     raise BatchError(f"{self.path}: shard {number} has no record of its row {found.missing}; {advice}")
-                self._sealed.write(number, found.sums, found.lines(), self._id)
+                with closing(found.lines()) as lines:
+                    self._sealed.write(number, found.sums, lines, self._id)
             self._forget(number)
             for path in self._segments_of(number, fresh=True):
                 with suppress(OSError):

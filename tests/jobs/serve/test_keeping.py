@@ -38,7 +38,8 @@ class Ended:
 def test_a_controller_is_started_again_unless_nobody_needs_one(monkeypatch, code, came, starts):
     monkeypatch.setattr(router_job, "_LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(router_job, "_FIRST_PAUSE_S", 0.0)
-    started, batches_started = [], []
+    started: list[int] = []
+    batches_started: list[int] = []
 
     def start() -> Any:
         started.append(1)

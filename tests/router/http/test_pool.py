@@ -397,7 +397,7 @@ def test_own_faults_are_told_apart(unix, monkeypatch, number, own):
 
 def test_a_worker_that_does_not_accept_is_given_up_in_time(fast, tmp_path, monkeypatch):
     """Its backlog is full: a connection to a Unix socket fails at once then, and is tried again."""
-    monkeypatch.setattr(pools, "CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(SocketPool, "connect_timeout_s", 0.1)
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
         listener.bind(str(tmp_path / "s"))
         listener.listen(0)

@@ -60,8 +60,10 @@ def test_sealing_that_fails_loses_nothing(ledgers, request):
     for index in range(3):
         ledger.append(shard, answer(index, str(index) * 4000))
     request.getfixturevalue("largest_file")
-    with pytest.raises(BatchError, match=ADVICE):
+    opened = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(BatchError, match=ADVICE) as caught:
         ledger.seal(shard)
+    assert caught.tb and set(os.listdir("/proc/self/fd")) <= opened  # though the traceback keeps what was called
     assert not list(ledgers.path.glob("0/sealed/*")) and not list(ledgers.path.glob("0/sealed/.*"))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
@@ -80,7 +82,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("ballast_kib", [0, 8, 20, 40, 60, 80, 100, 120, 128])

@@ -73,6 +73,16 @@ def test_garbage_in_the_middle_is_passed_over(tmp_path, garbage, caplog):
     assert list(records.lines()) == lines and "passed over what is no record" in caplog.text
 
 
+def test_an_answer_counts_before_an_error_and_the_first_before_the_second(tmp_path):
+    found = [[failure(0), answer(1, "1"), answer(0, "late")], [answer(0, "2"), failure(1), failure(2), answer(1, "3")]]
+    for name, some in zip("ab", found, strict=True):
+        (tmp_path / name).write_bytes(b"".join(map(encode, some)))
+    records = ShardRecords(4)
+    records.refresh([tmp_path / "b", tmp_path / "a"])
+    assert texts(map(decode, records.lines())) == ["late", "1", "no"]
+    assert (records.answered, records.missing, records.sums.failed) == ({0, 1}, 3, 1)
+
+
 STEP = st.tuples(st.sampled_from(["answer", "fail", "blank", "tear", "zeros", "next", "release"]), st.integers(0, 4))
 
 

@@ -9,7 +9,7 @@ from slurminfer.router.tenants.key_store import KeyStore
 from .conftest import CHAT, row
 
 
-def test_a_batch_is_done_and_its_output_read(service):
+def test_a_batch_is_done_and_its_output_read(service, eventually):
     batch = service.create(*(row(f"r{n}", f"question {n}") for n in range(20)), metadata={"course": "physics"})
     assert (batch.status, batch.endpoint, batch.metadata) == ("validating", CHAT, {"course": "physics"})
     assert batch.expires_at == batch.created_at + 24 * 3600
@@ -28,7 +28,8 @@ def test_a_batch_is_done_and_its_output_read(service):
     assert (file.purpose, file.filename) == ("batch_output", f"{batch.id}_output.jsonl")
     headers = service.stub.requests[-1][1]
     assert headers["x-priority"] == "batch" and "x-slurminfer-on-behalf-of" not in headers
-    assert {path.name for path in service.store.folder(batch.id).iterdir()} == {"request.json", "state.json"}
+    folder = service.store.folder(batch.id)
+    eventually(lambda: {path.name for path in folder.iterdir()} == {"request.json", "state.json"})
 
 
 def test_requests_that_the_engine_refuses_are_in_the_error_file(service):

@@ -183,7 +183,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if (done := subprocess.run(mount, capture_output=True, text=True, encoding="utf-8")).returncode:
         pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("output", ["out.jsonl", "out.csv.gz", "out.parquet"])
