@@ -116,7 +116,11 @@ class Cluster:
 
     def kill(self, job: str, word: str = "") -> int:
         """End with SIGKILL the processes of a job, or those with a word in their command line; how many they were."""
-        killed = 0
+        return self.signal(job, word, signal.SIGKILL)
+
+    def signal(self, job: str, word: str, number: signal.Signals) -> int:
+        """Send a signal to the processes of a job, or those with a word in their command line; how many they were."""
+        reached = 0
         for machine in processes.machines(self.box.directory).values():
             for pid in processes.inside(machine):
                 with suppress(OSError):
@@ -124,9 +128,9 @@ class Cluster:
                     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                     is_task = f"SLURM_JOB_ID={job}".encode() in environ and b"SLURM_PROCID=0" in environ
                     if is_task and (not word or word.encode() in words):
-                        os.kill(pid, signal.SIGKILL)
-                        killed += 1
-        return killed
+                        os.kill(pid, number)
+                        reached += 1
+        return reached
 
     def ask(self, name: str, fields: dict[str, Any], timeout_s: int = 300) -> dict[str, Any]:
         """The answer to a request for a completion."""
@@ -154,7 +158,10 @@ class Cluster:
         return done.stdout
 
     def _env(self) -> Mapping[str, str]:
-        return {"SLURMINFER_HOME": str(self.home)}
+        found = {
+            name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ
+        }  # the checkout that is measured
+        return found | {"SLURMINFER_HOME": str(self.home)}
 
 
 @contextmanager
