@@ -73,8 +73,10 @@ def test_a_driver_that_is_sent_back_to_the_queue_goes_on_and_each_row_is_done_on
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [row["number"] for row in rows] == list(range(ROWS)), "each row once, in the order of the input"
     assert all(row["generated_text"] and row["error"] is None for row in rows)
-    ran = ask(sandbox, "sacct", "--noheader", "--allocations", "--format=JobName", f"--user={ordinary_user}").split()
-    assert ran.count("own-router") == 1 and len(workers) == 2, "the deployment that was there was used again"
+    columns = ["--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,JobName,State"]
+    ran = [line.split("|") for line in ask(sandbox, "sacct", *columns, f"--user={ordinary_user}").splitlines()]
+    routers = [line for line in ran if line[1] == "own-router" and int(line[0]) > int(job)]
+    assert len(routers) == 1 and len(workers) == 2, ("the deployment that was there was used again", routers)
 
 
 def test_cancel_ends_the_drivers_and_the_workers(cluster_user, sandbox, ordinary_user, asked):

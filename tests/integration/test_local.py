@@ -181,7 +181,7 @@ def test_a_batch_with_a_spec_of_its_own_leaves_nothing_running(user, write_spec,
     (tmp_path / "in.jsonl").write_text('{"prompt": "One, two,"}\nnot json\n{"prompt": "A, B,", "id": "letters"}\n')
     out = tmp_path / "out.jsonl"
     done = user.slurminfer("batch", tmp_path / "in.jsonl", out, "--spec", write_spec(), "--local", "--max-tokens", "4")
-    assert done.returncode == 1 and "1 failed" in done.stdout
+    assert done.returncode == 1 and "failed      1 row" in done.stdout
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [bool(row.get("generated_text")) for row in rows] == [True, False, True]
     assert rows[1]["error"] and rows[2]["id"] == "letters"
