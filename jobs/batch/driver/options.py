@@ -29,9 +29,8 @@ class BatchOptions:
     patience_s: float = PATIENCE_S  # without any answer, until the batch gives up
     locate: Callable[[], Address | None] | None = None  # where the endpoint is now, asked again and again
     waits_for_holes: bool = False  # 503 and 429 never end the batch: workers come when the scheduler has room
-    waits_for_others: bool = (
-        True  # at the end, for rows that other drivers are at work on; to take them over if need be
-    )
+    # At the end, for rows that other drivers are at work on; to take them over if need be.
+    waits_for_others: bool = True
     on_behalf_of: str | None = None  # with the own key of a deployment: the tenant whose requests these are
     # Of what the endpoint computes at once, the part that is for this batch; asked again and again.
     share: Callable[[], float] | None = None

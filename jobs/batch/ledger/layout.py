@@ -9,6 +9,7 @@ N/                   generation N of the places of rows; only the highest counts
     sealed/SHARD....     all records of a shard, and in its name what they add up to
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,15 @@ class Generation:
     def segment(self, shard: int, driver: str) -> Path:
         """The segment of a shard that a driver writes."""
         return self.segments / f"{shard:05d}.{driver}.jsonl"
+
+    def segments_by_shard(self, shards: int) -> dict[int, list[Path]]:
+        """The segments that are there, of each of the plan's first `shards` shards that has any. Raises OSError."""
+        found: dict[int, list[Path]] = {}
+        for name in os.listdir(self.segments):
+            shard = shard_of_segment(name)
+            if shard is not None and shard < shards:
+                found.setdefault(shard, []).append(self.segments / name)
+        return found
 
     def claim(self, shard: int) -> Path:
         """The claim of a shard."""

@@ -1,10 +1,9 @@
 """A batch's ledger, as one driver uses it."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,7 +15,7 @@ from .appended import AppendedFile, RemovedError
 from .claims import Claims
 from .folder import read_parameters
 from .generations import open_generation
-from .layout import DRIVERS, Generation, Sums, shard_of_segment
+from .layout import DRIVERS, Generation, Sums
 from .record import Record, decode, encode
 from .sealed import SealedShards
 from .segments import ShardRecords
@@ -166,8 +165,7 @@ class Ledger:
                 if found.missing is not None:
                     advice = "nothing is lost: start the same command again"
                     raise BatchError(f"{self.path}: shard {number} has no record of its row {found.missing}; {advice}")
-                with closing(found.lines()) as lines:
-                    self._sealed.write(number, found.sums, lines, self._id)
+                self._sealed.write(number, found.sums, found.lines(), self._id)
             self._forget(number)
             for path in self._segments_of(number, fresh=True):
                 with suppress(OSError):
@@ -180,15 +178,8 @@ class Ledger:
 
     def is_sealed(self, number: int) -> bool:
         """Whether all rows of a shard are settled."""
-        return self.sealed_name(number) is not None
-
-    def sealed_name(self, number: int) -> str | None:
-        """What names the records of a sealed shard: they are the same as long as it is the same."""
-        found = self._sealed.name(number)
-        if found is None and number not in self._open and self._clock() - self._listed_at >= _LIST_EVERY_S:
-            self._list_sealed()
-            found = self._sealed.name(number)
-        return found
+        is_due = number not in self._open and self._clock() - self._listed_at >= _LIST_EVERY_S
+        return number in self._sealed or (is_due and self._is_sealed_now(number))
 
     def records(self, number: int) -> Iterator[Record]:
         """The records of a shard, one for each row that has one, in order; all rows of a sealed one.
@@ -324,14 +315,9 @@ class Ledger:
     def _list_segments(self) -> None:
         self._segments_at = self._clock()
         try:
-            names = os.listdir(self._generation.segments)
+            self._segments = self._generation.segments_by_shard(len(self.plan.shards))
         except OSError as error:
             raise BatchError(f"cannot read {self.path}: {error.strerror}") from error
-        self._segments = {}
-        for name in names:
-            number = shard_of_segment(name)
-            if number is not None and number < len(self.plan.shards):
-                self._segments.setdefault(number, []).append(self._generation.segments / name)
 
     def _is_sealed_now(self, number: int) -> bool:
         self._list_sealed()

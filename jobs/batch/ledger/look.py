@@ -1,6 +1,5 @@
 """A look at a ledger from outside, whoever works on it: for `slurminfer batch status`, from any node."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from ....core.errors import BatchError
 from ..inputs.plan import Plan
 from .folder import read_batch, read_plan
-from .layout import DRIVERS, Generation, Sums, shard_of_segment
+from .layout import DRIVERS, Generation, Sums
 from .ledger import Counts
 from .sealed import SealedShards
 from .segments import ShardRecords
@@ -71,13 +70,8 @@ def look(path: Path) -> LedgerLook:
 
 def _opened(generation: Generation, plan: Plan) -> dict[int, Sums]:
     """What the records of shards add up to that are not sealed."""
-    paths: dict[int, list[Path]] = {}
-    for name in os.listdir(generation.segments):
-        shard = shard_of_segment(name)
-        if shard is not None and shard < len(plan.shards):
-            paths.setdefault(shard, []).append(generation.segments / name)
     sums = {}
-    for shard, found in paths.items():
+    for shard, found in generation.segments_by_shard(len(plan.shards)).items():
         records = ShardRecords(plan.shards[shard].rows)
         records.refresh(found)
         sums[shard] = records.sums

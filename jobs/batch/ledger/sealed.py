@@ -40,11 +40,6 @@ class SealedShards:
             self._total = Sums(*map(sum, columns))
         return self._total
 
-    def name(self, number: int) -> str | None:
-        """That of a shard's file; None: it is not sealed."""
-        found = self._by_shard.get(number)
-        return None if found is None else str(found)
-
     def refresh(self) -> None:
         """List them again."""
         try:

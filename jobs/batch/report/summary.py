@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ....core.errors import BatchError, RunDirectoryError
-from ....core.files import encode_json, parse_versioned, read_text, write_atomic
+from ....core.files import encode_json, write_atomic
 from . import history, picture
 from .consumption import Consumption
 from .history import Span
@@ -139,16 +139,6 @@ def write_summary(ledger: Path, summary: Summary, spans: Sequence[Span]) -> Path
     except RunDirectoryError as error:
         raise BatchError(str(error)) from error
     return drawn
-
-
-def read_summary(ledger: Path) -> Summary | None:
-    """The last one; None where there is none that can be read."""
-    path = ledger / "summary.json"
-    try:
-        text = read_text(path)
-        return None if text is None else parse_versioned(path, text, Summary, _VERSION, what="summary")
-    except RunDirectoryError:
-        return None
 
 
 def what_was_achieved(ledger: Path, histories: Sequence[Sequence[Span]]) -> Achieved | None:
