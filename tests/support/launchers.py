@@ -103,3 +103,12 @@ class JobTable:
 
     def kill(self, ids: Sequence[str]) -> None:
         raise AssertionError("nothing has to be killed")
+
+
+class ObedientJobTable(JobTable):
+    """Its jobs end as soon as they are cancelled."""
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        super().cancel(ids)
+        for job in ids:
+            self.set(job, JobPhase.FAILED, "CANCELLED")

@@ -1,6 +1,5 @@
 """Whatever happens to drivers, every row stands in the output exactly once."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.outputs.export import OutputOptions
 
+from ...support.small_disk import small_disk_at
 from ...support.waiting import eventually
 
 pytestmark = pytest.mark.process
@@ -124,15 +124,10 @@ def test_output_in_no_folder_is_refused(batch):
 @pytest.fixture
 def small_disk(tmp_path):
     """A filesystem of 96 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)]
-    if (done := subprocess.run(mount, capture_output=True, text=True)).returncode:
-        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk_at(folder, "96k"):
+        yield folder
 
 
 def test_a_full_disk_names_the_file_and_loses_nothing(batch, small_disk):

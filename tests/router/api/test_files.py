@@ -1,9 +1,7 @@
 """/v1/files by OpenAI's own client, through a real router."""
 
 import io
-import os
 import socket
-import subprocess
 import threading
 from contextlib import suppress
 
@@ -15,6 +13,8 @@ from slurminfer.router.batches.files import Draft
 from slurminfer.router.batches.limits import MOST_FILE_BYTES
 from slurminfer.router.relay.uploads import MOST_OF_TENANT
 from slurminfer.router.tenants.key_store import KeyStore
+
+from ...support.small_disk import small_disk_at
 
 
 @pytest.fixture
@@ -182,22 +182,14 @@ def test_an_upload_waits_for_a_slow_disk_instead_of_memory(one, monkeypatch, eve
 
 
 def test_a_full_disk_is_told_and_the_service_goes_on(one):
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
     folder = one.run.files_path
     folder.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
-    try:
+    with small_disk_at(folder, "1m", mode="700"):
         answer = one.http.post("/v1/files", data={"purpose": "batch"}, files={"file": b"a" * 3_000_000})
         assert answer.status_code == 507 and answer.json()["error"]["code"] == "no_space_left"
         assert answer.headers["X-Should-Retry"] == "false"
         assert not left(one) and one.chat().status_code == 200
         assert one.openai.files.create(file=("a", b"a" * 1000), purpose="batch").bytes == 1000
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_so_many_uploads_at_once(one, eventually):

@@ -13,7 +13,7 @@ from slurminfer.jobs.batch.endpoints.served import OwnDeployments, served
 from slurminfer.jobs.serve import deployment
 from slurminfer.jobs.serve.deployment import submit
 
-from ....support.launchers import JobTable
+from ....support.launchers import ObedientJobTable
 
 SPEC = parse_spec('name = "own"\n[model]\npath = "/m"\n[[pool]]\nname = "w"\nworkers = 2\n[router]\nport = 0\n')
 
@@ -21,18 +21,13 @@ SPEC = parse_spec('name = "own"\n[model]\npath = "/m"\n[[pool]]\nname = "w"\nwor
 ANOTHER = "1@1-00000000 on elsewhere"
 
 
-class Jobs(JobTable):
+class Jobs(ObedientJobTable):
     """Jobs that run at once, and end when they are cancelled."""
 
     def submit(self, request):
         job = super().submit(request)
         self.set(job, JobPhase.RUNNING)
         return job
-
-    def cancel(self, ids):
-        super().cancel(ids)
-        for job in ids:
-            self.set(job, JobPhase.FAILED, "CANCELLED")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from slurminfer.jobs.batch.ledger.ledger import Ledger
 from slurminfer.jobs.batch.ledger.look import look
 from slurminfer.jobs.batch.parameters import Parameters
 
+from ....support.small_disk import small_disk_at
 from .conftest import answer, finish, plan_of, texts
 
 ADVICE = r"mend that and start the same command again"
@@ -73,16 +73,10 @@ def test_sealing_that_fails_loses_nothing(ledgers, request):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk_at(folder, "128k"):
+        yield folder
 
 
 @pytest.mark.parametrize("ballast_kib", [0, 8, 20, 40, 60, 80, 100, 120, 128])

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from slurminfer.core.errors import BatchError, UsageError
 from slurminfer.jobs.batch.outputs.form import Form, form_of
 from slurminfer.jobs.batch.parameters import Parameters
 
+from ....support.small_disk import small_disk_at
 from .conftest import Work, read, write
 
 ROW = [{"prompt": "a"}]
@@ -179,11 +179,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if (done := subprocess.run(mount, capture_output=True, text=True, encoding="utf-8")).returncode:
-        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk_at(folder, "256k"):
+        yield folder
 
 
 @pytest.mark.parametrize("output", ["out.jsonl", "out.csv.gz", "out.parquet"])

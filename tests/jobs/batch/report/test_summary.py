@@ -9,7 +9,7 @@ from slurminfer.jobs.batch.report.history import Span, busy
 from slurminfer.jobs.batch.report.interval import exactly
 from slurminfer.jobs.batch.report.prediction import Prediction, write_prediction
 from slurminfer.jobs.batch.report.report import batch_report, finish, predict_by_sample
-from slurminfer.jobs.batch.report.summary import lines, read_summary, summary_of
+from slurminfer.jobs.batch.report.summary import Summary, lines, summary_of
 from slurminfer.jobs.batch.report.tally import BatchState, Timing
 from slurminfer.jobs.receipt.ledger import JobUsage
 from slurminfer.jobs.receipt.receipt import Found
@@ -56,7 +56,8 @@ def test_a_driver_reports_and_its_summary_and_picture_are_written(tmp_path, caps
     written = finish(output, ledger, None, (100, 98, 2))
     assert written is not None
     summary, picture = written
-    assert summary == read_summary(ledger) and picture.read_text().startswith("<svg ")
+    kept = msgspec.json.decode((ledger / "summary.json").read_bytes(), type=Summary)
+    assert summary == kept and picture.read_text().startswith("<svg ")
     assert (summary.rows, summary.failed, summary.completion_tokens, summary.busy_s) == (100, 2, 700, 10.0)
     assert summary.reasons[0].reason == "why"
     assert summary.achieved is not None and summary.achieved.ratio == pytest.approx(0.5)

@@ -19,12 +19,12 @@ from slurminfer.jobs.batch.submit.job import living_drivers, request, submit
 from slurminfer.jobs.batch.submit.view import lines, look_at_jobs
 from slurminfer.slurm.submit import SlurmLauncher
 
-from ....support.launchers import JobTable
+from ....support.launchers import ObedientJobTable
 
 SECRET = "sk-very-secret"
 
 
-class Jobs(JobTable):
+class Jobs(ObedientJobTable):
     """Jobs that end when they are cancelled; of an array each is known by itself."""
 
     def submit(self, request):
@@ -35,11 +35,6 @@ class Jobs(JobTable):
 
     def find(self, request):
         return [job for job in super().find(request) if self.jobs[job].phase.is_living]
-
-    def cancel(self, ids):
-        super().cancel(ids)
-        for job in ids:
-            self.set(job, JobPhase.FAILED, "CANCELLED")
 
 
 @pytest.fixture
