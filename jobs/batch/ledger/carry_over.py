@@ -1,12 +1,12 @@
 """Results that are kept although the input's files have changed: rows are found again by what they ask for.
 
-Of equal rows, the first in the new input gets the first result in the old one, the second the second. About 50 bytes of
-memory for each old result.
+Of equal rows, the first in the new input gets the first result in the old one, the second the second. Rows that an
+input had once, lacked for a while and has again find their results too. About 50 bytes of memory for each old result.
 """
 
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ....core.errors import BatchError
 from ..inputs.plan import Plan, Shard
-from .layout import Generation, SealedName, Sums, shard_of_segment
+from .layout import Generation, Sums, sealed_shard, shard_of_segment
 from .record import decode, encode
 from .segments import sums_of
 
@@ -43,11 +43,14 @@ class _Results:
         self._taken = np.zeros(len(order), dtype=np.uint32)
         self._opened: dict[int, int] = {}
 
+    def __contains__(self, key: bytes) -> bool:
+        return self._is_at(self._first(key), key)
+
     def take(self, key: bytes) -> bytes | None:
         """The next answer with a key that nobody has taken yet, as a line."""
-        first = int(np.searchsorted(self._keys, np.array(key, dtype=self._keys.dtype)))
+        first = self._first(key)
         place = first + int(self._taken[first]) if first < len(self._keys) else first
-        if place == len(self._keys) or bytes(self._keys[place]) != key.rstrip(b"\0"):  # numpy takes them off
+        if not self._is_at(place, key):
             return None
         self._taken[first] += 1
         file, offset, length = map(int, self._places[place])
@@ -62,12 +65,19 @@ class _Results:
             os.close(descriptor)
         self._opened.clear()
 
+    def _first(self, key: bytes) -> int:
+        return int(np.searchsorted(self._keys, np.array(key, dtype=self._keys.dtype)))
 
-def carry_over(before: Generation, to: Generation, plan: Plan, keys: Keys | None) -> None:
-    """Give the rows of a new plan the answers of an older generation, as sealed shards and segments of the new one.
+    def _is_at(self, place: int, key: bytes) -> bool:
+        return place < len(self._keys) and bytes(self._keys[place]) == key.rstrip(b"\0")  # numpy takes them off
+
+
+def carry_over(before: Sequence[Generation], to: Generation, plan: Plan, keys: Keys | None) -> None:
+    """Give the rows of a new plan the answers of older generations, as sealed shards and segments of the new one.
 
     Args:
-        before: where the answers are; it stays as it is.
+        before: where the answers are, the latest generation first; they stay as they are. Each has the answers that
+            it got from the one before it, so that what is done for a row counts in the latest that knows the row.
         to: where they are to be; its folders are there.
         plan: of `to`.
         keys: shard, number within it and key of each row of a plan, in order; rows without a key are left out.
@@ -75,14 +85,20 @@ def carry_over(before: Generation, to: Generation, plan: Plan, keys: Keys | None
     Raises BatchError and OSError.
     """
     if keys is None:
-        raise BatchError(f"{before.path.parent}: the input has changed since; choose another output")
-    results = _Results(before)
+        raise BatchError(f"{to.path.parent}: the input has changed since; choose another output")
+    results = [_Results(generation) for generation in before]
     try:
         for number, rows in groupby(keys(plan), key=lambda row: row[0].number):
-            found = ((index, results.take(bytes.fromhex(key))) for _, index, key in rows if key)
+            found = ((index, _take(results, bytes.fromhex(key))) for _, index, key in rows if key)
             _write(to, plan.shards[number], found)
     finally:
-        results.close()
+        for generation in results:
+            generation.close()
+
+
+def _take(results: Iterable[_Results], key: bytes) -> bytes | None:
+    latest = next((found for found in results if key in found), None)
+    return None if latest is None else latest.take(key)
 
 
 def _write(to: Generation, shard: Shard, found: Iterable[tuple[int, bytes | None]]) -> None:
@@ -99,18 +115,19 @@ def _write(to: Generation, shard: Shard, found: Iterable[tuple[int, bytes | None
     if not count:
         segment.unlink()
     elif count == shard.rows:
-        os.rename(segment, to.sealed / str(SealedName(shard.number, sums)))
+        os.rename(segment, to.sealed_file(shard.number))
+        to.sums_file(shard.number, sums).touch()
 
 
 def _files(generation: Generation) -> list[tuple[int, Path]]:
     """All files with records and their shards, in the order of these."""
     found: list[tuple[int, str, Path]] = []
     sealed: set[int] = set()
-    for name in sorted(os.listdir(generation.sealed)):
-        parsed = SealedName.parse(name)
-        if parsed is not None and parsed.shard not in sealed:
-            sealed.add(parsed.shard)
-            found.append((parsed.shard, name, generation.sealed / name))
+    for name in os.listdir(generation.sealed):
+        shard = sealed_shard(name)
+        if shard is not None:
+            sealed.add(shard)
+            found.append((shard, name, generation.sealed / name))
     for name in os.listdir(generation.segments):
         shard = shard_of_segment(name)
         if shard is not None and shard not in sealed:

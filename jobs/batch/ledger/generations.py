@@ -30,17 +30,17 @@ def open_generation(
         plan: makes one of the input as it is now.
         now: the input's files; None: they are taken to be what they were.
         keys: of the rows of a plan.
-        others: how many other drivers live.
+        others: how many other drivers are at work.
 
     Raises BatchError.
     """
     try:
-        found = Generation.newest(ledger)
-        if found is None:
+        before = Generation.all(ledger)
+        if not before:
             return _make(ledger, 0, driver, plan())
-        before, kept = found, read_plan(found.plan)
+        latest, kept = before[0], read_plan(before[0].plan)
         if now is None or _same(kept.files, now()):
-            return before, kept
+            return latest, kept
         if others():
             raise BatchError(
                 f"{ledger}: the input has changed, and other drivers are still at work on what it was; "
@@ -48,7 +48,7 @@ def open_generation(
             )
         fresh = plan()
         return _make(
-            ledger, before.number + 1, driver, fresh, lambda generation: carry_over(before, generation, fresh, keys)
+            ledger, latest.number + 1, driver, fresh, lambda generation: carry_over(before, generation, fresh, keys)
         )
     except OSError as error:
         advice = "nothing is lost: mend that and start the same command again"

@@ -2,7 +2,7 @@
 
 batch.json           parameters of the batch
 drivers/ID.json      sign of life of each driver
-N/                   generation N of the places of rows; only the highest counts
+N/                   generation N of the places of rows; the highest counts, others keep what rows had before
     plan             files and shards
     claims/SHARD     which driver has a shard, or had it when it was sealed
     segments/SHARD.ID    records of a driver, as they come
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PARAMETERS, DRIVERS, PLAN = "batch.json", "drivers", "plan"
-_SEALED = re.compile(r"(\d+)((?:\.\d+){6})\.jsonl", re.ASCII)
+_SEALED = re.compile(r"(\d+)\.jsonl", re.ASCII)
+_SUMS = re.compile(r"(\d+)((?:\.\d+){6})\.sums", re.ASCII)
 _SEGMENT = re.compile(r"(\d+)\.([0-9a-z-]+)\.jsonl", re.ASCII)
 _GENERATION = re.compile(r"\d+", re.ASCII)
 
@@ -45,8 +46,8 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedName:
-    """The name of the file of a sealed shard."""
+class SumsName:
+    """The name of the file that tells what the records of a sealed shard add up to."""
 
     shard: int
     sums: Sums
@@ -54,11 +55,22 @@ class SealedName:
     @classmethod
     def parse(cls, name: str) -> Self | None:
         """What a name says; None for that of another file."""
-        match = _SEALED.fullmatch(name)
+        match = _SUMS.fullmatch(name)
         return cls(int(match[1]), Sums(*map(int, match[2][1:].split(".")))) if match else None
 
     def __str__(self) -> str:
-        return ".".join([f"{self.shard:05d}", *map(str, self.sums.figures), "jsonl"])
+        return ".".join([shard_name(self.shard), *map(str, self.sums.figures), "sums"])
+
+
+def shard_name(number: int) -> str:
+    """How the names of a shard's files begin."""
+    return f"{number:05d}"
+
+
+def sealed_shard(name: str) -> int | None:
+    """Whose records a sealed file has; None for the name of another file."""
+    match = _SEALED.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def shard_of_segment(name: str) -> int | None:
@@ -74,12 +86,15 @@ class Generation:
     path: Path
 
     @classmethod
+    def all(cls, ledger: Path) -> list[Self]:
+        """Those that are there, the latest first. Raises OSError."""
+        found = [cls(path) for path in ledger.iterdir() if _GENERATION.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=lambda generation: generation.number, reverse=True)
+
+    @classmethod
     def newest(cls, ledger: Path) -> Self | None:
         """That which counts; None where there is none yet. Raises OSError."""
-        numbers = [
-            int(found.name) for found in ledger.iterdir() if _GENERATION.fullmatch(found.name) and found.is_dir()
-        ]
-        return cls(ledger / str(max(numbers))) if numbers else None
+        return next(iter(cls.all(ledger)), None)
 
     @property
     def number(self) -> int:
@@ -113,7 +128,15 @@ class Generation:
 
     def segment(self, shard: int, driver: str) -> Path:
         """The segment of a shard that a driver writes."""
-        return self.segments / f"{shard:05d}.{driver}.jsonl"
+        return self.segments / f"{shard_name(shard)}.{driver}.jsonl"
+
+    def sealed_file(self, shard: int) -> Path:
+        """Where the records of a shard are when it is sealed."""
+        return self.sealed / f"{shard_name(shard)}.jsonl"
+
+    def sums_file(self, shard: int, sums: Sums) -> Path:
+        """The file whose name says what the records of a sealed shard add up to."""
+        return self.sealed / str(SumsName(shard, sums))
 
     def segments_by_shard(self, shards: int) -> dict[int, list[Path]]:
         """The segments that are there, of each of the plan's first `shards` shards that has any. Raises OSError."""
@@ -123,7 +146,3 @@ class Generation:
             if shard is not None and shard < shards:
                 found.setdefault(shard, []).append(self.segments / name)
         return found
-
-    def claim(self, shard: int) -> Path:
-        """The claim of a shard."""
-        return self.claims / f"{shard:05d}"

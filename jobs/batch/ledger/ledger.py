@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,7 +15,8 @@ from .appended import AppendedFile, RemovedError
 from .claims import Claims
 from .folder import read_parameters
 from .generations import open_generation
-from .layout import DRIVERS, Generation, Sums
+from .layout import DRIVERS, Generation, Sums, shard_name
+from .opening import alone
 from .record import Record, decode, encode
 from .sealed import SealedShards
 from .segments import ShardRecords
@@ -64,8 +65,10 @@ class Ledger:
         files: the input's files as they are now; without it, they are taken to be what they were.
         keys: the keys of a shard's rows by a plan, for when the input's files have changed.
         retry_failed: rows that have failed before are to be tried again; done by the first of the drivers at work only.
-            False for who only reads: others do not see it as a driver at work until it claims a shard.
+            One opens the ledger at a time, so that there is a first one. False for who only reads: it waits for nobody,
+            and others do not see it as a driver at work until it claims a shard.
         clock: seconds, monotonic.
+        sleep: called with seconds while another driver opens the ledger.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Ledger:
         keys: Callable[[Plan], Iterable[tuple[Shard, int, str]]] | None = None,
         retry_failed: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path, self.parameters = path, parameters
         self._lock = threading.RLock()
@@ -91,19 +95,19 @@ class Ledger:
         self._mine = sign_here()
         self._id = self._mine.id
         self._signs = Signs(path / DRIVERS, self._mine, clock)
+        opening = alone(path, self._signs, self._id, sleep) if retry_failed else nullcontext(lambda: False)
         try:
-            if retry_failed:
-                self._signs.begin()
-            self._generation, self.plan = open_generation(
-                path, self._id, plan, now=files, keys=keys, others=lambda: self.others
-            )
-            self._claims = Claims(self._generation, self._signs)
-            self._sealed = SealedShards(self._generation, len(self.plan.shards))
-            self._list_sealed()
-            if retry_failed and not self.others:
-                self._remove_leftovers()
-                self._sealed.open_failed(self._generation, self._id)
-                self._segments_at = float("-inf")
+            with opening as is_alone:
+                self._generation, self.plan = open_generation(
+                    path, self._id, plan, now=files, keys=keys, others=self._at_work
+                )
+                self._claims = Claims(self._generation.claims, self._signs, self._id)
+                self._sealed = SealedShards(self._generation, len(self.plan.shards))
+                self._list_sealed()
+                if is_alone() and not self._at_work():
+                    self._tidy()
+                if retry_failed:
+                    self._signs.begin()
         except BaseException:
             self._signs.end()
             raise
@@ -122,11 +126,11 @@ class Ledger:
         """The next shard that is not sealed and that no living driver has, for this one from now on; None: none now."""
         with self._lock:
             self._signs.begin()
-            living: dict[str, bool] = {}
-            found = self._first_free(range(self._next, len(self.plan.shards)), wanted, living)
+            self._claims.look()
+            found = self._first_free(range(self._next, len(self.plan.shards)), wanted)
             if found is None:
                 self._list_sealed()
-                found = self._first_free(range(len(self.plan.shards)), wanted, living)
+                found = self._first_free(range(len(self.plan.shards)), wanted)
             if found is not None:
                 self._next = found.number + 1
             return found
@@ -214,8 +218,12 @@ class Ledger:
 
     @property
     def others(self) -> int:
-        """How many other drivers are at work now."""
+        """How many other drivers there are now."""
         return len(self._signs.others())
+
+    def _at_work(self) -> int:
+        """How many other drivers have opened the ledger and may write it."""
+        return sum(not sign.opening for sign in self._signs.others())
 
     def _prepare(self) -> None:
         try:
@@ -239,27 +247,19 @@ class Ledger:
                 f"{self.path}: another driver has begun anew with a changed input; start the same command again"
             )
 
-    def _first_free(
-        self, numbers: Iterable[int], wanted: Callable[[Shard], bool], living: dict[str, bool]
-    ) -> Shard | None:
+    def _first_free(self, numbers: Iterable[int], wanted: Callable[[Shard], bool]) -> Shard | None:
         free = (number for number in numbers if number not in self._sealed and number not in self._open)
         shards = (self.plan.shards[number] for number in free)
-        return next((shard for shard in shards if wanted(shard) and self._take(shard.number, living)), None)
+        return next((shard for shard in shards if wanted(shard) and self._take(shard.number)), None)
 
-    def _take(self, number: int, living: dict[str, bool]) -> bool:
-        holder = self._claims.holder(number)
-        if holder is None:
-            if not self._claims.take_free(number, self._id):
-                return False
-        else:
-            if holder not in living:
-                living[holder] = self._claims.is_living(holder)
-            if living[holder] or self._is_sealed_now(number) or not self._claims.take_over(number, self._id):
-                return False
+    def _take(self, number: int) -> bool:
+        name = shard_name(number)
+        if not self._claims.take(name) or self._is_sealed_now(number):
+            return False
         try:
             self._open[number] = AppendedFile(self._generation.segment(number, self._id))
         except BatchError:
-            self._claims.give_back(number, self._id)
+            self._claims.give_back(name)
             raise
         self._segments_at = float("-inf")
         return True
@@ -286,7 +286,7 @@ class Ledger:
             if segment.size == 0:
                 with suppress(OSError):
                     segment.path.unlink(missing_ok=True)
-            self._claims.give_back(number, self._id)
+            self._claims.give_back(shard_name(number))
 
     def _forget(self, number: int) -> None:
         self._taken.discard(number)
@@ -323,13 +323,17 @@ class Ledger:
         self._list_sealed()
         return number in self._sealed
 
-    def _remove_leftovers(self) -> None:
-        """Segments of sealed shards, and what was being sealed, by drivers that were killed."""
+    def _tidy(self) -> None:
+        """Remove what drivers have left that were killed, and open shards again that have failed rows."""
+        self._sealed.clean()
         self._list_segments()
         segments = [path for number, paths in self._segments.items() if number in self._sealed for path in paths]
-        for path in [*segments, *self._generation.sealed.glob(".*")]:
+        for path in segments:
             with suppress(OSError):
                 path.unlink()
+        for number in self._sealed.open_failed(self._id):
+            self._claims.clear(shard_name(number))
+        self._segments_at = float("-inf")
 
     def _list_sealed(self) -> None:
         with self._lock:

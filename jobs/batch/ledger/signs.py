@@ -5,8 +5,8 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -27,11 +27,13 @@ class Sign(msgspec.Struct, kw_only=True):
     host: str
     process: str  # as core/processes/process_id.py names it
     boot: str  # of the machine
+    pid_namespace: str = ""  # a container has one of its own
     job: str | None = None
     restarts: int = 0  # of the job
     started_at: float
     seen_at: float
     beat: int = 0  # counts the signs
+    opening: bool = False  # it works on nothing yet
     ended: bool = False
     rows: int = 0  # settled by it
     completion_tokens: int = 0
@@ -45,11 +47,20 @@ def sign_here() -> Sign:
         host=platform.node(),
         process=process_id(os.getpid()),
         boot=boot(),
+        pid_namespace=_pid_namespace(),
         job=job_id(),
         restarts=restart_count(),
         started_at=now,
         seen_at=now,
     )
+
+
+def _pid_namespace() -> str:
+    """In which the PIDs of this process count; empty where the kernel does not tell."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 class Signs:
@@ -68,11 +79,33 @@ class Signs:
         self._renewed_at: float | None = None
         self._lock = threading.RLock()
 
-    def begin(self) -> None:
-        """Tell others that this driver lives, from now on. Raises BatchError."""
+    def begin(self, *, opening: bool = False) -> None:
+        """Tell others that this driver lives, from now on, and whether it is still opening the ledger.
+
+        Raises BatchError.
+        """
         with self._lock:
-            if self._renewed_at is None:
+            if self.mine is not None and (self._renewed_at is None or self.mine.opening != opening):
+                self.mine.opening = opening
                 self._give()
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Have this driver's sign renewed by a thread, while its own ones are busy."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(_RENEW_S / 2):
+                with suppress(BatchError):  # who writes the ledger will hear of it
+                    self.give()
+
+        thread = threading.Thread(target=renew, name="batch-sign", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def give(self) -> None:
         """Renew this driver's sign, if it has begun and it is due. Raises BatchError."""
@@ -103,19 +136,23 @@ class Signs:
             self._ended.update(f"{sign.id}.json" for sign in signs if sign.ended)
             return [sign for sign in signs if not self.is_mine(sign.id) and not self.is_dead(sign)]
 
+    def by_id(self, id: str) -> Sign | None:
+        """The sign of one driver; None where it cannot be read."""
+        return self._read(self._folder / f"{id}.json")
+
     def is_dead_by_id(self, id: str) -> bool:
         """Whether the driver of this id has ended or died. One that left no sign has."""
         if self.is_mine(id):
             return False
         with self._lock:
-            sign = self._read(self._folder / f"{id}.json")
+            sign = self.by_id(id)
             return sign is None or self.is_dead(sign)
 
     def is_dead(self, sign: Sign) -> bool:
         """Whether a driver has ended or died: at once where that can be known, else by its silence."""
         if sign.ended or self._is_before_mine(sign):
             return True
-        if sign.boot == boot() and sign.host == platform.node():
+        if (sign.boot, sign.host, sign.pid_namespace) == (boot(), platform.node(), _pid_namespace()):
             with suppress(ValueError):
                 return not is_running(sign.process)
         beat, since = self._seen.get(sign.id, (-1, 0.0))

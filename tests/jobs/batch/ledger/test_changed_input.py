@@ -109,6 +109,19 @@ def test_an_input_does_not_change_under_drivers_at_work(ledgers):
         one.sync()
 
 
+def test_rows_that_were_missing_for_a_while_keep_their_results(ledgers):
+    """As where an older snapshot of the input was put in place by mistake."""
+    with ledgers.changed([[key(1), key(2)]], 1) as ledger:
+        shard = ledger.claim()
+        for index in range(2):
+            ledger.append(shard, answer(index, f"{index}", key(index + 1)))
+        ledger.seal(shard)
+    with ledgers.changed([[key(1), key(3)]], 2) as ledger:
+        ledger.append(ledger.claim(), answer(1, "third", key(3)))
+    again = ledgers.changed([[key(1), key(2), key(3), key(1), key(2)]], 3)
+    assert again.settled(again.claim()) == {0, 1, 2} and texts(again.records(0)) == ["0", "1", "third"]
+
+
 def test_without_keys_nothing_is_carried_over(ledgers):
     ledgers.changed([[key(1)]], 1).__exit__()
     plan = ledgers.changed([[key(1)]], 1).plan

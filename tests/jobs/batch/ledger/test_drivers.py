@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.ledger.look import look
+from slurminfer.jobs.batch.ledger.signs import sign_here
 
 from .conftest import answer, failure, finish, texts
 
@@ -79,7 +81,7 @@ def test_a_driver_that_was_taken_for_dead_harms_nothing(ledgers, acts):
     zombie.append(shard, answer(0, "zombie"))
     ledgers.silence(zombie, other)
     finish(other, other.claim(), "other ")
-    (sealed,) = ledgers.path.glob("0/sealed/*")
+    (sealed,) = ledgers.path.glob("0/sealed/*.jsonl")
     before = sealed.read_bytes()
     does = {
         "append": lambda: zombie.append(shard, answer(1, "late")),
@@ -90,7 +92,7 @@ def test_a_driver_that_was_taken_for_dead_harms_nothing(ledgers, acts):
     }
     for act in acts:
         does[act]()
-    assert [path.read_bytes() for path in ledgers.path.glob("0/sealed/*")] == [before]
+    assert [path.read_bytes() for path in ledgers.path.glob("0/sealed/*.jsonl")] == [before]
     assert texts(zombie.records(0)) == texts(other.records(0)) == ["zombie", "other 1"]
     assert zombie.claim() is other.claim() is None
     assert zombie.counts() == other.counts() == look(ledgers.path).counts
@@ -134,7 +136,7 @@ def test_sealing_while_another_one_seals_changes_nothing(ledgers, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fsync_late)
     slow.seal(shard)
-    assert len(list(ledgers.path.glob("0/sealed/*"))) == 1 and not list(ledgers.path.glob("0/sealed/.*"))
+    assert {path.name for path in ledgers.path.glob("0/sealed/*")} == {"00000.jsonl", "00000.1.0.0.2.0.1.sums"}
     assert texts(slow.records(0)) == texts(quick.records(0)) == ["quick 0"]
 
 
@@ -151,17 +153,19 @@ def test_a_segment_may_be_sealed_while_it_is_read(ledgers):
     assert [record.index for record in reading] == [0, 1, 2]
 
 
-def test_of_two_files_of_a_sealed_shard_one_counts(ledgers):
-    one = ledgers.open(1)
-    finish(one, one.claim())
-    (path,) = ledgers.path.glob("0/sealed/*")
-    path.with_name("00000.0.1.0.0.0.0.jsonl").write_bytes(b'{"index":0,"error":"no"}\n')
-    one.__exit__()
-    with ledgers.open(1, retry_failed=False) as reader:
-        assert reader.counts() == look(ledgers.path).counts and len(list(reader.records(0))) == 1
-    again = ledgers.open(1)
-    finish(again, again.claim())
-    assert again.counts().answered == look(ledgers.path).counts.answered == 1
+@pytest.mark.parametrize("there", [[], ["0.1.0.0.0.0"], ["1.0.0.9.9.9", "0.1.0.0.0.0"]])
+def test_sums_that_were_not_told_or_are_wrong_are_mended(ledgers, there):
+    """A driver may be killed between sealing and telling; users may remove a sealed file and leave its sums."""
+    with ledgers.open(1, 1) as one:
+        finish(one, one.claim())
+        for path in ledgers.path.glob("0/sealed/*.sums"):
+            path.unlink()
+        if not there:
+            assert look(ledgers.path).counts.answered == 1
+    for figures in there:
+        (ledgers.path / f"0/sealed/00001.{figures}.sums").touch()
+    ledgers.open(1, 1)
+    assert {path.name for path in ledgers.path.glob("0/sealed/*")} == {"00000.jsonl", "00000.1.0.0.2.0.1.sums"}
 
 
 def test_failed_rows_stay_while_another_driver_lives(ledgers):
@@ -171,6 +175,106 @@ def test_failed_rows_stay_while_another_driver_lives(ledgers):
     one.seal(shard)
     assert ledgers.open(1).is_sealed(0)
     assert list(ledgers.path.glob("0/sealed/*")) and not list(ledgers.path.glob("0/segments/*"))
+
+
+class Waiting:
+    """Stands in for the sleep of a driver that waits until it may open the ledger: other things happen meanwhile."""
+
+    def __init__(self, *acts):
+        self._acts = iter(acts)
+
+    def __call__(self, seconds):
+        next(self._acts)()
+
+
+def opening(ledgers, name, **changes):
+    """A driver that is opening the ledger now: its sign and its claim."""
+    sign = msgspec.structs.replace(sign_here(), id=name, opening=True, **changes)
+    for folder in (ledgers.path, ledgers.path / "drivers"):
+        folder.mkdir(exist_ok=True)
+    (ledgers.path / "drivers" / f"{name}.json").write_bytes(msgspec.json.encode(sign))
+    claim = ledgers.path / f"opening.{len(list(ledgers.path.glob('opening.*')))}"
+    claim.write_text(name)
+    return claim
+
+
+def test_one_driver_opens_a_ledger_at_a_time(ledgers):
+    claim = opening(ledgers, "other")
+    ledgers.open(1, sleep=Waiting(lambda: None, claim.unlink))
+    assert not list(ledgers.path.glob("opening.*"))
+
+
+@pytest.mark.parametrize("dead", [{"process": "1@1-00000000"}, {"ended": True}])
+def test_a_driver_that_died_while_it_opened_the_ledger_keeps_nobody_waiting(ledgers, dead):
+    opening(ledgers, "first", **dead)
+    opening(ledgers, "second", **dead)
+    ledgers.open(1, sleep=Waiting())
+    assert not list(ledgers.path.glob("opening.*"))
+
+
+def test_a_waiting_driver_says_for_whom(ledgers, caplog):
+    claim = opening(ledgers, "other")
+    ledgers.open(1, sleep=Waiting(*[lambda: None] * 60, claim.unlink))
+    (told,) = caplog.messages
+    assert "another driver opens it now (process" in told
+
+
+def test_drivers_that_begin_in_the_same_instant_try_failed_rows_again(ledgers):
+    with ledgers.open(1) as one:
+        shard = one.claim()
+        one.append(shard, failure(0))
+        one.seal(shard)
+    opening(ledgers, "other").unlink()  # it has given its sign, and waits
+    assert ledgers.open(1).claim().number == 0
+
+
+def test_a_driver_taken_for_dead_while_it_opens_takes_nothing_apart(ledgers):
+    with ledgers.open(1) as one:
+        shard = one.claim()
+        one.append(shard, failure(0))
+        one.seal(shard)
+
+    def late():
+        opening(ledgers, "other")
+        return one.plan.files
+
+    assert ledgers.enter(one.plan, one.parameters, files=late).is_sealed(0)
+    assert (ledgers.path / "opening.1").read_text() == "other"
+
+
+def test_of_drivers_that_find_another_one_dead_one_has_its_shard(ledgers):
+    dead, *rest = (ledgers.open(1) for _ in range(3))
+    dead.claim()
+    ledgers.silence(dead, *rest)
+    for driver in rest:
+        driver._claims.look()
+    assert [driver._take(0) for driver in rest] == [True, False]
+    for driver in rest:
+        driver._claims.look()
+    assert not rest[1]._take(0)
+
+
+@pytest.mark.parametrize("between", ["given back", "given back and taken"])
+def test_a_claim_may_change_hands_after_one_has_looked(ledgers, between):
+    """Numbers come again; the driver that looked first must not take a living one's shard."""
+    dead, slow, quick, third = (ledgers.open(1) for _ in range(4))
+    dead.claim()
+    ledgers.silence(dead, slow, quick, third)
+    slow._claims.look()
+    shard = quick.claim()
+    quick.release(shard)
+    if between == "given back and taken":
+        assert third.claim() is not None
+    assert not slow._take(0)
+    slow._claims.look()
+    assert slow._take(0) is (between == "given back")
+
+
+def test_a_pid_of_another_container_says_nothing(ledgers):
+    one, two = ledgers.open(1), ledgers.open(1)
+    one.claim()
+    ledgers.rewrite_sign(one, pid_namespace="pid:[1]", process=f"{os.getpid()}@1-{one._mine.boot}")
+    assert two.others == 1 and two.claim() is None
 
 
 def test_who_only_reads_is_no_driver(ledgers):

@@ -64,7 +64,7 @@ def test_sealing_that_fails_loses_nothing(ledgers, request):
     with pytest.raises(BatchError, match=ADVICE) as caught:
         ledger.seal(shard)
     assert caught.tb and set(os.listdir("/proc/self/fd")) <= opened  # though the traceback keeps what was called
-    assert not list(ledgers.path.glob("0/sealed/*")) and not list(ledgers.path.glob("0/sealed/.*"))
+    assert not list((ledgers.path / "0/sealed").iterdir())
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
     ledger.seal(shard)

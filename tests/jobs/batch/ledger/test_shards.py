@@ -192,7 +192,7 @@ def test_changed_parameters_are_named(ledgers):
 @pytest.mark.parametrize(
     ("text", "said"),
     [(b"{", "is not a batch's ledger"), (b"\xff", "is not text"), (b"[]", "is not a batch's ledger"),
-     (b'{"version":2,"begun_at":1,"parameters":{}}', "has layout 2: expected 1")],
+     (b'{"version":3,"begun_at":1,"parameters":{}}', "has layout 3: expected 2")],
 )  # fmt: skip
 def test_a_folder_that_is_no_ledger_of_ours_is_left_alone(ledgers, text, said):
     ledgers.path.mkdir()
@@ -218,7 +218,8 @@ def test_what_others_keep_in_the_folder_is_no_matter(ledgers):
     (ledgers.path / "7").write_text("a file")
     ledger = ledgers.open(1)
     for folder in ("sealed", "segments"):
-        (ledgers.path / "0" / folder / "99999.1.0.0.0.0.0.jsonl").write_text("foreign")
+        (ledgers.path / "0" / folder / "99999.jsonl").write_text("foreign")
+        (ledgers.path / "0" / folder / "99999.1.0.0.0.0.0.sums").write_text("foreign")
         (ledgers.path / "0" / folder / "00009.abc.jsonl").write_text("foreign")
     assert ledger.counts().answered == 0 == look(ledgers.path).counts.answered
     finish(ledger, ledger.claim())
@@ -229,7 +230,7 @@ def test_what_others_keep_in_the_folder_is_no_matter(ledgers):
 def test_a_damaged_sealed_shard_says_what_to_do(ledgers, damage):
     with ledgers.open(2) as ledger:
         finish(ledger, ledger.claim())
-        (path,) = ledgers.path.glob("0/sealed/*")
+        (path,) = ledgers.path.glob("0/sealed/*.jsonl")
         path.write_bytes(damage)
         with pytest.raises(BatchError, match=r"is damaged: .*; remove it, and start the same command again"):
             list(ledger.records(0))
