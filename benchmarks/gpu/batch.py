@@ -40,10 +40,11 @@ def write_rows(path: Path, given: argparse.Namespace) -> None:
 def engine(rows: Path, given: argparse.Namespace) -> dict[str, Any]:
     """SGLang in this process."""
     import sglang
+    from sglang.srt.server_args import prepare_server_args
 
-    options = {name.removeprefix("--").replace("-", "_"): value for name, value in _pairs(given.extra)}
+    words = [f"--model-path={given.model}", f"--max-running-requests={given.running}", "--log-level=error"]
     began = time.monotonic()
-    offline = sglang.Engine(model_path=str(given.model), max_running_requests=given.running, **options)
+    offline = sglang.Engine(server_args=prepare_server_args([*words, *given.extra]))
     ready_s = time.monotonic() - began
     asked = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     prompts = [row["prompt"] for row in asked]
@@ -76,17 +77,6 @@ def batch(rows: Path, given: argparse.Namespace) -> dict[str, Any]:
             deployment.stop()
     tokens = sum(answer["usage"]["completion_tokens"] for answer in answers)
     return {"way": "batch", "ready_s": ready_s, "seconds": seconds, "rows": len(answers), "tokens": tokens}
-
-
-def _pairs(extra: list[str]) -> list[tuple[str, Any]]:
-    """Flags of a command line as names and values; one without a value is True."""
-    found: list[tuple[str, Any]] = []
-    for word in extra:
-        if word.startswith("--"):
-            found.append((word, True))
-        else:
-            found[-1] = (found[-1][0], json.loads(word) if word.replace(".", "").isdigit() else word)
-    return found
 
 
 def _turns(gpus: list[str]) -> list[list[tuple[str, str]]]:
