@@ -13,6 +13,7 @@ from .refusals import queue_full, waited_too_long
 from .ticket import Place, Ticket
 
 POLL_S = 0.005
+BATCH_POLL_S = 0.02  # while only batch requests wait: answers of their own relay let them in at once
 MOST_PREEMPTIONS = 3  # of one request: then it stays
 HELD_TICKS = 2  # polls for which a free slot is left to another relay, which looks for it as often
 # Looking up a member of an enumeration takes longer than a global name.
@@ -70,6 +71,7 @@ class Admission:
         self._lanes: dict[Hashable, Lane] = {}
         self._crowded: dict[Hashable, Lane] = {}  # in which somebody waits
         self._timer: Timer | None = None
+        self._is_slow = False  # it polls for batch requests only
 
     def try_enter(self, ticket: Ticket) -> bool:
         """Let a request in if nobody waits and a slot is free."""
@@ -233,8 +235,15 @@ class Admission:
         ticket.place, ticket.future = _WAITING, asyncio.get_running_loop().create_future()
         lane.waiting += 1
         self._crowded[ticket.lane] = lane
+        is_slow = ticket.priority is _BATCH
+        if self._timer is not None and self._is_slow and not is_slow:
+            self.close()
         if self._timer is None:
-            self._timer = self._call_later(POLL_S, self._tick)
+            self._poll_later(is_slow)
+
+    def _poll_later(self, is_slow: bool) -> None:
+        self._is_slow = is_slow
+        self._timer = self._call_later(BATCH_POLL_S if is_slow else POLL_S, self._tick)
 
     def _make_place(self, lane: Lane, ticket: Ticket, now: float) -> None:
         """See that there is room in the queue. The tenant with most requests in it is who is refused."""
@@ -367,4 +376,5 @@ class Admission:
         self._timer = None
         self._look(is_tick=True)
         if self._crowded and self._timer is None:
-            self._timer = self._call_later(POLL_S, self._tick)
+            lanes = self._crowded.values()
+            self._poll_later(all(len(lane.queues[_BATCH]) == lane.waiting for lane in lanes))

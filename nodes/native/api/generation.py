@@ -1,6 +1,5 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,13 +89,22 @@ class Choice:
 class Generation:
     """Submits sequences on entering, yields their deltas in any order, and on leaving aborts what is not finished."""
 
-    def __init__(self, engine: EngineThread, metrics: Metrics, choices: Sequence[Choice], started_at: float) -> None:
+    def __init__(
+        self,
+        engine: EngineThread,
+        metrics: Metrics,
+        choices: Sequence[Choice],
+        started_at: float,
+        *,
+        at_once: bool = True,
+    ) -> None:
+        """`at_once`: each delta is wanted as soon as its token is there; else they may come in groups."""
         self._engine, self._metrics, self.choices = engine, metrics, choices
-        self._started_at = started_at
+        self._started_at, self._at_once = started_at, at_once
         self._open = {choice.request.id: choice for choice in choices}
 
     async def __aenter__(self) -> Self:
-        self._outputs = self._engine.submit([choice.request for choice in self.choices])
+        self._outputs = self._engine.submit([choice.request for choice in self.choices], at_once=self._at_once)
         return self
 
     async def __aexit__(
@@ -110,24 +118,23 @@ class Generation:
     async def __anext__(self) -> Delta:
         """Raises EngineError if the engine ends before the sequences do, or fails on one of them."""
         while self._open:
-            output = await self._outputs.get()
+            output, at = await self._outputs.get()
             choice = self._open.get(output.request.id)
             if choice is not None:  # else a stop string ended it while the engine computed on
-                return self._push(choice, output)
+                return self._push(choice, output, at)
         raise StopAsyncIteration
 
-    def _push(self, choice: Choice, output: Output) -> Delta:
-        self._observe(choice)
+    def _push(self, choice: Choice, output: Output, at: float) -> Delta:
+        self._observe(choice, at)
         delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
         if delta.finish:
             del self._open[choice.request.id]
             self._engine.abort([choice.request.id])
         return delta
 
-    def _observe(self, choice: Choice) -> None:
-        now = time.monotonic()
+    def _observe(self, choice: Choice, at: float) -> None:
         if choice.told_at is None:
-            self._metrics.ttft.observe(now - self._started_at)
+            self._metrics.ttft.observe(at - self._started_at)
         else:
-            self._metrics.itl.observe(now - choice.told_at)
-        choice.told_at = now
+            self._metrics.itl.observe(at - choice.told_at)
+        choice.told_at = at

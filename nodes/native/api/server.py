@@ -112,7 +112,7 @@ class Server:
         max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
         choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens)
         format = CompletionFormat(self._model.tokenizer, self._origin(body))
-        return await self._answer(request, body, format, self._generation(choices, started_at))
+        return await self._answer(request, body, format, self._generation(body, choices, started_at))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions: the next message of a conversation, whole or as server-sent events."""
@@ -125,7 +125,7 @@ class Server:
         max_tokens = left if body.limit is None else body.limit
         choices = self._choices(body, limits, [prompt], max_tokens)
         format = ChatFormat(self._model.tokenizer, self._origin(body))
-        return await self._answer(request, body, format, self._generation(choices, started_at))
+        return await self._answer(request, body, format, self._generation(body, choices, started_at))
 
     # What both endpoints share.
 
@@ -204,8 +204,10 @@ class Server:
             raise ApiError(400, "continue_token_ids has a stop string in its text", param="continue_token_ids")
         return choices
 
-    def _generation(self, choices: list[Choice], started_at: float) -> Generation:
-        return Generation(self._engine, self._metrics, choices, started_at)
+    def _generation(self, body: GenerationRequest, choices: list[Choice], started_at: float) -> Generation:
+        # Stop strings are found as text is made of tokens: the sooner, the less is computed in vain.
+        at_once = bool(body.stream or body.stops)
+        return Generation(self._engine, self._metrics, choices, started_at, at_once=at_once)
 
     async def _answer(
         self, request: web.Request, body: GenerationRequest, format: EndpointFormat, generation: Generation

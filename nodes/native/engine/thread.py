@@ -8,6 +8,7 @@ request causes ends that request alone: see failures.py.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVarTuple
@@ -42,8 +43,8 @@ class EngineThread:
         self.ended: asyncio.Future[None] = self._loop.create_future()  # an exception if the engine broke
         threading.Thread(target=self._run, args=(load,), name="engine", daemon=True).start()
 
-    def submit(self, requests: Sequence[Request]) -> Outputs:
-        """Compute `requests` of one client.
+    def submit(self, requests: Sequence[Request], *, at_once: bool = True) -> Outputs:
+        """Compute `requests` of one client. `at_once`: it wants each token as soon as it is there, see Outputs.
 
         Raises EngineError if the model is not loaded or the engine has ended, RequestTooLongError.
         """
@@ -51,7 +52,7 @@ class EngineThread:
             raise EngineError("the engine is not running")
         for request in requests:
             self.limits.check(request.prompt_length, request.params.max_tokens)
-        outputs = Outputs(requests, self._set_paused)
+        outputs = Outputs(requests, self._set_paused, at_once=at_once)
         self._outputs.update(dict.fromkeys((request.id for request in requests), outputs))
         self._inbox.put(lambda core: core.submit(requests))
         return outputs
@@ -116,11 +117,12 @@ class EngineThread:
 
     def _on_step(self, outputs: Sequence[Output], failures: Sequence[Failure], stats: EngineStats) -> None:
         self.stats = stats
+        now = time.monotonic()
         for output in outputs:
             id = output.request.id
             found = self._outputs.pop(id, None) if output.finish else self._outputs.get(id)
             if found is not None:  # else it was aborted meanwhile
-                found.put(output)
+                found.put(output, now)
         for failure in failures:
             found = self._outputs.pop(failure.request.id, None)
             if found is not None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from slurminfer.router.admission.admission import MOST_PREEMPTIONS, POLL_S
+from slurminfer.router.admission.admission import BATCH_POLL_S, MOST_PREEMPTIONS, POLL_S
 from slurminfer.router.admission.lane import PASSED_OVER, Load
 from slurminfer.router.tenants.tenant import Priority
 
@@ -51,6 +51,22 @@ async def test_a_slot_that_another_relay_frees_is_found_by_the_timer():
     world.elsewhere["m"] = 1
     await world.advance(POLL_S)
     assert request.inside
+
+
+@in_a_loop
+async def test_the_timer_is_slower_while_only_batch_requests_wait():
+    world = World(slots=0)
+    batch = await world.start(priority=BATCH)
+    world.slots["m"] = 1
+    await world.advance(POLL_S)
+    assert batch.waits and len(world.timers) == 1
+    await world.advance(BATCH_POLL_S)
+    assert batch.inside
+    batch = await world.start(priority=BATCH)
+    urgent = await world.start()
+    world.slots["m"] = 2
+    await world.advance(POLL_S)
+    assert urgent.inside and batch.waits
 
 
 @in_a_loop

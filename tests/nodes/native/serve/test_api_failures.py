@@ -40,7 +40,7 @@ class ScriptedEngine:
         self.stats = EngineStats()
         self.words, self.error = 0, EngineError("")
 
-    def submit(self, requests: Sequence[Request]) -> Outputs:
+    def submit(self, requests: Sequence[Request], *, at_once: bool = True) -> Outputs:
         outputs = Outputs(requests, lambda ids, paused: None)
         for _ in range(self.words):
             outputs.put(Output(requests[0], Sample(70), None))

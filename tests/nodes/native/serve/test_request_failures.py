@@ -143,7 +143,7 @@ async def _read(engine: EngineThread, requests: Sequence[Request]) -> dict[str, 
     outputs, tokens = engine.submit(requests), {request.id: list[int]() for request in requests}
     left = len(requests)
     while left:
-        output = await outputs.get()
+        output, _ = await outputs.get()
         tokens[output.request.id].append(output.sample.token)
         left -= output.finish is not None
     return tokens

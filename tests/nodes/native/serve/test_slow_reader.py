@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.engine import outputs as outputs_module
 from slurminfer.nodes.native.engine.outputs import Outputs
 from slurminfer.nodes.native.engine.request import FinishReason, Output, Request, Sample, SamplingParams
@@ -30,9 +31,9 @@ def _output(request: Request, finish: FinishReason | None = None) -> Output:
     return Output(request, Sample(0), finish)
 
 
-def _buffer(*requests: Request) -> tuple[Outputs, list[tuple[list[str], bool]]]:
+def _buffer(*requests: Request, at_once: bool = True) -> tuple[Outputs, list[tuple[list[str], bool]]]:
     told: list[tuple[list[str], bool]] = []
-    return Outputs(requests, lambda ids, paused: told.append((list(ids), paused))), told
+    return Outputs(requests, lambda ids, paused: told.append((list(ids), paused)), at_once=at_once), told
 
 
 def test_a_full_buffer_pauses_what_goes_on_and_a_half_empty_one_resumes_it(monkeypatch):
@@ -65,6 +66,41 @@ def test_alternatives_count_and_a_buffer_holds_some_steps_of_all_choices(monkeyp
             buffer.put(_output(request))
     buffer.put(_output(requests[0]))
     assert told == [(["0", "1", "2"], True)]
+
+
+def test_who_reads_an_answer_whole_is_woken_at_its_end_or_when_the_buffer_fills(monkeypatch):
+    monkeypatch.setattr(outputs_module, "_MOST_UNITS", 20)
+
+    async def read() -> None:
+        request = _request()
+        buffer, told = _buffer(request, at_once=False)
+        reading = asyncio.ensure_future(buffer.get())
+        for step in range(9):
+            buffer.put(_output(request), at=float(step))
+        await asyncio.sleep(0)
+        assert not reading.done()
+        buffer.put(_output(request), at=9.0)
+        assert [(await get)[1] for get in (reading, *[buffer.get() for _ in range(9)])] == list(range(10))
+        reading = asyncio.ensure_future(buffer.get())
+        buffer.put(_output(request), at=10.0)
+        buffer.put(_output(request, FinishReason.LENGTH), at=11.0)
+        assert (await reading)[1] == 10.0 and (await buffer.get())[0].finish is FinishReason.LENGTH
+        assert told == []
+
+    asyncio.run(read())
+
+
+def test_an_engine_that_ends_wakes_who_reads_an_answer_whole():
+    async def read() -> None:
+        request = _request()
+        buffer, _ = _buffer(request, at_once=False)
+        buffer.put(_output(request))
+        buffer.fail(EngineError("the engine has failed"))
+        await buffer.get()
+        with pytest.raises(EngineError, match="has failed"):
+            await buffer.get()
+
+    asyncio.run(read())
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -156,9 +192,9 @@ def test_a_client_that_does_not_read_bounds_what_the_engine_keeps(monkeypatch):
         await _until(lambda: engine.stats.paused_requests == 1)
         kept = slow._queue.qsize()
         quick = engine.submit([make_request("quick", [1], 10, end=None)])
-        assert [(await quick.get()).sample.token for _ in range(10)] == alone([1], 10, end=None)
+        assert [(await quick.get())[0].sample.token for _ in range(10)] == alone([1], 10, end=None)
         assert slow._queue.qsize() == kept < 300
-        assert [(await slow.get()).sample.token for _ in range(300)] == alone(PROMPT, 300, end=None)
+        assert [(await slow.get())[0].sample.token for _ in range(300)] == alone(PROMPT, 300, end=None)
         await engine.stop(5)
 
     asyncio.run(work())
