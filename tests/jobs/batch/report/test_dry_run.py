@@ -208,7 +208,8 @@ def test_the_wait_in_the_queue_is_slurm_s_word():
         return Forecast(starts_at=now + 7300)
 
     assert queue_wait(spec, ask, lambda: now) == (
-        "pool p: Slurm would start a worker in about 2 h 1 min, by what runs and waits now"
+        "pool p: Slurm would start a worker in 2 h 1 min (0 s to 2 h 3 min): sooner if jobs end before their limits, "
+        "later if more urgent ones come"
     )
     assert asked == ["p-0"]
     assert "now" in queue_wait(spec, lambda job: Forecast(starts_at=now), lambda: now)
