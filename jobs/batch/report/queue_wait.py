@@ -7,6 +7,7 @@ from ....core.errors import SlurmError
 from ....core.job import JobRequest
 from ....core.rundir import RunDirectory
 from ....core.spec.deployment import DeploymentSpec
+from ....core.spec.pool import PoolSpec
 from ....slurm.forecast import Forecast
 from ...serve.requests import worker_request
 from .interval import Interval
@@ -30,12 +31,13 @@ def queue_wait(
     """
     run = RunDirectory.named(spec.name)
     return "; ".join(
-        _words(pool.name, lambda name=pool.name: ask(worker_request(spec, run, f"{name}-0", 0)), clock())  # type: ignore[misc]
+        _words(pool, lambda name=pool.name: ask(worker_request(spec, run, f"{name}-0", 0)), clock())  # type: ignore[misc]
         for pool in spec.pool
     )
 
 
-def _words(pool: str, ask: Callable[[], Forecast], now: float) -> str:
+def _words(of: PoolSpec, ask: Callable[[], Forecast], now: float) -> str:
+    pool = of.name
     try:
         found = ask()
     except SlurmError as error:
@@ -44,6 +46,8 @@ def _words(pool: str, ask: Callable[[], Forecast], now: float) -> str:
         return f"pool {pool}: Slurm would not start a worker: {found.reason}"
     if found.starts_at - now <= _NOW_S:
         return f"pool {pool}: Slurm would start a worker now"
+    if of.backfill:
+        return f"pool {pool}: Slurm plans no start now; holes in its schedule are used as they come"
     wait = about(wait_of(found.starts_at - now))
     return (
         f"pool {pool}: Slurm would start a worker in {wait}: sooner if jobs end before their limits, later if more "
