@@ -81,7 +81,8 @@ def cluster_user(
     sandbox.give(ordinary_user, home)
 
     def execute(argv: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        everything = {"SLURMINFER_HOME": str(home), **env}
+        checkout = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the one that is tested
+        everything = {**checkout, "SLURMINFER_HOME": str(home), **env}
         return sandbox.run_as(ordinary_user, argv, everything, timeout_s=timeout_s)
 
     here = User(home, execute)

@@ -1,11 +1,14 @@
 """A batch as jobs of a real Slurm: the driver, and workers of its own, as an ordinary user."""
 
 import json
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.fleet.cluster import Cluster
 from slurminfer.slurm.sandbox import Sandbox
 
 from ..support.waiting import eventually
@@ -45,6 +48,25 @@ def asked(shared: Path, sandbox: Sandbox, ordinary_user: str) -> tuple[Path, ...
     source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     spec.write_text(SPEC, encoding="utf-8")
     return source, shared / "out.jsonl", spec
+
+
+@pytest.fixture
+def cluster(cluster_user, sandbox: Sandbox, ordinary_user: str) -> Iterator[Cluster]:
+    """How to break nodes; they are whole again afterwards."""
+    cluster = Cluster(sandbox, cluster_user.home, ordinary_user)
+    yield cluster
+    cluster.restore_nodes()
+
+
+@pytest.fixture
+def busy(sandbox: Sandbox) -> Iterator[None]:
+    """All nodes are in use, by jobs with a limit of three minutes."""
+    sbatch = ["sbatch", "--parsable", "--chdir=/", "--output=/dev/null", "--exclusive", "--time=3", "--wrap=sleep 300"]
+    jobs = [ask(sandbox, *sbatch) for _ in range(4)]
+    states = ["squeue", "--noheader", f"--jobs={','.join(jobs)}", "--format=%T"]
+    eventually(lambda: ask(sandbox, *states).split() == ["RUNNING"] * 4, "all nodes are in use")
+    yield
+    ask(sandbox, "scancel", *jobs)
 
 
 def submitted(user, asked, *words: str) -> str:
@@ -88,3 +110,37 @@ def test_cancel_ends_the_drivers_and_the_workers(cluster_user, sandbox, ordinary
     eventually(lambda: jobs_of(sandbox, ordinary_user) == set(), "all jobs have ended")
     assert output.with_name("out.jsonl.ledger").is_dir()
     assert "was running" in user.ok("batch", "cancel", output)
+
+
+def test_a_dry_run_says_how_long_workers_will_wait_for_a_busy_cluster(cluster_user, asked, busy):
+    source, output, spec = asked
+    told = cluster_user.ok("batch", source, output, "--spec", spec, "--max-tokens", "4", "--dry-run")
+    found = re.search(r"queue +pool w: .* in (\d) min [^(]*\(0 s to (\d) min", told)
+    assert found is not None, told
+    assert int(found[1]) in (2, 3) and int(found[2]) in (4, 5), "by the limits of the jobs that run"
+
+
+def test_each_row_is_done_once_where_the_driver_loses_its_node(cluster_user, sandbox, ordinary_user, asked, cluster):
+    user, (_, output, _) = cluster_user, asked
+    job = submitted(user, asked)
+    eventually(lambda: status(user, output)["answered"] >= 8, "rows are answered", timeout_s=240)
+    lost = cluster.node_of(job)
+    cluster.lose_node(lost)
+    eventually(lambda: status(user, output)["is_done"], "the batch is done", timeout_s=300)
+    eventually(lambda: jobs_of(sandbox, ordinary_user) == set(), "all jobs have ended")
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["number"] for row in rows] == list(range(ROWS)), "each row once, in the order of the input"
+    assert all(row["generated_text"] and row["error"] is None for row in rows)
+    columns = ["--noheader", "--parsable2", "--allocations", "--duplicates", "--format=State,NodeList"]
+    ran = [line.split("|") for line in ask(sandbox, "sacct", *columns, f"--jobs={job}").splitlines()]
+    assert [state for state, _ in ran] == ["NODE_FAIL", "COMPLETED"] and ran[0][1] == lost != ran[1][1], ran
+
+
+def test_cancel_leaves_nothing_of_a_batch_whose_node_is_lost(cluster_user, sandbox, ordinary_user, asked, cluster):
+    user, (_, output, _) = cluster_user, asked
+    job = submitted(user, asked)
+    eventually(lambda: "own-w-0" in jobs_of(sandbox, ordinary_user), "workers are submitted", timeout_s=120)
+    cluster.lose_node(cluster.node_of(job))
+    told = user.ok("batch", "cancel", output)
+    assert f"driver job {job} cancelled" in told and "deployment 'own' stopped" in told
+    assert jobs_of(sandbox, ordinary_user) == set(), "jobs that would come back have been cancelled too"

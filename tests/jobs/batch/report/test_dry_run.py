@@ -208,7 +208,8 @@ def test_the_wait_in_the_queue_is_slurm_s_word():
         return Forecast(starts_at=now + 7300)
 
     assert queue_wait(spec, ask, lambda: now) == (
-        "pool p: Slurm would start a worker in about 2 h 1 min, by what runs and waits now"
+        "pool p: Slurm would start a worker in 2 h 1 min (0 s to 2 h 3 min): sooner if jobs end before their limits, "
+        "later if more urgent ones come"
     )
     assert asked == ["p-0"]
     assert "now" in queue_wait(spec, lambda job: Forecast(starts_at=now), lambda: now)
@@ -218,6 +219,14 @@ def test_the_wait_in_the_queue_is_slurm_s_word():
         raise SlurmError("no answer")
 
     assert queue_wait(spec, fail) == "pool p: unknown (no answer)"
+
+
+def test_a_pool_that_takes_holes_has_no_wait_that_slurm_could_tell():
+    pool = '[[pool]]\nname = "h"\nbackfill = true\nmax_workers = 2\ntime_min = "20"\n'
+    spec = parse_spec(f'name = "d"\n[model]\npath = "m"\n{pool}')
+    told = queue_wait(spec, lambda job: Forecast(starts_at=7300.0), lambda: 0.0)
+    assert told == "pool h: Slurm plans no start now; holes in its schedule are used as they come"
+    assert queue_wait(spec, lambda job: Forecast(starts_at=1.0), lambda: 0.0).endswith("would start a worker now")
 
 
 @pytest.fixture(scope="module")

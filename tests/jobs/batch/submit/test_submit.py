@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from slurminfer.core.errors import BatchError, SlurmError, SlurminferError, UsageError
 from slurminfer.core.job import JobPhase
@@ -12,7 +13,9 @@ from slurminfer.core.spec.job import JobSpec
 from slurminfer.jobs.batch.batch import Batch, EndpointChoice, encode_batch
 from slurminfer.jobs.batch.commands import cancel as cancel_command
 from slurminfer.jobs.batch.endpoints.served import OwnDeployments
+from slurminfer.jobs.batch.ledger.folder import read_parameters
 from slurminfer.jobs.batch.outputs.export import OutputOptions
+from slurminfer.jobs.batch.parameters import Parameters
 from slurminfer.jobs.batch.submit.entry import KEY, DriverEntry
 from slurminfer.jobs.batch.submit.folder import JobsFolder
 from slurminfer.jobs.batch.submit.job import living_drivers, request, submit
@@ -109,6 +112,18 @@ def test_so_it_is_while_another_command_submits(jobs, batch, folder):
     with folder.one_at_a_time(), pytest.raises(BatchError, match="another command is submitting"):
         start(jobs, batch)
     assert jobs.requests == {}
+
+
+def test_other_parameters_than_those_of_the_ledger_are_refused_and_what_was_asked_before_is_kept(jobs, batch, folder):
+    folder.write_batch(batch, of_jobs=False)
+    read_parameters(folder.ledger, batch.parameters)
+    other = structs.replace(batch, parameters=Parameters(model="other"))
+    with pytest.raises(BatchError, match='has results of other parameters: model was null, is "other" now'):
+        start(jobs, other)
+    with pytest.raises(BatchError, match="ask as before, or choose another output"):
+        folder.write_batch(other, of_jobs=False)
+    assert jobs.requests == {} and encode_batch(folder.read_latest()) == encode_batch(batch)
+    assert start(jobs, batch).id == "1"
 
 
 def test_a_job_that_nobody_lived_to_note_is_known_all_the_same(jobs, batch, folder):
