@@ -46,7 +46,9 @@ def run(batch: Batch, job: Job, key: str | None, *, dry_run: bool = False) -> in
     """
     if job.wanted:
         _submit(batch, job, key, dry_run=dry_run)
-    elif dry_run:
+        return 0
+    _check(batch)
+    if dry_run:
         from ..report.dry_run import print_dry_run  # which imports Jinja and pyarrow
 
         print_dry_run(batch, key)
@@ -78,12 +80,16 @@ def _submit(batch: Batch, job: Job, key: str | None, *, dry_run: bool) -> None:
 
 
 def _check(batch: Batch) -> None:
-    """Say what is wrong with inputs and parameters here, not in the log of a job. Raises UsageError, BatchError."""
+    """Say what is wrong with inputs, output and parameters before a ledger or a job is made of it.
+
+    Raises UsageError, BatchError.
+    """
     from ..inputs.building import Builder  # which imports Jinja and pyarrow
     from ..inputs.files import find
+    from .checks import check_output
 
     Builder(batch.parameters)
-    find(batch.inputs, batch.format)
+    check_output(batch, find(batch.inputs, batch.format))
 
 
 def _with_models(batch: Batch) -> Batch:
