@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
-from ....core.errors import SlurminferError
+from ....core.errors import ModelNotFoundError, SlurminferError
 from ....core.job import JobRequest
 from ....core.rundir import RunDirectory
 from ....core.site.prices import read_prices
 from ....core.spec.deployment import DeploymentSpec
 from ....core.spec.files import parse_spec
+from ....quant.models import already_here
 from ....slurm import submit as slurm
 from ....slurm.forecast import Forecast
 from ...serve.router_link import ask_router
@@ -156,7 +157,10 @@ def _model_tokens(batch: Batch, spec: DeploymentSpec | None) -> ModelTokens | No
         return None
     models = {spec.model_of(pool).served_name: spec.model_of(pool) for pool in spec.pool}
     name = batch.parameters.model or (next(iter(models)) if len(models) == 1 else None)
-    return model_tokens(Path(models[name].path)) if name in models else None
+    with suppress(ModelNotFoundError):
+        directory = already_here(models[name].path) if name in models else None
+        return None if directory is None else model_tokens(directory)
+    return None
 
 
 def _page(batch: Batch, key: str | None) -> EndpointTokens | None:
