@@ -32,7 +32,7 @@ class DriverView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at a batch. `state` is done, running, waiting (its jobs are in the queue) or stopped."""
+    """One look at a batch. `state` is done, running, waiting (for its jobs, or for workers of its own) or stopped."""
 
     output: str
     state: str
@@ -71,7 +71,7 @@ def look_at_batch(folder: JobsFolder) -> BatchView:
     try:
         found = look(folder.ledger)
     except BatchError:
-        if not jobs:
+        if not jobs and not served:
             raise
         found = None  # its first driver has not begun yet
     return view_of(folder.output, found, jobs, served, history.read(folder.ledger))
@@ -88,7 +88,7 @@ def view_of(
     drivers = found.drivers if found else ()
     is_settled = found is not None and found.is_settled
     works = any(driver.is_living for driver in drivers)
-    waits = any(job.is_living for job in jobs)
+    waits = any(job.is_living for job in jobs) or (found is None and bool(served))  # for its first worker
     state = "running" if works else "done" if is_settled else "waiting" if waits else "stopped"
     counts = found.counts if found else None
     left = counts.rows - counts.answered - counts.failed if counts else 0

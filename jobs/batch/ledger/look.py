@@ -7,7 +7,7 @@ from pathlib import Path
 from ....core.errors import BatchError
 from ..inputs.plan import Plan
 from .folder import read_batch, read_plan
-from .layout import DRIVERS, Generation, Sums
+from .layout import DRIVERS, PARAMETERS, Generation, Sums
 from .ledger import Counts
 from .sealed import SealedShards
 from .segments import ShardRecords
@@ -49,7 +49,7 @@ def look(path: Path) -> LedgerLook:
     """Read a ledger's folder; nothing is changed. Raises BatchError where there is none, or where it is damaged."""
     try:
         if read_batch(path) is None:
-            raise BatchError(f"no batch has written {path.with_suffix('')}: there is no {path}")
+            raise BatchError(f"no driver has begun on {path.with_suffix('')}: there is no {path / PARAMETERS}")
         generation = Generation.newest(path)
         if generation is None:
             return LedgerLook(counts=Counts.of(0, Sums()), drivers=drivers_of(path), shards=0, sealed=-1)

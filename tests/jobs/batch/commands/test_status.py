@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from slurminfer.core.errors import BatchError
+from slurminfer.core.rundir import RunDirectory
 from slurminfer.jobs.batch.commands import status as module
-from slurminfer.jobs.batch.commands.status import print_status, view_of, words
+from slurminfer.jobs.batch.commands.status import look_at_batch, print_status, view_of, words
+from slurminfer.jobs.batch.endpoints.served import OwnDeployments
 from slurminfer.jobs.batch.ledger.ledger import Counts
 from slurminfer.jobs.batch.ledger.look import DriverSign, LedgerLook
 from slurminfer.jobs.batch.report.history import Span
+from slurminfer.jobs.batch.submit.folder import JobsFolder
 from slurminfer.jobs.batch.submit.view import JobView
 
 OUT = Path("/data/out.jsonl")
@@ -72,6 +75,17 @@ def test_a_program_reads_json(tmp_path, monkeypatch, capsys):
     print_status(tmp_path / "out", as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert (told["answered"], told["drivers"][0]["host"], told["jobs"]) == (1500, "n1", [])
+
+
+def test_a_batch_that_waits_for_its_first_worker_is_no_error(tmp_path, monkeypatch):
+    folder = JobsFolder(tmp_path / "out")
+    folder.make()
+    with pytest.raises(BatchError, match=r"no driver has begun on .*out: there is no .*out\.ledger/batch\.json"):
+        look_at_batch(folder)
+    monkeypatch.setattr(OwnDeployments, "living", lambda self: [RunDirectory(Path("/runs/own"))])
+    view = look_at_batch(folder)
+    assert (view.state, view.is_done, view.rows) == ("waiting", False, 0)
+    assert words(view, now=0.0)[-1] == "serves    deployment 'own'; see 'slurminfer status own'"
 
 
 def test_the_time_left_is_told_with_its_range_and_only_where_it_is_known():
