@@ -12,11 +12,11 @@ from ....core.errors import BatchError, UsageError
 from ..inputs.plan import Shard
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
-from .columns import GeneratedColumns, some_of
+from .columns import GeneratedColumns
 from .form import Form, form_of
 from .parts import SOME, WHOLE, Part, others_in, parts_in, parts_of
 from .place import Place, fingerprint
-from .schemas import file_schemas, has_types, names_in_rows, row_types, types_of
+from .schemas import check_kept, file_schemas, has_types, row_types, types_of
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Export:
     def _check_columns(self) -> None:
         columns = GeneratedColumns.of(self._ledger.parameters, self._form)
         columns.check()
-        self._check_kept()
+        check_kept(self._ledger.plan, self._reader, self._schemas, self._options.columns, self._ledger.sync)
         if not self._schemas:
             return
         from .input_columns import check_names
@@ -163,22 +163,6 @@ class Export:
         check_names(self._schemas, columns.names, self._options.columns, is_all=is_all)
         if self._form.has_columns and is_all:
             check_schema(self._content.schema, self._form.format)
-
-    def _check_kept(self) -> None:
-        """Raise UsageError for a column that is to be kept and that no row has, where only the rows can tell.
-
-        Reads on until each has been seen: of a column that is there, mostly one row.
-        """
-        plan, kept = self._ledger.plan, self._options.columns or ()
-        present = {name for _, schema in self._schemas for name in schema.names}
-        wanted = set(kept) - present
-        shards = [shard for shard in plan.shards if not has_types(plan.files[shard.file].format)]
-        if not wanted or not shards:
-            return
-        seen = names_in_rows(shards, self._reader, wanted, self._ledger.sync)
-        for name in kept:
-            if seen and name in wanted - seen:
-                raise UsageError(f"--columns {name}: no row of the input has it; there are {some_of(seen | present)}")
 
     def _is_sealed(self, part: Part) -> bool:
         return all(self._ledger.is_sealed(shard.number) for shard in part.shards)

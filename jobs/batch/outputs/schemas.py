@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ....core.errors import BatchError, RunDirectoryError
+from ....core.errors import BatchError, RunDirectoryError, UsageError
 from ....core.files import read_text, write_atomic
 from ..inputs.plan import InputFile, Plan, Shard
 from ..inputs.reader import Reader
+from .columns import some_of
 from .inference import Inference
 from .place import fingerprint
 from .types import Type
@@ -73,17 +74,39 @@ def row_types(plan: Plan, reader: Reader, ledger: Path) -> dict[str, Type]:
     return kept.types
 
 
-def names_in_rows(shards: Iterable[Shard], reader: Reader, wanted: Set[str], between: Callable[[], None]) -> set[str]:
-    """Names of columns of the rows of shards, until all that are wanted are found.
+def check_kept(
+    plan: Plan,
+    reader: Reader,
+    schemas: "Sequence[tuple[str, pa.Schema]]",
+    kept: tuple[str, ...] | None,
+    between: Callable[[], None] = lambda: None,
+) -> None:
+    """Raise UsageError for a column that is to be kept and that no row has, where only the rows can tell.
+
+    Reads on until each has been seen: of a column that is there, mostly one row.
 
     Args:
-        shards: to be read.
-        reader: of their plan.
-        wanted: names.
-        between: called after each shard.
+        plan: of the input.
+        reader: of the plan.
+        schemas: of the files whose columns have types, with their paths.
+        kept: names as asked for; None: all columns.
+        between: called after each shard that was read.
 
-    Raises BatchError.
+    Raises BatchError too.
     """
+    present = {name for _, schema in schemas for name in schema.names}
+    wanted = set(kept or ()) - present
+    shards = [shard for shard in plan.shards if not has_types(plan.files[shard.file].format)]
+    if not wanted or not shards:
+        return
+    seen = _names_in_rows(shards, reader, wanted, between)
+    for name in kept or ():
+        if seen and name in wanted - seen:
+            raise UsageError(f"--columns {name}: no row of the input has it; there are {some_of(seen | present)}")
+
+
+def _names_in_rows(shards: Iterable[Shard], reader: Reader, wanted: Set[str], between: Callable[[], None]) -> set[str]:
+    """Names of columns of the rows of shards, until all that are wanted are found."""
     found: set[str] = set()
     for shard in shards:
         for row in reader.rows(shard):

@@ -29,6 +29,7 @@ from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..inputs.request import BatchRequest
 from ..ledger.look import look
+from ..outputs.schemas import check_kept, file_schemas
 from . import history, speed
 from .drawn import Drawn, draw
 from .interval import Interval, exactly
@@ -60,6 +61,7 @@ def print_dry_run(batch: Batch, key: str | None) -> None:
     plan = make_plan(find(batch.inputs, batch.format))
     reader = Reader(plan)
     try:
+        check_kept(plan, reader, file_schemas(plan, reader), batch.output.columns)
         drawn = draw(plan, reader, builder)
     finally:
         reader.close()

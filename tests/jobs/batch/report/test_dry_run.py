@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from slurminfer.core.errors import SlurmError
+from slurminfer.core.errors import SlurmError, UsageError
 from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.batch.batch import Batch, EndpointChoice
 from slurminfer.jobs.batch.inputs.plan import InputFile, Plan, Shard
@@ -198,6 +198,13 @@ def test_a_spec_s_model_is_read_by_name_where_it_was_fetched_before(tmp_path, mo
     (tmp_path / "models" / "SmolLM2-135M-Instruct").mkdir(parents=True)
     print_dry_run(batch, None)
     assert asked == ([tmp_path / "models" / "SmolLM2-135M-Instruct"] if is_known else [])
+
+
+def test_a_dry_run_refuses_columns_that_no_row_has(tmp_path):
+    batch = batch_of(tmp_path, [{"prompt": "a"}])
+    batch = msgspec.structs.replace(batch, output=OutputOptions(path=tmp_path / "out.jsonl", columns=("b",)))
+    with pytest.raises(UsageError, match="--columns b: no row of the input has it; there are prompt"):
+        print_dry_run(batch, None)
 
 
 def test_a_dry_run_after_a_sample_predicts_and_keeps_it(tmp_path, capsys):
