@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import CorruptModelError, ModelError, ModelNotFoundError
+from ..core.paths import models_root
 from ..core.spec.model import DEMO, DEMO_NAME, HUB_ID
 from . import cache, hub, packages
 from .checkpoint.files import read_json_object
@@ -52,6 +53,15 @@ def resolve(path: str, progress: Progress = silent, quantization: str | None = N
     if quantization is not None:
         check_quantization(directory, quantization)
     return directory
+
+
+def already_here(path: str) -> Path | None:
+    """The directory of a model that needs no fetching or converting: a directory, or what is known by name and cached.
+
+    Raises ModelNotFoundError where it cannot be looked for.
+    """
+    place = models_root() / KNOWN[path].name if path in KNOWN else Path(os.path.expanduser(path))
+    return place.absolute() if path and _is_directory(place) else None
 
 
 def resolve_head(path: str, progress: Progress = silent) -> Path:

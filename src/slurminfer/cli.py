@@ -428,7 +428,7 @@ def batch_run(
         ),
     ] = None,
     rows_per_file: Annotated[
-        int, typer.Option(min=1, help="rows of each file in an output directory", rich_help_panel=_OUT)
+        int, typer.Option(min=1, help="least rows of each file in an output directory", rich_help_panel=_OUT)
     ] = 100_000,
     columns: Annotated[
         str | None,

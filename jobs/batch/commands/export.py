@@ -10,6 +10,7 @@ from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..ledger.ledger import Ledger
 from ..outputs.export import Export
+from ..report.words import plural
 from ..submit.folder import JobsFolder
 
 
@@ -30,12 +31,14 @@ def export(output: Path, to: Path | None) -> None:
     if to is not None and place.exists():
         raise UsageError(f"TO = {str(place)!r}: expected a name that nothing has yet")
     rows = _write(batch, place)
-    stdout.print(f"{rows} rows: {place}")
+    stdout.print(f"{plural(rows, 'row')}: {place}")
 
 
 def partial_of(output: Path) -> Path:
     """Where what is done by now is written, unless somebody says: `answers.partial.parquet`."""
-    return output.with_name(f"{output.stem}.partial{output.suffix}")
+    compression = output.suffix if output.suffix.lower() in (".gz", ".zst") else ""
+    plain = output.with_name(output.name.removesuffix(compression))
+    return output.with_name(f"{plain.stem}.partial{plain.suffix}{compression}")
 
 
 def _write(batch: Batch, place: Path) -> int:

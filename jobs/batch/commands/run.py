@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from ....core.errors import UsageError
+from ....core.errors import BatchError, UsageError
 from ....core.job import JobRequest, Launcher
 from ....core.spec.files import dump_spec, parse_spec
 from ...launch.launchers import launcher_named
@@ -16,6 +16,7 @@ from ...terminal.console import stderr, stdout
 from ...terminal.progress import model_progress
 from ..batch import Batch
 from ..driver.address import check_key
+from ..ledger.look import look
 from ..submit.ending import terminated_as_exit
 from ..submit.folder import JobsFolder
 from ..submit.job import request, submit
@@ -46,15 +47,30 @@ def run(batch: Batch, job: Job, key: str | None, *, dry_run: bool = False) -> in
     """
     if job.wanted:
         _submit(batch, job, key, dry_run=dry_run)
-    elif dry_run:
+        return 0
+    _check(batch)
+    if dry_run:
         from ..report.dry_run import print_dry_run  # which imports Jinja and pyarrow
 
         print_dry_run(batch, key)
     else:
         JobsFolder(batch.output.path).write_batch(batch, of_jobs=False)
-        with terminated_as_exit():
-            return work(batch, key)
+        try:
+            with terminated_as_exit():
+                return work(batch, key)
+        except (KeyboardInterrupt, SystemExit):
+            stderr.print(_where_it_ends(batch))
+            raise
     return 0
+
+
+def _where_it_ends(batch: Batch) -> str:
+    """For a person whose signal has ended this driver."""
+    try:
+        counts = look(batch.ledger).counts
+    except BatchError:
+        return "ended before anything was sent; the same command begins again"
+    return f"ended; {counts.answered:,} of {counts.rows:,} rows are answered: the same command goes on from there"
 
 
 def _submit(batch: Batch, job: Job, key: str | None, *, dry_run: bool) -> None:
@@ -78,12 +94,16 @@ def _submit(batch: Batch, job: Job, key: str | None, *, dry_run: bool) -> None:
 
 
 def _check(batch: Batch) -> None:
-    """Say what is wrong with inputs and parameters here, not in the log of a job. Raises UsageError, BatchError."""
+    """Say what is wrong with inputs, output and parameters before a ledger or a job is made of it.
+
+    Raises UsageError, BatchError.
+    """
     from ..inputs.building import Builder  # which imports Jinja and pyarrow
     from ..inputs.files import find
+    from .checks import check_output
 
     Builder(batch.parameters)
-    find(batch.inputs, batch.format)
+    check_output(batch, find(batch.inputs, batch.format))
 
 
 def _with_models(batch: Batch) -> Batch:

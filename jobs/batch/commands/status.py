@@ -1,8 +1,7 @@
 """`slurminfer batch status`: how far a batch is, and who works on it."""
 
 import time
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,11 @@ from ....core.files import encode_json
 from ...launch.launchers import launcher_named
 from ...terminal.console import stdout
 from ..ledger.look import DriverSign, LedgerLook, look
+from ..report import history
+from ..report.history import Span
+from ..report.interval import Interval
+from ..report.remaining import seconds_left
+from ..report.words import about
 from ..submit.folder import JobsFolder
 from ..submit.view import JobView, lines, look_at_jobs
 
@@ -28,7 +32,7 @@ class DriverView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at a batch. `state` is done, running, waiting (its jobs are in the queue) or stopped."""
+    """One look at a batch. `state` is done, running, waiting (for its jobs, or for workers of its own) or stopped."""
 
     output: str
     state: str
@@ -40,7 +44,9 @@ class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     completion_tokens: int
     tokens_per_s: float | None = None  # generated, by the drivers that are at work, each since it began
-    left_s: float | None = None  # until the end at this pace
+    left_s: float | None = None  # until the end, at the pace of late
+    left_low_s: float | None = None  # a range that has the true time in 90 of 100 cases
+    left_high_s: float | None = None
     drivers: tuple[DriverView, ...] = ()
     jobs: tuple[JobView, ...] = ()  # of the latest --submit
     deployments: tuple[str, ...] = ()  # that the batch serves itself
@@ -65,23 +71,29 @@ def look_at_batch(folder: JobsFolder) -> BatchView:
     try:
         found = look(folder.ledger)
     except BatchError:
-        if not jobs:
+        if not jobs and not served:
             raise
         found = None  # its first driver has not begun yet
-    return view_of(folder.output, found, jobs, served)
+    return view_of(folder.output, found, jobs, served, history.read(folder.ledger))
 
 
-def view_of(output: Path, found: LedgerLook | None, jobs: list[JobView], served: list[str]) -> BatchView:
+def view_of(
+    output: Path,
+    found: LedgerLook | None,
+    jobs: list[JobView],
+    served: list[str],
+    histories: Sequence[Sequence[Span]] = (),
+) -> BatchView:
     """The same from what was read. Pure."""
     drivers = found.drivers if found else ()
     is_settled = found is not None and found.is_settled
     works = any(driver.is_living for driver in drivers)
-    waits = any(job.is_living for job in jobs)
+    waits = any(job.is_living for job in jobs) or (found is None and bool(served))  # for its first worker
     state = "running" if works else "done" if is_settled else "waiting" if waits else "stopped"
     counts = found.counts if found else None
     left = counts.rows - counts.answered - counts.failed if counts else 0
-    rows_per_s = _pace(drivers, lambda driver: driver.rows)
-    tokens_per_s = _pace(drivers, lambda driver: driver.completion_tokens)
+    began = min((driver.started_at for driver in drivers if driver.is_living), default=None)
+    left_s = None if began is None else seconds_left(histories, began, left)
     return BatchView(
         output=str(output),
         state=state,
@@ -92,8 +104,10 @@ def view_of(output: Path, found: LedgerLook | None, jobs: list[JobView], served:
         prompt_tokens=counts.prompt_tokens if counts else 0,
         cached_tokens=counts.cached_tokens if counts else 0,
         completion_tokens=counts.completion_tokens if counts else 0,
-        tokens_per_s=tokens_per_s if works else None,
-        left_s=left / rows_per_s if rows_per_s else None,
+        tokens_per_s=_tokens_per_s(drivers) if works else None,
+        left_s=None if left_s is None else left_s.likely,
+        left_low_s=None if left_s is None else left_s.low,
+        left_high_s=None if left_s is None else left_s.high,
         drivers=tuple(_driver(driver) for driver in drivers),
         jobs=tuple(jobs),
         deployments=tuple(served),
@@ -115,8 +129,8 @@ def words(view: BatchView, now: float) -> list[str]:
     ]
     if view.tokens_per_s is not None:
         told.append(f"pace      {view.tokens_per_s:,.0f} tokens/s")
-    if view.left_s is not None:
-        told.append(f"left      {timedelta(seconds=round(view.left_s))}")
+    if view.state == "running" and view.answered + view.failed < view.rows:
+        told.append(f"left      {_left(view)}")
     told += [f"driver    {_driver_words(driver, now)}" for driver in view.drivers if driver.is_living]
     told += [f"job       {line}" for line in lines(view.jobs)]
     told += [f"serves    deployment '{name}'; see 'slurminfer status {name}'" for name in view.deployments]
@@ -125,10 +139,16 @@ def words(view: BatchView, now: float) -> list[str]:
     return told
 
 
-def _pace(drivers: Sequence[DriverSign], done: Callable[[DriverSign], int]) -> float:
-    """What those at work do together in a second, each since it began."""
+def _left(view: BatchView) -> str:
+    if view.left_s is None or view.left_low_s is None or view.left_high_s is None:
+        return "not known yet"
+    return about(Interval(low=view.left_low_s, likely=view.left_s, high=view.left_high_s))
+
+
+def _tokens_per_s(drivers: Sequence[DriverSign]) -> float:
+    """What those at work generate together in a second, each since it began."""
     working = (driver for driver in drivers if driver.is_living and driver.seen_at > driver.started_at)
-    return sum(done(driver) / (driver.seen_at - driver.started_at) for driver in working)
+    return sum(driver.completion_tokens / (driver.seen_at - driver.started_at) for driver in working)
 
 
 def _driver(driver: DriverSign) -> DriverView:

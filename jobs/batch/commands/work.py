@@ -23,6 +23,7 @@ from ..report.prediction import lines as prediction_lines
 from ..report.report import TOO_SMALL, batch_report, finish, predict_by_sample
 from ..report.summary import lines as summary_lines
 from ..report.tally import BatchState
+from ..report.words import plural
 from ..submit.folder import JobsFolder
 
 
@@ -70,10 +71,10 @@ def work(batch: Batch, key: str | None, returns: Callable[[], bool] = bool) -> i
 
             summary = run_batch(options_of(batch, endpoint.options), progress)
         lines = endpoint.harvested()
-        _print(batch, endpoint.run, summary, latest.state)
+        failed = _print(batch, endpoint.run, summary, latest.state)
     for line in lines:
         stdout.print(str(line))
-    return summary.failed
+    return failed
 
 
 def options_of(batch: Batch, endpoint: dict[str, Any]) -> BatchOptions:
@@ -128,8 +129,9 @@ def _of_deployment(run: RunDirectory, releasing: AbstractContextManager[None] | 
     )
 
 
-def _print(batch: Batch, run: RunDirectory | None, summary: BatchSummary, state: BatchState | None) -> None:
-    counts = summary.total, summary.answered, summary.failed
+def _print(batch: Batch, run: RunDirectory | None, summary: BatchSummary, state: BatchState | None) -> int:
+    """Say how it ended; how many rows have failed, of all drivers."""
+    counts = _counts(batch, summary)
     found = finish(batch.output.path, batch.ledger, run, counts)
     if summary.output is not None:
         stdout.print(f"output      {summary.output}")
@@ -138,10 +140,26 @@ def _print(batch: Batch, run: RunDirectory | None, summary: BatchSummary, state:
         for line in summary_lines(written):
             stdout.print(line)
         stdout.print(f"picture     {picture}")
-    if summary.others:
-        stdout.print(f"{summary.others} other drivers are at work on the rest; the last one writes the output")
+    if summary.others and (summary.output is None or not _is_all(batch)):
+        are = "is" if summary.others == 1 else "are"
+        stdout.print(
+            f"{plural(summary.others, 'other driver')} {are} at work on the rest; the last one writes the output"
+        )
     if batch.sample is not None and state is not None:
         _print_prediction(batch, run, state)
+    return counts[2]
+
+
+def _counts(batch: Batch, summary: BatchSummary) -> tuple[int, int, int]:
+    """Rows, answered ones, and failed ones: this driver's last word may lack what others have done since."""
+    if not _is_all(batch):
+        return summary.total, summary.answered, summary.failed
+    counts = look(batch.ledger).counts
+    return counts.rows, counts.answered, counts.failed
+
+
+def _is_all(batch: Batch) -> bool:
+    return batch.limit is None and batch.sample is None
 
 
 def _print_prediction(batch: Batch, run: RunDirectory | None, state: BatchState) -> None:

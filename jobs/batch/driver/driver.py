@@ -40,6 +40,7 @@ _TICK_S = 1.0
 _HEAR_EVERY = 10  # ticks
 _LOAD_EVERY_S = 2.0
 _LOAD_AGAIN_S = 10.0  # where the endpoint tells nothing: it may be away, or behind something that is
+_IDLE_S = 0.05
 _EXPORT_EVERY_S = 30.0
 
 
@@ -228,6 +229,9 @@ class _Driver:
     async def _watch_load(self) -> None:
         """Fit the number of requests to what the endpoint tells of its load."""
         while self._options.concurrency is None:
+            if not self._dispatcher.in_flight:  # a batch without rows to send would end in the middle of a handshake
+                await asyncio.sleep(_IDLE_S)
+                continue
             load = None
             with suppress(UnreachableError):
                 load = await read_load(self._endpoint)

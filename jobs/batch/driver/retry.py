@@ -1,7 +1,9 @@
 """When a request is sent again, and how long to wait before. Pure, but for `Patience`, which keeps one time."""
 
 import email.utils
+import logging
 import time
+from collections.abc import Callable
 from enum import Enum
 
 from ....core.errors import BatchError
@@ -13,6 +15,8 @@ LONGEST_DELAY_S = 30.0
 # says of an endpoint that is away, and a connection that breaks off, count less than what an engine says of the row.
 MAX_FAILURES = 3
 MAX_GATEWAY_FAILURES = 8
+_TELL_AFTER_S = 10.0
+_log = logging.getLogger(__name__)
 
 
 class Verdict(Enum):
@@ -67,22 +71,33 @@ def parse_retry_after(value: str | None, now: float) -> float:
 
 
 class Patience:
-    """How long a batch waits for an endpoint that settles nothing at all, from its first failure on."""
+    """How long a batch waits for an endpoint that settles nothing at all, from its first failure on.
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+    It says once in the log why it waits.
+    """
+
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit_s, self._clock = limit_s, clock
         self._since: float | None = None
+        self._has_told = False
 
     def reward(self) -> None:
         """The endpoint has settled something."""
-        self._since = None
+        self._since, self._has_told = None, False
 
     def check(self, endpoint: str, why: str) -> None:
         """Take note of a failure. Raises BatchError where there have been only failures for too long."""
-        self._since = self._since or time.monotonic()
-        waited = time.monotonic() - self._since
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        waited = now - self._since
         if waited >= self._limit_s:
             raise BatchError(
                 f"{endpoint} has not answered a request for {waited:.0f} s (last: {why}); nothing is lost: "
                 "start the same command again when it is back"
             )
+        if waited >= _TELL_AFTER_S and not self._has_told:
+            self._has_told = True
+            _log.warning(
+                "%s has not answered for %.0f s (last: %s); the batch waits for it, %.0f s at most",
+                endpoint, waited, why, self._limit_s,
+            )  # fmt: skip

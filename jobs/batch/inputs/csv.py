@@ -89,6 +89,9 @@ class CsvSource:
                 raise ended(self._file) from error
 
 
+_NEVER_CLOSED = "a value begins with a quote that nothing closes, so the rest of the file belongs to it"
+
+
 class _Records:
     """The records of a file, from any place on where one begins."""
 
@@ -154,7 +157,8 @@ class _Records:
         except StopIteration:
             raise EOFError from None
         except csv.Error as error:
-            return self._problem or f"not CSV: {error}"
+            said = _NEVER_CLOSED if str(error) == "unexpected end of data" else str(error)
+            return self._problem or f"not CSV: {said}"
         return self._problem or record
 
     def _texts(self) -> Iterator[str]:

@@ -59,16 +59,34 @@ def _places(argument: str) -> list[Path]:
     path = Path(os.path.abspath(argument))
     if os.path.lexists(path) or not glob.has_magic(argument):
         return [path]
-    places = sorted(glob.glob(str(path), recursive=True))
+    places = [Path(place) for place in sorted(glob.glob(str(path), recursive=True)) if not _is_ledger(Path(place))]
     if not places:
+        _check_folder(path)
         raise BatchError(f"{argument}: no file has such a name")
-    return [Path(place) for place in places]
+    return places
+
+
+def _is_ledger(place: Path) -> bool:
+    """Whether it is what a batch keeps beside its output, which no glob means."""
+    return place.suffix == ".ledger" and (place / "jobs").is_dir()
+
+
+def _check_folder(pattern: Path) -> None:
+    """Raise BatchError where a glob has found nothing because a folder before its first wildcard cannot be read."""
+    folder = next(each for each in reversed(pattern.parents) if glob.has_magic(str(each)) or each == pattern.parent)
+    if glob.has_magic(str(folder)):
+        folder = folder.parent
+    try:
+        with os.scandir(folder):
+            pass
+    except OSError as error:
+        raise BatchError(f"cannot read {folder}: {error.strerror}") from error
 
 
 def _files(place: Path, format: str | None) -> list[Path]:
-    if not place.is_dir():
-        return [place]
     try:
+        if not place.is_dir():
+            return [place]
         if (place / "dataset_dict.json").is_file():
             splits = sorted(each.parent.name for each in place.glob("*/state.json"))
             raise BatchError(

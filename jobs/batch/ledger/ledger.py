@@ -233,8 +233,8 @@ class Ledger:
             raise BatchError(f"cannot make {self.path}: {error.strerror}") from error
         if differences := read_parameters(self.path, self.parameters).differences(self.parameters):
             raise BatchError(
-                f"{self.path} has results of other parameters: {'; '.join(differences)}; "
-                "ask as before, or choose another output"
+                f"{self.path} is of other parameters: {'; '.join(differences)}; "
+                "ask as before, choose another output, or remove that folder to begin anew"
             )
 
     def _check_generation(self) -> None:

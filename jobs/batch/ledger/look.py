@@ -7,7 +7,7 @@ from pathlib import Path
 from ....core.errors import BatchError
 from ..inputs.plan import Plan
 from .folder import read_batch, read_plan
-from .layout import DRIVERS, Generation, Sums
+from .layout import DRIVERS, PARAMETERS, Generation, Sums
 from .ledger import Counts
 from .sealed import SealedShards
 from .segments import ShardRecords
@@ -49,10 +49,10 @@ def look(path: Path) -> LedgerLook:
     """Read a ledger's folder; nothing is changed. Raises BatchError where there is none, or where it is damaged."""
     try:
         if read_batch(path) is None:
-            raise BatchError(f"no batch has written {path.with_suffix('')}: there is no {path}")
+            raise BatchError(f"no driver has begun on {path.with_suffix('')}: there is no {path / PARAMETERS}")
         generation = Generation.newest(path)
         if generation is None:
-            return LedgerLook(counts=Counts.of(0, Sums()), drivers=_drivers(path), shards=0, sealed=-1)
+            return LedgerLook(counts=Counts.of(0, Sums()), drivers=drivers_of(path), shards=0, sealed=-1)
         plan = read_plan(generation.plan)
         opened = _opened(generation, plan)
     except OSError as error:
@@ -62,7 +62,7 @@ def look(path: Path) -> LedgerLook:
     found = (sums for shard, sums in opened.items() if shard not in sealed)
     return LedgerLook(
         counts=Counts.of(plan.rows, sum(found, sealed.total)),
-        drivers=_drivers(path),
+        drivers=drivers_of(path),
         shards=len(plan.shards),
         sealed=len(sealed),
     )
@@ -78,7 +78,8 @@ def _opened(generation: Generation, plan: Plan) -> dict[int, Sums]:
     return sums
 
 
-def _drivers(path: Path) -> tuple[DriverSign, ...]:
+def drivers_of(path: Path) -> tuple[DriverSign, ...]:
+    """The latest drivers of a ledger, those that live among them; none where it has none."""
     signs = Signs(path / DRIVERS)
     return tuple(_driver(signs, sign) for sign in signs.all()[:_MOST_DRIVERS])
 

@@ -108,6 +108,13 @@ def renamed(name: str, taken: Set[str] | Mapping[str, Any]) -> str:
     return name
 
 
+def some_of(names: Set[str]) -> str:
+    """Names of columns in words, the first 20 of them."""
+    shown = sorted(names)[:20]
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return f"{', '.join(shown)}{more}"
+
+
 def is_openai_row(value: Mapping[str, Any] | None, parameters: Parameters) -> bool:
     """Whether a row is a line of OpenAI's form, whose output is one too."""
     given = (parameters.prompt_column, parameters.messages_column, parameters.template)

@@ -16,7 +16,7 @@ from .columns import GeneratedColumns
 from .form import Form, form_of
 from .parts import SOME, WHOLE, Part, others_in, parts_in, parts_of
 from .place import Place, fingerprint
-from .schemas import file_schemas, has_types, row_types, types_of
+from .schemas import check_kept, file_schemas, has_types, row_types, types_of
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class Export:
     def _check_columns(self) -> None:
         columns = GeneratedColumns.of(self._ledger.parameters, self._form)
         columns.check()
+        check_kept(self._ledger.plan, self._reader, self._schemas, self._options.columns, self._ledger.sync)
         if not self._schemas:
             return
         from .input_columns import check_names

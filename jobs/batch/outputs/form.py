@@ -1,5 +1,6 @@
 """Whether an output is a file or a folder, and in which format."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _BY_ENDING: dict[str, tuple[Format, str | None]] = {
 _OF_OTHER_FILES = frozenset(
     {".json", ".txt", ".tsv", ".arrow", ".feather", ".pq", ".xlsx", ".gz", ".zst", ".zip", ".db"}
 )
+_ALIKE = 0.8  # from here on an ending counts as a known one that is mistyped
 _OF_INPUTS: dict[str, Format] = {"csv": "csv", "parquet": "parquet", "arrow": "parquet"}
 
 
@@ -70,4 +72,6 @@ def _named(path: Path) -> tuple[Format, str | None] | None:
     if found is None and path.suffix.lower() in _OF_OTHER_FILES:
         endings = ", ".join(_BY_ENDING)
         raise UsageError(f"output {path}: expected a name that ends with one of {endings}, or a folder")
+    if found is None and (meant := difflib.get_close_matches(path.suffix.lower(), _BY_ENDING, 1, _ALIKE)):
+        raise UsageError(f"output {path}: expected a name that ends with {meant[0]}, or a folder of another name")
     return found

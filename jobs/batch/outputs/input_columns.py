@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from ....core.errors import BatchError, UsageError
-from .columns import renamed
+from .columns import renamed, some_of
 from .types import TEXT, MisfitError, Type, arrow_array, arrow_type
 
 
@@ -114,7 +114,7 @@ def check_names(
             raise UsageError(f"{path} has several columns {double!r}: expected names that differ")
     for name in kept or ():
         if is_all and name not in present:
-            raise UsageError(f"--columns {name}: the input has {', '.join(sorted(present))}")
+            raise UsageError(f"--columns {name}: the input has {some_of(present)}")
     first, *_ = generated = tuple(generated)
     for name in generated:
         if name in present and (kept is None or name in kept):

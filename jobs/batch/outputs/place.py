@@ -4,7 +4,7 @@ A batch claims the place of its output in its ledger's folder while nothing is t
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import msgspec
 
 from ....core.errors import BatchError, RunDirectoryError
 from ....core.files import read_text, write_atomic
-from ..inputs.plan import Plan
+from ..inputs.plan import InputFile, Plan
 from .form import Form
 from .parts import Part, others_in, parts_in
 
@@ -49,15 +49,20 @@ class Place:
     def check(self, plan: Plan) -> None:
         """Raise BatchError for what can be no output of this input."""
         path = self.path
-        for file in plan.files:
-            if path == file.path or _is_same(path, file.path):
-                raise BatchError(f"{path} is the input; choose another output")
-            if self.form.is_folder and path in file.path.parents:
-                raise BatchError(f"{path} has the input {file.path}; choose another output")
+        self.check_apart(plan.files)
         if path.exists() and not (path.is_dir() if self.form.is_folder else path.is_file()):
             raise BatchError(f"cannot write {path}: it is neither a file nor a folder")
         if not path.parent.is_dir():
             raise BatchError(f"cannot write {path}: there is no folder {path.parent}")
+
+    def check_apart(self, files: Iterable[InputFile]) -> None:
+        """Raise BatchError where it is a file of the input, or a folder that has one."""
+        path = self.path
+        for file in files:
+            if path == file.path or _is_same(path, file.path):
+                raise BatchError(f"{path} is the input; choose another output")
+            if self.form.is_folder and path in file.path.parents:
+                raise BatchError(f"{path} has the input {file.path}; choose another output")
 
     def claim(self, made_of: str, parts: list[Part], is_sealed: Callable[[int], bool], others: int) -> None:
         """Make the place this batch's. Raises BatchError where something else is there.

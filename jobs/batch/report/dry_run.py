@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
-from ....core.errors import SlurminferError
+from ....core.errors import ModelNotFoundError, SlurminferError
 from ....core.job import JobRequest
 from ....core.rundir import RunDirectory
 from ....core.site.prices import read_prices
 from ....core.spec.deployment import DeploymentSpec
 from ....core.spec.files import parse_spec
+from ....quant.models import already_here
 from ....slurm import submit as slurm
 from ....slurm.forecast import Forecast
 from ...serve.router_link import ask_router
@@ -28,6 +29,7 @@ from ..inputs.planning import make_plan
 from ..inputs.reader import Reader
 from ..inputs.request import BatchRequest
 from ..ledger.look import look
+from ..outputs.schemas import check_kept, file_schemas
 from . import history, speed
 from .drawn import Drawn, draw
 from .interval import Interval, exactly
@@ -59,6 +61,7 @@ def print_dry_run(batch: Batch, key: str | None) -> None:
     plan = make_plan(find(batch.inputs, batch.format))
     reader = Reader(plan)
     try:
+        check_kept(plan, reader, file_schemas(plan, reader), batch.output.columns)
         drawn = draw(plan, reader, builder)
     finally:
         reader.close()
@@ -156,7 +159,10 @@ def _model_tokens(batch: Batch, spec: DeploymentSpec | None) -> ModelTokens | No
         return None
     models = {spec.model_of(pool).served_name: spec.model_of(pool) for pool in spec.pool}
     name = batch.parameters.model or (next(iter(models)) if len(models) == 1 else None)
-    return model_tokens(Path(models[name].path)) if name in models else None
+    with suppress(ModelNotFoundError):
+        directory = already_here(models[name].path) if name in models else None
+        return None if directory is None else model_tokens(directory)
+    return None
 
 
 def _page(batch: Batch, key: str | None) -> EndpointTokens | None:

@@ -1,6 +1,6 @@
 """Throughput over time: small records that each driver appends to a file of its own in the ledger.
 
-LEDGER/history/DRIVER.jsonl has a record for each 10 s or so. Where there are many, neighbours are merged and the file
+LEDGER/history/DRIVER.jsonl has a record for each 5 s or so. Where there are many, neighbours are merged and the file
 is replaced, so that the file of a week is as small as that of a day. A driver that is started again has a new file;
 what a kill has left half written at the end of one is passed over.
 """
@@ -16,7 +16,7 @@ import msgspec
 from ....core.errors import BatchError
 from .tally import BatchState
 
-STEP_S = 10.0
+STEP_S = 5.0
 MOST_RECORDS = 2048  # of one driver
 _SUMS = ("seconds", "rows", "failed", "prompt_tokens", "cached_tokens", "completion_tokens", "retries")
 

@@ -12,6 +12,7 @@ from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.driver import endpoint as batch_endpoint
 from slurminfer.jobs.batch.driver.address import Address
 from slurminfer.jobs.batch.driver.driver import run_batch
+from slurminfer.jobs.batch.driver.http.reply import UnreachableError
 from slurminfer.jobs.batch.outputs.export import OutputOptions
 from slurminfer.jobs.batch.parameters import Parameters
 from slurminfer.jobs.batch.report.tally import BatchState
@@ -217,6 +218,20 @@ def test_several_models_ask_for_a_choice(batch):
         batch.run()
     batch.run(output=OutputOptions(path=batch.folder / "other.jsonl"), parameters=Parameters(model="b"))
     assert batch.endpoint.bodies[0][1]["model"] == "b"
+
+
+@pytest.mark.parametrize("rows", [[], [{"neither": "prompt nor messages"}] * 3])
+def test_where_nothing_is_to_be_sent_nothing_is_asked(batch, monkeypatch, rows):
+    asked: list[str] = []
+
+    async def get(self, path):
+        asked.append(path)
+        raise UnreachableError("no")
+
+    monkeypatch.setattr(batch_endpoint.Endpoint, "get", get)
+    batch.lines(*rows)
+    assert batch.run().failed == len(rows)
+    assert asked == []
 
 
 def test_rows_that_name_their_model_need_no_choice(batch):

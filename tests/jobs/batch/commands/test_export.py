@@ -35,7 +35,13 @@ def test_it_is_written_beside_the_output(begun, capsys):
     assert not JobsFolder(path).was_submitted
 
 
-@pytest.mark.parametrize(("name", "partial"), [("a.b.parquet", "a.b.partial.parquet"), ("folder", "folder.partial")])
+@pytest.mark.parametrize(
+    ("name", "partial"),
+    [
+        ("a.b.parquet", "a.b.partial.parquet"), ("folder", "folder.partial"),
+        ("a.jsonl.gz", "a.partial.jsonl.gz"), ("a.b.csv.zst", "a.b.partial.csv.zst"),
+    ],
+)  # fmt: skip
 def test_its_name_keeps_the_ending_that_says_the_format(name, partial):
     assert partial_of(Path("x") / name) == Path("x") / partial
 

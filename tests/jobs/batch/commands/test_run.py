@@ -1,6 +1,7 @@
 """What a command line leads to: a driver here, or as a job; and how workers of its own are used and stopped."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -129,7 +130,7 @@ def driven(monkeypatch, tmp_path):
     for name, value in replaced.items():
         monkeypatch.setattr(work_module, name, value)
     found = LedgerLook(
-        counts=Counts(rows=1, answered=0, failed=0, prompt_tokens=0, cached_tokens=0, completion_tokens=0),
+        counts=Counts(rows=10, answered=9, failed=1, prompt_tokens=0, cached_tokens=0, completion_tokens=0),
         shards=1,
         sealed=0,
     )
@@ -162,3 +163,42 @@ def test_they_stay_for_a_driver_that_comes_back_and_for_others_at_work(driven, t
     with pytest.raises(SystemExit):
         work(batch_of(tmp_path), None)
     assert events[-1] == "stays"
+
+
+def test_what_other_drivers_have_done_is_in_the_last_word(driven, tmp_path, capsys):
+    _, _, monkeypatch, found = driven
+    counts = Counts(rows=10, answered=7, failed=3, prompt_tokens=0, cached_tokens=0, completion_tokens=0)
+    monkeypatch.setattr(work_module, "look", lambda path: replace(found, counts=counts))
+    assert work(batch_of(tmp_path), None) == 3
+    assert "rows        7 of 10 answered" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("written", "is_told"), [(True, False), (False, True)])
+def test_others_at_work_are_told_of_where_rows_are_left(driven, tmp_path, capsys, written, is_told):
+    _, _, monkeypatch, _ = driven
+
+    def run_batch(options, progress):
+        return BatchSummary(
+            total=10, answered=9, skipped=2, failed=1, prompt_tokens=5, cached_tokens=0, completion_tokens=7,
+            elapsed_s=2.0, output=options.output.path if written else None, others=1,
+        )  # fmt: skip
+
+    monkeypatch.setattr(work_module, "run_batch", run_batch)
+    work(batch_of(tmp_path), None)
+    assert ("1 other driver is at work on the rest" in capsys.readouterr().out) == is_told
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), SystemExit(143)])
+def test_who_ends_a_driver_reads_that_it_can_go_on(jobs, tmp_path, monkeypatch, capsys, signal):
+    def end(batch, key):
+        raise signal
+
+    monkeypatch.setattr(run_module, "work", end)
+    with pytest.raises(type(signal)):
+        run(batch_of(tmp_path), Job(), None)
+    assert "ended before anything was sent; the same command begins again" in capsys.readouterr().err
+    counts = Counts(rows=1200, answered=9, failed=1, prompt_tokens=0, cached_tokens=0, completion_tokens=0)
+    monkeypatch.setattr(run_module, "look", lambda path: LedgerLook(counts=counts, shards=1, sealed=0))
+    with pytest.raises(type(signal)):
+        run(batch_of(tmp_path), Job(), None)
+    assert "ended; 9 of 1,200 rows are answered: the same command goes on" in capsys.readouterr().err

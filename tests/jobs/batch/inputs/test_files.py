@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +113,22 @@ def test_what_is_no_file(tmp_path):
         names(tmp_path / "a.jsonl", tmp_path / "a.*l")
     with pytest.raises(BatchError, match="no input"):
         names()
+
+
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    for pattern in ("*.jsonl", "*/in.jsonl"):
+        with pytest.raises(BatchError, match=f"cannot read {tmp_path}: Permission denied"):
+            find([str(tmp_path / pattern)])
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(BatchError, match=r"cannot read .*in\.jsonl: Permission denied"):
+        find([str(tmp_path / "in.jsonl")])
+
+
+def test_no_glob_means_what_a_batch_keeps(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "out.jsonl.ledger" / "jobs").mkdir(parents=True)
+    assert [file.path.name for file in find([str(tmp_path / "*")])] == ["a.jsonl"]

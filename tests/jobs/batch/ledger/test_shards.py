@@ -187,6 +187,7 @@ def test_changed_parameters_are_named(ledgers):
         ledgers.open(1, parameters=Parameters(model="n", sampling={"top_p": msgspec.Raw(b"0.5")}))
     said = str(caught.value)
     assert 'model was "m", is "n" now; seed was [1, 2], is not given now; top_p was not given, is 0.5 now' in said
+    assert "choose another output, or remove that folder to begin anew" in said
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from slurminfer.core.errors import BatchError, UsageError
@@ -46,6 +47,10 @@ def test_forms_that_are_asked_for(tmp_path):
     for name in ("a.json", "a.txt", "a.parquet.gz"):
         with pytest.raises(UsageError, match=r"expected a name that ends with one of \.jsonl, "):
             form_of(tmp_path / name, None, ["jsonl"])
+    with pytest.raises(
+        UsageError, match=r"a\.parqet: expected a name that ends with \.parquet, or a folder of another"
+    ):
+        form_of(tmp_path / "a.parqet", None, ["jsonl"])
 
 
 @pytest.mark.parametrize("output", ["out.parquet", "out.csv", "folder"])
@@ -78,6 +83,32 @@ def test_an_answer_column_with_the_name_of_another(work):
 def test_columns_that_are_not_there(work):
     with pytest.raises(UsageError, match="--columns b: the input has a"):
         work(pa.table({"a": [1]}), "out.csv", name="in.parquet", columns=("b",)).export.check()
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "out.parquet"])
+def test_columns_that_no_row_has(work, tmp_path, output):
+    rows = [{"prompt": "a"}] * 99 + [{"prompt": "a", "rare": 1}]
+    work(rows, output, columns=("prompt", "rare")).export.check()
+    with pytest.raises(UsageError, match="--columns b: no row of the input has it; there are prompt, rare"):
+        work(rows, output, columns=("prompt", "b")).export.check()
+    with pytest.raises(UsageError, match="--columns id: no row of the input has it; there are prompt"):
+        work(b"a line\n", output, name="in.txt", columns=("id",)).export.check()
+    files = [write(tmp_path / "0.jsonl", rows), write(tmp_path / "1.parquet", pa.table({"a": [1]}))]
+    work(files, output, columns=("a", "rare")).export.check()
+    with pytest.raises(UsageError, match="--columns b: no row of the input has it; there are a, prompt, rare"):
+        work(files, output, columns=("a", "b")).export.check()
+
+
+def test_of_an_input_without_rows_no_column_is_missing(work):
+    work(b"", "out.jsonl", columns=("a",)).export.check()
+    work(b"no JSON\n", "out.jsonl", columns=("a",)).export.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("in.csv", b"a,b\n"), ("in.parquet", pa.table({"a": pa.array([], pa.int32()), "b": []}))]
+)
+def test_an_output_without_rows_has_the_columns_of_the_input(work, name, content):
+    assert pq.read_schema(work(content, "out.parquet", name=name).run()).names[:3] == ["a", "b", "generated_text"]
 
 
 def test_types_that_have_nothing_in_common(work, tmp_path):

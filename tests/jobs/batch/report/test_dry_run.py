@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from slurminfer.core.errors import SlurmError
+from slurminfer.core.errors import SlurmError, UsageError
 from slurminfer.core.spec.files import parse_spec
 from slurminfer.jobs.batch.batch import Batch, EndpointChoice
 from slurminfer.jobs.batch.inputs.plan import InputFile, Plan, Shard
@@ -182,6 +183,28 @@ def test_a_dry_run_shows_prompts_and_says_that_the_speed_is_unknown(tmp_path, ca
     assert "speed       unknown: nothing was measured yet; --sample 200" in told and "characters / 4" in told
     assert "rows        51 to do" in told
     assert not batch.ledger.exists(), "nothing is left behind where nothing was predicted"
+
+
+@pytest.mark.parametrize(("path", "is_known"), [("demo", True), ("org/name", False), ("x" * 300, False)])
+def test_a_spec_s_model_is_read_by_name_where_it_was_fetched_before(tmp_path, monkeypatch, path, is_known):
+    monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
+    asked: list[Path] = []
+    monkeypatch.setattr("slurminfer.jobs.batch.report.dry_run.model_tokens", asked.append)
+    batch = msgspec.structs.replace(
+        batch_of(tmp_path, [{"prompt": "a"}]), endpoint=EndpointChoice(spec=SPEC.format(path), local=True)
+    )
+    print_dry_run(batch, None)
+    assert asked == [], "nothing is fetched for a dry run"
+    (tmp_path / "models" / "SmolLM2-135M-Instruct").mkdir(parents=True)
+    print_dry_run(batch, None)
+    assert asked == ([tmp_path / "models" / "SmolLM2-135M-Instruct"] if is_known else [])
+
+
+def test_a_dry_run_refuses_columns_that_no_row_has(tmp_path):
+    batch = batch_of(tmp_path, [{"prompt": "a"}])
+    batch = msgspec.structs.replace(batch, output=OutputOptions(path=tmp_path / "out.jsonl", columns=("b",)))
+    with pytest.raises(UsageError, match="--columns b: no row of the input has it; there are prompt"):
+        print_dry_run(batch, None)
 
 
 def test_a_dry_run_after_a_sample_predicts_and_keeps_it(tmp_path, capsys):
