@@ -13,6 +13,9 @@ LONGEST_DELAY_S = 30.0
 # says of an endpoint that is away, and a connection that breaks off, count less than what an engine says of the row.
 MAX_FAILURES = 3
 MAX_GATEWAY_FAILURES = 8
+# Of the latter, so many at least did not befall all rows in flight, or befell a row that was tried apart (suspects.py).
+MIN_OWN_FAILURES = 3
+MAX_DEATHS = 2  # so often all rows in flight may have failed together before a row is tried apart
 
 
 class Verdict(Enum):
