@@ -116,6 +116,12 @@ def test_rows_beside_those_that_take_the_engine_down_are_answered(answer_s, pois
     assert 8 <= engines.deaths <= 12 * poisons
 
 
+def test_of_hundreds_in_flight_none_is_given_up_for_what_it_failed_of_together_with_others():
+    engines = Engines(engines=1, answer_s=300.0, restart_s=0.0)
+    errors = run(engines, ["poison" if n == 99 else f"row {n}" for n in range(1000)], at_once=1000)
+    assert list(errors) == ["poison"] and engines.deaths <= 2 + 10 + 3
+
+
 def test_a_row_whose_connection_breaks_off_alone_is_given_up_without_the_others(monkeypatch):
     """As where a proxy lets no answer take longer than it likes."""
     engines = Engines(engines=1, answer_s=30.0, restart_s=0.0)
