@@ -1,11 +1,14 @@
 """An engine that the kernel kills in the middle of a batch, because the memory of its job is full."""
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,8 @@ from .deployments import ended
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.network]
 
-ROWS, TOKENS = 24, 16
+LIMIT = 3 << 29
+ROWS, TOKENS, TOO_LONG = 32, 12, 3
 SPEC = """
 name = "full"
 [model]
@@ -24,33 +28,65 @@ path = "demo"
 dtype = "float32"
 context_length = 256
 [[pool]]
-name = "w"
-workers = 2
-setup = ["echo $$ > {procs}", "echo 1000 > /proc/self/oom_score_adj"]
+name = "tight"
+setup = ["echo $$ > {procs}"]
+python = "{python}"
+extra_args = ["--kv-cache-gib", "0.1"]
+[[pool]]
+name = "roomy"
 extra_args = ["--kv-cache-gib", "0.1"]
 [router]
 port = 0
 """
-# A program of the same job that takes what is left. The kernel spares it by the scores of the others, and of these an
-# engine is the largest.
+# So that the kernel kills the engine before the other one.
+FIRST = f'#!/bin/sh\necho 1000 > /proc/self/oom_score_adj\nexec {sys.executable} "$@"\n'
+# A program of the same job that takes most of what is left, and the rest when it is told to.
 GREEDY = """
-import sys
+import mmap, sys
 from pathlib import Path
-Path(sys.argv[1]).write_text("0")
-taken, kills = [], Path(sys.argv[2])
+cgroup, limit = Path(sys.argv[1]), int(sys.argv[2])
+(cgroup / "cgroup.procs").write_text("0")
+taken, kills = [], cgroup / sys.argv[3]
+def take():
+    taken.append(mmap.mmap(-1, 16 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+def in_use():
+    stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    return int(stat.get("total_rss") or stat["anon"])
+while in_use() < limit - (160 << 20):
+    take()
+print("nearly full", flush=True)
+sys.stdin.readline()
 before = kills.read_text()
 while kills.read_text() == before:
-    taken.append(bytearray(b"x") * (8 << 20))
+    take()
 """
 
 
 @pytest.fixture
 def cgroup() -> Iterator[Cgroup]:
-    with limited_cgroup(3 << 30) as cgroup:
+    with limited_cgroup(LIMIT) as cgroup:
         yield cgroup
 
 
-def answers(output: Path) -> list[tuple[int, str, str | None]]:
+@contextmanager
+def greedy(cgroup: Cgroup) -> Iterator[Callable[[], None]]:
+    """Takes nearly all memory of the cgroup; the rest when called, until the kernel has killed somebody for it."""
+    argv = [sys.executable, "-c", GREEDY, str(cgroup.path), str(LIMIT), cgroup.events.name]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "nearly full\n"
+
+        def fill() -> None:
+            program.communicate("now\n")
+            assert program.returncode in (0, -signal.SIGKILL)  # the kernel may kill it as well
+
+        try:
+            yield fill
+        finally:
+            program.kill()
+
+
+def answers(output: Path) -> list[tuple[int, Any, Any]]:
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     return [(row["id"], row["generated_text"], row["error"]) for row in rows]
 
@@ -62,25 +98,32 @@ def settled(output: Path) -> int:
 
 def test_rows_of_an_engine_that_ran_out_of_memory_are_done_by_the_others(cgroup: Cgroup, user: User, tmp_path: Path):
     spec, rows = tmp_path / "spec.toml", tmp_path / "rows.jsonl"
-    spec.write_text(SPEC.format(procs=cgroup.procs))
+    python = tmp_path / "python"
+    python.write_text(FIRST)
+    python.chmod(0o755)
+    spec.write_text(SPEC.format(procs=cgroup.procs, python=python))
     ask = {"max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
-    rows.write_text("".join(json.dumps({"id": n, "prompt": f"The number {n} is", **ask}) + "\n" for n in range(ROWS)))
+    prompts = [f"The number {n} is" * (200 if n == TOO_LONG else 1) for n in range(ROWS)]
+    rows.write_text("".join(json.dumps({"id": n, "prompt": prompts[n], **ask}) + "\n" for n in range(ROWS)))
     user.ok("serve", spec, "--local", "--wait")
     eventually(lambda: [worker["state"] for worker in user.status("full")["workers"]] == ["ready"] * 2)
 
     calm, killed = tmp_path / "calm.jsonl", tmp_path / "killed.jsonl"
-    user.ok("batch", rows, calm, "--run", "full", "--concurrency", "8")
+    batch = ("--run", "full", "--concurrency", "8")
+    assert user.slurminfer("batch", rows, calm, *batch).returncode == 1
     assert cgroup.kills == 0
-    with ThreadPoolExecutor() as pool:
-        batch = pool.submit(user.ok, "batch", rows, killed, "--run", "full", "--concurrency", "8")
-        eventually(lambda: settled(killed) >= 4, "some rows have been answered")
-        subprocess.run([sys.executable, "-c", GREEDY, cgroup.procs, cgroup.path / cgroup.events], check=True)
-        assert not batch.done() and settled(killed) < ROWS, "it was in the middle"
-        batch.result()
-    assert cgroup.kills == 1
+    with ThreadPoolExecutor() as pool, greedy(cgroup) as fill:
+        disturbed = pool.submit(user.slurminfer, "batch", rows, killed, *batch)
+        eventually(lambda: settled(killed) >= 2, "some rows have been answered")
+        fill()
+        assert not disturbed.done() and settled(killed) < ROWS, "it was in the middle"
+        assert disturbed.result().returncode == 1
+    assert cgroup.kills
     assert answers(killed) == answers(calm)
-    assert [(number, error) for number, _, error in answers(calm)] == [(number, None) for number in range(ROWS)]
+    errors = [error for _, _, error in answers(calm)]
+    assert "maximum context length is 256 tokens" in errors.pop(TOO_LONG)
+    assert errors == [None] * (ROWS - 1)
 
-    lost = eventually(lambda: ended(user, "full", "w-0") or ended(user, "full", "w-1"), "the controller has noted it")
+    lost = eventually(lambda: ended(user, "full", "tight-0"), "the controller has noted it")
     assert "the kernel killed a process of the engine" in lost["cause"], lost
-    assert "3.00 GiB" in lost["cause"] and "`mem`" in lost["advice"], lost
+    assert "1.50 GiB" in lost["cause"] and "`mem`" in lost["advice"], lost
