@@ -17,12 +17,19 @@ class _Hierarchy(NamedTuple):
     usage: str
     files: tuple[str, str]
     mapped: str
+    events: str  # has a line `oom_kill`
 
 
 _VERSION_1 = _Hierarchy(
-    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"), "total_mapped_file"
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_active_file", "total_inactive_file"),
+    "total_mapped_file",
+    "memory.oom_control",
 )
-_VERSION_2 = _Hierarchy("memory.max", "memory.current", ("active_file", "inactive_file"), "file_mapped")
+_VERSION_2 = _Hierarchy(
+    "memory.max", "memory.current", ("active_file", "inactive_file"), "file_mapped", "memory.events"
+)
 
 
 def available_bytes(root: Path = Path("/"), env: Mapping[str, str] = os.environ) -> int:
@@ -58,6 +65,18 @@ def cgroup_limit(root: Path = Path("/")) -> int | None:
     limits = (_number(folder / kind.limit) for kind, folder in _cgroups(root))
     least = min((limit for limit in limits if limit is not None), default=None)
     return least if least is not None and least < total_bytes(root) else None
+
+
+def oom_kills(root: Path = Path("/")) -> int:
+    """How many processes of this process's cgroup the kernel has killed because memory was full; 0 if it does not say.
+
+    The kernel counts before it kills, be it the limit of the cgroup, of one above it, or the machine that was full.
+    """
+    for kind, folder in _cgroups(root):
+        count = _fields(folder / kind.events).get("oom_kill")
+        if count is not None:
+            return count
+    return 0
 
 
 def _job_bytes(root: Path, env: Mapping[str, str]) -> list[int]:

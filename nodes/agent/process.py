@@ -16,11 +16,14 @@ from ...core.processes.python import SAFE_PATH_ENV
 from ...core.slurm_env import WALLTIME_SIGNAL
 from ...core.trust import OTHERS_RIGHTS, PRIVATE_FILE
 from .guard import Guard
+from .out_of_memory import MemoryWatch
 from .redact import Redactor
 
 _PIPE_BYTES = 1 << 20  # the most that Linux gives to unprivileged users; a process waits while its pipe is full
 _READ_BYTES = 1 << 16
 _SHELL_SIGNAL = 128
+_GUESS = describe_exit(-signal.SIGKILL)
+_KILLED = "killed by SIGKILL"
 _OUTPUT_S = 1.0  # to write what an ended process has printed; its children may keep the pipe open
 
 
@@ -49,7 +52,7 @@ class EngineProcess:
             has_shell_status: it runs the engine as its child, and exits with 128 + N where signal N has ended that.
         """
         self.log, self._log_format, self._after = log, log_format, after
-        self._has_shell_status = has_shell_status
+        self._has_shell_status, self._memory = has_shell_status, MemoryWatch()
         reader, writer = os.pipe2(os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # the user has many pipes open already
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -97,7 +100,17 @@ class EngineProcess:
         if code == -signal.SIGKILL:
             # A process that another has killed could not write why.
             how, why = ("ended itself", why) if ends_itself(said, self._log_format) else (how, "")
-        return f"{who} {how}" + (f": {why}" if why else "") + f" (log: {self.log})"
+        ended = f"{who} {how}" + (f": {why}" if why else "")
+        return f"{self._with_memory(ended) if code else ended} (log: {self.log})"
+
+    def _with_memory(self, ended: str) -> str:
+        """What is said of an engine that has died, and that the kernel has killed one of its processes, if it has."""
+        told = self._memory.told()
+        if not told:
+            return ended
+        if _GUESS in ended:  # the engine itself, or a rank of it
+            return ended.replace(_GUESS, f"{_KILLED}: {told}")
+        return f"{ended}; a process of its cgroup was {_KILLED}: {told}"
 
     def stop(self, grace_s: float = 5.0) -> None:
         """SIGTERM to the whole group, SIGKILL for what is left after `grace_s`."""

@@ -10,6 +10,10 @@ A request of 7 points gets no further worker: while no others are lost, these ar
 could bring there is tried alone: after a pause, at a worker that has no other such request until the first byte of its
 answer has come. So of all requests that a worker had when it was lost, at most one is refused, and where many workers
 are lost one after the other, the pause shows it.
+
+Many such requests would wait for each other for long. Those that have waited half a minute for their turn, while there
+were workers, are tried together. If that worker is lost, none of them is refused for it, and half as many are tried
+together next: so N of them cost log2(N) workers more.
 """
 
 import math
@@ -30,7 +34,9 @@ _LEAST_S = 0.01
 # So that losses by chance take points away rather than add some, on average.
 _MARGIN = 5.0
 PAUSE_S = 4.0  # before a request is tried alone
-ALONE_S = 30.0  # that it waits for a worker without another one, beside the pause
+ALONE_S = 30.0  # that it waits for a worker without another one, while there are workers that could take it
+ALONE = 1 << 32  # what one that is tried alone counts on the board; those that are tried together count 1 each
+_UNPROVEN = GUILTY - 1.0  # points of a request whose worker was lost under several, at most
 
 Slot = TypeVar("Slot", bound="Worker")
 
@@ -72,8 +78,10 @@ class Blame:
 
     points: float = 0.0
     slots: set[int] = field(default_factory=set)  # of workers that were lost while they had it
-    alone_until: float = math.inf
-    worker: Worker | None = None  # where it is tried alone
+    alone_until: float | None = None  # so long it waits to be tried alone; None: there was no worker for it yet
+    company: int = ALONE  # at most so many are tried together with it, itself included
+    beside: int = 0  # so many were when it was tried last; 0: it was tried alone, or had begun to be answered
+    worker: Worker | None = None  # where it is tried
     trial: Trial | None = None  # together with equal requests
 
     @property
@@ -86,11 +94,13 @@ class Blame:
         """Whether one more loss could make it guilty."""
         return self.points + MOST_UNBEGUN >= GUILTY
 
-    def add(self, slot: int, points: float, now: float) -> None:
+    def add(self, slot: int, points: float) -> None:
         """Count the loss of a worker."""
         self.slots.add(slot)
         self.points = max(0.0, self.points + points)
-        self.alone_until = now + PAUSE_S + ALONE_S
+        if self.beside:  # it may have been any of them
+            self.points, self.company = min(self.points, _UNPROVEN), max(1, self.beside // 2)
+        self.alone_until, self.beside = None, 0
         trial = self.trial
         if trial is not None and self.points > trial.points:
             trial.points, trial.slots = self.points, trial.slots | self.slots
@@ -105,17 +115,37 @@ class Blame:
         """Those of `workers` that it may go to."""
         if self.trial is not None and self.trial.holds(self):
             return ()
-        if not self.is_at_stake or time.monotonic() > self.alone_until:
+        if not self.is_at_stake:
             return workers
-        return [worker for worker in workers if not worker.suspects]
+        if not workers:
+            self.alone_until = None
+        elif self.alone_until is None:
+            self.alone_until = time.monotonic() + ALONE_S
+        free = [worker for worker in workers if not worker.suspects]
+        return free or ([] if self._waits else [worker for worker in workers if worker.suspects < self.company])
+
+    @property
+    def _waits(self) -> bool:
+        """Whether it is to be tried alone."""
+        return self.company <= 1 or self.alone_until is None or time.monotonic() <= self.alone_until
 
     def enter(self, worker: Worker) -> None:
         """Note that it goes to a worker."""
         if self.trial is not None and not self.trial.holds(self):
             self.trial.holder, self.trial.held_until = self, time.monotonic() + ALONE_S
         if self.is_at_stake:
-            self.worker = worker
-            worker.suspected(1)
+            self.worker, self.beside = worker, 0 if self._waits else 1
+            worker.suspected(self._weight)
+            self._look_beside()
+
+    @property
+    def _weight(self) -> int:
+        return 1 if self.beside else ALONE
+
+    def _look_beside(self) -> None:
+        """Note how many are tried together with it; those that were lost with it may have left already."""
+        if self.beside and self.worker is not None:
+            self.beside = max(self.beside, self.worker.suspects % ALONE)
 
     def leave(self, *, has_begun: bool = False) -> bool:
         """Note that it is tried no longer, as its answer has begun or it has failed; whether others waited for that."""
@@ -125,8 +155,11 @@ class Blame:
             trial.holder, trial.is_over = None, trial.is_over or has_begun
         if self.worker is None:
             return is_holder
-        self.worker.suspected(-1)
+        self._look_beside()
+        self.worker.suspected(-self._weight)
         self.worker = None
+        if has_begun:
+            self.beside = 0
         return True
 
 

@@ -91,7 +91,7 @@ class LostWorkers:
             return
         now = self._clock()
         own = blame.slots | {worker.slot}
-        blame.add(worker.slot, self._losses.points(own, now - sent_at, has_begun=has_begun), now)
+        blame.add(worker.slot, self._losses.points(own, now - sent_at, has_begun=has_begun))
         self._losses.note(worker.slot)
 
     def ended_by_slurm(self, worker: Worker) -> None:

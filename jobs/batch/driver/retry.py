@@ -15,6 +15,9 @@ LONGEST_DELAY_S = 30.0
 # says of an endpoint that is away, and a connection that breaks off, count less than what an engine says of the row.
 MAX_FAILURES = 3
 MAX_GATEWAY_FAILURES = 8
+# Of the latter, so many at least did not befall all rows in flight, or befell a row that was tried apart (suspects.py).
+MIN_OWN_FAILURES = 3
+MAX_DEATHS = 2  # so often all rows in flight may have failed together before a row is tried apart
 _TELL_AFTER_S = 10.0
 _log = logging.getLogger(__name__)
 

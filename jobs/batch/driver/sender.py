@@ -16,19 +16,25 @@ from .concurrency import Concurrency
 from .endpoint import Endpoint, model_names
 from .http.reply import AnswerTooLongError, Reply, UnreachableError
 from .retry import Patience, Verdict, delay_s, judge, most_failures
+from .suspects import Crash, Crashes, History, Suspects
 from .work import Work
 
 _CROWDED = frozenset({408, 429, 503, 504})  # the endpoint has no room, or is too slow
+_ALL_BROKEN_S = 0.1  # within which all connections to an endpoint that has died have broken off
 _NAMES_N = re.compile(r"\bn\b")
 
 
 class AgainError(Exception):
-    """An attempt settled nothing. `failed`: the endpoint tried this very row, and could not."""
+    """An attempt settled nothing. `failed`: the endpoint tried this very row, and could not.
+
+    `crash`: its connection broke off before the answer was complete, perhaps together with those of others.
+    """
 
     def __init__(
         self, why: str, *, status: int | None = None, retry_after_s: float = 0.0, failed: bool = False
     ) -> None:
         self.status, self.retry_after_s, self.failed = status, retry_after_s, failed
+        self.crash: Crash | None = None
         super().__init__(why)
 
 
@@ -41,7 +47,7 @@ class _RefusedError(Exception):
 
 
 class Sender:
-    """Sends rows to an endpoint.
+    """Sends rows to an endpoint. To be made in a running event loop.
 
     Args:
         in_flight: how many requests are under way.
@@ -66,6 +72,7 @@ class Sender:
         self._patience = Patience(patience_s)
         self._model: bytes | None = None  # as JSON
         self._asking: asyncio.Task[str] | None = None
+        self._crashes, self._suspects = Crashes(asyncio.get_running_loop().time), Suspects()
 
     async def close(self) -> None:
         """Ask no more for the model."""
@@ -75,14 +82,13 @@ class Sender:
 
     async def settle(self, work: Work) -> Record:
         """Send a row until it has an answer or an error. Raises BatchError where the batch cannot go on."""
-        failures = 0
+        history = History()
         for attempt in itertools.count(1):
             try:
-                return await self._converse(work)
+                return await self._try(work, history)
             except AgainError as again:
-                failures += again.failed
-                if again.failed and failures >= most_failures(again.status):
-                    return _error(work, again.status, f"failed {failures} times: {again}")
+                if again.failed and history.is_over(most_failures(again.status)):
+                    return _error(work, again.status, f"failed {history.failures} times: {again}")
                 self._on_retry()
                 await self._pause(attempt, again)
             except _RefusedError as refused:
@@ -92,6 +98,17 @@ class Sender:
             except NoTextError as error:
                 return _error(work, 200, str(error))
         raise AssertionError("unreachable")
+
+    async def _try(self, work: Work, history: History) -> Record:
+        async with self._suspects.turn(history) as company:
+            try:
+                return await self._converse(work)
+            except AgainError as again:
+                if again.crash is not None:
+                    await asyncio.sleep(_ALL_BROKEN_S)
+                if again.failed:
+                    history.has_failed(again.crash, company)
+                raise
 
     async def _only_model(self) -> bytes:
         if self._asking is None:  # once for all rows
@@ -136,13 +153,17 @@ class Sender:
             replies.append(await self._ask(work.request.path, msgspec.json.encode(body)))
 
     async def _ask(self, path: str, body: bytes) -> Reply:
-        sent_at = time.monotonic()
+        sent_at, flight = time.monotonic(), self._crashes.sent()
         try:
             reply = await self._answered(self._endpoint.post(path, body))
         except AgainError as again:
+            if again.failed and again.status is None:
+                again.crash = self._crashes.broke_off(flight)
             if again.status in _CROWDED and not self._waits_for_holes:
                 self._concurrency.refused(sent_at)
             raise
+        finally:
+            self._crashes.ended(flight)
         self._concurrency.answered(sent_at, len(reply.body) // 4, self._in_flight())
         return reply
 

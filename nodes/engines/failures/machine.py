@@ -227,6 +227,21 @@ MACHINE = (
         may_pass=True,
     ),
     known(
+        "out-of-memory-cgroup",
+        r"killed by sigkill: out of memory, the limit of its cgroup is (?P<limit>[\d.]+ gib)",
+        "the kernel killed a process of the engine, because the {limit} of its job or cgroup were full",
+        "more `mem` in the section (without Slurm, a higher limit of the cgroup); or a smaller `context_length` in "
+        "[model], a quantized model, or for the native engine a smaller --kv-cache-gib in `extra_args`",
+    ),
+    known(
+        "out-of-memory-machine",
+        r"killed by sigkill: out of memory, the machine has (?P<size>[\d.]+ gib)",
+        "the kernel killed a process of the engine, because the {size} of the machine were full",
+        "set `mem` in the section, so that the job has memory of its own; or fewer programs and workers on the "
+        "machine, or for the native engine a smaller --kv-cache-gib in `extra_args`",
+        may_pass=True,
+    ),
+    known(
         "killed",
         r"(killed by sigkill|exit(ed with)? (exit )?code (-9|137)\b|: tasks? \S+: killed$|crashed with exit code -9\b)",
         "a process was killed by SIGKILL, most often because memory was full",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurminfer.core.machine.memory import available_bytes, own_bytes
+from slurminfer.core.machine.memory import available_bytes, oom_kills, own_bytes
 
 GIB = 1 << 30
 
@@ -89,3 +89,15 @@ def test_memory_is_its_own_where_a_limit_is_below_what_the_machine_has(machine):
     assert own_bytes(root, {"SLURM_MEM_PER_NODE": "9000"}) is None
     assert own_bytes(root, {"SLURM_MEM_PER_NODE": "2048"}) == 2 * GIB
     assert own_bytes(root, {"SLURM_MEM_PER_NODE": "2048", "SLURMINFER_LOCAL": "1"}) is None
+
+
+def test_kills_are_those_of_its_own_cgroup_or_of_the_next_one_above_that_counts(machine):
+    root, write = machine
+    assert oom_kills(root) == 0, "it does not say"
+    write("proc/self/cgroup", "0::/job/step/task\n")
+    write("sys/fs/cgroup/job/memory.events", "low 0\noom 9\noom_kill 9\n")
+    write("sys/fs/cgroup/job/step/memory.events", "low 0\nhigh 1\nmax 7\noom 2\noom_kill 2\noom_group_kill 0\n")
+    assert oom_kills(root) == 2
+    write("proc/self/cgroup", "4:memory:/job\n0::/\n")
+    write("sys/fs/cgroup/memory/job/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert oom_kills(root) == 3

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from slurminfer.core.logs.text import PLAIN, LogFormat
+from slurminfer.core.machine import memory
 from slurminfer.nodes.agent.process import EngineProcess
 from slurminfer.nodes.engines.table import ADAPTERS
 
@@ -48,6 +49,33 @@ def exit_reason_of(log: str, tmp_path, log_format: LogFormat = PLAIN) -> str:
 def test_who_is_killed_did_not_say_why(tmp_path):
     said = exit_reason_of("ImportError: this was long ago", tmp_path)
     assert said == f"engine killed by SIGKILL (out of memory?) (log: {tmp_path / 'log'})"
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("os.kill(os.getpid(), 9)", "engine killed by SIGKILL: out of memory, the limit of its cgroup is 1.50 GiB"),
+        (
+            "sys.exit('error: rank 1 on n1 is gone: killed by SIGKILL (out of memory?)')",
+            "engine exited with 1: error: rank 1 on n1 is gone: killed by SIGKILL: out of memory, the limit of its "
+            "cgroup is 1.50 GiB",
+        ),
+        (
+            "sys.exit('error: a child failed')",
+            "engine exited with 1: error: a child failed; a process of its cgroup was killed by SIGKILL: out of "
+            "memory, the limit of its cgroup is 1.50 GiB",
+        ),
+        ("sys.exit(0)", "engine exited with 0"),
+    ],
+)
+def test_an_engine_that_the_kernel_has_killed_had_too_little_memory(program, said, tmp_path, monkeypatch):
+    counts = iter((4, 5))
+    monkeypatch.setattr(memory, "oom_kills", lambda root: next(counts))
+    monkeypatch.setattr(memory, "cgroup_limit", lambda root: 3 << 29)
+    engine = EngineProcess([sys.executable, "-c", f"import os, sys; {program}"], {}, tmp_path / "log")
+    eventually(lambda: engine.exit_code() is not None)
+    assert engine.exit_reason() == f"{said} (log: {tmp_path / 'log'})"
+    engine.stop()
 
 
 def test_sglang_says_why_it_kills_itself(tmp_path):

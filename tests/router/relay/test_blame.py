@@ -1,10 +1,12 @@
 """How much lost workers say against a request."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
-from slurminfer.router.relay.blame import GUILTY, MOST_BEGUN, MOST_UNBEGUN, PAUSE_S, Blame, Losses, Trial
+from slurminfer.router.relay import blame
+from slurminfer.router.relay.blame import ALONE_S, GUILTY, MOST_BEGUN, MOST_UNBEGUN, PAUSE_S, Blame, Losses, Trial
 
 
 class Clock:
@@ -36,11 +38,11 @@ def test_where_no_others_are_lost_a_loss_counts_fully():
 
 def test_four_workers_are_lost_to_one_request_or_seven_that_begin_to_answer():
     for most, workers in ((MOST_UNBEGUN, 4), (MOST_BEGUN, 7)):
-        blame = Blame()
+        one = Blame()
         for slot in range(workers):
-            assert not blame.is_guilty
-            blame.add(slot, most, 0.0)
-        assert blame.is_guilty
+            assert not one.is_guilty
+            one.add(slot, most)
+        assert one.is_guilty
 
 
 def test_the_requests_own_losses_excuse_nothing():
@@ -75,9 +77,92 @@ def test_a_request_at_stake_goes_where_no_other_one_is():
     assert Blame(points=1.0).allowed(workers) == workers, "what is hardly suspicious may go anywhere"
     assert first.leave() and not first.leave()
     assert second.allowed(workers) == workers
-    second.alone_until = 0.0
-    first.enter(workers[0])
-    assert second.allowed(workers) == workers, "nobody waits for ever"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(blame, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+def test_requests_that_have_waited_long_for_their_turn_are_tried_together(clock):
+    worker, (first, second, third) = Worker(), (Blame(points=6.0) for _ in range(3))
+    first.enter(worker)
+    assert second.allowed([]) == [] == second.allowed([worker]) == third.allowed([worker])
+    clock.now += ALONE_S + 1
+    assert second.allowed([]) == [], "who waits for a worker does not wait for a turn"
+    assert third.allowed([worker]) == [], "the first one is still tried alone"
+    first.leave()
+    assert third.allowed([worker]) == [worker]
+    third.enter(worker)
+    assert second.allowed([worker]) == [], "its time has begun anew"
+    clock.now += ALONE_S + 1
+    assert second.allowed([worker]) == [worker]
+    second.enter(worker)
+    assert worker.suspects == 2
+    for one in (second, third):
+        one.leave()
+        one.add(7, MOST_UNBEGUN)
+        assert one.is_at_stake and not one.is_guilty, "it may have been the other one"
+    clock.now += 10 * ALONE_S
+    second.enter(worker)
+    assert third.allowed([worker]) == [], "the next time it is tried alone"
+    second.leave()
+    second.add(8, MOST_UNBEGUN)
+    assert second.is_guilty
+
+
+class Few:
+    """Requests that are all at stake, and one worker at a time, `restart_s` after the one before was lost."""
+
+    def __init__(self, clock, *, count, answer_s, restart_s):
+        self.clock, self.answer_s, self.restart_s = clock, answer_s, restart_s
+        self.blames = [Blame(points=6.0, slots={0, 1, 2}) for _ in range(count)]
+        self.poison = self.blames[count * 2 // 3]
+        self.waiting, self.trying = list(self.blames), {}
+        self.worker, self.back_at, self.taken = None, clock.now + restart_s, 0
+        self.losses, self.refused = Losses(lambda: 1, clock), []
+
+    def step(self):
+        self.clock.now += 0.5
+        if self.worker is None and self.clock.now >= self.back_at:
+            self.worker = Worker()
+        for one in list(self.waiting):
+            if self.worker is None:
+                assert not one.allowed([])
+            elif one.allowed([self.worker]):
+                one.enter(self.worker)
+                self.waiting.remove(one)
+                self.trying[id(one)] = one, self.clock.now
+        for one, since in list(self.trying.values()):
+            if one is self.poison and self.clock.now > since:
+                self.lose()
+                return
+            if self.clock.now >= since + self.answer_s:
+                one.leave(has_begun=True)
+                del self.trying[id(one)]
+
+    def lose(self):
+        self.taken += 1
+        slot, lost = 2 + self.taken, list(self.trying.values())
+        for one, since in lost:
+            one.leave()
+            one.add(slot, self.losses.points({*one.slots, slot}, self.clock.now - since, has_begun=False))
+            self.losses.note(slot)
+            (self.refused if one.is_guilty else self.waiting).append(one)
+        self.trying.clear()
+        self.worker, self.back_at = None, self.clock.now + self.restart_s
+
+
+@pytest.mark.parametrize(
+    ("count", "answer_s", "restart_s", "most"), [(30, 0.5, 40.0, 1), (60, 10.0, 40.0, 7), (500, 60.0, 5.0, 10)]
+)
+def test_nobody_is_refused_beside_the_poison_where_there_are_few_workers(clock, count, answer_s, restart_s, most):
+    few = Few(clock, count=count, answer_s=answer_s, restart_s=restart_s)
+    while few.waiting or few.trying:
+        few.step()
+    assert few.refused == [few.poison] and few.taken <= most
 
 
 # In virtual time: workers that are killed at random, and requests at them.
@@ -105,7 +190,7 @@ class Storm:
                     self.place(request, -had_s)
                     continue
                 own, has_begun = {*request.blame.slots, slot}, request.streams and had_s > request.prefill_s
-                request.blame.add(slot, self.losses.points(own, had_s, has_begun=has_begun), self.clock.now)
+                request.blame.add(slot, self.losses.points(own, had_s, has_begun=has_begun))
                 self.losses.note(slot)
                 self.place(request, PAUSE_S if request.blame.is_at_stake else 0.0)
         return [request for request in requests if request.blame.is_guilty]
@@ -170,7 +255,7 @@ def test_of_equal_requests_one_is_tried_and_the_others_learn_from_it():
     assert first.allowed(workers) == second.allowed(workers) == workers
     first.enter(workers[0])
     assert first.allowed(workers) == workers and not second.allowed(workers)
-    first.add(7, MOST_UNBEGUN, 0.0)
+    first.add(7, MOST_UNBEGUN)
     assert first.leave(), "the others are told"
     assert second.allowed(workers) == workers
     second.learn()
@@ -182,7 +267,7 @@ def test_of_equal_requests_one_is_tried_and_the_others_learn_from_it():
 
 def test_once_an_answer_begins_no_equal_request_waits_or_learns():
     trial, (first, second, third), workers = tried_together(3)
-    first.add(7, MOST_UNBEGUN, 0.0)
+    first.add(7, MOST_UNBEGUN)
     first.enter(workers[0])
     assert first.leave(has_begun=True)
     second.learn()

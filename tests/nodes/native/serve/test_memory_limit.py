@@ -1,17 +1,16 @@
 """An engine in a cgroup of its own, as Slurm gives one to a job, with real memory pressure."""
 
-import os
 import random
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from slurminfer.quant.models import resolve
 
+from ....support.cgroup import Cgroup, limited_cgroup
 from ....support.random_models import write_random_model
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -24,30 +23,12 @@ SHAPE = {
     "num_attention_heads": 9, "num_key_value_heads": 9, "max_position_embeddings": 2048, "tie_word_embeddings": True,
     "initializer_range": 0.2,
 }  # fmt: skip
-ROOT = Path("/sys/fs/cgroup")
-NAMES = {  # of the limit, of what says whether the kernel has killed, by version of cgroups
-    1: ("memory.limit_in_bytes", "memory.oom_control"),
-    2: ("memory.max", "memory.events"),
-}
 
 
 @pytest.fixture
-def cgroup() -> Iterator[tuple[Path, int]]:
-    """A cgroup of LIMIT bytes and its version."""
-    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
-    first = next((ROOT / "memory" / path.lstrip("/") for _, names, path in lines if "memory" in names.split(",")), None)
-    version = 1 if first else 2
-    parent = first or ROOT / next((path.lstrip("/") for _, names, path in lines if not names), "")
-    place = parent / f"slurminfer-test-{os.getpid()}"
-    try:
-        place.mkdir()
-        (place / NAMES[version][0]).write_text(str(LIMIT))
-    except OSError as error:
-        with suppress(OSError):
-            place.rmdir()
-        pytest.skip(f"cannot limit memory here: {error}")
-    yield place, version
-    place.rmdir()
+def cgroup() -> Iterator[Cgroup]:
+    with limited_cgroup(LIMIT) as cgroup:
+        yield cgroup
 
 
 @pytest.fixture
@@ -61,8 +42,7 @@ def model(tmp_path: Path) -> str:
 
 def test_no_mix_of_requests_takes_more_than_the_job_has(cgroup, serving, model):
     """The KV cache is as large as the limit lets it be, and is filled: what does not fit waits."""
-    place, version = cgroup
-    enter = ["sh", "-c", f'echo $$ > {place}/cgroup.procs && exec "$@"', "sh"]
+    enter = ["sh", "-c", f'echo $$ > {cgroup.procs} && exec "$@"', "sh"]
     chosen = random.Random(0)
     prompts = [chosen.choices(range(1000, 40000), k=chosen.choice((3, 300, 1500))) for _ in range(24)]
 
@@ -79,5 +59,4 @@ def test_no_mix_of_requests_takes_more_than_the_job_has(cgroup, serving, model):
         with ThreadPoolExecutor(len(prompts)) as pool:
             assert list(pool.map(ask, prompts)) == [24] * len(prompts)
         assert server.metric("kv_blocks_used") == 0
-        killed = (place / NAMES[version][1]).read_text().split()
-        assert killed[killed.index("oom_kill") + 1] == "0"
+        assert cgroup.kills == 0
