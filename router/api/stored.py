@@ -46,9 +46,13 @@ def integer(name: str, given: str | None, least: int, most: int, default: int) -
     """A parameter of a query. Raises NotAllowedError."""
     if given is None:
         return default
-    if not (given.isascii() and given.isdigit() and least <= int(given[:20]) <= most):
+    if not (_is_number(given) and least <= int(given) <= most):
         raise NotAllowedError(f"{name} = {given[:100]!r}: expected a whole number from {least} to {most}", name)
     return int(given)
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= 20 and text.isascii() and text.isdigit()
 
 
 def choice(name: str, given: str | None, valid: Sequence[str], default: str) -> str:
@@ -62,8 +66,8 @@ def kept_s(name: str, anchor: Any, seconds: Any) -> int:
     """For how many seconds a file is kept, by `expires_after` or `output_expires_after`. Raises NotAllowedError."""
     if anchor != "created_at":
         raise NotAllowedError(f"{name}[anchor] = {str(anchor)[:100]!r}: expected 'created_at'", name)
-    if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit():
-        seconds = int(seconds[:20])
+    if isinstance(seconds, str) and _is_number(seconds):
+        seconds = int(seconds)
     if type(seconds) is not int or not LEAST_KEPT_S <= seconds <= MOST_KEPT_S:
         expected = f"expected a whole number from {LEAST_KEPT_S} to {MOST_KEPT_S}"
         raise NotAllowedError(f"{name}[seconds] = {str(seconds)[:100]!r}: {expected}", name)

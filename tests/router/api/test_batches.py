@@ -49,7 +49,18 @@ def test_a_body_that_is_too_large_is_refused(one):
     assert one.http.post("/v1/batches", content=b" " * (2**20 + 1)).status_code == 413
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=" + "9" * 5000, "limit=%C2%B2"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=101",
+        "limit=x",
+        "limit=" + "9" * 5000,
+        "limit=%C2%B2",
+        f"limit={1:020}9",
+        f"limit={1:020}{'9' * 5000}",
+    ],
+)
 def test_limits_of_pages(one, query):
     assert one.http.get(f"/v1/batches?{query}").status_code == 400
 
