@@ -49,20 +49,9 @@ def test_a_body_that_is_too_large_is_refused(one):
     assert one.http.post("/v1/batches", content=b" " * (2**20 + 1)).status_code == 413
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "limit=0",
-        "limit=101",
-        "limit=x",
-        "limit=" + "9" * 5000,
-        "limit=%C2%B2",
-        f"limit={1:020}9",
-        f"limit={1:020}{'9' * 5000}",
-    ],
-)
-def test_limits_of_pages(one, query):
-    assert one.http.get(f"/v1/batches?{query}").status_code == 400
+@pytest.mark.parametrize("limit", ["0", "101", "x", "9" * 5000, "%C2%B2", f"{1:020}9", f"{1:020}" + "9" * 5000])
+def test_limits_of_pages(one, limit):
+    assert one.http.get(f"/v1/batches?limit={limit}").status_code == 400
 
 
 def test_a_file_that_is_not_there(one):

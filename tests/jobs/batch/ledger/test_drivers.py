@@ -140,6 +140,56 @@ def test_sealing_while_another_one_seals_changes_nothing(ledgers, monkeypatch):
     assert texts(slow.records(0)) == texts(quick.records(0)) == ["quick 0"]
 
 
+def between(monkeypatch, driver, before=lambda: None, after=lambda: None):
+    """Have something happen right before and after a driver writes a sealed shard, once."""
+    write = driver._sealed.write
+
+    def written(*args):
+        monkeypatch.setattr(driver._sealed, "write", write)
+        before()
+        write(*args)
+        after()
+
+    monkeypatch.setattr(driver._sealed, "write", written)
+
+
+def test_segments_that_go_while_they_are_sealed_are_sealed_by_another_driver(ledgers, monkeypatch):
+    slow, quick = ledgers.open(1), ledgers.open(1)
+    shard = slow.claim()
+    slow.append(shard, answer(0, "slow"))
+    ledgers.silence(slow, quick)
+    taken = quick.claim()
+    between(monkeypatch, slow, before=lambda: finish(quick, taken))
+    slow.seal(shard)
+    assert texts(slow.records(0)) == ["slow"]
+
+
+def test_a_driver_that_stops_after_sealing_removes_nothing_of_who_opens_the_shard_again(ledgers, monkeypatch):
+    stopped, later = ledgers.open(2), []
+    shard = stopped.claim()
+    stopped.append(shard, answer(0, "first"))
+    stopped.append(shard, failure(1))
+
+    def open_again():
+        ledgers.rewrite_sign(stopped, process=f"{os.getpid()}@1-{stopped._mine.boot}")  # it is dead
+        later.append(ledgers.open(2))
+        later[0].append(later[0].claim(), answer(1, "second"))
+
+    between(monkeypatch, stopped, after=open_again)
+    stopped.seal(shard)
+    later[0].sync()
+    later[0].seal(shard)
+    assert texts(later[0].records(0)) == ["first", "second"]
+
+
+def test_what_a_living_driver_is_sealing_stays(ledgers):
+    one = ledgers.open(1)
+    for id in ("living", "dead"):
+        (ledgers.path / "0/sealed" / f".00000.{id}").touch()
+    one._sealed.clean(lambda id: id == "dead")
+    assert [path.name for path in ledgers.path.glob("0/sealed/*")] == [".00000.living"]
+
+
 def test_a_segment_may_be_sealed_while_it_is_read(ledgers):
     one, two = ledgers.open(3), ledgers.open(3, retry_failed=False)
     shard = one.claim()
