@@ -14,6 +14,7 @@ from .answers import failure
 from .caller import caller_of
 
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_ENDS_S = 30  # after which it is worth a look whether another batch has ended
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,10 @@ def answered(page: Page) -> Page:
         except NotThereError as error:
             return failure(404, str(error), param="id")
         except NotAllowedError as error:
-            return failure(400, str(error), param=error.param, code=error.code)
+            answer = failure(error.status, str(error), param=error.param, code=error.code)
+            if error.status == 429:
+                answer.headers["Retry-After"] = str(_ENDS_S)
+            return answer
         except RunDirectoryError as error:
             return _broken(request, error)
 
