@@ -10,9 +10,11 @@ import math
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -246,7 +248,16 @@ def _open_regular(path: Path) -> BinaryIO:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+    """A name of this thread's own: threads write the same file, and in containers processes have the same numbers."""
+    return path.with_name(f".{path.name}.{os.uname().nodename}.{_pid_namespace()}.{threading.get_native_id()}")
+
+
+@cache
+def _pid_namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
 
 
 def _write(path: Path, text: str, mode: int | None) -> None:

@@ -23,6 +23,7 @@ from ..core.slurm_env import WALLTIME_SIGNAL, job_ends_at
 from .announcement import Announcement, router_record
 from .api.app import Pages
 from .api.sources import Sources
+from .batches.limits import Allowed
 from .batches.store import BatchStore
 from .control.passing import Offer
 from .control.processes import RelayProcess
@@ -131,7 +132,7 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         controller=supervisor.controller,
         batches=supervisor.batches,
         outlooks=supervisor.outlooks,
-        openai_batches=BatchStore(opened.run),
+        openai_batches=BatchStore(opened.run, allowed=Allowed.of(opened.spec.router)),
         endpoint=lambda: opened.url,
         pages=supervisor.counters,
     )

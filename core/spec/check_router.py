@@ -10,7 +10,7 @@ _ORIGIN = re.compile(r"\*|null|[^/\s]+://[^/\s]+")  # "null": pages of files, an
 # Keys of [router] that sglang-router cannot obey, and policies that it does not have.
 _NATIVE_ROUTER_ONLY = (
     "relays", "overcommit", "reserved", "retry_budget", "hedge_after", "tls", "tls_certificate", "tls_key", "rule",
-    "access_log", "pending_connections",
+    "access_log", "pending_connections", "batches", "batch_files", "batch_storage",
 )  # fmt: skip
 _SGLANG_POLICIES = ("cache_aware", "power_of_two", "round_robin")
 

@@ -65,6 +65,13 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Seconds after which a streaming request without a first token is sent to a second worker too; the faster one
     # answers. By default this is never done.
     hedge_after: Annotated[float, Meta(gt=0, le=3_600)] | None = None
+    # Batches of OpenAI's API that one key may have under way. Further ones are refused with 429 until one has ended.
+    batches: Annotated[int, Meta(ge=1, le=100_000)] = 500
+    # Files of OpenAI's API that one key may have, those that batches have made included; if it has as many, uploads are
+    # refused.
+    batch_files: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    # GiB that the files of one key may have together; an upload that would make them more is refused.
+    batch_storage: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
     # What clients speak to the router. off: HTTP. self_signed: HTTPS with a certificate of an authority that the first
     # router makes, whose SHA-256 fingerprint `slurminfer status` shows. files: HTTPS with the certificate and key of
     # `tls_certificate` and `tls_key`.

@@ -14,6 +14,7 @@ from .answers import failure
 from .caller import caller_of
 
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_ENDS_S = 30  # after which it is worth a look whether another batch has ended
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,10 @@ def answered(page: Page) -> Page:
         except NotThereError as error:
             return failure(404, str(error), param="id")
         except NotAllowedError as error:
-            return failure(400, str(error), param=error.param, code=error.code)
+            answer = failure(error.status, str(error), param=error.param, code=error.code)
+            if error.status == 429:
+                answer.headers["Retry-After"] = str(_ENDS_S)
+            return answer
         except RunDirectoryError as error:
             return _broken(request, error)
 
@@ -46,9 +50,13 @@ def integer(name: str, given: str | None, least: int, most: int, default: int) -
     """A parameter of a query. Raises NotAllowedError."""
     if given is None:
         return default
-    if not (given.isascii() and given.isdigit() and least <= int(given[:20]) <= most):
+    if not (_is_number(given) and least <= int(given) <= most):
         raise NotAllowedError(f"{name} = {given[:100]!r}: expected a whole number from {least} to {most}", name)
     return int(given)
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= 20 and text.isascii() and text.isdigit()
 
 
 def choice(name: str, given: str | None, valid: Sequence[str], default: str) -> str:
@@ -62,8 +70,8 @@ def kept_s(name: str, anchor: Any, seconds: Any) -> int:
     """For how many seconds a file is kept, by `expires_after` or `output_expires_after`. Raises NotAllowedError."""
     if anchor != "created_at":
         raise NotAllowedError(f"{name}[anchor] = {str(anchor)[:100]!r}: expected 'created_at'", name)
-    if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit():
-        seconds = int(seconds[:20])
+    if isinstance(seconds, str) and _is_number(seconds):
+        seconds = int(seconds)
     if type(seconds) is not int or not LEAST_KEPT_S <= seconds <= MOST_KEPT_S:
         expected = f"expected a whole number from {LEAST_KEPT_S} to {MOST_KEPT_S}"
         raise NotAllowedError(f"{name}[seconds] = {str(seconds)[:100]!r}: {expected}", name)

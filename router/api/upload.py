@@ -62,20 +62,23 @@ class Upload:
             if self._draft is not None:
                 raise NotAllowedError("file: expected one", "file")
             self._filename = _clean(part.filename)
-            await self._write(reader, await in_thread(self._store.draft))
+            room = await in_thread(lambda: self._store.room(self._tenant))
+            await self._write(reader, await in_thread(self._store.draft), room)
         elif part.name in _FIELDS:
             self._fields[part.name] = (await _text(part.name, reader)).strip()
         else:
             valid = ", ".join(("file", *_FIELDS))
             raise NotAllowedError(f"unknown field {part.name[:100]!r}: expected one of {valid}", part.name[:100])
 
-    async def _write(self, reader: MultipartReader, draft: Draft) -> None:
+    async def _write(self, reader: MultipartReader, draft: Draft, room: int) -> None:
         self._draft = draft
         pieces, size = bytearray(), 0
         while data := await reader.piece():
             size += len(data)
             if size > MOST_FILE_BYTES:
                 raise NotAllowedError(f"the file has more than {MOST_FILE_BYTES // 2**20} MB", "file", "file_too_large")
+            if size > room:
+                raise self._store.no_room(room)
             pieces += data
             if len(pieces) >= _WRITTEN:
                 await _written(draft, bytes(pieces))
@@ -98,7 +101,7 @@ class Upload:
             created_at=int(now),
             expires_at=int(now) + self._kept_s(),
         )
-        self._draft.keep(record)
+        self._store.keep(self._draft, record)
         return record
 
     def _kept_s(self) -> int:

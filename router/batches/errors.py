@@ -9,8 +9,11 @@ class NotThereError(Exception):
 
 
 class NotAllowedError(Exception):
-    """What a request asks for cannot be done. `param`: the field whose fault it is."""
+    """What a request asks for cannot be done.
 
-    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        self.param, self.code = param, code
+    `param`: the field whose fault it is. `status`: HTTP's; 429 for what can be done later.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+        self.param, self.code, self.status = param, code, status
         super().__init__(message)

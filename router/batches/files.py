@@ -6,6 +6,7 @@ on the filesystem; they raise RunDirectoryError where it fails.
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,12 +18,13 @@ from ...core.errors import RunDirectoryError
 from ...core.rundir import RunDirectory
 from ...core.trust import PRIVATE_FILE, open_trusted
 from .cache import Cache
-from .errors import NotThereError
+from .errors import NotAllowedError, NotThereError
 from .ids import FILE, is_id, is_of
+from .limits import USUAL, Allowed
 from .records import VERSION, FileRecord
 
 _UPLOAD, _REMOVED = ".upload-", ".removed-"
-_LEFTOVER_S = 24 * 3600.0  # after which whoever wrote a file beside is surely gone
+LEFTOVER_S = 24 * 3600.0  # after which whoever wrote a file beside is surely gone
 _RECORD, _CONTENT = "record.json", "content"
 
 
@@ -76,15 +78,45 @@ class FileStore:
     Args:
         run: of the deployment.
         clock: Unix seconds.
+        allowed: how much one tenant may have; for uploads, not for what batches make.
+        held: bytes that a tenant's batches have besides, of inputs that it has deleted.
     """
 
-    def __init__(self, run: RunDirectory, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = run.files_path, clock
+    def __init__(
+        self,
+        run: RunDirectory,
+        clock: Callable[[], float] = time.time,
+        allowed: Allowed = USUAL,
+        held: Callable[[str], int] = lambda tenant: 0,
+    ) -> None:
+        self._path, self._clock, self._allowed, self._held = run.files_path, clock, allowed, held
+        self._keeping = threading.Lock()
         self._known: Cache[FileRecord] = Cache()  # they never change
 
     def draft(self) -> Draft:
         """Begin a new file."""
         return Draft(self._path / f"{_UPLOAD}{secrets.token_hex(8)}")
+
+    def room(self, tenant: str) -> int:
+        """Bytes that a further file of a tenant may have. Raises NotAllowedError where it may have none."""
+        sizes = [record.bytes for record in map(self._record_there, self._ids(tenant)) if record is not None]
+        if len(sizes) >= self._allowed.files:
+            message = f"there are {len(sizes)} files of this key, and {self._allowed.files} is the most: delete some"
+            raise NotAllowedError(message, "file", "file_limit_exceeded")
+        return max(0, self._allowed.bytes - sum(sizes) - self._held(tenant))
+
+    def no_room(self, room: int) -> NotAllowedError:
+        """The error for a file that is larger than the room there is."""
+        most = f"{self._allowed.bytes / 2**30:g} GiB"
+        message = f"the files of this key may have {most} in all, of which {room} bytes are left: delete some"
+        return NotAllowedError(message, "file", "storage_limit_exceeded")
+
+    def keep(self, draft: Draft, record: FileRecord) -> None:
+        """Let the tenant see a file that it has uploaded. Raises NotAllowedError where there is no room for it."""
+        with self._keeping:  # several uploads may end at once
+            if record.bytes > (room := self.room(record.tenant)):
+                raise self.no_room(room)
+            draft.keep(record)
 
     def get(self, tenant: str, id: str) -> FileRecord:
         """A tenant's file. Raises NotThereError, also for one that has expired."""
@@ -139,7 +171,7 @@ class FileStore:
             return True
         with suppress(OSError):
             newest = max(os.stat(path).st_mtime for path in (self._path / name, self._path / name / _CONTENT))
-            return self._clock() - newest > _LEFTOVER_S
+            return self._clock() - newest > LEFTOVER_S
         return False
 
     def _remove(self, id: str) -> None:
@@ -157,6 +189,10 @@ class FileStore:
 
     def _is_over(self, record: FileRecord) -> bool:
         return record.expires_at is not None and self._clock() >= record.expires_at
+
+    def _record_there(self, id: str) -> FileRecord | None:
+        """The record of a file that was just listed."""
+        return self._known.get(id) or self._read(id)
 
     def _read(self, id: str) -> FileRecord | None:
         known = self._known.get(id)

@@ -1,4 +1,9 @@
-"""What OpenAI's API allows, in its own numbers."""
+"""What OpenAI's API allows, in its own numbers, and what a deployment allows each tenant."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from ...core.spec.router import RouterSpec
 
 MOST_FILE_BYTES = 512 * 2**20
 MOST_INPUT_BYTES = 200 * 2**20  # of a batch
@@ -10,6 +15,25 @@ MOST_METADATA, LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE = 16, 64, 512
 MOST_FILES_LISTED, MOST_BATCHES_LISTED, BATCHES_LISTED = 10_000, 100, 20
 MOST_ERRORS = 100  # that a batch tells of its input
 LONGEST_CUSTOM_ID = 512
+
+MOST_BATCHES_KEPT = 10_000  # of a tenant; for more, those that ended and are the oldest are forgotten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """What one tenant may have, as `[router]` of the spec says it."""
+
+    batches: int = 500  # under way
+    files: int = 10_000
+    bytes: int = 100 * 2**30  # of all its files
+
+    @classmethod
+    def of(cls, spec: RouterSpec) -> Self:
+        """What a spec says."""
+        return cls(batches=spec.batches, files=spec.batch_files, bytes=spec.batch_storage * 2**30)
+
+
+USUAL = Allowed()
 
 # Of the paths that the router forwards, those that take JSON and answer with JSON.
 ENDPOINTS = tuple(

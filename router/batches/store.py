@@ -10,8 +10,10 @@ All methods block on the filesystem; they raise RunDirectoryError where it fails
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ...core import files
@@ -19,9 +21,9 @@ from ...core.errors import RunDirectoryError
 from ...core.rundir import RunDirectory
 from .cache import Cache
 from .errors import NotAllowedError, NotThereError
-from .files import FileStore, page
+from .files import LEFTOVER_S, FileStore, page
 from .ids import BATCH, is_id, is_of, new_id
-from .limits import WINDOW_S
+from .limits import MOST_BATCHES_KEPT, USUAL, WINDOW_S, Allowed
 from .progress import advanced, newest
 from .records import VERSION, BatchRecord, BatchState, CancelRecord, Status
 
@@ -36,11 +38,13 @@ class BatchStore:
     Args:
         run: of the deployment.
         clock: Unix seconds.
+        allowed: how much one tenant may have.
     """
 
-    def __init__(self, run: RunDirectory, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = run.openai_batches_path, clock
-        self.files = FileStore(run, clock)
+    def __init__(self, run: RunDirectory, clock: Callable[[], float] = time.time, allowed: Allowed = USUAL) -> None:
+        self._path, self._clock, self._allowed = run.openai_batches_path, clock, allowed
+        self._creating = threading.Lock()
+        self.files = FileStore(run, clock, allowed, self._held)
         self._requests: Cache[BatchRecord] = Cache()  # they never change
         self._states: Cache[BatchState] = Cache()  # as they were seen last
 
@@ -49,7 +53,7 @@ class BatchStore:
     def create(
         self, tenant: str, endpoint: str, input_file_id: str, metadata: dict[str, str] | None, output_kept_s: int | None
     ) -> BatchRecord:
-        """Begin a batch. Raises NotThereError, and NotAllowedError for a file of another purpose."""
+        """Begin a batch. Raises NotThereError, NotAllowedError for a file of another purpose or too many batches."""
         source = self.files.get(tenant, input_file_id)
         if source.purpose != "batch":
             message = f"the file's purpose is '{source.purpose}': expected 'batch'"
@@ -65,7 +69,9 @@ class BatchStore:
             metadata=metadata,
             output_kept_s=output_kept_s,
         )
-        self._make(record)
+        with self._creating:
+            self._make_room(tenant)
+            self._make(record)
         return record
 
     def get(self, tenant: str, id: str) -> BatchRecord:
@@ -77,9 +83,8 @@ class BatchStore:
 
     def listed(self, tenant: str, limit: int, after: str | None) -> tuple[list[BatchRecord], bool]:
         """Up to `limit` batches of a tenant, the newest first, that are older than `after`; whether more follow."""
-        ids = sorted((name for name in self._names() if is_of(tenant, BATCH, name)), reverse=True)
         found = []
-        for id in page(ids, after, newest_first=True):
+        for id in page(self._ids_of(tenant)[::-1], after, newest_first=True):
             record = self.request(id)
             if record is not None and record.tenant == tenant:
                 found.append(record)
@@ -158,6 +163,43 @@ class BatchStore:
         """Remove what a batch that has ended needs no more."""
         for name in (WORK, INPUT):
             files.remove(self.folder(id) / name)
+
+    def sweep(self) -> None:
+        """Remove what a router has left that was killed while it began a batch."""
+        for name in self._names():
+            with suppress(OSError):
+                if name.startswith(_NEW) and self._clock() - os.stat(self._path / name).st_mtime > LEFTOVER_S:
+                    files.remove(self._path / name)
+
+    def _make_room(self, tenant: str) -> None:
+        """Raise NotAllowedError where a tenant has as many batches under way as it may; forget old ones."""
+        ids = self._ids_of(tenant)
+        if len(ids) < min(self._allowed.batches, MOST_BATCHES_KEPT):
+            return
+        ended = [id for id in ids if self.state(id).has_ended]
+        if (open := len(ids) - len(ended)) >= self._allowed.batches:
+            most = f"{self._allowed.batches} is the most"
+            message = f"{open} batches of this key are under way, and {most}: wait until one has ended, or cancel one"
+            raise NotAllowedError(message, code="batch_limit_exceeded", status=429)
+        for id in ended[: max(0, len(ids) + 1 - MOST_BATCHES_KEPT)]:
+            for cache in (self._requests, self._states):
+                cache.forget(id)
+            files.remove(self.folder(id))
+
+    def _held(self, tenant: str) -> int:
+        """Bytes of inputs that a tenant has deleted, and that its batches still have."""
+        held = 0
+        for id in self._ids_of(tenant):
+            seen = self._states.get(id)
+            if seen is None or not seen.has_ended:
+                with suppress(OSError):
+                    status = os.stat(self.folder(id) / INPUT)
+                    held += status.st_size if status.st_nlink == 1 else 0
+        return held
+
+    def _ids_of(self, tenant: str) -> list[str]:
+        """All batches of a tenant, the oldest first."""
+        return sorted(name for name in self._names() if is_of(tenant, BATCH, name))
 
     def _make(self, record: BatchRecord) -> None:
         folder = self._path / f"{_NEW}{record.id}"

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -45,10 +46,28 @@ def test_the_umask_is_put_back(umask):
 def test_a_link_that_waits_where_a_file_is_written_beside_is_not_followed(tmp_path):
     target = tmp_path / "precious"
     target.write_text("old")
-    (tmp_path / f".record.{os.uname().nodename}.{os.getpid()}").symlink_to(target)
+    files._beside(tmp_path / "record").symlink_to(target)
     files.write_atomic(tmp_path / "record", "new")
     assert target.read_text() == "old"
     assert (tmp_path / "record").read_text() == "new"
+
+
+@pytest.mark.parametrize("write", [files.write_atomic, files.claim])
+def test_threads_write_the_same_file(tmp_path, monkeypatch, write):
+    """One is in the middle of it when the other one begins and ends."""
+    path, other = tmp_path / "record", ThreadPoolExecutor(1)
+    name = "link" if write is files.claim else "replace"
+    call = getattr(os, name)
+
+    def late(beside, place):
+        monkeypatch.setattr(os, name, call)
+        other.submit(write, path, "theirs").result()
+        call(beside, place)
+
+    monkeypatch.setattr(os, name, late)
+    assert write(path, "mine") is (False if write is files.claim else None)
+    assert path.read_text() == ("theirs" if write is files.claim else "mine")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("bits", [0o620, 0o602, 0o666])

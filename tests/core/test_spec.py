@@ -386,7 +386,8 @@ def test_some_pool_of_every_model_gets_requests_first():
     "key",
     [
         "relays = 2", "overcommit = 2.0", "reserved = 0.0", "retry_budget = 0.5", "hedge_after = 1.0",
-        "tls = 'self_signed'", "access_log = true", "pending_connections = 9",
+        "tls = 'self_signed'", "access_log = true", "pending_connections = 9", "batches = 9",
+        "batch_files = 9", "batch_storage = 9",
     ],
 )  # fmt: skip
 def test_keys_that_sglang_router_cannot_obey_are_refused(key):

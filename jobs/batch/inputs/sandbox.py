@@ -2,7 +2,8 @@
 
 Jinja's own sandbox keeps a template from what it should not see, not from nested loops or texts that double. Here every
 step of a loop, call, filter and operator is counted, and every text and list that they make is measured. Where one
-operation alone could make a huge text, its size is estimated before. The count is the same on every machine.
+operation alone could make a huge text, its size is estimated before (growth.py). What looks at whole texts and lists
+costs steps for these (costs.py). The count is the same on every machine.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,11 +12,12 @@ from typing import Any
 import jinja2
 from jinja2 import meta, nodes, pass_context
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import _PassArg
+from jinja2.utils import Namespace, _PassArg
 from jinja2.visitor import NodeTransformer
 
+from .costs import PLAIN, SHALLOW, SHALLOW_METHODS, check_arguments, check_method, parts, steps_of, steps_of_numbers
 from .growth import LONGEST_LIST, LONGEST_TEXT, size_after
 
 MOST_STEPS = 1_000_000  # about a second or two
@@ -23,7 +25,8 @@ _TEXT_STEP = 1024  # characters that cost as much as a step
 _LIST_STEP = 16  # items
 _MOST_DIGITS = 10_000
 _BUDGET = "\0budget"  # a variable that no template can name
-_COUNT, _JOIN, _MEASURE, _WEIGH = "\0count", "\0join", "\0measure", "\0weigh"  # filters likewise
+# Filters likewise.
+_COUNT, _JOIN, _MEASURE, _WEIGH, _LOOK = "\0count", "\0join", "\0measure", "\0weigh", "\0look"
 
 
 class Budget:
@@ -56,23 +59,42 @@ class Budget:
         elif isinstance(value, Iterator):
             return self.count(value)
         else:
+            if isinstance(value, int):
+                _require_digits(value.bit_length())
             self.spend()
         return value
 
-    def weigh(self, value: Any) -> Any:
-        """Measure a value and all that is in it, as often as it is: lists that hold a list twice grow like texts."""
-        left = [value]
+    def weigh(self, value: Any) -> tuple[int, int]:
+        """Spend steps for a value and all that is in it, as often as it is: lists of lists grow like texts.
+
+        Gives how many characters and items that is. Raises SecurityError also for too many characters in all.
+        """
+        left, characters, items = [value], 0, 0
         while left:
-            each = self.measure(left.pop())
-            if isinstance(each, dict):
-                left.extend(each.values())
-            elif isinstance(each, (list, tuple)):
-                left.extend(each)
-        return value
+            each = left.pop()
+            if isinstance(each, (str, bytes)):
+                characters += len(each)
+                _require(characters, LONGEST_TEXT)
+                self.spend(len(each) // _TEXT_STEP)
+            elif isinstance(each, range):
+                items += len(each)
+                self.spend(1 + len(each) // _LIST_STEP)
+            elif isinstance(each, Namespace):
+                left.append(object.__getattribute__(each, "_Namespace__attrs"))
+                self.spend()
+            elif (found := parts(each)) is not None:
+                items += len(found)
+                self.spend(1 + len(found) // _LIST_STEP)
+                texts = sum([len(part) for part in found if part.__class__ is str])
+                characters += texts
+                _require(characters, LONGEST_TEXT)
+                self.spend(texts // _TEXT_STEP)
+                left.extend([part for part in found if part.__class__ not in PLAIN])
+        return characters, items
 
 
 def compile_template(text: str) -> jinja2.Template:
-    """Raises jinja2.TemplateSyntaxError and RecursionError."""
+    """Raises jinja2.TemplateSyntaxError, RecursionError, and SyntaxError or ValueError for what Python cannot have."""
     tree = _Guard().visit(_environment.parse(text))
     tree.set_environment(_environment)
     return _environment.from_string(tree)
@@ -109,6 +131,13 @@ class _Guard(NodeTransformer):
         self.generic_visit(node)
         return _filtered(node, _MEASURE) if isinstance(node.arg, nodes.Slice) else node
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = _filtered(node.expr, _WEIGH)
+        for operand in node.ops:
+            operand.expr = _filtered(operand.expr, _LOOK if operand.op in ("in", "notin") else _WEIGH)
+        return node
+
     def visit_List(self, node: nodes.List) -> nodes.Node:
         return self._literal(node)
 
@@ -128,16 +157,20 @@ def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "**", "%"])
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operator, of which the result is measured."""
-        if operator in ("*", "**") and isinstance(left, int) and isinstance(right, int):
-            bits = left.bit_length() * max(1, right) if operator == "**" else left.bit_length() + right.bit_length()
-            if bits > 4 * _MOST_DIGITS:
-                raise SecurityError(f"a number has more than {_MOST_DIGITS} digits")
+        budget = _budget(context)
+        if isinstance(left, int) and isinstance(right, int):
+            if operator in ("*", "**"):
+                product = left.bit_length() + right.bit_length()
+                _require_digits(left.bit_length() * max(1, right) if operator == "**" else product)
+            budget.spend(steps_of_numbers(operator, left, right))
+        elif operator == "%":
+            budget.weigh(right)
         _require(size_after(operator, left, (right,), {}), LONGEST_TEXT)
-        return _budget(context).measure(super().call_binop(context, operator, left, right))
+        return budget.measure(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call, of which the result is measured. The names are those that no keyword of a template can have."""
@@ -145,24 +178,41 @@ class _Environment(ImmutableSandboxedEnvironment):
         if isinstance(__obj, LoopContext) and args:
             args = (budget.count(args[0]), *args[1:])
         method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
-        owner = getattr(method, "__self__", None)
-        if isinstance(owner, str):
+        check_method(method)
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        if owner is not None and not isinstance(owner, Macro):
             args = tuple(list(budget.count(each)) if isinstance(each, Iterator) else each for each in args)
-            _require(size_after(method.__name__, owner, args, kwargs), LONGEST_TEXT)
+            _check(budget, name, owner, args, kwargs, is_deep=name not in SHALLOW_METHODS)
         budget.spend()
         return budget.measure(super().call(__context, __obj, *args, **kwargs))
 
 
-def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter, of which the result is measured."""
+def _check(
+    budget: Budget, name: str, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_deep: bool
+) -> None:
+    """Spend what a filter, test or method costs; `is_deep`: it looks into what it is given.
+
+    Raises SecurityError for one that costs or makes too much.
+    """
+    given = (*args, *kwargs.values())
+    check_arguments(name, value, given)
+    _require(size_after(name, value, args, kwargs), LONGEST_TEXT)
+    if is_deep:
+        is_key = name == "in" and any(isinstance(each, Mapping) for each in given)
+        characters, items = budget.weigh((value,) if is_key else (value, given))
+        budget.spend(steps_of(name, value, given, characters, items))
+
+
+def _guarded(name: str, function: Callable[..., Any], *, is_test: bool = False) -> Callable[..., Any]:
+    """A filter or test, of which the result is measured."""
     passed = _PassArg.from_obj(function)
 
     @pass_context
     def guarded(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
         budget = _budget(context)
-        if isinstance(value, Iterator):
+        if isinstance(value, Iterator) and not is_test:
             value = list(budget.count(value))
-        _require(size_after(name, value, args, kwargs), LONGEST_TEXT)
+        _check(budget, name, value, args, kwargs, is_deep=name not in SHALLOW)
         first = {
             _PassArg.context: (context,), _PassArg.eval_context: (context.eval_ctx,),
             _PassArg.environment: (context.environment,), None: (),
@@ -175,6 +225,8 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 @pass_context
 def _finalize(context: Context, value: Any) -> str:
     """What is written, also into the text of a macro or a block."""
+    if not isinstance(value, str):
+        _budget(context).weigh(value)
     text = str(value)
     _budget(context).measure(text)
     return text
@@ -187,6 +239,7 @@ def _count(context: Context, values: Any) -> Iterator[Any]:
 
 @pass_context
 def _join(context: Context, values: list[Any]) -> Any:
+    _budget(context).weigh(values)
     texts = [str(value) for value in values]
     _require(sum(map(len, texts)), LONGEST_TEXT)
     return _budget(context).measure("".join(texts))
@@ -199,13 +252,27 @@ def _measure(context: Context, value: Any) -> Any:
 
 @pass_context
 def _weigh(context: Context, value: Any) -> Any:
-    return _budget(context).weigh(value)
+    _budget(context).weigh(value)
+    return value
+
+
+@pass_context
+def _look(context: Context, value: Any) -> Any:
+    """What is looked through for something; a key is found in a mapping at once."""
+    if not isinstance(value, Mapping):
+        _budget(context).weigh(value)
+    return value
 
 
 def _budget(context: Context) -> Budget:
     budget = context.get(_BUDGET)
     assert isinstance(budget, Budget)
     return budget
+
+
+def _require_digits(bits: int) -> None:
+    if bits > 4 * _MOST_DIGITS:
+        raise SecurityError(f"a number has more than {_MOST_DIGITS} digits")
 
 
 def _require(size: int, most: int) -> None:
@@ -217,7 +284,9 @@ def _make_environment() -> _Environment:
     environment = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, finalize=_finalize)
     environment.globals = {name: environment.globals[name] for name in ("range", "namespace")}
     environment.filters = {name: _guarded(name, function) for name, function in environment.filters.items()}
-    environment.filters |= {_COUNT: _count, _JOIN: _join, _MEASURE: _measure, _WEIGH: _weigh}
+    environment.filters |= {_COUNT: _count, _JOIN: _join, _MEASURE: _measure, _WEIGH: _weigh, _LOOK: _look}
+    tests: dict[str, Any] = {**environment.tests}
+    environment.tests = {name: _guarded(name, test, is_test=True) for name, test in tests.items()}
     return environment
 
 

@@ -12,8 +12,8 @@ from .growth import LONGEST_TEXT
 from .request import BadRowError
 
 _FAILURES = (
-    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
-    TypeError, ValueError,
+    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, NameError,
+    RecursionError, TypeError, ValueError,
 )  # fmt: skip
 
 
@@ -38,6 +38,8 @@ class Template:
             raise UsageError(f"{name}: line {error.lineno}: {error.message}; expected a Jinja template") from error
         except RecursionError as error:
             raise UsageError(f"{name}: nested too deeply; expected a Jinja template") from error
+        except (SyntaxError, ValueError) as error:  # of the Python that Jinja makes of it
+            raise UsageError(f"{name}: {getattr(error, 'msg', error)}; expected a Jinja template") from error
 
     @property
     def columns(self) -> set[str] | None:

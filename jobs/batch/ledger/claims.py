@@ -1,8 +1,12 @@
 """Which driver has what of a ledger: a shard, or the right to open it.
 
-A claim is a file NAME.N with the id of a driver, and the one with the highest N counts. Nothing is written over: a dead
-driver's NAME.N is followed by NAME.N+1, a hard link that is made once only. So of several drivers that find the same
-driver dead, one has what it had.
+What is claimed under NAME changes hands by files NAME.0, NAME.1 and so on. Each has the id of the driver that has it
+from then on, or nothing where a driver has given it back; the one with the highest number counts. The next file is a
+hard link, which can be made once only: so of several drivers that find the same driver dead, one has what it had.
+
+The file with the highest number is never removed, so numbers do not come again: a driver that was stopped for long
+after it had looked takes or gives back nothing that others have decided meanwhile. Files below it are removed by
+whoever makes the next one.
 """
 
 import os
@@ -14,7 +18,8 @@ from ....core import files
 from ....core.errors import BatchError, RunDirectoryError
 from .signs import Signs
 
-_CLAIM = re.compile(r"([0-9a-z]+)\.(\d+)", re.ASCII)
+_CLAIM = re.compile(r"([0-9a-z]+)\.(0|[1-9]\d{0,17})", re.ASCII)
+_NOBODY = ""
 
 
 class Claims:
@@ -39,40 +44,49 @@ class Claims:
     def take(self, name: str) -> bool:
         """Claim what nobody has by the last look, or a driver that is dead. False: another one has it."""
         last = self._last.get(name)
-        before = None if last is None else self._holder(name, last)
-        if last is not None and (before is None or self._lives(before)):
+        if last is None:
+            return self._follow(name, None, self._mine)
+        holder = self._holder(name, last)
+        if holder is None and max(self._listed().get(name, (-1,))) != last:
+            return False  # others have gone on since the last look
+        if holder and self._lives(holder):
             return False
-        number = 0 if last is None else last + 1
-        try:
-            if not files.claim(self._path(name, number), self._mine):
-                return False
-        except RunDirectoryError as error:
-            raise BatchError(f"{error}; nothing is lost: mend that and start the same command again") from error
-        # Since the last look others may have claimed and given back, even under the same numbers.
-        if max(self._listed()[name]) != number or (last is not None and self._holder(name, last) != before):
-            self._path(name, number).unlink(missing_ok=True)
-            return False
-        self._last[name] = number
-        return True
+        return self._follow(name, last, self._mine)
 
     def holder(self, name: str) -> str | None:
-        """The id of the driver that has it, or had it when it died."""
+        """The id of the driver that has it, or had it when it died; None: nobody has it."""
         numbers = self._listed().get(name)
-        return self._holder(name, max(numbers)) if numbers else None
+        return (self._holder(name, max(numbers)) or None) if numbers else None
 
     def give_back(self, name: str) -> None:
         """Free it, if it is still this driver's. If that fails, it is free when the driver has ended."""
-        with suppress(BatchError, OSError):
-            if self.holder(name) == self._mine:
-                self.clear(name)
+        with suppress(BatchError):
+            last = max(self._listed().get(name, (-1,)))
+            if last >= 0 and self._holder(name, last) == self._mine:
+                self._follow(name, last, _NOBODY)
 
     def clear(self, name: str) -> None:
         """Free it, whoever has it."""
+        numbers = self._listed().get(name)
+        if numbers and self._holder(name, max(numbers)) != _NOBODY:
+            self._follow(name, max(numbers), _NOBODY)
+
+    def _follow(self, name: str, last: int | None, text: str) -> bool:
+        """Make the file that comes after number `last`. False: another driver has made it, or others after it."""
+        number = 0 if last is None else last + 1
         try:
-            for number in sorted(self._listed().get(name, ())):  # the claim that counts goes last
-                self._path(name, number).unlink(missing_ok=True)
-        except OSError as error:
-            raise BatchError(f"cannot write {self._folder}: {error.strerror}") from error
+            if not files.claim(self._path(name, number), text):
+                return False
+        except RunDirectoryError as error:
+            raise BatchError(f"{error}; nothing is lost: mend that and start the same command again") from error
+        numbers = self._listed().get(name, [])
+        highest = max(numbers, default=number)
+        for old in numbers:
+            if old < highest:
+                with suppress(OSError):
+                    self._path(name, old).unlink(missing_ok=True)
+        self._last[name] = highest
+        return highest == number
 
     def _lives(self, holder: str) -> bool:
         if holder not in self._living:
@@ -80,6 +94,7 @@ class Claims:
         return self._living[holder]
 
     def _holder(self, name: str, number: int) -> str | None:
+        """Whose the file of a number is, or was; empty: nobody's. None where it is gone."""
         try:
             return files.read_text(self._path(name, number))
         except RunDirectoryError as error:

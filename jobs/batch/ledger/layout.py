@@ -2,9 +2,10 @@
 
 batch.json           parameters of the batch
 drivers/ID.json      sign of life of each driver
+opening.N            which driver opens the ledger
 N/                   generation N of the places of rows; the highest counts, others keep what rows had before
     plan             files and shards
-    claims/SHARD     which driver has a shard, or had it when it was sealed
+    claims/SHARD.N   which driver has a shard, or had it when it was sealed; the highest N counts (claims.py)
     segments/SHARD.ID    records of a driver, as they come
     sealed/SHARD....     all records of a shard, and in its name what they add up to
 """

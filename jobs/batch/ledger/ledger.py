@@ -165,13 +165,18 @@ class Ledger:
         number = shard.number
         with self._lock:
             found = self._found(number, fresh=True)
+            segments = self._segments_of(number)  # listed before: later ones are of who has opened the shard again
             if not self._is_sealed_now(number):
                 if found.missing is not None:
                     advice = "nothing is lost: start the same command again"
                     raise BatchError(f"{self.path}: shard {number} has no record of its row {found.missing}; {advice}")
-                self._sealed.write(number, found.sums, found.lines(), self._id)
+                try:
+                    self._sealed.write(number, found.sums, found.lines(), self._id)
+                except BatchError:
+                    if not self._is_sealed_now(number):  # else another driver has, and removed the segments
+                        raise
             self._forget(number)
-            for path in self._segments_of(number, fresh=True):
+            for path in segments:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
 
@@ -325,13 +330,13 @@ class Ledger:
 
     def _tidy(self) -> None:
         """Remove what drivers have left that were killed, and open shards again that have failed rows."""
-        self._sealed.clean()
-        self._list_segments()
+        self._list_segments()  # first: those of a shard that another driver opens again meanwhile are not among them
+        self._sealed.clean(self._signs.is_dead_by_id)
         segments = [path for number, paths in self._segments.items() if number in self._sealed for path in paths]
         for path in segments:
             with suppress(OSError):
                 path.unlink()
-        for number in self._sealed.open_failed(self._id):
+        for number in self._sealed.open_failed(self._id, self._signs.is_dead_by_id):
             self._claims.clear(shard_name(number))
         self._segments_at = float("-inf")
 

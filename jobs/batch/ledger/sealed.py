@@ -1,7 +1,7 @@
 """The sealed shards of a generation: which there are, what they add up to, and their records."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -74,26 +74,30 @@ class SealedShards:
                 beside.unlink(missing_ok=True)
         self.refresh()
 
-    def open_failed(self, driver: str) -> list[int]:
-        """Open those again that have failed rows: what is sealed becomes a segment of `driver`. Gives their numbers."""
+    def open_failed(self, driver: str, is_dead: Callable[[str], bool]) -> list[int]:
+        """Open those again that have failed rows: what is sealed becomes a segment of `driver`. Gives their numbers.
+
+        `is_dead`: as of `clean`.
+        """
         opened = [number for number, sums in self._sums.items() if sums.failed]
         try:
             for number in opened:
                 os.rename(self._generation.sealed_file(number), self._generation.segment(number, f"zz-{driver}"))
         except OSError as error:
             raise BatchError(f"cannot write {self._generation.sealed}: {error.strerror}; {_NOTHING_LOST}") from error
-        self.clean()
+        self.clean(is_dead)
         return opened
 
-    def clean(self) -> None:
-        """Have each sealed shard's sums in a file's name, and none of others; remove what was being sealed.
+    def clean(self, is_dead: Callable[[str], bool]) -> None:
+        """Have each sealed shard's sums in a file's name, and none of others; remove what dead drivers were sealing.
 
-        For a driver that is alone.
+        For a driver that is alone, as far as it knows. `is_dead`: tells whether the driver of an id is.
         """
         self.refresh()
         right = {str(SumsName(number, sums)) for number, sums in self._sums.items()}
         for name in self._names:
-            if name.startswith(".") or (SumsName.parse(name) is not None and name not in right):
+            is_left = name.startswith(".") and is_dead(name.rpartition(".")[2])
+            if is_left or (SumsName.parse(name) is not None and name not in right):
                 with suppress(OSError):
                     (self._generation.sealed / name).unlink()
         for name in right - self._names:

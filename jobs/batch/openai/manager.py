@@ -6,6 +6,7 @@ It imports nothing that is heavy, and where no batch is to be done it only lists
 import logging
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -128,6 +129,7 @@ class Manager:
             return
         self._swept_at = now
         try:
+            self._store.sweep()
             self._store.files.sweep()
         except NotThereError:  # its tenant was faster
             self._swept_at = now - _SWEEP_S
@@ -177,11 +179,14 @@ class Manager:
         self._turn(states, now)
 
     def _validate(self, states: dict[str, tuple[str, BatchState]], now: float) -> None:
-        room = MOST_VALIDATING - sum(running.step == VALIDATE for running in self._running.values())
-        for id, (tenant, state) in states.items():
-            if room > 0 and state.status is Status.VALIDATING:
-                room -= 1
-                self._start(id, tenant, VALIDATE, now)
+        """Begin with batches of the tenants that have the fewest being validated, then with the oldest."""
+        count = Counter(running.tenant for running in self._running.values() if running.step == VALIDATE)
+        waiting = [id for id, (_, state) in states.items() if state.status is Status.VALIDATING]
+        while waiting and count.total() < MOST_VALIDATING:
+            id = min(waiting, key=lambda id: (count[states[id][0]], id))
+            waiting.remove(id)
+            count[states[id][0]] += 1
+            self._start(id, states[id][0], VALIDATE, now)
 
     def _turn(self, states: dict[str, tuple[str, BatchState]], now: float) -> None:
         waiting = [

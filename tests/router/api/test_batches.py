@@ -1,5 +1,7 @@
 """/v1/batches: what is taken and what is refused, and whose requests those of batches are."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import openai
 import pytest
@@ -49,9 +51,30 @@ def test_a_body_that_is_too_large_is_refused(one):
     assert one.http.post("/v1/batches", content=b" " * (2**20 + 1)).status_code == 413
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=" + "9" * 5000, "limit=%C2%B2"])
-def test_limits_of_pages(one, query):
-    assert one.http.get(f"/v1/batches?{query}").status_code == 400
+@pytest.mark.parametrize("limit", ["0", "101", "x", "9" * 5000, "%C2%B2", f"{1:020}9", f"{1:020}" + "9" * 5000])
+def test_limits_of_pages(one, limit):
+    assert one.http.get(f"/v1/batches?limit={limit}").status_code == 400
+
+
+def test_limits_of_a_tenant(empty):
+    empty.configure(batches=1, batch_files=2)
+    empty.add("cpu-0")
+    empty.start_router()
+    ids = [empty.openai.files.create(file=("a", b"{}"), purpose="batch").id for _ in range(2)]
+    answer = empty.http.post("/v1/files", data={"purpose": "batch"}, files={"file": b"{}"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file_limit_exceeded")
+    asked = {"input_file_id": ids[0], **ASKED}
+    assert empty.http.post("/v1/batches", json=asked).status_code == 200
+    answer = empty.http.post("/v1/batches", json=asked)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "batch_limit_exceeded")
+    assert answer.json()["error"]["type"] == "rate_limit_error" and answer.headers["Retry-After"] == "30"
+
+
+def test_a_batch_may_be_cancelled_by_many_at_once(one, file):
+    batch = one.openai.batches.create(input_file_id=file, **ASKED).id
+    with ThreadPoolExecutor(16) as pool:
+        answers = pool.map(lambda _: one.http.post(f"/v1/batches/{batch}/cancel"), range(64))
+        assert {answer.status_code for answer in answers} == {200}
 
 
 def test_a_file_that_is_not_there(one):

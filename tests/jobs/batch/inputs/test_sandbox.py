@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.exceptions import SecurityError
 
+from slurminfer.core.errors import UsageError
 from slurminfer.jobs.batch.inputs import sandbox
 from slurminfer.jobs.batch.inputs.growth import LONGEST_TEXT, size_after
 from slurminfer.jobs.batch.inputs.request import BadRowError
@@ -97,6 +98,95 @@ def test_what_never_ends_is_refused(text, monkeypatch):
 def test_what_would_fill_the_memory_is_refused(text):
     with pytest.raises(BadRowError, match=r"--template: a (text|list|number) (is longer|has more) than"):
         render(text)
+
+
+NESTED = "{% set a = [0] * 300 %}{% set b = [a] * 300 %}{% set c = [b] * 99999 %}"
+HUGE = "{% set a, b, n = 'x' * 30000000, 'x' * 30000000, [1] * 999999 %}{% for i in range(99999) %}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # lists that are a few in memory, and very many as a text or where they are compared
+        NESTED + "{{ c }}", NESTED + "{{ c ~ c }}", NESTED + "{{ c | tojson }}", NESTED + "{{ c | string }}",
+        NESTED + "{{ '%s' % (c,) }}", NESTED + "{{ '{}'.format(c) }}", NESTED + "{{ c == [b] * 99999 }}",
+        NESTED + "{% set ns = namespace(c=c) %}{{ ns }}", "{{ ([range(9999) | list] * 9999) | sum(start=[]) }}",
+        # one step each, by what is written, that looks at millions of characters or items
+        HUGE + "{% if a == b %}{% endif %}{% endfor %}", HUGE + "{% if 'y' in a %}{% endif %}{% endfor %}",
+        HUGE + "{% if 2 in n %}{% endif %}{% endfor %}", HUGE + "{% if 2 is in n %}{% endif %}{% endfor %}",
+        HUGE + "{% if a is upper %}{% endif %}{% endfor %}", HUGE + "{% if n.count(2) %}{% endif %}{% endfor %}",
+        HUGE + "{{ loop.changed(n) }}{% endfor %}",
+        "{{ ('x' * 9999999).strip('y' * 9999999 ~ 'x') }}", "{{ ('x' * 9999999) | trim('y' * 9999999 ~ 'x') }}",
+        "{{ ('x ' * 30000000) | wordwrap }}", "{{ ('x ' * 30000000) | title }}", "{{ ('x ' * 30000000).split() }}",
+        "{{ ('x ' * 30000000) | wordcount }}", "{{ ('<!---->' * 999999) | striptags }}",
+        "{{ ([[1]] * 999999) | pprint }}", "{{ ('\n' * 60000000).splitlines() }}",
+        # numbers of thousands of digits
+        "{% set a = 7 ** 7000 %}{% for i in range(99999) %}{{ '' if a * a }}{{ '' if a // 3 ** 9 }}{% endfor %}",
+    ],
+)  # fmt: skip
+def test_what_costs_much_is_counted_as_much(text):
+    with pytest.raises(BadRowError, match="takes more than 1000000 steps"):
+        render(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ (5).to_bytes(2000000000, 'big') }}", "int.to_bytes is not for templates"),
+        ("{{ 'a'.encode().ljust(4000000000) }}", "bytes.ljust is not for templates"),
+        ("{{ ('x' * 1000000).translate({120: 'y' * 1000000}) }}", "str.translate is not for templates"),
+        ("{{ {}.fromkeys('abc') }}", "type.fromkeys is not for templates"),
+        ("{{ 'é'.encode('punycode') }}", "encode: expected one of ascii, latin-1, utf-8"),
+        ("{{ 5 | round(-100000000) }}", "round: a number has more than 400 digits"),
+        ("{{ 1 | round(100000000, 'ceil') }}", "round: a number has more than 400 digits"),
+        ("{{ [1] | tojson(indent=60000000) }}", "tojson: an indent has more than 64 spaces"),
+        ("{{ ('f' * 10000000) | int(base=16) }}", "a number has more than 10000 digits"),
+        ("{{ [1] | map(attribute='a.' * 30000000) | list }}", "map: a name has more than 10000 characters"),
+        ("{{ ('x' * 60000000) | list }}", "a list has more than 1048576 items"),
+        ("{{ (['a' * 1000000] * 1000000) | max }}", "a text is longer than 67108864 characters"),
+    ],
+)
+def test_what_no_template_needs_is_refused(text, said):
+    with pytest.raises(BadRowError, match=said):
+        render(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ text.startswith('a') }} {{ text.encode('utf-8') | length }} {{ text.encode().decode() }}",
+        "{{ 0.5.is_integer() }}",
+        "{{ messages[0].get('role') }} {{ messages[0].items() | list }} {{ [1, 2, 1].count(1) }} {{ 7 // 2 - 1 }}",
+        "{{ [[1], [2]] | sum(start=[]) }} {{ [1, 2] | sum }} {{ 'role' in messages[0] }}",
+        "{{ 3 in [1, 2] }} {{ 1 < 2 < 3 }}",
+        "{{ text is lower }} {{ 1 is in [1] }} {{ messages | rejectattr('role', 'in', ['user']) | list }}",
+        "{{ 2.75 | round(1) }} {{ 1234 | round(-2) }} {{ '<b>x</b>' | striptags }} {{ ' x ' | trim }}",
+        "{{ {'a': [1]} | tojson(2) }}",
+        "{% for n in [1, 1, 2] %}{{ loop.changed(n) }}{{ loop.cycle('a', 'b') }}{% endfor %}",
+    ],
+)
+def test_other_operations_say_what_jinja_says(text):
+    test_other_templates_say_what_jinja_says(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in [1] %}" * 25 + "{% endfor %}" * 25,
+        "{% macro a(x, x) %}{% endmacro %}",
+        "{{ 1 | round(precision=1, precision=2) }}",
+        "{{ " + "9" * 5000 + " }}",
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    ],
+)
+def test_what_python_cannot_have_is_no_template(text):
+    with pytest.raises(UsageError, match=r"^--template: .*expected a Jinja template"):
+        Template("--template", text)
+
+
+def test_a_number_that_is_none_is_told():
+    with pytest.raises(BadRowError, match="inf"):
+        render("{{ 1e999 }}")
 
 
 def test_each_rendering_has_a_budget_of_its_own(monkeypatch):

@@ -140,6 +140,56 @@ def test_sealing_while_another_one_seals_changes_nothing(ledgers, monkeypatch):
     assert texts(slow.records(0)) == texts(quick.records(0)) == ["quick 0"]
 
 
+def between(monkeypatch, driver, before=lambda: None, after=lambda: None):
+    """Have something happen right before and after a driver writes a sealed shard, once."""
+    write = driver._sealed.write
+
+    def written(*args):
+        monkeypatch.setattr(driver._sealed, "write", write)
+        before()
+        write(*args)
+        after()
+
+    monkeypatch.setattr(driver._sealed, "write", written)
+
+
+def test_segments_that_go_while_they_are_sealed_are_sealed_by_another_driver(ledgers, monkeypatch):
+    slow, quick = ledgers.open(1), ledgers.open(1)
+    shard = slow.claim()
+    slow.append(shard, answer(0, "slow"))
+    ledgers.silence(slow, quick)
+    taken = quick.claim()
+    between(monkeypatch, slow, before=lambda: finish(quick, taken))
+    slow.seal(shard)
+    assert texts(slow.records(0)) == ["slow"]
+
+
+def test_a_driver_that_stops_after_sealing_removes_nothing_of_who_opens_the_shard_again(ledgers, monkeypatch):
+    stopped, later = ledgers.open(2), []
+    shard = stopped.claim()
+    stopped.append(shard, answer(0, "first"))
+    stopped.append(shard, failure(1))
+
+    def open_again():
+        ledgers.rewrite_sign(stopped, process=f"{os.getpid()}@1-{stopped._mine.boot}")  # it is dead
+        later.append(ledgers.open(2))
+        later[0].append(later[0].claim(), answer(1, "second"))
+
+    between(monkeypatch, stopped, after=open_again)
+    stopped.seal(shard)
+    later[0].sync()
+    later[0].seal(shard)
+    assert texts(later[0].records(0)) == ["first", "second"]
+
+
+def test_what_a_living_driver_is_sealing_stays(ledgers):
+    one = ledgers.open(1)
+    for id in ("living", "dead"):
+        (ledgers.path / "0/sealed" / f".00000.{id}").touch()
+    one._sealed.clean(lambda id: id == "dead")
+    assert [path.name for path in ledgers.path.glob("0/sealed/*")] == [".00000.living"]
+
+
 def test_a_segment_may_be_sealed_while_it_is_read(ledgers):
     one, two = ledgers.open(3), ledgers.open(3, retry_failed=False)
     shard = one.claim()
@@ -193,15 +243,20 @@ def opening(ledgers, name, **changes):
     for folder in (ledgers.path, ledgers.path / "drivers"):
         folder.mkdir(exist_ok=True)
     (ledgers.path / "drivers" / f"{name}.json").write_bytes(msgspec.json.encode(sign))
-    claim = ledgers.path / f"opening.{len(list(ledgers.path.glob('opening.*')))}"
+    claim = ledgers.path / f"opening.{int(last(ledgers).suffix[1:]) + 1 if last(ledgers) else 0}"
     claim.write_text(name)
     return claim
 
 
+def last(ledgers):
+    """The claim to open the ledger that counts; None where there never was one."""
+    return max(ledgers.path.glob("opening.*"), key=lambda path: int(path.suffix[1:]), default=None)
+
+
 def test_one_driver_opens_a_ledger_at_a_time(ledgers):
-    claim = opening(ledgers, "other")
-    ledgers.open(1, sleep=Waiting(lambda: None, claim.unlink))
-    assert not list(ledgers.path.glob("opening.*"))
+    opening(ledgers, "other")
+    ledgers.open(1, sleep=Waiting(lambda: None, lambda: opening(ledgers, "").touch()))
+    assert [path.read_text() for path in ledgers.path.glob("opening.*")] == [""]
 
 
 @pytest.mark.parametrize("dead", [{"process": "1@1-00000000"}, {"ended": True}])
@@ -209,7 +264,7 @@ def test_a_driver_that_died_while_it_opened_the_ledger_keeps_nobody_waiting(ledg
     opening(ledgers, "first", **dead)
     opening(ledgers, "second", **dead)
     ledgers.open(1, sleep=Waiting())
-    assert not list(ledgers.path.glob("opening.*"))
+    assert [path.read_text() for path in ledgers.path.glob("opening.*")] == [""]
 
 
 def test_a_waiting_driver_says_for_whom(ledgers, caplog):
@@ -239,7 +294,7 @@ def test_a_driver_taken_for_dead_while_it_opens_takes_nothing_apart(ledgers):
         return one.plan.files
 
     assert ledgers.enter(one.plan, one.parameters, files=late).is_sealed(0)
-    assert (ledgers.path / "opening.1").read_text() == "other"
+    assert last(ledgers).read_text() == "other"
 
 
 def test_of_drivers_that_find_another_one_dead_one_has_its_shard(ledgers):
@@ -256,7 +311,7 @@ def test_of_drivers_that_find_another_one_dead_one_has_its_shard(ledgers):
 
 @pytest.mark.parametrize("between", ["given back", "given back and taken"])
 def test_a_claim_may_change_hands_after_one_has_looked(ledgers, between):
-    """Numbers come again; the driver that looked first must not take a living one's shard."""
+    """The driver that looked first must not take a living one's shard."""
     dead, slow, quick, third = (ledgers.open(1) for _ in range(4))
     dead.claim()
     ledgers.silence(dead, slow, quick, third)
@@ -268,6 +323,54 @@ def test_a_claim_may_change_hands_after_one_has_looked(ledgers, between):
     assert not slow._take(0)
     slow._claims.look()
     assert slow._take(0) is (between == "given back")
+
+
+@pytest.mark.parametrize(
+    "name", ["00000.007", "00000.x", "00000.1.2", "00000.-1", "00000.", "00000.99999999999999999999"]
+)
+def test_what_is_no_claim_keeps_nobody_waiting(ledgers, name):
+    ledgers.open(1).__exit__()
+    (ledgers.path / "0" / "claims" / name).write_text("somebody")
+    assert ledgers.open(1).claim().number == 0
+
+
+@pytest.mark.parametrize("text", ["nobody", "../../x", "x" * 5000, "a\0b"])
+def test_a_claim_of_a_driver_that_there_never_was_is_a_dead_ones(ledgers, text):
+    ledgers.open(1).__exit__()
+    (ledgers.path / "0" / "claims" / "00000.3").write_text(text)
+    assert ledgers.open(1).claim().number == 0
+
+
+def test_a_claim_that_leads_nowhere_is_nobodys(ledgers):
+    ledgers.open(1).__exit__()
+    (ledgers.path / "0" / "claims" / "00000.3").symlink_to("nowhere")
+    assert ledgers.open(1).claim().number == 0
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_bytes(b"\xff")])
+def test_a_claim_that_cannot_be_read_is_told(ledgers, make):
+    ledgers.open(1).__exit__()
+    make(ledgers.path / "0" / "claims" / "00000.3")
+    with pytest.raises(BatchError, match=r"claims/00000\.3"):
+        ledgers.open(1).claim()
+
+
+def test_a_driver_that_was_stopped_while_it_gave_back_frees_nothing_of_others(ledgers, monkeypatch):
+    """It has seen that it has the shard; when it wakes up, another one has it that found it dead."""
+    stopped, other, third = (ledgers.open(1) for _ in range(3))
+    shard = stopped.claim()
+    holder = stopped._claims._holder
+
+    def late(name, number):
+        found = holder(name, number)
+        monkeypatch.setattr(stopped._claims, "_holder", holder)
+        ledgers.silence(stopped, other, third)
+        assert other.claim() is not None
+        return found
+
+    monkeypatch.setattr(stopped._claims, "_holder", late)
+    stopped.release(shard)
+    assert third.claim() is None
 
 
 def test_a_pid_of_another_container_says_nothing(ledgers):
