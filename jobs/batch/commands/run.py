@@ -50,7 +50,7 @@ def run(batch: Batch, job: Job, key: str | None, *, dry_run: bool = False) -> in
         return 0
     _check(batch)
     if dry_run:
-        from ..report.dry_run import print_dry_run  # which imports Jinja and pyarrow
+        from ..report.forecast.dry_run import print_dry_run  # which imports Jinja and pyarrow
 
         print_dry_run(batch, key)
     else:

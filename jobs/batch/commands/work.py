@@ -19,7 +19,7 @@ from ..endpoints.deployment import options_for
 from ..endpoints.release import Release, released
 from ..endpoints.served import served
 from ..ledger.look import look
-from ..report.prediction import lines as prediction_lines
+from ..report.forecast.prediction import lines as prediction_lines
 from ..report.report import TOO_SMALL, batch_report, finish, predict_by_sample
 from ..report.summary import lines as summary_lines
 from ..report.tally import BatchState

@@ -1,1 +1,1 @@
-"""What a batch reads: one file per format, listed in reader.py. What a record may ask for is in request.py."""
+"""What a batch reads: its files, its rows, and what each row asks for."""

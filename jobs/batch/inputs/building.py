@@ -12,7 +12,7 @@ from .messages import messages_of, shown, size_of
 from .own import Asked, parse_own
 from .request import CHAT, COMPLETIONS, GENERATES, BadRowError, BatchRequest, key_of
 from .row import Row
-from .template import Template, no_column
+from .templates.template import Template, no_column
 
 
 class Builder:

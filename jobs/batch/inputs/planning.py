@@ -6,9 +6,9 @@ import msgspec
 
 from ....core.errors import BatchError
 from .files import has_changed
-from .formats import FORMATS
+from .formats.source import STEP, Index
+from .formats.table import FORMATS
 from .plan import InputFile, Plan, Shard
-from .source import STEP, Index
 
 _MOST_SHARDS = 16_384
 _MOST_ROWS = 8192

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from ....core.errors import BatchError
 from .files import has_changed
-from .formats import FORMATS
+from .formats.source import Source
+from .formats.table import FORMATS
 from .plan import Plan, Shard
 from .row import Row
-from .source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

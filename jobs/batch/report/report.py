@@ -17,13 +17,13 @@ from ....core.site.prices import read_prices
 from ...terminal.console import stderr
 from . import history, picture
 from .consumption import Consumption, consumed
+from .forecast.prediction import Prediction, of_sample, with_resources, write_prediction
+from .forecast.sampled import LEAST_ROWS, forecast
 from .history import History, Span
 from .pace import Pace
-from .prediction import Prediction, of_sample, with_resources, write_prediction
 from .progress import Show, shown_progress
 from .rates import TokenRates
 from .resources import resources
-from .sampled import LEAST_ROWS, forecast
 from .summary import Summary, summary_of, what_was_achieved, write_summary
 from .tally import BatchState, Timing
 from .telling import Telling

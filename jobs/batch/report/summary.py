@@ -11,8 +11,8 @@ from ....core.errors import BatchError, RunDirectoryError
 from ....core.files import encode_json, write_atomic
 from . import history, picture
 from .consumption import Consumption
+from .forecast.prediction import Achieved, achieved, read_prediction
 from .history import Span
-from .prediction import Achieved, achieved, read_prediction
 from .words import duration, figure, percent, plural
 
 _VERSION = 1

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurminfer.core.errors import UsageError
-from slurminfer.jobs.batch.inputs import template
 from slurminfer.jobs.batch.inputs.building import Builder
 from slurminfer.jobs.batch.inputs.request import BadRowError
 from slurminfer.jobs.batch.inputs.row import Row
+from slurminfer.jobs.batch.inputs.templates import template
 from slurminfer.jobs.batch.parameters import Parameters
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

@@ -19,10 +19,10 @@ from slurminfer.core import jsonl
 from slurminfer.core.errors import BatchError
 from slurminfer.jobs.batch.inputs import planning
 from slurminfer.jobs.batch.inputs.files import find, has_changed
+from slurminfer.jobs.batch.inputs.formats.source import Index
 from slurminfer.jobs.batch.inputs.plan import Shard
 from slurminfer.jobs.batch.inputs.planning import cut, make_plan
 from slurminfer.jobs.batch.inputs.reader import Reader
-from slurminfer.jobs.batch.inputs.source import Index
 
 from .conftest import WRITERS, rows_of, write_csv, write_jsonl, write_parquet, write_stream
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from jinja2.exceptions import SecurityError
 
 from slurminfer.core.errors import UsageError
-from slurminfer.jobs.batch.inputs import sandbox
-from slurminfer.jobs.batch.inputs.growth import LONGEST_TEXT, size_after
 from slurminfer.jobs.batch.inputs.request import BadRowError
-from slurminfer.jobs.batch.inputs.template import Template
+from slurminfer.jobs.batch.inputs.templates import sandbox
+from slurminfer.jobs.batch.inputs.templates.growth import LONGEST_TEXT, size_after
+from slurminfer.jobs.batch.inputs.templates.template import Template
 
 ROW = {
     "text": "a <b> & 'c'\n\td é",

@@ -16,14 +16,14 @@ from slurminfer.jobs.batch.inputs.request import BatchRequest
 from slurminfer.jobs.batch.inputs.row import Row
 from slurminfer.jobs.batch.outputs.export import OutputOptions
 from slurminfer.jobs.batch.parameters import Parameters
-from slurminfer.jobs.batch.report.drawn import draw
-from slurminfer.jobs.batch.report.dry_run import answer_tokens, print_dry_run
+from slurminfer.jobs.batch.report.forecast.drawn import draw
+from slurminfer.jobs.batch.report.forecast.dry_run import answer_tokens, print_dry_run
+from slurminfer.jobs.batch.report.forecast.prediction import Prediction, read_prediction, write_prediction
+from slurminfer.jobs.batch.report.forecast.queue_wait import queue_wait
+from slurminfer.jobs.batch.report.forecast.speed import of_earlier, of_prediction, of_workers
+from slurminfer.jobs.batch.report.forecast.tokens import EndpointTokens, ModelTokens, counted, model_tokens
 from slurminfer.jobs.batch.report.history import Span
 from slurminfer.jobs.batch.report.interval import Interval
-from slurminfer.jobs.batch.report.prediction import Prediction, read_prediction, write_prediction
-from slurminfer.jobs.batch.report.queue_wait import queue_wait
-from slurminfer.jobs.batch.report.speed import of_earlier, of_prediction, of_workers
-from slurminfer.jobs.batch.report.tokens import EndpointTokens, ModelTokens, counted, model_tokens
 from slurminfer.slurm.forecast import Forecast
 
 URL = "http://127.0.0.1:9"
@@ -189,7 +189,7 @@ def test_a_dry_run_shows_prompts_and_says_that_the_speed_is_unknown(tmp_path, ca
 def test_a_spec_s_model_is_read_by_name_where_it_was_fetched_before(tmp_path, monkeypatch, path, is_known):
     monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path))
     asked: list[Path] = []
-    monkeypatch.setattr("slurminfer.jobs.batch.report.dry_run.model_tokens", asked.append)
+    monkeypatch.setattr("slurminfer.jobs.batch.report.forecast.dry_run.model_tokens", asked.append)
     batch = msgspec.structs.replace(
         batch_of(tmp_path, [{"prompt": "a"}]), endpoint=EndpointChoice(spec=SPEC.format(path), local=True)
     )

@@ -4,9 +4,7 @@ import pytest
 
 from slurminfer.core.site.prices import parse_prices
 from slurminfer.core.spec.files import parse_spec
-from slurminfer.jobs.batch.report.history import Span
-from slurminfer.jobs.batch.report.interval import Interval
-from slurminfer.jobs.batch.report.prediction import (
+from slurminfer.jobs.batch.report.forecast.prediction import (
     Prediction,
     achieved,
     lines,
@@ -15,8 +13,10 @@ from slurminfer.jobs.batch.report.prediction import (
     with_resources,
     write_prediction,
 )
+from slurminfer.jobs.batch.report.forecast.sampled import forecast
+from slurminfer.jobs.batch.report.history import Span
+from slurminfer.jobs.batch.report.interval import Interval
 from slurminfer.jobs.batch.report.resources import resources
-from slurminfer.jobs.batch.report.sampled import forecast
 
 from . import simulated
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from slurminfer.jobs.batch.report.sampled import LEAST_ROWS, SampleForecast, forecast
+from slurminfer.jobs.batch.report.forecast.sampled import LEAST_ROWS, SampleForecast, forecast
 
 from . import simulated
 

@@ -5,9 +5,9 @@ import pytest
 
 from slurminfer.core.site.prices import parse_prices
 from slurminfer.jobs.batch.report.consumption import consumption
+from slurminfer.jobs.batch.report.forecast.prediction import Prediction, write_prediction
 from slurminfer.jobs.batch.report.history import Span, busy
 from slurminfer.jobs.batch.report.interval import exactly
-from slurminfer.jobs.batch.report.prediction import Prediction, write_prediction
 from slurminfer.jobs.batch.report.report import batch_report, finish, predict_by_sample
 from slurminfer.jobs.batch.report.summary import Summary, lines, summary_of
 from slurminfer.jobs.batch.report.tally import BatchState, Timing

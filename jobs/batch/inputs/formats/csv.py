@@ -10,11 +10,11 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ....core import jsonl
-from ....core.errors import BatchError
+from .....core import jsonl
+from .....core.errors import BatchError
+from ..plan import InputFile, Shard
+from ..row import Row
 from .lines import Lines
-from .plan import InputFile, Shard
-from .row import Row
 from .source import STEP, Index, ended
 
 if TYPE_CHECKING:

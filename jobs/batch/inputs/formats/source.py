@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from ....core.errors import BatchError
-from .plan import InputFile, Shard
-from .row import Row
+from .....core.errors import BatchError
+from ..plan import InputFile, Shard
+from ..row import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa

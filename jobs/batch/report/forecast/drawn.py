@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..inputs.plan import Plan, Shard
-from ..inputs.request import BadRowError, BatchRequest
-from ..inputs.row import Row
+from ...inputs.plan import Plan, Shard
+from ...inputs.request import BadRowError, BatchRequest
+from ...inputs.row import Row
 
 MOST_DRAWN = 300
 _MOST_SHARDS = 64

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable
 
-from ....core.errors import SlurmError
-from ....core.job import JobRequest
-from ....core.rundir import RunDirectory
-from ....core.spec.deployment import DeploymentSpec
-from ....core.spec.pool import PoolSpec
-from ....slurm.forecast import Forecast
-from ...serve.requests import worker_request
-from .interval import Interval
-from .words import about
+from .....core.errors import SlurmError
+from .....core.job import JobRequest
+from .....core.rundir import RunDirectory
+from .....core.spec.deployment import DeploymentSpec
+from .....core.spec.pool import PoolSpec
+from .....slurm.forecast import Forecast
+from ....serve.requests import worker_request
+from ..interval import Interval
+from ..words import about
 
 # Slurm looks for jobs past their limits every half minute, gives them KillWait (half a minute) to end, and plans the
 # queue anew every half minute: so long after the start that it has said, a job may start without anything new.

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .interval import Interval, around, t95
-from .pace import spread
-from .tally import Timing
+from ..interval import Interval, around, t95
+from ..pace import spread
+from ..tally import Timing
 
 LEAST_ROWS = 20
 _FULL = 0.9

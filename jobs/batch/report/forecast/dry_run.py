@@ -10,35 +10,36 @@ from typing import Any
 
 import msgspec
 
-from ....core.errors import ModelNotFoundError, SlurminferError
-from ....core.job import JobRequest
-from ....core.rundir import RunDirectory
-from ....core.site.prices import read_prices
-from ....core.spec.deployment import DeploymentSpec
-from ....core.spec.files import parse_spec
-from ....quant.models import already_here
-from ....slurm import submit as slurm
-from ....slurm.forecast import Forecast
-from ...serve.router_link import ask_router
-from ...terminal.console import stdout
-from ..batch import Batch
-from ..driver.selection import Selection
-from ..inputs.building import Builder
-from ..inputs.files import find
-from ..inputs.planning import make_plan
-from ..inputs.reader import Reader
-from ..inputs.request import BatchRequest
-from ..ledger.look import look
-from ..outputs.schemas import check_kept, file_schemas
-from . import history, speed
+from .....core.errors import ModelNotFoundError, SlurminferError
+from .....core.job import JobRequest
+from .....core.rundir import RunDirectory
+from .....core.site.prices import read_prices
+from .....core.spec.deployment import DeploymentSpec
+from .....core.spec.files import parse_spec
+from .....quant.models import already_here
+from .....slurm import submit as slurm
+from .....slurm.forecast import Forecast
+from ....serve.router_link import ask_router
+from ....terminal.console import stdout
+from ...batch import Batch
+from ...driver.selection import Selection
+from ...inputs.building import Builder
+from ...inputs.files import find
+from ...inputs.planning import make_plan
+from ...inputs.reader import Reader
+from ...inputs.request import BatchRequest
+from ...ledger.look import look
+from ...outputs.schemas import check_kept, file_schemas
+from .. import history
+from ..interval import Interval, exactly
+from ..resources import resources
+from ..words import plural
+from . import speed
 from .drawn import Drawn, draw
-from .interval import Interval, exactly
 from .prediction import Prediction, lines, read_prediction, with_resources, write_prediction
 from .queue_wait import queue_wait
-from .resources import resources
 from .sampled import mean_of
 from .tokens import EndpointTokens, ModelTokens, TokenCounter, counted, model_tokens, plain_text
-from .words import plural
 
 _SHOWN = 3
 _SHOWN_CHARACTERS = 2000

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import history
-from .history import Span
-from .interval import Interval
-from .pace import spread, time_for
+from .. import history
+from ..history import Span
+from ..interval import Interval
+from ..pace import spread, time_for
 from .prediction import Prediction
 
 UNKNOWN = "nothing was measured yet; --sample 200 generates 200 rows of these and predicts the rest"

@@ -5,9 +5,9 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
-from ....core.jsonl import BOM, read_line
-from .plan import InputFile, Shard
-from .row import Row
+from .....core.jsonl import BOM, read_line
+from ..plan import InputFile, Shard
+from ..row import Row
 from .source import STEP, Index, ended, unreadable
 
 _CODECS = {"gz": "gzip", "zst": "zstd"}

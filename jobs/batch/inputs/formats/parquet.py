@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from ..plan import InputFile
 from .columns import ColumnSource
-from .plan import InputFile
 from .source import Index, Source, unreadable
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ....core.errors import BatchError
-from .plan import InputFile, Shard
-from .row import Row
+from .....core.errors import BatchError
+from ..plan import InputFile, Shard
+from ..row import Row
 from .source import ended, unreadable
 
 if TYPE_CHECKING:

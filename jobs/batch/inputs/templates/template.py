@@ -6,10 +6,10 @@ from typing import Any
 import jinja2
 from jinja2.exceptions import SecurityError
 
-from ....core.errors import UsageError
+from .....core.errors import UsageError
+from ..request import BadRowError
 from . import sandbox
 from .growth import LONGEST_TEXT
-from .request import BadRowError
 
 _FAILURES = (
     jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, NameError,

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from ....core.jsonl import BadLineError, decode_line
+from .....core.jsonl import BadLineError, decode_line
+from ..plan import InputFile
 from .lines import LineSource, scan_lines
-from .plan import InputFile
 from .source import Index, Source
 
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import httpx
 import jinja2
 
-from ....core.errors import CorruptModelError, ModelNotFoundError
-from ....nodes.native.api.chat import find_source
-from ....nodes.native.api.template import ChatError, RenderCall, Template
-from ....nodes.native.tokenizer import Tokenizer
-from ..inputs.request import BatchRequest
+from .....core.errors import CorruptModelError, ModelNotFoundError
+from .....nodes.native.api.chat import find_source
+from .....nodes.native.api.template import ChatError, RenderCall, Template
+from .....nodes.native.tokenizer import Tokenizer
+from ...inputs.request import BatchRequest
 
 _CHARACTERS_PER_TOKEN = 4.0
 _ANSWERS_S = 10.0

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..plan import InputFile
 from .columns import ColumnSource
-from .plan import InputFile
 from .source import Index, Source, unreadable
 
 if TYPE_CHECKING:

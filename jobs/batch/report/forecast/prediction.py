@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from ....core.errors import BatchError, RunDirectoryError
-from ....core.files import encode_json, parse_versioned, read_text, write_atomic
-from .history import Span, busy
-from .interval import Interval
-from .resources import Resources
+from .....core.errors import BatchError, RunDirectoryError
+from .....core.files import encode_json, parse_versioned, read_text, write_atomic
+from ..history import Span, busy
+from ..interval import Interval
+from ..resources import Resources
+from ..words import about, figure, figures, percent, plural
 from .sampled import SampleForecast
-from .words import about, figure, figures, percent, plural
 
 _VERSION = 1
 

@@ -1,0 +1,1 @@
+"""The formats of batch inputs: one file each, listed in table.py."""

@@ -1,0 +1,1 @@
+"""What a batch will take, before it is done."""
