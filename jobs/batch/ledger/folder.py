@@ -11,7 +11,7 @@ from ....core import files
 from ....core.errors import BatchError, RunDirectoryError
 from ..inputs.plan import Plan
 from ..parameters import Parameters
-from .layout import FORMAT_VERSION, PARAMETERS
+from .layout import FORMAT_VERSION, PARAMETERS, Generation
 
 
 class BatchFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +39,65 @@ def read_parameters(ledger: Path, mine: Parameters) -> Parameters:
     found = read_batch(ledger)
     if found is not None:
         return found.parameters
-    fresh = BatchFile(begun_at=time.time(), parameters=mine)
     try:
-        files.claim(ledger / PARAMETERS, msgspec.json.encode(fresh).decode() + "\n")
+        files.claim(ledger / PARAMETERS, _encoded(mine))
     except RunDirectoryError as error:
         raise BatchError(str(error)) from error
     found = read_batch(ledger)  # another driver may have been quicker
     return mine if found is None else found.parameters
+
+
+def _encoded(parameters: Parameters) -> str:
+    return msgspec.json.encode(BatchFile(begun_at=time.time(), parameters=parameters)).decode() + "\n"
+
+
+def require_same(ledger: Path, mine: Parameters) -> None:
+    """Raise BatchError where a ledger has results of other parameters than `mine`, or cannot be read."""
+    found = read_batch(ledger)
+    if found is not None and _has_records(ledger):
+        refuse_others(ledger, found.parameters, mine)
+
+
+def refuse_others(ledger: Path, there: Parameters, mine: Parameters) -> None:
+    """Raise BatchError where a ledger's parameters are others than `mine`."""
+    if differences := there.differences(mine):
+        raise BatchError(
+            f"{ledger} is of other parameters: {'; '.join(differences)}; "
+            "ask as before, choose another output, or remove that folder to begin anew"
+        )
+
+
+def agree(ledger: Path, mine: Parameters, *, may_replace: bool) -> None:
+    """Have `mine` be the ledger's parameters. Raises BatchError where it has others that stay.
+
+    Args:
+        ledger: its folder.
+        mine: parameters of this driver.
+        may_replace: no other driver is at work, so that parameters without results may give way.
+    """
+    there = read_parameters(ledger, mine)
+    if not may_replace or _has_records(ledger):
+        refuse_others(ledger, there, mine)
+    elif there.differences(mine):
+        try:
+            files.write_atomic(ledger / PARAMETERS, _encoded(mine), mode=None)
+        except RunDirectoryError as error:
+            raise BatchError(str(error)) from error
+
+
+def _has_records(ledger: Path) -> bool:
+    try:
+        folders = (folder for made in Generation.all(ledger) for folder in (made.segments, made.sealed))
+        return any(_is_written(folder / name) for folder in folders for name in os.listdir(folder))
+    except OSError as error:
+        raise BatchError(f"cannot read {ledger}: {error.strerror}") from error
+
+
+def _is_written(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # another driver has sealed it: what it says is in a file that was listed, or comes
+        return True
 
 
 def write_plan(path: Path, plan: Plan) -> None:

@@ -13,7 +13,7 @@ from ..inputs.plan import InputFile, Plan, Shard
 from ..parameters import Parameters
 from .appended import AppendedFile, RemovedError
 from .claims import Claims
-from .folder import read_parameters
+from .folder import agree, require_same
 from .generations import open_generation
 from .layout import DRIVERS, Generation, Sums, shard_name
 from .opening import alone
@@ -60,7 +60,8 @@ class Ledger:
 
     Args:
         path: its folder, `OUTPUT.ledger`; made if it is not there.
-        parameters: of this driver. Others than the ledger's raise BatchError, which says what differs.
+        parameters: of this driver. Where the ledger has others, and results or a driver at work, BatchError says what
+            differs.
         plan: makes the plan where there is none, or where input files have changed.
         files: the input's files as they are now; without it, they are taken to be what they were.
         keys: the keys of a shard's rows by a plan, for when the input's files have changed.
@@ -98,6 +99,7 @@ class Ledger:
         opening = alone(path, self._signs, self._id, sleep) if retry_failed else nullcontext(lambda: False)
         try:
             with opening as is_alone:
+                agree(path, parameters, may_replace=is_alone() and not self._at_work())
                 self._generation, self.plan = open_generation(
                     path, self._id, plan, now=files, keys=keys, others=self._at_work
                 )
@@ -236,11 +238,7 @@ class Ledger:
             (self.path / DRIVERS).mkdir(exist_ok=True)
         except OSError as error:
             raise BatchError(f"cannot make {self.path}: {error.strerror}") from error
-        if differences := read_parameters(self.path, self.parameters).differences(self.parameters):
-            raise BatchError(
-                f"{self.path} is of other parameters: {'; '.join(differences)}; "
-                "ask as before, choose another output, or remove that folder to begin anew"
-            )
+        require_same(self.path, self.parameters)
 
     def _check_generation(self) -> None:
         try:

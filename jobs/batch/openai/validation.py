@@ -67,7 +67,7 @@ class _Check:
             try:
                 self._check(decode_line(line))
             except BadLineError as error:
-                yield InputError(code="invalid_json_line", message=f"this line is no JSON: {error}", line=number)
+                yield InputError(code="invalid_json_line", message=f"this line is {error}", line=number)
             except _WrongError as error:
                 yield InputError(code=error.code, message=str(error), param=error.param, line=number)
 

@@ -14,7 +14,7 @@ from ....core.records import JobRecord
 from ....core.trust import PRIVATE_FILE
 from ..batch import Batch, decode_batch, encode_batch, ledger_of
 from ..endpoints.served import OwnDeployments
-from ..ledger.folder import read_batch
+from ..ledger.folder import require_same
 
 _VERSION = 1
 _OF_JOBS, _LATEST = "batch.json", "latest.json"  # a batch as its user has described it
@@ -115,18 +115,10 @@ class JobsFolder:
 
         Raises BatchError, and keeps what was asked before, where the ledger has results of other parameters.
         """
-        self._require_same(batch)
+        require_same(self.ledger, batch.parameters)
         self.make()
         for name in (_LATEST, _OF_JOBS) if of_jobs else (_LATEST,):
             files.write_atomic(self.path / name, encode_batch(batch))
-
-    def _require_same(self, batch: Batch) -> None:
-        before = read_batch(self.ledger)
-        if before is not None and (differences := before.parameters.differences(batch.parameters)):
-            raise BatchError(
-                f"{self.ledger} has results of other parameters: {'; '.join(differences)}; "
-                "ask as before, or choose another output"
-            )
 
     def _read(self, name: str, why_not: str) -> Batch:
         path = self.path / name

@@ -190,6 +190,17 @@ def test_changed_parameters_are_named(ledgers):
     assert "choose another output, or remove that folder to begin anew" in said
 
 
+def test_parameters_without_results_give_way(ledgers):
+    """As after an end at once, to mend a mistake."""
+    mine, other = Parameters(model="m"), Parameters(model="n")
+    ledgers.open(1, parameters=other).__exit__()
+    with ledgers.open(1, parameters=mine) as ledger:
+        ledger.append(ledger.claim(), failure(0))
+    with pytest.raises(BatchError, match='model was "m", is "n" now'):
+        ledgers.open(1, parameters=other)
+    ledgers.open(1, parameters=mine)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [(b"{", "is not a batch's ledger"), (b"\xff", "is not text"), (b"[]", "is not a batch's ledger"),

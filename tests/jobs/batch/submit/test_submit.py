@@ -117,10 +117,13 @@ def test_so_it_is_while_another_command_submits(jobs, batch, folder):
 def test_other_parameters_than_those_of_the_ledger_are_refused_and_what_was_asked_before_is_kept(jobs, batch, folder):
     folder.write_batch(batch, of_jobs=False)
     read_parameters(folder.ledger, batch.parameters)
+    segments = folder.ledger / "0/segments"
+    segments.mkdir(parents=True)
+    (segments / "00000.a.jsonl").write_text("a result")
     other = structs.replace(batch, parameters=Parameters(model="other"))
-    with pytest.raises(BatchError, match='has results of other parameters: model was null, is "other" now'):
+    with pytest.raises(BatchError, match='is of other parameters: model was null, is "other" now'):
         start(jobs, other)
-    with pytest.raises(BatchError, match="ask as before, or choose another output"):
+    with pytest.raises(BatchError, match="ask as before, choose another output"):
         folder.write_batch(other, of_jobs=False)
     assert jobs.requests == {} and encode_batch(folder.read_latest()) == encode_batch(batch)
     assert start(jobs, batch).id == "1"
