@@ -9,7 +9,7 @@ from ....core.net.openai import ON_BEHALF_HEADER, PRIORITY_HEADER
 from ....router.http.messages import ConnectError
 from .address import Address
 from .http.pool import EndpointPool
-from .http.reply import Receiver, Reply, UnreachableError
+from .http.reply import Held, Receiver, Reply, UnreachableError
 
 _ASIDE_S = 20.0  # for an answer to something small
 _FOLLOW_S = 2.0
@@ -31,7 +31,7 @@ class Endpoint:
     ) -> None:
         self._address, self._locate = address, locate
         self._loop = asyncio.get_running_loop()
-        self._pool = EndpointPool(address)
+        self._pool, self._held = EndpointPool(address), Held()
         self._locating: asyncio.Task[None] | None = None
         self._lines = b"Accept: application/json\r\nUser-Agent: slurminfer-batch\r\n"
         if key:
@@ -92,7 +92,7 @@ class Endpoint:
         self._address, self._pool = found, EndpointPool(found)
 
     async def _ask(self, head: bytes, body: bytes) -> Reply:
-        receiver = Receiver(self._loop)
+        receiver = Receiver(self._loop, self._held)
         flow = self._pool.try_send(head, body, receiver)
         if flow is None:
             try:
@@ -105,6 +105,8 @@ class Endpoint:
         except asyncio.CancelledError:
             flow.abort()
             raise
+        finally:
+            receiver.let_go()
 
 
 class _Card(msgspec.Struct):

@@ -12,6 +12,7 @@ from ..retry import parse_retry_after
 
 # A body beyond this is no answer to a row of a batch, and many of them are in memory at once.
 LONGEST_ANSWER = 64 * 1024 * 1024
+MOST_HELD = 1024 * 1024 * 1024  # bytes of all answers together that are being received
 _MESSAGE_LIMIT = 2000
 _BYTES_LIMIT = 4 * _MESSAGE_LIMIT
 _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
@@ -81,13 +82,24 @@ class Reply:
             return None
 
 
+class Held:
+    """How many bytes the answers have that are being received from one endpoint."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 class Receiver:
-    """Takes one answer. Implements the router's `messages.Sink`."""
+    """Takes one answer. Implements the router's `messages.Sink`.
 
-    __slots__ = ("_headers", "_parts", "_size", "_status", "done", "flow")
+    Where answers together get too large for the memory, those that grow then are given up, to be asked for again.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_headers", "_held", "_parts", "_size", "_status", "done", "flow")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, held: Held) -> None:
         self.done: asyncio.Future[Reply] = loop.create_future()
+        self._held = held
         self.flow: Flow | None = None
         self._parts: list[bytes] = []
         self._size = 0
@@ -100,24 +112,35 @@ class Receiver:
         """Some of the body."""
         self._parts.append(data)
         self._size += len(data)
+        self._held.bytes += len(data)
         if self._size > LONGEST_ANSWER:
-            self._parts.clear()
-            if self.flow is not None:
-                self.flow.abort()
-            if not self.done.done():
-                self.done.set_exception(
-                    AnswerTooLongError(f"the answer is longer than {LONGEST_ANSWER // 1024**2} MiB")
-                )
+            self._give_up(AnswerTooLongError(f"the answer is longer than {LONGEST_ANSWER // 1024**2} MiB"))
+        elif self._held.bytes > MOST_HELD:
+            self._give_up(UnreachableError(f"answers of more than {MOST_HELD // 1024**2} MiB came at once"))
 
     def on_end(self) -> None:
         """The body is complete."""
         parts = self._parts
+        self.let_go()
         if not self.done.done():
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self.done.set_result(Reply(self._status, self._headers, body))
 
     def on_lost(self, error: Exception) -> None:
         """The answer broke off, or is no HTTP."""
+        self.let_go()
         if not self.done.done():
             broken_off = isinstance(error, AnswerLostError)
             self.done.set_exception(UnreachableError(str(error) or type(error).__name__, broken_off=broken_off))
+
+    def let_go(self) -> None:
+        """Forget what has come of the answer, if it is not complete."""
+        self._held.bytes -= self._size
+        self._parts, self._size = [], 0
+
+    def _give_up(self, error: Exception) -> None:
+        self.let_go()
+        if self.flow is not None:
+            self.flow.abort()
+        if not self.done.done():
+            self.done.set_exception(error)

@@ -178,6 +178,36 @@ def test_an_answer_that_is_too_long(monkeypatch):
         ask(always(endless, *[b"10000\r\n" + bytes(1 << 16) + b"\r\n"] * 20), b"x")
 
 
+def test_answers_that_are_too_much_together_are_given_up_to_be_asked_for_again(monkeypatch):
+    monkeypatch.setattr(reply_module, "MOST_HELD", 3 << 20)
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 << 20) + bytes(1 << 20)
+
+    async def run() -> None:
+        go_on = asyncio.Event()
+
+        async def script(server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await server.take(reader)
+            writer.write(half)
+            await go_on.wait()
+            writer.write(bytes(1 << 20))
+            await reader.read()
+
+        async with Server(script) as server:
+            endpoint = Endpoint(Address(server.url), None, None)
+            tasks = [asyncio.create_task(endpoint.post("/v1/completions", b"x")) for _ in range(3)]
+            while endpoint._held.bytes < 3 << 20:
+                await asyncio.sleep(0.001)
+            go_on.set()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            told = [str(one) for one in done if isinstance(one, UnreachableError)]
+            assert set(told) == {"answers of more than 3 MiB came at once"}
+            assert [len(one.body) for one in done if isinstance(one, Reply)] == [2 << 20] * (3 - len(told))
+            assert len(told) < 3 and endpoint._held.bytes == 0
+            endpoint.close()
+
+    asyncio.run(run())
+
+
 def test_a_request_that_is_given_up_closes_its_connection():
     """So that an engine stops computing for it."""
     ended = asyncio.Event()
