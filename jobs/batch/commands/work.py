@@ -18,13 +18,16 @@ from ..driver.options import BatchOptions, BatchSummary
 from ..endpoints.deployment import options_for
 from ..endpoints.release import Release, released
 from ..endpoints.served import served
-from ..ledger.look import look
+from ..inputs.files import find
+from ..ledger.look import is_answered, look
 from ..report.forecast.prediction import lines as prediction_lines
 from ..report.report import TOO_SMALL, batch_report, finish, predict_by_sample
 from ..report.summary import lines as summary_lines
 from ..report.tally import BatchState
 from ..report.words import plural
 from ..submit.folder import JobsFolder
+
+_NOWHERE = Address("http://localhost:1")  # for a driver that has nothing to send
 
 
 @dataclass
@@ -100,6 +103,10 @@ def _endpoint(batch: Batch, key: str | None, returns: Callable[[], bool], latest
         yield _of_deployment(RunDirectory.existing(where.run))
     elif where.spec is not None:
         own = JobsFolder(batch.output.path).deployments
+        if is_answered(batch.ledger, lambda: find(batch.inputs, batch.format)):
+            own.stop()  # what a driver has left that was killed at the end
+            yield _Endpoint(options={"endpoint": _NOWHERE})
+            return
 
         def stays() -> bool:
             return returns() or (latest.requests != 0 and _others_at_work(batch))

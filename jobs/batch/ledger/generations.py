@@ -39,7 +39,7 @@ def open_generation(
         if not before:
             return _make(ledger, 0, driver, plan())
         latest, kept = before[0], read_plan(before[0].plan)
-        if now is None or _same(kept.files, now()):
+        if now is None or same_files(kept.files, now()):
             return latest, kept
         if others():
             raise BatchError(
@@ -76,7 +76,7 @@ def _make(
     return made, read_plan(made.plan)
 
 
-def _same(before: Sequence[InputFile], now: Sequence[InputFile]) -> bool:
+def same_files(before: Sequence[InputFile], now: Sequence[InputFile]) -> bool:
     """Whether files are what they were; rows are not counted again."""
     return [_fingerprint(file) for file in before] == [_fingerprint(file) for file in now]
 

@@ -1,12 +1,14 @@
 """A look at a ledger from outside, whoever works on it: for `slurminfer batch status`, from any node."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....core.errors import BatchError
-from ..inputs.plan import Plan
+from ..inputs.plan import InputFile, Plan
 from .folder import read_batch, read_plan
+from .generations import same_files
 from .layout import DRIVERS, PARAMETERS, Generation, Sums
 from .ledger import Counts
 from .sealed import SealedShards
@@ -66,6 +68,24 @@ def look(path: Path) -> LedgerLook:
         shards=len(plan.shards),
         sealed=len(sealed),
     )
+
+
+def is_answered(path: Path, files: Callable[[], Sequence[InputFile]]) -> bool:
+    """Whether every row of the input has its answer, so that nothing is to be sent.
+
+    Args:
+        path: the ledger's folder.
+        files: the input's files as they are now.
+
+    Raises BatchError.
+    """
+    if read_batch(path) is None:
+        return False
+    found = look(path)
+    if not found.is_settled or found.counts.failed:
+        return False
+    generation = Generation.newest(path)
+    return generation is not None and same_files(read_plan(generation.plan).files, files())
 
 
 def _opened(generation: Generation, plan: Plan) -> dict[int, Sums]:

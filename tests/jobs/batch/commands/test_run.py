@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from slurminfer.core.errors import BatchError, UsageError
@@ -12,8 +13,11 @@ from slurminfer.jobs.batch.commands import work as work_module
 from slurminfer.jobs.batch.commands.run import Job, run
 from slurminfer.jobs.batch.commands.work import work
 from slurminfer.jobs.batch.driver.options import BatchSummary
-from slurminfer.jobs.batch.ledger.ledger import Counts
+from slurminfer.jobs.batch.inputs.files import find
+from slurminfer.jobs.batch.inputs.planning import make_plan
+from slurminfer.jobs.batch.ledger.ledger import Counts, Ledger
 from slurminfer.jobs.batch.ledger.look import DriverSign, LedgerLook
+from slurminfer.jobs.batch.ledger.record import Record
 from slurminfer.jobs.batch.outputs.export import OutputOptions
 from slurminfer.jobs.batch.parameters import Parameters
 from slurminfer.jobs.batch.report.tally import BatchState
@@ -146,6 +150,28 @@ def test_own_workers_are_served_released_and_stopped(driven, tmp_path, capsys):
     ]  # fmt: skip
     told = capsys.readouterr().out
     assert "9 of 10 answered" in told and "1 row; column 'error' says why" in told and "1 x HTTP 400" in told
+
+
+def test_workers_are_not_served_for_a_batch_that_is_answered(driven, tmp_path):
+    """As where its job was requeued while it wrote the output."""
+    events, *_ = driven
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"prompt": "a"}\n')
+    batch = msgspec.structs.replace(batch_of(tmp_path), inputs=(str(source),))
+    files = find(batch.inputs, None)
+    with Ledger(batch.ledger, batch.parameters, lambda: make_plan(files)) as ledger:
+        shard = ledger.claim()
+        assert shard is not None
+        ledger.append(shard, Record(index=0, answer=msgspec.Raw(b"{}")))
+        work(batch, None)
+        assert "served own" in events
+        ledger.seal(shard)
+    events.clear()
+    work(batch, None)
+    assert "served own" not in events
+    source.write_text('{"prompt": "another one"}\n')
+    work(batch, None)
+    assert "served own" in events
 
 
 def test_they_stay_for_a_driver_that_comes_back_and_for_others_at_work(driven, tmp_path):
