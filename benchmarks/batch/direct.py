@@ -53,11 +53,16 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--kernels", default="auto", choices=["auto", "compiled"])
     parser.add_argument("--context-length", type=int, default=2048)
     parser.add_argument("--kv-cache-gib", type=float, default=1.0)
     given = parser.parse_args()
     options = EngineOptions(
-        model=given.model, dtype=given.dtype, context_length=given.context_length, kv_cache_gib=given.kv_cache_gib
+        model=given.model,
+        dtype=given.dtype,
+        kernels=given.kernels,
+        context_length=given.context_length,
+        kv_cache_gib=given.kv_cache_gib,
     )
     core, asked = EngineCore(load_model(options), options), prompts(given.model, given.rows)
     generate(core, [(list(range(100, 120)), 4)])  # the first steps allocate

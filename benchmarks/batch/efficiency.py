@@ -2,7 +2,8 @@
 
 Both compute on all CPUs; the batch shares them with driver, router and the worker's HTTP server. Every answer has just
 as many tokens. The time of the batch is that of the whole command, less that of a batch of one row (`start_s`): the
-engine's own process is timed without its start either. `with_start` compares the whole command.
+engine's own process is timed without its start either. `with_start` compares the whole command. Both compute with
+compiled kernels from the first row on, where there are some for the dtype.
 """
 
 import json
@@ -27,7 +28,7 @@ dtype = "{dtype}"
 [[pool]]
 name = "w"
 cpus_per_task = {cpus}
-extra_args = ["--context-length", "2048", "--kv-cache-gib", "1"]
+extra_args = ["--context-length", "2048", "--kv-cache-gib", "1", "--kernels", "{kernels}"]
 [router]
 port = 0
 """
@@ -40,10 +41,11 @@ def measure(folder: Path, rows: int, rounds: int, dtype: str, cpus: int) -> dict
     asked = [{"messages": [{"role": "user", "content": text}], **fields} for text in questions(rows)]
     path = write_lines(folder / "questions.jsonl", asked)
     one = write_lines(folder / "one.jsonl", [{**asked[0], "max_tokens": 1}])
-    spec = SPEC.format(name=NAME, model=model, dtype=dtype, cpus=cpus)
+    kernels = "auto" if dtype == "float32" else "compiled"
+    spec = SPEC.format(name=NAME, model=model, dtype=dtype, cpus=cpus, kernels=kernels)
     runs: list[dict[str, float]] = []
     for number in range(rounds):
-        direct = _direct(model, path, dtype)
+        direct = _direct(model, path, dtype, kernels)
         batch = _batch(folder, spec, path, one, number)
         if direct["completion_tokens"] != batch["completion_tokens"]:
             raise RuntimeError(f"{direct} and {batch}: expected as many tokens")
@@ -62,8 +64,9 @@ def measure(folder: Path, rows: int, rounds: int, dtype: str, cpus: int) -> dict
     }
 
 
-def _direct(model: Path, path: Path, dtype: str) -> dict[str, float]:
-    argv = [sys.executable, "-m", "benchmarks.batch.direct", str(model), str(path), f"--dtype={dtype}"]
+def _direct(model: Path, path: Path, dtype: str, kernels: str) -> dict[str, float]:
+    options = [f"--dtype={dtype}", f"--kernels={kernels}"]
+    argv = [sys.executable, "-m", "benchmarks.batch.direct", str(model), str(path), *options]
     found: dict[str, float] = json.loads(run(argv).said.splitlines()[-1])
     return found
 
