@@ -5,8 +5,8 @@
 Parts, with minutes on two cores:
 - chaos (15): 5,000 rows over three workers in a Slurm sandbox, while workers, router and driver are killed and a disk
   fills. Needs root and the packages of `slurminfer sandbox install`.
-- efficiency (7): through router and worker, against the same engine in one process.
-- vllm (8): against vLLM's batch program, with all that starting takes. Left out without --vllm.
+- efficiency (11): through router and worker, against the same engine in one process.
+- vllm (15): against vLLM's batch program, with all that starting takes. Left out without --vllm.
 - driver (1): rows/s of the driver on one CPU, before a stub endpoint; JSON Lines and Parquet.
 - resume (7): 10 million rows, nearly all done: time until the batch goes on, and memory.
 - prediction (5): what a sample predicts, against what the batch takes.
@@ -42,7 +42,7 @@ def parts(given: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Any
     some = 20_000 if quick else 300_000
     return {
         "chaos": lambda: chaos.measure(chaos.QUICK if quick else chaos.WHOLE, seed=given.seed),
-        "efficiency": lambda: efficiency.measure(folder, 96 if quick else 1280, 1 if quick else 2, given.dtype, cpus),
+        "efficiency": lambda: efficiency.measure(folder, 96 if quick else 640, 1 if quick else 4, given.dtype, cpus),
         "vllm": lambda: against_vllm.measure(folder, given.vllm, 64 if quick else 512, 1 if quick else 2, cpus),
         "driver": lambda: {format: scale.throughput(folder, format, some) for format in ("jsonl", "parquet")},
         "resume": lambda: {format: scale.resume(folder, format, many) for format in given.format},

@@ -1,4 +1,6 @@
-"""A batch through router and worker, against the same engine in one process on the same prompts: A B A B.
+"""A batch through router and worker, against the same engine in one process on the same prompts: A B A B A B A B.
+
+The ratio is the median of those of the rounds: machines get faster and slower within minutes.
 
 Both compute on all CPUs; the batch shares them with driver, router and the worker's HTTP server. Every answer has just
 as many tokens. The time of the batch is that of the whole command, less that of a batch of one row (`start_s`): the
@@ -51,15 +53,15 @@ def measure(folder: Path, rows: int, rounds: int, dtype: str, cpus: int) -> dict
             raise RuntimeError(f"{direct} and {batch}: expected as many tokens")
         runs.append({"direct_s": direct["seconds"], **batch, "prompt_tokens_direct": direct["prompt_tokens"]})
         print(f"efficiency: {runs[-1]}", file=sys.stderr)
-    direct_s, batch_s, start_s = (
-        statistics.median(one[name] for one in runs) for name in ("direct_s", "batch_s", "start_s")
-    )
     return {
         "rows": rows,
         "dtype": dtype,
-        "tokens_per_s": {"engine": rows * TOKENS / direct_s, "batch": rows * TOKENS / (batch_s - start_s)},
-        "efficiency": direct_s / (batch_s - start_s),
-        "with_start": direct_s / batch_s,
+        "tokens_per_s": {
+            "engine": statistics.median(rows * TOKENS / one["direct_s"] for one in runs),
+            "batch": statistics.median(rows * TOKENS / (one["batch_s"] - one["start_s"]) for one in runs),
+        },
+        "efficiency": statistics.median(one["direct_s"] / (one["batch_s"] - one["start_s"]) for one in runs),
+        "with_start": statistics.median(one["direct_s"] / one["batch_s"] for one in runs),
         "runs": runs,
     }
 
