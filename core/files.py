@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 import msgspec
 
 from .errors import DamagedFileError, RunDirectoryError, UntrustedFileError
+from .processes.process_id import pid_namespace
 from .trust import OTHERS_RIGHTS, PRIVATE_FILE, PRIVATE_FOLDER, check_status, make_private_folder, open_trusted
 
 # NFS serves a stale handle for a moment after another client has replaced a file.
@@ -249,15 +249,7 @@ def _open_regular(path: Path) -> BinaryIO:
 
 def _beside(path: Path) -> Path:
     """A name of this thread's own: threads write the same file, and in containers processes have the same numbers."""
-    return path.with_name(f".{path.name}.{os.uname().nodename}.{_pid_namespace()}.{threading.get_native_id()}")
-
-
-@cache
-def _pid_namespace() -> int:
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
+    return path.with_name(f".{path.name}.{os.uname().nodename}.{pid_namespace()}.{threading.get_native_id()}")
 
 
 def _write(path: Path, text: str, mode: int | None) -> None:

@@ -59,6 +59,15 @@ def boot() -> str:
         return _NO_BOOT_ID
 
 
+@cache
+def pid_namespace() -> int:
+    """The namespace in which the PIDs of this process count: a container has one of its own. 0 if not told."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
 def _parse(name: str) -> dict[str, str]:
     found = _ID.fullmatch(name) or _OLDER.fullmatch(name)
     if found is None:

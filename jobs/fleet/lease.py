@@ -57,7 +57,7 @@ class Lease:
             holder=new_key(),
             host=socket.gethostname(),
             process=process_id.process_id(os.getpid()),
-            namespace=_namespace(),
+            namespace=process_id.pid_namespace(),
         )
         self._seen: LeaseRecord | None = None
         self._seen_at = clock()
@@ -123,10 +123,6 @@ class Lease:
 
     def _read(self) -> LeaseRecord | None:
         return _lease(self._path)
-
-
-def _namespace() -> int:
-    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def _lease(path: Path) -> LeaseRecord | None:

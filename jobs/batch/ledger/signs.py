@@ -13,7 +13,7 @@ import msgspec
 
 from ....core import files
 from ....core.errors import BatchError, RunDirectoryError
-from ....core.processes.process_id import boot, is_running, process_id
+from ....core.processes.process_id import boot, is_running, pid_namespace, process_id
 from ....core.slurm_env import job_id, restart_count
 
 SILENT_S = 60.0  # without a sign of life, until a driver on another machine counts as dead
@@ -27,7 +27,7 @@ class Sign(msgspec.Struct, kw_only=True):
     host: str
     process: str  # as core/processes/process_id.py names it
     boot: str  # of the machine
-    pid_namespace: str = ""  # a container has one of its own
+    pid_namespace: int = 0
     job: str | None = None
     restarts: int = 0  # of the job
     started_at: float
@@ -47,20 +47,12 @@ def sign_here() -> Sign:
         host=platform.node(),
         process=process_id(os.getpid()),
         boot=boot(),
-        pid_namespace=_pid_namespace(),
+        pid_namespace=pid_namespace(),
         job=job_id(),
         restarts=restart_count(),
         started_at=now,
         seen_at=now,
     )
-
-
-def _pid_namespace() -> str:
-    """In which the PIDs of this process count; empty where the kernel does not tell."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
 
 
 class Signs:
@@ -152,7 +144,7 @@ class Signs:
         """Whether a driver has ended or died: at once where that can be known, else by its silence."""
         if sign.ended or self._is_before_mine(sign):
             return True
-        if (sign.boot, sign.host, sign.pid_namespace) == (boot(), platform.node(), _pid_namespace()):
+        if (sign.boot, sign.host, sign.pid_namespace) == (boot(), platform.node(), pid_namespace()):
             with suppress(ValueError):
                 return not is_running(sign.process)
         beat, since = self._seen.get(sign.id, (-1, 0.0))

@@ -376,7 +376,7 @@ def test_a_driver_that_was_stopped_while_it_gave_back_frees_nothing_of_others(le
 def test_a_pid_of_another_container_says_nothing(ledgers):
     one, two = ledgers.open(1), ledgers.open(1)
     one.claim()
-    ledgers.rewrite_sign(one, pid_namespace="pid:[1]", process=f"{os.getpid()}@1-{one._mine.boot}")
+    ledgers.rewrite_sign(one, pid_namespace=1, process=f"{os.getpid()}@1-{one._mine.boot}")
     assert two.others == 1 and two.claim() is None
 
 
