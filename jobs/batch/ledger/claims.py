@@ -55,21 +55,20 @@ class Claims:
 
     def holder(self, name: str) -> str | None:
         """The id of the driver that has it, or had it when it died; None: nobody has it."""
-        numbers = self._listed().get(name)
-        return (self._holder(name, max(numbers)) or None) if numbers else None
+        return self._latest(name)[1] or None
 
     def give_back(self, name: str) -> None:
         """Free it, if it is still this driver's. If that fails, it is free when the driver has ended."""
         with suppress(BatchError):
-            last = max(self._listed().get(name, (-1,)))
-            if last >= 0 and self._holder(name, last) == self._mine:
+            last, holder = self._latest(name)
+            if holder == self._mine:
                 self._follow(name, last, _NOBODY)
 
     def clear(self, name: str) -> None:
         """Free it, whoever has it."""
-        numbers = self._listed().get(name)
-        if numbers and self._holder(name, max(numbers)) != _NOBODY:
-            self._follow(name, max(numbers), _NOBODY)
+        last, holder = self._latest(name)
+        if last is not None and holder != _NOBODY:
+            self._follow(name, last, _NOBODY)
 
     def _follow(self, name: str, last: int | None, text: str) -> bool:
         """Make the file that comes after number `last`. False: another driver has made it, or others after it."""
@@ -92,6 +91,14 @@ class Claims:
         if holder not in self._living:
             self._living[holder] = not self._signs.is_mine(holder) and not self._signs.is_dead_by_id(holder)
         return self._living[holder]
+
+    def _latest(self, name: str) -> tuple[int | None, str | None]:
+        """The highest number now, None where there is none; and whose its file is, as `_holder` says it."""
+        numbers = self._listed().get(name)
+        if not numbers:
+            return None, None
+        last = max(numbers)
+        return last, self._holder(name, last)
 
     def _holder(self, name: str, number: int) -> str | None:
         """Whose the file of a number is, or was; empty: nobody's. None where it is gone."""

@@ -47,24 +47,11 @@ def read_parameters(ledger: Path, mine: Parameters) -> Parameters:
     return mine if found is None else found.parameters
 
 
-def _encoded(parameters: Parameters) -> str:
-    return msgspec.json.encode(BatchFile(begun_at=time.time(), parameters=parameters)).decode() + "\n"
-
-
 def require_same(ledger: Path, mine: Parameters) -> None:
     """Raise BatchError where a ledger has results of other parameters than `mine`, or cannot be read."""
     found = read_batch(ledger)
     if found is not None and _has_records(ledger):
-        refuse_others(ledger, found.parameters, mine)
-
-
-def refuse_others(ledger: Path, there: Parameters, mine: Parameters) -> None:
-    """Raise BatchError where a ledger's parameters are others than `mine`."""
-    if differences := there.differences(mine):
-        raise BatchError(
-            f"{ledger} is of other parameters: {'; '.join(differences)}; "
-            "ask as before, choose another output, or remove that folder to begin anew"
-        )
+        _refuse_others(ledger, found.parameters, mine)
 
 
 def agree(ledger: Path, mine: Parameters, *, may_replace: bool) -> None:
@@ -77,12 +64,25 @@ def agree(ledger: Path, mine: Parameters, *, may_replace: bool) -> None:
     """
     there = read_parameters(ledger, mine)
     if not may_replace or _has_records(ledger):
-        refuse_others(ledger, there, mine)
+        _refuse_others(ledger, there, mine)
     elif there.differences(mine):
         try:
             files.write_atomic(ledger / PARAMETERS, _encoded(mine), mode=None)
         except RunDirectoryError as error:
             raise BatchError(str(error)) from error
+
+
+def _encoded(parameters: Parameters) -> str:
+    return msgspec.json.encode(BatchFile(begun_at=time.time(), parameters=parameters)).decode() + "\n"
+
+
+def _refuse_others(ledger: Path, there: Parameters, mine: Parameters) -> None:
+    """Raise BatchError where a ledger's parameters are others than `mine`."""
+    if differences := there.differences(mine):
+        raise BatchError(
+            f"{ledger} is of other parameters: {'; '.join(differences)}; "
+            "ask as before, choose another output, or remove that folder to begin anew"
+        )
 
 
 def _has_records(ledger: Path) -> bool:

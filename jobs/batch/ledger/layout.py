@@ -7,7 +7,8 @@ N/                   generation N of the places of rows; the highest counts, oth
     plan             files and shards
     claims/SHARD.N   which driver has a shard, or had it when it was sealed; the highest N counts (claims.py)
     segments/SHARD.ID    records of a driver, as they come
-    sealed/SHARD....     all records of a shard, and in its name what they add up to
+    sealed/SHARD.jsonl   all records of a shard
+    sealed/SHARD....sums     empty; its name says what these records add up to
 """
 
 import os

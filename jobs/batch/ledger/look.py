@@ -81,11 +81,16 @@ def is_answered(path: Path, files: Callable[[], Sequence[InputFile]]) -> bool:
     """
     if read_batch(path) is None:
         return False
-    found = look(path)
-    if not found.is_settled or found.counts.failed:
+    try:
+        generation = Generation.newest(path)
+    except OSError as error:
+        raise BatchError(f"cannot read {path}: {error.strerror}") from error
+    if generation is None:
         return False
-    generation = Generation.newest(path)
-    return generation is not None and same_files(read_plan(generation.plan).files, files())
+    plan = read_plan(generation.plan)
+    sealed = SealedShards(generation, len(plan.shards))
+    sealed.refresh()
+    return len(sealed) == len(plan.shards) and not sealed.total.failed and same_files(plan.files, files())
 
 
 def _opened(generation: Generation, plan: Plan) -> dict[int, Sums]:

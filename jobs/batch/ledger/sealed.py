@@ -85,7 +85,8 @@ class SealedShards:
                 os.rename(self._generation.sealed_file(number), self._generation.segment(number, f"zz-{driver}"))
         except OSError as error:
             raise BatchError(f"cannot write {self._generation.sealed}: {error.strerror}; {_NOTHING_LOST}") from error
-        self.clean(is_dead)
+        if opened:
+            self.clean(is_dead)
         return opened
 
     def clean(self, is_dead: Callable[[str], bool]) -> None:
