@@ -100,15 +100,20 @@ class Sender:
         raise AssertionError("unreachable")
 
     async def _try(self, work: Work, history: History) -> Record:
+        if not history.is_suspect:
+            return await self._attempt(work, history, 0)
         async with self._suspects.turn(history) as company:
-            try:
-                return await self._converse(work)
-            except AgainError as again:
-                if again.crash is not None:
-                    await asyncio.sleep(_ALL_BROKEN_S)
-                if again.failed:
-                    history.has_failed(again.crash, company)
-                raise
+            return await self._attempt(work, history, company)
+
+    async def _attempt(self, work: Work, history: History, company: int) -> Record:
+        try:
+            return await self._converse(work)
+        except AgainError as again:
+            if again.crash is not None:
+                await asyncio.sleep(_ALL_BROKEN_S)
+            if again.failed:
+                history.has_failed(again.crash, company)
+            raise
 
     async def _only_model(self) -> bytes:
         if self._asking is None:  # once for all rows

@@ -112,10 +112,7 @@ class Suspects:
 
     @asynccontextmanager
     async def turn(self, history: History) -> AsyncIterator[int]:
-        """Wait for the row's turn, if it is a suspect; with how many it is tried, itself included. 0: it is none."""
-        if not history.is_suspect:
-            yield 0
-            return
+        """Wait for a suspect's turn; gives with how many it is tried, itself included."""
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((history, turn))
         if not self._left:
