@@ -23,9 +23,9 @@ MOST_BATCHES_KEPT = 10_000  # of a tenant; for more, those that ended and are th
 class Allowed:
     """What one tenant may have, as `[router]` of the spec says it."""
 
-    batches: int = 500  # under way
-    files: int = 10_000
-    bytes: int = 100 * 2**30  # of all its files
+    batches: int  # under way
+    files: int
+    bytes: int  # of all its files
 
     @classmethod
     def of(cls, spec: RouterSpec) -> Self:
@@ -33,7 +33,7 @@ class Allowed:
         return cls(batches=spec.batches, files=spec.batch_files, bytes=spec.batch_storage * 2**30)
 
 
-USUAL = Allowed()
+USUAL = Allowed.of(RouterSpec())
 
 # Of the paths that the router forwards, those that take JSON and answer with JSON.
 ENDPOINTS = tuple(

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from slurminfer.core.rundir import RunDirectory
 from slurminfer.router.batches import store as store_module
 from slurminfer.router.batches.errors import NotAllowedError, NotThereError
 from slurminfer.router.batches.ids import FILE, new_id
-from slurminfer.router.batches.limits import Allowed
+from slurminfer.router.batches.limits import USUAL
 from slurminfer.router.batches.records import BatchState, FileRecord, Status
 from slurminfer.router.batches.store import BatchStore
 
@@ -26,7 +27,7 @@ def run(tmp_path):
 
 
 def opened(run, **allowed):
-    return BatchStore(run, lambda: NOW, Allowed(**allowed))
+    return BatchStore(run, lambda: NOW, replace(USUAL, **allowed))
 
 
 def end(store, batch):
@@ -60,7 +61,7 @@ def test_so_many_batches_of_a_tenant_are_under_way(run):
 
 def test_the_newest_batches_are_kept(run, monkeypatch):
     monkeypatch.setattr(store_module, "MOST_BATCHES_KEPT", 3)
-    store = BatchStore(run, itertools.count(NOW).__next__, Allowed(batches=2))
+    store = BatchStore(run, itertools.count(NOW).__next__, replace(USUAL, batches=2))
     others, running = make_batch(store, "course"), make_batch(store)
     made = [make_batch(store)]
     for _ in range(4):
