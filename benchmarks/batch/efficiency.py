@@ -53,14 +53,15 @@ def measure(folder: Path, rows: int, rounds: int, dtype: str, cpus: int) -> dict
             raise RuntimeError(f"{direct} and {batch}: expected as many tokens")
         runs.append({"direct_s": direct["seconds"], **batch, "prompt_tokens_direct": direct["prompt_tokens"]})
         print(f"efficiency: {runs[-1]}", file=sys.stderr)
+    both = [(one["direct_s"], one["batch_s"] - one["start_s"]) for one in runs]
     return {
         "rows": rows,
         "dtype": dtype,
         "tokens_per_s": {
-            "engine": statistics.median(rows * TOKENS / one["direct_s"] for one in runs),
-            "batch": statistics.median(rows * TOKENS / (one["batch_s"] - one["start_s"]) for one in runs),
+            "engine": statistics.median(rows * TOKENS / direct_s for direct_s, _ in both),
+            "batch": statistics.median(rows * TOKENS / batch_s for _, batch_s in both),
         },
-        "efficiency": statistics.median(one["direct_s"] / (one["batch_s"] - one["start_s"]) for one in runs),
+        "efficiency": statistics.median(direct_s / batch_s for direct_s, batch_s in both),
         "with_start": statistics.median(one["direct_s"] / one["batch_s"] for one in runs),
         "runs": runs,
     }

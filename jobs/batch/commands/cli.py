@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 # Headings of the options.
 _TO, _ASKED, _HOW = "Where requests go (one of --spec, --run and --endpoint)", "What is asked", "Which rows, and how"
 _OUT, _JOB = "The output", "The driver as a job"
+_Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="output of the batch")]
 
 
 class BatchGroup(TyperGroup):
@@ -216,7 +217,7 @@ def batch_run(
 
 @batch_app.command("status")
 def batch_status(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="output of the batch")],
+    output: _Output,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Show how far a batch is: rows, tokens, its drivers and their jobs. From any node, while it runs or afterwards."""
@@ -227,7 +228,7 @@ def batch_status(
 
 @batch_app.command("export")
 def batch_export(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="output of the batch")],
+    output: _Output,
     to: Annotated[
         Path | None, typer.Argument(metavar="TO", help="file or directory to write; default: OUTPUT with .partial")
     ] = None,
@@ -239,7 +240,7 @@ def batch_export(
 
 
 @batch_app.command("cancel")
-def batch_cancel(output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="output of the batch")]) -> None:
+def batch_cancel(output: _Output) -> None:
     """End the jobs that --submit has started, and the deployment that the batch serves. What is done is kept."""
     from .cancel import cancel
 

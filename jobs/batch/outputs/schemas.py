@@ -44,7 +44,7 @@ def file_schemas(plan: Plan, reader: Reader) -> "list[tuple[str, pa.Schema]]":
 
 
 def column_names(files: Sequence[InputFile]) -> Iterator[list[str]]:
-    """Of each file whose columns have types, their names. Raises BatchError."""
+    """Give the names of the columns of each file whose columns have types. Raises BatchError."""
     plan = Plan(files=tuple(files), shards=())
     reader = Reader(plan)
     try:
