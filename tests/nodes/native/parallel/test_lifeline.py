@@ -1,5 +1,6 @@
 """Who is taken for a rank, who is not, and what rank 0 says of one that is gone."""
 
+import errno
 import json
 import os
 import queue
@@ -449,6 +450,25 @@ def test_no_rank_0_is_said_so():
         port = nobody.getsockname()[1]
     with pytest.raises(EngineError, match=f"rank 1: no lifeline to rank 0 at 127.0.0.1:{port}: .*refused"):
         Lifeline(f"127.0.0.1:{port}", 1, KEY, queue.SimpleQueue(), replace(QUICK, meeting_s=0))
+
+
+class Unanswered:
+    """A connection that has timed out, as Linux shows it: the thread that sends is told, the other sees the end."""
+
+    def sendall(self, said: bytes) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    def recv(self, size: int) -> bytes:
+        return b""
+
+
+def test_a_timeout_that_the_sending_thread_was_told_of_is_no_orderly_end():
+    channel = Channel(Unanswered(), b"", b"", 100)  # type: ignore[arg-type]
+    assert channel.recv() == []
+    with pytest.raises(TimeoutError):
+        channel.send(b"a heartbeat")
+    with pytest.raises(TimeoutError):
+        channel.recv()
 
 
 @pytest.fixture

@@ -29,19 +29,27 @@ class Channel:
         self._sending, self._receiving, self._limit = sending, receiving, limit
         self._sent, self._received, self._unread = 0, 0, bytearray()
         self._lock = threading.Lock()
+        self._send_error: OSError | None = None
 
     def send(self, message: bytes) -> None:
         """Send a message. Raises OSError where the connection is gone."""
         with self._lock:
             mac = _mac(self._sending, self._sent, message)
             self._sent += 1
-            self.connection.sendall(b"".join((_LENGTH.pack(len(message)), mac, message)))
+            try:
+                self.connection.sendall(b"".join((_LENGTH.pack(len(message)), mac, message)))
+            except OSError as error:
+                self._send_error = self._send_error or error
+                raise
 
     def recv(self) -> list[bytes]:
         """Wait for one or more messages; none: the other end has closed. Raises OSError, ChannelError."""
         while data := self.connection.recv(_READ_BYTES):
             if found := list(self.feed(data)):
                 return found
+        with self._lock:  # the kernel tells one thread why a connection has failed, the other sees its end alone
+            if self._send_error is not None:
+                raise self._send_error
         return []
 
     def feed(self, data: bytes) -> Iterator[bytes]:
