@@ -1,5 +1,6 @@
 """Write the generated reference pages: reference/spec.md from core/spec/, reference/commands.md from cli.py,
-reference/api-fields.md from nodes/native/api/fields.py, reference/failures.md from slurm/ and nodes/engines/failures/.
+reference/api-fields.md from nodes/native/api/requests/fields.py, reference/failures.md from slurm/ and
+nodes/engines/failures/.
 
 python docs/generate.py            write them
 python docs/generate.py --check    exit with 1 if they are not what the code says
@@ -26,7 +27,7 @@ from slurminfer.core.spec.model import ModelSpec, SpeculativeSpec
 from slurminfer.core.spec.pool import PoolSpec
 from slurminfer.core.spec.router import RouterSpec, RuleSpec
 from slurminfer.nodes.engines.failures import containers, engines, gpu, machine, model
-from slurminfer.nodes.native.api import fields as api
+from slurminfer.nodes.native.api.requests import fields as api
 from slurminfer.slurm import failures as slurm
 from slurminfer.slurm.reasons import REASONS
 
@@ -61,7 +62,7 @@ makes no sense. Errors are one line on stderr.
 _API_HEAD = """\
 # Fields of requests
 
-*Generated from `nodes/native/api/fields.py` by `make docs`; do not edit.*
+*Generated from `nodes/native/api/requests/fields.py` by `make docs`; do not edit.*
 
 What the native engine does with each field of the request APIs of OpenAI, vLLM and SGLang, and with some of other
 engines. [The API of the native engine](../engine/api.md) explains the rest. A null is the same as no field. SGLang and

@@ -11,8 +11,8 @@ import json
 import time
 from pathlib import Path
 
-from slurminfer.nodes.native.api.chat import find_source
-from slurminfer.nodes.native.api.template import RenderCall, Template
+from slurminfer.nodes.native.api.template.chat_template import find_source
+from slurminfer.nodes.native.api.template.jinja import RenderCall, Template
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.model.loading import load_model

@@ -17,9 +17,10 @@ from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.net.connection_guard import limits_of_process
 from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
-from .api.chat import ChatTemplate
-from .api.defaults import SamplingDefaults, defaults_of_model
-from .api.server import ServedModel, Server
+from .api.requests.defaults import SamplingDefaults, defaults_of_model
+from .api.server import Server
+from .api.service import ServedModel, Service
+from .api.template.chat_template import ChatTemplate
 from .engine.thread import EngineThread
 from .listeners import listening, urls
 from .options import EngineOptions, ServerOptions
@@ -91,10 +92,10 @@ async def _serve(
     await asyncio.wait([told, engine.ended], return_when=asyncio.FIRST_COMPLETED)
     announcement.cancel()
     guard.close()
-    await _drain(front)
+    await _drain(front.service)
     await engine.stop(_STOP_S)
     await runner.cleanup()
-    await front.close()
+    await front.service.close()
     _raise_failure(engine)
 
 
@@ -112,7 +113,7 @@ async def _announce(engine: EngineThread, started_at: float) -> None:
     print(f"ready after {time.monotonic() - started_at:.1f} s", flush=True)
 
 
-async def _drain(front: Server) -> None:
+async def _drain(front: Service) -> None:
     """Turn new requests away and wait a little for those in flight."""
     front.draining = True
     deadline = time.monotonic() + _GRACE_S

@@ -10,8 +10,8 @@ import httpx
 import jinja2
 
 from .....core.errors import CorruptModelError, ModelNotFoundError
-from .....nodes.native.api.chat import find_source
-from .....nodes.native.api.template import ChatError, RenderCall, Template
+from .....nodes.native.api.template.chat_template import find_source
+from .....nodes.native.api.template.jinja import ChatError, RenderCall, Template
 from .....nodes.native.tokenizer import Tokenizer
 from ...inputs.request import BatchRequest
 

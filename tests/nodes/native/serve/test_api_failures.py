@@ -13,10 +13,11 @@ from aiohttp import web
 from slurminfer.core.errors import EngineError
 from slurminfer.core.net.connection_guard import ConnectionLimits
 from slurminfer.core.net.http_limits import ConnectionGuard
-from slurminfer.nodes.native.api.chat import ChatTemplate
-from slurminfer.nodes.native.api.defaults import SamplingDefaults
 from slurminfer.nodes.native.api.metrics import EngineStats
-from slurminfer.nodes.native.api.server import ServedModel, Server
+from slurminfer.nodes.native.api.requests.defaults import SamplingDefaults
+from slurminfer.nodes.native.api.server import Server
+from slurminfer.nodes.native.api.service import ServedModel
+from slurminfer.nodes.native.api.template.chat_template import ChatTemplate
 from slurminfer.nodes.native.engine.failures import RequestFailedError
 from slurminfer.nodes.native.engine.outputs import Outputs
 from slurminfer.nodes.native.engine.request import Limits, Output, Request, Sample
@@ -75,7 +76,7 @@ class Surface:
     def stop(self) -> None:
         async def stop() -> None:
             await self._runner.cleanup()
-            await self.server.close()
+            await self.server.service.close()
 
         self._loop.run(stop())
 
@@ -96,7 +97,7 @@ def test_a_failure_before_the_first_token_is_a_500(surface, caplog, error, code,
     answer = surface.ask(stream=stream)
     assert answer.status_code == 500
     assert answer.json()["error"] == {"message": str(error), "type": "server_error", "param": None, "code": code}
-    assert surface.server.in_flight == 0
+    assert surface.server.service.in_flight == 0
     assert caplog.records == []
 
 
@@ -112,7 +113,7 @@ def test_a_failure_in_a_stream_is_its_last_event(surface, error, code):
 
 def test_an_engine_that_is_told_to_end_says_503_and_try_again(surface):
     surface.engine.error = EngineError("the engine is shutting down")
-    surface.server.draining = True
+    surface.server.service.draining = True
     answer = surface.ask()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 

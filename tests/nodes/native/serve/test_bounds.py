@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from slurminfer.nodes.native.api.body import decode
-from slurminfer.nodes.native.api.defaults import SamplingDefaults
 from slurminfer.nodes.native.api.errors import ApiError, short
-from slurminfer.nodes.native.api.messages import turns
-from slurminfer.nodes.native.api.protocol import ChatRequest, CompletionRequest, parse, require_stop_ids
+from slurminfer.nodes.native.api.requests.body import decode
+from slurminfer.nodes.native.api.requests.chat import ChatRequest
+from slurminfer.nodes.native.api.requests.completions import CompletionRequest
+from slurminfer.nodes.native.api.requests.defaults import SamplingDefaults
+from slurminfer.nodes.native.api.requests.messages import turns
+from slurminfer.nodes.native.api.requests.protocol import parse, require_stop_ids
 
 MESSAGE = {"role": "user", "content": "hi"}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from slurminfer.core.errors import CorruptModelError
-from slurminfer.nodes.native.api.chat import ChatTemplate, find_source
-from slurminfer.nodes.native.api.template import ChatError, PromptTooLargeError, RenderCall, Template
+from slurminfer.nodes.native.api.template.chat_template import ChatTemplate, find_source
+from slurminfer.nodes.native.api.template.jinja import ChatError, PromptTooLargeError, RenderCall, Template
 
 CHAT = [
     {"role": "system", "content": "Be <b>brief</b>."},

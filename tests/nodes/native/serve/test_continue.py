@@ -3,10 +3,12 @@
 import msgspec
 import pytest
 
+from slurminfer.nodes.native.api.answers.formats import UnsentIds
+from slurminfer.nodes.native.api.answers.generation import Choice, Delta, TextOptions
 from slurminfer.nodes.native.api.errors import ApiError
-from slurminfer.nodes.native.api.generation import Choice, Delta, TextOptions
-from slurminfer.nodes.native.api.protocol import ChatRequest, CompletionRequest, parse, require_continuable
-from slurminfer.nodes.native.api.responses import UnsentIds
+from slurminfer.nodes.native.api.requests.chat import ChatRequest
+from slurminfer.nodes.native.api.requests.completions import CompletionRequest
+from slurminfer.nodes.native.api.requests.protocol import parse, require_continuable
 from slurminfer.nodes.native.engine.request import FinishReason, Request, SamplingParams
 from slurminfer.nodes.native.tokenizer import Tokenizer
 

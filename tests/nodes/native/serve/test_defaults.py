@@ -5,8 +5,9 @@ import json
 import pytest
 
 from slurminfer.core.errors import CorruptModelError
-from slurminfer.nodes.native.api.defaults import SamplingDefaults, defaults_of_model
-from slurminfer.nodes.native.api.protocol import CompletionRequest, parse
+from slurminfer.nodes.native.api.requests.completions import CompletionRequest
+from slurminfer.nodes.native.api.requests.defaults import SamplingDefaults, defaults_of_model
+from slurminfer.nodes.native.api.requests.protocol import parse
 
 QWEN = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
 from slurminfer.core.errors import CorruptModelError
-from slurminfer.nodes.native.api.detokenizer import Detokenizer, StopStrings
-from slurminfer.nodes.native.api.generation import Choice, TextOptions
+from slurminfer.nodes.native.api.answers.detokenizer import Detokenizer, StopStrings
+from slurminfer.nodes.native.api.answers.generation import Choice, TextOptions
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.tokenizer import Tokenizer
 

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from slurminfer.nodes.native.api.errors import ApiError
-from slurminfer.nodes.native.api.fields import CHAT, COMPLETIONS, HARMLESS, NOTHING, OBEYED, REFUSED
-from slurminfer.nodes.native.api.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
+from slurminfer.nodes.native.api.requests.chat import ChatRequest
+from slurminfer.nodes.native.api.requests.completions import CompletionRequest
+from slurminfer.nodes.native.api.requests.fields import CHAT, COMPLETIONS, HARMLESS, NOTHING, OBEYED, REFUSED
+from slurminfer.nodes.native.api.requests.generation import GenerationRequest
+from slurminfer.nodes.native.api.requests.protocol import parse
 
 BODIES: dict[type[GenerationRequest], dict[str, Any]] = {
     ChatRequest: {"model": "m", "messages": [{"role": "user", "content": "hi"}]},

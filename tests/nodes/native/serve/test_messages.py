@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from slurminfer.nodes.native.api.errors import ApiError
-from slurminfer.nodes.native.api.messages import turns
-from slurminfer.nodes.native.api.template import RenderCall, Template
+from slurminfer.nodes.native.api.requests.messages import turns
+from slurminfer.nodes.native.api.template.jinja import RenderCall, Template
 
 USER = {"role": "user", "content": "A"}
 RESULT = {"role": "tool", "tool_call_id": "call_0", "content": "42"}

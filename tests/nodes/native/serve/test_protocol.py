@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from slurminfer.nodes.native.api.defaults import SamplingDefaults
 from slurminfer.nodes.native.api.errors import ApiError
-from slurminfer.nodes.native.api.protocol import ChatRequest, CompletionRequest, parse
+from slurminfer.nodes.native.api.requests.chat import ChatRequest
+from slurminfer.nodes.native.api.requests.completions import CompletionRequest
+from slurminfer.nodes.native.api.requests.defaults import SamplingDefaults
+from slurminfer.nodes.native.api.requests.protocol import parse
 
 OPENAI = SamplingDefaults()
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

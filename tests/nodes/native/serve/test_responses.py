@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from slurminfer.nodes.native.api.generation import Delta
-from slurminfer.nodes.native.api.responses import CompletionFormat, Origin
+from slurminfer.nodes.native.api.answers.completion_format import CompletionFormat
+from slurminfer.nodes.native.api.answers.formats import Origin
+from slurminfer.nodes.native.api.answers.generation import Delta
 from slurminfer.nodes.native.engine.request import FinishReason, TokenLogprobs
 
 WORDS = {1: b"a", 2: b"b", 3: b"c", 4: b"\xf0", 5: b"\xf1"}

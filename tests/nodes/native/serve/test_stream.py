@@ -7,9 +7,9 @@ import httpx
 import pytest
 from aiohttp import web
 
+from slurminfer.nodes.native.api.answers.stream import EventStream
 from slurminfer.nodes.native.api.errors import ApiError
 from slurminfer.nodes.native.api.middleware import add_request_id, answer_errors
-from slurminfer.nodes.native.api.stream import EventStream
 
 from ....support.loop import Loop
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from slurminfer.nodes.native.api.answers.generation import Delta
+from slurminfer.nodes.native.api.answers.whole import collect
 from slurminfer.nodes.native.api.errors import ApiError
-from slurminfer.nodes.native.api.generation import Delta
-from slurminfer.nodes.native.api.whole import collect
 from slurminfer.nodes.native.engine.request import TokenLogprobs
 
 

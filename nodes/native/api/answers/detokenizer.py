@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Sequence
 
-from ..tokenizer import Tokenizer
+from ...tokenizer import Tokenizer
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Sentencepiece drops a leading space at the start of a text: decode with some of what stands before.

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable
 
-from .errors import ApiError
+from ..errors import ApiError
 from .generation import Delta
 
 MOST_LOGPROBS = 1_000_000  # of one answer, alternatives included: about 150 MB, and twice that while it is written

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import jinja2
 import msgspec
 
-from ....core.machine.memory import give_back_freed
-from .template import ChatError, PromptTooLargeError, RenderCall, Template
+from .....core.machine.memory import give_back_freed
+from .jinja import ChatError, PromptTooLargeError, RenderCall, Template
 
 LENGTH_BYTES = 4
 _TRIM_BYTES = 1 << 18  # after a call of so many, memory is given back

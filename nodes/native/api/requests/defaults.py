@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ....core.errors import CorruptModelError
-from ..tokenizer import read_model_json
+from .....core.errors import CorruptModelError
+from ...tokenizer import read_model_json
 
 _FILE = "generation_config.json"
 _MOST = 2**31 - 1

@@ -1,4 +1,4 @@
-"""Jinja templates of chat models, run in a sandbox as the transformers library does. See template_process.py."""
+"""Jinja templates of chat models, run in a sandbox as the transformers library does. See process.py."""
 
 import json
 from collections.abc import Mapping

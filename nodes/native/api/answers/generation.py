@@ -6,11 +6,11 @@ from functools import cached_property
 from types import TracebackType
 from typing import Self
 
-from ..engine.request import FinishReason, Output, Request, TokenLogprobs
-from ..engine.thread import EngineThread
-from ..tokenizer import Tokenizer
+from ...engine.request import FinishReason, Output, Request, TokenLogprobs
+from ...engine.thread import EngineThread
+from ...tokenizer import Tokenizer
+from ..metrics import Metrics
 from .detokenizer import Detokenizer, StopStrings
-from .metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

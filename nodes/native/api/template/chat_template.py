@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from ....core.errors import CorruptModelError
-from ....core.processes.python import module_argv
-from ..options import SECRET_VARIABLES
-from ..tokenizer import read_model_json
-from .template import ChatError, PromptTooLargeError, RenderCall
-from .template_process import LENGTH_BYTES, Reply, Setup
+from .....core.errors import CorruptModelError
+from .....core.processes.python import module_argv
+from ...options import SECRET_VARIABLES
+from ...tokenizer import read_model_json
+from .jinja import ChatError, PromptTooLargeError, RenderCall
+from .process import LENGTH_BYTES, Reply, Setup
 
 _CPU_SECONDS = 5.0  # for one prompt: real ones take milliseconds
 _MEMORY_BYTES = 512 << 20
@@ -78,7 +78,7 @@ class _Lane:
     async def start(self) -> Reply:
         """Start the process; whether it could compile the template."""
         environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
-        command = module_argv(f"{__package__}.template_process")
+        command = module_argv(f"{__package__}.process")
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
         return await self._exchange(_encode(self._setup))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import ApiError, short
+from ..errors import ApiError, short
 
 MAX_BYTES = 16 * 2**20
 _MAX_CONTAINERS = 200_000  # objects and lists

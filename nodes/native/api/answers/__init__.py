@@ -1,0 +1,1 @@
+"""Answers as JSON and events, from the tokens that the engine generates."""

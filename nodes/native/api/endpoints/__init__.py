@@ -1,0 +1,1 @@
+"""One file for each path that computes something, and what these have in common."""

@@ -1,0 +1,53 @@
+"""POST /v1/chat/completions."""
+
+import time
+from typing import ClassVar
+
+from aiohttp import web
+
+from ...engine.request import Limits
+from ..answers.chat_format import ChatFormat
+from ..errors import ApiError
+from ..requests.chat import ChatRequest
+from ..requests.protocol import parse
+from ..service import read, too_long
+from ..template.jinja import ChatError, PromptTooLargeError, RenderCall
+from .generating import Generating
+
+
+class Chat(Generating):
+    """The next message of a conversation, whole or as server-sent events."""
+
+    prompt_param: ClassVar[str] = "messages"
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request. Raises ApiError."""
+        started_at = time.monotonic()
+        body = parse(ChatRequest, await read(request))
+        limits = self._accept(body)
+        text = await self._render(body, limits)
+        special = bool(body.add_special_tokens)
+        prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
+        left = max(limits.sequence_tokens - len(prompt), 1)
+        max_tokens = left if body.limit is None else body.limit
+        choices = self._choices(body, limits, [prompt], max_tokens)
+        format = ChatFormat(self._model.tokenizer, self._origin(body))
+        return await self._answer(request, body, format, self._generation(body, choices, started_at))
+
+    async def _render(self, body: ChatRequest, limits: Limits) -> str:
+        go_on = bool(body.continue_final_message)
+        begin = not go_on if body.add_generation_prompt is None else body.add_generation_prompt
+        call = RenderCall(
+            messages=body.turns,
+            add_generation_prompt=begin,
+            continue_final_message=go_on,
+            most_bytes=self._service.encoder.most_bytes(limits),
+            variables=body.variables,
+        )
+        try:
+            return await self._model.template.render(call)
+        except PromptTooLargeError as error:
+            most = f"This model's maximum context length is {limits.sequence_tokens} tokens"
+            raise too_long(f"{most}, but {error}", self.prompt_param) from error
+        except ChatError as error:
+            raise ApiError(400, str(error), param="messages") from error

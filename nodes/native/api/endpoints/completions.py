@@ -1,0 +1,36 @@
+"""POST /v1/completions."""
+
+import asyncio
+import time
+from typing import ClassVar
+
+from aiohttp import web
+
+from ..answers.completion_format import CompletionFormat
+from ..requests.completions import CompletionRequest
+from ..requests.protocol import parse
+from ..service import read
+from .generating import Generating
+
+_DEFAULT_TOKENS = 16  # OpenAI's
+
+
+class Completions(Generating):
+    """Text after a prompt, whole or as server-sent events."""
+
+    prompt_param: ClassVar[str] = "prompt"
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request. Raises ApiError."""
+        started_at = time.monotonic()
+        body = parse(CompletionRequest, await read(request))
+        limits = self._accept(body)
+        special = body.add_special_tokens is not False
+        prompts = [
+            await self._service.encode(prompt, limits, param=self.prompt_param, add_special_tokens=special)
+            for prompt in body.prompts
+        ]
+        max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+        choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens)
+        format = CompletionFormat(self._model.tokenizer, self._origin(body))
+        return await self._answer(request, body, format, self._generation(body, choices, started_at))

@@ -1,0 +1,119 @@
+"""Text that is generated for a request, whatever its endpoint: choices to the engine, their deltas to the client."""
+
+import asyncio
+import uuid
+from typing import ClassVar
+
+from aiohttp import web
+
+from .....core.errors import EngineError
+from .....core.net.openai import error_body
+from ...engine.request import Limits, Request, RequestTooLongError
+from ..answers.formats import EndpointFormat, Origin, UnsentIds, usage
+from ..answers.generation import Choice, Delta, Generation, TextOptions
+from ..answers.stream import EventStream
+from ..answers.whole import collect
+from ..errors import ApiError
+from ..middleware import json_response
+from ..requests.generation import GenerationRequest
+from ..requests.protocol import require_continuable, require_ids, require_stop_ids
+from ..service import Service, too_long
+
+
+class Generating:
+    """What the endpoints that generate text have in common. `prompt_param`: the field that has the prompt."""
+
+    prompt_param: ClassVar[str]
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._model, self._engine = service.model, service.engine
+
+    def _accept(self, body: GenerationRequest) -> Limits:
+        self._service.require_name(body.model)
+        limits = self._service.require_running()
+        require_stop_ids(body.stop_token_ids or (), limits.vocab_size)
+        return limits
+
+    def _choices(
+        self, body: GenerationRequest, limits: Limits, prompts: list[list[int]], max_tokens: int
+    ) -> list[Choice]:
+        """`n` choices for each prompt. Raises ApiError for a prompt that cannot be computed."""
+        told = body.continue_token_ids or []
+        require_continuable(told, limits.vocab_size, max_tokens)
+        for prompt in prompts:
+            require_ids(prompt, limits.vocab_size)
+            try:
+                limits.check(len(prompt), max_tokens)
+            except RequestTooLongError as error:
+                raise too_long(str(error), self.prompt_param) from error
+        choices: list[Choice] = []
+        tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
+        text = TextOptions(stops=body.stops, keeps_stop=body.keeps_stop, shows_special_tokens=body.shows_special_tokens)
+        for prompt in prompts:
+            for index in range(body.choices):
+                params = body.sampling(index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults)
+                request = Request(uuid.uuid4().hex, prompt, params, told)
+                choices.append(Choice(len(choices), request, tokenizer, text))
+        if told and choices[0].skip(told):
+            raise ApiError(400, "continue_token_ids has a stop string in its text", param="continue_token_ids")
+        return choices
+
+    def _generation(self, body: GenerationRequest, choices: list[Choice], started_at: float) -> Generation:
+        # Stop strings are found as text is made of tokens: the sooner, the less is computed in vain.
+        at_once = bool(body.stream or body.stops)
+        return Generation(self._engine, self._service.metrics, choices, started_at, at_once=at_once)
+
+    async def _answer(
+        self, request: web.Request, body: GenerationRequest, format: EndpointFormat, generation: Generation
+    ) -> web.StreamResponse:
+        """The client's hanging up cancels this, which aborts the generation."""
+        self._service.in_flight += 1
+        if body.continue_token_ids:
+            format.skip(body.continue_token_ids)
+        try:
+            async with generation:
+                if body.stream:
+                    return await self._stream(
+                        EventStream(request, self._service.keep_alive_s), body, format, generation
+                    )
+                deltas = await collect(generation)
+                spent = usage(generation.choices, body.choices)
+                # Seconds where there are many tokens: others go on meanwhile.
+                return await asyncio.to_thread(lambda: json_response(format.whole(deltas, spent)))
+        except EngineError as error:
+            raise self._service.failure(error) from error
+        finally:
+            self._service.in_flight -= 1
+
+    async def _stream(
+        self, stream: EventStream, body: GenerationRequest, format: EndpointFormat, generation: Generation
+    ) -> web.StreamResponse:
+        """Server-sent events. Raises ApiError where the engine fails before the head has been sent."""
+        unsent = UnsentIds()
+        async with stream:
+            try:
+                async for delta in generation:
+                    if body.stream_token_ids:
+                        unsent.add(delta)
+                    if _says_something(delta) or not stream.begun:
+                        spent = usage([generation.choices[delta.index]], 1) if body.continuous_usage else None
+                        ids = unsent.take(delta.index) if body.stream_token_ids else None
+                        await stream.send(format.chunk(delta, spent, ids))
+            except EngineError as error:
+                failure = self._service.failure(error)
+                if not stream.begun:
+                    raise failure from error
+                await stream.send(error_body(failure.status, failure.message, code=failure.code))
+                return stream.response
+            if body.include_usage:
+                await stream.send(format.usage_chunk(usage(generation.choices, body.choices)))
+            await stream.finish()
+        return stream.response
+
+    def _origin(self, body: GenerationRequest) -> Origin:
+        return Origin(self._model.name, self._service.fingerprint, body.include_usage)
+
+
+def _says_something(delta: Delta) -> bool:
+    return bool(delta.text or delta.finish or delta.logprobs)

@@ -1,0 +1,129 @@
+"""The fields that all requests for text have in common."""
+
+from typing import Annotated, ClassVar, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from ...engine.request import SamplingParams
+from ..errors import ApiError, short
+from .defaults import SamplingDefaults
+
+MAX_LOGPROBS = 20
+_MAX_CHOICES = 128
+_MAX_STOPS = 64
+_MAX_STOP_CHARACTERS = 1024
+_MAX_STOP_IDS = 1024
+MAX_COUNT = 2**31 - 1
+
+Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Stop = Annotated[str, Meta(max_length=_MAX_STOP_CHARACTERS)]
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """Which chunks of a stream say the token counts: OpenAI's one after the last, or, as with vLLM, all."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that completions and chat have in common. As in OpenAI's API, null is the same as absent."""
+
+    endpoint: ClassVar[str]
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    n: Annotated[int, Meta(ge=1, le=_MAX_CHOICES)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: all
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=_MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[list[int], Meta(max_length=_MAX_STOP_IDS)] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    no_stop_trim: bool | None = None
+    skip_special_tokens: bool | None = None
+    add_special_tokens: bool | None = None
+    stream_token_ids: bool | None = None
+    continue_token_ids: list[int] | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many sequences to generate for each prompt."""
+        return self.n or 1
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings, maybe none."""
+        return [self.stop] if isinstance(self.stop, str) and self.stop else list(self.stop or [])
+
+    @property
+    def keeps_stop(self) -> bool:
+        """Whether the stop string that ends an answer is part of it."""
+        return bool(self.include_stop_str_in_output or self.no_stop_trim)
+
+    @property
+    def shows_special_tokens(self) -> bool:
+        """Whether special tokens are part of the text."""
+        return self.skip_special_tokens is False
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream is to end with the token counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether all chunks of a stream have the token counts up to then. As in vLLM, with include_usage only."""
+        return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    def check(self) -> None:
+        """Raise ApiError for what the fields' types cannot say."""
+        if not all(self.stops):
+            raise ApiError(400, f"stop = {short(self.stop)}: expected strings that are not empty", param="stop")
+        if self.stream_options is not None and not self.stream:
+            raise ApiError(400, "stream_options is only allowed with stream = true", param="stream_options")
+        if self.continue_token_ids and self.choices > 1:
+            message = f"continue_token_ids is only allowed with one choice; n = {self.choices}"
+            raise ApiError(400, message, param="continue_token_ids")
+
+    @property
+    def top_count(self) -> int | None:
+        """How many alternatives to report for each token; None: no logprobs at all."""
+        raise NotImplementedError
+
+    def sampling(
+        self, choice: int, *, max_tokens: int, end_ids: frozenset[int], defaults: SamplingDefaults
+    ) -> SamplingParams:
+        """The parameters of one of the `n` choices. Each has a seed of its own, the first one `seed` itself."""
+        ends = frozenset() if self.ignore_eos else end_ids
+        top_k = _or(self.top_k, defaults.top_k)
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=_or(self.temperature, defaults.temperature),
+            top_p=_or(self.top_p, defaults.top_p),
+            top_k=top_k if 0 < top_k <= MAX_COUNT else 0,
+            min_p=_or(self.min_p, defaults.min_p),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=_or(self.repetition_penalty, defaults.repetition_penalty),
+            seed=None if self.seed is None else self.seed + choice,
+            logprobs=self.top_count,
+            stop_token_ids=ends | frozenset(self.stop_token_ids or ()),
+        )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _or(value: _Number | None, default: _Number) -> _Number:
+    return default if value is None else value

@@ -1,0 +1,83 @@
+"""Bodies of requests read and checked. Whatever is wrong becomes an ApiError."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..errors import ApiError, short
+from .body import decode
+from .fields import refusal
+from .generation import GenerationRequest
+
+# Numbers that other servers take as 10.0 too.
+_INTEGERS = ("best_of", "logprobs", "max_completion_tokens", "max_tokens", "n", "seed", "top_k", "top_logprobs")
+
+_Request = TypeVar("_Request", bound=GenerationRequest)
+
+
+def parse(kind: type[_Request], body: bytes) -> _Request:
+    """The request in `body`. Fields that nobody defines are ignored, as vLLM and SGLang do. Raises ApiError."""
+    raw = decode(body)
+    refused = refusal(raw, kind.endpoint)
+    if refused is not None:
+        name, why = refused
+        raise ApiError(400, f"{name} = {short(raw[name])}: {why}", param=name)
+    _make_whole(raw)
+    try:
+        request = msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw) from error
+    if raw.get("best_of") not in (None, request.choices):
+        message = f"best_of = {short(raw['best_of'])}: expected n = {request.choices}: choices are not ranked"
+        raise ApiError(400, message, param="best_of")
+    request.check()
+    return request
+
+
+def _make_whole(raw: dict[str, Any]) -> None:
+    """Let 10.0 be the integer 10, in place."""
+    for name in _INTEGERS:
+        value = raw.get(name)
+        if isinstance(value, float) and value.is_integer():
+            raw[name] = int(value)
+
+
+def _explain(message: str, raw: Any) -> ApiError:
+    """msgspec's message as an ApiError that names the field, its value and what is valid."""
+    missing = re.match(r"Object missing required field `(.*)`", message)
+    if missing:
+        return ApiError(400, f"{missing[1]}: missing; it has no default", param=missing[1])
+    text, _, path = message.partition(" - at `$.")
+    path = path.rstrip("`")
+    for part in re.findall(r"\w+", path):
+        raw = raw[int(part)] if isinstance(raw, list) else raw[part]
+    expected = re.sub(r", got `.*`$", "", text)
+    return ApiError(400, f"{path} = {short(raw)}: {expected[0].lower()}{expected[1:]}", param=path)
+
+
+def require_ids(ids: Sequence[int], vocab_size: int) -> None:
+    """Raise ApiError unless `ids`, a prompt, are tokens of the model, at least one."""
+    _require_known("prompt", ids, vocab_size)
+    if not ids:
+        raise ApiError(400, "prompt: no tokens; expected at least one", param="prompt")
+
+
+def require_continuable(ids: Sequence[int], vocab_size: int, max_tokens: int) -> None:
+    """Raise ApiError unless `ids`, the tokens that an answer begins with, leave something to generate."""
+    _require_known("continue_token_ids", ids, vocab_size)
+    if len(ids) >= max_tokens:
+        message = f"continue_token_ids has {len(ids)} tokens: expected fewer than max_tokens = {max_tokens}"
+        raise ApiError(400, message, param="continue_token_ids")
+
+
+def require_stop_ids(ids: Iterable[int], vocab_size: int) -> None:
+    """Raise ApiError unless `ids` are tokens of the model."""
+    _require_known("stop_token_ids", ids, vocab_size)
+
+
+def _require_known(param: str, ids: Iterable[int], vocab_size: int) -> None:
+    wrong = next((id for id in ids if not 0 <= id < vocab_size), None)
+    if wrong is not None:
+        raise ApiError(400, f"{param}: token id {short(wrong)}: expected 0 to {vocab_size - 1}", param=param)

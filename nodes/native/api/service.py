@@ -1,0 +1,102 @@
+"""The model that is served, and what all endpoints need of it."""
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from aiohttp import web
+
+from ....core.errors import EngineError
+from ....core.net.compression import BodyError
+from ....core.net.http_body import read_body
+from ..engine.failures import RequestFailedError
+from ..engine.request import Limits, RequestTooLongError
+from ..engine.thread import EngineThread
+from ..tokenizer import Tokenizer
+from .answers.formats import Json
+from .encoding import PromptEncoder
+from .errors import ApiError
+from .metrics import Metrics
+from .requests.body import MAX_BYTES
+from .requests.defaults import SamplingDefaults
+from .template.chat_template import ChatTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as clients know it."""
+
+    name: str
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    defaults: SamplingDefaults
+
+
+class Service:
+    """One model behind HTTP: its engine, tokenizer and metrics, and whether it still takes requests."""
+
+    def __init__(self, model: ServedModel, engine: EngineThread, keep_alive_s: float) -> None:
+        """`keep_alive_s`: seconds without a token after which a stream gets a comment; 0: never."""
+        self.draining = False  # then new requests are turned away
+        self.in_flight = 0  # generations being answered
+        self.model, self.engine, self.keep_alive_s = model, engine, keep_alive_s
+        self.encoder = PromptEncoder(model.tokenizer)
+        self.metrics = Metrics()
+        self.fingerprint = f"slurminfer-{version('slurminfer')}"
+        self._created = int(time.time())
+
+    def require_name(self, name: str) -> None:
+        """Raise ApiError unless `name` is the model's."""
+        if name != self.model.name:
+            message = f"model {name[:80]!r} does not exist; this server has: {self.model.name!r}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    def require_running(self) -> Limits:
+        """What requests may ask for. Raises ApiError while the model is loading, and when the server ends."""
+        if self.draining or self.engine.ended.done():
+            raise ApiError(503, "the server is shutting down")
+        if self.engine.limits is None:
+            raise ApiError(503, "the model is loading")
+        return self.engine.limits
+
+    def card(self) -> Json:
+        """The model as /v1/models has it."""
+        name, limits = self.model.name, self.engine.limits
+        card: Json = {"id": name, "object": "model", "created": self._created, "owned_by": "slurminfer",
+                      "root": name, "parent": None}  # fmt: skip
+        return card if limits is None else {**card, "max_model_len": limits.sequence_tokens}
+
+    async def encode(
+        self, prompt: str | list[int], limits: Limits, *, param: str, add_special_tokens: bool
+    ) -> list[int]:
+        """The tokens of a prompt, which `param` of the request has. Raises ApiError where it is too long."""
+        if not isinstance(prompt, str):
+            return prompt
+        try:
+            return await self.encoder.encode(prompt, limits, add_special_tokens=add_special_tokens)
+        except RequestTooLongError as error:
+            raise too_long(str(error), param) from error
+
+    def failure(self, error: EngineError) -> ApiError:
+        """The answer to a request that the engine has not finished."""
+        if isinstance(error, RequestFailedError):
+            return ApiError(500, str(error), code="request_failed")
+        return ApiError(503 if self.draining else 500, str(error), code="engine_failed")
+
+    async def close(self) -> None:
+        """End the threads and processes that work for this server."""
+        self.encoder.close()
+        await self.model.template.close()
+
+
+async def read(request: web.Request) -> bytes:
+    """The body of a request. Raises ApiError."""
+    try:
+        return await read_body(request, MAX_BYTES)
+    except BodyError as error:
+        raise ApiError(error.status, error.message) from error
+
+
+def too_long(message: str, param: str) -> ApiError:
+    """`message` begins as OpenAI's does, by which clients recognize that they must cut their prompts."""
+    return ApiError(400, message, param=param, code="context_length_exceeded")
