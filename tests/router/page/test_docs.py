@@ -1,5 +1,6 @@
 """The page that shows what the API has, in a browser."""
 
+import itertools
 import shlex
 
 import httpx
@@ -63,7 +64,7 @@ def test_an_operation_shows_its_fields_and_a_command_that_works(docs, lasting):
         assert said in text, said
     command = docs.text("[id='post/v1/chat/completions'] pre")
     words = shlex.split(command.replace("\\\n", " "))
-    headers = dict(word.split(": ", 1) for flag, word in zip(words, words[1:], strict=False) if flag == "-H")
+    headers = dict(word.split(": ", 1) for flag, word in itertools.pairwise(words) if flag == "-H")
     assert headers.pop("Authorization") == "Bearer $API_KEY"
     body = words[words.index("-d") + 1].replace("MODEL", "stub-model")
     answer = lasting.http.post(words[words.index("POST") + 1], content=body, headers=headers)
