@@ -13,6 +13,7 @@ from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
+from .mask import prepare
 from .request import Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
@@ -132,6 +133,7 @@ class EngineCore:
         if begun:
             self._begun.append(_Begun(begun, sampled, guesses, time.perf_counter()))
             self._model.begin(chunks)
+            prepare(sampled)
         return bool(slices)
 
     def _finish(self, step: _Begun) -> list[Output]:
