@@ -160,6 +160,11 @@ class RunDirectory:
         return self.path / "openai-batches"
 
     @property
+    def responses_path(self) -> Path:
+        """The folder of the responses that the router keeps for a while: router/responses/store.py."""
+        return self.path / "responses"
+
+    @property
     def openai_batches_lease_path(self) -> Path:
         """Which process works on these batches: jobs/batch/openai/."""
         return self.path / "openai-batches.json"
