@@ -17,6 +17,7 @@ import msgspec
 
 from ...core import files
 from ...core.errors import RunDirectoryError
+from ...core.spec.router import RouterSpec
 from ...core.trust import PRIVATE_FILE
 from ..batches.ids import RESPONSE, is_id, is_of, made_at, mark_of
 from .limits import MOST_RECORD_BYTES, Limits
@@ -127,6 +128,13 @@ class ResponseStore:
 
     def _folders(self) -> list[Path]:
         return [self._path / name for name in _names(self._path)]
+
+
+def response_store(path: str | Path, spec: RouterSpec) -> ResponseStore | None:
+    """The store of a deployment; None where no responses are kept, or there is no folder for them."""
+    if not path or not spec.keep_responses:
+        return None
+    return ResponseStore(Path(path), Limits(seconds=spec.keep_responses))
 
 
 def _files(folder: Path, sizes: Mapping[str, int]) -> Iterator[_File]:

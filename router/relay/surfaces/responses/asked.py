@@ -7,6 +7,7 @@ from msgspec import Meta, Raw
 
 from ....batches.limits import LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MOST_METADATA
 from ..translation import TranslationError
+from .errors import UNKNOWN
 from .fields import HARMLESS_VALUES, IGNORED, INCLUDABLE, LOGPROBS, OBEYED, REFUSED, RENAMED
 from .items import Item, read_input
 from .tools import Tool, ToolChoice, check_choice, check_tools
@@ -115,7 +116,8 @@ def _require_known(raw: dict[str, Raw]) -> None:
         if name in REFUSED and bytes(value) not in (*_NOTHING, *HARMLESS_VALUES.get(name, ())):
             raise TranslationError(f"{name} = {_short(value)}: not taken here: {REFUSED[name]}", name)
         if name in RENAMED and bytes(value) != b"null":
-            raise TranslationError(f"{name}: is no field of /v1/responses: use {RENAMED[name]}", name)
+            message = f"{name}: is no field of /v1/responses: use {RENAMED[name]}"
+            raise TranslationError(message, name, code=UNKNOWN)
 
 
 def _check(asked: Asked) -> None:

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+UNKNOWN = "unknown_parameter"  # the code of an error about a field of chat completions, which is named as it is
 _PARAMS = (
     (re.compile(r"messages\b.*", re.DOTALL), "input"),
     (re.compile(r"max_(?:completion_)?tokens"), "max_output_tokens"),

@@ -58,8 +58,10 @@ class Output:
     def so_far(self) -> list[dict[str, Any]]:
         """The items as they are, of which the open ones are incomplete."""
         found = list(self.items)
-        for unfinished in (*self._calls.values(), *([] if self._open is None else [self._open])):
-            found[unfinished.place] = unfinished.item("incomplete")
+        if self._open is not None:
+            found[self._open.place] = self._open.item("incomplete")
+        for call in self._calls.values():
+            found[call.place] = call.item("incomplete")
         return found
 
     def _add(self, kind: "type[_Text]", text: str, logprobs: list[dict[str, Any]]) -> list[Event]:

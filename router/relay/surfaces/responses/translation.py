@@ -1,6 +1,6 @@
 """One request to /v1/responses, and its answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from .asked import Asked
 from .chat import chat_body
 from .delta import Delta, usage
 from .errors import renamed
-from .items import Item
+from .history import History
 from .output import Event, Output
 
 _decode = msgspec.json.Decoder().decode
@@ -23,14 +23,15 @@ class ResponsesTranslation:
 
     Args:
         asked: what the client asks for.
-        items: the whole conversation, `asked.items` included.
+        history: the conversation before, and `asked.items` without references.
         id: of the response.
         clock: Unix seconds.
     """
 
-    def __init__(self, asked: Asked, items: Sequence[Item], id: str, clock: Callable[[], float]) -> None:
-        self.asked, self.id = asked, id
-        self.body = chat_body(asked, items)
+    def __init__(self, asked: Asked, history: History, id: str, clock: Callable[[], float]) -> None:
+        self.asked, self.history, self.id = asked, history, id
+        self.body = chat_body(asked, [*history.before, *history.items])
+        self.keep_for: str | None = None  # the tenant for whom the response is kept
         self.final: dict[str, Any] | None = None  # the response, once it is complete
         self._clock = clock
         self._response = response.begun(asked, id, clock())

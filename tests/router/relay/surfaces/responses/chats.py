@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from slurminfer.router.relay.surfaces.responses.asked import read
+from slurminfer.router.relay.surfaces.responses.history import History
 from slurminfer.router.relay.surfaces.responses.translation import ResponsesTranslation
 
 ID = "resp_0123456789ab0123456789abcdef0123"
@@ -16,7 +17,7 @@ FUNCTION: dict[str, Any] = {
 
 def translation(**fields: Any) -> ResponsesTranslation:
     asked = read(json.dumps({"model": "m", "input": "Hi", **fields}).encode())
-    return ResponsesTranslation(asked, asked.items, ID, lambda: NOW)
+    return ResponsesTranslation(asked, History([], asked.items), ID, lambda: NOW)
 
 
 def chat(**fields: Any) -> dict[str, Any]:
