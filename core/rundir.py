@@ -389,7 +389,8 @@ class RunDirectory:
                     files.remove(path)
 
     def clear_records(self) -> None:
-        """Remove what routers and workers of an earlier deployment have left; spec, key, logs and claim stay.
+        """Remove what routers and workers of an earlier deployment have left, clients' responses too; spec, key, logs
+        and claim stay.
 
         Raises RunDirectoryError where something cannot be removed.
         """
@@ -399,7 +400,7 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"cannot read {error.filename}: {error.strerror}") from error
         own = (self.router_path, self.router_identity_path, self.endpoint_path, self.queue_path)
-        for path in (*records, *own, self.fleet_path, self.scale_path, self.lease_path):
+        for path in (*records, *own, self.fleet_path, self.scale_path, self.lease_path, self.responses_path):
             files.remove(path)
 
     def clear(self) -> None:

@@ -11,12 +11,12 @@ from ...core.background.threads import Result, in_thread
 from ...core.errors import RunDirectoryError
 from ..batches.errors import NotAllowedError, NotThereError
 from ..relay.surfaces.responses.items import read_items, shown
+from ..responses.limits import LISTED, MOST_LISTED
 from ..responses.record import Record
 from ..responses.store import ResponseStore
 from .files import listing
 from .stored import answered, choice, integer, tenant_of
 
-_MOST_LISTED, _LISTED = 100, 20
 _MOST_S = 5.0
 
 
@@ -54,7 +54,7 @@ class Responses:
     async def items(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/responses/ID/input_items: `limit`, `order`, `after`."""
         query = request.query
-        limit = integer("limit", query.get("limit"), 1, _MOST_LISTED, _LISTED)
+        limit = integer("limit", query.get("limit"), 1, MOST_LISTED, LISTED)
         order = choice("order", query.get("order"), ("asc", "desc"), "desc")
         found = [shown(item) for item in read_items(bytes((await self._found(request)).input))]
         chosen = _after(found if order == "asc" else found[::-1], query.get("after"))

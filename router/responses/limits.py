@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 MOST_RECORD_BYTES = 16 * 2**20  # of one response with its conversation; a larger one is not kept
 
+MOST_LISTED, LISTED = 100, 20  # items of an input, in a page
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
