@@ -53,6 +53,12 @@ class EmbeddingConfig:
     is_matryoshka: bool = False  # whether the first numbers of an embedding are one by themselves
     dimensions: tuple[int, ...] = ()  # how many numbers; none: any number, if is_matryoshka
 
+    def allows(self, dimensions: int) -> bool:
+        """Whether the first so many numbers of an embedding are one by themselves."""
+        if dimensions == self.size or not self.is_matryoshka:
+            return dimensions == self.size
+        return dimensions in self.dimensions if self.dimensions else 1 <= dimensions <= self.size
+
 
 class _Module(msgspec.Struct):
     """An entry of modules.json."""

@@ -28,6 +28,7 @@ class _Begun:
     sampled: list[Request]  # those whose next token it gives
     guesses: dict[str, list[int]]
     pooled: list[PooledChunk]  # those that give hidden states, in the order of their rows
+    embedded: list[Request]  # those whose embedding is complete after it
     at: float  # time.perf_counter()
 
 
@@ -142,7 +143,8 @@ class EngineCore:
                 self._hit_tokens += request.cached or 0
         if begun:
             sampled = [request for request in ended if request.pooling is None]
-            self._begun.append(_Begun(begun, sampled, guesses, pooled, time.perf_counter()))
+            embedded = [request for request in ended if request.pooling is not None]
+            self._begun.append(_Begun(begun, sampled, guesses, pooled, embedded, time.perf_counter()))
             self._model.begin(chunks)
         return bool(slices)
 
@@ -154,25 +156,24 @@ class EngineCore:
         self._scheduler.complete(step.slices)
         if output.pooled is not None:
             for chunk, row in zip(step.pooled, output.pooled, strict=True):
-                self._pool(chunk, row)
+                add(chunk, row)
+        for request in step.embedded:
+            self._embed(request)
         outputs = self._sample(output.rows, step.sampled, step.guesses)
         if self._speculation:
             self._speculation.learn(step.slices, step.guesses, outputs, seconds)
         return outputs
 
-    def _pool(self, chunk: PooledChunk, row: torch.Tensor) -> None:
-        """Take in a row of hidden states; the last one of a request ends it."""
-        request = chunk.request
+    def _embed(self, request: Request) -> None:
+        """End a request with its embedding."""
         if request.failed:
             return
-        add(chunk, row)
-        if chunk.is_last:
-            try:
-                self._embeddings.append(embedding_of(request))
-            except Exception as error:
-                self._fail(request, error)
-            else:
-                self._scheduler.remove(request.id)
+        try:
+            self._embeddings.append(embedding_of(request))
+        except Exception as error:
+            self._fail(request, error)
+        else:
+            self._scheduler.remove(request.id)
 
     def _guess(self, slices: Sequence[Slice]) -> dict[str, list[int]]:
         """Draft tokens; none for any request in a step in which one fails."""

@@ -18,14 +18,13 @@ class PooledChunk:
 
     request: Request
     start: int  # its first token
-    is_last: bool
 
     @classmethod
     def of(cls, slice: Slice) -> Self | None:
         """What the slice, before it is computed, gives; None if no hidden states of it are wanted."""
-        request, start, is_last = slice.request, slice.request.computed, slice.reaches_end
-        wanted = {Pooling.LAST: is_last, Pooling.CLS: start == 0, Pooling.MEAN: True, None: False}
-        return cls(request, start, is_last) if wanted[request.pooling] else None
+        request, start = slice.request, slice.request.computed
+        wanted = {Pooling.LAST: slice.reaches_end, Pooling.CLS: start == 0, Pooling.MEAN: True, None: False}
+        return cls(request, start) if wanted[request.pooling] else None
 
 
 def add(chunk: PooledChunk, row: torch.Tensor) -> None:

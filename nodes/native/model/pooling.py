@@ -6,7 +6,7 @@ import torch
 
 
 def split(wanted: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows for logits, and those to be pooled: the last ones, as many as `lengths` say. Other sequence ranks have none."""
+    """Rows for logits, and those to be pooled: the last ones, as `lengths` say. Other sequence ranks have none."""
     first = len(wanted) - sum(lengths) if len(wanted) else 0
     return wanted[:first], wanted[first:]
 

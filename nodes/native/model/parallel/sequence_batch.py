@@ -68,7 +68,7 @@ class SequenceBatch:
         return self.group.merge(parts).to(qkv.dtype).flatten(1)
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the rows of x whose logits are wanted, then those to be pooled; other ranks than the first get none."""
+        """Return the rows of x whose logits are wanted, then those to be pooled; none but at the first rank."""
         return self.group.gather_at_first(x, self.wanted_rows, self.count)
 
     def _gathered(self, q: torch.Tensor, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Pooled hidden states are those of transformers: for each pooling, in chunks, mixed with decodes, on both paths."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def chunk(model, prompt, start, stop, block, pooling):
 
 def embed(model, prompts, pooling, sizes):
     """Each prompt's embedding, in steps of so many tokens of each."""
-    sums = [None] * len(prompts)
+    sums: list[Any] = [None] * len(prompts)
     done = [0] * len(prompts)
     for size in (*sizes, max(map(len, prompts))):
         going = [i for i, prompt in enumerate(prompts) if done[i] < len(prompt)]

@@ -24,9 +24,7 @@ def chunk_of(
     return Chunk(tokens, start, blocks, logits, prompt, None if pooling is None else Pooling(pooling))
 
 
-def run_steps(
-    model: Model, steps: Sequence[Sequence[Sequence[Any]]]
-) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+def run_steps(model: Model, steps: Sequence[Sequence[Sequence[Any]]]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
     """Logits and pooled states of each step; as many as the model computes at once are begun together."""
     found: list[tuple[torch.Tensor, torch.Tensor | None]] = []
     begun = 0
