@@ -61,8 +61,8 @@ def test_an_error_that_has_the_shape_stays_as_it_is():
         ),
         (VLLM.format("your request has 9000 input tokens. Please reduce"), TOO_LONG.format("9000 tokens > 8192")),
         (
-            "'max_tokens' or 'max_completion_tokens' is too large: 8000. This model's maximum context length is 4096 tokens "
-            "and your request has 2778 input tokens (8000 > 4096 - 2778).",
+            "'max_tokens' or 'max_completion_tokens' is too large: 8000. This model's maximum context length is 4096 "
+            "tokens and your request has 2778 input tokens (8000 > 4096 - 2778).",
             TOO_MANY.format("2778 + 8000 > 4096"),
         ),
         (
