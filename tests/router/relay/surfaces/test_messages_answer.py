@@ -210,12 +210,12 @@ def answers(draw):
     """A message of chat completions, and events that say the same in pieces of any size."""
     thinking, said = draw(words), draw(words)
     inputs = draw(st.lists(parameters, max_size=3))
-    calls = [
+    calls: list[dict[str, Any]] = [
         {"id": f"c{index}", "type": "function", "function": {"name": "look", "arguments": json.dumps(each)}}
         for index, each in enumerate(inputs)
     ]
     finish = draw(st.sampled_from(["stop", "length", "tool_calls"]))
-    message = {"role": "assistant", "content": said or None}
+    message: dict[str, Any] = {"role": "assistant", "content": said or None}
     message |= {"reasoning_content": thinking} if thinking else {}
     message |= {"tool_calls": calls} if calls else {}
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]

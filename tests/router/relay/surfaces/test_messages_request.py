@@ -115,7 +115,7 @@ def test_text_before_a_result_stays_before_it():
 
 
 def test_a_call_without_input_has_no_arguments():
-    for empty in ({}, None):
+    for empty in (json.loads("{}"), None):
         (_, said, _) = turns(user("Go"), assistant({**CALL, "input": empty}), user(result("t1", "x")))
         assert said["tool_calls"][0]["function"]["arguments"] == "{}"
         assert said["content"] is None
