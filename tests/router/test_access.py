@@ -183,9 +183,9 @@ def test_a_body_that_is_no_utf8_is_the_clients_error(one, body):
     assert one.stubs[0].requests == []
 
 
-def test_options_without_an_origin_says_which_methods_there_are(one):
+def test_options_without_an_origin_says_nothing_of_pages(one):
     answer = httpx.options(f"{one.url}/v1/chat/completions")
-    assert answer.status_code == 204 and "POST" in answer.headers["Allow"]
+    assert answer.status_code == 204
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
