@@ -29,18 +29,28 @@ def chat_messages(messages: Sequence[Message]) -> Iterator[Chat]:
     for where, message in placed:
         if message.role not in _ROLES:
             raise TranslationError(f"{where}.role: {message.role[:40]!r}: expected one of {', '.join(_ROLES)}", "role")
-    for role, turn in groupby(placed, key=lambda each: each[1].role):
+    for role, turn in groupby(placed, key=lambda each: "assistant" if each[1].role == "assistant" else "user"):
         found = [
             (f"{where}.content.{index}", block)
             for where, message in turn
-            for index, block in enumerate(blocks(message.content))
+            for index, block in enumerate(_content(message, where))
         ]
         if role == "assistant":
             yield _assistant(found)
-        elif role == "system":
-            yield from system_message([block for _, block in found])
         else:
             yield from _user(found)
+
+
+def _content(message: Message, where: str) -> Sequence[Block]:
+    """The blocks of a message. Instructions in mid-conversation become words of the user that are marked as such.
+
+    Many chat templates refuse a system message that is not the first one. The mark is that of Claude Code.
+    """
+    found = blocks(message.content)
+    if message.role != "system":
+        return found
+    text = "\n".join(block.text or "" for block in found if _is_text(block, where))
+    return [Block("text", text=f"<system-reminder>\n{text}\n</system-reminder>")]
 
 
 Placed = tuple[str, Block]  # where a block stands, for errors

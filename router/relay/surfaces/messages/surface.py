@@ -11,6 +11,7 @@ from ...stream.usage import tokens_from
 from ..translation import TranslationError
 from .answer import message
 from .asked import read
+from .context import anthropic_words
 from .request import chat_request
 from .stream import MessageStream
 
@@ -61,7 +62,7 @@ class CountTranslation:
 class _Surface:
     def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
         """An error answer in the shape of Anthropic's API."""
-        return error_body(status, answer, request_id)
+        return error_body(status, anthropic_words(answer) if status == 400 else answer, request_id)
 
 
 class Messages(_Surface):
