@@ -133,7 +133,7 @@ def test_a_page_reads_a_stream_as_it_comes_and_leaving_it_ends_it(page, two):
     headers = {"Authorization": f"Bearer {two.run.key()}", "Content-Type": "application/json"}
     url, body = f"{two.url}/v1/chat/completions", json.dumps(chat(stream=True))
     call(page, _STREAM, url=url, headers=headers, body=body)
-    stub = eventually(lambda: next((stub for stub in two.stubs if stub.requests), None))
+    [stub] = eventually(lambda: [stub for stub in two.stubs if stub.requests])
     stub.go.release()
     eventually(lambda: "Hello" in page.run("window.heard"))
     assert "from" not in page.run("window.heard"), "no event waits for the next one"
