@@ -262,7 +262,7 @@ class RelayServer:
         try:
             chat, translating = self._surfaces.enter(request, reply)
         except TranslationError as error:
-            self._forwarder.refuse(request, reply, failure(400, error.message, param=error.param))
+            self._forwarder.refuse(request, reply, failure(error.status, error.message, param=error.param))
         else:
             self._forwarder.forward(chat, translating)
 

@@ -6,10 +6,10 @@ from ...http.messages import Head
 
 
 class TranslationError(Exception):
-    """A request that cannot be translated, which is the client's mistake (400). `param` names the field."""
+    """A request that cannot be translated, which is the client's mistake. `param` names the field."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
-        self.message, self.param = message, param
+    def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
+        self.message, self.param, self.status = message, param, status
         super().__init__(message)
 
 
