@@ -18,6 +18,8 @@ from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.net.connection_guard import limits_of_process
 from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
+from ...quant.checkpoint.config import read_config
+from ...quant.checkpoint.embedding import read_embedding
 from .api.requests.defaults import SamplingDefaults, defaults_of_model
 from .api.server import Server
 from .api.service import ServedModel, Service
@@ -82,7 +84,9 @@ async def _serve(
     name = server.served_model_name or options.model.resolve().name
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
-    served = ServedModel(name, tokenizer, template, defaults, _written_at(options.model))
+    embedding, generates = read_embedding(options.model), read_config(options.model).has_head
+    created = _written_at(options.model)
+    served = ServedModel(name, tokenizer, template, defaults, embedding, created, generates)
     front = Server(served, engine, guard, keep_alive_s=server.sse_keep_alive_s)
     runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()
