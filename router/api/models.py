@@ -1,4 +1,4 @@
-"""GET /v1/models and /v1/models/ID: what is served, in OpenAI's shape with the state of each model, or in Anthropic's."""
+"""GET /v1/models and /v1/models/ID: what is served, in the shape of OpenAI's API or, for its clients, of Anthropic's."""
 
 import time
 from collections.abc import Sequence
