@@ -1,4 +1,4 @@
-"""GET /v1/models and /v1/models/ID: what is served, in the shape of OpenAI's API or, for its clients, of Anthropic's."""
+"""GET /v1/models and /v1/models/ID: what is served, as OpenAI's API tells it or, to its clients, Anthropic's."""
 
 import time
 from collections.abc import Sequence
