@@ -22,9 +22,10 @@ def test_models(one, client):
 def test_a_model_that_there_is_not(client):
     with pytest.raises(anthropic.NotFoundError) as error:
         client.models.retrieve("other")
-    assert error.value.body["error"]["type"] == "not_found_error"
-    assert "valid models: stub-model" in error.value.body["error"]["message"]
-    assert error.value.body["request_id"] == error.value.response.headers["request-id"]
+    body = error.value.response.json()
+    assert body["error"]["type"] == "not_found_error"
+    assert "valid models: stub-model" in body["error"]["message"]
+    assert body["request_id"] == error.value.response.headers["request-id"]
 
 
 def test_paths_that_there_are_not(one, client):
@@ -32,4 +33,4 @@ def test_paths_that_there_are_not(one, client):
         client.post("/api/event_logging/batch", body={}, cast_to=object)
     with pytest.raises(anthropic.APIStatusError) as error:
         client.get("/v1/messages", cast_to=object)
-    assert (error.value.status_code, error.value.body["error"]["type"]) == (405, "invalid_request_error")
+    assert (error.value.status_code, error.value.response.json()["error"]["type"]) == (405, "invalid_request_error")

@@ -10,7 +10,8 @@ from slurminfer.router.relay.surfaces.messages.asked import MOST_BYTES
 
 from ..relayed import DONE, HEAD, LAST, TEXT, chunk, event, usage_event
 
-ASKED = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
+HI = [{"role": "user", "content": "Hi"}]
+ASKED = {"model": "m", "max_tokens": 50, "messages": HI}
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_what_a_request_counts_as(relay, client):
 
 def test_tokens_are_counted_by_the_engine(relay, client):
     stub = relay.add("w-0")
-    assert client.messages.count_tokens(model="m", messages=ASKED["messages"]).input_tokens == 7
+    assert client.messages.count_tokens(model="m", messages=HI).input_tokens == 7
     assert (stub.asked[-1].body["max_tokens"], "stream" in stub.asked[-1].body) == (1, False)
     assert relay.report().counters.requests == {("/v1/messages/count_tokens", 200): 1}
 
@@ -85,28 +86,25 @@ def test_an_answer_says_its_id(relay, client):
     assert (message.id, message._request_id) == ("msg_abc", "abc")
 
 
-def body_of(error):
-    assert error.value.body["type"] == "error"
-    assert error.value.body["request_id"] == error.value.response.headers["request-id"]
-    return error.value.body["error"]
+def refused(kind, ask, *arguments, **fields):
+    """The error of a request that is refused with this exception of the client."""
+    with pytest.raises(kind) as error:
+        ask(*arguments, **fields)
+    body = error.value.body
+    assert body["type"] == "error"
+    assert body["request_id"] == error.value.response.headers["request-id"]
+    return body["error"]
 
 
 @pytest.mark.parametrize("asked", [whole, streamed])
 def test_errors_of_the_relay_have_the_types_of_the_client(relay, client, client_of, asked):
-    with pytest.raises(anthropic.InternalServerError) as error:
-        asked(client)
-    assert body_of(error)["type"] == "overloaded_error"
+    assert refused(anthropic.InternalServerError, asked, client)["type"] == "overloaded_error"
     relay.add("w-0")
-    with pytest.raises(anthropic.AuthenticationError) as error:
-        asked(client_of("wrong"))
-    assert body_of(error) == {"type": "authentication_error", "message": body_of(error)["message"]}
-    assert "wrong API key" in body_of(error)["message"]
-    with pytest.raises(anthropic.NotFoundError) as error:
-        asked(client, model="other")
-    assert body_of(error)["type"] == "not_found_error" and "valid models: m, n" in body_of(error)["message"]
-    with pytest.raises(anthropic.BadRequestError) as error:
-        asked(client, messages=[])
-    assert body_of(error)["type"] == "invalid_request_error"
+    wrong = refused(anthropic.AuthenticationError, asked, client_of("wrong"))
+    assert wrong["type"] == "authentication_error" and "wrong API key" in wrong["message"]
+    unknown = refused(anthropic.NotFoundError, asked, client, model="other")
+    assert unknown["type"] == "not_found_error" and "valid models: m, n" in unknown["message"]
+    assert refused(anthropic.BadRequestError, asked, client, messages=[])["type"] == "invalid_request_error"
     counted = relay.report().counters.requests
     assert counted == {("/v1/messages", status): 1 for status in (400, 404, 503)}, "without a key nothing is counted"
 
@@ -116,10 +114,7 @@ def test_a_tenant_that_asks_too_often(relay, client_of):
     relay.add_tenant("b", name="bob", requests_per_minute=1)
     bob = client_of("b")
     whole(bob)
-    with pytest.raises(anthropic.RateLimitError) as error:
-        whole(bob)
-    assert body_of(error)["type"] == "rate_limit_error"
-    assert int(error.value.response.headers["retry-after"]) > 0
+    assert refused(anthropic.RateLimitError, whole, bob)["type"] == "rate_limit_error"
 
 
 @pytest.mark.parametrize(
@@ -157,10 +152,8 @@ def test_errors_of_engines(relay, client):
         await asked.whole({"object": "error", "message": words, "type": "BadRequestError", "code": 400}, 400)
 
     relay.add("w-0", refuse)
-    for ask in (whole, streamed, lambda client: client.messages.count_tokens(model="m", messages=ASKED["messages"])):
-        with pytest.raises(anthropic.BadRequestError) as error:
-            ask(client)
-        assert body_of(error)["message"] == "prompt is too long: 9 tokens > 8 maximum"
+    for ask in (whole, streamed, lambda client: client.messages.count_tokens(model="m", messages=HI)):
+        assert refused(anthropic.BadRequestError, ask, client)["message"] == "prompt is too long: 9 tokens > 8 maximum"
 
 
 def test_other_paths_of_the_api_do_not_exist(relay, client):
@@ -168,9 +161,8 @@ def test_other_paths_of_the_api_do_not_exist(relay, client):
         await asked.whole({"detail": "Not Found"}, 404)
 
     relay.add("w-0", unknown)
-    with pytest.raises(anthropic.NotFoundError) as error:
-        client.messages.batches.create(requests=[])
-    assert body_of(error)["message"] == "POST /v1/messages/batches: the engine has no such path"
+    error = refused(anthropic.NotFoundError, client.messages.batches.create, requests=[])
+    assert error["message"] == "POST /v1/messages/batches: the engine has no such path"
 
 
 @pytest.mark.parametrize("answer", [{"object": "x"}, {"choices": []}, b"[]", b"{"])
@@ -179,9 +171,7 @@ def test_an_answer_of_no_known_form(relay, client, answer):
         await asked.whole(answer)
 
     relay.add("w-0", strange)
-    with pytest.raises(anthropic.InternalServerError) as error:
-        whole(client)
-    assert body_of(error)["type"] in ("api_error", "overloaded_error")
+    assert refused(anthropic.InternalServerError, whole, client)["type"] in ("api_error", "overloaded_error")
 
 
 def test_a_stream_that_nobody_can_go_on_with_ends_with_an_error_event(relay, client):
@@ -190,11 +180,7 @@ def test_a_stream_that_nobody_can_go_on_with_ends_with_an_error_event(relay, cli
         asked.cut()
 
     relay.add("w-0", die)
-    said = []
-    with pytest.raises(anthropic.APIStatusError) as error, client.messages.stream(**ASKED) as stream:
-        said += stream.text_stream
-    assert error.value.body["error"]["type"] == "api_error"
-    assert error.value.body["request_id"] == error.value.response.headers["request-id"]
+    assert refused(anthropic.APIStatusError, streamed, client)["type"] == "api_error"
 
 
 def test_an_error_event_of_an_engine_ends_the_stream_as_one_of_this_api(relay):
@@ -270,7 +256,7 @@ def test_tools_go_there_and_back(relay, client):
     assert (use.name, use.input, first.stop_reason) == ("weather", {"city": "Oslo"}, "tool_use")
     result = {"type": "tool_result", "tool_use_id": use.id, "content": "cold"}
     messages = [
-        *ASKED["messages"],
+        *HI,
         {"role": "assistant", "content": first.content},
         {"role": "user", "content": [result]},
     ]
