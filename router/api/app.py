@@ -3,6 +3,7 @@
 GET /health                  without a key: only whether      GET /workers   the workers, one by one (admin)
 GET /v1/models, /v1/models/ID   what is served                GET /metrics   Prometheus (admin, or the key for it)
 /v1/files, /v1/batches       OpenAI's batch API (router/batches/)
+GET /v1/responses/ID          one that is kept (router/responses/)
 GET /load                    what requests ask of each pool, for the controller of the fleet (admin)
 GET /status.json             the deployment at a glance       GET /tenants   limits and usage
 GET /openapi.json            this API, described            GET /docs      the same for people
@@ -21,7 +22,7 @@ from aiohttp.typedefs import Handler
 from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
 from ..tenants.refusal import METRICS_ONLY
-from . import batches, files, health, load, models, status, tenants, web_page, workers
+from . import batches, files, health, load, models, responses, status, tenants, web_page, workers
 from .answers import failure
 from .anthropic import with_anthropics_error
 from .caller import Caller, caller_of
@@ -64,6 +65,7 @@ class Pages:
             app.router.add_get(path, _handler(page))
         files.Files(sources.openai_batches.files).add_to(app)
         batches.Batches(sources.openai_batches).add_to(app)
+        responses.Responses(sources.responses).add_to(app)
         app.router.add_route("*", "/v1/{path:.*}", _no_such_path)
         return app
 
