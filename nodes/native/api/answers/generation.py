@@ -1,5 +1,7 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
+import hashlib
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +13,7 @@ from ...engine.thread import EngineThread
 from ...tokenizer import Tokenizer
 from ..metrics import Metrics
 from .detokenizer import Detokenizer, StopStrings
+from .reader import AnswerReader, CallDelta, Parts, Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,7 @@ class TextOptions:
     stops: Sequence[str] = ()
     keeps_stop: bool = False  # the text ends with the stop string or end token, not before it
     shows_special_tokens: bool = False
+    reading: Reading = Reading()  # what is looked for in the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Delta:
     logprobs: TokenLogprobs | None
     finish: FinishReason | None
     end_token: int | None = None  # that ended the sequence
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
 
 
 class Choice:
