@@ -18,10 +18,12 @@ from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.net.connection_guard import limits_of_process
 from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
+from .api.reasoning.tags import tags_of
 from .api.requests.defaults import SamplingDefaults, defaults_of_model
 from .api.server import Server
 from .api.service import ServedModel, Service
 from .api.template.chat_template import ChatTemplate
+from .api.tools.families import family_of
 from .engine.thread import EngineThread
 from .listeners import listening, urls
 from .options import EngineOptions, ServerOptions
@@ -82,7 +84,15 @@ async def _serve(
     name = server.served_model_name or options.model.resolve().name
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
-    served = ServedModel(name, tokenizer, template, defaults, _written_at(options.model))
+    served = ServedModel(
+        name,
+        tokenizer,
+        template,
+        defaults,
+        _written_at(options.model),
+        family=family_of(server.tool_parser, template.source, knows_tools=template.knows_tools),
+        tags=tags_of(template.source, tokenizer.added_names) if server.reasoning_parser == "auto" else None,
+    )
     front = Server(served, engine, guard, keep_alive_s=server.sse_keep_alive_s)
     runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()

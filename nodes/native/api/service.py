@@ -16,9 +16,11 @@ from .answers.formats import Json
 from .encoding import PromptEncoder
 from .errors import ApiError
 from .metrics import Metrics
+from .reasoning.tags import Tags
 from .requests.body import MAX_BYTES
 from .requests.defaults import SamplingDefaults
 from .template.chat_template import ChatTemplate
+from .tools.families import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class ServedModel:
     template: ChatTemplate
     defaults: SamplingDefaults
     created: int = 0  # Unix seconds: when its files were written
+    family: Family | None = None  # how it writes calls of tools; None: they are not looked for
+    tags: Tags | None = None  # around what it thinks; None: that is not looked for
 
 
 class Service:

@@ -41,6 +41,9 @@ class Reading:
         return self.tags is None and self.family is None
 
 
+PLAIN = Reading()
+
+
 @dataclass(frozen=True, slots=True)
 class CallDelta:
     """What is new of a call. Id and name come first, and once."""
@@ -59,6 +62,9 @@ class Parts:
     reasoning: str = ""
     calls: tuple[CallDelta, ...] = ()
 
+    def __add__(self, other: "Parts") -> "Parts":
+        return Parts(self.text + other.text, self.reasoning + other.reasoning, merged((*self.calls, *other.calls)))
+
 
 class AnswerReader:
     """Reads the text of one answer."""
@@ -68,9 +74,7 @@ class AnswerReader:
         tags = reading.tags
         self._reading, self._number = reading, number
         self._splitter = (
-            None
-            if tags is None
-            else ThinkingSplitter(tags, within=reading.within, at_once=reading.thoughts_at_once)
+            None if tags is None else ThinkingSplitter(tags, within=reading.within, at_once=reading.thoughts_at_once)
         )
         self._parser: CallParser | None = reading.family.parser(reading.functions) if reading.family else None
         self._calls = 0

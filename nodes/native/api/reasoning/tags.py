@@ -28,6 +28,9 @@ def tags_of(template: str, tokens: Container[str]) -> Tags | None:
     return next(written, None) or next(known, None)
 
 
-def begins_within(tags: Tags, prompt: str) -> bool:
-    """Whether the answer to `prompt`, as rendered, begins within the tags: the template has opened them."""
-    return prompt.rstrip().endswith(tags.begin)
+def begins_within(tags: Tags, prompt: str, continued: str = "") -> bool:
+    """Whether the answer to `prompt`, as rendered, begins within the tags: the template or the client has opened them.
+
+    `continued`: the content of the message that the model is to continue, at the prompt's end.
+    """
+    return prompt.rstrip().endswith(tags.begin) or continued.rfind(tags.begin) > continued.rfind(tags.end)

@@ -3,16 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from ...options import ToolParser
 from .json_calls import JsonCalls, JsonFormat
 from .pieces import CallParser
 from .tag_calls import TagCalls, TagFormat
-
-ToolParser = Literal[
-    "auto", "none", "hermes", "llama", "mistral", "deepseek", "kimi", "qwen_coder", "seed", "glm", "minimax",
-    "granite", "nemotron", "hunyuan", "cohere",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +35,11 @@ class Family:
 
 
 _HERMES = JsonFormat(("<tool_call>",), ("</tool_call>",))
-_MISTRAL_HEAD = re.compile(
-    r"(?P<name>[^\s\[\]{}]+?)\s*(?:\[CALL_ID\]\s*(?P<id>[^\s\[\]{}]+)\s*)?(?:\[ARGS\])?"
-)
+_MISTRAL_HEAD = re.compile(r"(?P<name>[^\s\[\]{}]+?)\s*(?:\[CALL_ID\]\s*(?P<id>[^\s\[\]{}]+)\s*)?(?:\[ARGS\])?")
 _DEEPSEEK_HEAD = re.compile(
     r"(?:function\s*<｜tool▁sep｜>)?\s*(?P<name>[^\s<{}]+)\s*(?:<｜tool▁sep｜>)?\s*(?:```(?:json)?)?"
 )
-_KIMI_HEAD = re.compile(
-    r"(?P<id>(?:functions\.)?(?P<name>[^\s<{}:]+)(?::\d+)?)\s*(?:<\|tool_call_argument_begin\|>)?"
-)
+_KIMI_HEAD = re.compile(r"(?P<id>(?:functions\.)?(?P<name>[^\s<{}:]+)(?::\d+)?)\s*(?:<\|tool_call_argument_begin\|>)?")
 _QWEN_PARAMETER = re.compile(r"<parameter=(?P<key>[^>\n]+)>")
 
 # The first one whose sign is in a template counts: the more special ones come first.
@@ -68,7 +60,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "kimi", "Kimi-K2", ("<|tool_calls_section_begin|>",),
         JsonFormat(
-            ("<|tool_calls_section_begin|>", "<|tool_call_begin|>"), ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
+            ("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
+            ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
             head=_KIMI_HEAD, between=" \t\r\n}",
         ),
         words=("<|tool_call_argument_begin|>",),
@@ -129,11 +122,14 @@ FAMILIES: tuple[Family, ...] = (
 FORCED = Family("forced", "answers that must be calls", (), JsonFormat((), is_bare=True))
 
 
-def family_of(parser: ToolParser, template: str) -> Family | None:
-    """The family that the option names, or that `template` belongs to; None: calls are not looked for."""
-    if parser == "none":
-        return None
+def family_of(parser: ToolParser, template: str, *, knows_tools: bool) -> Family | None:
+    """The family that the option names, or that `template` belongs to; None: calls are not looked for.
+
+    `knows_tools`: the template writes tools itself; else they are written as Hermes wants them.
+    """
     named = {family.name: family for family in FAMILIES}
     if parser != "auto":
-        return named[parser]
+        return named.get(parser)
+    if not knows_tools:
+        return named["hermes"]
     return next((f for f in FAMILIES if any(sign in template for sign in f.signs)), None)

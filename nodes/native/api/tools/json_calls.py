@@ -18,7 +18,7 @@ from .markers import first_marker, marker_at, may_begin
 from .pieces import Arguments, CallEnd, CallStart, Piece, Text
 
 _LONGEST_HEAD = 512  # characters, of a name and what stands around it
-_BETWEEN = " \t\r\n,;[]}"  # between calls; closing brackets too many are no text
+_BETWEEN = " \t\r\n,;]}"  # between calls; closing brackets too many are no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,10 @@ class JsonCalls:
             return False
         if marker is not None:
             return self._take_marker(marker)
+        if self._open and stripped[0] == "[":
+            self._raw += "[" if self._raw else ""
+            self._buffer = stripped[1:]
+            return True
         if self._open and stripped[0] == "{":
             self._object, self._step = CallObject(), self._in_object
             return True
