@@ -80,6 +80,9 @@ show the first exception in the logs of all ranks. Sections and keys are those o
 _NEVER_TEXT = """\
 `serve --wait` fails at once, with exit code 1, where the router's job or all workers wait for one of these.
 """
+_EMBEDDINGS_TEXT = """\
+A field of another table is refused by its name, unless it asks for nothing or is among the ignored ones.
+"""
 _REFUSED_TEXT = """\
 These would change the answer and are not implemented. The request gets a 400 that names the field, unless the field
 asks for nothing.
@@ -224,14 +227,16 @@ def _paragraph(docstring: str) -> str:
 
 
 def api_fields_page() -> str:
-    """A table for each of: obeyed, refused, harmless."""
+    """A table for each of: obeyed, obeyed by embeddings, refused, harmless."""
     obeyed = [(name, _endpoint(rule.endpoint), rule.note) for name, rule in api.OBEYED.items()]
+    embeddings = list(api.EMBEDDINGS_OBEYED.items())
     refused = [(name, _values(rule.nothing), rule.note) for name, rule in sorted(api.REFUSED.items())]
     harmless = [(name, note) for name, note in sorted(api.HARMLESS.items())]
     return "\n".join(
         [
             _API_HEAD,
             *_table("Obeyed", "", ("field", "of", "values"), obeyed),
+            *_table("Obeyed by /v1/embeddings", _EMBEDDINGS_TEXT, ("field", "values"), embeddings),
             *_table("Refused", _REFUSED_TEXT, ("field", "taken where it is", ""), refused),
             *_table("Ignored", _IGNORED_TEXT, ("field", "why it cannot change the answer"), harmless),
         ]

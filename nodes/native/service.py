@@ -18,6 +18,8 @@ from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.net.connection_guard import limits_of_process
 from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
+from ...quant.checkpoint.config import read_config
+from ...quant.checkpoint.embedding import read_embedding
 from .api.reasoning.tags import tags_of
 from .api.requests.defaults import SamplingDefaults, defaults_of_model
 from .api.server import Server
@@ -84,12 +86,15 @@ async def _serve(
     name = server.served_model_name or options.model.resolve().name
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
+    embedding, generates = read_embedding(options.model), read_config(options.model).has_head
     served = ServedModel(
         name,
         tokenizer,
         template,
         defaults,
+        embedding,
         _written_at(options.model),
+        generates,
         family=family_of(server.tool_parser, template.source, knows_tools=template.knows_tools),
         tags=tags_of(template.source, tokenizer.added_names) if server.reasoning_parser == "auto" else None,
     )

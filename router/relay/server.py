@@ -34,12 +34,14 @@ from ..tenants.tenant import Tenant
 from .access import Keys, is_generation, is_open, is_upload, no_key, no_such_tenant, origins, preflight
 from .access_log import AccessLog
 from .accounts import Accounts
-from .answers import health, refused, router_ended
+from .answers import failure, health, refused, router_ended
 from .forward import Forwarder
 from .intake import Intake
 from .pages import Pages
 from .paths import canonical_target
 from .retry_budget import RetryBudget
+from .surfaces.surfaces import Surfaces
+from .surfaces.translation import TranslationError
 from .uploads import Uploads
 from .workers.connections import connect
 from .workers.workers import Workers
@@ -108,6 +110,7 @@ class RelayServer:
             failover=spec.failover,
             hedge_after=spec.hedge_after,
         )
+        self._surfaces = Surfaces(spec.translate)
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
         self._uploads = Uploads(Path(setup.control_socket))
@@ -203,6 +206,7 @@ class RelayServer:
         """Refuse a request by its head alone: a wrong key, or too many requests. None: go on."""
         head.target, head.path = canonical_target(head.target)
         head.answer_headers = self._origins.headers(head.fields.get(b"origin"))
+        self._surfaces.mark(head)
         if head.method == b"OPTIONS":
             return preflight(self._origins, head)
         tenant = self._keys.tenant(head)
@@ -250,9 +254,17 @@ class RelayServer:
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer a request by a worker or by the supervisor."""
         if request.head.is_generation:
-            self._forwarder.forward(request, reply)
+            self._generate(request, reply)
         else:
             reply.run(self._pages.answer(request, reply))
+
+    def _generate(self, request: Request, reply: Reply) -> None:
+        try:
+            chat, translating = self._surfaces.enter(request, reply)
+        except TranslationError as error:
+            self._forwarder.refuse(request, reply, failure(400, error.message, param=error.param))
+        else:
+            self._forwarder.forward(chat, translating)
 
     def _upload(self, head: Head, body: Body, reply: Reply) -> None:
         reply.run(self._uploads.answer(head, body, reply))

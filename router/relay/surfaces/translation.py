@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+from ...http.messages import Head
+
 
 class TranslationError(Exception):
     """A request that cannot be translated, which is the client's mistake (400). `param` names the field."""
@@ -14,18 +16,32 @@ class TranslationError(Exception):
 class Translation(Protocol):
     """One request, and its answer. Pure: it does no input or output, and knows nothing of workers.
 
-    `body` is the JSON of the request to /v1/chat/completions. A stream's events come in order and whole, comments
-    included; an error answer, or an error event in a stream, has OpenAI's shape: {"error": {"message", "type",
-    "param", "code"}}.
+    `body` is the JSON of the request to /v1/chat/completions, which asks for `stream_options.include_usage` where its
+    stream is to tell token counts. The events of a stream come in order and whole, several at once or one by one,
+    comments and `[DONE]` included. An error event has OpenAI's shape: {"error": {"message", "type", "param", "code"}};
+    nothing but `end` follows it. What an engine sends may have any form: nothing else may be raised.
     """
 
     body: bytes
 
-    def whole(self, status: int, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer in one piece, or the error answer, in this API's shape."""
+    def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer in one piece, in this API's shape. Errors do not come here but to `Surface.error`.
+
+        Raises TranslationError for an answer of an unknown form: the client gets 502.
+        """
 
     def events(self, data: bytes) -> bytes:
         """Whole events of this API for whole events of chat completions; maybe none."""
 
     def end(self) -> bytes:
         """The events that are still to be sent where the stream of chat completions has ended."""
+
+
+class Surface(Protocol):
+    """An API that is translated."""
+
+    def translate(self, head: Head, body: bytes) -> Translation:
+        """What stands for a request: its head, and its body as it came. Raises TranslationError."""
+
+    def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
+        """An error answer of OpenAI's shape in this API's shape. One that has that shape already stays as it is."""

@@ -38,6 +38,7 @@ class Delta:
     end_token: int | None = None  # that ended the sequence
     reasoning: str = ""
     calls: tuple[CallDelta, ...] = ()
+    stop_reason: str | None = None  # the stop string that did
 
 
 class Choice:
@@ -63,6 +64,11 @@ class Choice:
     def may_end(self) -> bool:
         """Whether what its text says may end it."""
         return bool(self._text.stops or self._text.reading.one_call)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """The stop string that has ended the text."""
+        return self._stops.found
 
     def skip(self, tokens: Sequence[int]) -> bool:
         """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
@@ -176,6 +182,7 @@ class Generation:
         self._observe(choice, at)
         delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
         if delta.finish:
+            delta = replace(delta, stop_reason=choice.stop_reason)
             del self._open[choice.request.id]
             self._engine.abort([choice.request.id])
         return delta

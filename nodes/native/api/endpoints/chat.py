@@ -30,6 +30,8 @@ class Chat(Generating):
         body = parse(ChatRequest, await read(request))
         limits = self._accept(body)
         tools = body.toolset
+        if tools.mode == "required":
+            raise ApiError(400, "tool_choice: calls cannot be forced yet; expected auto or none", param="tool_choice")
         text = await self._render(body, tools, limits)
         special = bool(body.add_special_tokens)
         prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)

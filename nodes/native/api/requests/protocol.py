@@ -15,6 +15,7 @@ from .generation import GenerationRequest
 _INTEGERS = ("best_of", "logprobs", "max_completion_tokens", "max_tokens", "n", "seed", "top_k", "top_logprobs")
 
 _Request = TypeVar("_Request", bound=GenerationRequest)
+_Any = TypeVar("_Any", bound=msgspec.Struct)
 
 
 def parse(kind: type[_Request], body: bytes) -> _Request:
@@ -25,15 +26,20 @@ def parse(kind: type[_Request], body: bytes) -> _Request:
         name, why = refused
         raise ApiError(400, f"{name} = {short(raw[name])}: {why}", param=name)
     _make_whole(raw)
-    try:
-        request = msgspec.convert(raw, kind)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error), raw) from error
+    request = convert(raw, kind)
     if raw.get("best_of") not in (None, request.choices):
         message = f"best_of = {short(raw['best_of'])}: expected n = {request.choices}: choices are not ranked"
         raise ApiError(400, message, param="best_of")
     request.check()
     return request
+
+
+def convert(raw: dict[str, Any], kind: type[_Any]) -> _Any:
+    """The fields of `raw` that `kind` has, checked. Raises ApiError."""
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw) from error
 
 
 def _make_whole(raw: dict[str, Any]) -> None:

@@ -134,8 +134,8 @@ def test_another_server_goes_on_after_any_token(tokenizer, name, at_once):
 
 
 def test_tokens_of_thought_are_counted(tokenizer):
-    text, reading = "<think>abc</think>d", {"tags": THINKING[-1]}
-    found = answer(tokenizer, text, **reading)[0]
+    text = "<think>abc</think>d"
+    found = answer(tokenizer, text, tags=THINKING[-1])[0]
     details = usage([found], 1)["completion_tokens_details"]
     assert details["reasoning_tokens"] == len("abc</think")
     assert usage([answer(tokenizer, text)[0]], 1)["completion_tokens_details"]["reasoning_tokens"] == 0

@@ -26,7 +26,8 @@ SCHEMAS: dict[str, Any] = {
 }
 ARGUMENTS = {"city": 'Zürich "<b>" \\ {', "days": 3, "precise": True, "where": {"x": [1, "}"]}}
 JSON = json.dumps(ARGUMENTS, ensure_ascii=False)
-WEATHER, PING = ("get_weather", ARGUMENTS), ("ping", {})
+WEATHER: tuple[str, Any] = ("get_weather", ARGUMENTS)
+PING: tuple[str, Any] = ("ping", {})
 
 
 def _tags(open: str, argument: str, close: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -13,7 +13,9 @@ from slurminfer.nodes.native.api.template.jinja import RenderCall, Template
 from slurminfer.nodes.native.api.tools.families import FAMILIES, family_of
 from slurminfer.nodes.native.options import ToolParser
 
-TOOLS = [{"type": "function", "function": {"name": "f", "description": "<b> ü", "parameters": {"type": "object"}}}]
+TOOLS: list[Any] = [
+    {"type": "function", "function": {"name": "f", "description": "<b> ü", "parameters": {"type": "object"}}}
+]
 CALL = {"id": "call_0", "type": "function", "function": {"name": "f", "arguments": '{"a": "ü"}'}}
 CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": "A"},
@@ -141,4 +143,4 @@ def test_the_family_can_be_chosen():
     assert family_of("auto", "{{ tools }}", knows_tools=True) is None, "a format that nobody knows"
     hermes = family_of("auto", "", knows_tools=False)
     assert hermes is not None and hermes.name == "hermes"
-    assert {family.name for family in FAMILIES} == set(ToolParser.__args__) - {"auto", "none"}
+    assert {family.name for family in FAMILIES} == set(get_args(ToolParser)) - {"auto", "none"}
