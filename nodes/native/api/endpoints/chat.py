@@ -32,12 +32,13 @@ class Chat(Generating):
         tools = body.toolset
         if tools.mode == "required":
             raise ApiError(400, "tool_choice: calls cannot be forced yet; expected auto or none", param="tool_choice")
+        grammar = await self._grammar(body, limits)
         text = await self._render(body, tools, limits)
         special = bool(body.add_special_tokens)
         prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
         left = max(limits.sequence_tokens - len(prompt), 1)
         max_tokens = left if body.limit is None else body.limit
-        choices = self._choices(body, limits, [prompt], max_tokens, self._reading(body, tools, text))
+        choices = self._choices(body, limits, [prompt], max_tokens, grammar, self._reading(body, tools, text))
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
 
