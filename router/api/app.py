@@ -3,6 +3,7 @@
 GET /health                  without a key: only whether      GET /workers   the workers, one by one (admin)
 GET /v1/models, /v1/models/ID   what is served                GET /metrics   Prometheus (admin, or the key for it)
 /v1/files, /v1/batches       OpenAI's batch API (router/batches/)
+GET /v1/responses/ID          one that is kept (router/responses/)
 GET /load                    what requests ask of each pool, for the controller of the fleet (admin)
 GET /status.json             the deployment at a glance       GET /tenants   limits and usage
 GET /openapi.json            this API, described            GET /docs      the same for people
@@ -21,8 +22,9 @@ from aiohttp.typedefs import Handler
 from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
 from ..tenants.refusal import METRICS_ONLY
-from . import batches, files, health, load, models, status, tenants, web_page, workers
+from . import batches, files, health, load, models, responses, status, tenants, web_page, workers
 from .answers import failure
+from .anthropic import with_anthropics_error
 from .caller import Caller, caller_of
 from .description import openapi
 from .sources import Sources
@@ -50,8 +52,8 @@ class Pages:
             "/": web_page.WebPage("index.html").answer,
             "/docs": web_page.WebPage("docs.html").answer,
             "/health": lambda request: health.health(sources, request),
-            "/v1/models": lambda request: models.models(sources),
-            "/v1/models/{model:.+}": lambda request: models.model(sources, request.match_info["model"]),
+            "/v1/models": lambda request: models.models(sources, request),
+            "/v1/models/{model:.+}": lambda request: models.model(sources, request),
             "/workers": lambda request: workers.workers(sources),
             "/load": lambda request: load.load(sources),
             "/metrics": self._show_metrics,
@@ -63,6 +65,7 @@ class Pages:
             app.router.add_get(path, _handler(page))
         files.Files(sources.openai_batches.files).add_to(app)
         batches.Batches(sources.openai_batches).add_to(app)
+        responses.Responses(sources.responses).add_to(app)
         app.router.add_route("*", "/v1/{path:.*}", _no_such_path)
         return app
 
@@ -82,7 +85,7 @@ class Pages:
             counted = self._sources.pages
             counted.count(counted.requests, (path, status))
             counted.time(counted.duration, path, time.monotonic() - began)
-        return response
+        return with_anthropics_error(request, response)
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:

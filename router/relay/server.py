@@ -28,20 +28,21 @@ from ..http.server import Server
 from ..policies import policy_named
 from ..policies.eligible import Eligibility, Lane, PoolRouting
 from ..policies.estimates import Lengths, Rates
+from ..responses.store import response_store
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
 from .access import Keys, is_generation, is_open, is_upload, no_key, no_such_tenant, origins, preflight
 from .access_log import AccessLog
 from .accounts import Accounts
-from .answers import failure, health, refused, router_ended
+from .answers import health, refused, router_ended
 from .forward import Forwarder
 from .intake import Intake
 from .pages import Pages
 from .paths import canonical_target
 from .retry_budget import RetryBudget
+from .surfaces.responses.kept import KeptResponses
 from .surfaces.surfaces import Surfaces
-from .surfaces.translation import TranslationError
 from .uploads import Uploads
 from .workers.connections import connect
 from .workers.workers import Workers
@@ -110,7 +111,12 @@ class RelayServer:
             failover=spec.failover,
             hedge_after=spec.hedge_after,
         )
-        self._surfaces = Surfaces(spec.translate)
+        self._surfaces = Surfaces(
+            spec.translate,
+            KeptResponses(response_store(setup.responses, spec)),
+            forward=self._forwarder.forward,
+            refuse=self._forwarder.refuse,
+        )
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
         self._uploads = Uploads(Path(setup.control_socket))
@@ -195,6 +201,7 @@ class RelayServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._surfaces.close()
         self._forwarder.close()
         self._admission.close()
         self._workers.close()
@@ -254,17 +261,9 @@ class RelayServer:
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer a request by a worker or by the supervisor."""
         if request.head.is_generation:
-            self._generate(request, reply)
+            self._surfaces.enter(request, reply)
         else:
             reply.run(self._pages.answer(request, reply))
-
-    def _generate(self, request: Request, reply: Reply) -> None:
-        try:
-            chat, translating = self._surfaces.enter(request, reply)
-        except TranslationError as error:
-            self._forwarder.refuse(request, reply, failure(400, error.message, param=error.param))
-        else:
-            self._forwarder.forward(chat, translating)
 
     def _upload(self, head: Head, body: Body, reply: Reply) -> None:
         reply.run(self._uploads.answer(head, body, reply))

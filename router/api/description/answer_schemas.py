@@ -65,6 +65,13 @@ def answer_schemas() -> _Json:
                 "queue": {"type": "object", "additionalProperties": _COUNT},
             }
         ),
+        "Response": _object(
+            {"id": TEXT, "object": {"const": "response"}, "status": TEXT, "output": _list({"type": "object"})},
+            usage={"type": ["object", "null"]},
+        ),
+        "RemovedResponse": _object({"id": TEXT, "object": {"const": "response"}, "deleted": {"const": True}}),
+        "InputItems": _listed("InputItem"),
+        "InputItem": _object({"id": TEXT, "type": TEXT}),
         "Tenants": _object({"tenants": _list(tenant)}),
         "Description": {"type": "object"},
         **_batch_schemas(),

@@ -12,6 +12,7 @@ from aiohttp import web
 from ....core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
 from ...batches import limits
 from ...control.counters import ENDPOINTS
+from ...responses.limits import MOST_LISTED
 from ...tenants.tenant import Priority
 from .answer_schemas import TEXT, answer_schemas, ref
 from .request_schemas import SCHEMAS, request_schemas
@@ -41,11 +42,13 @@ _OF_GENERATION = (*_OF_ANY, 404, 405, 429, 502)
 _SUMMARIES = {
     "chat/completions": "the next message of a conversation",
     "completions": "what follows a text",
+    "responses": "an answer that the conversation may go on with (OpenAI's responses API)",
     "embeddings": "vectors of texts, where the model makes them",
 }
 _FORMS = {"audio/transcriptions", "audio/translations"}
-_STREAMED = {"chat/completions", "completions"}
+_ANSWERS = {"chat/completions": "Answer", "completions": "Answer", "responses": "Response"}  # also streamed
 _GENERATION, _MODELS, _BATCHES, _DEPLOYMENT = "Generation", "Models", "Files and batches", "Deployment"
+_ORDERS = {"enum": ["asc", "desc"]}
 _ABOUT = """OpenAI's API before workers on Slurm. Clients take this server's address with /v1 as their base URL.
 
 The API key goes into the header `Authorization: Bearer KEY`, or `X-Api-Key: KEY`. Each answer has an `X-Request-Id`."""
@@ -65,7 +68,12 @@ def description() -> _Json:
         "servers": [{"url": "."}],  # from where this was read: a proxy may put the endpoint below a path
         "tags": [{"name": name} for name in (_GENERATION, _MODELS, _BATCHES, _DEPLOYMENT)],
         "security": [{"bearer": []}, {"x-api-key": []}],
-        "paths": {**{path: {"post": _generation(path)} for path in _in_order(ENDPOINTS)}, **_pages(), **_batch_api()},
+        "paths": {
+            **{path: {"post": _generation(path)} for path in _in_order(ENDPOINTS)},
+            **_pages(),
+            **_kept_responses(),
+            **_batch_api(),
+        },
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -90,9 +98,9 @@ def _generation(path: str) -> _Json:
     else:
         content = {"application/json": {"schema": ref("schemas", SCHEMAS.get(name, "Request"))}}
     answer = {"description": "the engine's answer", "content": {"*/*": {}}}
-    if name in _STREAMED:
+    if name in _ANSWERS:
         answer["content"] = {
-            "application/json": {"schema": ref("schemas", "Answer")},
+            "application/json": {"schema": ref("schemas", _ANSWERS[name])},
             "text/event-stream": {},
         }
     return {
@@ -126,12 +134,33 @@ def _pages() -> _Json:
     }
 
 
+def _kept_responses() -> _Json:
+    """Responses that are kept for a while."""
+    broken, tag = (400, 404, 500), _GENERATION
+    parameters = [_parameter("path", "response_id", TEXT)]
+    listed = [_parameter("query", "after", TEXT), _limit(MOST_LISTED), _parameter("query", "order", _ORDERS)]
+    path = "/v1/responses/{response_id}"
+    cancel = _page("an error: nothing runs in the background", "Response", *broken, tag=tag)
+    return {
+        path: {
+            "parameters": parameters,
+            "get": _page("a response that is kept", "Response", *broken, tag=tag),
+            "delete": _page("keep it no longer", "RemovedResponse", *broken, tag=tag),
+        },
+        f"{path}/input_items": {
+            "parameters": parameters,
+            "get": _page("what it was asked with", "InputItems", *broken, tag=tag) | {"parameters": listed},
+        },
+        f"{path}/cancel": {"parameters": parameters, "post": cancel},
+    }
+
+
 def _batch_api() -> _Json:
     """OpenAI's files and batches."""
     broken = (400, 404, 500, 507)
     file, batch = _parameter("path", "file_id", TEXT), _parameter("path", "batch_id", TEXT)
-    after, orders = _parameter("query", "after", TEXT), {"enum": ["asc", "desc"]}
-    purpose, order = _parameter("query", "purpose", TEXT), _parameter("query", "order", orders)
+    after = _parameter("query", "after", TEXT)
+    purpose, order = _parameter("query", "purpose", TEXT), _parameter("query", "order", _ORDERS)
     form = {"multipart/form-data": {"schema": ref("schemas", "Upload")}}
     asked = {"application/json": {"schema": ref("schemas", "NewBatch")}}
     content = _page("the bytes of a file", "", *broken)

@@ -8,7 +8,8 @@ from typing import Any
 _Json = dict[str, Any]
 
 # Endpoints, below /v1, whose fields stand here; those of the others are the engine's.
-SCHEMAS = {"chat/completions": "ChatRequest", "completions": "CompletionRequest", "embeddings": "EmbeddingsRequest"}
+SCHEMAS = {"chat/completions": "ChatRequest", "completions": "CompletionRequest", "embeddings": "EmbeddingsRequest",
+           "responses": "ResponseRequest"}  # fmt: skip
 
 
 def request_schemas() -> _Json:
@@ -37,8 +38,23 @@ def request_schemas() -> _Json:
         "encoding_format": {"enum": ["float", "base64"]},
         "dimensions": _count("of each vector, where the model can be cut"),
     }
+    responses = {
+        "input": {"type": ["string", "array"], "description": "a text, or the items of a conversation"},
+        "instructions": {"type": "string", "description": "the first system message"},
+        "previous_response_id": {"type": "string", "description": "the response that this goes on with"},
+        "store": _flag("false: the response is not kept"),
+        "stream": _STREAM,
+        "max_output_tokens": _count("of the answer, reasoning included"),
+        "temperature": _number(0, 2, "0 takes the likeliest token each time"),
+        "top_p": _number(0, 1, "draw from the likeliest tokens that have this much of the probability"),
+        "tools": _objects("functions that the model may call, where the engine takes them"),
+        "tool_choice": {"type": ["string", "object"], "description": "none, auto, required, or one function"},
+        "text": {"type": "object", "description": "format: a JSON schema for the answer, where the engine takes it"},
+        "reasoning": {"type": "object", "description": "effort, where the engine takes it"},
+    }
     return {
         "Request": _request({"stream": _STREAM}, []),
+        "ResponseRequest": _request(responses, ["input"]),
         "ChatRequest": _request({**chat, **_sampling()}, ["messages"]),
         "CompletionRequest": _request({**completion, **_sampling()}, ["prompt"]),
         "EmbeddingsRequest": _request(embeddings, ["input"]),

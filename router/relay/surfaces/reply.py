@@ -20,8 +20,6 @@ class TranslatingReply:
         translation: of its request.
     """
 
-    __slots__ = ("_is_stream", "_parts", "_reply", "_size", "_translation")
-
     def __init__(self, reply: Reply, translation: Translation) -> None:
         self._reply, self._translation = reply, translation
         self._is_stream = True

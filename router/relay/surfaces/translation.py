@@ -1,15 +1,19 @@
 """What a translated API has to say: the chat request that stands for a request, and how its answer reads there."""
 
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from ...http.messages import Head
 
 
 class TranslationError(Exception):
-    """A request that cannot be translated, which is the client's mistake (400). `param` names the field."""
+    """A request that cannot be translated, which is the client's mistake. `param` names the field.
 
-    def __init__(self, message: str, param: str | None = None) -> None:
-        self.message, self.param = message, param
+    `status`: HTTP's, where 400 does not say it. `code`: as OpenAI's API has it.
+    """
+
+    def __init__(self, message: str, param: str | None = None, *, status: int = 400, code: str | None = None) -> None:
+        self.message, self.param, self.status, self.code = message, param, status, code
         super().__init__(message)
 
 
@@ -40,8 +44,11 @@ class Translation(Protocol):
 class Surface(Protocol):
     """An API that is translated."""
 
-    def translate(self, head: Head, body: bytes) -> Translation:
-        """What stands for a request: its head, and its body as it came. Raises TranslationError."""
+    def translate(self, head: Head, body: bytes) -> Translation | Coroutine[Any, Any, Translation]:
+        """What stands for a request: its head, and its body as it came; a coroutine where it has to be waited for.
+
+        Both raise TranslationError.
+        """
 
     def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
         """An error answer of OpenAI's shape in this API's shape. One that has that shape already stays as it is."""
