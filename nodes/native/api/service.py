@@ -16,6 +16,7 @@ from ..tokenizer import Tokenizer
 from .answers.formats import Json
 from .encoding import PromptEncoder
 from .errors import ApiError
+from .grammars import GrammarCompiler
 from .metrics import Metrics
 from .requests.body import MAX_BYTES
 from .requests.defaults import SamplingDefaults
@@ -44,6 +45,7 @@ class Service:
         self.in_flight = 0  # generations being answered
         self.model, self.engine, self.keep_alive_s = model, engine, keep_alive_s
         self.encoder = PromptEncoder(model.tokenizer)
+        self.grammars = GrammarCompiler(model.tokenizer)
         self.metrics = Metrics()
         self.fingerprint = f"slurminfer-{version('slurminfer')}"
 
@@ -94,6 +96,7 @@ class Service:
     async def close(self) -> None:
         """End the threads and processes that work for this server."""
         self.encoder.close()
+        self.grammars.close()
         await self.model.template.close()
 
 

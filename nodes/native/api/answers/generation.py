@@ -63,7 +63,7 @@ class Choice:
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
-        if finish is FinishReason.STOP:  # by an end token
+        if finish is FinishReason.STOP and token in self.request.params.stop_token_ids:
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
             return Delta(self.index, self._rest(last), None, None, finish, token)
         text, stopped = self._push_text(token)
