@@ -19,6 +19,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"  # of an answer with calls: said by the API, never by the engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

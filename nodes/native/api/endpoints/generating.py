@@ -12,6 +12,7 @@ from ...engine.request import Limits, Request, RequestTooLongError
 from ...grammar.matcher import Grammar
 from ..answers.formats import EndpointFormat, Origin, UnsentIds, usage
 from ..answers.generation import Choice, Delta, Generation, TextOptions
+from ..answers.reader import PLAIN, Reading
 from ..answers.stream import EventStream
 from ..answers.whole import collect
 from ..errors import ApiError
@@ -50,6 +51,7 @@ class Generating:
         prompts: list[list[int]],
         max_tokens: int,
         grammar: Grammar | None = None,
+        reading: Reading = PLAIN,
     ) -> list[Choice]:
         """`n` choices for each prompt. Raises ApiError for a prompt that cannot be computed."""
         told = body.continue_token_ids or []
@@ -63,7 +65,12 @@ class Generating:
                 raise too_long(str(error), self.prompt_param) from error
         choices: list[Choice] = []
         tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
-        text = TextOptions(stops=body.stops, keeps_stop=body.keeps_stop, shows_special_tokens=body.shows_special_tokens)
+        text = TextOptions(
+            stops=body.stops,
+            keeps_stop=body.keeps_stop,
+            shows_special_tokens=body.shows_special_tokens,
+            reading=reading,
+        )
         for prompt in prompts:
             for index in range(body.choices):
                 params = body.sampling(
@@ -72,12 +79,13 @@ class Generating:
                 request = Request(uuid.uuid4().hex, prompt, params, told)
                 choices.append(Choice(len(choices), request, tokenizer, text))
         if told and choices[0].skip(told):
-            raise ApiError(400, "continue_token_ids has a stop string in its text", param="continue_token_ids")
+            message = "continue_token_ids has a stop string in its text, or its last call"
+            raise ApiError(400, message, param="continue_token_ids")
         return choices
 
     def _generation(self, body: GenerationRequest, choices: list[Choice], started_at: float) -> Generation:
         # Stop strings are found as text is made of tokens: the sooner, the less is computed in vain.
-        at_once = bool(body.stream or body.stops)
+        at_once = bool(body.stream or any(choice.may_end for choice in choices))
         return Generation(self._engine, self._service.metrics, choices, started_at, at_once=at_once)
 
     async def _answer(
@@ -132,4 +140,4 @@ class Generating:
 
 
 def _says_something(delta: Delta) -> bool:
-    return bool(delta.text or delta.finish or delta.logprobs)
+    return bool(delta.text or delta.reasoning or delta.calls or delta.finish or delta.logprobs)
