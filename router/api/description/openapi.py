@@ -52,8 +52,8 @@ _STREAMED = {"chat/completions": "Answer", "completions": "Answer", "responses":
 _ANSWERS = {**_STREAMED, "messages/count_tokens": "TokenCount"}
 _GENERATION, _MODELS, _BATCHES, _DEPLOYMENT = "Generation", "Models", "Files and batches", "Deployment"
 _ORDERS = {"enum": ["asc", "desc"]}
-_ABOUT = """OpenAI's API before workers on Slurm. Clients take this server's address with /v1 as their base URL, and those of
-Anthropic's API without.
+_ABOUT = """OpenAI's API before workers on Slurm. Clients take this server's address with /v1 as their base URL,
+and those of Anthropic's API without.
 
 The API key goes into the header `Authorization: Bearer KEY`, or `X-Api-Key: KEY`. Each answer has an `X-Request-Id`."""
 
