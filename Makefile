@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-fleet bench-fleet-sim bench-router bench-batch nginx proxies chromium openai-js openssh legacy clean
+.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-fleet bench-fleet-sim bench-router bench-batch bench-api nginx chromium openssh legacy clean proxies openai-js
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-fleet-sim  the fleet's decisions over 30 simulated days; writes benchmarks/results/fleet-sim.json"
 	@echo "make bench-router   the router against sglang-router, smg, vllm-router and nginx; writes benchmarks/results/router.json"
 	@echo "make bench-batch    batches through chaos, against the engine alone and vLLM, and at 10 million rows; writes benchmarks/results/batch.json"
+	@echo "make bench-api      what parts of the native engine's API cost, and whether answers are right; writes benchmarks/results/api.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
 install: .venv/.installed
@@ -186,6 +187,9 @@ bench-router: .venv/.installed-dev $(ROUTERS:%=.venv-%/.installed) nginx
 
 bench-batch: .venv/.installed-dev .venv-vllm/.installed sandbox-packages
 	$(BIN)/python -m benchmarks.batch --vllm .venv-vllm/bin/python
+
+bench-api: .venv/.installed-dev
+	$(BIN)/python -m benchmarks.api
 
 clean:
 	rm -rf .venv .venv-legacy .venv-vllm .venv-llama $(ROUTERS:%=.venv-%) .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log

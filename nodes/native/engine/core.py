@@ -13,6 +13,7 @@ from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
+from .mask import prepare
 from .pooling import PooledChunk, add, embedding_of
 from .request import Embedding, Limits, Output, Request, Sample
 from .sampler import sample
@@ -146,6 +147,7 @@ class EngineCore:
             embedded = [request for request in ended if request.pooling is not None]
             self._begun.append(_Begun(begun, sampled, guesses, pooled, embedded, time.perf_counter()))
             self._model.begin(chunks)
+            prepare(sampled)
         return bool(slices)
 
     def _finish(self, step: _Begun) -> list[Output]:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .body import decode
 from .fields import refusal
@@ -75,6 +76,14 @@ def require_continuable(ids: Sequence[int], vocab_size: int, max_tokens: int) ->
     _require_known("continue_token_ids", ids, vocab_size)
     if len(ids) >= max_tokens:
         message = f"continue_token_ids has {len(ids)} tokens: expected fewer than max_tokens = {max_tokens}"
+        raise ApiError(400, message, param="continue_token_ids")
+
+
+def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
+    """Raise ApiError unless an answer by `grammar` may begin with `ids`."""
+    allowed = grammar.matcher().valid(ids) if ids and grammar is not None else len(ids)
+    if allowed < len(ids):
+        message = f"continue_token_ids: the answer's structure does not allow token {ids[allowed]} at place {allowed}"
         raise ApiError(400, message, param="continue_token_ids")
 
 
