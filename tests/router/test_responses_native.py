@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -26,7 +27,7 @@ from ..support.waiting import eventually
 
 pytestmark = pytest.mark.process
 
-ASKED = {
+ASKED: Any = {
     "model": "tiny",
     "input": "The quick",
     "temperature": 0,
