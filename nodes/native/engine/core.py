@@ -13,7 +13,9 @@ from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
-from .request import Limits, Output, Request, Sample
+from .prompt_logprobs import rows_of_step
+from .prompt_scoring import Rows, score_prompts
+from .request import FinishReason, Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
@@ -24,6 +26,7 @@ class _Begun:
     """A step that the model is computing."""
 
     slices: list[Slice]
+    rows: list[Rows]  # of logits, in the order of the slices
     sampled: list[Request]  # those whose next token it gives
     guesses: dict[str, list[int]]
     at: float  # time.perf_counter()
@@ -32,8 +35,18 @@ class _Begun:
 class EngineCore:
     """A model and the requests that it is computing."""
 
-    def __init__(self, model: Model, options: EngineOptions, draft: Model | None = None) -> None:
-        """`draft` is the model of `draft_model`, in the same number of blocks."""
+    def __init__(
+        self,
+        model: Model,
+        options: EngineOptions,
+        draft: Model | None = None,
+        *,
+        prompt_rows: int | None = None,
+    ) -> None:
+        """`draft` is the model of `draft_model`, in the same number of blocks.
+
+        `prompt_rows`: of logits for log-probabilities of prompts in one step; by default what a budget of memory holds.
+        """
         self._model = model
         self._blocks = BlockManager(model.num_blocks, model.block_size)
         self._scheduler = Scheduler(
@@ -41,6 +54,7 @@ class EngineCore:
             self._fail,
             max_running_requests=options.max_running_requests,
             max_batch_tokens=options.max_batch_tokens,
+            max_prompt_rows=prompt_rows or rows_of_step(model.vocab_size),
             age_weight=options.age_weight,
         )
         self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)
@@ -130,7 +144,8 @@ class EngineCore:
                 self._prompt_tokens += request.prompt_length
                 self._hit_tokens += request.cached or 0
         if begun:
-            self._begun.append(_Begun(begun, sampled, guesses, time.perf_counter()))
+            rows = [_rows(*pair) for pair in zip(begun, chunks, strict=True)]
+            self._begun.append(_Begun(begun, rows, sampled, guesses, time.perf_counter()))
             self._model.begin(chunks)
         return bool(slices)
 
@@ -140,6 +155,7 @@ class EngineCore:
         self._steps += 1
         self._step_s += seconds
         self._scheduler.complete(step.slices)
+        logits = score_prompts(logits, step.rows, self._fail)
         outputs = self._sample(logits, step.sampled, step.guesses)
         if self._speculation:
             self._speculation.learn(step.slices, step.guesses, outputs, seconds)
@@ -174,7 +190,7 @@ class EngineCore:
             return None
         try:
             tokens = request.tokens[request.computed : request.computed + slice.count]
-            logits = slice.reaches_end + len(guesses)
+            logits = request.prompt_rows(slice.count) + slice.reaches_end + len(guesses)
             return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt)
         except Exception as error:
             self._fail(request, error)
@@ -199,7 +215,7 @@ class EngineCore:
                 for pair, output in zip(going, drawn, strict=True)
                 if output is not None
                 and output.finish is None
-                and guesses.get(output.request.id, [])[place : place + 1] == [output.sample.token]
+                and guesses.get(output.request.id, [])[place : place + 1] == [output.token]
             ]
             for request, _ in going:
                 self._scheduler.advance(request, 1)
@@ -258,6 +274,9 @@ class EngineCore:
     def _extend(self, request: Request, sample: Sample) -> Output | None:
         if request.failed:
             return None
+        if request.params.max_tokens == 0:
+            self._scheduler.remove(request.id)
+            return Output(request, None, FinishReason.LENGTH)
         try:
             finish = request.extend(sample.token)
         except Exception as error:
@@ -267,3 +286,8 @@ class EngineCore:
         if finish:
             self._scheduler.remove(request.id)
         return Output(request, sample, finish)
+
+
+def _rows(slice: Slice, chunk: Chunk) -> Rows:
+    prompt = slice.request.prompt_rows(slice.count)
+    return Rows(slice.request, prompt, chunk.num_logits - prompt)
