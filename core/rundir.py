@@ -234,6 +234,10 @@ class RunDirectory:
             raise SpecError(str(self.spec_path), None, "cannot read the spec: no such file")
         return parse_spec(text)
 
+    def served_at(self) -> int:
+        """When the spec was written, in Unix seconds. Raises OSError."""
+        return int(self.spec_path.stat().st_mtime)
+
     def write_spec(self, spec: DeploymentSpec) -> None:
         """Replace the deployment's spec."""
         files.write_atomic(self.spec_path, dump_spec(spec))

@@ -133,6 +133,7 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         batches=supervisor.batches,
         outlooks=supervisor.outlooks,
         openai_batches=BatchStore(opened.run, allowed=Allowed.of(opened.spec.router)),
+        served_at=opened.run.served_at(),
         endpoint=lambda: opened.url,
         pages=supervisor.counters,
     )

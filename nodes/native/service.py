@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -81,7 +82,7 @@ async def _serve(
     name = server.served_model_name or options.model.resolve().name
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
-    served = ServedModel(name, tokenizer, template, defaults)
+    served = ServedModel(name, tokenizer, template, defaults, _written_at(options.model))
     front = Server(served, engine, guard, keep_alive_s=server.sse_keep_alive_s)
     runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()
@@ -97,6 +98,12 @@ async def _serve(
     await runner.cleanup()
     await front.service.close()
     _raise_failure(engine)
+
+
+def _written_at(model: Path) -> int:
+    """When a model was written, in Unix seconds: the same after each start. Caches change the time of its folder."""
+    config = model / "config.json"
+    return int((config if config.exists() else model).stat().st_mtime)
 
 
 def _signals() -> asyncio.Future[None]:

@@ -47,12 +47,14 @@ def states_of(sources: Sources) -> list[ModelState]:
 
 
 def _card(sources: Sources, model: ModelState) -> dict[str, Any]:
-    """What a worker says of its model, or what is known without one."""
+    """What a worker says of its model, or what is known without one.
+
+    `created` is that of the deployment: some engines say when they were started, or asked.
+    """
     workers = sources.registry.choosable(model.name) or sources.registry.serving(model.name)
-    return _told(workers) | {"id": model.name, "state": model.state}
+    return _told(workers) | {"id": model.name, "created": sources.served_at, "state": model.state}
 
 
 def _told(workers: Sequence[Worker]) -> dict[str, Any]:
     told = next((worker.card for worker in workers if worker.card is not None), {})
-    created = min((int(worker.record.updated_at) for worker in workers), default=0)
-    return {"object": "model", "created": created, "owned_by": "slurminfer"} | told
+    return {"object": "model", "owned_by": "slurminfer"} | told

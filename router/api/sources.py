@@ -33,5 +33,6 @@ class Sources:
     batches: Batches
     outlooks: Callable[[], Mapping[str, Outlook]]  # by pool
     openai_batches: BatchStore
+    served_at: int  # Unix seconds: when `serve` wrote the spec
     endpoint: Callable[[], str]  # URL for clients, such as http://10.0.0.7:30000
     pages: Counters = field(default_factory=Counters)  # of this process, with the requests that the pages answer

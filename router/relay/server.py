@@ -31,13 +31,14 @@ from ..policies.estimates import Lengths, Rates
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
-from .access import Keys, Origins, is_generation, is_open, is_upload, no_key, no_such_tenant
+from .access import Keys, is_generation, is_open, is_upload, no_key, no_such_tenant, origins, preflight
 from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import health, refused, router_ended
 from .forward import Forwarder
 from .intake import Intake
 from .pages import Pages
+from .paths import canonical_target
 from .retry_budget import RetryBudget
 from .uploads import Uploads
 from .workers.connections import connect
@@ -74,7 +75,7 @@ class RelayServer:
         spec = msgspec.convert(setup.router, RouterSpec)
         self._index, self._board, self._row = setup.index, board, board.row(setup.index)
         self._listener, self._tls, self._tell = listener, tls, send
-        self._keys, self._origins, self._quotas = Keys(), Origins(spec.allowed_origins), Quotas(board.spent)
+        self._keys, self._origins, self._quotas = Keys(), origins(spec.allowed_origins), Quotas(board.spent)
         self._policy = policy_named(spec.policy, setup.index)
         self._rates, self._counters = Rates(), Counters()
         self._rounds = Rounds(self._counters.failed_rounds)
@@ -200,9 +201,10 @@ class RelayServer:
 
     def admit(self, head: Head) -> Whole | None:
         """Refuse a request by its head alone: a wrong key, or too many requests. None: go on."""
-        head.answer_headers = self._origins.headers(head)
+        head.target, head.path = canonical_target(head.target)
+        head.answer_headers = self._origins.headers(head.fields.get(b"origin"))
         if head.method == b"OPTIONS":
-            return self._origins.preflight(head)
+            return preflight(self._origins, head)
         tenant = self._keys.tenant(head)
         if tenant is None or (tenant.metrics_only and head.path != "/metrics"):
             if is_open(head):  # the supervisor has other things to do than to tell everybody how it is

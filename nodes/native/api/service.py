@@ -1,6 +1,5 @@
 """The model that is served, and what all endpoints need of it."""
 
-import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -30,6 +29,7 @@ class ServedModel:
     tokenizer: Tokenizer
     template: ChatTemplate
     defaults: SamplingDefaults
+    created: int = 0  # Unix seconds: when its files were written
 
 
 class Service:
@@ -43,7 +43,6 @@ class Service:
         self.encoder = PromptEncoder(model.tokenizer)
         self.metrics = Metrics()
         self.fingerprint = f"slurminfer-{version('slurminfer')}"
-        self._created = int(time.time())
 
     def require_name(self, name: str) -> None:
         """Raise ApiError unless `name` is the model's."""
@@ -62,7 +61,7 @@ class Service:
     def card(self) -> Json:
         """The model as /v1/models has it."""
         name, limits = self.model.name, self.engine.limits
-        card: Json = {"id": name, "object": "model", "created": self._created, "owned_by": "slurminfer",
+        card: Json = {"id": name, "object": "model", "created": self.model.created, "owned_by": "slurminfer",
                       "root": name, "parent": None}  # fmt: skip
         return card if limits is None else {**card, "max_model_len": limits.sequence_tokens}
 
