@@ -9,11 +9,10 @@ import torch
 
 from ..api.metrics import EngineStats
 from ..model.process import describe
-from ..model.step import Chunk, Model, cumulative
+from ..model.step import Chunk, Model, cumulative, prompt_rows_of_step
 from ..options import EngineOptions
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
-from .prompt_logprobs import rows_of_step
 from .prompt_scoring import Rows, score_prompts
 from .request import FinishReason, Limits, Output, Request, Sample
 from .sampler import sample
@@ -45,7 +44,7 @@ class EngineCore:
     ) -> None:
         """`draft` is the model of `draft_model`, in the same number of blocks.
 
-        `prompt_rows`: of logits for log-probabilities of prompts in one step; by default what a budget of memory holds.
+        `prompt_rows`: of logits for log-probabilities of prompts in one step; by default what a CPU has memory for.
         """
         self._model = model
         self._blocks = BlockManager(model.num_blocks, model.block_size)
@@ -54,7 +53,7 @@ class EngineCore:
             self._fail,
             max_running_requests=options.max_running_requests,
             max_batch_tokens=options.max_batch_tokens,
-            max_prompt_rows=prompt_rows or rows_of_step(model.vocab_size),
+            max_prompt_rows=prompt_rows or prompt_rows_of_step(model.vocab_size),
             age_weight=options.age_weight,
         )
         self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)

@@ -74,7 +74,8 @@ def _apply_token_rules(row: Tensor, rules: TokenRules) -> None:
 
 def _banned_now(request: Request) -> list[int]:
     """Tokens that must not be the next one because of those before it."""
-    params, banned = request.params, []
+    params = request.params
+    banned: list[int] = []
     if request.generated < params.min_tokens:
         banned += params.stop_token_ids
     for word in params.rules.bad_words if params.rules is not None else ():

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # see thread.py
     from torch import Tensor
 
-# Logits of prompts that one step may have: more would be faster, and take memory that the KV cache can use.
-LOGITS_BYTES = 64 << 20
-_FEWEST_ROWS = 16
 _PIECE_BYTES = 8 << 20  # are reduced at once: each operation makes a copy of its piece
-
-
-def rows_of_step(vocab_size: int, logits_bytes: int = LOGITS_BYTES) -> int:
-    """How many rows of logits, of all prompts together, one step may have."""
-    return max(logits_bytes // (4 * vocab_size), _FEWEST_ROWS)
 
 
 class PromptLogprobs:

@@ -87,8 +87,9 @@ class Request:
         self.digests: list[bytes] = []  # of the full blocks
         self.guessed = self.accepted = 0  # tokens of speculative decoding
         self.failed = False  # by an exception of its own
-        # Of the prompt as far as it has been computed; whole before the first token is sampled.
-        top = params.prompt_logprobs
+        # Of the prompt as far as it has been computed; whole before the first token is sampled. None where the answer
+        # has begun elsewhere.
+        top = None if generated else params.prompt_logprobs
         self.prompt_logprobs = None if top is None else PromptLogprobs(top)
 
     @property

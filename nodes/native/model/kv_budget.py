@@ -9,8 +9,8 @@ from ....core.machine.memory import available_bytes, own_bytes
 from ....core.slurm_env import workers_of_job
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.kv import KVFormat, vector_bytes
-from ..engine.prompt_logprobs import rows_of_step
 from ..options import EngineOptions
+from .step import prompt_rows_of_step
 
 GIB = 1 << 30
 _SHARED_GIB = 4.0
@@ -53,7 +53,7 @@ def step_bytes(config: ModelConfig, options: EngineOptions) -> int:
     of_token = 2 * (4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size)
     checked = 1 + (options.draft_tokens if options.speculative != "none" else 0)
     logits_rows = min(options.max_running_requests * checked, options.max_batch_tokens)
-    rows = 4 * logits_rows + 2 * min(rows_of_step(config.vocab_size), options.max_batch_tokens)
+    rows = 4 * logits_rows + 2 * min(prompt_rows_of_step(config.vocab_size), options.max_batch_tokens)
     return 4 * (options.max_batch_tokens * of_token + rows * config.vocab_size)
 
 

@@ -6,6 +6,10 @@ from typing import Protocol
 
 import torch
 
+# More would be faster for log-probabilities of prompts, above all on a GPU, and take memory that the KV cache can use.
+_PROMPT_LOGITS_BYTES = {"cpu": 24 << 20, "cuda": 256 << 20}
+_FEWEST_PROMPT_ROWS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -81,3 +85,11 @@ def cumulative(counts: Sequence[int]) -> list[int]:
         total += count
         ends.append(total)
     return ends
+
+
+def prompt_rows_of_step(vocab_size: int, device: str = "cpu") -> int:
+    """How many rows of logits one step may have, of all its prompts together, that are not sampled from.
+
+    `device`: the type of the device that computes them.
+    """
+    return max(_PROMPT_LOGITS_BYTES[device] // (4 * vocab_size), _FEWEST_PROMPT_ROWS)

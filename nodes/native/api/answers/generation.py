@@ -20,6 +20,8 @@ class TextOptions:
     stops: Sequence[str] = ()
     keeps_stop: bool = False  # the text ends with the stop string or end token, not before it
     shows_special_tokens: bool = False
+    min_tokens: int = 0  # of the answer, in whose text no stop string is looked for
+    tells_logprobs: bool = True  # else they are there to rank choices only
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Delta:
     index: int
     text: str
     token: int | None  # None for an end token, which has no text
-    logprobs: TokenLogprobs | None
+    logprobs: TokenLogprobs | None  # of the token, or of the end token
     finish: FinishReason | None
     end_token: int | None = None  # that ended the sequence
 
@@ -40,6 +42,7 @@ class Choice:
     def __init__(self, index: int, request: Request, tokenizer: Tokenizer, text: TextOptions) -> None:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
+        self.logprob = 0.0  # the sum of those of all its tokens, where the engine gives any
         self.told_at: float | None = None  # time of the last token
         self._tokenizer = tokenizer
         self._prompt = request.tokens[: request.prompt_length] if request.generated else request.tokens
@@ -51,15 +54,30 @@ class Choice:
 
     def skip(self, tokens: Sequence[int]) -> bool:
         """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
-        self.tokens += len(tokens)
-        return any([self._push_text(token)[1] for token in tokens])
+        stopped = False
+        for token in tokens:
+            self.tokens += 1
+            stopped |= self._push_text(token)[1]
+        return stopped
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of a token, as OpenAI ranks choices."""
+        return self.logprob / max(self.tokens, 1)
+
+    def end(self, finish: FinishReason) -> Delta:
+        """End a choice for which nothing was to be generated."""
+        return Delta(self.index, "", None, None, finish)
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
+        if logprobs is not None:
+            self.logprob += logprobs.chosen
+            logprobs = logprobs if self._text.tells_logprobs else None
         if finish is FinishReason.STOP:  # by an end token
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
-            return Delta(self.index, self._rest(last), None, None, finish, token)
+            return Delta(self.index, self._rest(last), None, logprobs, finish, token)
         text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP
@@ -73,16 +91,21 @@ class Choice:
 
     def _push_text(self, token: int) -> tuple[str, bool]:
         """What a token adds to the text that may be told, and whether a stop string came."""
-        text, stopped = self._stops.push(self._detokenizer.push(token))
+        text, stopped = self._until_stop(self._detokenizer.push(token))
         if stopped or not self._reads_special or self._tokenizer.is_visible(token):
             return text, stopped
         name = self._tokenizer.token_bytes(token).decode()
-        more, stopped = self._stops.push(name, hidden=not self._text.shows_special_tokens)
+        more, stopped = self._until_stop(name, hidden=not self._text.shows_special_tokens)
         return text + more, stopped
+
+    def _until_stop(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:
+        if self.tokens <= self._text.min_tokens:
+            return "" if hidden else text, False
+        return self._stops.push(text, hidden=hidden)
 
     def _rest(self, text: str) -> str:
         """`text` and all that is still held back."""
-        last, stopped = self._stops.push(self._detokenizer.flush())
+        last, stopped = self._until_stop(self._detokenizer.flush())
         return text + last + ("" if stopped else self._stops.flush())
 
 
@@ -126,7 +149,7 @@ class Generation:
 
     def _push(self, choice: Choice, output: Output, at: float) -> Delta:
         self._observe(choice, at)
-        delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
+        delta = _delta(choice, output)
         if delta.finish:
             del self._open[choice.request.id]
             self._engine.abort([choice.request.id])
@@ -138,3 +161,10 @@ class Generation:
         else:
             self._metrics.itl.observe(at - choice.told_at)
         choice.told_at = at
+
+
+def _delta(choice: Choice, output: Output) -> Delta:
+    if output.sample is None:
+        assert output.finish is not None, "an output without a token is the last one"
+        return choice.end(output.finish)
+    return choice.push(output.sample.token, output.sample.logprobs, output.finish)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from slurminfer.nodes.native.engine.core import EngineCore
-from slurminfer.nodes.native.engine.prompt_logprobs import PromptLogprobs, rows_of_step
+from slurminfer.nodes.native.engine.prompt_logprobs import PromptLogprobs
 from slurminfer.nodes.native.engine.request import Output, Request, SamplingParams
+from slurminfer.nodes.native.model.step import prompt_rows_of_step
 from slurminfer.nodes.native.options import EngineOptions
 
 from ....support.fake_model import VOCAB, FakeModel, alone, make_core, make_request, next_token, run
@@ -42,9 +43,11 @@ def _scores(request: Request) -> list[tuple[float, int]]:
 def _assert_whole(request: Request) -> None:
     prompt = request.tokens[: request.prompt_length]
     for (chosen, rank), (logprob, place) in zip(_scores(request), _expected(prompt), strict=True):
-        assert (chosen, rank) == (pytest.approx(logprob, abs=1e-6), place)
+        assert chosen == pytest.approx(logprob, abs=1e-6)
+        assert rank == place
     for place, (_, _, top) in enumerate(request.prompt_logprobs or ()):
-        assert top[0] == (next_token(prompt[: place + 1]), pytest.approx(1 - TOTAL, abs=1e-6))
+        assert top[0][0] == next_token(prompt[: place + 1])
+        assert top[0][1] == pytest.approx(1 - TOTAL, abs=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 15, 16, 17, 30])
@@ -182,5 +185,6 @@ def test_they_are_those_of_a_softmax_over_all_tokens():
 
 
 def test_the_budget_of_logits_is_in_bytes():
-    assert rows_of_step(128_000, 64 << 20) == 131
-    assert rows_of_step(10**9, 64 << 20) == 16
+    assert prompt_rows_of_step(128_000) == 49
+    assert prompt_rows_of_step(128_000, "cuda") == 524
+    assert prompt_rows_of_step(10**9) == 16
