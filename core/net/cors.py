@@ -37,9 +37,7 @@ class Origins:
             is_private_network: whether Access-Control-Request-Private-Network is there: the page comes from the
                 internet and the endpoint is in a private network.
         """
-        if origin is None:
-            return [(b"allow", _METHODS)]
-        if not self.allow(origin):
+        if origin is None or not self.allow(origin):
             return []
         found = [
             (b"access-control-allow-methods", _METHODS),

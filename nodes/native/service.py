@@ -18,6 +18,8 @@ from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.net.connection_guard import limits_of_process
 from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
+from ...quant.checkpoint.config import read_config
+from ...quant.checkpoint.embedding import read_embedding
 from .api.requests.defaults import SamplingDefaults, defaults_of_model
 from .api.server import Server
 from .api.service import ServedModel, Service
@@ -63,11 +65,11 @@ def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
     """
     from .engine.core import EngineCore
     from .model.loading import device_of, load_draft
-    from .model.step import prompt_rows_of_step
+    from .model.logits_budget import logits_budget
 
     draft = load_draft(options, model) if options.speculative == "draft" else None
-    prompt_rows = prompt_rows_of_step(model.vocab_size, device_of(options.device).type)
-    core = EngineCore(model, options, draft, prompt_rows=prompt_rows)
+    logits = logits_budget(options, model.vocab_size, device_of(options.device).type)
+    core = EngineCore(model, options, draft, logits=logits)
     gc.freeze()  # what is there stays: looking through it again and again would stall steps
     return core
 
@@ -85,7 +87,9 @@ async def _serve(
     name = server.served_model_name or options.model.resolve().name
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
-    served = ServedModel(name, tokenizer, template, defaults, _written_at(options.model))
+    embedding, generates = read_embedding(options.model), read_config(options.model).has_head
+    created = _written_at(options.model)
+    served = ServedModel(name, tokenizer, template, defaults, embedding, created, generates)
     front = Server(served, engine, guard, keep_alive_s=server.sse_keep_alive_s)
     runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()

@@ -15,7 +15,7 @@ from .paths import is_generation_path
 _LIMITS = [f"X-Ratelimit-{what}-{of}" for of in ("Requests", "Tokens") for what in ("Limit", "Remaining", "Reset")]
 _EXPOSED = (REQUEST_ID_HEADER, "Request-Id", "Retry-After", "X-Should-Retry", "X-Slurminfer-Worker", *_LIMITS)
 _UPLOADS = frozenset({"/v1/files"})
-_OPEN_PATHS = frozenset({"/", "/health", "/openapi.json"})
+_OPEN_PATHS = frozenset({"/", "/docs", "/health", "/openapi.json"})
 
 
 class Keys:

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from ...core.net.openai_paths import canonical_path
 
-_GENERATION = re.compile(r"/v1/(?!(?:models|files|batches)(?:/|$))[\w/-]+", re.ASCII)
+_GENERATION = re.compile(r"/v1/(?!(?:models|files|batches)(?:/|$)|responses/resp_)[\w/-]+", re.ASCII)
 
 
 @lru_cache(maxsize=64)

@@ -28,6 +28,7 @@ from ..http.server import Server
 from ..policies import policy_named
 from ..policies.eligible import Eligibility, Lane, PoolRouting
 from ..policies.estimates import Lengths, Rates
+from ..responses.store import response_store
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
@@ -40,6 +41,8 @@ from .intake import Intake
 from .pages import Pages
 from .paths import canonical_target
 from .retry_budget import RetryBudget
+from .surfaces.responses.kept import KeptResponses
+from .surfaces.surfaces import Surfaces
 from .uploads import Uploads
 from .workers.connections import connect
 from .workers.workers import Workers
@@ -107,6 +110,12 @@ class RelayServer:
             retry_budget=RetryBudget(spec.retry_budget),
             failover=spec.failover,
             hedge_after=spec.hedge_after,
+        )
+        self._surfaces = Surfaces(
+            spec.translate,
+            KeptResponses(response_store(setup.responses, spec)),
+            forward=self._forwarder.forward,
+            refuse=self._forwarder.refuse,
         )
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
@@ -192,6 +201,7 @@ class RelayServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._surfaces.close()
         self._forwarder.close()
         self._admission.close()
         self._workers.close()
@@ -203,6 +213,7 @@ class RelayServer:
         """Refuse a request by its head alone: a wrong key, or too many requests. None: go on."""
         head.target, head.path = canonical_target(head.target)
         head.answer_headers = self._origins.headers(head.fields.get(b"origin"))
+        self._surfaces.mark(head)
         if head.method == b"OPTIONS":
             return preflight(self._origins, head)
         tenant = self._keys.tenant(head)
@@ -250,7 +261,7 @@ class RelayServer:
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer a request by a worker or by the supervisor."""
         if request.head.is_generation:
-            self._forwarder.forward(request, reply)
+            self._surfaces.enter(request, reply)
         else:
             reply.run(self._pages.answer(request, reply))
 

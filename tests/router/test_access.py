@@ -7,6 +7,7 @@ from slurminfer.core.net.cors import Origins
 
 PAGE = "http://localhost:5173"
 CHAT = {"model": "stub-model", "messages": []}
+HI = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
@@ -24,7 +25,9 @@ def test_other_credentials_are_wrong(one, given):
 
 
 def test_a_key_may_come_as_x_api_key_and_goes_no_further(one):
-    answer = httpx.post(f"{one.url}/v1/messages", json=CHAT, headers={"X-Api-Key": one.run.key()})
+    answer = httpx.post(
+        f"{one.url}/v1/messages", json={**CHAT, "messages": HI, "max_tokens": 9}, headers={"X-Api-Key": one.run.key()}
+    )
     assert answer.status_code == 200
     assert "x-api-key" not in one.stubs[0].requests[-1][1]
 
@@ -180,9 +183,9 @@ def test_a_body_that_is_no_utf8_is_the_clients_error(one, body):
     assert one.stubs[0].requests == []
 
 
-def test_options_without_an_origin_says_which_methods_there_are(one):
+def test_options_without_an_origin_says_nothing_of_pages(one):
     answer = httpx.options(f"{one.url}/v1/chat/completions")
-    assert answer.status_code == 204 and "POST" in answer.headers["Allow"]
+    assert answer.status_code == 204
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from ....core.errors import EngineError
 from ....core.net.compression import BodyError
 from ....core.net.http_body import read_body
+from ....quant.checkpoint.embedding import EmbeddingConfig
 from ..engine.failures import RequestFailedError
 from ..engine.request import Limits, RequestTooLongError
 from ..engine.thread import EngineThread
@@ -29,7 +30,9 @@ class ServedModel:
     tokenizer: Tokenizer
     template: ChatTemplate
     defaults: SamplingDefaults
+    embedding: EmbeddingConfig
     created: int = 0  # Unix seconds: when its files were written
+    generates: bool = True  # False: it has no lm_head, and is for embeddings only
 
 
 class Service:
@@ -49,6 +52,12 @@ class Service:
         if name != self.model.name:
             message = f"model {name[:80]!r} does not exist; this server has: {self.model.name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+    def require_generates(self) -> None:
+        """Raise ApiError for a model that generates no text."""
+        if not self.model.generates:
+            message = f"model {self.model.name!r} has no lm_head, and generates no text: expected POST /v1/embeddings"
+            raise ApiError(400, message, param="model")
 
     def require_running(self) -> Limits:
         """What requests may ask for. Raises ApiError while the model is loading, and when the server ends."""

@@ -98,6 +98,8 @@ class BlockManager:
 
     def _prefix_digests(self, request: Request) -> list[bytes]:
         """Digests of the full blocks that need not be computed: a token is whose logits are wanted, as the last one."""
+        if request.needs_every_state:
+            return []
         count = request.logits_from // self.block_size
         self._extend_digests(request, count)
         return request.digests[:count]

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from ..api.metrics import EngineStats
+from ..model.logits_budget import LogitsBudget, logits_budget
 from ..model.process import describe
-from ..model.step import Chunk, Model, cumulative, prompt_rows_of_step
+from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
+from .pooling import PooledChunk, add, embedding_of
 from .prompt_scoring import Rows, score_prompts
-from .request import FinishReason, Limits, Output, Request, Sample
+from .request import Embedding, FinishReason, Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
@@ -28,6 +30,8 @@ class _Begun:
     rows: list[Rows]  # of logits, in the order of the slices
     sampled: list[Request]  # those whose next token it gives
     guesses: dict[str, list[int]]
+    pooled: list[PooledChunk]  # those that give hidden states, in the order of their rows
+    embedded: list[Request]  # those whose embedding is complete after it
     at: float  # time.perf_counter()
 
 
@@ -40,11 +44,11 @@ class EngineCore:
         options: EngineOptions,
         draft: Model | None = None,
         *,
-        prompt_rows: int | None = None,
+        logits: LogitsBudget | None = None,
     ) -> None:
         """`draft` is the model of `draft_model`, in the same number of blocks.
 
-        `prompt_rows`: of logits for log-probabilities of prompts in one step; by default what a CPU has memory for.
+        `logits`: how many rows of them a step may have; by default what a CPU has memory for.
         """
         self._model = model
         self._blocks = BlockManager(model.num_blocks, model.block_size)
@@ -53,7 +57,7 @@ class EngineCore:
             self._fail,
             max_running_requests=options.max_running_requests,
             max_batch_tokens=options.max_batch_tokens,
-            max_prompt_rows=prompt_rows or prompt_rows_of_step(model.vocab_size),
+            logits=logits or logits_budget(options, model.vocab_size),
             age_weight=options.age_weight,
         )
         self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)
@@ -65,6 +69,7 @@ class EngineCore:
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
         self._step_s = 0.0
         self._begun: deque[_Begun] = deque()
+        self._embeddings: list[Embedding] = []
         self._failures: list[Failure] = []
         self._failed = 0
         self._log = FailureLog()
@@ -117,6 +122,11 @@ class EngineCore:
         failures, self._failures = self._failures, []
         return failures
 
+    def take_embeddings(self) -> list[Embedding]:
+        """The embeddings that were finished since the last call. Their requests are over."""
+        embeddings, self._embeddings = self._embeddings, []
+        return embeddings
+
     def step(self) -> list[Output]:
         """Begin as many steps as the model computes at once, finish one; its tokens, those of a request in order."""
         while len(self._begun) < self._model.depth and self._begin():
@@ -132,33 +142,54 @@ class EngineCore:
         guesses = self._guess(slices)
         chunks: list[Chunk] = []
         begun: list[Slice] = []
+        pooled: list[PooledChunk] = []
         for slice in slices:
-            chunk = self._chunk(slice, guesses.get(slice.request.id, []))
+            found = PooledChunk.of(slice)
+            chunk = self._chunk(slice, guesses.get(slice.request.id, []), found)
             if chunk is not None:
                 chunks.append(chunk)
                 begun.append(slice)
-        sampled = [slice.request for slice in begun if slice.reaches_end]
-        for request in sampled:
+                pooled += [found] if found else []
+        ended = [slice.request for slice in begun if slice.reaches_end]
+        for request in ended:
             if not request.generated:
                 self._prompt_tokens += request.prompt_length
                 self._hit_tokens += request.cached or 0
         if begun:
+            sampled = [request for request in ended if request.pooling is None]
+            embedded = [request for request in ended if request.pooling is not None]
             rows = [_rows(*pair) for pair in zip(begun, chunks, strict=True)]
-            self._begun.append(_Begun(begun, rows, sampled, guesses, time.perf_counter()))
+            self._begun.append(_Begun(begun, rows, sampled, guesses, pooled, embedded, time.perf_counter()))
             self._model.begin(chunks)
         return bool(slices)
 
     def _finish(self, step: _Begun) -> list[Output]:
-        logits = self._model.finish()
+        output = self._model.finish()
         seconds = time.perf_counter() - step.at
         self._steps += 1
         self._step_s += seconds
         self._scheduler.complete(step.slices)
-        logits = score_prompts(logits, step.rows, self._fail)
+        if output.pooled is not None:
+            for chunk, row in zip(step.pooled, output.pooled, strict=True):
+                add(chunk, row)
+        for request in step.embedded:
+            self._embed(request)
+        logits = score_prompts(output.rows, step.rows, self._fail)
         outputs = self._sample(logits, step.sampled, step.guesses)
         if self._speculation:
             self._speculation.learn(step.slices, step.guesses, outputs, seconds)
         return outputs
+
+    def _embed(self, request: Request) -> None:
+        """End a request with its embedding."""
+        if request.failed:
+            return
+        try:
+            self._embeddings.append(embedding_of(request))
+        except Exception as error:
+            self._fail(request, error)
+        else:
+            self._scheduler.remove(request.id)
 
     def _guess(self, slices: Sequence[Slice]) -> dict[str, list[int]]:
         """Draft tokens; none for any request in a step in which one fails."""
@@ -183,14 +214,16 @@ class EngineCore:
         except Exception as error:
             self._fail(slice.request, error)
 
-    def _chunk(self, slice: Slice, guesses: list[int]) -> Chunk | None:
+    def _chunk(self, slice: Slice, guesses: list[int], pooled: PooledChunk | None) -> Chunk | None:
         request = slice.request
         if request.failed:
             return None
         try:
             tokens = request.tokens[request.computed : request.computed + slice.count]
-            logits = request.prompt_rows(slice.count) + slice.reaches_end + len(guesses)
-            return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt)
+            rows = request.prompt_rows(slice.count) + slice.reaches_end + len(guesses)
+            logits = 0 if request.pooling else rows
+            pooling = request.pooling if pooled else None
+            return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt, pooling)
         except Exception as error:
             self._fail(request, error)
             return None

@@ -4,6 +4,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ....quant.checkpoint.embedding import Pooling
+
+if TYPE_CHECKING:  # it takes seconds to import
+    import torch
 
 from .prompt_logprobs import PromptLogprobs
 from .token_rules import TokenRules
@@ -62,16 +68,27 @@ class Request:
 
     __slots__ = (
         "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests",
-        "failed", "guessed", "id", "params", "prompt_length", "prompt_logprobs", "rank", "tokens",
+        "failed", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "prompt_logprobs", "rank", "tokens",
     )  # fmt: skip
 
-    def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams, generated: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        id: str,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        generated: Sequence[int] = (),
+        pooling: Pooling | None = None,
+    ) -> None:
         """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more.
 
-        `generated`: tokens that were sampled elsewhere. The request goes on after them as after a preemption.
+        Args:
+            generated: tokens that were sampled elsewhere. The request goes on after them as after a preemption.
+            pooling: how to make the embedding that is wanted in place of any token; `params` then say nothing.
         """
         self.id = id
         self.params = params
+        self.pooling = pooling
+        self.pooled: torch.Tensor | None = None  # the sum of what its chunks have given so far
         self.prompt_length = len(prompt)
         self.tokens = prompt if isinstance(prompt, list) else list(prompt)  # then what was generated
         if generated:
@@ -101,6 +118,11 @@ class Request:
     def next_tokens(self) -> int:
         """How many of them one step may compute. Prompt and generated tokens are not mixed: see `Chunk.prompt`."""
         return self.prompt_length - self.computed if self.in_prompt and self.generated else self.remaining
+
+    @property
+    def needs_every_state(self) -> bool:
+        """Whether the hidden states of tokens before the last are wanted: no other request's keys stand for them."""
+        return self.pooling not in (None, Pooling.LAST)
 
     @property
     def logits_from(self) -> int:
@@ -174,6 +196,14 @@ class Output:
         return self.sample.token
 
 
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The embedding of a request's prompt, not normalised, as float32 in little-endian order. It ends the request."""
+
+    request: Request
+    vector: bytes
+
+
 class RequestTooLongError(ValueError):
     """The request can never be computed; the message says both numbers."""
 
@@ -200,7 +230,7 @@ class Limits:
         if prompt + max_tokens <= self.sequence_tokens:
             return
         asked = f"{prompt} prompt tokens + max_tokens {max_tokens} = {prompt + max_tokens} tokens"
-        raise RequestTooLongError(f"{self._maximum}, but {asked} were requested")
+        raise RequestTooLongError(f"{self._maximum}, but {asked if max_tokens else f'{prompt} tokens'} were requested")
 
     def check_bytes(self, size: int, longest_token: int) -> None:
         """Raise RequestTooLongError if a text of `size` bytes cannot fit, whatever its tokens of at most so many bytes.

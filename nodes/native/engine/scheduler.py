@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from ..model.logits_budget import LogitsBudget
 from .block_manager import BlockManager
 from .request import Request
 
@@ -97,17 +98,15 @@ class Scheduler:
         *,
         max_running_requests: int,
         max_batch_tokens: int,
-        max_prompt_rows: int,
+        logits: LogitsBudget,
         age_weight: float,
     ) -> None:
         """`age_weight`: tokens of a longer prompt that a second of waiting makes up for.
 
-        `max_prompt_rows`: rows of logits of one step that are for log-probabilities of prompts.
         `fail` is told which request has raised an exception, and removes it.
         """
         self._blocks, self._fail = blocks, fail
-        self._max_running = max_running_requests
-        self._max_tokens, self._max_prompt_rows = max_batch_tokens, max_prompt_rows
+        self._max_running, self._max_tokens, self._logits = max_running_requests, max_batch_tokens, logits
         self._age_weight, self._began = age_weight, time.monotonic()
         self._waiting = WaitingQueue()
         self._pausing: set[str] = set()  # to be paused once no step computes them
@@ -161,7 +160,7 @@ class Scheduler:
             self._set_aside(id)
         preemptions = self.preemptions
         step: dict[str, Slice] = {}
-        budget = _StepBudget(self._max_tokens, self._max_prompt_rows)
+        budget = _StepBudget(self._max_tokens, self._logits.prompt_rows(len(self._running)))
         self._continue_running(step, budget, -(-len(self._running) // steps))
         if self.preemptions == preemptions:  # else the blocks just given up would go straight back
             self._admit(step, budget)

@@ -98,7 +98,10 @@ def test_a_path_that_the_worker_does_not_know_is_said_in_openais_shape(one):
 
     one.stubs[0].behaviour = unknown
     answer = one.http.post("/v1/nothing", json={"model": "m"})
-    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "POST /v1/nothing: Not Found")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        404,
+        "POST /v1/nothing: the engine has no such path",
+    )
 
 
 def test_other_content_than_json_passes_as_it_comes(one):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ...engine.request import TokenLogprobs
 from ...tokenizer import Tokenizer
 from .echo import Echo, text_offsets
-from .formats import Envelope, Json, Origin, by_choice, entries, finite, with_ids
+from .formats import Envelope, Json, Origin, by_choice, ending, entries, finite, with_ids
 from .generation import Delta
 from .tokens import Offsets, token_name
 
@@ -58,7 +58,7 @@ class CompletionFormat:
         if echo is not None:
             text = echo.text + text
             logprobs = self._with_prompt(echo, logprobs)
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": deltas[-1].finish}
+        return {"index": index, "text": text, "logprobs": logprobs, **ending(deltas[-1])}
 
     def _logprobs(self, deltas: Sequence[Delta]) -> Json | None:
         # With the prompt, programs such as lm-eval count on an entry for each token: the end token has one too.

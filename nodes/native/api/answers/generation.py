@@ -1,7 +1,7 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -34,6 +34,7 @@ class Delta:
     logprobs: TokenLogprobs | None  # of the token, or of the end token
     finish: FinishReason | None
     end_token: int | None = None  # that ended the sequence
+    stop_reason: str | None = None  # the stop string that did
 
 
 class Choice:
@@ -51,6 +52,11 @@ class Choice:
         self._reads_special = text.shows_special_tokens or any(
             name in stop for stop in text.stops for name in tokenizer.special_names
         )
+
+    @property
+    def stop_reason(self) -> str | None:
+        """The stop string that has ended the text."""
+        return self._stops.found
 
     def skip(self, tokens: Sequence[int]) -> bool:
         """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
@@ -151,6 +157,7 @@ class Generation:
         self._observe(choice, at)
         delta = _delta(choice, output)
         if delta.finish:
+            delta = replace(delta, stop_reason=choice.stop_reason)
             del self._open[choice.request.id]
             self._engine.abort([choice.request.id])
         return delta

@@ -34,6 +34,7 @@ class Generating:
 
     def _accept(self, body: GenerationRequest) -> Limits:
         self._service.require_name(body.model)
+        self._service.require_generates()
         limits = self._service.require_running()
         require_stop_ids(body.stop_token_ids or (), limits.vocab_size)
         return limits

@@ -75,6 +75,15 @@ OBEYED: Mapping[str, Obeyed] = {
     "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),
 }
 
+# Of /v1/embeddings. What the other tables have besides is refused there, unless its value asks for nothing.
+EMBEDDINGS_OBEYED: Mapping[str, str] = {
+    "model": "the name in /v1/models; another is 404",
+    "input": "a string, token ids, or a list of up to 2,048 of either; none may be empty",
+    "encoding_format": "float, the default, or base64: float32 in little-endian order",
+    "dimensions": "what the model's config.json allows (is_matryoshka, matryoshka_dimensions), or all",
+    "add_special_tokens": "such as BOS or EOS, where tokenizer.json says so; by default true",
+}
+
 HARMLESS: Mapping[str, str] = {
     **dict.fromkeys(
         ("custom_labels", "extra_key", "metadata", "request_id", "rid", "safety_identifier", "session_id", "user"),

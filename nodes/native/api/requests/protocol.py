@@ -16,6 +16,7 @@ _INTEGERS = ("best_of", "logprobs", "max_completion_tokens", "max_tokens", "min_
              "prompt_logprobs", "seed", "top_k", "top_logprobs")  # fmt: skip
 
 _Request = TypeVar("_Request", bound=GenerationRequest)
+_Any = TypeVar("_Any", bound=msgspec.Struct)
 
 
 def parse(kind: type[_Request], body: bytes) -> _Request:
@@ -26,12 +27,17 @@ def parse(kind: type[_Request], body: bytes) -> _Request:
         name, why = refused
         raise ApiError(400, f"{name} = {short(raw[name])}: {why}", param=name)
     _make_whole(raw)
-    try:
-        request = msgspec.convert(raw, kind)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error), raw) from error
+    request = convert(raw, kind)
     request.check()
     return request
+
+
+def convert(raw: dict[str, Any], kind: type[_Any]) -> _Any:
+    """The fields of `raw` that `kind` has, checked. Raises ApiError."""
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw) from error
 
 
 def _make_whole(raw: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Log-probabilities of prompts: whole and exact, however the prompt is cut, cached, preempted or failed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.prompt_logprobs import PromptLogprobs
 from slurminfer.nodes.native.engine.request import Output, Request, SamplingParams
-from slurminfer.nodes.native.model.step import prompt_rows_of_step
+from slurminfer.nodes.native.model.logits_budget import LogitsBudget, logits_budget
 from slurminfer.nodes.native.options import EngineOptions
 
 from ....support.fake_model import VOCAB, FakeModel, alone, make_core, make_request, next_token, run
@@ -26,7 +27,7 @@ def _request(id: str, prompt: Sequence[int], max_tokens: int = 1, top: int = 2, 
 
 def _core(model: FakeModel, *, rows: int = 1000, budget: int = 16, running: int = 4) -> EngineCore:
     options = EngineOptions(model=Path(), max_running_requests=running, max_batch_tokens=budget)
-    return EngineCore(model, options, prompt_rows=rows)
+    return EngineCore(model, options, logits=LogitsBudget(0, 1, rows))
 
 
 def _expected(prompt: Sequence[int]) -> list[tuple[float, int]]:
@@ -184,7 +185,10 @@ def test_they_are_those_of_a_softmax_over_all_tokens():
         assert rank > 3 or top[rank - 1] == (token, chosen)  # to the bit
 
 
-def test_the_budget_of_logits_is_in_bytes():
-    assert prompt_rows_of_step(128_000) == 49
-    assert prompt_rows_of_step(128_000, "cuda") == 524
-    assert prompt_rows_of_step(10**9) == 16
+def test_prompts_get_the_rows_that_sampling_leaves():
+    options = EngineOptions(model=Path(), max_running_requests=64, max_batch_tokens=1024)
+    budget = logits_budget(options, 128_000)
+    assert [budget.prompt_rows(running) for running in (1, 32, 60, 64)] == [126, 64, 16, 16]
+    assert logits_budget(options, 128_000, "cuda").prompt_rows(64) == 524
+    guessing = replace(options, speculative="ngram", draft_tokens=7)
+    assert logits_budget(guessing, 128_000).prompt_rows(32) == 2 * (64 - 32) * 8
