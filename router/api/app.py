@@ -24,6 +24,7 @@ from ..metrics import CONTENT_TYPE, Metrics
 from ..tenants.refusal import METRICS_ONLY
 from . import batches, files, health, load, models, responses, status, tenants, web_page, workers
 from .answers import failure
+from .anthropic import with_anthropics_error
 from .caller import Caller, caller_of
 from .description import openapi
 from .sources import Sources
@@ -51,8 +52,8 @@ class Pages:
             "/": web_page.WebPage("index.html").answer,
             "/docs": web_page.WebPage("docs.html").answer,
             "/health": lambda request: health.health(sources, request),
-            "/v1/models": lambda request: models.models(sources),
-            "/v1/models/{model:.+}": lambda request: models.model(sources, request.match_info["model"]),
+            "/v1/models": lambda request: models.models(sources, request),
+            "/v1/models/{model:.+}": lambda request: models.model(sources, request),
             "/workers": lambda request: workers.workers(sources),
             "/load": lambda request: load.load(sources),
             "/metrics": self._show_metrics,
@@ -84,7 +85,7 @@ class Pages:
             counted = self._sources.pages
             counted.count(counted.requests, (path, status))
             counted.time(counted.duration, path, time.monotonic() - began)
-        return response
+        return with_anthropics_error(request, response)
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:

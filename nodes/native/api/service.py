@@ -16,10 +16,13 @@ from ..tokenizer import Tokenizer
 from .answers.formats import Json
 from .encoding import PromptEncoder
 from .errors import ApiError
+from .grammars import GrammarCompiler
 from .metrics import Metrics
+from .reasoning.tags import Tags
 from .requests.body import MAX_BYTES
 from .requests.defaults import SamplingDefaults
 from .template.chat_template import ChatTemplate
+from .tools.families import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class ServedModel:
     embedding: EmbeddingConfig
     created: int = 0  # Unix seconds: when its files were written
     generates: bool = True  # False: it has no lm_head, and is for embeddings only
+    family: Family | None = None  # how it writes calls of tools; None: they are not looked for
+    tags: Tags | None = None  # around what it thinks; None: that is not looked for
 
 
 class Service:
@@ -44,6 +49,7 @@ class Service:
         self.in_flight = 0  # generations being answered
         self.model, self.engine, self.keep_alive_s = model, engine, keep_alive_s
         self.encoder = PromptEncoder(model.tokenizer)
+        self.grammars = GrammarCompiler(model.tokenizer)
         self.metrics = Metrics()
         self.fingerprint = f"slurminfer-{version('slurminfer')}"
 
@@ -94,6 +100,7 @@ class Service:
     async def close(self) -> None:
         """End the threads and processes that work for this server."""
         self.encoder.close()
+        self.grammars.close()
         await self.model.template.close()
 
 

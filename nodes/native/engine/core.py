@@ -14,6 +14,7 @@ from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
+from .mask import prepare
 from .pooling import PooledChunk, add, embedding_of
 from .prompt_scoring import Rows, score_prompts
 from .request import Embedding, FinishReason, Limits, Output, Request, Sample
@@ -161,6 +162,7 @@ class EngineCore:
             rows = [_rows(*pair) for pair in zip(begun, chunks, strict=True)]
             self._begun.append(_Begun(begun, rows, sampled, guesses, pooled, embedded, time.perf_counter()))
             self._model.begin(chunks)
+            prepare(sampled)
         return bool(slices)
 
     def _finish(self, step: _Begun) -> list[Output]:

@@ -23,7 +23,7 @@ def apply_rules(logits: Tensor, requests: Sequence[Request]) -> Tensor:
     logits = logits.clone()
     for row, request in zip(logits, requests, strict=True):
         if request.params.rules is not None:
-            _apply_token_rules(row, request.params.rules)
+            _apply_token_rules(row, request.params.rules, may_clash=request.params.grammar is not None)
         _ban(row, _banned_now(request))
         if request.params.penalizes:
             _penalize(row, request)
@@ -62,14 +62,17 @@ def _tensors(rules: TokenRules, device: torch.device) -> _Tensors:
     return found
 
 
-def _apply_token_rules(row: Tensor, rules: TokenRules) -> None:
-    """In place."""
+def _apply_token_rules(row: Tensor, rules: TokenRules, *, may_clash: bool) -> None:
+    """In place; nothing is changed where a grammar leaves none of the tokens that the rules do."""
     tensors = _tensors(rules, row.device)
+    before = row.clone() if may_clash else row
     row[tensors.ids] += tensors.bias
     if tensors.only is not None:
         kept = row[tensors.only]
         row.fill_(-torch.inf)
         row[tensors.only] = kept
+    if may_clash and row.max() == -torch.inf:
+        row.copy_(before)
 
 
 def _banned_now(request: Request) -> list[int]:

@@ -11,6 +11,7 @@ from ....quant.checkpoint.embedding import Pooling
 if TYPE_CHECKING:  # it takes seconds to import
     import torch
 
+from ..grammar.matcher import Grammar, Matcher
 from .prompt_logprobs import PromptLogprobs
 from .token_rules import TokenRules
 
@@ -20,6 +21,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"  # of an answer with calls: said by the API, never by the engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()  # the model's end tokens are among them, unless ignored
     min_tokens: int = 0  # so many are generated before any of stop_token_ids
     rules: TokenRules | None = None
+    grammar: Grammar | None = None  # what the answer must look like
 
     @property
     def penalizes(self) -> bool:
@@ -67,8 +70,9 @@ class Request:
     """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
 
     __slots__ = (
-        "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests",
-        "failed", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "prompt_logprobs", "rank", "tokens",
+        "_matcher", "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed",
+        "digests", "failed", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "prompt_logprobs",
+        "rank", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +100,7 @@ class Request:
         self._to_skip = len(generated)  # random numbers that have chosen these tokens
         self._random: random.Random | None = None  # 2.5 KB, which a request that waits or is greedy does without
         self._uniform = (-1, 0.0)
+        self._matcher: Matcher | None = None  # as of the first token that is drawn
         self.rank = (0.0, 0)
         self.computed = 0  # tokens whose keys and values lie in `blocks`
         self.cached: int | None = None  # prompt tokens that the prefix cache had; None until it was looked up
@@ -155,6 +160,17 @@ class Request:
         """How many tokens have been sampled so far."""
         return len(self.tokens) - self.prompt_length
 
+    @property
+    def matcher(self) -> Matcher:
+        """Where the answer stands in its grammar, which there must be. Raises MatcherError for tokens against it."""
+        if self._matcher is None:
+            assert self.params.grammar is not None
+            matcher = self.params.grammar.matcher(self.params.stop_token_ids)
+            for token in self.tokens[self.prompt_length :]:
+                matcher.accept(token)
+            self._matcher = matcher
+        return self._matcher
+
     def uniform(self) -> float:
         """The random number in [0, 1) that chooses the next token: the same one until that token is there."""
         place = len(self.tokens)
@@ -167,12 +183,20 @@ class Request:
         return self._uniform[1]
 
     def extend(self, token: int) -> FinishReason | None:
-        """Take a sampled token; why the sequence ends with it, or None if it goes on."""
+        """Take a sampled token; why the sequence ends with it, or None if it goes on.
+
+        Raises MatcherError for a token that the grammar does not allow.
+        """
+        matcher = None if self.params.grammar is None else self.matcher
         if not self.generated:
             self.tokens = self.tokens.copy()
         self.tokens.append(token)
         if token in self.params.stop_token_ids:
             return FinishReason.STOP
+        if matcher is not None:
+            matcher.accept(token)
+            if matcher.is_complete:
+                return FinishReason.STOP
         return FinishReason.LENGTH if self.generated >= self.params.max_tokens else None
 
 

@@ -1,6 +1,7 @@
 """From logits to tokens. Every row's draw depends on that row alone, so that a seed gives the same tokens in any batch.
 
-The order is vLLM's: logit_rules.py, temperature, min_p, top_k, top_p, each over what the one before it has left.
+The order is that of vLLM: grammars, logit_rules.py, temperature, min_p, top_k, top_p, each over what the one before it
+has left.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .logit_rules import apply_rules
+from .mask import masked
 from .request import Request, Sample, SamplingParams, TokenLogprobs
 
 # So many of the best tokens nearly always hold all that top_k and top_p leave; sorting all tokens costs 50 times more.
@@ -27,7 +29,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sample]:
 
 
 def _choose(logits: Tensor, requests: Sequence[Request]) -> list[int]:
-    logits = apply_rules(logits, requests)
+    logits = apply_rules(masked(logits, requests), requests)
     drawn = [row for row, request in enumerate(requests) if request.params.temperature >= _SMALLEST_TEMPERATURE]
     if len(drawn) == len(requests):
         return _draw(logits, requests)
@@ -89,9 +91,9 @@ def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     """The index of each row at which the running sum of `weights` [n, m] passes the fraction `uniforms` [n, 1]."""
     sums = weights.cumsum(-1)
     total = sums[:, -1:]
-    # Below the total, else a fraction that float32 rounds to 1 finds the last token, which may be a banned one.
-    wanted = (uniforms * total).minimum(torch.nextafter(total, torch.zeros_like(total)))
-    found = torch.searchsorted(sums, wanted, right=True)[:, 0]
+    # A fraction that rounds to 1 would pass the last weight, and find one that is 0.
+    target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+    found = torch.searchsorted(sums, target, right=True)[:, 0]
     return found.clamp(max=weights.shape[-1] - 1)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ....core.net.anthropic import VERSION_HEADER
 from ...http.messages import Head, Reply, Request, Whole
 from ..answers import JSON, failure
 from .messages.surface import CountTokens, Messages
@@ -16,6 +17,7 @@ from .responses.kept import KeptResponses
 from .responses.surface import Responses
 from .translation import Surface, Translation, TranslationError
 
+_ANTHROPIC, _VERSION = Messages(), VERSION_HEADER.encode()  # whose clients are known by a header wherever they ask
 _CHAT = "/v1/chat/completions"
 
 _log = logging.getLogger(__name__)
@@ -52,8 +54,11 @@ class Surfaces:
     def mark(self, head: Head) -> None:
         """Note in a head how errors read in its API, so that each answer has that shape, whoever gives it."""
         surface = self._surfaces.get(head.path)
+        if surface is None and (_VERSION in head.fields or head.path.startswith("/v1/messages")):
+            surface = _ANTHROPIC
         if surface is not None:
             head.reshape = partial(_reshaped, surface, head.id)
+            head.answer_headers = [*head.answer_headers, (b"request-id", head.id.encode("latin-1"))]
 
     def enter(self, request: Request, reply: Reply) -> None:
         """Send a request to a worker: as one to chat completions, or as it is where nothing is translated."""

@@ -7,9 +7,9 @@ from ...http.messages import Head
 
 
 class TranslationError(Exception):
-    """A request that cannot be translated, which is the client's mistake (400). `param` names the field.
+    """A request that cannot be translated, which is the client's mistake. `param` names the field.
 
-    `status`: HTTP's, where it is not the client's mistake. `code`: as OpenAI's API has it.
+    `status`: HTTP's, where 400 does not say it. `code`: as OpenAI's API has it.
     """
 
     def __init__(self, message: str, param: str | None = None, *, status: int = 400, code: str | None = None) -> None:

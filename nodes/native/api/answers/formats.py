@@ -82,6 +82,7 @@ def usage(choices: Sequence[Choice], per_prompt: int) -> Json:
         "prompt_tokens_details": {"cached_tokens": sum(request.cached or 0 for request in firsts)},
         # Of speculative decoding: tokens guessed and taken, or not.
         "completion_tokens_details": {
+            "reasoning_tokens": sum(choice.reasoning_tokens for choice in choices),
             "accepted_prediction_tokens": accepted,
             "rejected_prediction_tokens": guessed - accepted,
         },

@@ -1,5 +1,7 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
+import hashlib
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +13,7 @@ from ...engine.thread import EngineThread
 from ...tokenizer import Tokenizer
 from ..metrics import Metrics
 from .detokenizer import Detokenizer, StopStrings
+from .reader import PLAIN, AnswerReader, CallDelta, Parts, Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class TextOptions:
     shows_special_tokens: bool = False
     min_tokens: int = 0  # of the answer, in whose text no stop string is looked for
     tells_logprobs: bool = True  # else they are there to rank choices only
+    reading: Reading = PLAIN  # what is looked for in the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Delta:
     logprobs: TokenLogprobs | None  # of the token, or of the end token
     finish: FinishReason | None
     end_token: int | None = None  # that ended the sequence
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
     stop_reason: str | None = None  # the stop string that did
 
 
@@ -48,10 +54,19 @@ class Choice:
         self._tokenizer = tokenizer
         self._prompt = request.tokens[: request.prompt_length] if request.generated else request.tokens
         self._stops, self._text = StopStrings(text.stops, keep=text.keeps_stop), text
-        # Whether special tokens are looked at: they are told, or may be a stop string or a part of one.
+        self._markers = text.reading.markers
+        # Whether special tokens are looked at: they are told, or may be a stop string, a marker or a part of one.
         self._reads_special = text.shows_special_tokens or any(
-            name in stop for stop in text.stops for name in tokenizer.special_names
+            name in words for words in (*text.stops, *self._markers) for name in tokenizer.special_names
         )
+        self._reader = None if text.reading.is_plain else AnswerReader(text.reading, self._number)
+        self._generated = array("q")  # tokens, where there is a reader
+        self.reasoning_tokens = 0  # of `tokens`
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what its text says may end it."""
+        return bool(self._text.stops or self._text.reading.one_call)
 
     @property
     def stop_reason(self) -> str | None:
@@ -63,8 +78,13 @@ class Choice:
         stopped = False
         for token in tokens:
             self.tokens += 1
-            stopped |= self._push_text(token)[1]
+            stopped |= self._skip(token)
         return stopped
+
+    def _skip(self, token: int) -> bool:
+        text, stopped = self._push_text(token)
+        self._read(text, token)
+        return stopped or (self._reader is not None and self._reader.finished)
 
     @property
     def mean_logprob(self) -> float:
@@ -81,15 +101,43 @@ class Choice:
         if logprobs is not None:
             self.logprob += logprobs.chosen
             logprobs = logprobs if self._text.tells_logprobs else None
-        if finish is FinishReason.STOP:  # by an end token
+        if finish is FinishReason.STOP and token in self.request.params.stop_token_ids:
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
-            return Delta(self.index, self._rest(last), None, logprobs, finish, token)
+            return self._delta(Delta(self.index, self._rest(last), None, logprobs, finish, token), token)
         text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP
         elif finish:
             text = self._rest(text)
-        return Delta(self.index, text, token, logprobs, finish)
+        return self._delta(Delta(self.index, text, token, logprobs, finish), token)
+
+    def _delta(self, delta: Delta, token: int) -> Delta:
+        """The delta with its text read."""
+        reader = self._reader
+        if reader is None:
+            return delta
+        parts, finish = self._read(delta.text, token), delta.finish
+        if finish:
+            parts += reader.flush()
+        elif reader.finished:
+            finish = FinishReason.STOP
+        if finish is FinishReason.STOP and reader.called:
+            finish = FinishReason.TOOL_CALLS
+        return replace(delta, text=parts.text, reasoning=parts.reasoning, calls=parts.calls, finish=finish)
+
+    def _read(self, text: str, token: int) -> Parts:
+        if self._reader is None:
+            return Parts(text)
+        self._generated.append(token)
+        was_thinking = self._reader.is_thinking
+        parts = self._reader.push(text)
+        self.reasoning_tokens += was_thinking and self._reader.is_thinking
+        return parts
+
+    def _number(self) -> bytes:
+        """What no other answer has at this place, and this one has again when another server goes on with it."""
+        tokens = array("q", self._prompt[: self.request.prompt_length]) + self._generated
+        return hashlib.blake2b(tokens.tobytes() + self.index.to_bytes(4, "big")).digest()
 
     @cached_property
     def _detokenizer(self) -> Detokenizer:
@@ -101,7 +149,8 @@ class Choice:
         if stopped or not self._reads_special or self._tokenizer.is_visible(token):
             return text, stopped
         name = self._tokenizer.token_bytes(token).decode()
-        more, stopped = self._until_stop(name, hidden=not self._text.shows_special_tokens)
+        hidden = not self._text.shows_special_tokens and name not in self._markers
+        more, stopped = self._until_stop(name, hidden=hidden)
         return text + more, stopped
 
     def _until_stop(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:

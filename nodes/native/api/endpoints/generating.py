@@ -9,16 +9,25 @@ from aiohttp import web
 from .....core.errors import EngineError
 from .....core.net.openai import error_body
 from ...engine.request import Limits, Request, RequestTooLongError
+from ...grammar.matcher import Grammar
 from ..answers.best_of import keep_best
 from ..answers.formats import EndpointFormat, Json, Origin, UnsentIds, usage
 from ..answers.generation import Choice, Delta, Generation, TextOptions
 from ..answers.prompt_logprobs import prompt_logprobs_json
+from ..answers.reader import PLAIN, Reading
 from ..answers.stream import EventStream
 from ..answers.whole import collect, require_tellable
 from ..errors import ApiError
 from ..middleware import json_response
 from ..requests.generation import GenerationRequest
-from ..requests.protocol import require_continuable, require_ids, require_length, require_stop_ids
+from ..requests.protocol import (
+    require_allowed,
+    require_continuable,
+    require_ids,
+    require_length,
+    require_stop_ids,
+)
+from ..requests.structured import structure_of
 from ..requests.token_rules import token_rules
 from ..service import Service, too_long
 
@@ -39,13 +48,25 @@ class Generating:
         require_stop_ids(body.stop_token_ids or (), limits.vocab_size)
         return limits
 
+    async def _grammar(self, body: GenerationRequest, limits: Limits) -> Grammar | None:
+        """What the answer must look like, if the request says it. Raises ApiError."""
+        wanted = structure_of(body)
+        return None if wanted is None else await self._service.grammars.compile(wanted, limits.vocab_size)
+
     def _choices(
-        self, body: GenerationRequest, limits: Limits, prompts: list[list[int]], max_tokens: int
+        self,
+        body: GenerationRequest,
+        limits: Limits,
+        prompts: list[list[int]],
+        max_tokens: int,
+        grammar: Grammar | None = None,
+        reading: Reading = PLAIN,
     ) -> list[Choice]:
         """`n` choices for each prompt. Raises ApiError for a prompt that cannot be computed."""
         told = body.continue_token_ids or []
         require_continuable(told, limits.vocab_size, max_tokens)
         require_length(body, max_tokens)
+        require_allowed(told, grammar)
         for prompt in prompts:
             require_ids(prompt, limits.vocab_size)
             try:
@@ -55,22 +76,24 @@ class Generating:
         require_tellable(body, prompts)
         choices: list[Choice] = []
         tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
-        text = _text_options(body)
+        text = _text_options(body, reading)
         rules = token_rules(body, limits.vocab_size, tokenizer, end_ids | frozenset(body.stop_token_ids or ()))
+        defaults = self._model.defaults
         for prompt in prompts:
             for index in range(body.sequences):
                 params = body.sampling(
-                    index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults, rules=rules
+                    index, max_tokens=max_tokens, end_ids=end_ids, defaults=defaults, rules=rules, grammar=grammar
                 )
                 request = Request(uuid.uuid4().hex, prompt, params, told)
                 choices.append(Choice(len(choices), request, tokenizer, text))
         if told and choices[0].skip(told):
-            raise ApiError(400, "continue_token_ids has a stop string in its text", param="continue_token_ids")
+            message = "continue_token_ids has a stop string in its text, or its last call"
+            raise ApiError(400, message, param="continue_token_ids")
         return choices
 
     def _generation(self, body: GenerationRequest, choices: list[Choice], started_at: float) -> Generation:
         # Stop strings are found as text is made of tokens: the sooner, the less is computed in vain.
-        at_once = bool(body.stream or body.stops)
+        at_once = bool(body.stream or any(choice.may_end for choice in choices))
         return Generation(self._engine, self._service.metrics, choices, started_at, at_once=at_once)
 
     async def _answer(
@@ -144,15 +167,16 @@ class Generating:
         return Origin(self._model.name, self._service.fingerprint, body.include_usage)
 
 
-def _text_options(body: GenerationRequest) -> TextOptions:
+def _text_options(body: GenerationRequest, reading: Reading) -> TextOptions:
     return TextOptions(
         stops=body.stops,
         keeps_stop=body.keeps_stop,
         shows_special_tokens=body.shows_special_tokens,
         min_tokens=body.fewest_tokens,
         tells_logprobs=body.top_count is not None,
+        reading=reading,
     )
 
 
 def _says_something(delta: Delta) -> bool:
-    return bool(delta.text or delta.finish or delta.logprobs)
+    return bool(delta.text or delta.reasoning or delta.calls or delta.finish or delta.logprobs)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .body import decode
 from .fields import refusal
@@ -82,6 +83,14 @@ def require_length(body: GenerationRequest, max_tokens: int) -> None:
         name = "min_new_tokens" if body.min_tokens is None else "min_tokens"
         expected = f"expected at most max_tokens = {max_tokens}"
         raise ApiError(400, f"{name} = {body.fewest_tokens}: {expected}", param=name)
+
+
+def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
+    """Raise ApiError unless an answer by `grammar` may begin with `ids`."""
+    allowed = grammar.matcher().valid(ids) if ids and grammar is not None else len(ids)
+    if allowed < len(ids):
+        message = f"continue_token_ids: the answer's structure does not allow token {ids[allowed]} at place {allowed}"
+        raise ApiError(400, message, param="continue_token_ids")
 
 
 def require_stop_ids(ids: Iterable[int], vocab_size: int) -> None:

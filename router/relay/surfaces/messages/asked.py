@@ -121,7 +121,7 @@ _contents = msgspec.json.Decoder(str | list[Block] | None)
 def read(body: bytes) -> Asked:
     """The request. Raises TranslationError for what is none."""
     if len(body) > MOST_BYTES:
-        raise TranslationError(f"the body has {len(body)} bytes: expected at most {MOST_BYTES}")
+        raise TranslationError(f"the body has {len(body)} bytes: expected at most {MOST_BYTES}", status=413)
     if len(body) > _MOST_CONTAINERS and body.count(b"{") + body.count(b"[") > _MOST_CONTAINERS:
         raise TranslationError(f"the body has too many objects and lists: expected at most {_MOST_CONTAINERS}")
     try:

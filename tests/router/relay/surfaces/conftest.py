@@ -1,1 +1,0 @@
-"""The relays of the folder above."""
