@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 
@@ -17,7 +18,7 @@ REFUSED = (400, {"error": {"message": "generates no text"}})
 @pytest.fixture
 def probe_of(tmp_path):
     """Makes the probe of an engine that answers each path so."""
-    ending = []
+    ending: list[Callable[[], None]] = []
 
     def make(answers):
         class Handler(BaseHTTPRequestHandler):

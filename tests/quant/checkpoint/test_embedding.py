@@ -1,6 +1,7 @@
 """What sentence-transformers' files say of embeddings is obeyed, or refused with the file, the key and the value."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def write(tmp_path):
     """Writes a model directory: files as JSON, by name; one with `modules` has Transformer and these."""
 
     def write(modules=None, /, **files):
-        content = {"config.json": {"hidden_size": 8, **files.pop("config", {})}}
+        content: dict[str, Any] = {"config.json": {"hidden_size": 8, **files.pop("config", {})}}
         if modules is not None:
             paths = {"Pooling": "1_Pooling", "Normalize": "2_Normalize", "Transformer": ""}
             content["modules.json"] = [
@@ -73,7 +74,7 @@ def test_modules_of_newer_versions_have_other_packages(write):
 
 def test_only_the_default_prompt_applies(write):
     prompts = {"query": "Find: ", "document": "Store: "}
-    of = {"prompts": prompts, "default_prompt_name": None}
+    of: dict[str, Any] = {"prompts": prompts, "default_prompt_name": None}
     assert read_embedding(write(ALL, config_sentence_transformers=of)).prompt == ""
     of = {"prompts": prompts, "default_prompt_name": "document"}
     assert read_embedding(write(ALL, config_sentence_transformers=of)).prompt == "Store: "
