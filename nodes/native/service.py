@@ -66,9 +66,12 @@ def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
     Raises EngineError for a draft that does not know the same tokens or does not fit, and what reading a model raises.
     """
     from .engine.core import EngineCore
-    from .model.loading import load_draft
+    from .model.loading import device_of, load_draft
+    from .model.logits_budget import logits_budget
 
-    core = EngineCore(model, options, load_draft(options, model) if options.speculative == "draft" else None)
+    draft = load_draft(options, model) if options.speculative == "draft" else None
+    logits = logits_budget(options, model.vocab_size, device_of(options.device).type)
+    core = EngineCore(model, options, draft, logits=logits)
     gc.freeze()  # what is there stays: looking through it again and again would stall steps
     return core
 

@@ -16,6 +16,9 @@ class ChatFormat:
         self._envelope = Envelope("chat.completion", "chat.completion.chunk", "chatcmpl", origin)
         self._begun: set[int] = set()
 
+    def is_long(self, index: int) -> bool:
+        return False
+
     def skip(self, tokens: Sequence[int]) -> None:
         self._begun.add(0)
 
@@ -40,6 +43,9 @@ class ChatFormat:
         for group in by_choice(deltas):
             choices.append({"index": group[0].index, "message": _message(group), **self._ending(group)})
         return self._envelope.whole(choices, usage)
+
+    def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
+        return {**answer, "prompt_logprobs": logprobs[0]}
 
     def usage_chunk(self, usage: Json) -> Json:
         return self._envelope.chunk([], usage)

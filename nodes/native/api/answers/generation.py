@@ -23,6 +23,8 @@ class TextOptions:
     stops: Sequence[str] = ()
     keeps_stop: bool = False  # the text ends with the stop string or end token, not before it
     shows_special_tokens: bool = False
+    min_tokens: int = 0  # of the answer, in whose text no stop string is looked for
+    tells_logprobs: bool = True  # else they are there to rank choices only
     reading: Reading = PLAIN  # what is looked for in the text
 
 
@@ -33,7 +35,7 @@ class Delta:
     index: int
     text: str
     token: int | None  # None for an end token, which has no text
-    logprobs: TokenLogprobs | None
+    logprobs: TokenLogprobs | None  # of the token, or of the end token
     finish: FinishReason | None
     end_token: int | None = None  # that ended the sequence
     reasoning: str = ""
@@ -47,6 +49,7 @@ class Choice:
     def __init__(self, index: int, request: Request, tokenizer: Tokenizer, text: TextOptions) -> None:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
+        self.logprob = 0.0  # the sum of those of all its tokens, where the engine gives any
         self.told_at: float | None = None  # time of the last token
         self._tokenizer = tokenizer
         self._prompt = request.tokens[: request.prompt_length] if request.generated else request.tokens
@@ -72,20 +75,35 @@ class Choice:
 
     def skip(self, tokens: Sequence[int]) -> bool:
         """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
-        self.tokens += len(tokens)
-        return any([self._skip(token) for token in tokens])
+        stopped = False
+        for token in tokens:
+            self.tokens += 1
+            stopped |= self._skip(token)
+        return stopped
 
     def _skip(self, token: int) -> bool:
         text, stopped = self._push_text(token)
         self._read(text, token)
         return stopped or (self._reader is not None and self._reader.finished)
 
+    @property
+    def mean_logprob(self) -> float:
+        """Of a token, as OpenAI ranks choices."""
+        return self.logprob / max(self.tokens, 1)
+
+    def end(self, finish: FinishReason) -> Delta:
+        """End a choice for which nothing was to be generated."""
+        return Delta(self.index, "", None, None, finish)
+
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
+        if logprobs is not None:
+            self.logprob += logprobs.chosen
+            logprobs = logprobs if self._text.tells_logprobs else None
         if finish is FinishReason.STOP and token in self.request.params.stop_token_ids:
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
-            return self._delta(Delta(self.index, self._rest(last), None, None, finish, token), token)
+            return self._delta(Delta(self.index, self._rest(last), None, logprobs, finish, token), token)
         text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP
@@ -127,16 +145,22 @@ class Choice:
 
     def _push_text(self, token: int) -> tuple[str, bool]:
         """What a token adds to the text that may be told, and whether a stop string came."""
-        text, stopped = self._stops.push(self._detokenizer.push(token))
+        text, stopped = self._until_stop(self._detokenizer.push(token))
         if stopped or not self._reads_special or self._tokenizer.is_visible(token):
             return text, stopped
         name = self._tokenizer.token_bytes(token).decode()
-        more, stopped = self._stops.push(name, hidden=not self._text.shows_special_tokens and name not in self._markers)
+        hidden = not self._text.shows_special_tokens and name not in self._markers
+        more, stopped = self._until_stop(name, hidden=hidden)
         return text + more, stopped
+
+    def _until_stop(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:
+        if self.tokens <= self._text.min_tokens:
+            return "" if hidden else text, False
+        return self._stops.push(text, hidden=hidden)
 
     def _rest(self, text: str) -> str:
         """`text` and all that is still held back."""
-        last, stopped = self._stops.push(self._detokenizer.flush())
+        last, stopped = self._until_stop(self._detokenizer.flush())
         return text + last + ("" if stopped else self._stops.flush())
 
 
@@ -180,7 +204,7 @@ class Generation:
 
     def _push(self, choice: Choice, output: Output, at: float) -> Delta:
         self._observe(choice, at)
-        delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
+        delta = _delta(choice, output)
         if delta.finish:
             delta = replace(delta, stop_reason=choice.stop_reason)
             del self._open[choice.request.id]
@@ -193,3 +217,10 @@ class Generation:
         else:
             self._metrics.itl.observe(at - choice.told_at)
         choice.told_at = at
+
+
+def _delta(choice: Choice, output: Output) -> Delta:
+    if output.sample is None:
+        assert output.finish is not None, "an output without a token is the last one"
+        return choice.end(output.finish)
+    return choice.push(output.sample.token, output.sample.logprobs, output.finish)
