@@ -29,10 +29,8 @@ TOOLS = [
 # Each family, and what its template has where it has several forms.
 FORMS: list[tuple[str | None, str]] = [(family.name, "") for family in FAMILIES]
 FORMS += [("mistral", "[ARGS]"), ("deepseek", "```json"), (None, "")]
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "get_weather": {**WEATHER, "additionalProperties": False},
-    "ping": {"maxProperties": 0},
-}
+CLOSED = {**WEATHER, "additionalProperties": False}
+SCHEMAS: dict[str, dict[str, Any]] = {"get_weather": CLOSED, "ping": {"maxProperties": 0}}
 PLAIN = JsonSchema({"enum": ["no call"]})
 
 
