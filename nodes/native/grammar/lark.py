@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .constraint import After, Choices, Constraint, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
+from .constraint import After, Choices, Constraint, Ebnf, Either, JsonSchema, Lark, Regex, Tag, Tags
 from .errors import ConstraintError
 from .schema import checked
 
@@ -64,8 +64,9 @@ class Renderer:
             case Tags():
                 return self._tags(constraint)
             case After():
-                gap = self._rule(_GAP)
-                return f"{self._up_to(constraint.marker)} {gap}? {self._expression(constraint.content)}"
+                return f"{self._before(constraint)} {self._expression(constraint.content)}"
+            case Either():
+                return self._rule(" | ".join(map(self._expression, constraint.options)))
 
     def _choices(self, texts: Sequence[str]) -> str:
         if not 1 <= len(texts) <= _MAX_CHOICES:
@@ -112,6 +113,11 @@ class Renderer:
         if not trigger or not begun:
             raise ConstraintError(f"the trigger {trigger!r} begins no tag")
         return f"{self._up_to(trigger)} ({' | '.join(self._tag(tag, len(trigger)) for tag in begun)})"
+
+    def _before(self, after: After) -> str:
+        gap = self._rule(_GAP)
+        free = f"{self._up_to(after.marker)} {gap}?"
+        return free if after.begin is None else f"({self._literal(after.begin)} {free})?"
 
     def _up_to(self, marker: str) -> str:
         """Free text that ends with the first `marker`."""

@@ -10,9 +10,12 @@ from ..answers.chat_format import ChatFormat
 from ..errors import ApiError
 from ..requests.chat import ChatRequest
 from ..requests.protocol import parse
-from ..service import read, too_long
+from ..requests.reasoning import template_variables
+from ..requests.tools import Toolset
+from ..service import Service, read, too_long
 from ..template.jinja import ChatError, PromptTooLargeError, RenderCall
 from .generating import Generating
+from .planning import AnswerPlanner
 
 
 class Chat(Generating):
@@ -20,22 +23,27 @@ class Chat(Generating):
 
     prompt_param: ClassVar[str] = "messages"
 
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self._planner = AnswerPlanner(service.model, service.grammars)
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request. Raises ApiError."""
         started_at = time.monotonic()
         body = parse(ChatRequest, await read(request))
         limits = self._accept(body)
-        grammar = await self._grammar(body, limits)
-        text = await self._render(body, limits)
+        tools = body.toolset
+        text = await self._render(body, tools, limits)
+        reading, grammar = await self._planner.plan(body, tools, text, limits)
         special = bool(body.add_special_tokens)
         prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
         left = max(limits.sequence_tokens - len(prompt), 1)
         max_tokens = left if body.limit is None else body.limit
-        choices = self._choices(body, limits, [prompt], max_tokens, grammar)
+        choices = self._choices(body, limits, [prompt], max_tokens, grammar, reading)
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
 
-    async def _render(self, body: ChatRequest, limits: Limits) -> str:
+    async def _render(self, body: ChatRequest, tools: Toolset, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)
         begin = not go_on if body.add_generation_prompt is None else body.add_generation_prompt
         call = RenderCall(
@@ -43,7 +51,8 @@ class Chat(Generating):
             add_generation_prompt=begin,
             continue_final_message=go_on,
             most_bytes=self._service.encoder.most_bytes(limits),
-            variables=body.variables,
+            variables=template_variables(body.variables, body.reasoning_effort, self._model.template.variables),
+            tools=list(tools.tools) or None,
         )
         try:
             return await self._model.template.render(call)
