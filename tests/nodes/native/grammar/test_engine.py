@@ -147,6 +147,7 @@ def test_a_complete_answer_ends_without_an_end_token(grammars, greedy):
     tokens = []
     while core.busy:
         for output in core.step():
+            assert output.sample is not None
             tokens.append(output.sample.token)
             finishes.append(output.finish)
     assert finishes[-1] is FinishReason.STOP
