@@ -33,6 +33,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "stop strings": {**CHAT, **USAGE, "max_tokens": 60, "stop": [" the", "ck", "e q"], "presence_penalty": 0.5},
     "sampled": {**TEXT, "max_tokens": 30, "temperature": 1.0, "seed": 7},
     "logprobs": {**TEXT, "max_tokens": 20, "logprobs": 2},
+    "schema": {**CHAT, **USAGE, "max_tokens": 60, "temperature": 1.0, "seed": 4, "response_format": {
+        "type": "json_schema", "json_schema": {"name": "pair", "schema": {
+            "type": "array", "items": {"enum": ["ü", 12, {"a": None}]}, "minItems": 3, "maxItems": 4}}}},
+    "regular expression": {**TEXT, "max_tokens": 40, "regex": "([a-c]{2,4}-){5}🎉"},
+    "choice and stop strings": {**CHAT, "guided_choice": ["keys and values", "values and keys"], "stop": ["d v", "y"]},
     "continuous usage": {**CHAT, "stream_options": {"include_usage": True, "continuous_usage_stats": True},
                          "max_tokens": 20},
 }  # fmt: skip
