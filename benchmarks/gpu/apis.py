@@ -115,7 +115,8 @@ def _(clients: Clients) -> None:
 def _(clients: Clients) -> None:
     counted = clients.anthropic.messages.count_tokens(model=clients.model, messages=_TALK)
     answer = clients.anthropic.messages.create(model=clients.model, messages=_TALK, max_tokens=1)
-    assert counted.input_tokens == answer.usage.input_tokens, (counted.input_tokens, answer.usage.input_tokens)
+    computed, cached = answer.usage.input_tokens, answer.usage.cache_read_input_tokens or 0
+    assert counted.input_tokens == computed + cached, (counted.input_tokens, computed, cached)
 
 
 @check("responses, and one that goes on")
