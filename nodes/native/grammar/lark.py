@@ -14,7 +14,7 @@ FIRST_LINE = "%llguidance {}"
 _TEXT = r"/(.|\n)*/"
 _GAP = r"/[ \t\r\n]{1,8}/"
 _MAX_TAGS = 1024
-_MAX_CHOICES = 20_000
+_MAX_CHOICES = 10_000
 _MAX_EBNF = 1 << 16  # characters
 
 Translate = Callable[[str], str]
@@ -44,13 +44,13 @@ class Renderer:
         """Raises ConstraintError."""
         start = self._expression(constraint)
         main = "\n".join([FIRST_LINE, f"start: {start}", *self._rules, ""])
-        return _json({"grammars": [{"lark_grammar": main}, *self._others]})
+        return json_text({"grammars": [{"lark_grammar": main}, *self._others]})
 
     def _expression(self, constraint: Constraint) -> str:
         match constraint:
             case JsonSchema():
                 schema = checked(constraint.schema, constraint.whitespace)
-                return self._rule(f"%json {_json(schema)}")
+                return self._rule(f"%json {json_text(schema)}")
             case Regex():
                 return self._rule(f"/{self._regex_to_lark(constraint.pattern)}/")
             case Choices():
@@ -141,15 +141,16 @@ class Renderer:
         return " ".join(filter(None, parts)) or empty
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Raises ConstraintError for an integer that the encoder does not write."""
     try:
         return msgspec.json.encode(value).decode()
     except OverflowError as error:
-        raise ConstraintError("an integer beyond 64 bits") from error
+        raise ConstraintError("it has an integer beyond 64 bits") from error
 
 
 def _quoted(text: str) -> str:
-    return _json(text).replace("\x7f", "\\u007f")
+    return json_text(text).replace("\x7f", "\\u007f")
 
 
 def _count(least: int, most: int | None) -> str:
