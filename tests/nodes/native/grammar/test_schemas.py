@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from benchmarks.api.schemas import SCHEMAS
 from slurminfer.nodes.native.grammar.constraint import JsonSchema
 from slurminfer.nodes.native.grammar.errors import ConstraintError
-from slurminfer.nodes.native.grammar.keywords import ANNOTATIONS, FORMATS, OBEYED, REFUSED
+from slurminfer.nodes.native.grammar.keywords import ANNOTATIONS, FORMATS, OBEYED, REFUSED, UNDEFINED_FORMATS
 
 CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
 
@@ -98,3 +99,11 @@ def test_whitespace_is_bounded(grammars):
     assert grammars.takes(schema, "[\n" + 64 * " " + "1 , 2]")
     assert not grammars.takes(schema, "[\n" + 65 * " " + "1]")
     assert not grammars.takes(schema, "[\n\n1]")
+
+
+def test_the_page_shows_the_tables():
+    page = (Path(__file__).parents[4] / "docs/engine/structured-output.md").read_text(encoding="utf-8")
+    for keyword, note in OBEYED.items():
+        assert f"| `{keyword}` | {note} |\n" in page
+    for name in (*REFUSED, *ANNOTATIONS, *FORMATS, *UNDEFINED_FORMATS):
+        assert f"`{name}`" in page
