@@ -39,7 +39,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 
 def measure(model: Path, quick: bool) -> dict[str, Any]:
     """Texts/s in turns, and the smallest cosine similarity of two vectors of a text."""
-    texts, rounds = questions(40 if quick else 200), 2 if quick else 5
+    texts, rounds = sentences(20 if quick else 150), 1 if quick else 3
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurminfer-embeddings-")))
         directory = embedding_model(model, folder / "model")
@@ -72,12 +72,11 @@ def compare(sides: dict[str, Embed], texts: Sequence[str], rounds: int) -> dict[
     return found
 
 
-def questions(count: int) -> list[str]:
-    """Questions of GSM8K and their sentences, of a few to a hundred words."""
+def sentences(count: int) -> list[str]:
+    """The first ones of GSM8K's questions, about 17 tokens each."""
     lines = map(json.loads, _QUESTIONS.read_text(encoding="utf-8").splitlines())
-    whole = [line["messages"][-1]["content"] for line in lines]
-    parts = [part for text in whole for part in re.split(r"(?<=[.?!]) ", text) if len(part) > 3]
-    return [*whole, *parts][:count]
+    questions = [line["messages"][-1]["content"] for line in lines]
+    return [part for text in questions for part in re.split(r"(?<=[.?!]) ", text) if len(part) > 3][:count]
 
 
 def embedding_model(model: Path, directory: Path) -> Path:
@@ -96,18 +95,8 @@ def embedding_model(model: Path, directory: Path) -> Path:
 def ours(model: Path, dtype: str, log: Path) -> Iterator[Embed]:
     """Our server, through OpenAI's client, all texts in one request."""
     argv = [sys.executable, "-m", "slurminfer.nodes.native", "--model", str(model), "--served-model-name", "m"]
-    argv += [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--dtype",
-        dtype,
-        "--kv-cache-gib",
-        "0.5",
-        "--context-length",
-        "2048",
-    ]
+    argv += ["--host", "127.0.0.1", "--port", "0", "--dtype", dtype]
+    argv += ["--kv-cache-gib", "0.5", "--context-length", "2048"]
     with log.open("wb") as errors:
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
