@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 from slurminfer.core.records import WorkerRecord, WorkerState
@@ -139,6 +140,26 @@ def test_log_probabilities(deployment):
     logprobs = response.output[0].content[0].logprobs
     assert len(logprobs) == 3 and all(len(one.top_logprobs) == 2 for one in logprobs)
     assert all(one.logprob == max(other.logprob for other in one.top_logprobs) for one in logprobs)
+
+
+class Answer(pydantic.BaseModel):
+    """What the engine is held to."""
+
+    kind: Literal["a", "b"]
+    is_sure: bool
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_output_that_keeps_to_a_schema(deployment, streams):
+    asked = {**ASKED, "max_output_tokens": 200, "extra_body": {}}
+    responses = deployment.openai.responses
+    if streams:
+        with responses.stream(**asked, text_format=Answer) as stream:
+            response = stream.get_final_response()
+    else:
+        response = responses.parse(**asked, text_format=Answer)
+    assert isinstance(response.output_parsed, Answer)
+    assert response.status == "completed"
 
 
 def test_an_error_of_the_engine_names_this_apis_fields(deployment):

@@ -42,6 +42,14 @@ def result(id_, content, **more):
     return {"type": "tool_result", "tool_use_id": id_, "content": content, **more}
 
 
+def nested(kind, depth):
+    """A block in a block, and so on."""
+    block = text("x")
+    for _ in range(depth):
+        block = {"type": kind, "content": [block]}
+    return block
+
+
 def test_the_least_request():
     assert chat() == {"model": "m", "max_tokens": 9, "messages": HI}
 
@@ -194,6 +202,8 @@ def test_a_schema_for_the_answer(field):
         ({"output_format": {"type": "xml"}}, "output_config.format: 'xml'"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
         ({"max_tokens": "many"}, "max_tokens: expected"),
+        ({"messages": [user(result("t1", [result("t2", "x")]))]}, "'tool_result' is not supported here"),
+        ({"messages": [user(nested("search_result", 200))]}, "'search_result' is not supported here"),
         ({"system": [{"type": "image"}]}, "system.type: 'image'"),
     ],
 )
