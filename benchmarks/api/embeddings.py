@@ -39,7 +39,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 
 def measure(model: Path, quick: bool) -> dict[str, Any]:
     """Texts/s in turns, and the smallest cosine similarity of two vectors of a text."""
-    texts, rounds = sentences(20 if quick else 150), 1 if quick else 3
+    texts, rounds = sentences(20 if quick else 135), 1 if quick else 3
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurminfer-embeddings-")))
         directory = embedding_model(model, folder / "model")
@@ -98,7 +98,7 @@ def ours(model: Path, dtype: str, log: Path) -> Iterator[Embed]:
     argv += ["--host", "127.0.0.1", "--port", "0", "--dtype", dtype]
     argv += ["--kv-cache-gib", "0.5", "--context-length", "2048"]
     with log.open("wb") as errors:
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8")
     try:
         assert process.stdout is not None
         found = re.search(r"http://\S+:\d+", process.stdout.readline())
@@ -132,7 +132,7 @@ def peer(model: Path, dtype: str) -> Iterator[Embed]:
     python = str(_PYTHON) if _PYTHON.exists() else sys.executable
     argv = [python, embedding_peer.__file__, str(model), dtype]
     process = subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
     )
     assert process.stdin is not None and process.stdout is not None
     into, out = process.stdin, process.stdout
