@@ -146,6 +146,20 @@ def test_a_function_is_called_and_the_conversation_goes_on(relay, client, ask):
     assert third.output_text == "It will rain."  # without what is kept
 
 
+def test_tokens_are_counted_by_the_engine(relay, client):
+    stub = relay.add("w-0")
+    first = whole(client, input="one?")
+    found = client.responses.input_tokens.count(model="m", input="two?", previous_response_id=first.id)
+    assert (found.object, found.input_tokens) == ("response.input_tokens", 7)
+    seen = stub.asked[-1].body
+    assert (seen["max_completion_tokens"], "stream" in seen) == (1, False)
+    assert [message["content"] for message in seen["messages"]] == ["one?", TEXT, "two?"]
+    assert relay.report().counters.requests[("/v1/responses/input_tokens", 200)] == 1
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.input_tokens.count(model="m", input="two?", conversation="c")
+    assert caught.value.param == "conversation"
+
+
 def test_a_conversation_has_all_that_was_before(relay, client):
     stub = relay.add("w-0")
     first = whole(client, input="one?", instructions="Not carried over.")
