@@ -59,7 +59,7 @@ def _prompts(tokenizer: Tokenizer, count: int) -> list[list[int]]:
 def _serving(model: Path) -> Iterator[str]:
     arguments = ["--model", str(model), "--served-model-name", "m", "--dtype", "float32", "--port", "0"]
     command = [sys.executable, "-m", "slurminfer.nodes.native", *arguments, "--kv-cache-gib", "0.5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         try:
             address = re.search(r"http://\S+:\d+", process.stdout.readline())
