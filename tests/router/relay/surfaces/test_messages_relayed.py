@@ -297,3 +297,14 @@ def test_a_tool_call_goes_on_when_its_worker_is_lost(relay, client):
     (use,) = message.content
     assert (use.id, use.name, use.input, message.stop_reason) == ("c1", "weather", {"city": "Oslo"}, "tool_use")
     assert [len(stub.asked) for stub in stubs] == [1, 1], "both had a part in it"
+
+
+def test_a_large_request_is_translated_beside_the_others(relay, client):
+    stub = relay.add("w-0")
+    words = [{"type": "text", "text": "word " * 100}] * 1000
+    message = whole(client, messages=[{"role": "user", "content": words}])
+    assert message.content[0].text == TEXT
+    assert len(stub.asked[-1].body["messages"][0]["content"]) == 1000 * 501 - 1
+    bad = [*words, {"type": "audio"}]
+    error = refused(anthropic.BadRequestError, whole, client, messages=[{"role": "user", "content": bad}])
+    assert error["message"].startswith("messages.0.content.1000.type: 'audio'")

@@ -1,11 +1,15 @@
 """Requests of Anthropic's API as chat requests."""
 
+import asyncio
 import json
+from collections.abc import Coroutine
 
 import pytest
 
+from slurminfer.router.http.messages import Head
 from slurminfer.router.relay.surfaces.messages.asked import MOST_BYTES, read
 from slurminfer.router.relay.surfaces.messages.request import chat_request
+from slurminfer.router.relay.surfaces.messages.surface import CountTokens, Messages
 from slurminfer.router.relay.surfaces.translation import TranslationError
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -48,6 +52,16 @@ def nested(kind, depth):
     for _ in range(depth):
         block = {"type": kind, "content": [block]}
     return block
+
+
+@pytest.mark.parametrize("surface", [Messages(), CountTokens()])
+def test_others_do_not_wait_for_the_translation_of_a_large_request(surface):
+    head = Head(b"POST", b"/", "/", [], {}, "", "abc")
+    small, large = (json.dumps({"max_tokens": 9, "messages": [user("x" * size)]}).encode() for size in (9, 300_000))
+    assert not isinstance(surface.translate(head, small), Coroutine)
+    beside = surface.translate(head, large)
+    assert isinstance(beside, Coroutine)
+    assert json.loads(asyncio.run(beside).body)["messages"] == [user("x" * 300_000)]
 
 
 def test_the_least_request():
