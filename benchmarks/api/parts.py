@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import messages, structured
+from . import echo, messages, structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +36,10 @@ PARTS: Mapping[str, Part] = {
             "messages_added_ms": ("at most 1", "messages_added_ms"),
             "messages_added_stream_ms": ("at most 3", "messages_added_stream_ms"),
         },
+    ),
+    "echo": Part(
+        "log-probabilities of prompts, against transformers in float32",
+        echo.measure,
+        {"echo_logprob_error": ("at most 0.001", "max_error"), "echo_relative_speed": ("", "relative_speed")},
     ),
 }
