@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import jsonschema
 import numpy as np
 import numpy.typing as npt
+import referencing.exceptions
 
 from slurminfer.nodes.native.grammar.compiler import Grammars
 from slurminfer.nodes.native.grammar.constraint import JsonSchema
@@ -33,7 +34,7 @@ from . import suite
 from .schemas import SCHEMAS
 from .structured import STAFF
 
-_STEPS, _SEEDS, _ENDING = 80, 3, 0.4
+_STEPS, _SEEDS, _ENDING = 60, 2, 0.4
 _CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
 Mask = npt.NDArray[np.uint8]
 
@@ -173,7 +174,10 @@ def _is_valid(schema: Any, text: str) -> bool:
         value = json.loads(text)
     except ValueError:
         return False
-    return bool(jsonschema.Draft202012Validator(schema, format_checker=_CHECKER).is_valid(value))
+    try:
+        return bool(jsonschema.Draft202012Validator(schema, format_checker=_CHECKER).is_valid(value))
+    except referencing.exceptions.Unresolvable:  # a schema that only its remote parts could judge, and was taken
+        return False
 
 
 def _import_s(name: str) -> float:

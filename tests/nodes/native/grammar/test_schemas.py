@@ -49,6 +49,13 @@ def test_every_keyword_of_the_draft_is_in_one_table():
     ("schema", "said"),
     [
         ({"not": {}}, "at /not: the keyword 'not' is not supported"),
+        ({"pattern": "[^\"]"}, "at /pattern: [^\"] leaves out \" or"),
+        ({"patternProperties": {"^[^\\\\a]$": {}}}, "at /patternProperties: [^"),
+        ({"pattern": "[\\x00-\\x1f]"}, "at /pattern: control characters but for"),
+        ({"pattern": "a\x01"}, "at /pattern: control characters but for"),
+        ({"const": ["a\0b"]}, "at /const: control characters but for"),
+        ({"items": {"enum": [1, {"\x1f": 1}]}}, "at /items/enum: control characters"),
+        ({"properties": {"\x01": {}}}, "at /properties: control characters"),
         ({"properties": {"a": {"items": {"uniqueItems": True}}}}, "at /properties/a/items/uniqueItems: the keyword"),
         ({"$defs": {"a": {"if": True}}, "anyOf": [{"$ref": "#/$defs/a"}]}, "at /$defs/a/if: the keyword 'if'"),
         ({"minLenght": 1}, "at /minLenght: JSON Schema has no keyword 'minLenght'"),
@@ -79,7 +86,9 @@ def test_what_is_not_obeyed_is_refused_with_its_place(grammars, schema, said):
 
 @pytest.mark.parametrize(
     "schema",
-    [{"uniqueItems": False, "type": "array", "maxItems": 1}, {"type": "string", "format": "password"},
+    [{"const": "\\u0001\n\t\x7f"},
+     {"pattern": "[^\\x00-\\x1f\"]"}, {"pattern": "[\\x00-\\x7f]"}, {"pattern": "\\s\n"},
+     {"uniqueItems": False, "type": "array", "maxItems": 1}, {"type": "string", "format": "password"},
      {"type": "string", "minLength": 2.0, "maxLength": 3}, {"type": "object", "minProperties": 1.0},
      {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a", "b"], "minProperties": 2}],
 )  # fmt: skip
