@@ -178,10 +178,10 @@ def main() -> int:
     parser.add_argument("--engine", choices=("native", "sglang", "vllm"), required=True)
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     fixed = argparse.Namespace(
-        extra=sys.argv[at + 1 :], workers: 1, "nodes": 1, "tensor_parallel": 1, "sequence_parallel": 1, "pipeline_parallel": 1,
-        "quantization": None, "context": 4096, "running": 16, "slurm": False,
-    }  # fmt: skip
-    vars(given).update(defaults)
+        extra=sys.argv[at + 1 :], workers=1, nodes=1, tensor_parallel=1, sequence_parallel=1, pipeline_parallel=1,
+        quantization=None, context=4096, running=16, slurm=False,
+    )  # fmt: skip
+    given = parser.parse_args(sys.argv[1:at], fixed)
     with tempfile.TemporaryDirectory() as folder:
         deployment = Deployment(given, Path(folder))
         try:
