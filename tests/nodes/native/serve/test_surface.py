@@ -38,7 +38,7 @@ def test_the_models_card_is_what_clients_read(server, model_directory):
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
-        ("GET", "/v1/nonsense", 404, "this server has: /health, /metrics, /v1/chat/completions, /v1/completions"),
+        ("GET", "/v1/nonsense", 404, "/tokenizer_info, /v1/chat/completions, /v1/completions"),
         ("POST", "/v1/rerank", 404, "no such path"),
         ("GET", "/" + "x" * 5000, 404, "..."),
         ("GET", "/%ff%00", 404, "no such path"),
