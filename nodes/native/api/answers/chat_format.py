@@ -55,7 +55,8 @@ class ChatFormat:
             {**self._token(token, logprobs.chosen), "top_logprobs": [self._token(*pair) for pair in logprobs.top]}
             for token, logprobs in entries(deltas)
         ]
-        return {"logprobs": {"content": content} if content else None, **ending(deltas[-1])}
+        logprobs = {"content": content, "refusal": None} if content else None
+        return {"logprobs": logprobs, **ending(deltas[-1])}
 
     def _token(self, id: int, logprob: float) -> Json:
         raw = self._tokenizer.token_bytes(id)
