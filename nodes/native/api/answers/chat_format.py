@@ -12,7 +12,7 @@ class ChatFormat:
     """/v1/chat/completions."""
 
     def __init__(self, tokenizer: Tokenizer, origin: Origin) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._as_ids = tokenizer, origin.tokens_as_ids
         self._envelope = Envelope("chat.completion", "chat.completion.chunk", "chatcmpl", origin)
         self._begun: set[int] = set()
 
@@ -60,7 +60,8 @@ class ChatFormat:
 
     def _token(self, id: int, logprob: float) -> Json:
         raw = self._tokenizer.token_bytes(id)
-        return {"token": raw.decode(errors="replace"), "logprob": finite(logprob), "bytes": list(raw)}
+        name = f"token_id:{id}" if self._as_ids else raw.decode(errors="replace")
+        return {"token": name, "logprob": finite(logprob), "bytes": list(raw)}
 
 
 def _message(deltas: Sequence[Delta]) -> Json:
