@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-fleet bench-fleet-sim bench-router bench-batch nginx chromium openssh legacy clean
+.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-fleet bench-fleet-sim bench-router bench-batch bench-api nginx chromium openssh legacy clean proxies openai-js
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-fleet-sim  the fleet's decisions over 30 simulated days; writes benchmarks/results/fleet-sim.json"
 	@echo "make bench-router   the router against sglang-router, smg, vllm-router and nginx; writes benchmarks/results/router.json"
 	@echo "make bench-batch    batches through chaos, against the engine alone and vLLM, and at 10 million rows; writes benchmarks/results/batch.json"
+	@echo "make bench-api      what parts of the native engine's API cost, and whether answers are right; writes benchmarks/results/api.json"
 	@echo "make legacy         AutoAWQ and IPEX in an environment of their own, .venv-legacy (3 GB to download)"
 
 install: .venv/.installed
@@ -93,6 +94,13 @@ chromium:
 	@if ! command -v chromium > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  apt-get update -qq; apt-get install -qq --no-install-recommends chromium > /dev/null; fi || true
 
+# OpenAI's client for JavaScript, which tests run in Node and in Chromium; they are skipped where there is no npm.
+openai-js: .openai-js/.installed
+
+.openai-js/.installed: tests/support/javascript/package-lock.json
+	@if command -v npm > /dev/null; then mkdir -p .openai-js; cp tests/support/javascript/*.json .openai-js/; \
+	  npm ci --silent --no-fund --no-audit --prefix .openai-js && touch $@; fi
+
 # The tests of the tunnel start an sshd of their own; they are skipped where there is neither one nor root on Debian. The
 # package's service is not started, now or later.
 openssh:
@@ -101,7 +109,7 @@ openssh:
 	  apt-get update -qq; apt-get install -qq --no-install-recommends openssh-client openssh-server > /dev/null; \
 	  [ -z "$$made" ] || rm $$policy; deb-systemd-helper disable ssh.service ssh.socket > /dev/null 2>&1; fi || true
 
-test: .venv/.installed-dev .triton/.installed sandbox-packages chromium openssh
+test: .venv/.installed-dev .triton/.installed sandbox-packages chromium proxies openai-js openssh
 	@began=$$(date +%s); failed=0; \
 	$(PYTEST) -n 2 -m sandbox $(SANDBOXED) > .test-sandbox.log 2>&1 & sandbox=$$!; \
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED) > .test-kernels.log 2>&1 & kernels=$$!; \
@@ -147,6 +155,13 @@ $(ROUTERS:%=.venv-%/.installed): .venv-%/.installed: requirements/%.txt
 	.venv-$*/bin/pip install --quiet -r requirements/$*.txt
 	touch $@
 
+# The reverse proxies that tests put in front of a router. The packages' services are not started, now or later.
+proxies:
+	@if ! { command -v nginx && command -v haproxy; } > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod +x $$policy; }; \
+	  apt-get update -qq; apt-get install -qq --no-install-recommends nginx-light haproxy > /dev/null; \
+	  [ -z "$$made" ] || rm $$policy; deb-systemd-helper disable nginx.service haproxy.service > /dev/null 2>&1; fi || true
+
 nginx:
 	@if ! command -v nginx > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  apt-get update -qq; apt-get install -qq --no-install-recommends nginx-light; fi || true
@@ -172,6 +187,9 @@ bench-router: .venv/.installed-dev $(ROUTERS:%=.venv-%/.installed) nginx
 
 bench-batch: .venv/.installed-dev .venv-vllm/.installed sandbox-packages
 	$(BIN)/python -m benchmarks.batch --vllm .venv-vllm/bin/python
+
+bench-api: .venv/.installed-dev
+	$(BIN)/python -m benchmarks.api
 
 clean:
 	rm -rf .venv .venv-legacy .venv-vllm .venv-llama $(ROUTERS:%=.venv-%) .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log

@@ -160,6 +160,11 @@ class RunDirectory:
         return self.path / "openai-batches"
 
     @property
+    def responses_path(self) -> Path:
+        """The folder of the responses that the router keeps for a while: router/responses/store.py."""
+        return self.path / "responses"
+
+    @property
     def openai_batches_lease_path(self) -> Path:
         """Which process works on these batches: jobs/batch/openai/."""
         return self.path / "openai-batches.json"
@@ -233,6 +238,10 @@ class RunDirectory:
         if text is None:
             raise SpecError(str(self.spec_path), None, "cannot read the spec: no such file")
         return parse_spec(text)
+
+    def served_at(self) -> int:
+        """When the spec was written, in Unix seconds. Raises OSError."""
+        return int(self.spec_path.stat().st_mtime)
 
     def write_spec(self, spec: DeploymentSpec) -> None:
         """Replace the deployment's spec."""
@@ -380,7 +389,8 @@ class RunDirectory:
                     files.remove(path)
 
     def clear_records(self) -> None:
-        """Remove what routers and workers of an earlier deployment have left; spec, key, logs and claim stay.
+        """Remove what routers and workers of an earlier deployment have left, clients' responses too; spec, key, logs
+        and claim stay.
 
         Raises RunDirectoryError where something cannot be removed.
         """
@@ -390,7 +400,7 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"cannot read {error.filename}: {error.strerror}") from error
         own = (self.router_path, self.router_identity_path, self.endpoint_path, self.queue_path)
-        for path in (*records, *own, self.fleet_path, self.scale_path, self.lease_path):
+        for path in (*records, *own, self.fleet_path, self.scale_path, self.lease_path, self.responses_path):
             files.remove(path)
 
     def clear(self) -> None:

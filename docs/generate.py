@@ -1,6 +1,6 @@
 """Write the generated reference pages: reference/spec.md from core/spec/, reference/commands.md from cli.py,
-reference/api-fields.md from nodes/native/api/requests/fields.py, reference/failures.md from slurm/ and
-nodes/engines/failures/.
+reference/api-fields.md from nodes/native/api/requests/fields.py, reference/responses-fields.md from
+router/relay/surfaces/responses/fields.py, reference/failures.md from slurm/ and nodes/engines/failures/.
 
 python docs/generate.py            write them
 python docs/generate.py --check    exit with 1 if they are not what the code says
@@ -28,6 +28,7 @@ from slurminfer.core.spec.pool import PoolSpec
 from slurminfer.core.spec.router import RouterSpec, RuleSpec
 from slurminfer.nodes.engines.failures import containers, engines, gpu, machine, model
 from slurminfer.nodes.native.api.requests import fields as api
+from slurminfer.router.relay.surfaces.responses import fields as responses
 from slurminfer.slurm import failures as slurm
 from slurminfer.slurm.reasons import REASONS
 
@@ -68,6 +69,20 @@ What the native engine does with each field of the request APIs of OpenAI, vLLM 
 engines. [The API of the native engine](../engine/api.md) explains the rest. A null is the same as no field. SGLang and
 vLLM read their fields themselves: the router passes all of them on.
 """
+_RESPONSES_HEAD = """\
+# Fields of /v1/responses
+
+*Generated from `router/relay/surfaces/responses/fields.py` by `make docs`; do not edit.*
+
+What the router does with each field of a request to [/v1/responses](../guide/responses.md). A null is the same as no
+field. Fields that stand here nowhere, such as `top_k` or `chat_template_kwargs`, go to the engine as they are.
+"""
+_RESPONSES_REFUSED = """\
+The request gets a 400 that names the field, unless the field is null, false or empty.
+"""
+_RESPONSES_RENAMED = """\
+These are fields of chat completions. They get a 400 that says what to use.
+"""
 _FAILURES_HEAD = """\
 # Failures that are explained
 
@@ -79,6 +94,9 @@ show the first exception in the logs of all ranks. Sections and keys are those o
 """
 _NEVER_TEXT = """\
 `serve --wait` fails at once, with exit code 1, where the router's job or all workers wait for one of these.
+"""
+_EMBEDDINGS_TEXT = """\
+A field of another table is refused by its name, unless it asks for nothing or is among the ignored ones.
 """
 _REFUSED_TEXT = """\
 These would change the answer and are not implemented. The request gets a 400 that names the field, unless the field
@@ -95,6 +113,7 @@ def main() -> int:
         REFERENCE / "spec.md": spec_page(),
         REFERENCE / "commands.md": commands_page(),
         REFERENCE / "api-fields.md": api_fields_page(),
+        REFERENCE / "responses-fields.md": responses_fields_page(),
         REFERENCE / "failures.md": failures_page(),
     }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
@@ -224,16 +243,31 @@ def _paragraph(docstring: str) -> str:
 
 
 def api_fields_page() -> str:
-    """A table for each of: obeyed, refused, harmless."""
+    """A table for each of: obeyed, obeyed by embeddings, refused, harmless."""
     obeyed = [(name, _endpoint(rule.endpoint), rule.note) for name, rule in api.OBEYED.items()]
+    embeddings = list(api.EMBEDDINGS_OBEYED.items())
     refused = [(name, _values(rule.nothing), rule.note) for name, rule in sorted(api.REFUSED.items())]
     harmless = [(name, note) for name, note in sorted(api.HARMLESS.items())]
     return "\n".join(
         [
             _API_HEAD,
             *_table("Obeyed", "", ("field", "of", "values"), obeyed),
+            *_table("Obeyed by /v1/embeddings", _EMBEDDINGS_TEXT, ("field", "values"), embeddings),
             *_table("Refused", _REFUSED_TEXT, ("field", "taken where it is", ""), refused),
             *_table("Ignored", _IGNORED_TEXT, ("field", "why it cannot change the answer"), harmless),
+        ]
+    )
+
+
+def responses_fields_page() -> str:
+    """A table for each of: obeyed, ignored, refused, named differently."""
+    return "\n".join(
+        [
+            _RESPONSES_HEAD,
+            *_table("Obeyed", "", ("field", ""), list(responses.OBEYED.items())),
+            *_table("Ignored", "", ("field", "why it cannot change the answer"), list(responses.IGNORED.items())),
+            *_table("Refused", _RESPONSES_REFUSED, ("field", ""), list(responses.REFUSED.items())),
+            *_table("Other names", _RESPONSES_RENAMED, ("field", "here"), list(responses.RENAMED.items())),
         ]
     )
 

@@ -35,6 +35,8 @@ from .handover import IDLE_S, Retirement, can_serve
 from .opened import Opened, open_router, setups
 from .peer import living_router
 from .relay.program import RelayTask
+from .responses.store import response_store
+from .responses.sweeping import sweep
 
 DRAIN_S = 20.0
 _REQUEUE_S = 10.0  # of the time before the walltime limit, for what comes after draining
@@ -91,7 +93,7 @@ async def serve(
     with opened, private_folder() as folder:
         supervisor = Supervisor(run, spec, opened.board, opened.certificate_pem)
         relays = Relays(
-            setups(spec, run.key(), opened.count, folder / _CONTROL_SOCKET),
+            setups(spec, run.key(), opened.count, folder / _CONTROL_SOCKET, run.responses_path),
             opened.board,
             opened.listeners,
             opened.private_listeners,
@@ -132,7 +134,9 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         controller=supervisor.controller,
         batches=supervisor.batches,
         outlooks=supervisor.outlooks,
+        responses=response_store(opened.run.responses_path, opened.spec.router),
         openai_batches=BatchStore(opened.run, allowed=Allowed.of(opened.spec.router)),
+        served_at=opened.run.served_at(),
         endpoint=lambda: opened.url,
         pages=supervisor.counters,
     )
@@ -167,6 +171,9 @@ async def _serve(
         await announcement.publish()
         await announcement.follow(lambda: supervisor.replaced(announcement.replaced))
 
+    async def sweeping() -> None:
+        await sweep(opened.run.responses_path, opened.spec.router)
+
     running = asyncio.create_task(run())
     try:
         await supervisor.start(relays)
@@ -177,6 +184,7 @@ async def _serve(
             asyncio.create_task(supervisor.watch()),
             asyncio.create_task(supervisor.rounds.repeat("announcement", announce)),
             asyncio.create_task(supervisor.rounds.repeat("offer", offer.run)),
+            asyncio.create_task(supervisor.rounds.repeat("responses", sweeping)),
             asyncio.create_task(_until_needless(opened, supervisor, announcement, ending)),
         )
     finally:

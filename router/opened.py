@@ -138,7 +138,7 @@ def _hosts(address: str) -> list[str]:
     return list(dict.fromkeys([socket.gethostname(), address, "localhost", "127.0.0.1"]))
 
 
-def setups(spec: DeploymentSpec, key: str, count: int, control_socket: Path) -> list[Setup]:
+def setups(spec: DeploymentSpec, key: str, count: int, control_socket: Path, responses: Path) -> list[Setup]:
     """What each of `count` relays is told first."""
     router = msgspec.to_builtins(spec.router)
     pools = [
@@ -152,6 +152,7 @@ def setups(spec: DeploymentSpec, key: str, count: int, control_socket: Path) -> 
             router=router,
             pools=msgspec.to_builtins(pools),
             control_socket=str(control_socket),
+            responses=str(responses),
             key=key if spec.router.backend == "sglang" else "",
         )
         for index in range(count)

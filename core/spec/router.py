@@ -65,6 +65,15 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Seconds after which a streaming request without a first token is sent to a second worker too; the faster one
     # answers. By default this is never done.
     hedge_after: Annotated[float, Meta(gt=0, le=3_600)] | None = None
+    # APIs that the router itself translates to chat completions and back, so that they work with every engine and their
+    # streams go on when a worker is lost. messages: Anthropic's, /v1/messages. responses: OpenAI's, /v1/responses. A
+    # request to one that is not listed is passed on as it is, for engines that have this API themselves; its stream
+    # then ends with an error event when the worker is lost.
+    translate: tuple[Literal["messages", "responses"], ...] = ("messages", "responses")
+    # Seconds for which the router keeps the responses of /v1/responses, with their prompts, in the run directory, so
+    # that requests may go on with them by `previous_response_id`. Requests with store = false are not kept. 0: none is
+    # kept, and those that there were are removed.
+    keep_responses: Annotated[float, Meta(ge=0, le=2_592_000)] = 3_600.0
     # Batches of OpenAI's API that one key may have under way. Further ones are refused with 429 until one has ended.
     batches: Annotated[int, Meta(ge=1, le=100_000)] = 500
     # Files of OpenAI's API that one key may have, those that batches have made included; if it has as many, uploads are

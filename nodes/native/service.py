@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -17,6 +18,8 @@ from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
 from ...core.net.connection_guard import limits_of_process
 from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
+from ...quant.checkpoint.config import read_config
+from ...quant.checkpoint.embedding import read_embedding
 from .api.requests.defaults import SamplingDefaults, defaults_of_model
 from .api.server import Server
 from .api.service import ServedModel, Service
@@ -81,7 +84,9 @@ async def _serve(
     name = server.served_model_name or options.model.resolve().name
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
-    served = ServedModel(name, tokenizer, template, defaults)
+    embedding, generates = read_embedding(options.model), read_config(options.model).has_head
+    created = _written_at(options.model)
+    served = ServedModel(name, tokenizer, template, defaults, embedding, created, generates)
     front = Server(served, engine, guard, keep_alive_s=server.sse_keep_alive_s)
     runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()
@@ -97,6 +102,12 @@ async def _serve(
     await runner.cleanup()
     await front.service.close()
     _raise_failure(engine)
+
+
+def _written_at(model: Path) -> int:
+    """When a model was written, in Unix seconds: the same after each start. Caches change the time of its folder."""
+    config = model / "config.json"
+    return int((config if config.exists() else model).stat().st_mtime)
 
 
 def _signals() -> asyncio.Future[None]:

@@ -73,6 +73,16 @@ class Tokenizer:
         """Whether `decode` writes anything for this token: special tokens and unused numbers are left out."""
         return id not in self._special and self._tokenizer.id_to_token(id) is not None
 
+    @property
+    def json(self) -> str:
+        """The text of tokenizer.json, for other libraries."""
+        return self._tokenizer.to_str()
+
+    @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of special tokens by their names."""
+        return {name: id for id, name in self._special.items()}
+
     @cached_property
     def special_names(self) -> frozenset[str]:
         """The special tokens as they are written, which `decode` leaves out."""

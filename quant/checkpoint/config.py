@@ -36,6 +36,9 @@ _MODEL_TYPES = {
     "Qwen3ForCausalLM": "qwen3",
 }
 ARCHITECTURES = tuple(_MODEL_TYPES)
+# Decoders without lm_head, which are made for embeddings, and the architecture that has one.
+BARE = {name.replace("ForCausalLM", "Model"): name for name in ARCHITECTURES}
+_ENCODERS = ("Bert", "Roberta", "XLMRoberta", "MPNet", "DistilBert", "Deberta", "ModernBert", "Electra", "Albert", "T5")
 # Keys that change numbers in other families, which configs of models made from them carry. null, false, 0, 1 and what
 # is empty change nothing.
 _ELSEWHERE = (
@@ -51,7 +54,7 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Shape of a decoder of one of ARCHITECTURES."""
+    """Shape of a decoder of one of ARCHITECTURES, with or without lm_head."""
 
     architecture: str
     vocab_size: int
@@ -64,6 +67,7 @@ class ModelConfig:
     rms_norm_eps: float
     max_position_embeddings: int
     tie_word_embeddings: bool
+    has_head: bool = True  # False: an embedding model that has no lm_head, and generates nothing
     qkv_bias: bool
     o_bias: bool
     mlp_bias: bool
@@ -97,7 +101,7 @@ def read_config(model: Path) -> ModelConfig:
 
 def parse_config(raw: Mapping[str, Any], source: str) -> ModelConfig:
     """ModelConfig of the content of `config.json`; `source` names it in errors."""
-    architecture = _architecture(raw, source)
+    architecture, has_head = _architecture(raw, source)
     _check_supported(raw, source)
     keys = Keys({**_DEFAULTS[_MODEL_TYPES[architecture]], **raw}, source)
     num_heads, hidden_size = keys.positive("num_attention_heads"), keys.positive("hidden_size")
@@ -115,6 +119,7 @@ def parse_config(raw: Mapping[str, Any], source: str) -> ModelConfig:
         rms_norm_eps=keys.number("rms_norm_eps", 1e-6, may_be_zero=True),
         max_position_embeddings=max_position,
         tie_word_embeddings=keys.flag("tie_word_embeddings"),
+        has_head=has_head,
         qkv_bias=attention_bias or architecture == "Qwen2ForCausalLM",
         o_bias=attention_bias and architecture != "Qwen2ForCausalLM",
         mlp_bias=keys.flag("mlp_bias") and architecture == "LlamaForCausalLM",
@@ -131,19 +136,37 @@ def parse_config(raw: Mapping[str, Any], source: str) -> ModelConfig:
     return config
 
 
-def _architecture(raw: Mapping[str, Any], source: str) -> str:
+def _architecture(raw: Mapping[str, Any], source: str) -> tuple[str, bool]:
+    """One of ARCHITECTURES, and whether the model has lm_head."""
     names = raw.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
+    has_head = not isinstance(name, str) or name not in BARE
+    if isinstance(name, str):
+        name = BARE.get(name, name)
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise UnsupportedModelError(f"{source}: architecture {name} is not one of {', '.join(ARCHITECTURES)}")
+        raise UnsupportedModelError(_refusal(name, source))
     found = raw.get("model_type", _MODEL_TYPES[name])
     if found != _MODEL_TYPES[name]:
         expected = f"architecture {name} goes with {_MODEL_TYPES[name]!r}"
         raise UnsupportedModelError(f"{source}: model_type {found!r}: {expected}")
-    return name
+    return name, has_head
+
+
+def _refusal(name: Any, source: str) -> str:
+    known = f"one of {', '.join(ARCHITECTURES)}, or for embeddings {', '.join(BARE)}"
+    if isinstance(name, str) and name.startswith(_ENCODERS):
+        return (
+            f"{source}: architecture {name} is an encoder, whose tokens attend to those behind them; the native engine "
+            f"computes decoders only, {known}; engine vllm or sglang computes encoders"
+        )
+    return f"{source}: architecture {name} is not {known}"
 
 
 def _check_supported(raw: Mapping[str, Any], source: str) -> None:
+    if raw.get("is_causal", True) is False:
+        raise UnsupportedModelError(
+            f"{source}: is_causal = false: expected true; in the native engine no token attends to those behind it"
+        )
     activation = raw.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):  # two names for one
         raise UnsupportedModelError(f"{source}: hidden_act {activation!r}; supported is silu")

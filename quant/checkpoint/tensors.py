@@ -5,6 +5,7 @@ Whatever reads or writes such a model takes names, shapes and biases from here.
 
 import torch
 
+from ...core.errors import UnsupportedModelError
 from .config import ModelConfig
 from .quantized import GroupQuantized
 from .weights import Reads
@@ -92,6 +93,8 @@ class DecoderTensors:
 
     def head(self, embedding: torch.Tensor | None) -> torch.Tensor | GroupQuantized:
         """The weight of lm_head [vocab_size, hidden_size]; where the model ties it, that is `embedding`."""
+        if not self._config.has_head:
+            raise UnsupportedModelError("the model has no lm_head: its architecture is for embeddings only")
         if self._config.tie_word_embeddings:
             assert embedding is not None, "lm_head is the embedding"
             return self._weights.tied_head(embedding)

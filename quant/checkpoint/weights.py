@@ -14,6 +14,7 @@ from .formats import make_format
 from .quantization import Scheme
 from .quantized import GroupQuantized
 
+_BASE = "model."  # what the names of all tensors but lm_head begin with, unless a bare decoder was saved
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
@@ -42,10 +43,11 @@ class Weights:
         """`scheme` says how linear layers are quantized, if they are. Raises ModelNotFoundError, CorruptModelError."""
         self.dtype, self._format = dtype, None if scheme is None else make_format(scheme)
         self._files = _locate(model)
+        self._is_bare = not any(name.startswith(_BASE) for name in self._files)
         self._model = model
 
     def __contains__(self, name: str) -> bool:
-        return name in self._files
+        return self._stored(name) in self._files
 
     def read(self, name: str, *shape: int) -> torch.Tensor:
         """A copy of tensor `name`, which must have `shape`, on the CPU. Raises CorruptModelError.
@@ -76,35 +78,40 @@ class Weights:
         """Rows `ids` of tensor `name`, without reading the others: a whole embedding may outweigh a layer."""
         with self._open(name) as file:
             self._check_shape(file, name, shape)
-            tensor: torch.Tensor = file.get_tensor(name)
+            tensor: torch.Tensor = file.get_tensor(self._stored(name))
             return tensor.index_select(0, ids).to(self.dtype)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of tensor `name`. Raises CorruptModelError."""
         with self._open(name) as file:
-            return tuple(file.get_slice(name).get_shape())
+            return tuple(file.get_slice(self._stored(name)).get_shape())
 
     def _copy(
         self, name: str, shape: tuple[int, ...], valid: Sequence[torch.dtype], dtype: torch.dtype | None
     ) -> torch.Tensor:
         with self._open(name) as file:
-            path = self._files[name]
+            path = self._files[self._stored(name)]
             self._check_shape(file, name, shape)
-            tensor: torch.Tensor = file.get_tensor(name)
+            tensor: torch.Tensor = file.get_tensor(self._stored(name))
             if valid and tensor.dtype not in valid:
                 kind, expected = _dtype_names(tensor.dtype), _dtype_names(*valid)
                 raise CorruptModelError(f"{path}: tensor {name} is {kind}, expected {expected}")
             return tensor.to(dtype or tensor.dtype, copy=True)
 
     def _check_shape(self, file: Any, name: str, shape: tuple[int, ...]) -> None:
-        found = tuple(file.get_slice(name).get_shape())
+        found = tuple(file.get_slice(self._stored(name)).get_shape())
         if found != shape:
-            raise CorruptModelError(f"{self._files[name]}: tensor {name} has shape {found}, config.json says {shape}")
+            path = self._files[self._stored(name)]
+            raise CorruptModelError(f"{path}: tensor {name} has shape {found}, config.json says {shape}")
+
+    def _stored(self, name: str) -> str:
+        """The tensor's name in the files."""
+        return name.removeprefix(_BASE) if self._is_bare else name
 
     @contextmanager
     def _open(self, name: str) -> Iterator[Any]:
         """The file of tensor `name`, open."""
-        path = self._files.get(name)
+        path = self._files.get(self._stored(name))
         if path is None:
             raise CorruptModelError(f"{self._model}: tensor {name} is missing")
         try:

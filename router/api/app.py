@@ -3,9 +3,10 @@
 GET /health                  without a key: only whether      GET /workers   the workers, one by one (admin)
 GET /v1/models, /v1/models/ID   what is served                GET /metrics   Prometheus (admin, or the key for it)
 /v1/files, /v1/batches       OpenAI's batch API (router/batches/)
+GET /v1/responses/ID          one that is kept (router/responses/)
 GET /load                    what requests ask of each pool, for the controller of the fleet (admin)
 GET /status.json             the deployment at a glance       GET /tenants   limits and usage
-GET /openapi.json            this API, described
+GET /openapi.json            this API, described            GET /docs      the same for people
 GET /                        the same for people: a page without data, which asks for the key and then for status.json
 
 The app listens on a socket that only this user reaches, so it believes what relays say of the caller (caller.py). They
@@ -21,16 +22,18 @@ from aiohttp.typedefs import Handler
 from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
 from ..tenants.refusal import METRICS_ONLY
-from . import batches, files, health, load, models, openapi, status, tenants, web_page, workers
+from . import batches, files, health, load, models, responses, status, tenants, web_page, workers
 from .answers import failure
+from .anthropic import with_anthropics_error
 from .caller import Caller, caller_of
+from .description import openapi
 from .sources import Sources
 
 Page = Callable[[web.Request], web.Response]
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that hung up
 _MOST_BYTES = 2**20  # of a body: no page takes any
-_NO_KEY_NEEDED = frozenset({"/", "/health", "/openapi.json"})
+_NO_KEY_NEEDED = frozenset({"/", "/docs", "/health", "/openapi.json"})
 _ADMINS_ONLY = frozenset({"/workers", "/load", "/metrics"})
 
 
@@ -46,10 +49,11 @@ class Pages:
         sources = self._sources
         app = web.Application(middlewares=[self._observe, self._admit], client_max_size=_MOST_BYTES)
         routes: dict[str, Page] = {
-            "/": web_page.WebPage().answer,
+            "/": web_page.WebPage("index.html").answer,
+            "/docs": web_page.WebPage("docs.html").answer,
             "/health": lambda request: health.health(sources, request),
-            "/v1/models": lambda request: models.models(sources),
-            "/v1/models/{model:.+}": lambda request: models.model(sources, request.match_info["model"]),
+            "/v1/models": lambda request: models.models(sources, request),
+            "/v1/models/{model:.+}": lambda request: models.model(sources, request),
             "/workers": lambda request: workers.workers(sources),
             "/load": lambda request: load.load(sources),
             "/metrics": self._show_metrics,
@@ -61,6 +65,7 @@ class Pages:
             app.router.add_get(path, _handler(page))
         files.Files(sources.openai_batches.files).add_to(app)
         batches.Batches(sources.openai_batches).add_to(app)
+        responses.Responses(sources.responses).add_to(app)
         app.router.add_route("*", "/v1/{path:.*}", _no_such_path)
         return app
 
@@ -73,14 +78,14 @@ class Pages:
             status = response.status
         except web.HTTPException as error:
             status = error.status
-            response = failure(status, f"{request.method} {request.path[:200]}: {error.reason}")
+            response = failure(status, f"{request.method} {request.path[:200]}: {_reason(error)}")
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         finally:
             counted = self._sources.pages
             counted.count(counted.requests, (path, status))
             counted.time(counted.duration, path, time.monotonic() - began)
-        return response
+        return with_anthropics_error(request, response)
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -111,6 +116,10 @@ def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse
         return page(request)
 
     return answer
+
+
+def _reason(error: web.HTTPException) -> str:
+    return "no such path; those that there are: GET /docs" if error.status == 404 else error.reason
 
 
 def _path_label(request: web.Request) -> str:

@@ -1,4 +1,4 @@
-"""GET /v1/models and /v1/models/ID: what is served, in OpenAI's shape, with the state of each model."""
+"""GET /v1/models and /v1/models/ID: what is served, as OpenAI's API tells it or, to its clients, Anthropic's."""
 
 import time
 from collections.abc import Sequence
@@ -10,25 +10,29 @@ from ..fleet.models import LIVE, ModelState, model_states
 from ..fleet.outlook import is_asleep
 from ..fleet.worker import Worker
 from .answers import failure, no_worker
+from .anthropic import is_anthropic, model_info, model_list
 from .sources import Sources
 
 
-def models(sources: Sources) -> web.Response:
+def models(sources: Sources, request: web.Request) -> web.Response:
     """All models, as long as one of them can be asked, be it that a request has to wait for a worker."""
     states = states_of(sources)
     if not any(model.state == LIVE or model.may_come for model in states):
         reason = next((model.reason for model in states if model.reason), "")
         return no_worker(sources.registry.counts(), reason)
-    return web.json_response({"object": "list", "data": [_card(sources, model) for model in states]})
+    cards = [_card(sources, model) for model in states]
+    return web.json_response(model_list(cards) if is_anthropic(request) else {"object": "list", "data": cards})
 
 
-def model(sources: Sources, name: str) -> web.Response:
+def model(sources: Sources, request: web.Request) -> web.Response:
     """One model, whatever its state; 404 with the valid names for one that there is not."""
+    name = request.match_info["model"]
     states = {model.name: model for model in states_of(sources)}
     if name not in states:
         message = f"no model '{name[:200]}' here; valid models: {', '.join(states)}"
         return failure(404, message, param="model", code="model_not_found")
-    return web.json_response(_card(sources, states[name]))
+    card = _card(sources, states[name])
+    return web.json_response(model_info(card) if is_anthropic(request) else card)
 
 
 def states_of(sources: Sources) -> list[ModelState]:
@@ -47,12 +51,14 @@ def states_of(sources: Sources) -> list[ModelState]:
 
 
 def _card(sources: Sources, model: ModelState) -> dict[str, Any]:
-    """What a worker says of its model, or what is known without one."""
+    """What a worker says of its model, or what is known without one.
+
+    `created` is that of the deployment: some engines say when they were started, or asked.
+    """
     workers = sources.registry.choosable(model.name) or sources.registry.serving(model.name)
-    return _told(workers) | {"id": model.name, "state": model.state}
+    return _told(workers) | {"id": model.name, "created": sources.served_at, "state": model.state}
 
 
 def _told(workers: Sequence[Worker]) -> dict[str, Any]:
     told = next((worker.card for worker in workers if worker.card is not None), {})
-    created = min((int(worker.record.updated_at) for worker in workers), default=0)
-    return {"object": "model", "created": created, "owned_by": "slurminfer"} | told
+    return {"object": "model", "owned_by": "slurminfer"} | told

@@ -13,6 +13,7 @@ from ..fleet.controller import ControllerReport
 from ..fleet.demand import Demand
 from ..fleet.queue import Queue
 from ..fleet.registry import Registry
+from ..responses.store import ResponseStore
 from ..tenants.tenant import Tenant, Usage
 
 
@@ -32,6 +33,8 @@ class Sources:
     controller: ControllerReport
     batches: Batches
     outlooks: Callable[[], Mapping[str, Outlook]]  # by pool
+    responses: ResponseStore | None  # None: none is kept
     openai_batches: BatchStore
+    served_at: int  # Unix seconds: when `serve` wrote the spec
     endpoint: Callable[[], str]  # URL for clients, such as http://10.0.0.7:30000
     pages: Counters = field(default_factory=Counters)  # of this process, with the requests that the pages answer

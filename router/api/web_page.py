@@ -1,4 +1,4 @@
-"""GET /: the status page, the same for everybody and without data. Its script asks for the key and for /status.json."""
+"""GET / and GET /docs: pages that are the same for everybody and without data; their scripts ask for it."""
 
 import base64
 import hashlib
@@ -9,10 +9,11 @@ from aiohttp import web
 
 
 class WebPage:
-    """The page with its headers. It is read once."""
+    """A page with its headers. It is read once."""
 
-    def __init__(self) -> None:
-        self._text = (Path(__file__).parents[1] / "page/index.html").read_text(encoding="utf-8")
+    def __init__(self, name: str) -> None:
+        """`name`: of its file."""
+        self._text = (Path(__file__).parents[1] / "page" / name).read_text(encoding="utf-8")
         self._headers = {
             "Content-Security-Policy": policy_of(self._text),
             "Cache-Control": "no-cache",

@@ -1,12 +1,12 @@
-"""Ids of files and batches: they sort by the time of creation, and show whose they are without a look into a record."""
+"""Ids of files, batches and responses: they sort by the time of creation, and show whose they are."""
 
 import hashlib
 import re
 import secrets
 
-FILE, BATCH = "file-", "batch_"
+FILE, BATCH, RESPONSE = "file-", "batch_", "resp_"
 
-_ID = re.compile(r"(file-|batch_)[0-9a-f]{12}(?P<tenant>[0-9a-f]{8})[0-9a-f]{12}", re.ASCII)
+_ID = re.compile(r"(file-|batch_|resp_)(?P<made>[0-9a-f]{12})(?P<tenant>[0-9a-f]{8})[0-9a-f]{12}", re.ASCII)
 
 
 def new_id(prefix: str, tenant: str, now: float) -> str:
@@ -29,6 +29,23 @@ def is_id(prefix: str, text: str) -> bool:
     """Whether a text is an id of that kind: nothing else may become part of a path."""
     found = _ID.fullmatch(text)
     return found is not None and found[1] == prefix
+
+
+def mark_of(text: str) -> str:
+    """What an id shows of whose it is. Raises ValueError for what is no id."""
+    return _parsed(text)["tenant"]
+
+
+def made_at(text: str) -> float:
+    """When an id was made, in Unix seconds. Raises ValueError for what is no id."""
+    return int(_parsed(text)["made"], 16) / 1000
+
+
+def _parsed(text: str) -> re.Match[str]:
+    found = _ID.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text[:100]!r} is no id")
+    return found
 
 
 def _made(prefix: str, tenant: str, milliseconds: int, rest: str) -> str:

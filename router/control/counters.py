@@ -18,7 +18,8 @@ Key = TypeVar("Key", bound=Hashable)
 ENDPOINTS = frozenset(
     f"/v1/{path}"
     for path in (
-        *("chat/completions", "completions", "embeddings", "messages", "moderations", "rerank", "responses", "score"),
+        *("chat/completions", "completions", "embeddings", "messages", "messages/count_tokens", "moderations"),
+        *("rerank", "responses", "score"),
         *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
     )
 )

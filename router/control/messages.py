@@ -44,6 +44,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup", kw_only=True):
     router: dict[str, Any]  # [router] of the spec, as builtins
     pools: list[dict[str, Any]]  # of the spec: name, and what routing needs
     control_socket: str  # Unix socket of the supervisor's pages
+    responses: str = ""  # folder of the responses that are kept; "": none is
     key: str = ""  # the deployment's own, which sglang-router asks clients for
 
 

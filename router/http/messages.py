@@ -24,6 +24,13 @@ class Head(msgspec.Struct):
     streamed: Any = None  # set by `Handler.admit`, a Streamed: the body is given on as it comes
     answer_headers: Headers = []  # set by `Handler.admit`: what every answer carries (CORS)
     answer_lines: bytes = b""  # the same, as complete lines of the head (limits)
+    reshape: Any = None  # set by `Handler.admit`, from Whole to Whole: gives an error answer the shape of its API
+    asked_path: str = ""  # the client's, where this head is that of the chat request that stands for its request
+
+    @property
+    def public_path(self) -> str:
+        """The path that the client has asked for."""
+        return self.asked_path or self.path
 
 
 class Request(msgspec.Struct):
@@ -48,9 +55,12 @@ class Reply(Protocol):
     While nothing was given to the client's socket (`began`), `begin` or `whole` may replace what `begin` has said.
     """
 
-    began: bool  # whether anything has been given to the client's socket
     on_writable: Callable[[], None] | None  # called when `write` may go on after it has said False
     on_lost: Callable[[], object] | None  # called when the client hangs up before the answer's end
+
+    @property
+    def began(self) -> bool:
+        """Whether anything has been given to the client's socket."""
 
     def whole(self, answer: Whole) -> None:
         """Send an answer in one piece."""

@@ -55,6 +55,8 @@ class ClientReply:
             return
         if answer.close:
             self.keep = False
+        if answer.status >= 400 and self._request is not None and self._request.reshape is not None:
+            answer = self._request.reshape(answer)
         self.begin(answer.status, answer.headers, len(answer.body))
         self.began = True
         self._connection.transport.write(self._head if self._mute else self._head + answer.body)

@@ -1,22 +1,21 @@
 """Who may ask for what: keys, and pages of other origins (CORS)."""
 
 import hashlib
-import re
 from collections.abc import Collection, Iterable
-from functools import lru_cache
 
+from ...core.net.cors import Origins
 from ...core.net.openai import REQUEST_ID_HEADER, bearer_key
 from ..http.heads import has_content
-from ..http.messages import Head, Headers, Whole
+from ..http.messages import Head, Whole
 from ..tenants.refusal import METRICS_ONLY
 from ..tenants.tenant import Tenant
 from .answers import failure
+from .paths import is_generation_path
 
-_EXPOSED = f"{REQUEST_ID_HEADER}, Retry-After, X-Should-Retry, X-Slurminfer-Worker".encode()
-_GENERATION = re.compile(r"/v1/(?!(?:models|files|batches)(?:/|$))[\w/-]+", re.ASCII)
+_LIMITS = [f"X-Ratelimit-{what}-{of}" for of in ("Requests", "Tokens") for what in ("Limit", "Remaining", "Reset")]
+_EXPOSED = (REQUEST_ID_HEADER, "Request-Id", "Retry-After", "X-Should-Retry", "X-Slurminfer-Worker", *_LIMITS)
 _UPLOADS = frozenset({"/v1/files"})
-_OPEN_PATHS = frozenset({"/", "/health", "/openapi.json"})
-_PREFLIGHT_S = b"600"  # for which a browser may keep the answer; some keep none for longer
+_OPEN_PATHS = frozenset({"/", "/docs", "/health", "/openapi.json"})
 
 
 class Keys:
@@ -63,14 +62,9 @@ def no_such_tenant(name: str) -> Whole:
     return failure(401, f"tenant {name[:100]!r} has no key any more", code="invalid_api_key")
 
 
-@lru_cache(maxsize=64)
-def _is_generation_path(path: str) -> bool:
-    return _GENERATION.fullmatch(path) is not None
-
-
 def is_generation(head: Head) -> bool:
-    """Whether a request is for workers: they alone know which paths below /v1/ there are."""
-    return head.method == b"POST" and _is_generation_path(head.path)
+    """Whether a request is for workers."""
+    return head.method == b"POST" and is_generation_path(head.path)
 
 
 def is_upload(head: Head) -> bool:
@@ -83,38 +77,14 @@ def is_open(head: Head) -> bool:
     return head.path in _OPEN_PATHS and head.method in (b"GET", b"HEAD") and not has_content(head.fields)
 
 
-class Origins:
-    """The origins whose pages may use the endpoint (Fetch standard, CORS). Browsers ask; nothing else is kept out."""
+def origins(allowed: Collection[str]) -> Origins:
+    """Which pages of other origins may use the endpoint, and read what every answer of ours has."""
+    return Origins(allowed, _EXPOSED)
 
-    def __init__(self, allowed: Collection[str]) -> None:
-        patterns = (
-            re.escape(pattern.lower()).replace(r"\*", "[^/]*") if pattern != "*" else ".*" for pattern in allowed
-        )
-        self._allowed = re.compile("|".join(patterns) or "(?!)", re.DOTALL)
 
-    def allow(self, origin: bytes) -> bool:
-        """Whether pages of `origin`, such as https://chat.example.org, may use the endpoint."""
-        return self._allowed.fullmatch(origin.decode("latin-1").lower()) is not None
-
-    def preflight(self, head: Head) -> Whole:
-        """What a browser is told before it sends a page's request. It sends no key then."""
-        answer = Whole(204, b"")
-        if self.allow(head.fields.get(b"origin", b"")):
-            asked = head.fields.get(b"access-control-request-headers") or b"Authorization, Content-Type"
-            answer.headers += [
-                (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-                (b"access-control-allow-headers", asked),
-                (b"access-control-max-age", _PREFLIGHT_S),
-            ]
-        return answer
-
-    def headers(self, head: Head) -> Headers:
-        """The headers of an answer by which a page may read it."""
-        origin = head.fields.get(b"origin")
-        if origin is None:
-            return []
-        found = [(b"vary", b"Origin")]
-        if self.allow(origin):
-            found.append((b"access-control-allow-origin", origin))
-            found.append((b"access-control-expose-headers", _EXPOSED))
-        return found
+def preflight(origins: Origins, head: Head) -> Whole:
+    """The answer to OPTIONS, for which nobody needs a key."""
+    fields = head.fields
+    asked = fields.get(b"access-control-request-headers")
+    is_private = b"access-control-request-private-network" in fields
+    return Whole(204, b"", origins.preflight(fields.get(b"origin"), asked, is_private_network=is_private))

@@ -140,7 +140,7 @@ class Accounts:
 
 
 def _access(head: Head, call: Call | None, status: int, seconds: float) -> Access:
-    access = Access(id=head.id, tenant=head.tenant.name, path=head.path, status=status, seconds=seconds)
+    access = Access(id=head.id, tenant=head.tenant.name, path=head.public_path, status=status, seconds=seconds)
     if call is not None:
         access.model, access.attempts = call.routed.model, call.sent
         access.queue_s, access.first_byte_s = call.queue_s, call.first_byte_s
@@ -153,4 +153,5 @@ def _access(head: Head, call: Call | None, status: int, seconds: float) -> Acces
 
 def endpoint(head: Head) -> str:
     """The label of a path in metrics."""
-    return head.path if head.path in ENDPOINTS else _OTHER
+    path = head.public_path
+    return path if path in ENDPOINTS else _OTHER

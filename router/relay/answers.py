@@ -69,4 +69,4 @@ def unknown_model(model: str, valid: Iterable[str]) -> Whole:
 
 def no_such_path(method: bytes, path: str) -> Whole:
     """The 404 answer for a path that a worker does not know, whatever its own answer is."""
-    return failure(404, f"{method.decode('ascii', 'replace')} {path[:200]}: Not Found")
+    return failure(404, f"{method.decode('ascii', 'replace')} {path[:200]}: the engine has no such path")

@@ -86,6 +86,12 @@ class Forwarder:
             self._end(call)
             raise
 
+    def refuse(self, request: Request, reply: Reply, answer: Whole) -> None:
+        """Answer a request that goes to no worker, and count it."""
+        outlet = Outlet(reply, self._counters.itl)
+        outlet.fail(answer)
+        self._accounts.ended(request.head, None, outlet, time.monotonic())
+
     def blamed(self, blamed: BlamedRequests) -> None:
         """Take what all relays hold against requests."""
         self._outcomes.blamed(blamed)

@@ -241,7 +241,7 @@ class Outcomes:
         """Give the client an answer that says what is wrong, or one of an unknown form."""
         status, body = attempt.status, attempt.body or b""
         if status in (404, 405) and b'"error"' not in body:
-            call.outlet.fail(no_such_path(call.request.head.method, call.request.head.path))
+            call.outlet.fail(no_such_path(call.request.head.method, call.request.head.public_path))
             return Next.DONE
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):
             attempt.headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))

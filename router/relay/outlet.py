@@ -16,6 +16,9 @@ from .stream.transcript import Transcript
 from .workers.upstream import Upstream
 
 _USUAL_EVENT_BYTES = 256
+_STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+_BARE_STREAM = (b"content-type", b"text/event-stream")
+_UTF8_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 _UNUSED = Transcript(0)  # of requests that do not stream; nothing is ever put into it
 
 
@@ -91,7 +94,8 @@ class Outlet:
             self.began, self.is_events, self.status = True, events, source.status
             if events and self.transcript is _UNUSED:  # a stream that nobody has asked for
                 self.transcript = Transcript()
-            self._reply.begin(source.status, _headers(source.headers, source.upstream))
+            headers = _headers(source.headers, source.upstream)
+            self._reply.begin(source.status, _as_stream(headers) if events else headers)
 
     def comment(self, source: Source, comment: bytes) -> None:
         """Send a comment of a stream that has no event yet."""
@@ -179,6 +183,17 @@ class Outlet:
     def _wait_for_client(self, source: Source) -> None:
         source.pause()
         self._reply.on_writable = source.resume
+
+
+def _as_stream(headers: Headers) -> Headers:
+    """Headers of a stream with what lets it pass proxies and clients as it comes, whether its engine says so or not.
+
+    Proxies such as nginx hold answers back until a buffer is full, and `requests` takes text without a charset for
+    Latin-1.
+    """
+    names = {name for name, _ in headers}
+    added = [header for header in _STREAM_HEADERS if header[0] not in names]
+    return [_UTF8_STREAM if header == _BARE_STREAM else header for header in headers] + added
 
 
 def _headers(headers: Headers, upstream: Upstream) -> Headers:

@@ -28,17 +28,21 @@ from ..http.server import Server
 from ..policies import policy_named
 from ..policies.eligible import Eligibility, Lane, PoolRouting
 from ..policies.estimates import Lengths, Rates
+from ..responses.store import response_store
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
-from .access import Keys, Origins, is_generation, is_open, is_upload, no_key, no_such_tenant
+from .access import Keys, is_generation, is_open, is_upload, no_key, no_such_tenant, origins, preflight
 from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import health, refused, router_ended
 from .forward import Forwarder
 from .intake import Intake
 from .pages import Pages
+from .paths import canonical_target
 from .retry_budget import RetryBudget
+from .surfaces.responses.kept import KeptResponses
+from .surfaces.surfaces import Surfaces
 from .uploads import Uploads
 from .workers.connections import connect
 from .workers.workers import Workers
@@ -74,7 +78,7 @@ class RelayServer:
         spec = msgspec.convert(setup.router, RouterSpec)
         self._index, self._board, self._row = setup.index, board, board.row(setup.index)
         self._listener, self._tls, self._tell = listener, tls, send
-        self._keys, self._origins, self._quotas = Keys(), Origins(spec.allowed_origins), Quotas(board.spent)
+        self._keys, self._origins, self._quotas = Keys(), origins(spec.allowed_origins), Quotas(board.spent)
         self._policy = policy_named(spec.policy, setup.index)
         self._rates, self._counters = Rates(), Counters()
         self._rounds = Rounds(self._counters.failed_rounds)
@@ -106,6 +110,12 @@ class RelayServer:
             retry_budget=RetryBudget(spec.retry_budget),
             failover=spec.failover,
             hedge_after=spec.hedge_after,
+        )
+        self._surfaces = Surfaces(
+            spec.translate,
+            KeptResponses(response_store(setup.responses, spec)),
+            forward=self._forwarder.forward,
+            refuse=self._forwarder.refuse,
         )
         self._supervisor = SocketPool(Path(setup.control_socket))
         self._pages = Pages(self._supervisor)
@@ -191,6 +201,7 @@ class RelayServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._surfaces.close()
         self._forwarder.close()
         self._admission.close()
         self._workers.close()
@@ -200,9 +211,11 @@ class RelayServer:
 
     def admit(self, head: Head) -> Whole | None:
         """Refuse a request by its head alone: a wrong key, or too many requests. None: go on."""
-        head.answer_headers = self._origins.headers(head)
+        head.target, head.path = canonical_target(head.target)
+        head.answer_headers = self._origins.headers(head.fields.get(b"origin"))
+        self._surfaces.mark(head)
         if head.method == b"OPTIONS":
-            return self._origins.preflight(head)
+            return preflight(self._origins, head)
         tenant = self._keys.tenant(head)
         if tenant is None or (tenant.metrics_only and head.path != "/metrics"):
             if is_open(head):  # the supervisor has other things to do than to tell everybody how it is
@@ -248,7 +261,7 @@ class RelayServer:
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer a request by a worker or by the supervisor."""
         if request.head.is_generation:
-            self._forwarder.forward(request, reply)
+            self._surfaces.enter(request, reply)
         else:
             reply.run(self._pages.answer(request, reply))
 

@@ -27,6 +27,7 @@ def test_the_reference_is_what_the_code_says(generate):
     assert (DOCS / "reference/spec.md").read_text() == generate.spec_page(), "run 'make docs'"
     assert (DOCS / "reference/commands.md").read_text() == generate.commands_page(), "run 'make docs'"
     assert (DOCS / "reference/api-fields.md").read_text() == generate.api_fields_page(), "run 'make docs'"
+    assert (DOCS / "reference/responses-fields.md").read_text() == generate.responses_fields_page(), "run 'make docs'"
     assert (DOCS / "reference/failures.md").read_text() == generate.failures_page(), "run 'make docs'"
 
 

@@ -11,7 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis import checks
 
-from slurminfer.router.api.openapi import description
+from slurminfer.router.api.description.openapi import description
 
 from ..router.conftest import Deployment
 from ..support.loop import Loop

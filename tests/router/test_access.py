@@ -3,10 +3,11 @@
 import httpx
 import pytest
 
-from slurminfer.router.relay.access import Origins
+from slurminfer.core.net.cors import Origins
 
 PAGE = "http://localhost:5173"
 CHAT = {"model": "stub-model", "messages": []}
+HI = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
@@ -24,7 +25,9 @@ def test_other_credentials_are_wrong(one, given):
 
 
 def test_a_key_may_come_as_x_api_key_and_goes_no_further(one):
-    answer = httpx.post(f"{one.url}/v1/messages", json=CHAT, headers={"X-Api-Key": one.run.key()})
+    answer = httpx.post(
+        f"{one.url}/v1/messages", json={**CHAT, "messages": HI, "max_tokens": 9}, headers={"X-Api-Key": one.run.key()}
+    )
     assert answer.status_code == 200
     assert "x-api-key" not in one.stubs[0].requests[-1][1]
 
@@ -36,7 +39,7 @@ def test_metrics_have_a_key_of_their_own_which_opens_nothing_else(one):
     assert path.stat().st_mode & 0o777 == 0o600 and key != one.run.key()
     assert httpx.get(f"{one.url}/metrics").status_code == 401
     assert "slurminfer_router_connections" in httpx.get(f"{one.url}/metrics", headers=headers).text
-    for path in ["/workers", "/v1/models", "/metrics/", "//metrics"]:
+    for path in ["/workers", "/v1/models", "/metrics/x", "/v1/metrics"]:
         assert httpx.get(one.url + path, headers=headers).status_code == 401
     one.stop_router()
     one.start_router()
@@ -46,6 +49,7 @@ def test_metrics_have_a_key_of_their_own_which_opens_nothing_else(one):
 def preflight(one, origin):
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     headers["Access-Control-Request-Headers"] = "authorization,content-type,x-stainless-os"
+    headers["Access-Control-Request-Private-Network"] = "true"
     return httpx.options(f"{one.url}/v1/chat/completions", headers=headers)
 
 
@@ -55,6 +59,8 @@ def test_a_page_of_an_allowed_origin_can_use_the_endpoint(one):
     assert asked.headers["Access-Control-Allow-Origin"] == PAGE
     assert "POST" in asked.headers["Access-Control-Allow-Methods"]
     assert "x-stainless-os" in asked.headers["Access-Control-Allow-Headers"]
+    assert asked.headers["Access-Control-Allow-Private-Network"] == "true"
+    assert "Access-Control-Allow-Credentials" not in asked.headers
     for body in (CHAT, {**CHAT, "stream": True}, {"model": "none"}):
         answer = one.http.post("/v1/chat/completions", json=body, headers={"Origin": PAGE})
         assert answer.headers["Access-Control-Allow-Origin"] == PAGE
@@ -96,7 +102,7 @@ def test_origins_of_the_spec_are_used(empty):
     ],
 )
 def test_origins(allowed, origin, is_allowed):
-    assert Origins(allowed).allow(origin.encode()) is is_allowed
+    assert Origins(allowed, []).allow(origin.encode()) is is_allowed
 
 
 def test_a_clients_request_id_goes_to_the_worker_and_back(one):
@@ -122,6 +128,9 @@ def test_an_id_that_is_too_long_or_not_printable_is_replaced(one, given):
         ("GET", "/v1/nonsense", 404),
         ("PUT", "/v1/nonsense", 404),
         ("GET", "/v1/", 404),
+        ("GET", "/nonsense/", 404),
+        ("GET", "/chat/completions", 405),
+        ("HEAD", "/v1/chat/completions", 405),
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/v1/completions", 405),
         ("GET", "/v1/embeddings", 405),
@@ -133,6 +142,9 @@ def test_an_id_that_is_too_long_or_not_printable_is_replaced(one, given):
 def test_paths_that_there_are_not_and_methods_that_they_do_not_take(one, method, path, status):
     answer = one.http.request(method, path)
     assert answer.status_code == status
+    if method == "HEAD":
+        assert answer.content == b"" and answer.headers["Allow"] == "POST"
+        return
     assert answer.json()["error"]["type"] == ("not_found_error" if status == 404 else "invalid_request_error")
     assert ("Allow" in answer.headers) is (status == 405)
     assert one.stubs[0].requests == []
@@ -149,8 +161,13 @@ def test_the_card_of_a_model_is_the_workers_own(empty):
     stub = empty.add("cpu-0")
     stub.card |= {"max_model_len": 4096, "root": "org/stub", "parent": None}
     empty.start_router()
-    assert empty.http.get("/v1/models").json() == {"object": "list", "data": [stub.card | {"state": "live"}]}
-    assert empty.http.get("/v1/models/stub-model").json() == stub.card | {"state": "live"}
+    told = stub.card | {"state": "live", "created": empty.run.served_at()}
+    assert empty.http.get("/v1/models").json() == {"object": "list", "data": [told]}
+    assert empty.http.get("/v1/models/stub-model").json() == told
+    empty.stop_router()
+    stub.card["created"] = 8
+    empty.start_router()
+    assert empty.http.get("/v1/models/stub-model").json() == told, "the same after a start, of a worker too"
 
 
 def test_a_worker_that_says_nothing_of_its_model_has_a_card_all_the_same(empty):
@@ -164,3 +181,42 @@ def test_a_worker_that_says_nothing_of_its_model_has_a_card_all_the_same(empty):
 def test_a_body_that_is_no_utf8_is_the_clients_error(one, body):
     assert one.http.post("/v1/completions", content=body).status_code == 400
     assert one.stubs[0].requests == []
+
+
+def test_options_without_an_origin_says_nothing_of_pages(one):
+    answer = httpx.options(f"{one.url}/v1/chat/completions")
+    assert answer.status_code == 204
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/chat/completions/", "//v1/chat/completions", "/v1//chat/completions", "/v1/v1/chat/completions"),
+        *("/chat/completions", "//chat/completions/", "/v1/chat%2Fcompletions", "/v1/%63hat/completions"),
+    ],
+)
+def test_a_wrong_base_url_reaches_the_worker_as_the_right_one(one, path):
+    assert one.http.post(f"{one.url}{path}?api-version=1&beta=true", json=CHAT).status_code == 200
+    assert one.stubs[0].requests[-1][0] == "/v1/chat/completions?api-version=1&beta=true"
+
+
+@pytest.mark.parametrize("path", ["/models", "/v1/models/", "//v1//models", "/models/stub-model", "/v1/v1/models"])
+def test_a_wrong_base_url_finds_the_models(one, path):
+    assert "stub-model" in one.http.get(f"{one.url}{path}").text
+
+
+@pytest.mark.parametrize("path", ["/metrics/", "//metrics", "/workers/", "//v1/models"])
+def test_a_path_with_slashes_too_many_needs_the_same_key(one, path):
+    assert httpx.get(f"{one.url}{path}").status_code == 401
+    assert one.http.get(f"{one.url}{path}").status_code == 200
+
+
+def test_the_name_of_a_model_may_be_a_path(empty):
+    stub = empty.add("cpu-0")
+    stub.card["id"] = "/scratch//m"
+    stub.publish(model="/scratch//m")
+    empty.start_router()
+    for path in ("/v1/models//scratch//m", "/v1/models/%2Fscratch%2F%2Fm"):
+        assert empty.http.get(f"{empty.url}{path}").json()["id"] == "/scratch//m", path
+    assert empty.openai.models.retrieve("/scratch//m").id == "/scratch//m"

@@ -54,7 +54,10 @@ def test_invalid_json_gets_400_in_openai_shape(one, body):
 
 
 def test_unknown_path_and_method_get_openai_shaped_errors(one):
-    assert one.http.get("/nonsense").json()["error"]["message"] == "GET /nonsense: Not Found"
+    assert (
+        one.http.get("/nonsense").json()["error"]["message"]
+        == "GET /nonsense: no such path; those that there are: GET /docs"
+    )
     assert one.http.put("/v1/models").status_code == 405
 
 

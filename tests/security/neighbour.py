@@ -21,7 +21,7 @@ from slurminfer.core.rundir import RunDirectory
 
 NOBODY = 65534
 # What an endpoint answers without a key: whether it is well, and files that say nothing of this deployment.
-OPEN = {"GET /": 200, "GET /health": 200, "GET /openapi.json": 200, "OPTIONS /v1/completions": 204}
+OPEN = {"GET /": 200, "GET /docs": 200, "GET /health": 200, "GET /openapi.json": 200, "OPTIONS /v1/completions": 204}
 _TIMEOUT_S = 2.0
 _REQUESTS = [
     *(

@@ -12,8 +12,9 @@ import torch
 
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
-from slurminfer.nodes.native.model.step import Chunk
+from slurminfer.nodes.native.model.step import Chunk, StepOutput
 from slurminfer.nodes.native.options import EngineOptions, Speculative
+from slurminfer.quant.checkpoint.embedding import Pooling
 
 VOCAB = 17
 END = 3
@@ -30,7 +31,7 @@ class FakeModel:
     ) -> None:
         """It says something else every `errs` tokens or so, and computes up to `depth` steps at once."""
         self.depth = depth
-        self._begun: deque[tuple[list[Sequence[int]], torch.Tensor]] = deque()
+        self._begun: deque[tuple[list[Sequence[int]], StepOutput]] = deque()
         self.vocab_size, self.context_length, self._errs = VOCAB, context_length, errs
         self.num_blocks, self.block_size = num_blocks, block_size
         self._cache: list[int | None] = [None] * (num_blocks * block_size)
@@ -43,9 +44,9 @@ class FakeModel:
         sequences = [chunk.blocks for chunk in chunks]
         assert len(self._begun) < self.depth
         assert not any(one is other for step, _ in self._begun for one in step for other in sequences), "in two steps"
-        self._begun.append((sequences, self.forward(chunks)))
+        self._begun.append((sequences, StepOutput(self.forward(chunks), self._pooled(chunks))))
 
-    def finish(self) -> torch.Tensor:
+    def finish(self) -> StepOutput:
         return self._begun.popleft()[1]
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
@@ -71,6 +72,17 @@ class FakeModel:
             wrong = self._errs and hash((*history, "wrong")) % self._errs == 0
             row[(next_token(history) + int(wrong)) % VOCAB] = 1
         return logits
+
+    def _pooled(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
+        """A token's hidden state is its number, its position and a one."""
+        rows = []
+        for chunk in chunks:
+            states = [[float(token), float(chunk.start + place), 1.0] for place, token in enumerate(chunk.tokens)]
+            if chunk.pooling is Pooling.MEAN:
+                rows.append([sum(column) for column in zip(*states, strict=True)])
+            elif chunk.pooling is not None:
+                rows.append(states[-1 if chunk.pooling is Pooling.LAST else 0])
+        return torch.tensor(rows) if rows else None
 
     def _slot(self, chunk: Chunk, position: int) -> int:
         return chunk.blocks[position // self.block_size] * self.block_size + position % self.block_size

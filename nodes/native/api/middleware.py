@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from ....core.net.openai import REQUEST_ID_HEADER, error_body, request_id
+from ....core.net.openai_paths import canonical_path
 from .errors import ApiError, short
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,5 +46,7 @@ def _explain(request: web.Request, error: web.HTTPException) -> str:
         return f"{asked}: method not allowed; expected {' or '.join(sorted(error.allowed_methods))}"
     if isinstance(error, web.HTTPNotFound):
         paths = sorted({resource.canonical for resource in request.app.router.resources()})
-        return f"{asked}: no such path; this server has: {', '.join(paths)}"
+        meant = canonical_path(request.path)
+        hint = f"; {meant} is probably meant" if meant != request.path and meant in paths else ""
+        return f"{asked}: no such path{hint}; this server has: {', '.join(paths)}"
     return f"{asked}: {error.reason}"

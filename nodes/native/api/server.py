@@ -11,6 +11,7 @@ from ..engine.thread import EngineThread
 from ..options import API_KEY_VARIABLE
 from .endpoints.chat import Chat
 from .endpoints.completions import Completions
+from .endpoints.embeddings import Embeddings
 from .errors import ApiError
 from .metrics import CONTENT_TYPE
 from .middleware import Handler, add_request_id, answer_errors, json_response
@@ -38,6 +39,7 @@ class Server:
         app.router.add_get("/v1/models/{name:.+}", self.model)
         app.router.add_post("/v1/completions", Completions(self.service).answer)
         app.router.add_post("/v1/chat/completions", Chat(self.service).answer)
+        app.router.add_post("/v1/embeddings", Embeddings(self.service).answer)
         return app
 
     async def health(self, _: web.Request) -> web.Response:

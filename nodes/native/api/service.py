@@ -1,6 +1,5 @@
 """The model that is served, and what all endpoints need of it."""
 
-import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -9,6 +8,7 @@ from aiohttp import web
 from ....core.errors import EngineError
 from ....core.net.compression import BodyError
 from ....core.net.http_body import read_body
+from ....quant.checkpoint.embedding import EmbeddingConfig
 from ..engine.failures import RequestFailedError
 from ..engine.request import Limits, RequestTooLongError
 from ..engine.thread import EngineThread
@@ -16,6 +16,7 @@ from ..tokenizer import Tokenizer
 from .answers.formats import Json
 from .encoding import PromptEncoder
 from .errors import ApiError
+from .grammars import GrammarCompiler
 from .metrics import Metrics
 from .requests.body import MAX_BYTES
 from .requests.defaults import SamplingDefaults
@@ -30,6 +31,9 @@ class ServedModel:
     tokenizer: Tokenizer
     template: ChatTemplate
     defaults: SamplingDefaults
+    embedding: EmbeddingConfig
+    created: int = 0  # Unix seconds: when its files were written
+    generates: bool = True  # False: it has no lm_head, and is for embeddings only
 
 
 class Service:
@@ -41,15 +45,21 @@ class Service:
         self.in_flight = 0  # generations being answered
         self.model, self.engine, self.keep_alive_s = model, engine, keep_alive_s
         self.encoder = PromptEncoder(model.tokenizer)
+        self.grammars = GrammarCompiler(model.tokenizer)
         self.metrics = Metrics()
         self.fingerprint = f"slurminfer-{version('slurminfer')}"
-        self._created = int(time.time())
 
     def require_name(self, name: str) -> None:
         """Raise ApiError unless `name` is the model's."""
         if name != self.model.name:
             message = f"model {name[:80]!r} does not exist; this server has: {self.model.name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+    def require_generates(self) -> None:
+        """Raise ApiError for a model that generates no text."""
+        if not self.model.generates:
+            message = f"model {self.model.name!r} has no lm_head, and generates no text: expected POST /v1/embeddings"
+            raise ApiError(400, message, param="model")
 
     def require_running(self) -> Limits:
         """What requests may ask for. Raises ApiError while the model is loading, and when the server ends."""
@@ -62,7 +72,7 @@ class Service:
     def card(self) -> Json:
         """The model as /v1/models has it."""
         name, limits = self.model.name, self.engine.limits
-        card: Json = {"id": name, "object": "model", "created": self._created, "owned_by": "slurminfer",
+        card: Json = {"id": name, "object": "model", "created": self.model.created, "owned_by": "slurminfer",
                       "root": name, "parent": None}  # fmt: skip
         return card if limits is None else {**card, "max_model_len": limits.sequence_tokens}
 
@@ -86,6 +96,7 @@ class Service:
     async def close(self) -> None:
         """End the threads and processes that work for this server."""
         self.encoder.close()
+        self.grammars.close()
         await self.model.template.close()
 
 

@@ -98,6 +98,8 @@ class BlockManager:
 
     def _prefix_digests(self, request: Request) -> list[bytes]:
         """Digests of the full blocks that need not be computed: the last token always is, for its logits."""
+        if request.needs_every_state:
+            return []
         count = (len(request.tokens) - 1) // self.block_size
         self._extend_digests(request, count)
         return request.digests[:count]

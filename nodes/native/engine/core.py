@@ -13,7 +13,9 @@ from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
-from .request import Limits, Output, Request, Sample
+from .mask import prepare
+from .pooling import PooledChunk, add, embedding_of
+from .request import Embedding, Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
@@ -26,6 +28,8 @@ class _Begun:
     slices: list[Slice]
     sampled: list[Request]  # those whose next token it gives
     guesses: dict[str, list[int]]
+    pooled: list[PooledChunk]  # those that give hidden states, in the order of their rows
+    embedded: list[Request]  # those whose embedding is complete after it
     at: float  # time.perf_counter()
 
 
@@ -52,6 +56,7 @@ class EngineCore:
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
         self._step_s = 0.0
         self._begun: deque[_Begun] = deque()
+        self._embeddings: list[Embedding] = []
         self._failures: list[Failure] = []
         self._failed = 0
         self._log = FailureLog()
@@ -104,6 +109,11 @@ class EngineCore:
         failures, self._failures = self._failures, []
         return failures
 
+    def take_embeddings(self) -> list[Embedding]:
+        """The embeddings that were finished since the last call. Their requests are over."""
+        embeddings, self._embeddings = self._embeddings, []
+        return embeddings
+
     def step(self) -> list[Output]:
         """Begin as many steps as the model computes at once, finish one; its tokens, those of a request in order."""
         while len(self._begun) < self._model.depth and self._begin():
@@ -119,31 +129,53 @@ class EngineCore:
         guesses = self._guess(slices)
         chunks: list[Chunk] = []
         begun: list[Slice] = []
+        pooled: list[PooledChunk] = []
         for slice in slices:
-            chunk = self._chunk(slice, guesses.get(slice.request.id, []))
+            found = PooledChunk.of(slice)
+            chunk = self._chunk(slice, guesses.get(slice.request.id, []), found)
             if chunk is not None:
                 chunks.append(chunk)
                 begun.append(slice)
-        sampled = [slice.request for slice in begun if slice.reaches_end]
-        for request in sampled:
+                pooled += [found] if found else []
+        ended = [slice.request for slice in begun if slice.reaches_end]
+        for request in ended:
             if not request.generated:
                 self._prompt_tokens += request.prompt_length
                 self._hit_tokens += request.cached or 0
         if begun:
-            self._begun.append(_Begun(begun, sampled, guesses, time.perf_counter()))
+            sampled = [request for request in ended if request.pooling is None]
+            embedded = [request for request in ended if request.pooling is not None]
+            self._begun.append(_Begun(begun, sampled, guesses, pooled, embedded, time.perf_counter()))
             self._model.begin(chunks)
+            prepare(sampled)
         return bool(slices)
 
     def _finish(self, step: _Begun) -> list[Output]:
-        logits = self._model.finish()
+        output = self._model.finish()
         seconds = time.perf_counter() - step.at
         self._steps += 1
         self._step_s += seconds
         self._scheduler.complete(step.slices)
-        outputs = self._sample(logits, step.sampled, step.guesses)
+        if output.pooled is not None:
+            for chunk, row in zip(step.pooled, output.pooled, strict=True):
+                add(chunk, row)
+        for request in step.embedded:
+            self._embed(request)
+        outputs = self._sample(output.rows, step.sampled, step.guesses)
         if self._speculation:
             self._speculation.learn(step.slices, step.guesses, outputs, seconds)
         return outputs
+
+    def _embed(self, request: Request) -> None:
+        """End a request with its embedding."""
+        if request.failed:
+            return
+        try:
+            self._embeddings.append(embedding_of(request))
+        except Exception as error:
+            self._fail(request, error)
+        else:
+            self._scheduler.remove(request.id)
 
     def _guess(self, slices: Sequence[Slice]) -> dict[str, list[int]]:
         """Draft tokens; none for any request in a step in which one fails."""
@@ -168,14 +200,15 @@ class EngineCore:
         except Exception as error:
             self._fail(slice.request, error)
 
-    def _chunk(self, slice: Slice, guesses: list[int]) -> Chunk | None:
+    def _chunk(self, slice: Slice, guesses: list[int], pooled: PooledChunk | None) -> Chunk | None:
         request = slice.request
         if request.failed:
             return None
         try:
             tokens = request.tokens[request.computed : request.computed + slice.count]
-            logits = slice.reaches_end + len(guesses)
-            return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt)
+            logits = 0 if request.pooling else slice.reaches_end + len(guesses)
+            pooling = request.pooling if pooled else None
+            return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt, pooling)
         except Exception as error:
             self._fail(request, error)
             return None

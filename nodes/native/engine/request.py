@@ -4,6 +4,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ....quant.checkpoint.embedding import Pooling
+
+if TYPE_CHECKING:  # it takes seconds to import
+    import torch
+
+from ..grammar.matcher import Grammar, Matcher
 
 
 class FinishReason(StrEnum):
@@ -28,6 +36,7 @@ class SamplingParams:
     seed: int | None = None
     logprobs: int | None = None  # how many alternatives to report beside the chosen token; None: no logprobs
     stop_token_ids: frozenset[int] = frozenset()  # the model's end tokens are among them, unless ignored
+    grammar: Grammar | None = None  # what the answer must look like
 
     @property
     def penalizes(self) -> bool:
@@ -55,17 +64,28 @@ class Request:
     """A sequence on its way. The scheduler and the block manager keep their notes of it here."""
 
     __slots__ = (
-        "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed", "digests",
-        "failed", "guessed", "id", "params", "prompt_length", "rank", "tokens",
+        "_matcher", "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed",
+        "digests", "failed", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "rank", "tokens",
     )  # fmt: skip
 
-    def __init__(self, id: str, prompt: Sequence[int], params: SamplingParams, generated: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        id: str,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        generated: Sequence[int] = (),
+        pooling: Pooling | None = None,
+    ) -> None:
         """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more.
 
-        `generated`: tokens that were sampled elsewhere. The request goes on after them as after a preemption.
+        Args:
+            generated: tokens that were sampled elsewhere. The request goes on after them as after a preemption.
+            pooling: how to make the embedding that is wanted in place of any token; `params` then say nothing.
         """
         self.id = id
         self.params = params
+        self.pooling = pooling
+        self.pooled: torch.Tensor | None = None  # the sum of what its chunks have given so far
         self.prompt_length = len(prompt)
         self.tokens = prompt if isinstance(prompt, list) else list(prompt)  # then what was generated
         if generated:
@@ -73,6 +93,7 @@ class Request:
         self._to_skip = len(generated)  # random numbers that have chosen these tokens
         self._random: random.Random | None = None  # 2.5 KB, which a request that waits or is greedy does without
         self._uniform = (-1, 0.0)
+        self._matcher: Matcher | None = None  # as of the first token that is drawn
         self.rank = (0.0, 0)
         self.computed = 0  # tokens whose keys and values lie in `blocks`
         self.cached: int | None = None  # prompt tokens that the prefix cache had; None until it was looked up
@@ -93,6 +114,11 @@ class Request:
         return self.prompt_length - self.computed if self.in_prompt and self.generated else self.remaining
 
     @property
+    def needs_every_state(self) -> bool:
+        """Whether the hidden states of tokens before the last are wanted: no other request's keys stand for them."""
+        return self.pooling not in (None, Pooling.LAST)
+
+    @property
     def in_prompt(self) -> bool:
         """Whether the next token to be computed is the prompt's."""
         return self.computed < self.prompt_length
@@ -101,6 +127,17 @@ class Request:
     def generated(self) -> int:
         """How many tokens have been sampled so far."""
         return len(self.tokens) - self.prompt_length
+
+    @property
+    def matcher(self) -> Matcher:
+        """Where the answer stands in its grammar, which there must be. Raises MatcherError for tokens against it."""
+        if self._matcher is None:
+            assert self.params.grammar is not None
+            matcher = self.params.grammar.matcher(self.params.stop_token_ids)
+            for token in self.tokens[self.prompt_length :]:
+                matcher.accept(token)
+            self._matcher = matcher
+        return self._matcher
 
     def uniform(self) -> float:
         """The random number in [0, 1) that chooses the next token: the same one until that token is there."""
@@ -114,12 +151,20 @@ class Request:
         return self._uniform[1]
 
     def extend(self, token: int) -> FinishReason | None:
-        """Take a sampled token; why the sequence ends with it, or None if it goes on."""
+        """Take a sampled token; why the sequence ends with it, or None if it goes on.
+
+        Raises MatcherError for a token that the grammar does not allow.
+        """
+        matcher = None if self.params.grammar is None else self.matcher
         if not self.generated:
             self.tokens = self.tokens.copy()
         self.tokens.append(token)
         if token in self.params.stop_token_ids:
             return FinishReason.STOP
+        if matcher is not None:
+            matcher.accept(token)
+            if matcher.is_complete:
+                return FinishReason.STOP
         return FinishReason.LENGTH if self.generated >= self.params.max_tokens else None
 
 
@@ -135,6 +180,14 @@ class Output:
     request: Request
     sample: Sample
     finish: FinishReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The embedding of a request's prompt, not normalised, as float32 in little-endian order. It ends the request."""
+
+    request: Request
+    vector: bytes
 
 
 class RequestTooLongError(ValueError):
@@ -163,7 +216,7 @@ class Limits:
         if prompt + max_tokens <= self.sequence_tokens:
             return
         asked = f"{prompt} prompt tokens + max_tokens {max_tokens} = {prompt + max_tokens} tokens"
-        raise RequestTooLongError(f"{self._maximum}, but {asked} were requested")
+        raise RequestTooLongError(f"{self._maximum}, but {asked if max_tokens else f'{prompt} tokens'} were requested")
 
     def check_bytes(self, size: int, longest_token: int) -> None:
         """Raise RequestTooLongError if a text of `size` bytes cannot fit, whatever its tokens of at most so many bytes.

@@ -1,6 +1,7 @@
 """From logits to tokens. Every row's draw depends on that row alone, so that a seed gives the same tokens in any batch.
 
-The order is vLLM's: penalties, temperature, min_p, top_k, top_p, each over what the one before it has left.
+The order is vLLM's: masks of grammars, penalties, temperature, min_p, top_k, top_p, each over what the one before it
+has left.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .mask import masked
 from .request import Request, Sample, SamplingParams, TokenLogprobs
 
 # So many of the best tokens nearly always hold all that top_k and top_p leave; sorting all tokens costs 50 times more.
@@ -27,6 +29,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sample]:
 
 
 def _choose(logits: Tensor, requests: Sequence[Request]) -> list[int]:
+    logits = masked(logits, requests)
     if any(request.params.penalizes for request in requests):
         logits = _penalize(logits, requests)
     drawn = [row for row, request in enumerate(requests) if request.params.temperature >= _SMALLEST_TEMPERATURE]
@@ -110,7 +113,10 @@ def _draw_cut(logits: Tensor, params: Sequence[SamplingParams], uniforms: Tensor
 def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     """The index of each row at which the running sum of `weights` [n, m] passes the fraction `uniforms` [n, 1]."""
     sums = weights.cumsum(-1)
-    found = torch.searchsorted(sums, uniforms * sums[:, -1:], right=True)[:, 0]
+    total = sums[:, -1:]
+    # A fraction that rounds to 1 would pass the last weight, and find one that is 0.
+    target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+    found = torch.searchsorted(sums, target, right=True)[:, 0]
     return found.clamp(max=weights.shape[-1] - 1)
 
 

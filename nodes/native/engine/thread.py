@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, TypeVarTuple
 
 from ....core.errors import EngineError
 from ..api.metrics import EngineStats
+from .embeddings import Embeddings
 from .failures import Failure, RequestFailedError
 from .outputs import Outputs
-from .request import Limits, Output, Request
+from .request import Embedding, Limits, Output, Request
 
 _Args = TypeVarTuple("_Args")
 
@@ -33,6 +34,7 @@ class EngineThread:
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()  # None: stop
         self._outputs: dict[str, Outputs] = {}  # by request
+        self._embeddings: dict[str, Embeddings] = {}  # likewise
         self.limits: Limits | None = None  # None while the model is loading
         self.stats = EngineStats()
 
@@ -48,20 +50,35 @@ class EngineThread:
 
         Raises EngineError if the model is not loaded or the engine has ended, RequestTooLongError.
         """
-        if self.limits is None or self.ended.done():
-            raise EngineError("the engine is not running")
-        for request in requests:
-            self.limits.check(request.prompt_length, request.params.max_tokens)
+        self._check(requests)
         outputs = Outputs(requests, self._set_paused, at_once=at_once)
         self._outputs.update(dict.fromkeys((request.id for request in requests), outputs))
         self._inbox.put(lambda core: core.submit(requests))
         return outputs
 
+    def embed(self, requests: Sequence[Request]) -> Embeddings:
+        """Compute the embeddings of `requests`, which pool, of one client. Raises as `submit`."""
+        self._check(requests)
+        embeddings = Embeddings(requests)
+        self._embeddings.update(dict.fromkeys((request.id for request in requests), embeddings))
+        self._inbox.put(lambda core: core.submit(requests))
+        return embeddings
+
+    def _check(self, requests: Iterable[Request]) -> None:
+        if self.limits is None or self.ended.done():
+            raise EngineError("the engine is not running")
+        for request in requests:
+            self.limits.check(request.prompt_length, request.params.max_tokens)
+
     def abort(self, ids: Iterable[str]) -> None:
         """Stop computing requests and free their blocks before the next step; those that are over may be among them."""
-        known = [id for id in ids if self._outputs.pop(id, None) is not None]
+        known = [id for id in ids if self._forget(id) is not None]
         if known:
             self._inbox.put(lambda core: core.abort_all(known))
+
+    def _forget(self, id: str) -> Outputs | Embeddings | None:
+        """Who waits for a request, who is told no more of it; None if nobody does."""
+        return self._outputs.pop(id, None) or self._embeddings.pop(id, None)
 
     def _set_paused(self, ids: Sequence[str], paused: bool) -> None:
         self._inbox.put(lambda core: core.pause(ids) if paused else core.resume(ids))
@@ -96,7 +113,7 @@ class EngineThread:
                     return
                 command(core)
             outputs = core.step() if core.busy else []
-            self._tell(self._on_step, outputs, core.take_failures(), core.stats())
+            self._tell(self._on_step, outputs, core.take_embeddings(), core.take_failures(), core.stats())
 
     def _commands(self, *, wait: bool) -> "Iterator[Command | None]":
         """All that have come; at least one if the engine has nothing else to do."""
@@ -115,7 +132,13 @@ class EngineThread:
         self.limits, self.stats = limits, stats
         self.ready.set()
 
-    def _on_step(self, outputs: Sequence[Output], failures: Sequence[Failure], stats: EngineStats) -> None:
+    def _on_step(
+        self,
+        outputs: Sequence[Output],
+        embeddings: Sequence[Embedding],
+        failures: Sequence[Failure],
+        stats: EngineStats,
+    ) -> None:
         self.stats = stats
         now = time.monotonic()
         for output in outputs:
@@ -123,15 +146,20 @@ class EngineThread:
             found = self._outputs.pop(id, None) if output.finish else self._outputs.get(id)
             if found is not None:  # else it was aborted meanwhile
                 found.put(output, now)
+        for embedding in embeddings:
+            waiting = self._embeddings.pop(embedding.request.id, None)
+            if waiting is not None:
+                waiting.put(embedding)
         for failure in failures:
-            found = self._outputs.pop(failure.request.id, None)
-            if found is not None:
-                found.fail(RequestFailedError(f"the engine failed on this request: {type(failure.error).__name__}"))
+            client = self._forget(failure.request.id)
+            if client is not None:
+                client.fail(RequestFailedError(f"the engine failed on this request: {type(failure.error).__name__}"))
 
     def _on_end(self, error: BaseException | None) -> None:
         if self.ended.done():  # what has ended it breaks the thread's step too
             return
-        ended, self._outputs = set(self._outputs.values()), {}
+        ended: set[Outputs | Embeddings] = {*self._outputs.values(), *self._embeddings.values()}
+        self._outputs, self._embeddings = {}, {}
         for outputs in ended:
             outputs.fail(EngineError("the engine has failed" if error else "the engine is shutting down"))
         if error is None:

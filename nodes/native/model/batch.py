@@ -46,8 +46,15 @@ class ForwardBatch(Protocol):
         `cache`. `window` is the number of tokens that each query sees, None for all.
         """
 
+    @property
+    def pool_lengths(self) -> Sequence[int]:
+        """How many of the last of the `wanted` rows each chunk has that pools hidden states."""
+
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the rows of x [n, hidden_size] whose logits are wanted, in the chunks' and tokens' order."""
+        """Return the rows of x [n, hidden_size] whose logits are wanted, then those that are pooled.
+
+        Both are in the order of the chunks and their tokens.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,8 @@ class Batch:
     positions: torch.Tensor  # int64 [n]
     slots: torch.Tensor  # for KVCache.write
     plans: dict[int | None, AttentionPlan]  # by window
-    logits_rows: torch.Tensor  # int64: rows whose logits are wanted
+    wanted_rows: torch.Tensor  # int64
+    pool_lengths: Sequence[int] = ()
 
     def attend(
         self, qkv: torch.Tensor, rotation: Rotation, layer: int, window: int | None, cache: KVCache
@@ -68,8 +76,8 @@ class Batch:
         return attend(q, kv, layer, cache, self.plans[window])
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the rows of x [n, hidden_size] whose logits are wanted."""
-        return x[self.logits_rows]
+        """Return the rows of x [n, hidden_size] whose logits are wanted, then those that are pooled."""
+        return x[self.wanted_rows]
 
 
 def make_batch(
@@ -93,7 +101,8 @@ def make_batch(
         positions=positions,
         slots=cache.slots(torch.tensor(blocks, device=device), positions % size),
         plans={window: planner.plan(window) for window in windows},
-        logits_rows=torch.tensor(rows.logits_rows, dtype=torch.int64, device=device),
+        wanted_rows=torch.tensor(rows.wanted_rows, dtype=torch.int64, device=device),
+        pool_lengths=rows.pool_lengths,
     )
 
 

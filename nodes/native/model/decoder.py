@@ -30,6 +30,8 @@ from .kv_cache import KVCache
 from .linears.dense import Linear
 from .linears.table import Kernels, make_head, make_linear
 from .parallel.shard import Shard
+from .pooling import pool, split
+from .step import StepOutput
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]  # the sum over the ranks of a stage
 
@@ -148,16 +150,17 @@ class Decoder:
         """`config` is that of the part, where there is a `shard`. Raises CorruptModelError."""
         loader = _Loader(weights, config, device, kernels)
         is_first, self._is_last = shard is None or shard.is_first, shard is None or shard.is_last
-        ties = self._is_last and config.tie_word_embeddings
+        ties = self._is_last and config.has_head and config.tie_word_embeddings
         table = loader.tensors.embedding() if is_first or ties else None
         self._embedding = table.to(device) if table is not None and is_first else None
         self._rope = Rope(config, context_length, dtype, device)
         self._layers = [Layer(config, index, loader, reduce) for index in range(config.num_layers)]
         if self._is_last:
-            self._norm, self._head = loader.final_norm(), loader.head(table)
+            self._norm = loader.final_norm()
+            self._head = loader.head(table) if config.has_head else None
 
-    def forward(self, batch: ForwardBatch, cache: KVCache, x: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 logits [rows that are wanted, vocab_size]; of a part, those of its own tokens.
+    def forward(self, batch: ForwardBatch, cache: KVCache, x: torch.Tensor | None = None) -> StepOutput:
+        """Compute logits and pooled hidden states of the rows that are wanted; of a part, logits of its own tokens.
 
         A stage takes x [n, hidden_size] of the one before, and returns it for the next, in the compute dtype.
         """
@@ -167,4 +170,8 @@ class Decoder:
         rotation = self._rope.at(batch.positions)
         for layer in self._layers:
             x = layer(x, rotation, cache, batch)
-        return self._head(self._norm(batch.wanted(x))).float() if self._is_last else x
+        if not self._is_last:
+            return StepOutput(x)
+        states, pooled = split(self._norm(batch.wanted(x)), batch.pool_lengths)
+        logits = states if self._head is None else self._head(states)
+        return StepOutput(logits.float(), pool(pooled, batch.pool_lengths))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from ....quant.checkpoint.embedding import Pooling
 from .step import Chunk, cumulative
 
 
@@ -22,6 +23,9 @@ class StepRows:
         end_of = dict(zip(order, self.ends, strict=True))
         # Rows whose logits are wanted, maybe none, in the order of `chunks` as they were given.
         self.logits_rows = [row for i, c in enumerate(chunks) for row in range(end_of[i] - c.num_logits, end_of[i])]
+        pooled = [_pooled(chunk, end_of[i]) for i, chunk in enumerate(chunks) if chunk.pooling is not None]
+        self.wanted_rows = [*self.logits_rows, *(row for rows in pooled for row in rows)]  # and those to be pooled
+        self.pool_lengths = [len(rows) for rows in pooled]  # how many of those each chunk has
 
     @property
     def tokens(self) -> list[int]:
@@ -32,6 +36,14 @@ class StepRows:
     def positions(self) -> list[int]:
         """The position in its sequence of each row's token."""
         return [position for place in self.places for position in place]
+
+
+def _pooled(chunk: Chunk, end: int) -> range:
+    """The rows of a chunk, whose last is before `end`, that make its row of pooled hidden states."""
+    start = end - len(chunk.tokens)
+    if chunk.pooling is Pooling.LAST:
+        return range(end - 1, end)
+    return range(start, start + 1) if chunk.pooling is Pooling.CLS else range(start, end)
 
 
 def _is_single(chunk: Chunk) -> bool:

@@ -15,18 +15,17 @@ from .kv_cache import KVCache
 from .paged import supports
 from .parallel.sequence import SequenceGroup
 from .parallel.sequence_batch import make_sequence_batch
-from .step import Chunk, OneAtATime
+from .step import Chunk, OneAtATime, StepOutput
 
 
 class Decodes(Protocol):
     """What computes a model's steps."""
 
-    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> StepOutput:
         """Compute one step and write the chunks' keys and values into their blocks.
 
-        Returns float32 logits [sum of the chunks' num_logits, vocab_size], in the order of the chunks and their tokens,
-        valid until the next call. A pipeline stage that is not the last returns hidden states [tokens of all chunks,
-        hidden_size] instead, which the next stage takes as x; their order follows from the chunks.
+        A pipeline stage that is not the first takes as x what the one before has returned. Of sequence ranks, only the
+        first has logits and pooled hidden states.
         """
 
 
@@ -54,7 +53,7 @@ class Runner(OneAtATime):
         return torch.float32 if self.compiled else self.cache.format.dtype
 
     @torch.inference_mode()
-    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+    def compute(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> StepOutput:
         """Compute one step, as `Decodes.forward` describes, without recording gradients."""
         if self._replaced:  # the step before was the last one that the old decoder computed
             self._replaced = False
@@ -79,7 +78,7 @@ class PlainDecoder:
     config: ModelConfig
     sequence: SequenceGroup | None = None
 
-    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> StepOutput:
         """Compute one step, as `Decodes.forward` describes."""
         if self.sequence is not None:
             windows, heads = set(self.config.windows), self.config.num_heads

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import torch
 
+from ....quant.checkpoint.embedding import Pooling
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -16,6 +18,18 @@ class Chunk:
     blocks: Sequence[int]  # the sequence's KV blocks in order; they have room for start + len(tokens) tokens
     num_logits: int  # of that many last tokens; 0 for a prompt piece that is not the last, 1 to sample the next token
     prompt: bool = False  # computed, to the bit, as in a prompt that is computed at once, also if it is one token
+    # Wants a row of pooled hidden states: its last token's, its first token's, or (MEAN) the sum of all its tokens'.
+    pooling: Pooling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step gives, valid until the next one is computed."""
+
+    # float32 logits [sum of the chunks' num_logits, vocab_size], in the order of the chunks and their tokens. Of a
+    # pipeline stage that is not the last: hidden states [tokens of all chunks, hidden_size] for the next.
+    rows: torch.Tensor
+    pooled: torch.Tensor | None = None  # float32 [chunks with `pooling`, hidden_size], in their order; None: no such
 
 
 class Model(Protocol):
@@ -39,10 +53,10 @@ class Model(Protocol):
         """Steps that may have begun and not yet finished: 1, or as many as a pipeline has stages."""
 
     def begin(self, chunks: Sequence[Chunk]) -> None:
-        """Begin to compute a step, whose logits `finish` returns. No sequence may be in two unfinished steps."""
+        """Begin to compute a step, whose result `finish` returns. No sequence may be in two unfinished steps."""
 
-    def finish(self) -> torch.Tensor:
-        """Wait for the oldest unfinished step; returns its logits, as `forward` does."""
+    def finish(self) -> StepOutput:
+        """Wait for the oldest unfinished step; returns its logits and pooled hidden states."""
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one mixed step and write the chunks' keys and values into their blocks.
@@ -62,15 +76,19 @@ class OneAtATime:
     depth = 1
 
     def begin(self, chunks: Sequence[Chunk]) -> None:
-        """Compute a step and keep its logits for `finish`."""
-        self._logits = self.forward(chunks)
+        """Compute a step and keep its result for `finish`."""
+        self._output = self.compute(chunks)
 
-    def finish(self) -> torch.Tensor:
-        """The logits of the step that has begun."""
-        return self._logits
+    def finish(self) -> StepOutput:
+        """The result of the step that has begun."""
+        return self._output
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one step, as `Model.forward` describes."""
+        return self.compute(chunks).rows
+
+    def compute(self, chunks: Sequence[Chunk]) -> StepOutput:
+        """Compute one step."""
         raise NotImplementedError
 
 

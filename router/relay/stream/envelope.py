@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
@@ -23,6 +23,7 @@ _MOST_DECODED = 4 << 20  # bytes
 _MOST_CONTAINERS = 50_000  # objects and lists
 _MOST_KEYS = 500_000
 _KEY_ENDS = (b'":', b'" ', b'"\t', b'"\n', b'"\r')  # and of some strings with quotation marks in them
+Decoded = TypeVar("Decoded")
 Scalar = int | float | str | bool | None
 _SEPARATOR = "\0"
 _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})  # besides 1: for vLLM and SGLang, whose `stream` pydantic reads
@@ -208,6 +209,12 @@ def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
     envelope: Envelope = _read(_envelopes, body)
     envelope.kind, envelope.is_read = kind, True
     return envelope
+
+
+def read_as(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
+    """A whole body as what a decoder makes of it. Raises EnvelopeError."""
+    _require_few_keys(body)
+    return cast(Decoded, _read(decoder, body))
 
 
 @lru_cache(maxsize=64)

@@ -1,31 +1,54 @@
 """What a translated API has to say: the chat request that stands for a request, and how its answer reads there."""
 
+from collections.abc import Coroutine
 from typing import Any, Protocol
+
+from ...http.messages import Head
 
 
 class TranslationError(Exception):
-    """A request that cannot be translated, which is the client's mistake (400). `param` names the field."""
+    """A request that cannot be translated, which is the client's mistake. `param` names the field.
 
-    def __init__(self, message: str, param: str | None = None) -> None:
-        self.message, self.param = message, param
+    `status`: HTTP's, where 400 does not say it. `code`: as OpenAI's API has it.
+    """
+
+    def __init__(self, message: str, param: str | None = None, *, status: int = 400, code: str | None = None) -> None:
+        self.message, self.param, self.status, self.code = message, param, status, code
         super().__init__(message)
 
 
 class Translation(Protocol):
     """One request, and its answer. Pure: it does no input or output, and knows nothing of workers.
 
-    `body` is the JSON of the request to /v1/chat/completions. A stream's events come in order and whole, comments
-    included; an error answer, or an error event in a stream, has OpenAI's shape: {"error": {"message", "type",
-    "param", "code"}}.
+    `body` is the JSON of the request to /v1/chat/completions, which asks for `stream_options.include_usage` where its
+    stream is to tell token counts. The events of a stream come in order and whole, several at once or one by one,
+    comments and `[DONE]` included. An error event has OpenAI's shape: {"error": {"message", "type", "param", "code"}};
+    nothing but `end` follows it. What an engine sends may have any form: nothing else may be raised.
     """
 
     body: bytes
 
-    def whole(self, status: int, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer in one piece, or the error answer, in this API's shape."""
+    def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer in one piece, in this API's shape. Errors do not come here but to `Surface.error`.
+
+        Raises TranslationError for an answer of an unknown form: the client gets 502.
+        """
 
     def events(self, data: bytes) -> bytes:
         """Whole events of this API for whole events of chat completions; maybe none."""
 
     def end(self) -> bytes:
         """The events that are still to be sent where the stream of chat completions has ended."""
+
+
+class Surface(Protocol):
+    """An API that is translated."""
+
+    def translate(self, head: Head, body: bytes) -> Translation | Coroutine[Any, Any, Translation]:
+        """What stands for a request: its head, and its body as it came; a coroutine where it has to be waited for.
+
+        Both raise TranslationError.
+        """
+
+    def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
+        """An error answer of OpenAI's shape in this API's shape. One that has that shape already stays as it is."""

@@ -76,7 +76,9 @@ class Site:
             outlooks=lambda: outlooks(
                 spec, self.fleet.registry.all(), read_queue(self.run), self.controller, time.time()
             ),
+            responses=None,
             openai_batches=BatchStore(self.run),
+            served_at=1_700_000_000,
             endpoint=lambda: "http://10.0.0.7:30000",
         )
         self._runner = web.AppRunner(Pages(sources).app(), access_log=None)

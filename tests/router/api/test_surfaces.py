@@ -57,7 +57,7 @@ def test_models_are_the_workers_own_cards_with_their_states(site):
     site.start()
     eventually(lambda: site.fleet.worker("stubs-0").card is not None)
     listed = site.json("/v1/models")["data"]
-    assert listed[1] == {**site.stub.card, "state": "live"}
+    assert listed[1] == {**site.stub.card, "state": "live", "created": 1_700_000_000}
     assert (listed[0]["id"], listed[0]["object"], listed[0]["state"]) == ("large-model", "model", "offline")
     assert site.json("/v1/models/stub-model") == listed[1]
     unknown = site.ask("/v1/models/gpt-9")

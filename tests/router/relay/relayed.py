@@ -206,7 +206,7 @@ class Relayed:
     """One relay before stubs."""
 
     def __init__(self, loop: Loop, folder: Path, **router: Any) -> None:
-        self._loop, self._folder = loop, folder
+        self._loop, self.folder = loop, folder
         self.stubs: list[Stub] = []
         self.views: dict[str, WorkerView] = {}
         self.outlooks: dict[str, Outlook] = {}
@@ -220,6 +220,7 @@ class Relayed:
             router=msgspec.to_builtins(RouterSpec(**router)),
             pools=[{"name": "stubs", "model": "m"}, {"name": "others", "model": "n"}],
             control_socket=str(folder / "control"),
+            responses=str(folder / "responses"),
         )
         loop.run(self._start())
         self._clients: list[httpx.Client] = []
@@ -250,7 +251,7 @@ class Relayed:
 
     def add(self, worker_id: str, behaviour: Behaviour = answer, **view: Any) -> Stub:
         """A worker, or another life of it."""
-        stub = Stub(self._folder / worker_id, worker_id, behaviour)
+        stub = Stub(self.folder / worker_id, worker_id, behaviour)
         self._loop.run(stub.start())
         self.stubs.append(stub)
         fields = {

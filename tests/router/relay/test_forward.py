@@ -98,7 +98,10 @@ def test_a_path_that_the_worker_does_not_know_is_said_in_openais_shape(one):
 
     one.stubs[0].behaviour = unknown
     answer = one.http.post("/v1/nothing", json={"model": "m"})
-    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "POST /v1/nothing: Not Found")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        404,
+        "POST /v1/nothing: the engine has no such path",
+    )
 
 
 def test_other_content_than_json_passes_as_it_comes(one):
@@ -502,3 +505,17 @@ def test_an_error_event_of_a_worker_that_lives_passes(one):
 
 
 _ = hang
+
+
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"text/event-stream; charset=utf-8"])
+def test_streams_of_every_engine_pass_proxies_as_they_come_and_are_utf8(one, kind):
+    async def bare(asked):
+        await asked.send(HEAD.replace(b"text/event-stream; charset=utf-8", kind) + chunk(event("\u00e9")))
+        await asked.send(chunk(DONE) + LAST)
+
+    one.stubs[0].behaviour = bare
+    headers = one.chat(stream=True).headers
+    assert headers.get_list("Content-Type") == ["text/event-stream; charset=utf-8"]
+    assert (headers["X-Accel-Buffering"], headers["Cache-Control"]) == ("no", "no-cache")
+    one.stubs[0].behaviour = answer
+    assert "X-Accel-Buffering" not in one.chat().headers

@@ -26,7 +26,7 @@ def pages(one, loop):
         app.router.add_route("*", "/{path:.*}", tell)
         runner = web.AppRunner(app)
         await runner.setup()
-        await web.UnixSite(runner, str(one._folder / "control")).start()
+        await web.UnixSite(runner, str(one.folder / "control")).start()
         return runner
 
     runner = loop.run(start())
@@ -109,7 +109,7 @@ def test_too_many_pages_at_once_are_refused_and_fewer_without_a_key(one, loop, e
         app.router.add_get("/{path:.*}", wait)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.UnixSite(runner, str(one._folder / "control")).start()
+        await web.UnixSite(runner, str(one.folder / "control")).start()
         return runner
 
     runner = loop.run(start())

@@ -121,11 +121,12 @@ def test_a_client_that_hangs_up_before_the_end_has_used_what_it_got(one, eventua
         ("/v1/embeddings", {"prompt_tokens": 13, "total_tokens": 13}),
     ],
 )
-def test_answers_of_every_api_count(one, path, usage):
+def test_answers_of_every_api_count(relayed, path, usage):
     async def behaviour(asked):
         await asked.whole({"object": "x", "usage": usage, "more": [1]})
 
-    one.stubs[0].behaviour = behaviour
+    one = relayed(translate=())
+    one.add("w-0", behaviour)
     bob = one.add_tenant("b", name="bob", tokens_per_day=13)
     assert bob.post(path, json={"model": "m", "input": "a"}).status_code == 200
     assert code_of(bob.post(path, json={"model": "m", "input": "a"})) == "insufficient_quota"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ...tokenizer import Tokenizer
-from .formats import Envelope, Json, Origin, by_choice, entries, finite, with_ids
+from .formats import Envelope, Json, Origin, by_choice, ending, entries, finite, with_ids
 from .generation import Delta
 
 
@@ -41,7 +41,7 @@ class ChatFormat:
             {**self._token(token, logprobs.chosen), "top_logprobs": [self._token(*pair) for pair in logprobs.top]}
             for token, logprobs in entries(deltas)
         ]
-        return {"logprobs": {"content": content} if content else None, "finish_reason": deltas[-1].finish}
+        return {"logprobs": {"content": content} if content else None, **ending(deltas[-1])}
 
     def _token(self, id: int, logprob: float) -> Json:
         raw = self._tokenizer.token_bytes(id)

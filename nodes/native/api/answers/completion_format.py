@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...engine.request import TokenLogprobs
 from ...tokenizer import Tokenizer
-from .formats import Envelope, Json, Origin, by_choice, entries, finite, with_ids
+from .formats import Envelope, Json, Origin, by_choice, ending, entries, finite, with_ids
 from .generation import Delta
 
 
@@ -30,8 +30,7 @@ class CompletionFormat:
 
     def _choice(self, deltas: Sequence[Delta]) -> Json:
         text = "".join(delta.text for delta in deltas)
-        finish, logprobs = deltas[-1].finish, self._logprobs(deltas)
-        return {"index": deltas[0].index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+        return {"index": deltas[0].index, "text": text, "logprobs": self._logprobs(deltas), **ending(deltas[-1])}
 
     def _logprobs(self, deltas: Sequence[Delta]) -> Json | None:
         told = entries(deltas)

@@ -101,6 +101,7 @@ class StopStrings:
     def __init__(self, stops: Sequence[str], *, keep: bool = False) -> None:
         """`keep`: the text ends with the stop string, not before it."""
         self._stops, self._keep_stop = stops, keep
+        self.found: str | None = None  # the stop string that has ended the text
         self._held = ""
         self._hidden: list[tuple[int, int]] = []  # the places in `_held`: start, stop
 
@@ -111,7 +112,9 @@ class StopStrings:
         self._held += text
         found = [(place, place + len(stop)) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if found:
-            return self._take(min(found)[self._keep_stop]), True
+            start, end = min(found)
+            self.found = self._held[start:end]
+            return self._take(end if self._keep_stop else start), True
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         return self._take(len(self._held) - keep), False
 

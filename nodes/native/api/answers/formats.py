@@ -117,6 +117,12 @@ def entries(deltas: Sequence[Delta]) -> list[tuple[int, TokenLogprobs]]:
     return [(d.token, d.logprobs) for d in deltas if d.token is not None and d.logprobs is not None]
 
 
+def ending(delta: Delta) -> Json:
+    """Why a choice has ended, if this delta is its last one. `stop_reason` is vLLM's: the stop string that came."""
+    end: Json = {"finish_reason": delta.finish}
+    return {**end, "stop_reason": delta.stop_reason} if delta.finish else end
+
+
 def finite(logprob: float) -> float:
     """JSON has no infinity; this is what OpenAI gives for tokens out of reach."""
     return logprob if math.isfinite(logprob) else -9999.0

@@ -1,7 +1,7 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -32,6 +32,7 @@ class Delta:
     logprobs: TokenLogprobs | None
     finish: FinishReason | None
     end_token: int | None = None  # that ended the sequence
+    stop_reason: str | None = None  # the stop string that did
 
 
 class Choice:
@@ -49,6 +50,11 @@ class Choice:
             name in stop for stop in text.stops for name in tokenizer.special_names
         )
 
+    @property
+    def stop_reason(self) -> str | None:
+        """The stop string that has ended the text."""
+        return self._stops.found
+
     def skip(self, tokens: Sequence[int]) -> bool:
         """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
         self.tokens += len(tokens)
@@ -57,7 +63,7 @@ class Choice:
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
-        if finish is FinishReason.STOP:  # by an end token
+        if finish is FinishReason.STOP and token in self.request.params.stop_token_ids:
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
             return Delta(self.index, self._rest(last), None, None, finish, token)
         text, stopped = self._push_text(token)
@@ -128,6 +134,7 @@ class Generation:
         self._observe(choice, at)
         delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
         if delta.finish:
+            delta = replace(delta, stop_reason=choice.stop_reason)
             del self._open[choice.request.id]
             self._engine.abort([choice.request.id])
         return delta

@@ -25,12 +25,13 @@ class Chat(Generating):
         started_at = time.monotonic()
         body = parse(ChatRequest, await read(request))
         limits = self._accept(body)
+        grammar = await self._grammar(body, limits)
         text = await self._render(body, limits)
         special = bool(body.add_special_tokens)
         prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
         left = max(limits.sequence_tokens - len(prompt), 1)
         max_tokens = left if body.limit is None else body.limit
-        choices = self._choices(body, limits, [prompt], max_tokens)
+        choices = self._choices(body, limits, [prompt], max_tokens, grammar)
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
 

@@ -25,12 +25,13 @@ class Completions(Generating):
         started_at = time.monotonic()
         body = parse(CompletionRequest, await read(request))
         limits = self._accept(body)
+        grammar = await self._grammar(body, limits)
         special = body.add_special_tokens is not False
         prompts = [
             await self._service.encode(prompt, limits, param=self.prompt_param, add_special_tokens=special)
             for prompt in body.prompts
         ]
         max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
-        choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens)
+        choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens, grammar)
         format = CompletionFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))

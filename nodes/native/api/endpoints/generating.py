@@ -9,6 +9,7 @@ from aiohttp import web
 from .....core.errors import EngineError
 from .....core.net.openai import error_body
 from ...engine.request import Limits, Request, RequestTooLongError
+from ...grammar.matcher import Grammar
 from ..answers.formats import EndpointFormat, Origin, UnsentIds, usage
 from ..answers.generation import Choice, Delta, Generation, TextOptions
 from ..answers.stream import EventStream
@@ -16,7 +17,8 @@ from ..answers.whole import collect
 from ..errors import ApiError
 from ..middleware import json_response
 from ..requests.generation import GenerationRequest
-from ..requests.protocol import require_continuable, require_ids, require_stop_ids
+from ..requests.protocol import require_allowed, require_continuable, require_ids, require_stop_ids
+from ..requests.structured import structure_of
 from ..service import Service, too_long
 
 
@@ -31,16 +33,28 @@ class Generating:
 
     def _accept(self, body: GenerationRequest) -> Limits:
         self._service.require_name(body.model)
+        self._service.require_generates()
         limits = self._service.require_running()
         require_stop_ids(body.stop_token_ids or (), limits.vocab_size)
         return limits
 
+    async def _grammar(self, body: GenerationRequest, limits: Limits) -> Grammar | None:
+        """What the answer must look like, if the request says it. Raises ApiError."""
+        wanted = structure_of(body)
+        return None if wanted is None else await self._service.grammars.compile(wanted, limits.vocab_size)
+
     def _choices(
-        self, body: GenerationRequest, limits: Limits, prompts: list[list[int]], max_tokens: int
+        self,
+        body: GenerationRequest,
+        limits: Limits,
+        prompts: list[list[int]],
+        max_tokens: int,
+        grammar: Grammar | None = None,
     ) -> list[Choice]:
         """`n` choices for each prompt. Raises ApiError for a prompt that cannot be computed."""
         told = body.continue_token_ids or []
         require_continuable(told, limits.vocab_size, max_tokens)
+        require_allowed(told, grammar)
         for prompt in prompts:
             require_ids(prompt, limits.vocab_size)
             try:
@@ -52,7 +66,9 @@ class Generating:
         text = TextOptions(stops=body.stops, keeps_stop=body.keeps_stop, shows_special_tokens=body.shows_special_tokens)
         for prompt in prompts:
             for index in range(body.choices):
-                params = body.sampling(index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults)
+                params = body.sampling(
+                    index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults, grammar=grammar
+                )
                 request = Request(uuid.uuid4().hex, prompt, params, told)
                 choices.append(Choice(len(choices), request, tokenizer, text))
         if told and choices[0].skip(told):

@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from ..errors import ApiError, short
+from ..errors import ApiError
 from .fields import COMPLETIONS
 from .generation import MAX_LOGPROBS, GenerationRequest
+from .prompts import Prompts, prompts_of
 
 _MAX_SEQUENCES = 1024  # prompts x n
 
@@ -16,7 +17,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     endpoint: ClassVar[str] = COMPLETIONS
 
-    prompt: str | list[str | int | list[int]]
+    prompt: Prompts
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
@@ -26,16 +27,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     @property
     def prompts(self) -> list[str | list[int]]:
         """One entry for each prompt: text, or token ids."""
-        prompt = self.prompt
-        if isinstance(prompt, str):
-            return [prompt]
-        kinds = {type(item) for item in prompt}
-        if kinds == {int}:
-            return [[item for item in prompt if isinstance(item, int)]]
-        if len(kinds) != 1:
-            expected = "a string, a list of strings, a list of token ids or a list of such lists, and not empty"
-            raise ApiError(400, f"prompt = {short(prompt)}: expected {expected}", param="prompt")
-        return [item for item in prompt if not isinstance(item, int)]
+        return prompts_of(self.prompt, "prompt")
 
     def check(self) -> None:
         super().check()

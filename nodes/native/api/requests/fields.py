@@ -59,6 +59,16 @@ OBEYED: Mapping[str, Obeyed] = {
     "add_special_tokens": Obeyed("such as BOS; by default true for completions, false for chat"),
     "logprobs": Obeyed("completions: 0 to 20 alternatives, and always the sampled token; chat: true or false"),
     "top_logprobs": Obeyed("0 to 20 alternatives, with logprobs = true", CHAT),
+    "response_format": Obeyed("text, json_object, json_schema or structural_tag: see Structured output"),
+    "structured_outputs": Obeyed("vLLM's: one of json, regex, choice, grammar, json_object, structural_tag"),
+    "guided_json": Obeyed("vLLM's: a JSON schema, or its text"),
+    "guided_regex": Obeyed("vLLM's: a regular expression for the whole answer"),
+    "guided_choice": Obeyed("vLLM's: a list of texts"),
+    "guided_grammar": Obeyed("vLLM's: Lark, or EBNF as llama.cpp and SGLang write it"),
+    "guided_whitespace_pattern": Obeyed("vLLM's: a regular expression of whitespace in JSON"),
+    "json_schema": Obeyed("SGLang's name of guided_json"),
+    "regex": Obeyed("SGLang's name of guided_regex"),
+    "ebnf": Obeyed("SGLang's: a grammar in EBNF"),
     "stream": Obeyed("server-sent events"),
     "stream_options": Obeyed("include_usage, continuous_usage_stats"),
     "stream_token_ids": Obeyed("slurminfer's: each event of a stream has the ids of its tokens, `token_ids`"),
@@ -66,6 +76,15 @@ OBEYED: Mapping[str, Obeyed] = {
     "add_generation_prompt": Obeyed("by default true, or false with continue_final_message", CHAT),
     "continue_final_message": Obeyed("true: the model continues the last message", CHAT),
     "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),
+}
+
+# Of /v1/embeddings. What the other tables have besides is refused there, unless its value asks for nothing.
+EMBEDDINGS_OBEYED: Mapping[str, str] = {
+    "model": "the name in /v1/models; another is 404",
+    "input": "a string, token ids, or a list of up to 2,048 of either; none may be empty",
+    "encoding_format": "float, the default, or base64: float32 in little-endian order",
+    "dimensions": "what the model's config.json allows (is_matryoshka, matryoshka_dimensions), or all",
+    "add_special_tokens": "such as BOS or EOS, where tokenizer.json says so; by default true",
 }
 
 HARMLESS: Mapping[str, str] = {
@@ -78,6 +97,7 @@ HARMLESS: Mapping[str, str] = {
     **dict.fromkeys(("data_parallel_rank", "disagg_prefill_dp_rank", "routed_dp_rank"), "there is one engine"),
     **dict.fromkeys(("images_config", "max_dynamic_patch", "media_io_kwargs", "min_dynamic_patch",
                      "mm_processor_kwargs", "return_mm_kwargs", "use_audio_in_video"), "without images or audio"),
+    "guided_decoding_backend": "there is one",
     "keep_alive": "the model stays loaded",
     "length_penalty": "for beam search only",
     "parallel_tool_calls": "without tools",
@@ -102,19 +122,17 @@ REFUSED: Mapping[str, Refused] = {
     "tool_choice": Refused(nothing=(*NOTHING, "none", "auto")),
     "modalities": Refused(nothing=(*NOTHING, ["text"])),
     "moderation": _NOT_TAKEN,
-    "response_format": Refused(nothing=(*NOTHING, {"type": "text"})),
     # vLLM
     **dict.fromkeys(("allowed_token_ids", "bad_words", "cache_salt", "chat_template", "documents", "ec_transfer_params",
-                     "guided_choice", "guided_decoding", "guided_decoding_backend", "guided_grammar", "guided_json",
-                     "guided_regex", "guided_whitespace_pattern", "kv_transfer_params", "logits_processors",
+                     "guided_decoding", "kv_transfer_params", "logits_processors",
                      "min_tokens", "prompt_embeds", "repetition_detection", "return_prompt_text", "return_token_ids",
-                     "return_token_offsets", "return_tokens_as_token_ids", "structural_tag", "structured_outputs",
+                     "return_token_offsets", "return_tokens_as_token_ids", "structural_tag",
                      "truncate_prompt_tokens", "use_beam_search", "vllm_xargs", "watermarking"), _NOT_TAKEN),
     "include_reasoning": Refused("reasoning stays in the text", _TRUE),
     **dict.fromkeys(("logprob_token_ids", "prompt_logprobs", "thinking_token_budget"), Refused(nothing=_NULL)),
     # SGLang
-    **dict.fromkeys(("custom_logit_processor", "custom_params", "ebnf", "json_schema", "lora_path", "min_new_tokens",
-                     "ngram_corpus_id", "regex", "return_cached_tokens_details", "return_hidden_states",
+    **dict.fromkeys(("custom_logit_processor", "custom_params", "lora_path", "min_new_tokens",
+                     "ngram_corpus_id", "return_cached_tokens_details", "return_hidden_states",
                      "return_meta_info", "return_prompt_token_ids", "return_routed_experts", "return_text_in_logprobs",
                      "session_params", "stop_regex"), _NOT_TAKEN),
     **dict.fromkeys(("bootstrap_host", "bootstrap_port", "bootstrap_room", "input_embeds", "input_ids", "reasoning",

@@ -1,11 +1,12 @@
 """The fields that all requests for text have in common."""
 
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from ...engine.request import SamplingParams
+from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .defaults import SamplingDefaults
 
@@ -55,6 +56,17 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     add_special_tokens: bool | None = None
     stream_token_ids: bool | None = None
     continue_token_ids: list[int] | None = None
+    # Structured output: see structured.py.
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
+    json_schema: Any = None
+    regex: str | None = None
+    ebnf: str | None = None
 
     @property
     def choices(self) -> int:
@@ -102,7 +114,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def sampling(
-        self, choice: int, *, max_tokens: int, end_ids: frozenset[int], defaults: SamplingDefaults
+        self,
+        choice: int,
+        *,
+        max_tokens: int,
+        end_ids: frozenset[int],
+        defaults: SamplingDefaults,
+        grammar: Grammar | None = None,
     ) -> SamplingParams:
         """The parameters of one of the `n` choices. Each has a seed of its own, the first one `seed` itself."""
         ends = frozenset() if self.ignore_eos else end_ids
@@ -119,6 +137,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
             seed=None if self.seed is None else self.seed + choice,
             logprobs=self.top_count,
             stop_token_ids=ends | frozenset(self.stop_token_ids or ()),
+            grammar=grammar,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .body import decode
 from .fields import refusal
@@ -15,6 +16,7 @@ from .generation import GenerationRequest
 _INTEGERS = ("best_of", "logprobs", "max_completion_tokens", "max_tokens", "n", "seed", "top_k", "top_logprobs")
 
 _Request = TypeVar("_Request", bound=GenerationRequest)
+_Any = TypeVar("_Any", bound=msgspec.Struct)
 
 
 def parse(kind: type[_Request], body: bytes) -> _Request:
@@ -25,15 +27,20 @@ def parse(kind: type[_Request], body: bytes) -> _Request:
         name, why = refused
         raise ApiError(400, f"{name} = {short(raw[name])}: {why}", param=name)
     _make_whole(raw)
-    try:
-        request = msgspec.convert(raw, kind)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error), raw) from error
+    request = convert(raw, kind)
     if raw.get("best_of") not in (None, request.choices):
         message = f"best_of = {short(raw['best_of'])}: expected n = {request.choices}: choices are not ranked"
         raise ApiError(400, message, param="best_of")
     request.check()
     return request
+
+
+def convert(raw: dict[str, Any], kind: type[_Any]) -> _Any:
+    """The fields of `raw` that `kind` has, checked. Raises ApiError."""
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw) from error
 
 
 def _make_whole(raw: dict[str, Any]) -> None:
@@ -69,6 +76,14 @@ def require_continuable(ids: Sequence[int], vocab_size: int, max_tokens: int) ->
     _require_known("continue_token_ids", ids, vocab_size)
     if len(ids) >= max_tokens:
         message = f"continue_token_ids has {len(ids)} tokens: expected fewer than max_tokens = {max_tokens}"
+        raise ApiError(400, message, param="continue_token_ids")
+
+
+def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
+    """Raise ApiError unless an answer by `grammar` may begin with `ids`."""
+    allowed = grammar.matcher().valid(ids) if ids and grammar is not None else len(ids)
+    if allowed < len(ids):
+        message = f"continue_token_ids: the answer's structure does not allow token {ids[allowed]} at place {allowed}"
         raise ApiError(400, message, param="continue_token_ids")
 
 

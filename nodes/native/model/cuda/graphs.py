@@ -17,7 +17,7 @@ from ..kv_cache import KVCache
 from ..paged import BlockGroup
 from ..plan import AttentionPlan
 from ..runner import PlainDecoder
-from ..step import Chunk
+from ..step import Chunk, StepOutput
 
 
 class GraphedDecoder:
@@ -42,7 +42,7 @@ class GraphedDecoder:
             self._graphs[size] = graph, result
         self._sizes = sorted(self._graphs)
 
-    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> StepOutput:
         """Compute one step, as `Decodes.forward` describes; a step that only decodes is replayed as a graph."""
         count = len(chunks)
         is_decode = all(len(chunk.tokens) == 1 and chunk.num_logits == 1 for chunk in chunks)
@@ -54,11 +54,11 @@ class GraphedDecoder:
             self._x[:count].copy_(x)
         graph, result = self._graphs[size]
         graph.replay()
-        return result[:count]
+        return StepOutput(result[:count])
 
     def _compute(self, size: int) -> torch.Tensor:
         x = None if self._x is None else self._x[:size].clone()  # layers add to it in place
-        return self._plain.decoder.forward(self._inputs.batch(size, self._windows), self._plain.cache, x)
+        return self._plain.decoder.forward(self._inputs.batch(size, self._windows), self._plain.cache, x).rows
 
 
 class _Inputs:
@@ -99,7 +99,7 @@ class _Inputs:
             positions=positions,
             slots=self._cache.slots(blocks, positions % block_size),
             plans={w: AttentionPlan((BlockGroup(rows, tables, lengths, w),), ()) for w in windows},
-            logits_rows=torch.arange(size, device=self._cache.device),
+            wanted_rows=torch.arange(size, device=self._cache.device),
         )
 
 

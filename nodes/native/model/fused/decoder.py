@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from .....quant.checkpoint.config import ModelConfig
 from .....quant.kv import Int4, Int8, KVFormat
 from .....quant.rope import Rope
-from ..decoder import Reduce
+from ..decoder import Norm, Reduce
 from ..kv_cache import KVCache
 from ..parallel.sequence import SequenceGroup
-from ..step import Chunk
+from ..pooling import pool, split
+from ..step import Chunk, StepOutput
 from . import library
 from .buffers import Buffers, Room
 from .layout import RowLayout
@@ -70,6 +71,7 @@ class FusedDecoder:
             )  # fmt: skip
         self._tables = Rope(config, context_length, torch.float32, torch.device("cpu")).tables
         self._head = None if parts.head is None else parts.head.matrix
+        self._norm = None if parts.norm is None else Norm(parts.norm, config.rms_norm_eps)  # None: not the last stage
         self._buffers = Buffers(config, parts.widest, 0 if self._head is None else self._head.outputs)
 
     @property
@@ -89,13 +91,13 @@ class FusedDecoder:
             cache.block_size, _cache_kind(cache.format), config.rms_norm_eps,
         )  # fmt: skip
 
-    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, chunks: Sequence[Chunk], x: torch.Tensor | None = None) -> StepOutput:
         """Compute one step, as `Decodes.forward` describes; the result is valid until the next call."""
         layout = RowLayout(chunks, self._cache.block_size)
         if self._sequence is not None:
             return self._forward_shared(layout, self._sequence, x)
         shares = self._reduce is not None
-        room = self._buffers.take(len(layout.tokens), layout.pieces, len(layout.logits_rows), shares)
+        room = self._buffers.take(len(layout.tokens), layout.pieces, layout.num_logits, shares)
         room.x.copy_(self._embed(layout.tokens) if x is None else x)
         step = StepStruct(
             len(layout.tokens), layout.single, len(layout.block_rows), torch.get_num_threads(), layout.tables.shape[1],
@@ -103,19 +105,21 @@ class FusedDecoder:
             layout.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
         )  # fmt: skip
         self._run_layers(step, room)
-        return room.x if self._head is None else self._run_head(step, room, room.x[layout.logits_rows])
+        if self._norm is None:
+            return StepOutput(room.x)
+        return self._output(step, room, room.x[layout.wanted_rows], layout.pool_lengths)
 
-    def _forward_shared(self, layout: RowLayout, group: SequenceGroup, x: torch.Tensor | None) -> torch.Tensor:
+    def _forward_shared(self, layout: RowLayout, group: SequenceGroup, x: torch.Tensor | None) -> StepOutput:
         """`forward` of a rank that computes a share of the rows; logits are the first rank's, others have none."""
         step, threads = SharedStep(layout, group, self._config, self._cache.block_size), torch.get_num_threads()
-        room = self._buffers.take(step.count, step.pieces, len(layout.logits_rows), self._reduce is not None)
+        room = self._buffers.take(step.count, step.pieces, layout.num_logits, self._reduce is not None)
         own = self._embed(layout.tokens[step.share]) if x is None else x
         room.x[: len(own)].copy_(own)
         found = step.run(self._library, self._model, room, threads, self._reduce)
-        if self._head is None:
-            return found
-        rows = group.gather_at_first(found, layout.logits_rows, step.count)
-        return self._run_head(step.step_of_share(room, threads), room, rows)
+        if self._norm is None:
+            return StepOutput(found)
+        rows = group.gather_at_first(found, layout.wanted_rows, step.count)
+        return self._output(step.step_of_share(room, threads), room, rows, layout.pool_lengths)
 
     def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
         assert self._parts.embedding is not None, "a later stage takes what the one before has computed"
@@ -135,6 +139,13 @@ class FusedDecoder:
             for is_mlp in (0, 1):
                 self._library.run_part(model, at, layer, is_mlp, share)
                 room.x.add_(self._reduce(room.share))
+
+    def _output(self, step: StepStruct, room: Room, rows: torch.Tensor, pool_lengths: Sequence[int]) -> StepOutput:
+        """Logits and pooled hidden states of the rows that are wanted, of before the final norm."""
+        assert self._norm is not None, "the last stage has it"
+        rows, pooled = split(rows, pool_lengths)
+        logits = rows if self._head is None else self._run_head(step, room, rows)
+        return StepOutput(logits, pool(self._norm(pooled), pool_lengths))
 
     def _run_head(self, step: StepStruct, room: Room, rows: torch.Tensor) -> torch.Tensor:
         assert self._head is not None and self._parts.head is not None and self._parts.norm is not None

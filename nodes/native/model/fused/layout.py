@@ -19,8 +19,8 @@ _BLOCK = 32  # rows
 class RowLayout:
     """Where the rows of a step, in the order of `StepRows`, find their position, their sequence and its blocks.
 
-    int64 tensors `tokens` and `positions` [rows] and `logits_rows`; the others are int32, and described for `Step` of
-    kernels/model.h.
+    int64 tensors `tokens` and `positions` [rows] and `wanted_rows`; the others are int32, and described for `Step` of
+    kernels/model.h. `num_logits` of the wanted rows have logits, the others are pooled (`StepRows`).
     """
 
     def __init__(self, chunks: Sequence[Chunk], block_size: int) -> None:
@@ -41,7 +41,8 @@ class RowLayout:
             (row, min(_BLOCK, stop - row)) for start, stop in pairwise(starts) for row in range(start, stop, _BLOCK)
         ]
         self.block_rows = torch.tensor(blocks, dtype=torch.int32).view(-1, 2)
-        self.logits_rows = torch.tensor(rows.logits_rows, dtype=torch.int64)  # may be none
+        self.num_logits, self.pool_lengths = len(rows.logits_rows), rows.pool_lengths
+        self.wanted_rows = torch.tensor(rows.wanted_rows, dtype=torch.int64)  # may be none
 
 
 def _attends_singly(chunk: Chunk) -> bool:

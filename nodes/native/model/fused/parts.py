@@ -51,7 +51,7 @@ class LayerParts:
 
 @dataclass(frozen=True)
 class Parts:
-    """A model, or a stage of one: the last has norm and head, the first has the embedding."""
+    """A model, or a stage of one: the last has norm and (see `ModelConfig.has_head`) head, the first the embedding."""
 
     layers: Sequence[LayerParts]
     norm: torch.Tensor | None  # float32
@@ -82,10 +82,12 @@ def pack_model(config: ModelConfig, weights: Reads, shard: Shard | None = None) 
     layers = [_layer(tensors, index, config.qk_norm) for index in range(config.num_layers)]
     is_first, is_last = shard is None or shard.is_first, shard is None or shard.is_last
     embedding = norm = head = None
-    if is_first or (is_last and config.tie_word_embeddings):
+    has_head = is_last and config.has_head
+    if is_first or (has_head and config.tie_word_embeddings):
         embedding = tensors.embedding()
     if is_last:
         norm = tensors.final_norm().float()
+    if has_head:
         head = _head(tensors.head(embedding), layers[0].qkv)
     return Parts(layers, norm, head, embedding if is_first else None)
 

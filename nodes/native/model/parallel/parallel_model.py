@@ -15,7 +15,7 @@ from .....quant.checkpoint.config import ModelConfig, read_config
 from ...options import EngineOptions, ParallelOptions
 from ..loading import device_of, load_part
 from ..runner import Runner
-from ..step import Chunk
+from ..step import Chunk, StepOutput
 from .chunk_codec import decode, encode
 from .model_part import ModelPart
 from .ranks import PendingLogits, Ranks
@@ -42,10 +42,10 @@ class _Team:
     sequence: SequenceGroup | None
     vocab: Sequence[int]  # rows of lm_head of each tensor rank of a stage
 
-    def compute(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
+    def compute(self, chunks: Sequence[Chunk]) -> StepOutput | None:
         """Compute this rank's part of a step.
 
-        Returns float32 logits [rows, vocab_size] at rank 0 if it is in the last stage, else None.
+        Returns what the step gives at rank 0 if it is in the last stage, else None.
         Raises RuntimeError where a rank is gone.
         """
         x = None
@@ -53,11 +53,14 @@ class _Team:
             x = self.ranks.recv_from_previous_stage(
                 self._rows(chunks), self.config.hidden_size, self.runner.hidden_dtype
             )
-        y = self.runner.forward(chunks, x)
-        if self.shard.is_last:
-            return self.ranks.gather_logits(y, self.vocab)
-        self.ranks.send_to_next_stage(y)
-        return None
+        y = self.runner.compute(chunks, x)
+        if not self.shard.is_last:
+            self.ranks.send_to_next_stage(y.rows)
+            return None
+        logits = self.ranks.gather_logits(y.rows, self.vocab)
+        if y.pooled is not None:
+            self.ranks.send_pooled(y.pooled)
+        return None if logits is None else StepOutput(logits, y.pooled)
 
     def _rows(self, chunks: Sequence[Chunk]) -> int:
         """Return how many rows of a step this rank computes."""
@@ -66,6 +69,14 @@ class _Team:
             return count
         share = self.sequence.share(count)
         return int(share.stop - share.start)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A step whose last stage is elsewhere."""
+
+    logits: PendingLogits
+    pooled: PendingLogits | None
 
 
 class ParallelModel:
@@ -78,7 +89,7 @@ class ParallelModel:
         self.block_size = runner.block_size
         self.num_blocks = runner.num_blocks * team.ranks.place.sequence_parallel
         self.depth = team.ranks.place.pipeline_parallel
-        self._begun: deque[torch.Tensor | PendingLogits] = deque()
+        self._begun: deque[StepOutput | _Pending] = deque()
 
     @property
     def compiled(self) -> bool:
@@ -95,24 +106,31 @@ class ParallelModel:
         """Broadcast a step and begin to compute it. Raises EngineError where a rank is gone."""
         with self._named_failures():
             self._detector.broadcast(encode(chunks))
-            logits = self._team.compute(chunks)
-            if logits is not None:
-                self._begun.append(logits)
-            else:
-                rows = sum(chunk.num_logits for chunk in chunks)
-                self._begun.append(self._team.ranks.irecv_logits(rows, self._team.vocab))
+            output = self._team.compute(chunks)
+            self._begun.append(self._expect(chunks) if output is None else output)
 
     @torch.inference_mode()
-    def finish(self) -> torch.Tensor:
-        """Wait for the oldest unfinished step and return its logits. Raises EngineError where a rank is gone."""
-        begun = self._begun.popleft()
+    def finish(self) -> StepOutput:
+        """Wait for the oldest unfinished step and return its result. Raises EngineError where a rank is gone."""
+        begun, ranks = self._begun.popleft(), self._team.ranks
         with self._named_failures():
-            return begun if isinstance(begun, torch.Tensor) else self._team.ranks.wait_logits(begun)
+            if isinstance(begun, StepOutput):
+                return begun
+            logits = ranks.wait_logits(begun.logits)
+            return StepOutput(logits, None if begun.pooled is None else ranks.wait_logits(begun.pooled))
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute one step, as `Model.forward` describes. Raises EngineError where a rank is gone."""
         self.begin(chunks)
-        return self.finish()
+        return self.finish().rows
+
+    def _expect(self, chunks: Sequence[Chunk]) -> "_Pending":
+        """Begin to receive what the last stage will send of a step."""
+        ranks, pooled = self._team.ranks, sum(chunk.pooling is not None for chunk in chunks)
+        return _Pending(
+            ranks.irecv_logits(sum(chunk.num_logits for chunk in chunks), self._team.vocab),
+            ranks.irecv_pooled(pooled, self._team.config.hidden_size) if pooled else None,
+        )
 
     @contextmanager
     def _named_failures(self) -> Iterator[None]:

@@ -32,10 +32,10 @@ _MEETING = timedelta(minutes=10)  # until all ranks have come: nodes of a job ma
 
 @dataclass(frozen=True)
 class PendingLogits:
-    """Logits on their way to rank 0."""
+    """Logits, or pooled hidden states, on their way to rank 0."""
 
     rows: int
-    widths: Sequence[int]  # of each rank of the last stage
+    widths: Sequence[int]  # of each rank of the last stage; pooled hidden states are the first one's
     coming: "tuple[torch.Tensor, dist.Work] | None"  # None: through shared memory, or there are none
 
 
@@ -120,19 +120,30 @@ class Ranks:
         if self.place.sequence_rank > 0:
             return None
         head, rows = self.place.last_ranks.start, len(logits)
+        if rows == 0:
+            return torch.empty(0, sum(widths), device=self._device) if self.place.rank == 0 else None
         if self._memory and self._carries_logits(rows, widths):
             if self.place.rank == 0:
                 return self._recv_logits(rows, widths, [logits])
-            if rows:
-                self._memory.send(logits, 0)
+            self._memory.send(logits, 0)
             return None
         if self.place.tensor_parallel > 1:
             logits = self._join(logits, widths, head)
         if head == 0:
             return logits if self.place.rank == 0 else None
-        if self.place.rank == head and rows:
+        if self.place.rank == head:
             self._send(logits, 0, self._logits_group)
         return None
+
+    def send_pooled(self, pooled: torch.Tensor) -> None:
+        """Send pooled hidden states [rows, hidden_size] to rank 0; all ranks of the last stage have the same."""
+        head = self.place.last_ranks.start
+        if self.place.rank != head or head == 0:
+            return
+        if self._memory and self._carries_logits(len(pooled), [pooled.shape[1]]):
+            self._memory.send(pooled, 0)
+        else:
+            self._send(pooled, 0, self._logits_group)
 
     def irecv_logits(self, rows: int, widths: Sequence[int]) -> "PendingLogits":
         """Begin to receive, at rank 0, the logits [rows, sum of widths] of a step whose last stage is elsewhere."""
@@ -143,8 +154,12 @@ class Ranks:
         assert work is not None
         return PendingLogits(rows, widths, (logits, work))
 
+    def irecv_pooled(self, rows: int, width: int) -> "PendingLogits":
+        """Begin to receive, at rank 0, pooled hidden states [rows, width], which come behind the step's logits."""
+        return self.irecv_logits(rows, [width])
+
     def wait_logits(self, expected: "PendingLogits") -> torch.Tensor:
-        """Wait, at rank 0, for logits float32 [rows, sum of widths]. Raises RuntimeError where a rank is gone."""
+        """Wait, at rank 0, for float32 [rows, sum of widths]. Raises RuntimeError where a rank is gone."""
         if expected.coming is None:
             return self._recv_logits(expected.rows, expected.widths, [])
         logits, work = expected.coming

@@ -46,7 +46,8 @@ class SequenceBatch:
     slots: torch.Tensor  # for KVCache.write, of these
     own_slots: torch.Tensor | None  # of all rows, below 0 where not held: where each rank has all, and a kernel for it
     plans: dict[int | None, Sequence[Attends]]  # by window
-    logits_rows: torch.Tensor  # of all rows
+    wanted_rows: torch.Tensor  # of all rows
+    pool_lengths: Sequence[int]
     group: SequenceGroup
 
     def attend(
@@ -67,8 +68,8 @@ class SequenceBatch:
         return self.group.merge(parts).to(qkv.dtype).flatten(1)
 
     def wanted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the rows of x whose logits are wanted, at the first rank; none at the others."""
-        return self.group.gather_at_first(x, self.logits_rows, self.count)
+        """Return the rows of x whose logits are wanted, then those to be pooled; none but at the first rank."""
+        return self.group.gather_at_first(x, self.wanted_rows, self.count)
 
     def _gathered(self, q: torch.Tensor, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather queries, and keys and values, of all rows from each rank's share."""
@@ -103,7 +104,8 @@ def make_sequence_batch(
         slots=_places(found, cache),
         own_slots=_places(slots.to(device), cache) if has_all else None,
         plans={window: planner.plan(window) for window in windows},
-        logits_rows=torch.tensor(rows.logits_rows, dtype=torch.int64, device=device),
+        wanted_rows=torch.tensor(rows.wanted_rows, dtype=torch.int64, device=device),
+        pool_lengths=rows.pool_lengths,
         group=group,
     )
 

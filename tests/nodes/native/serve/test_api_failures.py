@@ -22,6 +22,7 @@ from slurminfer.nodes.native.engine.failures import RequestFailedError
 from slurminfer.nodes.native.engine.outputs import Outputs
 from slurminfer.nodes.native.engine.request import Limits, Output, Request, Sample
 from slurminfer.nodes.native.tokenizer import Tokenizer
+from slurminfer.quant.checkpoint.embedding import EmbeddingConfig
 
 from ....support.loop import Loop
 
@@ -62,7 +63,9 @@ class Surface:
     async def _start(self, directory: Path) -> None:
         self.engine = ScriptedEngine()
         tokenizer = Tokenizer(directory)
-        model = ServedModel("tiny", tokenizer, ChatTemplate(directory, {}), SamplingDefaults())
+        model = ServedModel(
+            "tiny", tokenizer, ChatTemplate(directory, {}), SamplingDefaults(), EmbeddingConfig(size=64)
+        )
         guard = ConnectionGuard(ConnectionLimits(connections=10, strangers_per_source=10))
         self.server = Server(model, self.engine, guard)  # type: ignore[arg-type]
         self._runner = web.AppRunner(self.server.app(), shutdown_timeout=0.1)

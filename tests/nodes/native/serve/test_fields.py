@@ -58,7 +58,7 @@ def test_a_field_that_is_not_implemented_is_refused_by_name_unless_it_asks_for_n
         ("logits_processors", ["x"]), ("return_token_ids", True), ("enable_thinking", False), ("enable_thinking", True),
         ("prompt_logprobs", 0), ("include_reasoning", False), ("repeat_penalty", 1.1), ("do_sample", False),
         ("echo", True), ("logit_bias", {"1": 5}), ("reasoning_effort", "low"), ("cache_salt", "x"),
-        ("tools", [{"type": "function"}]), ("response_format", {"type": "json_object"}), ("extra_body", {"top_k": 5}),
+        ("tools", [{"type": "function"}]), ("extra_body", {"top_k": 5}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", KINDS)

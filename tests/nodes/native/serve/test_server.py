@@ -127,13 +127,15 @@ def test_a_stop_string_ends_the_answer_before_it(client):
         answer = _complete(client, stop=stop, ignore_eos=True, stream=stream)
         choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
         assert "".join(choice.text for choice in choices) == whole[: whole.index(stop)]
-        assert choices[-1].finish_reason == "stop"
+        assert (choices[-1].finish_reason, choices[-1].stop_reason) == ("stop", stop)
+    chat = _chat(client).choices[0].message.content
+    assert _chat(client, stop=["unlikely", chat[2:4]]).choices[0].stop_reason == chat[2:4]
 
 
 def test_the_end_token_ends_an_answer_unless_ignored(client):
     forced = {"logit_bias": None, "temperature": 2.0, "max_tokens": 400, "n": 8, "seed": 1}
     ended = [choice for choice in _complete(client, **forced).choices if choice.finish_reason == "stop"]
-    assert ended
+    assert ended and {choice.stop_reason for choice in ended} == {None}
     ignored = _complete(client, ignore_eos=True, **forced)
     assert {choice.finish_reason for choice in ignored.choices} == {"length"}
     assert ignored.usage.completion_tokens == 8 * 400

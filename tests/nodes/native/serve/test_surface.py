@@ -28,9 +28,9 @@ def _error(answer: httpx.Response) -> Any:
     return error
 
 
-def test_the_models_card_is_what_clients_read(server):
+def test_the_models_card_is_what_clients_read(server, model_directory):
     [card] = httpx.get(f"{server.url}/v1/models").json()["data"]
-    assert card.pop("created") > 1_700_000_000
+    assert card.pop("created") == int((model_directory / "config.json").stat().st_mtime)
     assert card == {"id": "tiny", "object": "model", "owned_by": "slurminfer", "root": "tiny", "parent": None,
                     "max_model_len": 4096}  # fmt: skip
 
@@ -39,9 +39,11 @@ def test_the_models_card_is_what_clients_read(server):
     ("method", "path", "status", "said"),
     [
         ("GET", "/v1/nonsense", 404, "this server has: /health, /metrics, /v1/chat/completions, /v1/completions"),
-        ("POST", "/v1/embeddings", 404, "no such path"),
+        ("POST", "/v1/rerank", 404, "no such path"),
         ("GET", "/" + "x" * 5000, 404, "..."),
         ("GET", "/%ff%00", 404, "no such path"),
+        ("POST", "/chat/completions", 404, "; /v1/chat/completions is probably meant"),
+        ("POST", "//v1/completions/", 404, "; /v1/completions is probably meant"),
         ("GET", "/v1/chat/completions", 405, "expected POST"),
         ("DELETE", "/v1/models", 405, "expected GET or HEAD"),
         ("GET", "/v1/models/" + "y" * 5000, 404, "does not exist"),

@@ -1,0 +1,32 @@
+"""The parts of this benchmark: each a module of its own, with the figures that it is judged by."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import structured
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part: `measure` gets the demo model's directory and whether to be quick.
+
+    `judged`: the figures that it is judged by: name -> (what is wanted, key in what `measure` returns).
+    """
+
+    about: str
+    measure: Callable[[Path, bool], dict[str, Any]]
+    judged: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+PARTS: Mapping[str, Part] = {
+    "structured": Part(
+        "structured output: what masks cost, and whether answers are valid by their schemas",
+        structured.measure,
+        {
+            "structured_overhead_8": ("at most 1.05", "overhead_8"),
+            "schema_valid_share": ("1.0", "valid_share"),
+        },
+    ),
+}

@@ -1,0 +1,107 @@
+"""Constraints compiled by llguidance, and a bounded memory of what was compiled."""
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from .constraint import Constraint
+from .errors import ConstraintError
+from .lark import FIRST_LINE, Renderer
+from .matcher import Grammar
+
+if TYPE_CHECKING:  # it takes a tenth of a second, which a server that nobody asks for structure does without
+    from llguidance import LLParserLimits, LLTokenizer
+
+MAX_BYTES = 1 << 19  # of a constraint as text
+_MAX_KEPT = 32  # compiled grammars
+_MAX_KEPT_BYTES = 1 << 23  # of their text
+_MAX_MESSAGE = 600
+# Half a KB each, found while text is generated and shared by all sequences of a grammar. A string with a `maxLength`
+# far away needs some twenty for each token.
+_MAX_LEXER_STATES = 100_000
+
+
+class Grammars:
+    """Compiles constraints for one tokenizer. Its methods may be called in any thread."""
+
+    def __init__(self, tokenizer_json: str, end_ids: Collection[int], special: Mapping[str, int]) -> None:
+        """
+        Args:
+            tokenizer_json: the text of the model's tokenizer.json.
+            end_ids: tokens that end an answer.
+            special: ids of the special tokens by their names.
+        """
+        self._json, self._end_ids, self._special = tokenizer_json, sorted(end_ids), special
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Grammar | str] = OrderedDict()  # by text; a string: why it cannot be compiled
+        self._kept_bytes = 0
+        self._tokenizer: LLTokenizer | None = None
+
+    def compile(self, constraint: Constraint, vocab_size: int) -> Grammar:
+        """The grammar of a constraint, for logits of `vocab_size` tokens: milliseconds, or nothing if it is known.
+
+        Raises ConstraintError.
+        """
+        from llguidance import regex_to_lark
+        from llguidance.gbnf_to_lark import any_to_lark
+
+        renderer = Renderer(self._special, self._end_ids, lambda regex: regex_to_lark(regex, "d"), any_to_lark)
+        text = renderer.render(constraint)
+        if len(text) > MAX_BYTES:
+            raise ConstraintError(f"{len(text)} characters: expected at most {MAX_BYTES}")
+        with self._lock:
+            found = self._kept.get(text)
+            if found is not None:
+                self._kept.move_to_end(text)
+        if found is None or (isinstance(found, Grammar) and found.spoiled):
+            found = self._compile(text, self._tokens(vocab_size))
+            self._keep(text, found)
+        if isinstance(found, str):
+            raise ConstraintError(found)
+        return found
+
+    def _tokens(self, vocab_size: int) -> "LLTokenizer":
+        from llguidance import LLTokenizer
+
+        with self._lock:
+            if self._tokenizer is None:
+                ends = self._end_ids or None
+                self._tokenizer = LLTokenizer(self._json, n_vocab=vocab_size, eos_token=ends)
+        return self._tokenizer
+
+    def _compile(self, text: str, tokenizer: "LLTokenizer") -> Grammar | str:
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(tokenizer, text, log_level=0, limits=_limits())
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # a grammar without any text is found out here
+        if matcher.is_error():
+            return _explain(matcher.get_error())
+        return Grammar(matcher, tokenizer.vocab_size, frozenset(self._end_ids))
+
+    def _keep(self, text: str, grammar: Grammar | str) -> None:
+        with self._lock:
+            if text not in self._kept:
+                self._kept_bytes += len(text)
+            self._kept[text] = grammar
+            while len(self._kept) > _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES:
+                oldest, _ = self._kept.popitem(last=False)
+                self._kept_bytes -= len(oldest)
+
+
+def _limits() -> "LLParserLimits":
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
+
+
+def _explain(message: str) -> str:
+    """The library's reason, without what only its authors can use and without the text made of a constraint."""
+    message = message.replace("<non-verbose/>", "").strip()
+    if message.startswith("NoExtension"):
+        return "no text can satisfy it"
+    message, _, _ = message.partition(f"\n   1 | {FIRST_LINE}")
+    message = re.sub(r"^at \d+\(\d+\): (?=failed to compile JSON schema|invalid regex)", "", message)
+    return message.removeprefix("failed to compile JSON schema: ")[:_MAX_MESSAGE]

@@ -1,0 +1,150 @@
+"""A constraint as text for the library: Lark with its extensions %json and <[id]>, see llguidance's docs/syntax.md."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .constraint import After, Choices, Constraint, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
+from .errors import ConstraintError
+from .schema import checked
+
+FIRST_LINE = "%llguidance {}"
+_TEXT = r"/(.|\n)*/"
+_GAP = r"/[ \t\r\n]{1,8}/"
+_MAX_TAGS = 1024
+_MAX_CHOICES = 20_000
+_MAX_EBNF = 1 << 16  # characters
+
+Translate = Callable[[str], str]
+
+
+class Renderer:
+    """Makes one constraint into text."""
+
+    def __init__(
+        self, special: Mapping[str, int], end_ids: Collection[int], regex_to_lark: Translate, ebnf_to_lark: Translate
+    ) -> None:
+        """
+        Args:
+            special: the ids of tokens that have no bytes, by their names.
+            end_ids: those that end an answer. In fixed texts they are left out: they may come wherever it may end.
+            regex_to_lark: escapes a regular expression.
+            ebnf_to_lark: translates a grammar. Raises any Exception.
+        """
+        self._special, self._end_ids = special, end_ids
+        names = sorted(filter(None, special), key=len, reverse=True)
+        self._names = re.compile("|".join(map(re.escape, names))) if names else None
+        self._regex_to_lark, self._ebnf_to_lark = regex_to_lark, ebnf_to_lark
+        self._rules: list[str] = []
+        self._others: list[dict[str, Any]] = []
+
+    def render(self, constraint: Constraint) -> str:
+        """Raises ConstraintError."""
+        start = self._expression(constraint)
+        main = "\n".join([FIRST_LINE, f"start: {start}", *self._rules, ""])
+        return _json({"grammars": [{"lark_grammar": main}, *self._others]})
+
+    def _expression(self, constraint: Constraint) -> str:
+        match constraint:
+            case JsonSchema():
+                schema = checked(constraint.schema, constraint.whitespace)
+                return self._rule(f"%json {_json(schema)}")
+            case Regex():
+                return self._rule(f"/{self._regex_to_lark(constraint.pattern)}/")
+            case Choices():
+                return self._choices(constraint.texts)
+            case Lark():
+                return self._other(constraint.text)
+            case Ebnf():
+                return self._other(self._from_ebnf(constraint.text))
+            case Tag():
+                return self._rule(self._tag(constraint))
+            case Tags():
+                return self._tags(constraint)
+            case After():
+                gap = self._rule(_GAP)
+                return f"{self._up_to(constraint.marker)} {gap}? {self._expression(constraint.content)}"
+
+    def _choices(self, texts: Sequence[str]) -> str:
+        if not 1 <= len(texts) <= _MAX_CHOICES:
+            raise ConstraintError(f"{len(texts)} choices: expected 1 to {_MAX_CHOICES}")
+        return self._rule(" | ".join(map(self._literal, texts)))
+
+    def _from_ebnf(self, text: str) -> str:
+        if len(text) > _MAX_EBNF:
+            raise ConstraintError(f"{len(text)} characters of EBNF: expected at most {_MAX_EBNF}")
+        try:
+            return self._ebnf_to_lark(text)
+        except Exception as error:  # the library raises nothing narrower
+            raise ConstraintError(str(error)) from error
+
+    def _rule(self, body: str, options: str = "") -> str:
+        name = f"r{len(self._rules)}"
+        self._rules.append(f"{name}{options}: {body}")
+        return name
+
+    def _other(self, text: str) -> str:
+        name = f"g{len(self._others)}"
+        self._others.append({"name": name, "lark_grammar": text})
+        return f"@{name}"
+
+    def _tag(self, tag: Tag, skip: int = 0) -> str:
+        """`skip`: characters of `begin` that have been read."""
+        return " ".join(filter(None, (self._literal(tag.begin[skip:], empty=""), self._expression(tag.content),
+                                      self._literal(tag.end, empty=""))))  # fmt: skip
+
+    def _tags(self, tags: Tags) -> str:
+        if not 1 <= len(tags.tags) <= _MAX_TAGS:
+            raise ConstraintError(f"{len(tags.tags)} tags: expected 1 to {_MAX_TAGS}")
+        if tags.triggers:
+            one = self._rule(" | ".join(self._triggered(trigger, tags.tags) for trigger in tags.triggers))
+            return f"{self._rule(one + _count(tags.least, tags.most))} {self._rule(_TEXT)}"
+        one = self._rule(" | ".join(self._tag(tag) for tag in tags.tags))
+        separator = self._literal(tags.separator, empty="")
+        more = f"({separator} {one})" + _count(max(tags.least - 1, 0), None if tags.most is None else tags.most - 1)
+        several = f"{one} {more}" if tags.most != 1 else one
+        return several if tags.least else f"({several})?"
+
+    def _triggered(self, trigger: str, tags: Sequence[Tag]) -> str:
+        begun = [tag for tag in tags if tag.begin.startswith(trigger)]
+        if not trigger or not begun:
+            raise ConstraintError(f"the trigger {trigger!r} begins no tag")
+        return f"{self._up_to(trigger)} ({' | '.join(self._tag(tag, len(trigger)) for tag in begun)})"
+
+    def _up_to(self, marker: str) -> str:
+        """Free text that ends with the first `marker`."""
+        if marker in self._special:
+            return f"{self._rule(_TEXT)} {self._literal(marker)}"
+        if self._names is not None and self._names.search(marker):
+            raise ConstraintError(f"{marker!r}: expected one special token, or text without any")
+        return self._rule(f"{_TEXT} {_quoted(marker)}", "[lazy]")
+
+    def _literal(self, text: str, empty: str = '""') -> str:
+        """Fixed text, in which special tokens may be named."""
+        if self._names is None:
+            return _quoted(text) if text else empty
+        parts, begin = [], 0
+        for found in self._names.finditer(text):
+            parts.append(_quoted(text[begin : found.start()]) if found.start() > begin else "")
+            if (id := self._special[found[0]]) not in self._end_ids:
+                parts.append(f"<[{id}]>")
+            begin = found.end()
+        parts.append(_quoted(text[begin:]) if text[begin:] else "")
+        return " ".join(filter(None, parts)) or empty
+
+
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except OverflowError as error:
+        raise ConstraintError("an integer beyond 64 bits") from error
+
+
+def _quoted(text: str) -> str:
+    return _json(text).replace("\x7f", "\\u007f")
+
+
+def _count(least: int, most: int | None) -> str:
+    return f"{{{least},{'' if most is None else most}}}" if (least, most) != (0, None) else "*"

@@ -1,0 +1,98 @@
+"""Where a sequence stands in its grammar: which tokens may come, and whether the answer is complete."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .errors import MatcherError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+
+class Grammar:
+    """A compiled constraint, shared by all sequences that have it."""
+
+    __slots__ = ("_end_ids", "_matcher", "spoiled", "vocab_size")
+
+    def __init__(self, matcher: "LLMatcher", vocab_size: int, end_ids: frozenset[int]) -> None:
+        """`vocab_size`: bits of a mask. `end_ids`: tokens that the library allows where the grammar accepts."""
+        self._matcher, self.vocab_size, self._end_ids = matcher, vocab_size, end_ids
+        self.spoiled = False  # it has met a limit of the library: all that share it would
+
+    def matcher(self, stop_ids: frozenset[int] = frozenset()) -> "Matcher":
+        """A matcher at the beginning of the text. `stop_ids`: the tokens that end this sequence."""
+        return Matcher(self, self._matcher.deep_copy(), self._end_ids, stop_ids)
+
+
+class Matcher:
+    """One sequence in its grammar. For one thread at a time."""
+
+    __slots__ = ("_added", "_dropped", "_grammar", "_library", "_mask")
+
+    def __init__(
+        self, grammar: Grammar, library: "LLMatcher", end_ids: frozenset[int], stop_ids: frozenset[int]
+    ) -> None:
+        self._grammar, self._library = grammar, library
+        self._added = sorted(stop_ids - end_ids)  # they end the text where the grammar accepts, and only there
+        self._dropped = sorted(end_ids - stop_ids)  # the request ignores them
+        self._mask: bytes | None = None  # None: not computed since the last token
+
+    def fill(self) -> bytes:
+        """A bit for each token, lowest first in each byte: 1, it may come. Computed once for each token.
+
+        Raises MatcherError where the library meets one of its limits, or nothing may come.
+        """
+        if self._mask is None:
+            mask = self._library.compute_bitmask()
+            self._check()
+            if self._added or self._dropped:
+                mask = self._with_stops(mask)
+            self._mask = mask[: (self._grammar.vocab_size + 7) // 8]
+            if not any(self._mask):
+                raise MatcherError("the grammar allows no token that the model has")
+        return self._mask
+
+    def accept(self, token: int) -> None:
+        """Go on by one token of the text. Raises MatcherError if the grammar does not allow it."""
+        self._mask = None
+        if not self._library.consume_token(token):
+            self._check()
+            raise MatcherError(f"the grammar does not allow token {token}")
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the text may end here."""
+        return bool(self._library.is_accepting())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text must end here."""
+        return bool(self._library.is_stopped())
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, may come next. Nothing changes."""
+        return int(self._library.validate_tokens(list(tokens)))
+
+    def forced(self) -> list[int]:
+        """The tokens that write what must come next, as the tokenizer would; mostly none."""
+        return list(self._library.compute_ff_tokens())
+
+    def _with_stops(self, mask: bytes) -> bytes:
+        accepting, bits = self.is_accepting, bytearray(mask)
+        for token in self._added:
+            _set(bits, token, accepting)
+        if not self.is_complete:
+            for token in self._dropped:
+                _set(bits, token, False)
+        return bytes(bits) if any(bits) else mask
+
+    def _check(self) -> None:
+        if self._library.is_error():
+            self._grammar.spoiled = True
+            raise MatcherError(f"the grammar cannot go on: {self._library.get_error()}")
+
+
+def _set(bits: bytearray, place: int, value: bool) -> None:
+    byte, bit = place >> 3, 1 << (place & 7)
+    if byte < len(bits):
+        bits[byte] = bits[byte] | bit if value else bits[byte] & ~bit

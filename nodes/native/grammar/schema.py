@@ -1,0 +1,95 @@
+"""JSON schemas checked before they are compiled: what is not obeyed is refused, with its place."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from .errors import ConstraintError
+from .keywords import (
+    ANNOTATION_PREFIX,
+    ANNOTATIONS,
+    FORMATS,
+    NOTHING,
+    OBEYED,
+    ONE_SCHEMA,
+    REFUSED,
+    SCHEMA_LISTS,
+    SCHEMA_MAPS,
+    UNDEFINED_FORMATS,
+)
+
+MAX_DEPTH = 64
+_MAX_SHOWN = 60
+_RESERVED = "x-guidance"  # by which the library takes options
+
+
+def checked(schema: dict[str, Any] | bool, whitespace: str) -> dict[str, Any]:
+    """The schema as the library gets it. Raises ConstraintError for a keyword that is not obeyed."""
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    options: dict[str, Any] = {"lenient": False, "coerce_one_of": False}
+    options |= {"whitespace_pattern": whitespace} if whitespace else {"whitespace_flexible": False}
+    return {_RESERVED: options, **_clean(schema, "")}
+
+
+def _clean(schema: Any, place: str, depth: int = 0) -> Any:
+    """A schema without annotations."""
+    if isinstance(schema, bool):
+        return schema
+    if not isinstance(schema, dict):
+        raise ConstraintError(f"{_at(place)}: expected a schema, an object or true or false")
+    if depth > MAX_DEPTH:
+        raise ConstraintError(f"{_at(place)}: nested too deep: expected at most {MAX_DEPTH} levels")
+    return dict(_members(schema, place, depth))
+
+
+def _members(schema: dict[str, Any], place: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for keyword, value in schema.items():
+        here = f"{place}/{keyword[:_MAX_SHOWN]}"
+        if keyword in ANNOTATIONS or keyword.startswith(ANNOTATION_PREFIX):
+            continue
+        if keyword in NOTHING and value is NOTHING[keyword]:
+            continue
+        if keyword not in OBEYED:
+            raise _refusal(keyword, here)
+        if keyword == "format":
+            if value not in UNDEFINED_FORMATS:
+                yield keyword, _format(value, here)
+        elif keyword in ONE_SCHEMA:
+            yield keyword, _clean(value, here, depth + 1)
+        elif keyword in SCHEMA_LISTS:
+            yield keyword, _list(value, here, depth)
+        elif keyword in SCHEMA_MAPS:
+            yield keyword, _map(value, here, depth)
+        else:
+            yield keyword, value
+
+
+def _list(value: Any, place: str, depth: int) -> list[Any]:
+    if not isinstance(value, list):
+        raise ConstraintError(f"{_at(place)}: expected a list of schemas")
+    return [_clean(item, f"{place}/{index}", depth + 1) for index, item in enumerate(value)]
+
+
+def _map(value: Any, place: str, depth: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConstraintError(f"{_at(place)}: expected an object of schemas")
+    return {name: _clean(item, f"{place}/{name[:_MAX_SHOWN]}", depth + 1) for name, item in value.items()}
+
+
+def _format(value: Any, place: str) -> str:
+    if isinstance(value, str) and value in FORMATS:
+        return value
+    raise ConstraintError(f"{_at(place)}: {str(value)[:_MAX_SHOWN]!r} is not supported: expected {', '.join(FORMATS)}")
+
+
+def _refusal(keyword: str, place: str) -> ConstraintError:
+    if keyword in REFUSED:
+        return ConstraintError(f"{_at(place)}: the keyword {keyword!r} is not supported")
+    return ConstraintError(
+        f"{_at(place)}: JSON Schema has no keyword {keyword[:_MAX_SHOWN]!r}; names of your own begin with x-"
+    )
+
+
+def _at(place: str) -> str:
+    """A JSON pointer as a message says it."""
+    return f"at {place}" if place else "at the root"

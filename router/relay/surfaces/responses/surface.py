@@ -1,0 +1,69 @@
+"""OpenAI's responses API as the relay translates it."""
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .....core.net.openai import ON_BEHALF_HEADER
+from ....batches.ids import RESPONSE, new_id
+from ....http.messages import Head, Reply
+from ..translation import Translation
+from .asked import Asked, read
+from .errors import UNKNOWN, renamed
+from .history import History
+from .items import named, references
+from .kept import KeptResponses
+from .reply import KeepingReply
+from .translation import ResponsesTranslation
+
+_ON_BEHALF = ON_BEHALF_HEADER.lower().encode()
+_FIRST_INPUT = 0x8000  # the place in the id of an input's first item; those of the output count from 0
+
+
+class Responses:
+    """POST /v1/responses. Implements `Surface`.
+
+    Args:
+        kept: where responses are kept.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, kept: KeptResponses, clock: Callable[[], float] = time.time) -> None:
+        self._kept, self._clock = kept, clock
+
+    def translate(self, head: Head, body: bytes) -> ResponsesTranslation | Coroutine[Any, Any, ResponsesTranslation]:
+        """What stands for a request; a coroutine where kept responses are to be read. Both raise TranslationError."""
+        asked = read(body)
+        if asked.previous_response_id or references(asked.items):
+            return self._with_history(head, asked)
+        return self._translation(head, asked, History([], asked.items))
+
+    def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
+        """An error answer with the names of this API."""
+        error = answer.get("error")
+        if not isinstance(error, dict) or error.get("code") == UNKNOWN:
+            return answer
+        return {**answer, "error": renamed(error)}
+
+    def reply(self, reply: Reply, translation: Translation) -> Reply | None:
+        """The reply to a request whose response is kept; None for any other request."""
+        if not isinstance(translation, ResponsesTranslation) or translation.keep_for is None:
+            return None
+        return KeepingReply(reply, translation, self._keep)
+
+    async def _with_history(self, head: Head, asked: Asked) -> ResponsesTranslation:
+        return self._translation(head, asked, await self._kept.history(head.tenant.name, asked))
+
+    def _translation(self, head: Head, asked: Asked, history: History) -> ResponsesTranslation:
+        tenant, now = head.tenant.name, self._clock()
+        translation = ResponsesTranslation(asked, history, new_id(RESPONSE, tenant, now), self._clock)
+        if asked.keeps and _ON_BEHALF not in head.fields:  # the rows of a batch are nobody's conversations
+            translation.keep_for = tenant
+        return translation
+
+    def _keep(self, translation: ResponsesTranslation) -> Coroutine[Any, Any, None] | None:
+        tenant, response, history = translation.keep_for, translation.final, translation.history
+        if tenant is None or response is None:
+            return None
+        items = named(history.items, translation.id.removeprefix(RESPONSE), _FIRST_INPUT)
+        return self._kept.keep(tenant, response, history.before, items)

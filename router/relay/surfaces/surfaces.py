@@ -1,0 +1,131 @@
+"""Which APIs are translated, and how a request to one of them becomes a request to chat completions."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ....core.net.anthropic import VERSION_HEADER
+from ...http.messages import Head, Reply, Request, Whole
+from ..answers import JSON, failure
+from .messages.surface import CountTokens, Messages
+from .reply import TranslatingReply
+from .responses.kept import KeptResponses
+from .responses.surface import Responses
+from .translation import Surface, Translation, TranslationError
+
+_ANTHROPIC, _VERSION = Messages(), VERSION_HEADER.encode()  # whose clients are known by a header wherever they ask
+_CHAT = "/v1/chat/completions"
+
+_log = logging.getLogger(__name__)
+
+
+class Surfaces:
+    """The APIs that one relay translates.
+
+    Args:
+        names: of those, as in `[router] translate`.
+        kept: where responses are kept.
+        forward: sends a request to chat completions to a worker.
+        refuse: answers a request that goes to no worker.
+    """
+
+    def __init__(
+        self,
+        names: Collection[str],
+        kept: KeptResponses,
+        *,
+        forward: Callable[[Request, Reply], None],
+        refuse: Callable[[Request, Reply, Whole], None],
+    ) -> None:
+        self._responses = Responses(kept)
+        known: Mapping[str, Mapping[str, Surface]] = {
+            "messages": {"/v1/messages": Messages(), "/v1/messages/count_tokens": CountTokens()},
+            "responses": {"/v1/responses": self._responses},
+        }
+        chosen = [surfaces for name, surfaces in known.items() if name in names]
+        self._surfaces = {path: surface for surfaces in chosen for path, surface in surfaces.items()}
+        self._forward, self._refuse = forward, refuse
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    def mark(self, head: Head) -> None:
+        """Note in a head how errors read in its API, so that each answer has that shape, whoever gives it."""
+        surface = self._surfaces.get(head.path)
+        if surface is None and (_VERSION in head.fields or head.path.startswith("/v1/messages")):
+            surface = _ANTHROPIC
+        if surface is not None:
+            head.reshape = partial(_reshaped, surface, head.id)
+            head.answer_headers = [*head.answer_headers, (b"request-id", head.id.encode("latin-1"))]
+
+    def enter(self, request: Request, reply: Reply) -> None:
+        """Send a request to a worker: as one to chat completions, or as it is where nothing is translated."""
+        surface = self._surfaces.get(request.head.path)
+        if surface is None:
+            self._forward(request, reply)
+            return
+        try:
+            found = surface.translate(request.head, request.body)
+        except TranslationError as error:
+            self._refuse(request, reply, _refusal(error))
+            return
+        if isinstance(found, Coroutine):
+            self._wait_for(found, request, reply)
+        else:
+            self._translated(found, request, reply)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._waiting:
+            task.cancel()
+
+    def _translated(self, translation: Translation, request: Request, reply: Reply) -> None:
+        chat = Request(_to_chat(request.head), translation.body)
+        translating = self._responses.reply(reply, translation) or TranslatingReply(reply, translation)
+        self._forward(chat, translating)
+
+    def _wait_for(self, coming: Coroutine[Any, Any, Translation], request: Request, reply: Reply) -> None:
+        task = asyncio.get_running_loop().create_task(self._later(coming, request, reply))
+        self._waiting.add(task)
+        reply.on_lost = task.cancel
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._waiting.discard(task)
+            coming.close()  # one that was cancelled before it began
+
+        task.add_done_callback(over)
+
+    async def _later(self, coming: Coroutine[Any, Any, Translation], request: Request, reply: Reply) -> None:
+        try:
+            translation = await coming
+        except TranslationError as error:
+            self._refuse(request, reply, _refusal(error))
+        except Exception:
+            _log.exception("POST %s failed", request.head.path)
+            self._refuse(request, reply, failure(500, "internal error"))
+        else:
+            self._translated(translation, request, reply)
+
+
+def _refusal(error: TranslationError) -> Whole:
+    return failure(error.status, error.message, param=error.param, code=error.code)
+
+
+def _to_chat(head: Head) -> Head:
+    headers = [header for header in head.headers if header[0] != b"content-type"]
+    headers.append(JSON)
+    return msgspec.structs.replace(
+        head, target=_CHAT.encode(), path=_CHAT, asked_path=head.path, headers=headers, fields=dict(headers)
+    )
+
+
+def _reshaped(surface: Surface, request_id: str, answer: Whole) -> Whole:
+    """An error answer in the shape of an API. One that is no JSON object stays as it is."""
+    try:
+        found = msgspec.json.decode(answer.body, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        return answer
+    body = msgspec.json.encode(surface.error(answer.status, found, request_id))
+    return Whole(answer.status, body, answer.headers, answer.close)

@@ -1,0 +1,1 @@
+"""Responses of OpenAI's responses API that are kept for a while."""

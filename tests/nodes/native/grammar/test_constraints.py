@@ -1,0 +1,54 @@
+"""What constraints allow and what they do not, as text."""
+
+import pytest
+
+from slurminfer.nodes.native.grammar.constraint import (
+    ANY_OBJECT,
+    After,
+    Choices,
+    Ebnf,
+    JsonSchema,
+    Lark,
+    Regex,
+    Tag,
+    Tags,
+)
+
+A = JsonSchema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
+                "additionalProperties": False})  # fmt: skip
+COMPACT = JsonSchema(A.schema, whitespace="")
+CALLS = (Tag("<f=one>", A, "</f>"), Tag("<f=two>", ANY_OBJECT, "</f>"))
+SPECIAL = (Tag("<|system|>one:", A, ";"),)
+ODD = 'q"\\/\n\t\x00\x7f é 🎉'
+
+
+@pytest.mark.parametrize(
+    ("constraint", "yes", "no"),
+    [
+        (A, ['{"a": 1}', '{"a":-20}', '{\n  "a": 1\n}'], ['{"a":  1}', '{"a": 1.5}', '{"b": 1}', '{"a": 1} ', "", "{"]),
+        (COMPACT, ['{"a":1}'], ['{"a": 1}', '{ "a":1}']),
+        (JsonSchema(True), ["1", '"x"', "null", "[]", '{"a":[1,"🎉"]}'], ["x", "nul"]),
+        (ANY_OBJECT, ["{}", '{"a":{"b":[]}}'], ["[]", "1"]),
+        (JsonSchema({"type": "string"}), ['""', '"ü🎉"', '"\\n\\u0001"'], ['"\n"', '"', "x"]),
+        (JsonSchema({"enum": ["a", 1, None, [2], {"b": True}]}), ['"a"', "1", "null", "[2]", '{"b":true}'], ["2", "a"]),
+        (JsonSchema({"type": "number"}), ["1e5", "-0.5E-7", "0"], ["01", ".5", "+1", "1e"]),
+        (Regex(r"^[a-z]+/\d{2}$"), ["ab/12"], ["ab/1", "/12", "ab/123"]),
+        (Regex("(a+)+b"), ["aab"], ["aa", "b"]),
+        (Choices(("yes", "yes, please", "", ODD)), ["yes", "yes, please", "", ODD], ["no", "yes,"]),
+        (Lark('start: "a" b\nb: "c"+ | %json {"type": "boolean"}'), ["acc", "atrue"], ["a", "true"]),
+        (Ebnf('root ::= "a" b\nb ::= "c"+ | [0-9]{2}'), ["ac", "a12"], ["a1"]),
+        (CALLS[0], ['<f=one>{"a": 1}</f>'], ['{"a": 1}', '<f=one>{"a": 1}']),
+        (Tags(CALLS), ["", '<f=one>{"a": 1}</f><f=two>{}</f>'], ["x", '<f=one>{"a": 1}</f>x']),
+        (Tags(CALLS, least=1, most=1), ["<f=two>{}</f>"], ["", "<f=two>{}</f><f=two>{}</f>"]),
+        (Tags(CALLS, least=1, separator="\n"), ["<f=two>{}</f>\n<f=two>{}</f>"], ["", "<f=two>{}</f><f=two>{}</f>"]),
+        (Tags(CALLS, triggers=("<f=",)), ["", "Hi.", 'A <f=one>{"a": 1}</f> b <f=two>{}</f> c'], ["<f=x", "<f=one>x"]),
+        (Tags(CALLS, triggers=("<f=",), least=1), ["Hi <f=two>{}</f>"], ["", "Hi"]),
+        (Tags(SPECIAL, triggers=("<|system|>",)), ["Hi", 'Hi <|system|>one:{"a": 1}; yes'], ["<|system|>two"]),
+        (After("</think>", A), ['Well.\n</think>\n\n{"a": 1}', '</think>{"a": 1}'], ['{"a": 1}', "x</think>x"]),
+        (After("<|system|>", Regex("x+")), ["Well.<|system|>xx"], ["xx", "Well.<|system|>y"]),
+        (After("</think>", Lark('start: "y"')), ["Well.</think>y"], ["y"]),
+    ],
+)  # fmt: skip
+def test_texts_that_a_constraint_takes(grammars, constraint, yes, no):
+    assert [text for text in yes if not grammars.takes(constraint, text)] == []
+    assert [text for text in no if grammars.takes(constraint, text)] == []

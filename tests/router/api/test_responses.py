@@ -1,0 +1,126 @@
+"""/v1/responses/ID by OpenAI's own client, through a real router."""
+
+import httpx
+import openai
+import pytest
+
+from slurminfer.router.batches.ids import RESPONSE, new_id
+from slurminfer.router.tenants.key_store import KeyStore
+
+TEXT = "Hello from the stub"
+
+
+@pytest.fixture
+def other(one, eventually):
+    """The client of another tenant."""
+    key = KeyStore(one.run).add("course")
+    client = openai.OpenAI(base_url=f"{one.url}/v1", api_key=key, max_retries=0, timeout=20)
+    eventually(lambda: httpx.get(f"{one.url}/v1/models", headers={"X-Api-Key": key}).status_code == 200)
+    with client:
+        yield client
+
+
+def ask(deployment, **fields):
+    return deployment.openai.responses.create(**{"model": "stub-model", "input": "Hi", **fields})
+
+
+def test_a_kept_response_is_as_it_was(one):
+    made = ask(one, metadata={"a": "b"}, instructions="Be kind.")
+    assert made.output_text == TEXT
+    assert one.openai.responses.retrieve(made.id) == made
+
+
+def test_a_response_that_was_streamed_is_kept_too(one):
+    with one.openai.responses.stream(model="stub-model", input="Hi") as stream:
+        made = stream.get_final_response()
+    assert one.openai.responses.retrieve(made.id).output_text == made.output_text == TEXT
+
+
+def test_its_input_is_listed(one):
+    first = ask(one, input="zero")
+    given = [{"role": "user", "content": f"word {n}"} for n in range(5)]
+    given.append({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"})
+    given.append({"type": "function_call_output", "call_id": "c", "output": "1"})
+    made = ask(one, input=given, previous_response_id=first.id)
+    items = list(one.openai.responses.input_items.list(made.id, order="asc", limit=3))  # all pages
+    assert [item.type for item in items] == ["message"] * 5 + ["function_call", "function_call_output"]
+    assert [item.content[0].text for item in items[:5]] == [f"word {n}" for n in range(5)]
+    page = one.openai.responses.input_items.list(made.id, limit=2)
+    assert [item.id for item in page.data] == [item.id for item in items[:-3:-1]] and page.has_more
+    assert len({item.id for item in items}) == len(items)
+    with pytest.raises(openai.BadRequestError, match="after"):
+        one.openai.responses.input_items.list(made.id, after="msg_1")
+
+
+def test_a_response_is_removed(one):
+    made = ask(one)
+    one.openai.responses.delete(made.id)
+    for call in (one.openai.responses.retrieve, one.openai.responses.delete, one.openai.responses.cancel):
+        with pytest.raises(openai.NotFoundError):
+            call(made.id)
+    with pytest.raises(openai.BadRequestError):
+        ask(one, previous_response_id=made.id)
+
+
+def test_what_goes_on_with_a_response_that_is_removed_stays(one):
+    first = ask(one, input="one?")
+    second = ask(one, input="two?", previous_response_id=first.id)
+    one.openai.responses.delete(first.id)
+    ask(one, input="three?", previous_response_id=second.id)
+    assert one.stubs[0].requests[-1][2].count(b'"role":"user"') == 3
+
+
+def test_a_response_is_its_tenants_alone(one, other):
+    made = ask(one)
+    calls = (other.responses.retrieve, other.responses.delete, other.responses.cancel, other.responses.input_items.list)
+    for call in calls:
+        with pytest.raises(openai.NotFoundError):
+            call(made.id)
+    assert one.openai.responses.retrieve(made.id) == made
+
+
+def test_nothing_is_cancelled_or_streamed_again(one):
+    made = ask(one)
+    with pytest.raises(openai.BadRequestError, match="background"):
+        one.openai.responses.cancel(made.id)
+    with pytest.raises(openai.BadRequestError, match="not streamed again"):
+        one.openai.responses.retrieve(made.id, stream=True)
+
+
+def test_a_router_that_starts_again_has_what_was_kept(one):
+    made = ask(one)
+    one.stop_router()
+    one.start_router()
+    assert one.openai.responses.retrieve(made.id) == made
+    assert ask(one, previous_response_id=made.id).output_text == TEXT
+
+
+def test_nothing_is_kept_where_the_spec_says_so(one, eventually):
+    made = ask(one)
+    one.stop_router()
+    assert list(one.run.responses_path.rglob("*.json"))
+    one.configure(keep_responses=0)
+    one.start_router()
+    eventually(lambda: not one.run.responses_path.exists())
+    again = ask(one)
+    for id in (made.id, again.id):
+        with pytest.raises(openai.NotFoundError):
+            one.openai.responses.retrieve(id)
+    assert not one.run.responses_path.exists()
+
+
+def test_the_router_removes_what_is_too_old(one, eventually):
+    ask(one)
+    (file,) = one.run.responses_path.rglob("*.json")
+    old = new_id(RESPONSE, "owner", 1000.0)
+    file.rename(file.with_name(f"{old}.json"))
+    one.stop_router()
+    one.start_router()
+    eventually(lambda: not list(one.run.responses_path.rglob("*.json")))
+
+
+@pytest.mark.parametrize("path", ["resp_1/else", "resp_1/cancel/x"])
+def test_other_paths_below_are_none(one, path):
+    assert one.http.post(f"/v1/responses/{path}").status_code == 404
+    assert one.http.get("/v1/responses").status_code == 405
+    assert len(one.stubs[0].requests) == 0

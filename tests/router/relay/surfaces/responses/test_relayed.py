@@ -1,0 +1,345 @@
+"""The responses API through a relay, by OpenAI's own client, before stub workers that play chat completions."""
+
+import asyncio
+import json
+import threading
+from contextlib import ExitStack, suppress
+from typing import Any, Literal
+
+import openai
+import pydantic
+import pytest
+
+from slurminfer.router.relay.surfaces.responses import kept
+from slurminfer.router.responses.store import ResponseStore
+
+from .....support.small_disk import small_disk_at
+from ...relayed import DONE, HEAD, LAST, TEXT, chunk, event, usage_event
+from .chats import FUNCTION
+
+ASKED: Any = {"model": "m", "input": "Hi"}
+
+
+@pytest.fixture
+def clients():
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def client_of(clients):
+    """Makes clients of a relay, with a key."""
+
+    def client_of(relay, key="key"):
+        host, port = relay.address
+        return clients.enter_context(openai.OpenAI(base_url=f"http://{host}:{port}/v1", api_key=key, max_retries=0))
+
+    return client_of
+
+
+@pytest.fixture
+def client(relay, client_of):
+    return client_of(relay)
+
+
+def whole(client, **fields):
+    return client.responses.create(**{**ASKED, **fields})
+
+
+def streamed(client, **fields):
+    with client.responses.stream(**{**ASKED, **fields}) as stream:
+        return stream.get_final_response()
+
+
+def is_kept(client, id):
+    with suppress(openai.BadRequestError):
+        return bool(whole(client, previous_response_id=id, store=False))
+    return False
+
+
+async def call_weather(asked):
+    """Play a model that calls a function, and says what it has returned."""
+    last, message = asked.body["messages"][-1], dict[str, Any]()
+    if last["role"] == "tool":
+        message, finish = {"content": f"It will {last['content']}."}, "stop"
+    else:
+        function = {"name": "weather", "arguments": '{"city":"Ulm"}'}
+        message, finish = (
+            {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function}]},
+            "tool_calls",
+        )
+    if not asked.body.get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+        await asked.whole({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+        return
+    body = (
+        b"data: " + json.dumps({"choices": [{"index": 0, "delta": message, "finish_reason": None}]}).encode() + b"\n\n"
+    )
+    await asked.send(HEAD, chunk(body), chunk(event(None, finish) + usage_event(7, 3)), chunk(DONE), LAST)
+
+
+@pytest.mark.parametrize("ask", [whole, streamed])
+def test_a_response(relay, client, ask):
+    stub = relay.add("w-0")
+    response = ask(client, instructions="Be kind.", metadata={"a": "b"})
+    assert response.output_text == TEXT
+    assert (response.status, response.model, response.metadata) == ("completed", "m", {"a": "b"})
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (7, 6)
+    seen = stub.asked[-1]
+    assert seen.target == "/v1/chat/completions"
+    assert seen.body["messages"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    assert relay.report().counters.requests == {("/v1/responses", 200): 1}
+    assert relay.report().usage["one"].generated_tokens == 6
+
+
+def test_an_asynchronous_client(relay):
+    relay.add("w-0")
+    host, port = relay.address
+
+    async def ask():
+        async with openai.AsyncOpenAI(base_url=f"http://{host}:{port}/v1", api_key="key", max_retries=0) as client:
+            one = await client.responses.create(**ASKED)
+            async with client.responses.stream(**ASKED, previous_response_id=one.id) as stream:
+                types = [event.type async for event in stream]
+                return one, types, await stream.get_final_response()
+
+    one, types, two = asyncio.run(ask())
+    assert one.output_text == two.output_text == TEXT
+    assert two.previous_response_id == one.id
+    assert types[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added"]  # fmt: skip
+    assert types[4:10] == ["response.output_text.delta"] * 6
+    assert types[10:] == ["response.output_text.done", "response.content_part.done", "response.output_item.done",
+                          "response.completed"]  # fmt: skip
+
+
+class Answer(pydantic.BaseModel):
+    """What a scripted engine is asked for."""
+
+    kind: Literal["a", "b"]
+
+
+def test_parsed_output(relay, client):
+    """The stub says the JSON; that an engine keeps to a schema is tested with the engine."""
+
+    async def say_json(asked):
+        assert asked.body["response_format"]["json_schema"]["strict"] is True
+        choice = {"index": 0, "message": {"role": "assistant", "content": '{"kind":"b"}'}, "finish_reason": "stop"}
+        await asked.whole({"choices": [choice]})
+
+    relay.add("w-0", say_json)
+    assert client.responses.parse(**ASKED, text_format=Answer).output_parsed == Answer(kind="b")
+
+
+@pytest.mark.parametrize("ask", [whole, streamed])
+def test_a_function_is_called_and_the_conversation_goes_on(relay, client, ask):
+    stub = relay.add("w-0", call_weather)
+    first = ask(client, tools=[FUNCTION])
+    (call,) = first.output
+    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"city": "Ulm"})
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    second = ask(client, tools=[FUNCTION], input=[output], previous_response_id=first.id)
+    assert second.output_text == "It will rain."
+    assert [message["role"] for message in stub.asked[-1].body["messages"]] == ["user", "assistant", "tool"]
+    third = ask(client, tools=[FUNCTION], input=[*[item.to_dict() for item in first.output], output], store=False)
+    assert third.output_text == "It will rain."  # without what is kept
+
+
+def test_a_conversation_has_all_that_was_before(relay, client):
+    stub = relay.add("w-0")
+    first = whole(client, input="one?", instructions="Not carried over.")
+    second = streamed(client, input="two?", previous_response_id=first.id)
+    whole(client, input="three?", previous_response_id=second.id)
+    assert [message["content"] for message in stub.asked[-1].body["messages"]] == ["one?", TEXT, "two?", TEXT, "three?"]
+
+
+def test_items_are_referred_to_by_their_ids(relay, client):
+    stub = relay.add("w-0")
+    first = whole(client, input="one?")
+    reference = {"type": "item_reference", "id": first.output[0].id}
+    second = whole(client, input=[{"role": "user", "content": "one?"}, reference, {"role": "user", "content": "two?"}])
+    assert [message["content"] for message in stub.asked[-1].body["messages"]] == ["one?", TEXT, "two?"]
+    both = [{"id": item.id} for item in (first.output[0], second.output[0])]
+    whole(client, input=[both[0], {"role": "user", "content": "two?"}, both[1], {"role": "user", "content": "three?"}])
+    assert [message["content"] for message in stub.asked[-1].body["messages"]] == [TEXT, "two?", TEXT, "three?"]
+    with pytest.raises(openai.BadRequestError, match="not found") as caught:
+        whole(client, input=[{"type": "item_reference", "id": "msg_" + "0" * 36}])
+    assert caught.value.param == "input"
+
+
+def test_what_is_not_kept_cannot_be_gone_on_with(relay, client, client_of):
+    stub = relay.add("w-0")
+    relay.add_tenant("other", name="two")
+    unkept, kept_one = whole(client, store=False), whole(client)
+    assert unkept.store is False
+    asked = len(stub.asked)
+    for who, id in ((client, unkept.id), (client, "resp_1"), (client_of(relay, "other"), kept_one.id)):
+        with pytest.raises(openai.BadRequestError, match="not found") as caught:
+            whole(who, previous_response_id=id)
+        assert (caught.value.param, caught.value.code) == ("previous_response_id", "previous_response_not_found")
+    assert len(stub.asked) == asked
+    assert whole(client, previous_response_id=kept_one.id).output_text == TEXT
+
+
+def test_the_rows_of_a_batch_are_not_kept(relay, client):
+    relay.add("w-0")
+    relay.add_tenant("other", name="two")
+    row = whole(client, extra_headers={"X-Slurminfer-On-Behalf-Of": "two"})
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        whole(client, previous_response_id=row.id)
+
+
+def test_a_deployment_that_keeps_nothing_says_so(relayed, client_of):
+    relay = relayed(keep_responses=0)
+    relay.add("w-0")
+    client = client_of(relay)
+    with pytest.raises(openai.BadRequestError, match="keep_responses = 0"):
+        whole(client, previous_response_id=whole(client).id)
+
+
+@pytest.mark.parametrize("ask", [whole, streamed])
+def test_a_full_disk_costs_no_answer(relay, client, ask, caplog):
+    relay.add("w-0")
+    folder = relay.folder / "responses"
+    folder.mkdir(mode=0o700)
+    with small_disk_at(folder, "4k", "700"):
+        response = ask(client, input="long " * 5000)
+        assert response.output_text == TEXT
+        with pytest.raises(openai.BadRequestError, match="not kept"):
+            ask(client, previous_response_id=response.id)
+    assert "No space left" in caplog.text
+
+
+@pytest.mark.parametrize("ask", [whole, streamed])
+def test_a_filesystem_that_stands_still_costs_no_answer(relay, client, ask, monkeypatch):
+    relay.add("w-0")
+    stands, real = threading.Event(), ResponseStore.keep
+    monkeypatch.setattr(kept, "_WRITE_S", 0.01)
+    monkeypatch.setattr(kept, "_READ_S", 0.01)
+    monkeypatch.setattr(ResponseStore, "keep", lambda store, record: stands.wait() and real(store, record))
+    monkeypatch.setattr(ResponseStore, "get", lambda store, tenant, id: stands.wait())
+    response = ask(client)
+    assert response.output_text == TEXT
+    with pytest.raises(openai.InternalServerError, match="cannot be read now") as caught:
+        ask(client, previous_response_id=response.id)
+    assert caught.value.status_code == 503
+    stands.set()
+
+
+def test_so_many_are_kept_at_once(relay, client, monkeypatch, eventually):
+    relay.add("w-0")
+    stands, started, real = threading.Event(), [], ResponseStore.keep
+
+    def keep(store, record):
+        started.append(record.id)
+        stands.wait()
+        real(store, record)
+
+    monkeypatch.setattr(kept, "_WRITE_S", 0.01)
+    monkeypatch.setattr(kept, "_MOST_AT_ONCE", 3)
+    monkeypatch.setattr(ResponseStore, "keep", keep)
+    ids = [whole(client).id for _ in range(6)]
+    assert started == ids[:3]
+    stands.set()
+    eventually(lambda: is_kept(client, ids[0]))
+    assert not is_kept(client, ids[3])
+
+
+def test_a_stream_goes_on_when_its_worker_is_lost(relay, client):
+    async def die_once(asked):
+        is_first = sum(len(stub.asked) for stub in relay.stubs) == 1
+        await asked.answer(words=3 if is_first else None)
+        if is_first:
+            asked.cut()
+
+    stubs = [relay.add("w-0", die_once), relay.add("w-1", die_once)]
+    events = list(client.responses.create(**ASKED, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events].count("response.created") == 1
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == TEXT
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
+    assert events[-1].response.usage.output_tokens == 6
+    assert [len(stub.asked) for stub in stubs] == [1, 1]
+
+
+def test_a_stream_that_nobody_can_go_on_with_fails_loudly(relay, client):
+    async def die(asked):
+        await asked.answer(words=3)
+        asked.cut()
+
+    relay.add("w-0", die)
+    seen = []
+    with pytest.raises(openai.APIError):
+        for one in client.responses.create(**ASKED, stream=True):
+            seen.append(one)
+    assert seen[-1].type == "response.output_text.delta"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"background": True}, "background", "batch API"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "'web_search'"),
+        ({"extra_body": {"max_tokens": 5}}, "max_tokens", "use max_output_tokens"),
+    ],
+)
+def test_what_is_not_taken_is_refused_by_name(relay, client, fields, param, words):
+    stub = relay.add("w-0")
+    with pytest.raises(openai.BadRequestError) as caught:
+        whole(client, **fields)
+    assert caught.value.param == param and words in caught.value.message
+    assert not stub.asked
+    assert relay.report().counters.requests == {("/v1/responses", 400): 1}
+
+
+@pytest.mark.parametrize(
+    ("param", "message", "shown_param", "shown"),
+    [
+        ("max_completion_tokens", "max_tokens = 9: too many", "max_output_tokens", "max_output_tokens = 9: too many"),
+        ("messages[1].content", "messages[1].content: no images", "input", "input: no images"),
+        ("messages", "messages have too many parts", "input", "messages have too many parts"),
+        ("reasoning_effort", "reasoning_effort = 'x'", "reasoning.effort", "reasoning.effort = 'x'"),
+        ("response_format.json_schema.schema", "bad response_format", "text.format.schema", "bad text.format"),
+        ("tools[0].function.parameters", "tools[0].function.parameters: bad", "tools[0].parameters",
+         "tools[0].parameters: bad"),
+        ("temperature", "temperature = 9", "temperature", "temperature = 9"),
+        (None, "no", None, "no"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ask", [whole, streamed])
+def test_errors_of_engines_name_this_apis_fields(relay, client, ask, param, message, shown_param, shown):
+    async def refuse(asked):
+        error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
+        await asked.whole({"error": error}, 400)
+
+    relay.add("w-0", refuse)
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client)
+    assert caught.value.body == {"message": shown, "type": "invalid_request_error", "param": shown_param, "code": None}
+
+
+def test_an_api_that_is_not_translated_goes_to_the_engine(relayed, client_of):
+    relay = relayed(translate=("messages",))
+    stub = relay.add("w-0")
+    client_of(relay).responses.with_raw_response.create(**ASKED)
+    assert stub.asked[-1].target == "/v1/responses"
+    assert stub.asked[-1].body == ASKED
+
+
+def test_a_client_that_hangs_up_while_a_response_is_kept(relay, client, monkeypatch, eventually):
+    relay.add("w-0")
+    stands, kept_ids, real = threading.Event(), [], ResponseStore.keep
+
+    def keep(store, record):
+        kept_ids.append(record.id)
+        stands.wait()
+        real(store, record)
+
+    monkeypatch.setattr(ResponseStore, "keep", keep)
+    with client.responses.create(**ASKED, stream=True) as stream:
+        next(iter(stream))
+        eventually(lambda: kept_ids)
+    stands.set()
+    eventually(lambda: is_kept(client, kept_ids[0]))
+    assert relay.is_idle()

@@ -1,0 +1,182 @@
+"""Kept responses on disk: whose they are, and how few of them there are."""
+
+import os
+import stat
+
+import pytest
+from msgspec import Raw
+
+from slurminfer.core.errors import RunDirectoryError
+from slurminfer.core.spec.router import RouterSpec
+from slurminfer.router.batches.ids import RESPONSE, new_id
+from slurminfer.router.responses import store as module
+from slurminfer.router.responses.limits import Limits
+from slurminfer.router.responses.record import Record
+from slurminfer.router.responses.store import ResponseStore, response_store
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store_of(tmp_path, clock):
+    return lambda **limits: ResponseStore(tmp_path / "responses", Limits(**{"seconds": 60, **limits}), clock)
+
+
+@pytest.fixture
+def keep(clock):
+    """Keeps a response of so many bytes, a millisecond later than the one before."""
+
+    def keep(store, tenant="one", size=10):
+        clock.now += 0.001
+        id = new_id(RESPONSE, tenant, clock.now)
+        items = Raw(b"[]")
+        store.keep(Record(id=id, tenant=tenant, response=Raw(b'"' + b"x" * size + b'"'), input=items, before=items))
+        return id
+
+    return keep
+
+
+def files_in(tmp_path):
+    return [path for path in (tmp_path / "responses").rglob("*") if path.is_file()]
+
+
+def test_a_response_is_its_tenants_alone(store_of, keep, tmp_path):
+    store = store_of()
+    id = keep(store)
+    assert bytes(store.get("one", id).response) == b'"xxxxxxxxxx"'
+    assert store.get("two", id) is None
+    assert not store.delete("two", id)
+    (file,) = files_in(tmp_path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (file.parent, file.parent.parent)} == {0o700}
+    assert store.delete("one", id)
+    assert store.get("one", id) is None and files_in(tmp_path) == []
+
+
+def test_another_tenant_whose_id_looks_the_same_gets_nothing(store_of, clock):
+    """The mark in an id is short: the record itself says whose it is."""
+    id = new_id(RESPONSE, "one", clock.now)
+    items = Raw(b"[]")
+    store = store_of()
+    store.keep(Record(id=id, tenant="other", response=items, input=items, before=items))
+    assert store.get("one", id) is None
+
+
+@pytest.mark.parametrize("id", ["", "resp_", "resp_../../key", "file-" + "0" * 32, "resp_" + "0" * 32])
+def test_what_is_no_id_is_not_there(store_of, id):
+    assert store_of().get("one", id) is None
+
+
+def test_old_ones_are_gone_at_once_and_removed_later(store_of, keep, clock, tmp_path):
+    store = store_of(seconds=60)
+    old = keep(store)
+    clock.now += 59.5
+    new = keep(store)
+    assert store.get("one", old) is not None
+    clock.now += 0.5
+    assert store.get("one", old) is None
+    assert len(files_in(tmp_path)) == 2
+    store.sweep()
+    assert [path.stem for path in files_in(tmp_path)] == [new]
+
+
+def test_of_too_many_the_oldest_are_removed(store_of, keep, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_WRITES_PER_LOOK", 1)
+    store = store_of(of_tenant=10)
+    other = keep(store, "two")
+    ids = [keep(store) for _ in range(30)]
+    left = {path.stem for path in files_in(tmp_path)}
+    assert other in left
+    left.discard(other)
+    assert 9 <= len(left) <= 10 and left == set(ids[-len(left) :])
+
+
+def test_of_too_many_bytes_the_oldest_are_removed(store_of, keep, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_BYTES_PER_LOOK", 1)
+    store = store_of(bytes_of_tenant=20_000)
+    ids = [keep(store, size=3_000) for _ in range(20)]
+    left = files_in(tmp_path)
+    assert sum(path.stat().st_size for path in left) <= 20_000
+    assert {path.stem for path in left} == set(ids[-len(left) :]) and len(left) >= 4
+
+
+def test_a_folder_is_not_listed_at_each_write(store_of, keep, monkeypatch):
+    listed = []
+    real = module._names
+
+    def names(path):
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(module, "_names", names)
+    store = store_of()
+    for _ in range(200):
+        keep(store)
+    assert len(listed) == 4
+
+
+def test_all_tenants_together_are_bounded(store_of, keep, tmp_path):
+    store = store_of(in_all=10)
+    ids = [keep(store, tenant) for _ in range(10) for tenant in ("one", "two")]
+    store.sweep()
+    assert {path.stem for path in files_in(tmp_path)} == set(ids[-9:])
+
+
+def test_a_sweep_looks_at_each_file_once(store_of, keep, monkeypatch):
+    store = store_of()
+    keep(store)
+    store.sweep()
+    monkeypatch.setattr(os, "stat", None)  # which would fail
+    store.sweep()
+
+
+def test_what_a_writer_has_left_is_removed(store_of, keep, clock, tmp_path):
+    store = store_of()
+    keep(store)
+    (folder,) = (tmp_path / "responses").iterdir()
+    half = folder / ".new-1"
+    half.write_text("{")
+    os.utime(half, (clock.now, clock.now))
+    store.sweep()
+    assert half.exists()
+    clock.now += 601
+    store.sweep()
+    assert not half.exists()
+
+
+def test_one_that_is_too_large_is_not_kept(store_of, keep, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_RECORD_BYTES", 1000)
+    with pytest.raises(RunDirectoryError, match="more than 1000 bytes"):
+        keep(store_of(), size=1000)
+    assert files_in(tmp_path) == []
+
+
+def test_one_that_is_damaged_is_an_error(store_of, keep, tmp_path):
+    store = store_of()
+    id = keep(store)
+    files_in(tmp_path)[0].write_text("{")
+    with pytest.raises(RunDirectoryError, match="is not a kept response"):
+        store.get("one", id)
+
+
+def test_a_folder_that_was_removed_is_made_again(store_of, keep, tmp_path):
+    store = store_of()
+    keep(store)
+    store.clear()
+    assert store.get("one", keep(store)) is not None
+
+
+def test_the_key_that_turns_it_off(tmp_path):
+    assert response_store(tmp_path, RouterSpec()) is not None
+    assert response_store(tmp_path, RouterSpec(keep_responses=0)) is None
+    assert response_store("", RouterSpec()) is None
