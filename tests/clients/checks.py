@@ -50,7 +50,7 @@ def environment(client: Client, endpoint: Endpoint, scripted: Endpoint, home: Pa
         "ANTHROPIC_BASE_URL": endpoint.url, "ANTHROPIC_API_KEY": endpoint.key,
         "SCRIPTED_URL": scripted.url, "SCRIPTED_KEY": scripted.key, "SCRIPTED_MODEL": scripted.model,
         "HOME": str(home), "PATH": client.path, "PYTHONPATH": str(FOLDER / "lib"), "PYTHONDONTWRITEBYTECODE": "1",
-        "TRIED": str(FOLDER / "lib/tried.mjs"), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
+        "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
         "DO_NOT_TRACK": "1", "SLURMINFER_PYTHON": sys.executable,
     }  # fmt: skip
     return {name: os.environ[name] for name in _KEPT if name in os.environ} | told

@@ -96,7 +96,7 @@ def install(client: Client) -> None:
         (_install_npm if client.is_npm else _install_python)(client)
         stamp.write_text(made_of, encoding="utf-8")
     if client.is_npm:
-        for path in client.folder.glob("*.mjs"):  # Node looks for packages beside the program
+        for path in (*client.folder.glob("*.mjs"), FOLDER / "lib/tried.mjs"):  # Node looks for packages beside the program
             shutil.copy(path, client.home)
 
 
@@ -109,21 +109,28 @@ def refresh(client: Client) -> None:
         return
     options = ["--upgrade", "--no-header", "--no-annotate", "--no-emit-index-url", "--python-version", "3.11"]
     argv = [str(_TOOLS / "bin/uv"), "pip", "compile", "--quiet", *options, "requirements.in", "-o", "requirements.txt"]
-    _run(argv, client.folder)
+    _run([*argv, *_overrides(client)], client.folder)
+
+
+def _overrides(client: Client) -> list[str]:
+    """What it is installed without, where it says so in overrides.txt."""
+    path = client.folder / "overrides.txt"
+    return ["--override", str(path)] if path.exists() else []
 
 
 def _install_python(client: Client) -> None:
     uv = str(_TOOLS / "bin/uv")
     _run([uv, "venv", "--quiet", "--python", sys.executable, str(client.home)])
     python = str(client.home / "bin/python")
-    _run([uv, "pip", "install", "--quiet", "--python", python, "-r", str(client.pins)])
+    _run([uv, "pip", "install", "--quiet", "--python", python, "-r", str(client.pins), *_overrides(client)])
 
 
 def _install_npm(client: Client) -> None:
     client.home.mkdir(parents=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(client.folder / name, client.home)
-    _run([str(_TOOLS / "bin/npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"], client.home)
+    # Not `npm ci`: it refuses locks that lack packages of other platforms, which no registry may have.
+    _run([str(_TOOLS / "bin/npm"), "install", "--no-audit", "--no-fund", "--loglevel=error"], client.home)
 
 
 def _ensure_tools() -> None:

@@ -5,7 +5,7 @@ with client.messages.stream(
     model="SmolLM2-135M-Instruct",
     messages=[{"role": "user", "content": "What is the capital of France?"}],
     max_tokens=100,
-    temperature=0,
+    extra_body={"temperature": 0},
 ) as stream:
     for text in stream.text_stream:
         print(text, end="")

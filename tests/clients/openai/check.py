@@ -154,7 +154,9 @@ def _():
 
 @tried("responses")
 def _():
-    said = client.responses.create(model=MODEL, input="What is the capital of France?", max_output_tokens=24, store=False)
+    said = client.responses.create(
+        model=MODEL, input="What is the capital of France?", max_output_tokens=24, temperature=0, store=False
+    )
     expect("Paris" in said.output_text and said.usage.output_tokens > 3, said)
 
 
