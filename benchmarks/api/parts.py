@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import structured
+from . import messages, structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,14 @@ PARTS: Mapping[str, Part] = {
         {
             "structured_overhead_8": ("at most 1.05", "overhead_8"),
             "schema_valid_share": ("1.0", "valid_share"),
+        },
+    ),
+    "messages": Part(
+        "Anthropic's API: what its translation in the router adds to a request, whole and streamed",
+        messages.measure,
+        {
+            "messages_added_ms": ("at most 1", "messages_added_ms"),
+            "messages_added_stream_ms": ("at most 3", "messages_added_stream_ms"),
         },
     ),
 }

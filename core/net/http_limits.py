@@ -122,10 +122,12 @@ class _Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
-    async def finish_response(self, *args: Any, **kwargs: Any) -> Any:
+    async def finish_response(self, request: web.BaseRequest, response: Any, *args: Any) -> Any:
         """Send the response; the connection is idle afterwards."""
+        if isinstance(response, web.HTTPException):  # of aiohttp's own, before any middleware: a wrong Expect
+            response = _in_openais_shape(response)
         try:
-            return await super().finish_response(*args, **kwargs)
+            return await super().finish_response(request, response, *args)
         finally:
             self.guard.finished(self)
 
@@ -156,6 +158,11 @@ class _Connection(web.RequestHandler):
             self.guard.malformed(self.source, str(exc_info))
         else:
             super().log_exception(*args, exc_info=exc_info, **kwargs)
+
+
+def _in_openais_shape(error: web.HTTPException) -> web.Response:
+    body = msgspec.json.encode(error_body(error.status, _first_line(error.text) or error.reason))
+    return web.Response(status=error.status, body=body, content_type="application/json")
 
 
 def _first_line(message: str | None) -> str:

@@ -47,6 +47,9 @@ _HELP = {
     "generation_config": "where requests do not say how to sample: as the model's generation_config.json says, or by "
     "OpenAI's defaults",
     "sse_keep_alive_s": "seconds without a token after which a stream gets a comment, so that proxies wait; 0: never",
+    "tool_parser": "how the model writes calls of tools; auto: as its chat template does; none: they stay text",
+    "reasoning_parser": "what the model thinks is told apart from its answer; auto: by the tags of its chat template; "
+    "none: it stays text",
 }
 
 

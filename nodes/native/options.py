@@ -24,6 +24,10 @@ Device = Literal["auto", "cpu", "cuda"]
 KernelChoice = Literal["auto", "compiled", "torch", "exact"]
 Speculative = Literal["none", "ngram", "draft"]
 HeadChoice = Literal["auto", "int8", "dense"]
+ToolParser = Literal[
+    "auto", "none", "hermes", "llama", "mistral", "deepseek", "kimi", "qwen_coder", "seed", "glm", "minimax",
+    "granite", "nemotron", "hunyuan", "cohere",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +161,8 @@ class ServerOptions:
     served_model_name: str | None = None  # by default the name of the model's directory
     generation_config: Literal["model", "none"] = "model"  # where requests say nothing of sampling
     sse_keep_alive_s: float = 15.0  # without a token; 0: never
+    tool_parser: ToolParser = "auto"  # how the model writes calls of tools, see api/tools/families.py
+    reasoning_parser: Literal["auto", "none"] = "auto"  # see api/reasoning/tags.py
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port < 2**16:

@@ -20,10 +20,12 @@ from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
 from ...quant.checkpoint.config import read_config
 from ...quant.checkpoint.embedding import read_embedding
+from .api.reasoning.tags import tags_of
 from .api.requests.defaults import SamplingDefaults, defaults_of_model
 from .api.server import Server
 from .api.service import ServedModel, Service
 from .api.template.chat_template import ChatTemplate
+from .api.tools.families import family_of
 from .engine.thread import EngineThread
 from .listeners import listening, urls
 from .options import EngineOptions, ServerOptions
@@ -64,9 +66,12 @@ def core_of(model: "Model", options: EngineOptions) -> "EngineCore":
     Raises EngineError for a draft that does not know the same tokens or does not fit, and what reading a model raises.
     """
     from .engine.core import EngineCore
-    from .model.loading import load_draft
+    from .model.loading import device_of, load_draft
+    from .model.logits_budget import logits_budget
 
-    core = EngineCore(model, options, load_draft(options, model) if options.speculative == "draft" else None)
+    draft = load_draft(options, model) if options.speculative == "draft" else None
+    logits = logits_budget(options, model.vocab_size, device_of(options.device).type)
+    core = EngineCore(model, options, draft, logits=logits)
     gc.freeze()  # what is there stays: looking through it again and again would stall steps
     return core
 
@@ -85,8 +90,17 @@ async def _serve(
     defaults = defaults_of_model(options.model) if server.generation_config == "model" else SamplingDefaults()
     guard = ConnectionGuard(limits_of_process())
     embedding, generates = read_embedding(options.model), read_config(options.model).has_head
-    created = _written_at(options.model)
-    served = ServedModel(name, tokenizer, template, defaults, embedding, created, generates)
+    served = ServedModel(
+        name,
+        tokenizer,
+        template,
+        defaults,
+        embedding,
+        _written_at(options.model),
+        generates,
+        family=family_of(server.tool_parser, template.source, knows_tools=template.knows_tools),
+        tags=tags_of(template.source, tokenizer.added_names) if server.reasoning_parser == "auto" else None,
+    )
     front = Server(served, engine, guard, keep_alive_s=server.sse_keep_alive_s)
     runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=_CLOSE_S)
     await runner.setup()

@@ -89,6 +89,11 @@ class Tokenizer:
         return frozenset(self._special.values())
 
     @cached_property
+    def added_names(self) -> frozenset[str]:
+        """The added tokens as they are written, special or not."""
+        return frozenset(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
+
+    @cached_property
     def longest_token(self) -> int:
         """Bytes of the longest token, or a few more."""
         tokens = self._tokenizer.get_vocab(with_added_tokens=True)

@@ -23,6 +23,7 @@ _MOST_UNSENT = 64 * 1024  # bytes that a client has not read, from which on its 
 # it may be more, up to the second number; then the connection ends after these.
 _PIPELINED, _MOST_PIPELINED = 8, 128
 _FRAMING_EACH = 16  # bytes of a body's framing for one of its content; chunks of one byte have 5
+_HTTP2 = "HTTP/2 is not spoken here: expected HTTP/1.1"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _log = logging.getLogger(__name__)
@@ -173,6 +174,8 @@ class Connection(asyncio.Protocol):
             target, path = read_request_line(method, self._target, version)
             if b"transfer-encoding" in fields:
                 _require_chunked(version, headers)
+            if len(fields) < len(headers):
+                _require_one_host(headers)
         except ValueError as error:
             self._refuse(refusal(400, f"malformed HTTP request: {error}"), str(error))
         id_ = request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
@@ -332,7 +335,7 @@ class Connection(asyncio.Protocol):
             _log.error("a request could not be parsed", exc_info=error.__context__)
             answer, told = refusal(500, "internal error"), None
         else:
-            told = str(error)
+            told = _HTTP2 if "PRI" in str(error) else str(error)
             answer = refusal(400, f"malformed HTTP request: {told}")
         with suppress(_Stop):
             self._refuse(answer, told)
@@ -527,6 +530,12 @@ def _head_too_large(connection: Connection) -> Whole:
     limits = connection.server.limits
     expected = f"at most {limits.headers} headers of {limits.line_bytes} bytes, and {limits.head_bytes} bytes in all"
     return refusal(431, f"the request's head is too large: expected {expected}")
+
+
+def _require_one_host(headers: Headers) -> None:
+    """Raises ValueError for several hosts (RFC 9112, 3.2): a proxy before this server may have taken another one."""
+    if sum(name == b"host" for name, _ in headers) > 1:
+        raise ValueError("several headers Host")
 
 
 def _require_chunked(version: str, headers: Headers) -> None:

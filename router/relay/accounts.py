@@ -115,7 +115,8 @@ class Accounts:
         if self._answers > _MANY and self._answers % _OF_MANY:
             return
         model, upstream = call.routed.model or "", attempt.upstream
-        self._lengths.answered(model, call.routed.tenant, tokens.generated)
+        if call.envelope.generates:
+            self._lengths.answered(model, call.routed.tenant, tokens.generated)
         if call.envelope.choices == 1:
             self._lengths.prompted(model, call.prompt_bytes, tokens.prompt)
         if call.envelope.streams and call.sent == 1:

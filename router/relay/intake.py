@@ -58,7 +58,7 @@ class Intake:
             tenant=tenant,
             session=session.decode("latin-1") if session else user,
             input_tokens=max(1, int(len(prompt) / bytes_per_token)),
-            output_tokens=self._lengths.output_tokens(model, tenant, envelope.limit),
+            output_tokens=self._lengths.output_tokens(model, tenant, envelope.limit) if envelope.generates else 0,
             blocks=block_hashes(prompt),
             leading_tokens=leading_tokens(bytes_per_token),
         )

@@ -237,6 +237,12 @@ def test_a_defect_is_answered_with_500_in_openais_shape(served, caplog):
     assert "a defect" in str(caplog.records[0].exc_info)
 
 
+def test_an_expectation_that_nobody_meets_is_refused_in_openais_shape(served):
+    with closing(served.connect()) as client:
+        got = ask(client, b"GET /read HTTP/1.1\r\nHost: x\r\nExpect: something\r\nConnection: close\r\n\r\n")
+    assert b" 417 " in got and b'"message":"Unknown Expect: something"' in got
+
+
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"5\r\nabcdefgh\r\n"])
 def test_a_body_that_is_cut_wrongly_is_the_clients_error(served, chunk):
     with closing(served.connect()) as client:

@@ -128,7 +128,7 @@ def run(core: EngineCore) -> dict[str, list[int]]:
     steps = 0
     while core.busy:
         for output in core.step():
-            tokens.setdefault(output.request.id, []).append(output.sample.token)
+            tokens.setdefault(output.request.id, []).append(output.token)
         steps += 1
         assert steps < 5000, "it hangs"
     return tokens

@@ -18,9 +18,11 @@ from .encoding import PromptEncoder
 from .errors import ApiError
 from .grammars import GrammarCompiler
 from .metrics import Metrics
+from .reasoning.tags import Tags
 from .requests.body import MAX_BYTES
 from .requests.defaults import SamplingDefaults
 from .template.chat_template import ChatTemplate
+from .tools.families import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class ServedModel:
     embedding: EmbeddingConfig
     created: int = 0  # Unix seconds: when its files were written
     generates: bool = True  # False: it has no lm_head, and is for embeddings only
+    family: Family | None = None  # how it writes calls of tools; None: they are not looked for
+    tags: Tags | None = None  # around what it thinks; None: that is not looked for
 
 
 class Service:

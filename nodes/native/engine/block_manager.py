@@ -97,10 +97,10 @@ class BlockManager:
         self._digests = [None] * self.num_blocks
 
     def _prefix_digests(self, request: Request) -> list[bytes]:
-        """Digests of the full blocks that need not be computed: the last token always is, for its logits."""
+        """Digests of the full blocks that need not be computed: a token is whose logits are wanted, as the last one."""
         if request.needs_every_state:
             return []
-        count = (len(request.tokens) - 1) // self.block_size
+        count = request.logits_from // self.block_size
         self._extend_digests(request, count)
         return request.digests[:count]
 

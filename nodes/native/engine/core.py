@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..api.metrics import EngineStats
+from ..model.logits_budget import LogitsBudget, logits_budget
 from ..model.process import describe
 from ..model.step import Chunk, Model, cumulative
 from ..options import EngineOptions
@@ -15,7 +16,8 @@ from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
 from .mask import prepare
 from .pooling import PooledChunk, add, embedding_of
-from .request import Embedding, Limits, Output, Request, Sample
+from .prompt_scoring import Rows, score_prompts
+from .request import Embedding, FinishReason, Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
@@ -26,6 +28,7 @@ class _Begun:
     """A step that the model is computing."""
 
     slices: list[Slice]
+    rows: list[Rows]  # of logits, in the order of the slices
     sampled: list[Request]  # those whose next token it gives
     guesses: dict[str, list[int]]
     pooled: list[PooledChunk]  # those that give hidden states, in the order of their rows
@@ -36,8 +39,18 @@ class _Begun:
 class EngineCore:
     """A model and the requests that it is computing."""
 
-    def __init__(self, model: Model, options: EngineOptions, draft: Model | None = None) -> None:
-        """`draft` is the model of `draft_model`, in the same number of blocks."""
+    def __init__(
+        self,
+        model: Model,
+        options: EngineOptions,
+        draft: Model | None = None,
+        *,
+        logits: LogitsBudget | None = None,
+    ) -> None:
+        """`draft` is the model of `draft_model`, in the same number of blocks.
+
+        `logits`: how many rows of them a step may have; by default what a CPU has memory for.
+        """
         self._model = model
         self._blocks = BlockManager(model.num_blocks, model.block_size)
         self._scheduler = Scheduler(
@@ -45,6 +58,7 @@ class EngineCore:
             self._fail,
             max_running_requests=options.max_running_requests,
             max_batch_tokens=options.max_batch_tokens,
+            logits=logits or logits_budget(options, model.vocab_size),
             age_weight=options.age_weight,
         )
         self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)
@@ -145,7 +159,8 @@ class EngineCore:
         if begun:
             sampled = [request for request in ended if request.pooling is None]
             embedded = [request for request in ended if request.pooling is not None]
-            self._begun.append(_Begun(begun, sampled, guesses, pooled, embedded, time.perf_counter()))
+            rows = [_rows(*pair) for pair in zip(begun, chunks, strict=True)]
+            self._begun.append(_Begun(begun, rows, sampled, guesses, pooled, embedded, time.perf_counter()))
             self._model.begin(chunks)
             prepare(sampled)
         return bool(slices)
@@ -161,7 +176,8 @@ class EngineCore:
                 add(chunk, row)
         for request in step.embedded:
             self._embed(request)
-        outputs = self._sample(output.rows, step.sampled, step.guesses)
+        logits = score_prompts(output.rows, step.rows, self._fail)
+        outputs = self._sample(logits, step.sampled, step.guesses)
         if self._speculation:
             self._speculation.learn(step.slices, step.guesses, outputs, seconds)
         return outputs
@@ -206,7 +222,8 @@ class EngineCore:
             return None
         try:
             tokens = request.tokens[request.computed : request.computed + slice.count]
-            logits = 0 if request.pooling else slice.reaches_end + len(guesses)
+            rows = request.prompt_rows(slice.count) + slice.reaches_end + len(guesses)
+            logits = 0 if request.pooling else rows
             pooling = request.pooling if pooled else None
             return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt, pooling)
         except Exception as error:
@@ -232,7 +249,7 @@ class EngineCore:
                 for pair, output in zip(going, drawn, strict=True)
                 if output is not None
                 and output.finish is None
-                and guesses.get(output.request.id, [])[place : place + 1] == [output.sample.token]
+                and guesses.get(output.request.id, [])[place : place + 1] == [output.token]
             ]
             for request, _ in going:
                 self._scheduler.advance(request, 1)
@@ -291,6 +308,9 @@ class EngineCore:
     def _extend(self, request: Request, sample: Sample) -> Output | None:
         if request.failed:
             return None
+        if request.params.max_tokens == 0:
+            self._scheduler.remove(request.id)
+            return Output(request, None, FinishReason.LENGTH)
         try:
             finish = request.extend(sample.token)
         except Exception as error:
@@ -300,3 +320,8 @@ class EngineCore:
         if finish:
             self._scheduler.remove(request.id)
         return Output(request, sample, finish)
+
+
+def _rows(slice: Slice, chunk: Chunk) -> Rows:
+    prompt = slice.request.prompt_rows(slice.count)
+    return Rows(slice.request, prompt, chunk.num_logits - prompt)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # it takes seconds to import
     import torch
 
 from ..grammar.matcher import Grammar, Matcher
+from .prompt_logprobs import PromptLogprobs
+from .token_rules import TokenRules
 
 
 class FinishReason(StrEnum):
@@ -19,13 +21,14 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"  # of an answer with calls: said by the API, never by the engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How to choose tokens and when to end. The defaults of the numbers leave the model's distribution as it is."""
 
-    max_tokens: int
+    max_tokens: int  # 0: the prompt is computed, and nothing is generated
     temperature: float = 1.0  # 0: greedy
     top_p: float = 1.0
     top_k: int = 0  # 0: all tokens
@@ -35,7 +38,10 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int | None = None
     logprobs: int | None = None  # how many alternatives to report beside the chosen token; None: no logprobs
+    prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     stop_token_ids: frozenset[int] = frozenset()  # the model's end tokens are among them, unless ignored
+    min_tokens: int = 0  # so many are generated before any of stop_token_ids
+    rules: TokenRules | None = None
     grammar: Grammar | None = None  # what the answer must look like
 
     @property
@@ -65,7 +71,8 @@ class Request:
 
     __slots__ = (
         "_matcher", "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed",
-        "digests", "failed", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "rank", "tokens",
+        "digests", "failed", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "prompt_logprobs",
+        "rank", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +109,10 @@ class Request:
         self.digests: list[bytes] = []  # of the full blocks
         self.guessed = self.accepted = 0  # tokens of speculative decoding
         self.failed = False  # by an exception of its own
+        # Of the prompt as far as it has been computed; whole before the first token is sampled. None where the answer
+        # has begun elsewhere.
+        top = None if generated else params.prompt_logprobs
+        self.prompt_logprobs = None if top is None else PromptLogprobs(top)
 
     @property
     def remaining(self) -> int:
@@ -117,6 +128,27 @@ class Request:
     def needs_every_state(self) -> bool:
         """Whether the hidden states of tokens before the last are wanted: no other request's keys stand for them."""
         return self.pooling not in (None, Pooling.LAST)
+
+    @property
+    def logits_from(self) -> int:
+        """The first place whose logits are still wanted: up to there, the prefix cache may know the sequence."""
+        if self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.prompt_length - 1:
+            return len(self.prompt_logprobs)
+        return len(self.tokens) - 1
+
+    def prompt_rows(self, count: int) -> int:
+        """How many of the next `count` tokens have logits that foretell the prompt's own, and are wanted."""
+        last = self.prompt_length - 1
+        if self.prompt_logprobs is None:
+            return 0
+        return max(min(self.computed + count, last) - max(self.computed, len(self.prompt_logprobs)), 0)
+
+    def tokens_within(self, prompt_rows: int) -> int:
+        """`next_tokens`, or so many that the logits of at most `prompt_rows` of the prompt are wanted."""
+        count = self.next_tokens
+        if self.prompt_rows(count) <= prompt_rows:
+            return count
+        return max(self.computed, self.logits_from) + prompt_rows - self.computed
 
     @property
     def in_prompt(self) -> bool:
@@ -175,11 +207,17 @@ def _positive(seed: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One new token of a request, the last one if `finish` says why."""
+    """One new token of a request, the last one if `finish` says why; none where none was to be generated."""
 
     request: Request
-    sample: Sample
+    sample: Sample | None
     finish: FinishReason | None
+
+    @property
+    def token(self) -> int:
+        """The new token; only where there is one."""
+        assert self.sample is not None, f"request {self.request.id} generates nothing"
+        return self.sample.token
 
 
 @dataclass(frozen=True, slots=True)

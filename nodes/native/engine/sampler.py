@@ -1,6 +1,6 @@
 """From logits to tokens. Every row's draw depends on that row alone, so that a seed gives the same tokens in any batch.
 
-The order is vLLM's: masks of grammars, penalties, temperature, min_p, top_k, top_p, each over what the one before it
+The order is that of vLLM: grammars, logit_rules.py, temperature, min_p, top_k, top_p, each over what the one before it
 has left.
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .logit_rules import apply_rules
 from .mask import masked
 from .request import Request, Sample, SamplingParams, TokenLogprobs
 
@@ -17,7 +18,6 @@ _CANDIDATES = 256
 _SMALLEST_TOP_P = 1e-9  # leaves the best token
 # Below, logits / temperature leave what float32 can tell apart, or float32 itself.
 _SMALLEST_TEMPERATURE = 1e-5
-_SMALLEST_PENALTY = 1e-10  # more than enough, and logits divided by it are finite
 
 
 @torch.inference_mode()
@@ -29,9 +29,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sample]:
 
 
 def _choose(logits: Tensor, requests: Sequence[Request]) -> list[int]:
-    logits = masked(logits, requests)
-    if any(request.params.penalizes for request in requests):
-        logits = _penalize(logits, requests)
+    logits = apply_rules(masked(logits, requests), requests)
     drawn = [row for row, request in enumerate(requests) if request.params.temperature >= _SMALLEST_TEMPERATURE]
     if len(drawn) == len(requests):
         return _draw(logits, requests)
@@ -40,27 +38,6 @@ def _choose(logits: Tensor, requests: Sequence[Request]) -> list[int]:
         for row, token in zip(drawn, _draw(logits[drawn], [requests[row] for row in drawn]), strict=True):
             tokens[row] = token
     return tokens
-
-
-def _penalize(logits: Tensor, requests: Sequence[Request]) -> Tensor:
-    logits = logits.clone()
-    for row, request in zip(logits, requests, strict=True):
-        if request.params.penalizes:
-            _penalize_row(row, request)
-    return logits
-
-
-def _penalize_row(row: Tensor, request: Request) -> None:
-    """In place. Repetition (Keskar et al. 2019, section 4.1) counts the prompt too, the others are OpenAI's."""
-    params = request.params
-    if params.repetition_penalty != 1.0:
-        seen = torch.unique(torch.tensor(request.tokens, device=row.device))
-        values, penalty = row[seen], max(params.repetition_penalty, _SMALLEST_PENALTY)
-        row[seen] = torch.where(values > 0, values / penalty, values * penalty)
-    if request.generated and (params.presence_penalty or params.frequency_penalty):
-        output = torch.tensor(request.tokens[request.prompt_length :], device=row.device)
-        seen, counts = torch.unique(output, return_counts=True)
-        row[seen] -= params.presence_penalty + params.frequency_penalty * counts
 
 
 def _draw(logits: Tensor, requests: Sequence[Request]) -> list[int]:

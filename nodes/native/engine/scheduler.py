@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from ..model.logits_budget import LogitsBudget
 from .block_manager import BlockManager
 from .request import Request
 
@@ -72,6 +73,21 @@ class WaitingQueue:
         return self._present.get(request.id) is request
 
 
+@dataclass(slots=True)
+class _StepBudget:
+    """What one step may still have: tokens, and rows of logits that are for log-probabilities of prompts."""
+
+    tokens: int
+    prompt_rows: int
+
+    def take(self, request: Request) -> int:
+        """Give a request as many tokens as there are for it, maybe none; how many."""
+        count = min(self.tokens, request.tokens_within(self.prompt_rows))
+        self.tokens -= count
+        self.prompt_rows -= request.prompt_rows(count)
+        return count
+
+
 class Scheduler:
     """The waiting and the running requests. Every request must fit into the blocks when it is alone (see Limits)."""
 
@@ -82,6 +98,7 @@ class Scheduler:
         *,
         max_running_requests: int,
         max_batch_tokens: int,
+        logits: LogitsBudget,
         age_weight: float,
     ) -> None:
         """`age_weight`: tokens of a longer prompt that a second of waiting makes up for.
@@ -89,7 +106,7 @@ class Scheduler:
         `fail` is told which request has raised an exception, and removes it.
         """
         self._blocks, self._fail = blocks, fail
-        self._max_running, self._max_tokens = max_running_requests, max_batch_tokens
+        self._max_running, self._max_tokens, self._logits = max_running_requests, max_batch_tokens, logits
         self._age_weight, self._began = age_weight, time.monotonic()
         self._waiting = WaitingQueue()
         self._pausing: set[str] = set()  # to be paused once no step computes them
@@ -143,7 +160,8 @@ class Scheduler:
             self._set_aside(id)
         preemptions = self.preemptions
         step: dict[str, Slice] = {}
-        budget = self._continue_running(step, self._max_tokens, -(-len(self._running) // steps))
+        budget = _StepBudget(self._max_tokens, self._logits.prompt_rows(len(self._running)))
+        self._continue_running(step, budget, -(-len(self._running) // steps))
         if self.preemptions == preemptions:  # else the blocks just given up would go straight back
             self._admit(step, budget)
         self._computing.update(step)
@@ -178,18 +196,16 @@ class Scheduler:
         elif self._paused.pop(id, None) is None:
             self._waiting.remove(id)
 
-    def _continue_running(self, step: dict[str, Slice], budget: int, most: int) -> int:
-        """Put up to `most` running requests into `step`, decodes first; the budget that is left."""
+    def _continue_running(self, step: dict[str, Slice], budget: _StepBudget, most: int) -> None:
+        """Put up to `most` running requests into `step`, decodes first."""
         for request in sorted(self._idle(), key=lambda request: (request.remaining > 1, _rank(request))):
-            if budget == 0 or len(step) == most:
+            if budget.tokens == 0 or len(step) == most:
                 break
             if request.id not in self._running:
                 continue  # preempted for one before it
-            budget += self._make_room(request, step)
-            if request.id in self._running:
-                step[request.id] = Slice(request, min(budget, request.next_tokens))
-                budget -= step[request.id].count
-        return budget
+            budget.tokens += self._make_room(request, step)
+            if request.id in self._running and (count := budget.take(request)):
+                step[request.id] = Slice(request, count)
 
     def _make_room(self, request: Request, step: dict[str, Slice]) -> int:
         """Preempt until `request` has a block for its newest token, itself if it ranks last; the tokens won back."""
@@ -221,8 +237,8 @@ class Scheduler:
         if request is not None:
             self._paused[id] = request
 
-    def _admit(self, step: dict[str, Slice], budget: int) -> None:
-        while budget and len(self._running) < self._max_running:
+    def _admit(self, step: dict[str, Slice], budget: _StepBudget) -> None:
+        while budget.tokens and len(self._running) < self._max_running:
             request = self._waiting.first()
             if request is None:
                 break
@@ -238,5 +254,5 @@ class Scheduler:
             self._running[request.id] = request
             if request.cached is None:
                 request.cached = min(request.computed, request.prompt_length)
-            step[request.id] = Slice(request, min(budget, request.next_tokens))
-            budget -= step[request.id].count
+            if count := budget.take(request):  # else it begins in a later step, and holds up nobody behind it
+                step[request.id] = Slice(request, count)

@@ -10,6 +10,7 @@ from ....core.slurm_env import workers_of_job
 from ....quant.checkpoint.config import ModelConfig
 from ....quant.kv import KVFormat, vector_bytes
 from ..options import EngineOptions
+from .logits_budget import logits_budget
 
 GIB = 1 << 30
 _SHARED_GIB = 4.0
@@ -45,14 +46,13 @@ def budget_bytes(kv_cache_gib: float | None, device: torch.device, reserved: int
 def step_bytes(config: ModelConfig, options: EngineOptions) -> int:
     """About how many bytes the largest step needs beside weights and KV cache.
 
-    An estimate: for each token twice the float32 results of a layer's operations, and four copies of each row of
-    logits.
+    An estimate: for each token twice the float32 results of a layer's operations, four copies of each row of
+    logits that is sampled. Those for log-probabilities of prompts take their place, see LogitsBudget.
     """
     heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     of_token = 2 * (4 * config.hidden_size + 2 * heads + 3 * config.intermediate_size)
-    checked = 1 + (options.draft_tokens if options.speculative != "none" else 0)
-    logits_rows = min(options.max_running_requests * checked, options.max_batch_tokens)
-    return 4 * (options.max_batch_tokens * of_token + 4 * logits_rows * config.vocab_size)
+    rows = logits_budget(options, config.vocab_size).rows
+    return 4 * (options.max_batch_tokens * of_token + 4 * rows * config.vocab_size)
 
 
 def count_blocks(

@@ -69,6 +69,18 @@ def answer_schemas() -> _Json:
             {"id": TEXT, "object": {"const": "response"}, "status": TEXT, "output": _list({"type": "object"})},
             usage={"type": ["object", "null"]},
         ),
+        "Message": _object(
+            {
+                "id": TEXT,
+                "type": {"const": "message"},
+                "role": {"const": "assistant"},
+                "content": _list(_object({"type": {"enum": ["thinking", "text", "tool_use"]}})),
+                "stop_reason": TEXT,
+                "usage": _object({"input_tokens": _COUNT, "output_tokens": _COUNT}),
+            },
+            stop_sequence=_TEXT_OR_NULL,
+        ),
+        "TokenCount": _object({"input_tokens": _COUNT}),
         "RemovedResponse": _object({"id": TEXT, "object": {"const": "response"}, "deleted": {"const": True}}),
         "InputItems": _listed("InputItem"),
         "InputItem": _object({"id": TEXT, "type": TEXT}),

@@ -43,13 +43,17 @@ _SUMMARIES = {
     "chat/completions": "the next message of a conversation",
     "completions": "what follows a text",
     "responses": "an answer that the conversation may go on with (OpenAI's responses API)",
+    "messages": "the next message of a conversation (Anthropic's API)",
+    "messages/count_tokens": "how many tokens a conversation has (Anthropic's API)",
     "embeddings": "vectors of texts, where the model makes them",
 }
 _FORMS = {"audio/transcriptions", "audio/translations"}
-_ANSWERS = {"chat/completions": "Answer", "completions": "Answer", "responses": "Response"}  # also streamed
+_STREAMED = {"chat/completions": "Answer", "completions": "Answer", "responses": "Response", "messages": "Message"}
+_ANSWERS = {**_STREAMED, "messages/count_tokens": "TokenCount"}
 _GENERATION, _MODELS, _BATCHES, _DEPLOYMENT = "Generation", "Models", "Files and batches", "Deployment"
 _ORDERS = {"enum": ["asc", "desc"]}
-_ABOUT = """OpenAI's API before workers on Slurm. Clients take this server's address with /v1 as their base URL.
+_ABOUT = """OpenAI's API before workers on Slurm. Clients take this server's address with /v1 as their base URL,
+and those of Anthropic's API without.
 
 The API key goes into the header `Authorization: Bearer KEY`, or `X-Api-Key: KEY`. Each answer has an `X-Request-Id`."""
 
@@ -99,10 +103,8 @@ def _generation(path: str) -> _Json:
         content = {"application/json": {"schema": ref("schemas", SCHEMAS.get(name, "Request"))}}
     answer = {"description": "the engine's answer", "content": {"*/*": {}}}
     if name in _ANSWERS:
-        answer["content"] = {
-            "application/json": {"schema": ref("schemas", _ANSWERS[name])},
-            "text/event-stream": {},
-        }
+        streamed: _Json = {"text/event-stream": {}} if name in _STREAMED else {}
+        answer["content"] = {"application/json": {"schema": ref("schemas", _ANSWERS[name])}, **streamed}
     return {
         "tags": [_GENERATION],
         "summary": _SUMMARIES.get(name, f"{name}, where the engine has it"),

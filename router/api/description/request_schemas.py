@@ -9,7 +9,8 @@ _Json = dict[str, Any]
 
 # Endpoints, below /v1, whose fields stand here; those of the others are the engine's.
 SCHEMAS = {"chat/completions": "ChatRequest", "completions": "CompletionRequest", "embeddings": "EmbeddingsRequest",
-           "responses": "ResponseRequest"}  # fmt: skip
+           "responses": "ResponseRequest",
+           "messages": "MessageRequest", "messages/count_tokens": "CountRequest"}  # fmt: skip
 
 
 def request_schemas() -> _Json:
@@ -52,7 +53,26 @@ def request_schemas() -> _Json:
         "text": {"type": "object", "description": "format: a JSON schema for the answer, where the engine takes it"},
         "reasoning": {"type": "object", "description": "effort, where the engine takes it"},
     }
+    counted = {
+        "messages": {"type": "array", "items": message, "minItems": 1, "description": "the conversation so far"},
+        "system": {"type": ["string", "array"], "description": "instructions before the conversation"},
+        "tools": _objects("tools with a name and an input_schema, where the engine takes them"),
+        "tool_choice": {"type": "object", "description": "type: auto, any, tool or none"},
+        "thinking": {"type": "object", "description": "type: enabled, adaptive or disabled, where the model can"},
+    }
+    messages = {
+        **counted,
+        "max_tokens": _count("of the answer"),
+        "stream": _STREAM,
+        "temperature": _number(0, 1, "0 takes the likeliest token each time"),
+        "top_p": _number(0, 1, "draw from the likeliest tokens that have this much of the probability"),
+        "top_k": _count("draw from so many of the likeliest tokens"),
+        "stop_sequences": {"type": "array", "items": {"type": "string"}, "description": "texts that end the answer"},
+        "output_config": {"type": "object", "description": "format: a JSON schema for the answer; effort"},
+    }
     return {
+        "MessageRequest": _request(messages, ["messages", "max_tokens"], _TRANSLATED),
+        "CountRequest": _request(counted, ["messages"], _TRANSLATED),
         "Request": _request({"stream": _STREAM}, []),
         "ResponseRequest": _request(responses, ["input"]),
         "ChatRequest": _request({**chat, **_sampling()}, ["messages"]),
@@ -64,12 +84,16 @@ def request_schemas() -> _Json:
 _STREAM: _Json = {"type": "boolean", "description": "server-sent events, in place of one answer at the end"}
 
 
-def _request(fields: _Json, required: list[str]) -> _Json:
+_PASSED_ON = "Further fields are passed on to the engine."
+_TRANSLATED = "Further fields change nothing."
+
+
+def _request(fields: _Json, required: list[str], others: str = _PASSED_ON) -> _Json:
     model = {"type": "string", "description": "a name that /v1/models lists; left out: the first one"}
     first = {name: fields[name] for name in required}
     return {
         "type": "object",
-        "description": "Further fields are passed on to the engine.",
+        "description": others,
         "properties": {"model": model, **first, **fields},
         "required": required,
     }

@@ -9,11 +9,13 @@ import msgspec
 from msgspec import Raw
 
 CHAT, COMPLETIONS, MESSAGES, RESPONSES, OTHER = "chat", "completions", "messages", "responses", "other"
+EMBEDDINGS = "embeddings"
 _KINDS = (
     ("/chat/completions", CHAT),
     ("/completions", COMPLETIONS),
     ("/messages", MESSAGES),
     ("/responses", RESPONSES),
+    ("/embeddings", EMBEDDINGS),
 )
 
 _NOT_GIVEN = frozenset((b"null", b"[]", b"{}", b'""', b"false", b"0"))
@@ -99,6 +101,11 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
         """Whether the answer is to come as events."""
         stream = self.stream
         return stream.lower() in _TRUE if isinstance(stream, str) else stream == 1
+
+    @property
+    def generates(self) -> bool:
+        """Whether the answer has tokens that are generated one by one, as far as its form is known."""
+        return bool(self.kind != EMBEDDINGS)
 
     @property
     def choices(self) -> int:

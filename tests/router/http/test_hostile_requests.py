@@ -45,6 +45,7 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\n\
         head("Transfer-Encoding: chunked") + b"ffffffffffffffffff\r\n",
         head("Transfer-Encoding: chunked") + b"1\na\n0\n\n",
         head("Transfer-Encoding: chunked") + b"1\r\nab\r\n0\r\n\r\n",
+        head("Host: a", "Host: b"),
         head("X: a", " folded: b"),
         head("X: a\nY: b"),
         head("X: a\rY: b"),
@@ -77,6 +78,11 @@ def test_what_is_not_plainly_one_request_is_refused_and_nothing_behind_it_is_rea
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
     assert "/smuggled" not in [head.path for head in served.handler.heads]
     assert not served.handler.requests
+
+
+def test_a_client_that_speaks_http2_at_once_is_told_what_is_expected(served):
+    [(status, _, body)] = answers(served.ask(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+    assert status == 400 and b"HTTP/2 is not spoken here: expected HTTP/1.1" in body
 
 
 def test_very_many_offers_of_another_protocol_at_once_are_nothing_special(served, caplog):

@@ -4,6 +4,7 @@ import codecs
 from collections.abc import Sequence
 
 from ...tokenizer import Tokenizer
+from .tokens import begins_inside
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Sentencepiece drops a leading space at the start of a text: decode with some of what stands before.
@@ -27,7 +28,7 @@ class Detokenizer:
             return ""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        if text.endswith(_REPLACEMENT) and self._unfinished(self._ids):
+        if text.endswith(_REPLACEMENT) and _unfinished(self._tokenizer, self._ids):
             return ""
         new = self._new(text)
         self._keep(self._ids[self._told :])
@@ -35,7 +36,7 @@ class Detokenizer:
 
     def flush(self) -> str:
         """What is left at the end, without the character that remained incomplete."""
-        return self._new(self._complete(self._ids)[0]) if len(self._ids) > self._told else ""
+        return self._new(_complete(self._tokenizer, self._ids)[0]) if len(self._ids) > self._told else ""
 
     def _new(self, text: str) -> str:
         """What `text`, of all tokens, adds to the text that has been told."""
@@ -43,25 +44,7 @@ class Detokenizer:
             if text.startswith(told):
                 return text[len(told) :]
         # Bytes that are no UTF-8 spoil the characters beside them: these have been told, and stay.
-        return self._complete(self._ids[self._told :])[0]
-
-    def _complete(self, ids: list[int]) -> tuple[str, int]:
-        """The text of `ids` without a character at the end that is incomplete, and how many tokens that is."""
-        text, end = self._tokenizer.decode(ids), len(ids)
-        unfinished = self._unfinished(ids) if text.endswith(_REPLACEMENT) else 0
-        if not unfinished:
-            return text, end
-        while end and (size := len(self._tokenizer.token_bytes(ids[end - 1]))) <= unfinished:
-            unfinished -= size
-            end -= 1
-        text = self._tokenizer.decode(ids[:end])
-        return text.removesuffix(_REPLACEMENT) if unfinished else text, end
-
-    def _unfinished(self, ids: Sequence[int]) -> int:
-        """The number of bytes at the end that begin a character and do not end it."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        decoder.decode(b"".join(map(self._tokenizer.token_bytes, ids[-_CHARACTER_BYTES:])))
-        return len(decoder.getstate()[0])
+        return _complete(self._tokenizer, self._ids[self._told :])[0]
 
     def _keep(self, ids: list[int]) -> None:
         """Go on with `ids`, whose text has been told, as the context of what follows."""
@@ -69,8 +52,33 @@ class Detokenizer:
         text, self._told = self._tokenizer.decode(ids), len(ids)
         self._told_texts = text, text
         if text.endswith(_REPLACEMENT):  # maybe a prompt that ends in a character that the answer completes
-            complete, self._told = self._complete(ids)
+            complete, self._told = _complete(self._tokenizer, ids)
             self._told_texts = text, complete
+
+
+def complete_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of `ids` without a character at its end that is incomplete."""
+    return _complete(tokenizer, ids)[0]
+
+
+def _complete(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, int]:
+    """`complete_text`, and how many tokens that is."""
+    text, end = tokenizer.decode(ids), len(ids)
+    unfinished = _unfinished(tokenizer, ids) if text.endswith(_REPLACEMENT) else 0
+    if not unfinished:
+        return text, end
+    while end and (size := len(tokenizer.token_bytes(ids[end - 1]))) <= unfinished:
+        unfinished -= size
+        end -= 1
+    text = tokenizer.decode(ids[:end])
+    return text.removesuffix(_REPLACEMENT) if unfinished else text, end
+
+
+def _unfinished(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
+    """The number of bytes at the end that begin a character and do not end it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(b"".join(map(tokenizer.token_bytes, ids[-_CHARACTER_BYTES:])))
+    return len(decoder.getstate()[0])
 
 
 def _context(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
@@ -82,14 +90,9 @@ def _context(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
         context.append(token)
         if len(context) == _CONTEXT_TOKENS + _CHARACTER_BYTES - 1:
             break
-        if len(context) >= _CONTEXT_TOKENS and not _continues(tokenizer.token_bytes(token)):
+        if len(context) >= _CONTEXT_TOKENS and not begins_inside(tokenizer.token_bytes(token)):
             break
     return context[::-1]
-
-
-def _continues(raw: bytes) -> bool:
-    """Whether the first byte of `raw` is inside of a character."""
-    return bool(raw) and raw[0] & 0xC0 == 0x80
 
 
 class StopStrings:

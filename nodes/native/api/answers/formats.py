@@ -31,11 +31,17 @@ class EndpointFormat(Protocol):
         `ids`: the tokens since the event before, if they are to be told.
         """
 
+    def is_long(self, index: int) -> bool:
+        """Whether writing the next chunk of a choice takes so long that others must not wait for it."""
+
     def skip(self, tokens: Sequence[int]) -> None:
         """Begin after the answer's first tokens, which have been told by another server."""
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         """The answer that is not streamed, from all its deltas."""
+
+    def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
+        """A whole answer with the `logprobs` of each prompt as `prompt_logprobs`, where vLLM has them."""
 
     def usage_chunk(self, usage: Json) -> Json:
         """The SSE event after the last delta."""
@@ -76,6 +82,7 @@ def usage(choices: Sequence[Choice], per_prompt: int) -> Json:
         "prompt_tokens_details": {"cached_tokens": sum(request.cached or 0 for request in firsts)},
         # Of speculative decoding: tokens guessed and taken, or not.
         "completion_tokens_details": {
+            "reasoning_tokens": sum(choice.reasoning_tokens for choice in choices),
             "accepted_prediction_tokens": accepted,
             "rejected_prediction_tokens": guessed - accepted,
         },
@@ -112,9 +119,11 @@ def by_choice(deltas: Sequence[Delta]) -> list[list[Delta]]:
     return [groups[index] for index in sorted(groups)]
 
 
-def entries(deltas: Sequence[Delta]) -> list[tuple[int, TokenLogprobs]]:
-    """The tokens that come with log-probabilities, and these."""
-    return [(d.token, d.logprobs) for d in deltas if d.token is not None and d.logprobs is not None]
+def entries(deltas: Sequence[Delta], *, ends: bool = False) -> list[tuple[int, TokenLogprobs]]:
+    """The tokens that come with log-probabilities, and these. `ends`: end tokens too."""
+    tokens = [d.end_token if ends and d.token is None else d.token for d in deltas]
+    pairs = zip(tokens, (delta.logprobs for delta in deltas), strict=True)
+    return [(token, logprobs) for token, logprobs in pairs if token is not None and logprobs is not None]
 
 
 def ending(delta: Delta) -> Json:

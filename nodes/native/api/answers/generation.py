@@ -1,5 +1,7 @@
 """The answers to one HTTP request: one choice for each of its sequences, as text that grows."""
 
+import hashlib
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +13,7 @@ from ...engine.thread import EngineThread
 from ...tokenizer import Tokenizer
 from ..metrics import Metrics
 from .detokenizer import Detokenizer, StopStrings
+from .reader import PLAIN, AnswerReader, CallDelta, Parts, Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,9 @@ class TextOptions:
     stops: Sequence[str] = ()
     keeps_stop: bool = False  # the text ends with the stop string or end token, not before it
     shows_special_tokens: bool = False
+    min_tokens: int = 0  # of the answer, in whose text no stop string is looked for
+    tells_logprobs: bool = True  # else they are there to rank choices only
+    reading: Reading = PLAIN  # what is looked for in the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +35,11 @@ class Delta:
     index: int
     text: str
     token: int | None  # None for an end token, which has no text
-    logprobs: TokenLogprobs | None
+    logprobs: TokenLogprobs | None  # of the token, or of the end token
     finish: FinishReason | None
     end_token: int | None = None  # that ended the sequence
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
     stop_reason: str | None = None  # the stop string that did
 
 
@@ -41,14 +49,24 @@ class Choice:
     def __init__(self, index: int, request: Request, tokenizer: Tokenizer, text: TextOptions) -> None:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
+        self.logprob = 0.0  # the sum of those of all its tokens, where the engine gives any
         self.told_at: float | None = None  # time of the last token
         self._tokenizer = tokenizer
         self._prompt = request.tokens[: request.prompt_length] if request.generated else request.tokens
         self._stops, self._text = StopStrings(text.stops, keep=text.keeps_stop), text
-        # Whether special tokens are looked at: they are told, or may be a stop string or a part of one.
+        self._markers = text.reading.markers
+        # Whether special tokens are looked at: they are told, or may be a stop string, a marker or a part of one.
         self._reads_special = text.shows_special_tokens or any(
-            name in stop for stop in text.stops for name in tokenizer.special_names
+            name in words for words in (*text.stops, *self._markers) for name in tokenizer.special_names
         )
+        self._reader = None if text.reading.is_plain else AnswerReader(text.reading, self._number)
+        self._generated = array("q")  # tokens, where there is a reader
+        self.reasoning_tokens = 0  # of `tokens`
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what its text says may end it."""
+        return bool(self._text.stops or self._text.reading.one_call)
 
     @property
     def stop_reason(self) -> str | None:
@@ -57,21 +75,69 @@ class Choice:
 
     def skip(self, tokens: Sequence[int]) -> bool:
         """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
-        self.tokens += len(tokens)
-        return any([self._push_text(token)[1] for token in tokens])
+        stopped = False
+        for token in tokens:
+            self.tokens += 1
+            stopped |= self._skip(token)
+        return stopped
+
+    def _skip(self, token: int) -> bool:
+        text, stopped = self._push_text(token)
+        self._read(text, token)
+        return stopped or (self._reader is not None and self._reader.finished)
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of a token, as OpenAI ranks choices."""
+        return self.logprob / max(self.tokens, 1)
+
+    def end(self, finish: FinishReason) -> Delta:
+        """End a choice for which nothing was to be generated."""
+        return Delta(self.index, "", None, None, finish)
 
     def push(self, token: int, logprobs: TokenLogprobs | None, finish: FinishReason | None) -> Delta:
         """Add a generated token: the text that is now certain, and why the sequence ends if it does."""
         self.tokens += 1
+        if logprobs is not None:
+            self.logprob += logprobs.chosen
+            logprobs = logprobs if self._text.tells_logprobs else None
         if finish is FinishReason.STOP and token in self.request.params.stop_token_ids:
             last = self._push_text(token)[0] if self._text.keeps_stop else ""
-            return Delta(self.index, self._rest(last), None, None, finish, token)
+            return self._delta(Delta(self.index, self._rest(last), None, logprobs, finish, token), token)
         text, stopped = self._push_text(token)
         if stopped:
             finish = FinishReason.STOP
         elif finish:
             text = self._rest(text)
-        return Delta(self.index, text, token, logprobs, finish)
+        return self._delta(Delta(self.index, text, token, logprobs, finish), token)
+
+    def _delta(self, delta: Delta, token: int) -> Delta:
+        """The delta with its text read."""
+        reader = self._reader
+        if reader is None:
+            return delta
+        parts, finish = self._read(delta.text, token), delta.finish
+        if finish:
+            parts += reader.flush()
+        elif reader.finished:
+            finish = FinishReason.STOP
+        if finish is FinishReason.STOP and reader.called:
+            finish = FinishReason.TOOL_CALLS
+        return replace(delta, text=parts.text, reasoning=parts.reasoning, calls=parts.calls, finish=finish)
+
+    def _read(self, text: str, token: int) -> Parts:
+        if self._reader is None:
+            return Parts(text)
+        self._generated.append(token)
+        was_thinking = self._reader.is_thinking
+        parts = self._reader.push(text)
+        self.reasoning_tokens += was_thinking and self._reader.is_thinking
+        return parts
+
+    def _number(self) -> bytes:
+        """What no other answer has at this place, and this one has again when another server goes on with it."""
+        tokens = array("q", self._prompt[: self.request.prompt_length]) + self._generated
+        return hashlib.blake2b(tokens.tobytes() + self.index.to_bytes(4, "big")).digest()
 
     @cached_property
     def _detokenizer(self) -> Detokenizer:
@@ -79,16 +145,22 @@ class Choice:
 
     def _push_text(self, token: int) -> tuple[str, bool]:
         """What a token adds to the text that may be told, and whether a stop string came."""
-        text, stopped = self._stops.push(self._detokenizer.push(token))
+        text, stopped = self._until_stop(self._detokenizer.push(token))
         if stopped or not self._reads_special or self._tokenizer.is_visible(token):
             return text, stopped
         name = self._tokenizer.token_bytes(token).decode()
-        more, stopped = self._stops.push(name, hidden=not self._text.shows_special_tokens)
+        hidden = not self._text.shows_special_tokens and name not in self._markers
+        more, stopped = self._until_stop(name, hidden=hidden)
         return text + more, stopped
+
+    def _until_stop(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:
+        if self.tokens <= self._text.min_tokens:
+            return "" if hidden else text, False
+        return self._stops.push(text, hidden=hidden)
 
     def _rest(self, text: str) -> str:
         """`text` and all that is still held back."""
-        last, stopped = self._stops.push(self._detokenizer.flush())
+        last, stopped = self._until_stop(self._detokenizer.flush())
         return text + last + ("" if stopped else self._stops.flush())
 
 
@@ -132,7 +204,7 @@ class Generation:
 
     def _push(self, choice: Choice, output: Output, at: float) -> Delta:
         self._observe(choice, at)
-        delta = choice.push(output.sample.token, output.sample.logprobs, output.finish)
+        delta = _delta(choice, output)
         if delta.finish:
             delta = replace(delta, stop_reason=choice.stop_reason)
             del self._open[choice.request.id]
@@ -145,3 +217,10 @@ class Generation:
         else:
             self._metrics.itl.observe(at - choice.told_at)
         choice.told_at = at
+
+
+def _delta(choice: Choice, output: Output) -> Delta:
+    if output.sample is None:
+        assert output.finish is not None, "an output without a token is the last one"
+        return choice.end(output.finish)
+    return choice.push(output.sample.token, output.sample.logprobs, output.finish)

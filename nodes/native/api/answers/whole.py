@@ -1,11 +1,22 @@
 """Answers that are not streamed: what was generated is held until the last token is there."""
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 
 from ..errors import ApiError
+from ..requests.generation import GenerationRequest
 from .generation import Delta
 
 MOST_LOGPROBS = 1_000_000  # of one answer, alternatives included: about 150 MB, and twice that while it is written
+
+
+def require_tellable(body: GenerationRequest, prompts: Sequence[Sequence[int]], most: int = MOST_LOGPROBS) -> None:
+    """Raise ApiError where the prompts alone have more log-probabilities than an answer may, streamed or not."""
+    top = body.prompt_top_count
+    count = 0 if top is None else (1 + top) * body.choices * sum(map(len, prompts))
+    if count > most:
+        param = "logprobs" if body.prompt_logprobs is None else "prompt_logprobs"
+        message = f"{param}: the prompts have {count} log-probabilities, alternatives and choices included"
+        raise ApiError(400, f"{message}: expected at most {most}", param=param)
 
 
 async def collect(deltas: AsyncIterable[Delta], most_logprobs: int = MOST_LOGPROBS) -> list[Delta]:

@@ -7,9 +7,13 @@ from aiohttp import web
 
 from ...engine.request import Limits
 from ..answers.chat_format import ChatFormat
+from ..answers.reader import Reading
 from ..errors import ApiError
+from ..reasoning.tags import begins_within
 from ..requests.chat import ChatRequest
 from ..requests.protocol import parse
+from ..requests.reasoning import template_variables
+from ..requests.tools import Toolset
 from ..service import read, too_long
 from ..template.jinja import ChatError, PromptTooLargeError, RenderCall
 from .generating import Generating
@@ -25,17 +29,33 @@ class Chat(Generating):
         started_at = time.monotonic()
         body = parse(ChatRequest, await read(request))
         limits = self._accept(body)
+        tools = body.toolset
+        if tools.mode == "required":
+            raise ApiError(400, "tool_choice: calls cannot be forced yet; expected auto or none", param="tool_choice")
         grammar = await self._grammar(body, limits)
-        text = await self._render(body, limits)
+        text = await self._render(body, tools, limits)
         special = bool(body.add_special_tokens)
         prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
         left = max(limits.sequence_tokens - len(prompt), 1)
         max_tokens = left if body.limit is None else body.limit
-        choices = self._choices(body, limits, [prompt], max_tokens, grammar)
+        choices = self._choices(body, limits, [prompt], max_tokens, grammar, self._reading(body, tools, text))
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
 
-    async def _render(self, body: ChatRequest, limits: Limits) -> str:
+    def _reading(self, body: ChatRequest, tools: Toolset, prompt: str) -> Reading:
+        tags = None if body.separate_reasoning is False else self._model.tags
+        continued = body.turns[-1]["content"] if body.continue_final_message else ""
+        return Reading(
+            tags=tags,
+            within=tags is not None and begins_within(tags, prompt, continued),
+            tells_thoughts=body.include_reasoning is not False,
+            thoughts_at_once=body.stream_reasoning is not False,
+            family=self._model.family if tools.functions else None,
+            functions=tools.schemas,
+            one_call=not tools.parallel,
+        )
+
+    async def _render(self, body: ChatRequest, tools: Toolset, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)
         begin = not go_on if body.add_generation_prompt is None else body.add_generation_prompt
         call = RenderCall(
@@ -43,7 +63,8 @@ class Chat(Generating):
             add_generation_prompt=begin,
             continue_final_message=go_on,
             most_bytes=self._service.encoder.most_bytes(limits),
-            variables=body.variables,
+            variables=template_variables(body.variables, body.reasoning_effort, self._model.template.variables),
+            tools=list(tools.tools) or None,
         )
         try:
             return await self._model.template.render(call)

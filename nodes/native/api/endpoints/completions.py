@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import ClassVar
 
 from aiohttp import web
 
 from ..answers.completion_format import CompletionFormat
+from ..answers.echo import Echo, echoed_text
+from ..answers.generation import Choice
 from ..requests.completions import CompletionRequest
 from ..requests.protocol import parse
 from ..service import read
@@ -33,5 +36,17 @@ class Completions(Generating):
         ]
         max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens, grammar)
-        format = CompletionFormat(self._model.tokenizer, self._origin(body))
+        echoes = await asyncio.to_thread(self._echoes, body, prompts, choices) if body.echo else ()
+        format = CompletionFormat(self._model.tokenizer, self._origin(body), echoes, body.top_count)
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
+
+    def _echoes(self, body: CompletionRequest, prompts: Sequence[list[int]], choices: Sequence[Choice]) -> list[Echo]:
+        """The prompt of each choice that will be told."""
+        echoes: list[Echo] = []
+        for number, (given, tokens) in enumerate(zip(body.prompts, prompts, strict=True)):
+            special = body.shows_special_tokens
+            text = given if isinstance(given, str) else echoed_text(self._model.tokenizer, tokens, special=special)
+            for choice in choices[number * body.sequences :][: body.choices]:
+                scored = choice if body.stream else choices[number * body.sequences]
+                echoes.append(Echo(text, tokens, scored.request.prompt_logprobs))
+        return echoes

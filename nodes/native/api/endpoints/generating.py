@@ -10,15 +10,25 @@ from .....core.errors import EngineError
 from .....core.net.openai import error_body
 from ...engine.request import Limits, Request, RequestTooLongError
 from ...grammar.matcher import Grammar
-from ..answers.formats import EndpointFormat, Origin, UnsentIds, usage
+from ..answers.best_of import keep_best
+from ..answers.formats import EndpointFormat, Json, Origin, UnsentIds, usage
 from ..answers.generation import Choice, Delta, Generation, TextOptions
+from ..answers.prompt_logprobs import prompt_logprobs_json
+from ..answers.reader import PLAIN, Reading
 from ..answers.stream import EventStream
-from ..answers.whole import collect
+from ..answers.whole import collect, require_tellable
 from ..errors import ApiError
 from ..middleware import json_response
 from ..requests.generation import GenerationRequest
-from ..requests.protocol import require_allowed, require_continuable, require_ids, require_stop_ids
+from ..requests.protocol import (
+    require_allowed,
+    require_continuable,
+    require_ids,
+    require_length,
+    require_stop_ids,
+)
 from ..requests.structured import structure_of
+from ..requests.token_rules import token_rules
 from ..service import Service, too_long
 
 
@@ -50,10 +60,12 @@ class Generating:
         prompts: list[list[int]],
         max_tokens: int,
         grammar: Grammar | None = None,
+        reading: Reading = PLAIN,
     ) -> list[Choice]:
         """`n` choices for each prompt. Raises ApiError for a prompt that cannot be computed."""
         told = body.continue_token_ids or []
         require_continuable(told, limits.vocab_size, max_tokens)
+        require_length(body, max_tokens)
         require_allowed(told, grammar)
         for prompt in prompts:
             require_ids(prompt, limits.vocab_size)
@@ -61,23 +73,27 @@ class Generating:
                 limits.check(len(prompt), max_tokens)
             except RequestTooLongError as error:
                 raise too_long(str(error), self.prompt_param) from error
+        require_tellable(body, prompts)
         choices: list[Choice] = []
         tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
-        text = TextOptions(stops=body.stops, keeps_stop=body.keeps_stop, shows_special_tokens=body.shows_special_tokens)
+        text = _text_options(body, reading)
+        rules = token_rules(body, limits.vocab_size, tokenizer, end_ids | frozenset(body.stop_token_ids or ()))
+        defaults = self._model.defaults
         for prompt in prompts:
-            for index in range(body.choices):
+            for index in range(body.sequences):
                 params = body.sampling(
-                    index, max_tokens=max_tokens, end_ids=end_ids, defaults=self._model.defaults, grammar=grammar
+                    index, max_tokens=max_tokens, end_ids=end_ids, defaults=defaults, rules=rules, grammar=grammar
                 )
                 request = Request(uuid.uuid4().hex, prompt, params, told)
                 choices.append(Choice(len(choices), request, tokenizer, text))
         if told and choices[0].skip(told):
-            raise ApiError(400, "continue_token_ids has a stop string in its text", param="continue_token_ids")
+            message = "continue_token_ids has a stop string in its text, or its last call"
+            raise ApiError(400, message, param="continue_token_ids")
         return choices
 
     def _generation(self, body: GenerationRequest, choices: list[Choice], started_at: float) -> Generation:
         # Stop strings are found as text is made of tokens: the sooner, the less is computed in vain.
-        at_once = bool(body.stream or body.stops)
+        at_once = bool(body.stream or any(choice.may_end for choice in choices))
         return Generation(self._engine, self._service.metrics, choices, started_at, at_once=at_once)
 
     async def _answer(
@@ -94,13 +110,29 @@ class Generating:
                         EventStream(request, self._service.keep_alive_s), body, format, generation
                     )
                 deltas = await collect(generation)
-                spent = usage(generation.choices, body.choices)
+                spent = usage(generation.choices, body.sequences)
+                if body.ranks:
+                    deltas = keep_best(deltas, generation.choices, of=body.sequences, keep=body.choices)
                 # Seconds where there are many tokens: others go on meanwhile.
-                return await asyncio.to_thread(lambda: json_response(format.whole(deltas, spent)))
+                return await asyncio.to_thread(
+                    lambda: json_response(self._whole(body, format, generation, deltas, spent))
+                )
         except EngineError as error:
             raise self._service.failure(error) from error
         finally:
             self._service.in_flight -= 1
+
+    def _whole(
+        self, body: GenerationRequest, format: EndpointFormat, generation: Generation, deltas: list[Delta], spent: Json
+    ) -> Json:
+        answer = format.whole(deltas, spent)
+        top = body.prompt_logprobs
+        if top is None:
+            return answer
+        requests = [choice.request for choice in generation.choices[:: body.sequences]]
+        return format.with_prompts(
+            answer, [prompt_logprobs_json(self._model.tokenizer, each, top) for each in requests]
+        )
 
     async def _stream(
         self, stream: EventStream, body: GenerationRequest, format: EndpointFormat, generation: Generation
@@ -115,7 +147,11 @@ class Generating:
                     if _says_something(delta) or not stream.begun:
                         spent = usage([generation.choices[delta.index]], 1) if body.continuous_usage else None
                         ids = unsent.take(delta.index) if body.stream_token_ids else None
-                        await stream.send(format.chunk(delta, spent, ids))
+                        if format.is_long(delta.index):
+                            event = await asyncio.to_thread(format.chunk, delta, spent, ids)
+                        else:
+                            event = format.chunk(delta, spent, ids)
+                        await stream.send(event)
             except EngineError as error:
                 failure = self._service.failure(error)
                 if not stream.begun:
@@ -123,7 +159,7 @@ class Generating:
                 await stream.send(error_body(failure.status, failure.message, code=failure.code))
                 return stream.response
             if body.include_usage:
-                await stream.send(format.usage_chunk(usage(generation.choices, body.choices)))
+                await stream.send(format.usage_chunk(usage(generation.choices, body.sequences)))
             await stream.finish()
         return stream.response
 
@@ -131,5 +167,16 @@ class Generating:
         return Origin(self._model.name, self._service.fingerprint, body.include_usage)
 
 
+def _text_options(body: GenerationRequest, reading: Reading) -> TextOptions:
+    return TextOptions(
+        stops=body.stops,
+        keeps_stop=body.keeps_stop,
+        shows_special_tokens=body.shows_special_tokens,
+        min_tokens=body.fewest_tokens,
+        tells_logprobs=body.top_count is not None,
+        reading=reading,
+    )
+
+
 def _says_something(delta: Delta) -> bool:
-    return bool(delta.text or delta.finish or delta.logprobs)
+    return bool(delta.text or delta.reasoning or delta.calls or delta.finish or delta.logprobs)

@@ -10,6 +10,8 @@ from ..errors import ApiError
 from .fields import CHAT
 from .generation import MAX_LOGPROBS, Count, GenerationRequest
 from .messages import turns
+from .reasoning import Effort
+from .tools import Toolset, toolset
 
 _MAX_VARIABLES = 64  # of a chat template
 _MAX_VARIABLES_BYTES = 65536
@@ -30,6 +32,13 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None  # by default what `continue_final_message` leaves
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    separate_reasoning: bool | None = None
+    include_reasoning: bool | None = None
+    stream_reasoning: bool | None = None
 
     @property
     def top_count(self) -> int | None:
@@ -50,6 +59,11 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         """The client's variables of the chat template."""
         return self.chat_template_kwargs or {}
 
+    @property
+    def toolset(self) -> Toolset:
+        """The tools, and whether one must be called. Raises ApiError."""
+        return toolset(self.tools, self.tool_choice, self.parallel_tool_calls)
+
     def check(self) -> None:
         super().check()
         if self.top_logprobs and not self.logprobs:
@@ -59,6 +73,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
             message = "continue_final_message = true and add_generation_prompt = true exclude each other"
             raise ApiError(400, message, param="add_generation_prompt")
         _check_variables(self.variables)
+        _ = self.toolset  # raises ApiError
 
 
 def _check_variables(variables: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from ..errors import ApiError
 from .fields import COMPLETIONS
-from .generation import MAX_LOGPROBS, GenerationRequest
+from .generation import MAX_LOGPROBS, GenerationRequest, Length
 from .prompts import Prompts, prompts_of
 
 _MAX_SEQUENCES = 1024  # prompts x n
@@ -18,11 +18,18 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     endpoint: ClassVar[str] = COMPLETIONS
 
     prompt: Prompts
+    max_tokens: Length | None = None
+    echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
     def top_count(self) -> int | None:
         return self.logprobs
+
+    @property
+    def prompt_top_count(self) -> int | None:
+        asked = [self.prompt_logprobs, self.logprobs if self.echo else None]
+        return max((count for count in asked if count is not None), default=None)
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -32,8 +39,12 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     def check(self) -> None:
         super().check()
         prompts = len(self.prompts)
-        if prompts * self.choices > _MAX_SEQUENCES:
-            asked = f"{prompts} prompts x n = {self.choices}"
+        if self.max_tokens == 0 and not self.echo and self.prompt_logprobs is None:
+            expected = "expected at least 1, or 0 with echo = true or prompt_logprobs"
+            raise ApiError(400, f"max_tokens = 0: {expected}", param="max_tokens")
+        if prompts * self.sequences > _MAX_SEQUENCES:
+            name = "best_of" if self.ranks else "n"
+            asked = f"{prompts} prompts x {name} = {self.sequences}"
             raise ApiError(400, f"prompt: {asked} sequences: expected at most {_MAX_SEQUENCES} in all", param="prompt")
         if self.continue_token_ids and prompts > 1:
             message = f"continue_token_ids is only allowed with one prompt; prompt has {prompts}"

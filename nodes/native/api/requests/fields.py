@@ -38,10 +38,17 @@ OBEYED: Mapping[str, Obeyed] = {
     "model": Obeyed("the name in /v1/models; another is 404"),
     "messages": Obeyed("at most 4,096, of text only", CHAT),
     "prompt": Obeyed("a string, token ids, or a list of either", COMPLETIONS),
-    "max_tokens": Obeyed("at least 1; by default 16 for completions, what the context leaves for chat"),
+    "max_tokens": Obeyed("at least 1, or 0 with echo; by default 16 for completions, what the context leaves for chat"),
     "max_completion_tokens": Obeyed("the newer name of max_tokens, which it overrides", CHAT),
     "n": Obeyed("1 to 128; at most 1,024 sequences in all, prompts times n"),
-    "best_of": Obeyed("must be n: choices are not ranked"),
+    "best_of": Obeyed("n to 128: the n answers with the highest log-probability of a token, on average; not streamed"),
+    "echo": Obeyed("true: the prompt's text in front of the answer's, and its tokens in logprobs", COMPLETIONS),
+    "prompt_logprobs": Obeyed("vLLM's: 0 to 20 alternatives for each token of the prompt; not streamed"),
+    "logit_bias": Obeyed("at most 65,536 token ids, -100 to 100; -100 never, 100 no others"),
+    "allowed_token_ids": Obeyed("at most 65,536 token ids; no other token comes"),
+    "bad_words": Obeyed("at most 128 strings of at most 128 characters, by their tokens"),
+    "min_tokens": Obeyed("end tokens, stop_token_ids and stop do not end the answer before; at most max_tokens"),
+    "min_new_tokens": Obeyed("SGLang's name of min_tokens"),
     "temperature": Obeyed("0 to 2; 0 is greedy"),
     "top_p": Obeyed("0 to 1"),
     "top_k": Obeyed("at least -1; 0 and -1 are all tokens"),
@@ -76,6 +83,13 @@ OBEYED: Mapping[str, Obeyed] = {
     "add_generation_prompt": Obeyed("by default true, or false with continue_final_message", CHAT),
     "continue_final_message": Obeyed("true: the model continues the last message", CHAT),
     "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),
+    "tools": Obeyed("at most 512 functions", CHAT),
+    "tool_choice": Obeyed('"none", "auto", "required", a function, or allowed_tools', CHAT),
+    "parallel_tool_calls": Obeyed("false: at most one call in an answer", CHAT),
+    "reasoning_effort": Obeyed("given to chat templates that know it; none turns thinking off where they can", CHAT),
+    "separate_reasoning": Obeyed("false: what the model thinks stays in the text", CHAT),
+    "include_reasoning": Obeyed("false: what the model thinks is left out", CHAT),
+    "stream_reasoning": Obeyed("false: what the model thinks comes in one event, when it ends", CHAT),
 }
 
 # Of /v1/embeddings. What the other tables have besides is refused there, unless its value asks for nothing.
@@ -100,14 +114,11 @@ HARMLESS: Mapping[str, str] = {
     "guided_decoding_backend": "there is one",
     "keep_alive": "the model stays loaded",
     "length_penalty": "for beam search only",
-    "parallel_tool_calls": "without tools",
     "routed_experts_prompt_start": "without return_routed_experts",
     "routed_experts_start_len": "without return_routed_experts",
-    "separate_reasoning": "reasoning stays in the text",
     "spaces_between_special_tokens": "tokenizers of tokenizer.json add none",
     "store": "nothing is stored",
     "stream_interval": "every token is sent when it is there",
-    "stream_reasoning": "reasoning stays in the text",
     "truncation_side": "without truncate_prompt_tokens",
 }  # fmt: skip
 
@@ -116,22 +127,21 @@ _NOT_TAKEN = Refused()
 
 REFUSED: Mapping[str, Refused] = {
     # OpenAI
-    **dict.fromkeys(("audio", "echo", "function_call", "functions", "logit_bias", "reasoning_effort", "suffix",
+    **dict.fromkeys(("audio", "suffix",
                      "verbosity", "web_search_options"), _NOT_TAKEN),
-    "tools": Refused('taken with tool_choice = "none"'),
-    "tool_choice": Refused(nothing=(*NOTHING, "none", "auto")),
+    "functions": Refused("here it is tools"),
+    "function_call": Refused("here it is tool_choice", (*NOTHING, "none", "auto")),
     "modalities": Refused(nothing=(*NOTHING, ["text"])),
     "moderation": _NOT_TAKEN,
     # vLLM
-    **dict.fromkeys(("allowed_token_ids", "bad_words", "cache_salt", "chat_template", "documents", "ec_transfer_params",
+    **dict.fromkeys(("cache_salt", "chat_template", "documents", "ec_transfer_params",
                      "guided_decoding", "kv_transfer_params", "logits_processors",
-                     "min_tokens", "prompt_embeds", "repetition_detection", "return_prompt_text", "return_token_ids",
+                     "prompt_embeds", "repetition_detection", "return_prompt_text", "return_token_ids",
                      "return_token_offsets", "return_tokens_as_token_ids", "structural_tag",
                      "truncate_prompt_tokens", "use_beam_search", "vllm_xargs", "watermarking"), _NOT_TAKEN),
-    "include_reasoning": Refused("reasoning stays in the text", _TRUE),
-    **dict.fromkeys(("logprob_token_ids", "prompt_logprobs", "thinking_token_budget"), Refused(nothing=_NULL)),
+    **dict.fromkeys(("logprob_token_ids", "thinking_token_budget"), Refused(nothing=_NULL)),
     # SGLang
-    **dict.fromkeys(("custom_logit_processor", "custom_params", "lora_path", "min_new_tokens",
+    **dict.fromkeys(("custom_logit_processor", "custom_params", "lora_path",
                      "ngram_corpus_id", "return_cached_tokens_details", "return_hidden_states",
                      "return_meta_info", "return_prompt_token_ids", "return_routed_experts", "return_text_in_logprobs",
                      "session_params", "stop_regex"), _NOT_TAKEN),
@@ -167,8 +177,7 @@ def refusal(raw: Mapping[str, Any], endpoint: str) -> tuple[str, str] | None:
     for name, value in raw.items():
         if name in REFUSED:
             rule = REFUSED[name]
-            tools_unused = name == "tools" and raw.get("tool_choice") == "none"
-            if value not in rule.nothing and not tools_unused:
+            if value not in rule.nothing:
                 return name, "not supported by this engine; " + (rule.note or "leave it out")
         elif name in OBEYED and OBEYED[name].endpoint not in (None, endpoint) and value not in NOTHING:
             return name, f"expected for {OBEYED[name].endpoint} only; leave it out"

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from ...engine.request import SamplingParams
+from ...engine.token_rules import TokenRules
 from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .defaults import SamplingDefaults
@@ -15,11 +16,16 @@ _MAX_CHOICES = 128
 _MAX_STOPS = 64
 _MAX_STOP_CHARACTERS = 1024
 _MAX_STOP_IDS = 1024
+MAX_RULED_TOKENS = 65536  # of logit_bias, and of allowed_token_ids
+_MAX_BAD_WORDS = 128
+_MAX_BAD_WORD_CHARACTERS = 128
 MAX_COUNT = 2**31 - 1
 
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Length = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Stop = Annotated[str, Meta(max_length=_MAX_STOP_CHARACTERS)]
+BadWord = Annotated[str, Meta(min_length=1, max_length=_MAX_BAD_WORD_CHARACTERS)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -39,6 +45,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
     n: Annotated[int, Meta(ge=1, le=_MAX_CHOICES)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=_MAX_CHOICES)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: all
@@ -49,6 +56,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=_MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[int], Meta(max_length=_MAX_STOP_IDS)] | None = None
+    min_tokens: Length | None = None
+    min_new_tokens: Length | None = None
+    logit_bias: dict[str, float] | None = None
+    allowed_token_ids: Annotated[list[int], Meta(max_length=MAX_RULED_TOKENS)] | None = None
+    bad_words: Annotated[list[BadWord], Meta(max_length=_MAX_BAD_WORDS)] | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
     no_stop_trim: bool | None = None
@@ -70,8 +83,28 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def choices(self) -> int:
-        """How many sequences to generate for each prompt."""
+        """How many answers each prompt gets."""
         return self.n or 1
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences to generate for each prompt: its answers, or those of which they are the best."""
+        return self.best_of or self.choices
+
+    @property
+    def ranks(self) -> bool:
+        """Whether more is generated than is told."""
+        return self.sequences > self.choices
+
+    @property
+    def fewest_tokens(self) -> int:
+        """How many tokens an answer has at least, under either name."""
+        return (self.min_new_tokens if self.min_tokens is None else self.min_tokens) or 0
+
+    @property
+    def prompt_top_count(self) -> int | None:
+        """How many alternatives to report for each token of the prompt; None: no logprobs of it at all."""
+        return self.prompt_logprobs
 
     @property
     def stops(self) -> list[str]:
@@ -104,8 +137,22 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
             raise ApiError(400, f"stop = {short(self.stop)}: expected strings that are not empty", param="stop")
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options is only allowed with stream = true", param="stream_options")
-        if self.continue_token_ids and self.choices > 1:
-            message = f"continue_token_ids is only allowed with one choice; n = {self.choices}"
+        if self.sequences < self.choices:
+            message = f"best_of = {self.best_of}: expected at least n = {self.choices}"
+            raise ApiError(400, message, param="best_of")
+        if self.ranks and self.stream:
+            message = (
+                f"best_of = {self.best_of}: expected n = {self.choices} with stream = true, as nothing can be ranked"
+            )
+            raise ApiError(400, message, param="best_of")
+        if self.stream and self.prompt_logprobs is not None:
+            message = f"prompt_logprobs = {self.prompt_logprobs}: expected stream = false"
+            raise ApiError(400, message, param="prompt_logprobs")
+        if self.continue_token_ids and self.prompt_logprobs is not None:
+            message = "prompt_logprobs is only allowed without continue_token_ids"
+            raise ApiError(400, message, param="prompt_logprobs")
+        if self.continue_token_ids and self.sequences > 1:
+            message = f"continue_token_ids is only allowed with one choice; there are {self.sequences}"
             raise ApiError(400, message, param="continue_token_ids")
 
     @property
@@ -120,9 +167,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens: int,
         end_ids: frozenset[int],
         defaults: SamplingDefaults,
+        rules: TokenRules | None = None,
         grammar: Grammar | None = None,
     ) -> SamplingParams:
-        """The parameters of one of the `n` choices. Each has a seed of its own, the first one `seed` itself."""
+        """The parameters of one sequence of a prompt. Each has a seed of its own, the first one `seed` itself."""
         ends = frozenset() if self.ignore_eos else end_ids
         top_k = _or(self.top_k, defaults.top_k)
         return SamplingParams(
@@ -135,10 +183,18 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
             frequency_penalty=self.frequency_penalty or 0.0,
             repetition_penalty=_or(self.repetition_penalty, defaults.repetition_penalty),
             seed=None if self.seed is None else self.seed + choice,
-            logprobs=self.top_count,
+            logprobs=0 if self.ranks and self.top_count is None else self.top_count,
+            prompt_logprobs=self._prompt_logprobs(choice),
             stop_token_ids=ends | frozenset(self.stop_token_ids or ()),
+            min_tokens=self.fewest_tokens,
+            rules=rules,
             grammar=grammar,
         )
+
+    def _prompt_logprobs(self, choice: int) -> int | None:
+        """Computed once for a prompt, but for a stream: none of its choices waits for another one."""
+        is_told_already = choice > 0 and not self.stream
+        return None if is_told_already else self.prompt_top_count
 
 
 _Number = TypeVar("_Number", int, float)

@@ -29,6 +29,8 @@ def _turn(param: str, message: Mapping[str, Any]) -> dict[str, Any]:
         raise ApiError(400, f"{param}.role = {short(role)}: {expected}", param=f"{param}.role")
     turn = {name: value for name, value in message.items() if value is not None and value != []}
     turn["content"] = _content(f"{param}.content", message.get("content"), may_lack=role == "assistant")
+    if role == "assistant" and isinstance(turn.get("reasoning"), str):  # vLLM's name, which no template knows
+        turn.setdefault("reasoning_content", turn["reasoning"])
     if "tool_calls" in turn:
         turn["tool_calls"] = _tool_calls(f"{param}.tool_calls", turn["tool_calls"])
     if "function_call" in turn:  # what came before tool_calls

@@ -13,7 +13,8 @@ from .fields import refusal
 from .generation import GenerationRequest
 
 # Numbers that other servers take as 10.0 too.
-_INTEGERS = ("best_of", "logprobs", "max_completion_tokens", "max_tokens", "n", "seed", "top_k", "top_logprobs")
+_INTEGERS = ("best_of", "logprobs", "max_completion_tokens", "max_tokens", "min_new_tokens", "min_tokens", "n",
+             "prompt_logprobs", "seed", "top_k", "top_logprobs")  # fmt: skip
 
 _Request = TypeVar("_Request", bound=GenerationRequest)
 _Any = TypeVar("_Any", bound=msgspec.Struct)
@@ -28,9 +29,6 @@ def parse(kind: type[_Request], body: bytes) -> _Request:
         raise ApiError(400, f"{name} = {short(raw[name])}: {why}", param=name)
     _make_whole(raw)
     request = convert(raw, kind)
-    if raw.get("best_of") not in (None, request.choices):
-        message = f"best_of = {short(raw['best_of'])}: expected n = {request.choices}: choices are not ranked"
-        raise ApiError(400, message, param="best_of")
     request.check()
     return request
 
@@ -66,17 +64,25 @@ def _explain(message: str, raw: Any) -> ApiError:
 
 def require_ids(ids: Sequence[int], vocab_size: int) -> None:
     """Raise ApiError unless `ids`, a prompt, are tokens of the model, at least one."""
-    _require_known("prompt", ids, vocab_size)
+    require_known("prompt", ids, vocab_size)
     if not ids:
         raise ApiError(400, "prompt: no tokens; expected at least one", param="prompt")
 
 
 def require_continuable(ids: Sequence[int], vocab_size: int, max_tokens: int) -> None:
     """Raise ApiError unless `ids`, the tokens that an answer begins with, leave something to generate."""
-    _require_known("continue_token_ids", ids, vocab_size)
-    if len(ids) >= max_tokens:
+    require_known("continue_token_ids", ids, vocab_size)
+    if ids and len(ids) >= max_tokens:
         message = f"continue_token_ids has {len(ids)} tokens: expected fewer than max_tokens = {max_tokens}"
         raise ApiError(400, message, param="continue_token_ids")
+
+
+def require_length(body: GenerationRequest, max_tokens: int) -> None:
+    """Raise ApiError where an answer is to have more tokens than it may."""
+    if body.fewest_tokens > max_tokens:
+        name = "min_new_tokens" if body.min_tokens is None else "min_tokens"
+        expected = f"expected at most max_tokens = {max_tokens}"
+        raise ApiError(400, f"{name} = {body.fewest_tokens}: {expected}", param=name)
 
 
 def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
@@ -89,10 +95,10 @@ def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
 
 def require_stop_ids(ids: Iterable[int], vocab_size: int) -> None:
     """Raise ApiError unless `ids` are tokens of the model."""
-    _require_known("stop_token_ids", ids, vocab_size)
+    require_known("stop_token_ids", ids, vocab_size)
 
 
-def _require_known(param: str, ids: Iterable[int], vocab_size: int) -> None:
+def require_known(param: str, ids: Iterable[int], vocab_size: int) -> None:
     wrong = next((id for id in ids if not 0 <= id < vocab_size), None)
     if wrong is not None:
         raise ApiError(400, f"{param}: token id {short(wrong)}: expected 0 to {vocab_size - 1}", param=param)

@@ -7,6 +7,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from .....core.processes.python import module_argv
 from ...options import SECRET_VARIABLES
 from ...tokenizer import read_model_json
 from .jinja import ChatError, PromptTooLargeError, RenderCall
+from .plain_tools import with_calls_as_text, with_tools
 from .process import LENGTH_BYTES, Reply, Setup
 
 _CPU_SECONDS = 5.0  # for one prompt: real ones take milliseconds
@@ -37,11 +39,18 @@ class ChatTemplate:
     ) -> None:
         """Raises CorruptModelError for files that cannot be read. `cpu_seconds` are those of one prompt."""
         self._directory = directory
-        source = find_source(directory)
+        source, tool_source = find_sources(directory)
+        self.source = tool_source or source or ""  # of what is rendered where there are tools
+        self.variables: frozenset[str] = frozenset()  # that the template looks at; known once it is started
         self._lanes: tuple[_Lane, _Lane] | None = None
         if source is not None:
-            setup = Setup(source, dict(special_tokens), cpu_seconds, memory_bytes)
+            setup = Setup(source, tool_source, dict(special_tokens), cpu_seconds, memory_bytes)
             self._lanes = _Lane(setup, keep=True), _Lane(setup, keep=False)
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the template itself writes tools. Otherwise they are written in the format of Hermes."""
+        return "tools" in self.variables
 
     async def start(self) -> None:
         """Start the process. Raises CorruptModelError if the template is not Jinja."""
@@ -49,16 +58,26 @@ class ChatTemplate:
             reply = await self._lanes[0].start()
             if reply.error is not None:
                 raise CorruptModelError(f"chat template of {self._directory}: {reply.error}")
+            self.variables = frozenset(reply.variables)
 
     async def render(self, call: RenderCall) -> str:
         """The prompt that `call` asks for. Raises ChatError, PromptTooLargeError."""
         if self._lanes is None:
             raise ChatError("this model has no chat template: use /v1/completions")
-        raw = _encode(call)
+        raw = _encode(self._plain(call))
         reply = await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
         if reply.error is not None:
             raise PromptTooLargeError(reply.error) if reply.too_large else ChatError(reply.error)
         return reply.text
+
+    def _plain(self, call: RenderCall) -> RenderCall:
+        """The call, with what the template does not know of tools as text."""
+        messages: list[Any] = call.messages
+        if "tool_calls" not in self.source:
+            messages = with_calls_as_text(messages)
+        if call.tools and not self.knows_tools:
+            messages = with_tools(messages, call.tools)
+        return msgspec.structs.replace(call, messages=messages)
 
     async def close(self) -> None:
         """End the processes."""
@@ -149,14 +168,27 @@ class _Lane:
 
 def find_source(directory: Path) -> str | None:
     """The chat template of a model; None if it has none. Raises CorruptModelError."""
-    path = directory / "chat_template.jinja"
+    return find_sources(directory)[0]
+
+
+def find_sources(directory: Path) -> tuple[str | None, str | None]:
+    """The chat template of a model, and the one for messages with tools, where that is another.
+
+    None where there is none. Raises CorruptModelError.
+    """
+    source = _read(directory / "chat_template.jinja")
+    tool_source = _read(directory / "additional_chat_templates" / "tool_use.jinja")
+    template = read_model_json(directory, "tokenizer_config.json").get("chat_template")
+    named = {entry["name"]: entry["template"] for entry in template} if isinstance(template, list) else {}
+    source = source or named.get("default") or (template if isinstance(template, str) else None)
+    tool_source = tool_source or named.get("tool_use")
+    return source or tool_source, tool_source if source else None
+
+
+def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        pass
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError) as error:
         raise CorruptModelError(f"cannot read {path}: {error}") from error
-    template = read_model_json(directory, "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):  # several by name
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template if isinstance(template, str) else None

@@ -9,6 +9,7 @@ import jinja2
 import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -35,14 +36,17 @@ class RenderCall(msgspec.Struct, frozen=True, kw_only=True):
     continue_final_message: bool  # the prompt ends where the last message's content does, so that the model writes on
     most_bytes: int  # of the prompt
     variables: dict[str, Any] = {}  # the template's other ones
+    tools: list[dict[str, Any]] | None = None  # as OpenAI has them
 
 
 class Template:
     """A compiled chat template. Raises jinja2.TemplateSyntaxError."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        self._template = _environment().from_string(source)
+        environment = _environment()
+        self._template = environment.from_string(source)
         self._special_tokens = special_tokens
+        self.variables = frozenset(find_undeclared_variables(environment.parse(source)))  # that it looks at
 
     def render(self, call: RenderCall) -> str:
         """The prompt that `call` asks for. Raises ChatError, PromptTooLargeError for more than `most_bytes`."""
@@ -52,7 +56,7 @@ class Template:
             messages = [*messages[:-1], {**last, "content": (last["content"] or "") + _END}]
         values = {
             **self._special_tokens, **call.variables, "messages": [with_arguments(message) for message in messages],
-            "add_generation_prompt": call.add_generation_prompt,
+            "add_generation_prompt": call.add_generation_prompt, "tools": call.tools, "documents": None,
         }  # fmt: skip
         try:
             text = self._write(values, call.most_bytes)

@@ -24,17 +24,19 @@ class Setup(msgspec.Struct, frozen=True):
     """A template, and what rendering may take: seconds of CPU time for a call, bytes of memory in all."""
 
     source: str
+    tool_source: str | None  # where there is another one for messages with tools
     special_tokens: dict[str, str]
     cpu_seconds: float
     memory_bytes: int
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The rendered text, or why there is none."""
+    """The rendered text, or why there is none. The first one has the variables that the template looks at."""
 
     text: str = ""
     error: str | None = None
     too_large: bool = False
+    variables: list[str] = []
 
 
 def main() -> None:
@@ -46,11 +48,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     with _limit(setup):
-        template = _compile(setup)
-    _write(template if isinstance(template, Reply) else Reply())
-    while isinstance(template, Template) and (raw := _read()) is not None:
+        templates = _compile(setup)
+    _write(templates if isinstance(templates, Reply) else Reply(variables=_variables(templates)))
+    while not isinstance(templates, Reply) and (raw := _read()) is not None:
         with _limit(setup):
-            reply = _render(template, raw)
+            reply = _render(templates, raw)
         _write(reply)
         if len(raw) > _TRIM_BYTES:
             give_back_freed()
@@ -64,18 +66,25 @@ def _limit(setup: Setup) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _compile(setup: Setup) -> Template | Reply:
+def _compile(setup: Setup) -> tuple[Template, Template] | Reply:
+    """The templates for messages without and with tools."""
     try:
-        return Template(setup.source, setup.special_tokens)
+        plain = Template(setup.source, setup.special_tokens)
+        return plain, plain if setup.tool_source is None else Template(setup.tool_source, setup.special_tokens)
     except jinja2.TemplateSyntaxError as error:
         return Reply(error=f"line {error.lineno}: {error}")
     except Exception as error:
         return Reply(error=f"{type(error).__name__}: {error}")
 
 
-def _render(template: Template, raw: bytes) -> Reply:
+def _variables(templates: tuple[Template, Template]) -> list[str]:
+    return sorted(templates[0].variables | templates[1].variables)
+
+
+def _render(templates: tuple[Template, Template], raw: bytes) -> Reply:
     try:
-        return Reply(template.render(msgspec.msgpack.decode(raw, type=RenderCall)))
+        call = msgspec.msgpack.decode(raw, type=RenderCall)
+        return Reply(templates[bool(call.tools)].render(call))
     except ChatError as error:
         return Reply(error=str(error), too_large=isinstance(error, PromptTooLargeError))
     except (MemoryError, ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .items import CALL, MESSAGE, OUTPUT, REASONING, Item, Part
+from .tools import chat_name
 
 _Message = dict[str, Any]
 
@@ -55,7 +56,8 @@ def _add_message(found: list[_Message], item: Item) -> None:
 
 
 def _call(item: Item) -> _Message:
-    return {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments}}
+    function = {"name": chat_name(item.name or "", item.namespace), "arguments": item.arguments}
+    return {"id": item.call_id, "type": "function", "function": function}
 
 
 def _reasoning(item: Item) -> str:

@@ -17,7 +17,7 @@ OBEYED: Mapping[str, str] = {
     "max_output_tokens": "at least 1; tokens of reasoning count",
     "temperature": "as the engine takes it",
     "top_p": "as the engine takes it",
-    "tools": "of type function; other types are refused",
+    "tools": "of type function, also within a namespace; other types are refused",
     "tool_choice": "none, auto, required, a function, or allowed_tools",
     "parallel_tool_calls": "as the engine takes it",
     "text": "format: text, json_object, json_schema; verbosity is ignored",
@@ -30,6 +30,7 @@ OBEYED: Mapping[str, str] = {
 }
 
 IGNORED: Mapping[str, str] = {
+    "client_metadata": "codex tells of itself",
     "safety_identifier": "comes back with the response",
     "service_tier": "there is one; the header X-Priority gives a request another priority",
     "stream_options": "events carry no obfuscation",

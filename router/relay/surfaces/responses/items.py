@@ -11,6 +11,7 @@ from ..translation import TranslationError
 MESSAGE, CALL, OUTPUT, REASONING, REFERENCE = (
     "message", "function_call", "function_call_output", "reasoning", "item_reference",
 )  # fmt: skip
+MOST_PARTS = 16_384  # of all items of a request
 MOST_ITEMS = 8_192  # of a request and of what was before together
 _ROLES = ("user", "assistant", "system", "developer")
 _PARTS = (
@@ -46,6 +47,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     content: str | list[Part] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
 
@@ -76,6 +78,9 @@ def read_input(raw: Raw) -> list[Item]:
     for place, kind in enumerate(found):
         _require_kind(f"input[{place}]", kind)
     items: list[Item] = _decoded(_items, raw)
+    parts = sum(len(parts) for item in items for parts in (item.content, item.output) if isinstance(parts, list))
+    if parts > MOST_PARTS:
+        raise TranslationError(f"input has {parts} parts in all: expected at most {MOST_PARTS}", "input")
     for place, (item, kind) in enumerate(zip(items, found, strict=True)):
         item.type = kind.kind
         _check(f"input[{place}]", item)
@@ -108,7 +113,8 @@ def shown(item: Item) -> dict[str, Any]:
     if item.type == MESSAGE:
         return {**found, "role": item.role, "content": list(_shown_parts(item))}
     if item.type == CALL:
-        return {**found, "call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+        call = {**found, "call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+        return call if item.namespace is None else {**call, "namespace": item.namespace}
     if item.type == OUTPUT:
         output = item.output if isinstance(item.output, str) else msgspec.to_builtins(item.output)
         return {**found, "call_id": item.call_id, "output": output}

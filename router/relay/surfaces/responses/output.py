@@ -4,7 +4,10 @@ Reasoning and text are one open item at a time. Calls of functions stay open unt
 their arguments by turns.
 """
 
+from collections.abc import Mapping
 from typing import Any
+
+from .tools import Called
 
 Event = dict[str, Any]
 
@@ -14,10 +17,11 @@ class Output:
 
     Args:
         suffix: of its items' ids, which begin with their kind and end with their place.
+        namespaces: functions that have another name in chat completions, by that name.
     """
 
-    def __init__(self, suffix: str) -> None:
-        self._suffix = suffix
+    def __init__(self, suffix: str, namespaces: Mapping[str, Called]) -> None:
+        self._suffix, self._namespaces = suffix, namespaces
         self.items: list[dict[str, Any]] = []
         self._open: _Text | None = None
         self._calls: dict[int, _Call] = {}
@@ -37,7 +41,8 @@ class Output:
             events = self._close("completed")
             place = len(self.items)
             ids = self._id("fc", place), call_id or self._id("call", place)
-            call = self._calls[index] = _Call(place, *ids, name or "")
+            called = self._namespaces.get(name or "") or Called(name or "")
+            call = self._calls[index] = _Call(place, *ids, called)
             self.items.append(call.item("in_progress"))
             events.append({"type": "response.output_item.added", "output_index": place, "item": self.items[place]})
         return events + call.add(arguments)
@@ -169,20 +174,21 @@ class _Message(_Text):
 class _Call:
     """An open call of a function."""
 
-    def __init__(self, place: int, id: str, call_id: str, name: str) -> None:
-        self.place, self._id, self._call_id, self._name = place, id, call_id, name
+    def __init__(self, place: int, id: str, call_id: str, called: Called) -> None:
+        self.place, self._id, self._call_id, self._called = place, id, call_id, called
         self._arguments: list[str] = []
 
     def item(self, status: str) -> dict[str, Any]:
         """The item as it is."""
-        return {
+        found = {
             "id": self._id,
             "type": "function_call",
             "status": status,
             "call_id": self._call_id,
-            "name": self._name,
+            "name": self._called.name,
             "arguments": "".join(self._arguments),
         }
+        return found if self._called.namespace is None else {**found, "namespace": self._called.namespace}
 
     def add(self, arguments: str) -> list[Event]:
         """Take some of its arguments; the events."""

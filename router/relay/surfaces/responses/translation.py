@@ -13,6 +13,7 @@ from .delta import Delta, usage
 from .errors import renamed
 from .history import History
 from .output import Event, Output
+from .tools import namespaces
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -35,7 +36,7 @@ class ResponsesTranslation:
         self.final: dict[str, Any] | None = None  # the response, once it is complete
         self._clock = clock
         self._response = response.begun(asked, id, clock())
-        self._output = Output(id.removeprefix("resp_"))
+        self._output = Output(id.removeprefix("resp_"), namespaces(asked.tools or []))
         self._sequence = 0
         self._finish: str | None = None
         self._usage: dict[str, Any] | None = None

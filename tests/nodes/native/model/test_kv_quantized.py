@@ -239,7 +239,7 @@ def test_requests_that_outgrow_the_cache_together_are_preempted_and_say_mostly_w
             core.add(Request(id, requests[id], SamplingParams(max_tokens=24, temperature=0)))
         while core.busy:
             for output in core.step():
-                tokens[output.request.id].append(output.sample.token)
+                tokens[output.request.id].append(output.token)
         return tokens, core.stats()
 
     vectors = 3 * 2 * 2 * 8  # layers, key and value, heads, tokens

@@ -38,7 +38,7 @@ def test_every_request_ends_with_the_tokens_that_it_gets_alone(
         if pending and (not core.busy or data.draw(st.booleans())):
             core.add(pending.pop(0))
         for output in core.step():
-            tokens.setdefault(output.request.id, []).append(output.sample.token)
+            tokens.setdefault(output.request.id, []).append(output.token)
     assert tokens == {str(index): alone(*request) for index, request in enumerate(requests)}
     assert core.stats().kv_blocks_used == 0
     for step in model.steps:
@@ -61,7 +61,7 @@ def test_aborting_at_any_time_gives_the_blocks_back_and_disturbs_nobody(aborts, 
     tokens: dict[str, list[int]] = {}
     while core.busy:
         for output in core.step():
-            tokens.setdefault(output.request.id, []).append(output.sample.token)
+            tokens.setdefault(output.request.id, []).append(output.token)
         chosen = aborts.pop(0) if aborts else None
         if chosen is not None:
             aborted.add(id := str(chosen % len(requests)))

@@ -34,7 +34,7 @@ def run(core: EngineCore) -> tuple[dict[str, list[int]], dict[str, list[float]]]
         if not core.busy:
             return tokens, found
         for output in core.step():
-            tokens.setdefault(output.request.id, []).append(output.sample.token)
+            tokens.setdefault(output.request.id, []).append(output.token)
         for each in core.take_embeddings():
             assert each.request.id not in found, "twice"
             found[each.request.id] = list(struct.unpack("<3f", each.vector))

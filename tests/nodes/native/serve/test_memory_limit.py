@@ -48,7 +48,10 @@ def test_no_mix_of_requests_takes_more_than_the_job_has(cgroup, serving, model):
 
     def ask(prompt: list[int]) -> int:
         client, more = server.client().with_options(timeout=300), {"ignore_eos": True}
-        answer = client.completions.create(model="demo", prompt=prompt, max_tokens=24, logprobs=5, extra_body=more)
+        echo = len(prompt) == 300
+        answer = client.completions.create(
+            model="demo", prompt=prompt, max_tokens=24, logprobs=5, echo=echo, extra_body=more
+        )
         assert answer.usage is not None
         return answer.usage.completion_tokens
 

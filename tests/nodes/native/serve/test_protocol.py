@@ -1,6 +1,8 @@
 """Requests that cannot be answered are refused with the field, its value and what is valid."""
 
 import json
+import re
+from typing import Any
 
 import pytest
 
@@ -23,8 +25,7 @@ def _parse(kind, **fields):
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("max_tokens", -1, "`int` >= 1"),
-        ("max_tokens", 0, "`int` >= 1"),
+        ("max_tokens", -1, "`int` >= "),
         ("max_tokens", "many", "expected `int | null`"),
         ("max_tokens", 1.5, "expected `int | null`"),
         ("temperature", -0.1, ">= 0"),
@@ -44,9 +45,11 @@ def _parse(kind, **fields):
         ("stop", [""], "not empty"),
         ("stop[1]", 5, "expected `str`"),
         ("stream_options", {"include_usage": True}, "only allowed with stream = true"),
-        ("logit_bias", {"5": 100}, "not supported"),
         ("guided_json", {"type": "object"}, "not supported"),
-        ("best_of", 5, "expected n = 1"),
+        ("best_of", 129, "`int` <= 128"),
+        ("min_tokens", -1, "`int` >= 0"),
+        ("prompt_logprobs", 21, "`int` <= 20"),
+        ("bad_words[1]", "", "length >= 1"),
     ],
 )
 def test_an_invalid_value_is_refused_with_field_value_and_what_is_valid(kind, field, value, expected):
@@ -69,7 +72,8 @@ def test_an_invalid_value_is_refused_with_field_value_and_what_is_valid(kind, fi
         ("messages", []),
         ("messages", "hi"),
         ("max_completion_tokens", 0),
-        ("tools", [{"type": "function"}]),
+        ("max_tokens", 0),
+        ("tools", {}),
         ("tool_choice", "required"),
         ("response_format", {"type": "json_object"}),
         ("modalities", ["audio"]),
@@ -81,7 +85,7 @@ def test_chat_refuses_what_only_chat_has(field, value):
     assert (refused.value.status, refused.value.param) == (400, field)
 
 
-@pytest.mark.parametrize(("field", "value"), [("logprobs", 21), ("logprobs", True), ("echo", True), ("suffix", "x")])
+@pytest.mark.parametrize(("field", "value"), [("logprobs", 21), ("logprobs", True), ("max_tokens", 0), ("suffix", "x")])
 def test_completions_refuse_what_only_completions_have(field, value):
     with pytest.raises(ApiError) as refused:
         _parse(CompletionRequest, **{field: value})
@@ -141,6 +145,48 @@ def test_a_missing_field_is_named():
     assert refused.value.param == "messages"
 
 
+def test_nothing_may_be_generated_where_the_prompt_is_told():
+    assert _parse(CompletionRequest, max_tokens=0, echo=True).max_tokens == 0
+    assert _parse(CompletionRequest, max_tokens=0, prompt_logprobs=0).max_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"n": 3, "best_of": 2}, "best_of", "at least n = 3"),
+        ({"best_of": 2, "stream": True}, "best_of", "expected n = 1 with stream = true"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs", "stream = false"),
+        ({"prompt_logprobs": 1, "continue_token_ids": [1]}, "prompt_logprobs", "continue_token_ids"),
+        ({"best_of": 2, "continue_token_ids": [1]}, "continue_token_ids", "one choice; there are 2"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ChatRequest, CompletionRequest])
+def test_fields_that_exclude_each_other_are_refused(kind, fields, param, said):
+    with pytest.raises(ApiError, match=re.escape(said)) as refused:
+        _parse(kind, **fields)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_as_many_sequences_as_are_ranked_count():
+    with pytest.raises(ApiError, match=r"300 prompts x best_of = 5 sequences"):
+        _parse(CompletionRequest, prompt=["a"] * 300, n=2, best_of=5)
+
+
+def test_the_choices_of_a_prompt_share_its_log_probabilities_unless_they_are_streamed():
+    def scored(**fields: Any) -> list[int | None]:
+        request = _parse(CompletionRequest, n=3, **fields)
+        return [
+            request.sampling(choice, max_tokens=5, end_ids=frozenset(), defaults=OPENAI).prompt_logprobs
+            for choice in range(3)
+        ]
+
+    assert scored(logprobs=4) == [None] * 3
+    assert scored(echo=True) == [None] * 3
+    assert scored(echo=True, logprobs=4) == [4, None, None]
+    assert scored(echo=True, logprobs=4, prompt_logprobs=7) == [7, None, None]
+    assert scored(echo=True, logprobs=0, stream=True) == [0, 0, 0]
+
+
 def test_null_and_fields_that_ask_for_nothing_are_the_same_as_absent():
     nothing = {"tools": None, "tool_choice": "auto", "response_format": {"type": "text"}, "logit_bias": {}}
     unknown = {"user": "ann", "metadata": {"a": "b"}, "something_new": 1}
@@ -151,7 +197,8 @@ def test_null_and_fields_that_ask_for_nothing_are_the_same_as_absent():
 
 
 def test_tools_are_fine_where_the_client_forbids_their_use():
-    assert _parse(ChatRequest, tools=[{"type": "function"}], tool_choice="none").choices == 1
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert _parse(ChatRequest, tools=tools, tool_choice="none").toolset.mode == "none"
 
 
 def test_zero_is_not_mistaken_for_absent():

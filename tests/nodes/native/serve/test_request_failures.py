@@ -144,7 +144,7 @@ async def _read(engine: EngineThread, requests: Sequence[Request]) -> dict[str, 
     left = len(requests)
     while left:
         output, _ = await outputs.get()
-        tokens[output.request.id].append(output.sample.token)
+        tokens[output.request.id].append(output.token)
         left -= output.finish is not None
     return tokens
 

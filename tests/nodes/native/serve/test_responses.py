@@ -9,7 +9,7 @@ from slurminfer.nodes.native.api.answers.formats import Origin
 from slurminfer.nodes.native.api.answers.generation import Delta
 from slurminfer.nodes.native.engine.request import FinishReason, TokenLogprobs
 
-WORDS = {1: b"a", 2: b"b", 3: b"c", 4: b"\xf0", 5: b"\xf1"}
+WORDS = {1: b"a", 2: b"b", 3: b"c", 4: b"\xf0", 5: b"\xf1", 6: b"a"}
 
 
 class Words:
@@ -37,8 +37,17 @@ def test_without_alternatives_there_is_null():
     assert found["top_logprobs"] is None
 
 
-@pytest.mark.parametrize(("sampled", "value"), [(4, -0.5), (5, -1.0), (1, -0.5)])
-def test_of_tokens_with_one_text_the_sampled_one_is_told_else_the_best(sampled, value):
+@pytest.mark.parametrize(("sampled", "value"), [(4, -0.5), (5, -1.0), (1, -2.0)])
+def test_parts_of_characters_are_told_apart(sampled, value):
     chosen = {4: -0.5, 5: -1.0, 1: -2.0}[sampled]
     [top] = _logprobs((sampled, TokenLogprobs(chosen, ((4, -0.5), (5, -1.0)))))["top_logprobs"]
-    assert top["\ufffd"] == value
+    assert {name: top[name] for name in ("bytes:\\xf0", "bytes:\\xf1")} == {"bytes:\\xf0": -0.5, "bytes:\\xf1": -1.0}
+    assert top[{4: "bytes:\\xf0", 5: "bytes:\\xf1", 1: "a"}[sampled]] == value
+
+
+@pytest.mark.parametrize("sampled", [1, 6])
+def test_of_tokens_with_one_text_the_better_one_is_told(sampled):
+    """Programs such as lm-eval take a token for the best one if its value is the highest of all."""
+    chosen = {1: -0.5, 6: -3.0}[sampled]
+    [top] = _logprobs((sampled, TokenLogprobs(chosen, ((1, -0.5), (2, -1.0)))))["top_logprobs"]
+    assert top == {"a": -0.5, "b": -1.0}

@@ -111,7 +111,7 @@ def test_a_paused_request_holds_no_blocks_and_goes_on_where_it_was(depth):
 
     def step() -> None:
         for output in core.step():
-            tokens[output.request.id].append(output.sample.token)
+            tokens[output.request.id].append(output.token)
 
     for _ in range(4):
         step()
@@ -155,7 +155,7 @@ def test_pausing_at_any_time_changes_no_tokens(events, requests, depth):
 
     def step() -> None:
         for output in core.step():
-            tokens.setdefault(output.request.id, []).append(output.sample.token)
+            tokens.setdefault(output.request.id, []).append(output.token)
 
     for event in events:
         if event is None:
@@ -192,9 +192,9 @@ def test_a_client_that_does_not_read_bounds_what_the_engine_keeps(monkeypatch):
         await _until(lambda: engine.stats.paused_requests == 1)
         kept = slow._queue.qsize()
         quick = engine.submit([make_request("quick", [1], 10, end=None)])
-        assert [(await quick.get())[0].sample.token for _ in range(10)] == alone([1], 10, end=None)
+        assert [(await quick.get())[0].token for _ in range(10)] == alone([1], 10, end=None)
         assert slow._queue.qsize() == kept < 300
-        assert [(await slow.get())[0].sample.token for _ in range(300)] == alone(PROMPT, 300, end=None)
+        assert [(await slow.get())[0].token for _ in range(300)] == alone(PROMPT, 300, end=None)
         await engine.stop(5)
 
     asyncio.run(work())

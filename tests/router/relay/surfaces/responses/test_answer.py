@@ -108,6 +108,19 @@ def test_all_kinds_of_output() -> None:
     assert [str(id).partition("_")[0] for id in ids] == ["rs", "msg", "fc", "fc"] and len(set(ids)) == 4
 
 
+def test_a_call_of_a_function_in_a_namespace() -> None:
+    space = {"type": "namespace", "name": "agents", "description": "Of all.", "tools": [FUNCTION]}
+    function = {"name": "agents__weather", "arguments": "{}"}
+    call = {"index": 0, "id": "c1", "type": "function", "function": function}
+    streamed = translation(tools=[FUNCTION, space], stream=True)
+    found = checked(streamed.events(event({"tool_calls": [call]}) + DONE))[-1]["response"]
+    assert (found["output"][0]["name"], found["output"][0]["namespace"]) == ("weather", "agents")
+    assert strictly(found).tools[1].type == "namespace"
+    call["function"] = {**function, "name": "weather"}
+    other = checked(translation(tools=[space], stream=True).events(event({"tool_calls": [call]}) + DONE))
+    assert "namespace" not in other[-1]["response"]["output"][0]
+
+
 def test_reasoning_by_its_newer_name() -> None:
     assert whole(reasoning="Hm.", content="x")["output"][0]["content"][0]["text"] == "Hm."
 

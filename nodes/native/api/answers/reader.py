@@ -1,0 +1,147 @@
+"""What the text of a chat's answer is made of: what the model thinks, its words, and calls of tools.
+
+A reader depends on the tokens alone. A second server, which is given the tokens that a first one has told, goes on with
+the same indices and without a second id.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..reasoning.splitter import ThinkingSplitter
+from ..reasoning.tags import Tags
+from ..tools.families import Family
+from ..tools.pieces import Arguments, CallParser, CallStart, Piece, Text
+
+_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the answers to one request are read."""
+
+    tags: Tags | None = None  # around what the model thinks; None: it is not looked for
+    within: bool = False  # answers begin within the tags
+    tells_thoughts: bool = True
+    thoughts_at_once: bool = True  # they are told as they come, not when the thinking ends
+    family: Family | None = None  # how calls are written; None: they are not looked for
+    functions: Mapping[str, Any] = field(default_factory=dict)  # that may be called: the schemas of their parameters
+    one_call: bool = False  # the answer ends with its first call
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """What must be seen of the text, also where it is a special token."""
+        tags = frozenset((self.tags.begin, self.tags.end)) if self.tags else frozenset[str]()
+        return tags | (self.family.markers if self.family else frozenset())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the text is the answer."""
+        return self.tags is None and self.family is None
+
+
+PLAIN = Reading()
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """What is new of a call. Id and name come first, and once."""
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is new of an answer."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
+
+    def __add__(self, other: "Parts") -> "Parts":
+        return Parts(self.text + other.text, self.reasoning + other.reasoning, merged((*self.calls, *other.calls)))
+
+
+class AnswerReader:
+    """Reads the text of one answer."""
+
+    def __init__(self, reading: Reading, number: Callable[[], bytes]) -> None:
+        """`number`: what is different for each answer, and for each place in it."""
+        tags = reading.tags
+        self._reading, self._number = reading, number
+        self._splitter = (
+            None if tags is None else ThinkingSplitter(tags, within=reading.within, at_once=reading.thoughts_at_once)
+        )
+        self._parser: CallParser | None = reading.family.parser(reading.functions) if reading.family else None
+        self._calls = 0
+        self.finished = False  # nothing more is wanted
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether what comes next is thought."""
+        return self._splitter is not None and self._splitter.is_thinking
+
+    @property
+    def called(self) -> bool:
+        """Whether there is a call in the answer."""
+        return self._calls > 0
+
+    def push(self, text: str) -> Parts:
+        """What is certain after more text."""
+        thought, said = ("", text) if self._splitter is None else self._splitter.push(text)
+        return self._parts(thought, said, [] if self._parser is None else self._parser.push(said))
+
+    def flush(self) -> Parts:
+        """What was held back, once nothing follows."""
+        thought, said = ("", "") if self._splitter is None else self._splitter.flush()
+        pieces = [] if self._parser is None else [*self._parser.push(said), *self._parser.flush()]
+        return self._parts(thought, said, pieces)
+
+    def _parts(self, thought: str, said: str, pieces: Sequence[Piece]) -> Parts:
+        thought = thought if self._reading.tells_thoughts else ""
+        if self._parser is None:
+            return Parts(said, thought)
+        texts: list[str] = []
+        calls: list[CallDelta] = []
+        for piece in pieces:
+            if self.finished:
+                break
+            if isinstance(piece, Text):
+                texts.append(piece.text)
+            elif isinstance(piece, CallStart):
+                calls.append(self._begin(piece))
+            elif isinstance(piece, Arguments):
+                calls.append(CallDelta(self._calls - 1, None, None, piece.text))
+            else:
+                self.finished = self._reading.one_call
+        return Parts("".join(texts), thought, merged(calls))
+
+    def _begin(self, start: CallStart) -> CallDelta:
+        assert self._reading.family is not None
+        index, self._calls = self._calls, self._calls + 1
+        id = start.id or call_id(self._number(), index, self._reading.family.id_length)
+        return CallDelta(index, id, start.name, "")
+
+
+def merged(deltas: Iterable[CallDelta]) -> tuple[CallDelta, ...]:
+    """One delta for each call."""
+    calls: dict[int, CallDelta] = {}
+    for delta in deltas:
+        before = calls.get(delta.index)
+        calls[delta.index] = (
+            delta
+            if before is None
+            else CallDelta(delta.index, before.id, before.name, before.arguments + delta.arguments)
+        )
+    return tuple(calls.values())
+
+
+def call_id(number: bytes, index: int, length: int) -> str:
+    """The id of a call. Templates of Mistral's models want 9 letters and digits, others have no wishes."""
+    digest = hashlib.blake2b(number + index.to_bytes(4, "big")).digest()
+    letters = "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest[:length])
+    return letters if length < len("call_") * 2 else f"call_{letters}"
