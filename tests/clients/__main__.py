@@ -43,7 +43,9 @@ def check(chosen: list[environments.Client]) -> int:
                     environments.install(client)
                     outcomes[client] = checks.run(client, endpoint, scripted, model, logs / f"{client.name}.log")
                 except subprocess.CalledProcessError as error:
-                    outcomes[client] = checks.Outcome([], {"installation": f"exit {error.returncode} of {error.cmd[0]}"})
+                    outcomes[client] = checks.Outcome(
+                        [], {"installation": f"exit {error.returncode} of {error.cmd[0]}"}
+                    )
                 _say(client, outcomes[client])
     names = {client.name for client in environments.clients()}
     results = report.merge(report.read(), outcomes, names)

@@ -60,10 +60,10 @@ def run(client: Client, endpoint: Endpoint, scripted: Endpoint, model: Path, log
     """Run the check in an empty home; `log` gets all that it says. `model`: the directory of the served model."""
     with tempfile.TemporaryDirectory(prefix="clients-") as folder, log.open("w", encoding="utf-8") as errors:
         env = environment(client, endpoint, scripted, Path(folder)) | {"MODEL_PATH": str(model)}
-        options = {"cwd": folder, "env": env, "stdin": subprocess.DEVNULL, "start_new_session": True}
         with subprocess.Popen(
-            client.check, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace", **options
-        ) as process:
+            client.check, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            encoding="utf-8", errors="replace", start_new_session=True,
+        ) as process:  # fmt: skip
             output, status = _until_done(process)
         errors.write(f"\n{output}")
     return parse(output, status)

@@ -19,7 +19,8 @@ from .environments import HOUSE
 
 NAME = "clients"
 _START_S = 120.0
-# A short context ends what a small model would go on with for long. float32: lm-eval's figures are compared with those of transformers.
+# float32: lm-eval's figures are compared with those of transformers. A short context ends what a small model would go
+# on with for long.
 _SPEC = f"""
 name = "{NAME}"
 model = {{path = "demo", dtype = "float32", context_length = 2048}}
@@ -70,14 +71,21 @@ def scripted(home: Path) -> Iterator[Endpoint]:
     run = RunDirectory(home / "runs/scripted")
     run.create()
     run.spec_path.write_text(_SCRIPTED_SPEC, encoding="utf-8")
-    with _running(home, "tests.clients.scripted_engine", run.path), _running(home, "slurminfer.router", run.path) as router:
+    with (
+        _running(home, "tests.clients.scripted_engine", run.path),
+        _running(home, "slurminfer.router", run.path) as router,
+    ):
         yield Endpoint(_announced(run, router), run.key(), scripted_engine.MODEL)
 
 
 def _announced(run: RunDirectory, router: "subprocess.Popen[bytes]") -> str:
     """The router's address, once it has a worker. Raises RuntimeError where that takes too long."""
     until = time.monotonic() + _START_S
-    while (record := run.read_router()) is None or record.url is None or not (run.workers_path / "scripted-0.json").exists():
+    while (
+        (record := run.read_router()) is None
+        or record.url is None
+        or not (run.workers_path / "scripted-0.json").exists()
+    ):
         if router.poll() is not None or time.monotonic() > until:
             raise RuntimeError("the router before the scripted engine does not start")
         time.sleep(0.05)

@@ -96,7 +96,10 @@ def install(client: Client) -> None:
         (_install_npm if client.is_npm else _install_python)(client)
         stamp.write_text(made_of, encoding="utf-8")
     if client.is_npm:
-        for path in (*client.folder.glob("*.mjs"), FOLDER / "lib/tried.mjs"):  # Node looks for packages beside the program
+        for path in (
+            *client.folder.glob("*.mjs"),
+            FOLDER / "lib/tried.mjs",
+        ):  # Node looks for packages beside the program
             shutil.copy(path, client.home)
 
 

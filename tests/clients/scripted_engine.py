@@ -184,7 +184,12 @@ def application(log: Path | None = None) -> web.Application:
                 return web.json_response(whole(body))
             events = [event async for event in _events(body)]
         except (RefusedError, KeyError, TypeError, AttributeError, ValueError) as error:
-            said = {"message": f"scripted engine: {error!r}", "type": "invalid_request_error", "param": None, "code": None}
+            said = {
+                "message": f"scripted engine: {error!r}",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": None,
+            }
             return web.json_response({"error": said}, status=400)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)

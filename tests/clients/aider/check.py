@@ -1,4 +1,4 @@
-"""aider, which needs no tools: it asks for edits as text. A script stands in for the model, and repeats the last line."""
+"""aider, which needs no tools: it asks for edits as text. A script in place of the model repeats the last line."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ from tried import MODEL, expect, finish, recipe, scripted, tried
 
 QUIET = {"AIDER_ANALYTICS": "false", "AIDER_CHECK_UPDATE": "false", "AIDER_GITIGNORE": "false"}
 subprocess.run(["git", "init", "-q"], check=True)
-Path("poem.txt").write_text("roses are red\n")
+Path("poem.txt").write_text("roses are red\n", encoding="utf-8")
 
 
 @tried("the recipe, streamed, scripted")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tried import SCRIPTED_MODEL, expect, finish, recipe, scripted, tried
 
-Path("note.txt").write_text("the secret is 4711\n")
+Path("note.txt").write_text("the secret is 4711\n", encoding="utf-8")
 PROMPT = 'CALL Bash {"command": "cat note.txt", "description": "Read the note"}'
 FLAGS = ["--output-format", "stream-json", "--verbose", "--include-partial-messages", "--allowedTools", "Bash"]
 
@@ -20,7 +20,12 @@ def _():
 
 @tried("its events, scripted")
 def _():
-    env = {**os.environ, **scripted(), "ANTHROPIC_MODEL": SCRIPTED_MODEL, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    env = {
+        **os.environ,
+        **scripted(),
+        "ANTHROPIC_MODEL": SCRIPTED_MODEL,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
     done = subprocess.run(["claude", "-p", PROMPT, *FLAGS], env=env, capture_output=True, encoding="utf-8", timeout=200,
                           stdin=subprocess.DEVNULL)  # fmt: skip
     events = [json.loads(line) for line in done.stdout.splitlines()]

@@ -57,7 +57,9 @@ def _():
     generator = OpenAIChatGenerator(
         model=SCRIPTED_MODEL, api_base_url=f"{SCRIPTED_URL}/v1", api_key=Secret.from_token(SCRIPTED_KEY)
     )
-    said = Agent(chat_generator=generator, tools=[get_weather]).run([ChatMessage.from_user('CALL get_weather {"city": "Paris"}')])
+    said = Agent(chat_generator=generator, tools=[get_weather]).run(
+        [ChatMessage.from_user('CALL get_weather {"city": "Paris"}')]
+    )
     expect("21 degrees in Paris" in said["messages"][-1].text, said)
 
 

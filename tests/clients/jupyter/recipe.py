@@ -7,4 +7,4 @@ answer = client.chat.completions.create(
     max_tokens=100,
     temperature=0,
 )
-answer.choices[0].message.content
+print(answer.choices[0].message.content)

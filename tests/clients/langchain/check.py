@@ -67,7 +67,9 @@ def _():
 
 @tried("with_structured_output (function_calling)")
 def _():
-    asked = ChatOpenAI(model=MODEL, temperature=0, max_tokens=120).with_structured_output(City, method="function_calling")
+    asked = ChatOpenAI(model=MODEL, temperature=0, max_tokens=120).with_structured_output(
+        City, method="function_calling"
+    )
     said = asked.invoke(QUESTION)
     expect(isinstance(said, City), said)
 

@@ -57,7 +57,9 @@ def _():
 @tried("chat, streamed, with usage")
 def _():
     parts = list(
-        litellm.completion(NAME, QUESTION, temperature=0, max_tokens=24, stream=True, stream_options={"include_usage": True})
+        litellm.completion(
+            NAME, QUESTION, temperature=0, max_tokens=24, stream=True, stream_options={"include_usage": True}
+        )
     )
     text = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
     expect("Paris" in text and parts[-1].usage.completion_tokens > 2, parts[-1])
@@ -113,7 +115,9 @@ def _():
         port = free.getsockname()[1]
     argv = [str(Path(sys.executable).parent / "litellm"), "--config", str(HERE / "proxy.yaml")]
     proxy = subprocess.Popen(
-        [*argv, "--host", "127.0.0.1", "--port", str(port)], stdout=sys.stderr, env={**os.environ, "LITELLM_MASTER_KEY": KEY}
+        [*argv, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=sys.stderr,
+        env={**os.environ, "LITELLM_MASTER_KEY": KEY},
     )
     try:
         with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as client:

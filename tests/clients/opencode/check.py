@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tried import expect, finish, recipe, scripted, tried
 
-Path("note.txt").write_text("the secret is 4711\n")
+Path("note.txt").write_text("the secret is 4711\n", encoding="utf-8")
 PROMPT = 'CALL bash {"command": "cat note.txt", "description": "Read the note"}'
 
 

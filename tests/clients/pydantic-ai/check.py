@@ -53,13 +53,17 @@ def _():
 
 @tried("structured output (NativeOutput)")
 def _():
-    said = Agent(OpenAIChatModel(MODEL), output_type=NativeOutput(City), retries=0).run_sync(QUESTION, model_settings=LONGER)
+    said = Agent(OpenAIChatModel(MODEL), output_type=NativeOutput(City), retries=0).run_sync(
+        QUESTION, model_settings=LONGER
+    )
     expect(isinstance(said.output, City), said)
 
 
 @tried("structured output (ToolOutput)")
 def _():
-    said = Agent(OpenAIChatModel(MODEL), output_type=ToolOutput(City), retries=0).run_sync(QUESTION, model_settings=LONGER)
+    said = Agent(OpenAIChatModel(MODEL), output_type=ToolOutput(City), retries=0).run_sync(
+        QUESTION, model_settings=LONGER
+    )
     expect(isinstance(said.output, City), said)
 
 

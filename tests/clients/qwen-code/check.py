@@ -1,10 +1,10 @@
-"""Qwen Code, one turn with a tool. A script stands in for the model: it calls the shell, and quotes what it returned."""
+"""Qwen Code, one turn with a tool. A script stands in for the model: it calls the shell, and quotes the result."""
 
 from pathlib import Path
 
 from tried import expect, finish, recipe, scripted, tried
 
-Path("note.txt").write_text("the secret is 4711\n")
+Path("note.txt").write_text("the secret is 4711\n", encoding="utf-8")
 PROMPT = 'CALL run_shell_command {"command": "cat note.txt", "is_background": false}'
 
 
