@@ -9,8 +9,8 @@ from .router import RouterSpec
 _ORIGIN = re.compile(r"\*|null|[^/\s]+://[^/\s]+")  # "null": pages of files, and of sandboxed frames
 # Keys of [router] that sglang-router cannot obey, and policies that it does not have.
 _NATIVE_ROUTER_ONLY = (
-    "relays", "overcommit", "reserved", "retry_budget", "hedge_after", "tls", "tls_certificate", "tls_key", "rule",
-    "access_log", "pending_connections", "batches", "batch_files", "batch_storage",
+    "relays", "overcommit", "reserved", "retry_budget", "hedge_after", "comment_after", "tls", "tls_certificate",
+    "tls_key", "rule", "access_log", "pending_connections", "batches", "batch_files", "batch_storage",
     "translate", "keep_responses",
 )  # fmt: skip
 _SGLANG_POLICIES = ("cache_aware", "power_of_two", "round_robin")

@@ -65,6 +65,11 @@ class RouterSpec(JobSection, frozen=True, kw_only=True):
     # Seconds after which a streaming request without a first token is sent to a second worker too; the faster one
     # answers. By default this is never done.
     hedge_after: Annotated[float, Meta(gt=0, le=3_600)] | None = None
+    # Seconds without an event after which a stream gets a comment, again and again, so that proxies and clients do not
+    # give its connection up while the request waits for a worker or its prompt is computed. After the first comment the
+    # status is 200, and what goes wrong is told by an error event. By default the router sends none; the native engine
+    # does after 15 seconds of a prompt.
+    comment_after: Annotated[float, Meta(ge=1, le=3_600)] | None = None
     # APIs that the router itself translates to chat completions and back, so that they work with every engine and their
     # streams go on when a worker is lost. messages: Anthropic's, /v1/messages. responses: OpenAI's, /v1/responses. A
     # request to one that is not listed is passed on as it is, for engines that have this API themselves; its stream

@@ -11,6 +11,7 @@ from ...core.spec.pool import PoolSpec
 from ...core.spec.rules import check_rules
 from ...nodes.engines.check import check_engines
 from ...quant.checkpoint.config import read_config
+from ...quant.checkpoint.embedding import read_embedding
 from ...quant.models import remark_on, resolve, resolve_head
 from ...quant.progress import Progress, silent
 from ...router.certificate import check_given_files
@@ -60,6 +61,7 @@ def _found(model: ModelSpec, is_native: bool, progress: Progress) -> ModelSpec:
     directory = resolve(model.path, progress, model.quantization if is_native else None)
     if is_native:
         read_config(directory)  # says what engine native does not compute
+        read_embedding(directory)
         if remark := remark_on(directory):
             stderr.print(remark, markup=False, soft_wrap=True)
     name = model.name or (model.path if model.is_hub_id else directory.name)

@@ -191,7 +191,7 @@ class Head:
                 if time.monotonic() > deadline:
                     key = f"start_timeout = {self._pool.start_timeout!r}"
                     raise EngineError(f"no token within {key} of pool '{self._pool.name}' (log: {group.process.log})")
-                tokens = tokens + 1 if probe.answers_health() and probe.generates() else 0
+                tokens = tokens + 1 if probe.answers_health() and probe.computes() else 0
                 if tokens == 0:
                     self._signals.wait(_TICK_S)
         finally:

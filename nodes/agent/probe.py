@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 _SHORT_S = 5.0
 _FIRST_TOKEN_S = 120.0
+_CANNOT_GENERATE = (400, 404, 405, 422, 501)  # what an engine answers that is for embeddings only
 
 
 class EngineProbe:
@@ -29,14 +30,25 @@ class EngineProbe:
         except httpx.HTTPError:
             return False
 
-    def generates(self) -> bool:
-        """Whether a real token comes out. The first may compile kernels, hence the long wait."""
+    def computes(self) -> bool:
+        """Whether a real token comes out, or a vector of an engine for embeddings, which refuses to generate.
+
+        The first may compile kernels, hence the long wait.
+        """
         body = {"model": self._model, "prompt": "The", "max_tokens": 1, "temperature": 0}
         try:
             answer = self._client.post("/v1/completions", json=body, timeout=_FIRST_TOKEN_S)
+            if answer.status_code in _CANNOT_GENERATE:
+                return self._embeds()
             return answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 1
-        except (httpx.HTTPError, ValueError, KeyError):
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return False
+
+    def _embeds(self) -> bool:
+        """Raises httpx.HTTPError, ValueError, KeyError, TypeError for an answer of another form."""
+        body = {"model": self._model, "input": "The"}
+        answer = self._client.post("/v1/embeddings", json=body, timeout=_FIRST_TOKEN_S)
+        return answer.status_code == 200 and bool(answer.json()["data"])
 
     def in_flight(self) -> int | None:
         """Requests that the engine runs or queues; None if it does not say."""

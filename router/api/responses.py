@@ -32,10 +32,10 @@ class Responses:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
-        app.router.add_get("/v1/responses/{response_id}", answered(self.retrieve), allow_head=False)
-        app.router.add_delete("/v1/responses/{response_id}", answered(self.delete))
-        app.router.add_get("/v1/responses/{response_id}/input_items", answered(self.items), allow_head=False)
-        app.router.add_post("/v1/responses/{response_id}/cancel", answered(self.cancel))
+        app.router.add_get("/v1/responses/{response_id:resp_[^/]*}", answered(self.retrieve), allow_head=False)
+        app.router.add_delete("/v1/responses/{response_id:resp_[^/]*}", answered(self.delete))
+        app.router.add_get("/v1/responses/{response_id:resp_[^/]*}/input_items", answered(self.items), allow_head=False)
+        app.router.add_post("/v1/responses/{response_id:resp_[^/]*}/cancel", answered(self.cancel))
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/responses/ID. Nothing is streamed again."""

@@ -19,7 +19,7 @@ ENDPOINTS = frozenset(
     f"/v1/{path}"
     for path in (
         *("chat/completions", "completions", "embeddings", "messages", "messages/count_tokens", "moderations"),
-        *("rerank", "responses", "score"),
+        *("rerank", "responses", "responses/input_tokens", "score"),
         *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
     )
 )

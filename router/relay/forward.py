@@ -25,6 +25,7 @@ from .attempt import Attempt
 from .call import Call, RefusedError
 from .hedging import Hedging, Sending
 from .intake import Intake
+from .keep_alive import KeepAlive
 from .outcome import BROKEN, Next, Outcomes, broke_off
 from .outlet import Outlet
 from .retry_budget import RetryBudget
@@ -52,6 +53,7 @@ class Forwarder:
         retry_budget: RetryBudget,
         failover: bool,
         hedge_after: float | None,
+        keep_alive: KeepAlive | None = None,
     ) -> None:
         self._workers, self._policy, self._admission, self._counters = workers, policy, admission, counters
         self._eligibility, self._intake, self._accounts = eligibility, intake, accounts
@@ -61,6 +63,7 @@ class Forwarder:
             tell=tell, budget=retry_budget, failover=failover, has_others=lambda call: bool(self._untried(call)),
         )  # fmt: skip
         self._hedging = None if hedge_after is None else Hedging(hedge_after, counters, self._outcomes.report)
+        self._keep_alive = keep_alive
         self._turn = 0
 
     def forward(self, request: Request, reply: Reply) -> None:
@@ -76,6 +79,8 @@ class Forwarder:
             self._accounts.ended(request.head, None, outlet, began)
             return
         call.ticket.on_preempt, call.blame = call.preempt, blame
+        if self._keep_alive is not None:
+            self._keep_alive.put(call)
         try:
             self._accounts.began(call)
             self._begin(call)
@@ -149,6 +154,8 @@ class Forwarder:
         """Nothing more is done for a request. Called once or more."""
         if not call.is_over:
             call.is_over = True
+            if self._keep_alive is not None:
+                self._keep_alive.drop(call)
             for attempt in call.attempts:
                 attempt.abandon()
             call.attempts.clear()
@@ -205,7 +212,7 @@ class Forwarder:
                 self._outcomes.recall(call.blame)
             route = self._choose(call)
             if route is None:
-                if call.spare is None or call.outlet.began:
+                if call.spare is None or call.outlet.has_told:
                     return Next.WAIT
                 return self._outcomes.pass_on(call, call.spare)
             body = self._body(call, cast(Upstream, route.worker).engine)
@@ -250,7 +257,7 @@ class Forwarder:
         return time.monotonic() <= until and self._workers.may_come(call.lane, call.tried)
 
     def _nobody(self, call: Call) -> Whole:
-        if call.fault is not None and (call.outlet.began or call.fault.kind in BROKEN):
+        if call.fault is not None and (call.outlet.has_told or call.fault.kind in BROKEN):
             return broke_off(call.fault)
         return no_worker(self._workers.counts(), call.lane[0], self._workers.outlooks_of(call.lane))
 
@@ -336,7 +343,7 @@ class Forwarder:
     def may_move(self, call: Call) -> bool:
         """Whether the request could go on at another worker, so that it may be taken from the one that has it."""
         workers, outlet = self._untried(call), call.outlet
-        if not workers or not outlet.began:
+        if not workers or not outlet.has_told:
             return bool(workers)
         if not self._failover or not outlet.is_events:
             return False

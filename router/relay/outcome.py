@@ -134,7 +134,7 @@ class Outcomes:
             self._lost_workers.failed(call.routed.tenant, call.request.body, attempt.upstream)
             if status != 503:
                 self._tell_fault(attempt.upstream, Fault("status", f"it answered {status}"))
-        if call.outlet.began:
+        if call.outlet.has_told or (call.outlet.began and status < 300):
             return Fault("refused", f"it answered {status} to what was to go on")
         is_for_another = status in (429, 503) or (is_refusal(status) and self._is_doubtful(call, attempt))
         if is_for_another and self._has_others(call) and self._budget.spend():
@@ -187,8 +187,8 @@ class Outcomes:
 
     def _require_failover(self, call: Call, fault: Fault) -> None:
         """Raise RefusedError where nobody may go on with an answer that has begun."""
-        if call.outlet.transcript.size == 0 and call.outlet.is_events:
-            return  # only comments
+        if not call.outlet.has_told:
+            return
         if not self._failover or not call.outlet.is_events:
             raise RefusedError(broke_off(fault))
         call.is_continued = True
@@ -245,6 +245,9 @@ class Outcomes:
             return Next.DONE
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):
             attempt.headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+        if call.outlet.began:  # by a comment
+            call.outlet.fail(Whole(status, body))
+            return Next.DONE
         call.outlet.whole(attempt, body)
         if status < 400:
             self._finish(call, attempt, tokens_from(usage_of(body)))

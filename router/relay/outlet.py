@@ -18,6 +18,7 @@ from .workers.upstream import Upstream
 _USUAL_EVENT_BYTES = 256
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _BARE_STREAM = (b"content-type", b"text/event-stream")
+_COMMENT = b": no event yet\n\n"
 _UTF8_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 _UNUSED = Transcript(0)  # of requests that do not stream; nothing is ever put into it
 
@@ -102,6 +103,22 @@ class Outlet:
         self.begin(source, events=True)
         self._reply.write(comment)
 
+    def comment_of_ours(self) -> bool:
+        """Send a comment while no event has come. False: one has, or the answer is over or of another form."""
+        if self.is_over or self.has_told:
+            return False
+        if not self.began:
+            self.began = self.is_events = True
+            self.status = 200
+            self._reply.begin(200, [_UTF8_STREAM, *_STREAM_HEADERS])
+        self._reply.write(_COMMENT)
+        return True
+
+    @property
+    def has_told(self) -> bool:
+        """Whether the client has got some of the answer, and not only comments."""
+        return self.began and not (self.is_events and self.transcript.size == 0)
+
     def events(self, source: Source, data: bytes) -> bool:
         """Send whole events. True: the answer is complete, although the source may go on."""
         stitcher = self.stitcher
@@ -151,7 +168,7 @@ class Outlet:
             self.status = answer.status
             self._reply.whole(answer)
         elif self.is_events:
-            error = msgspec.json.decode(answer.body)["error"]
+            error = _error_of(answer)
             self._reply.write(stream_error(self.kind, error["message"], error["code"] or "server_error"))
             self._reply.end()
         else:
@@ -183,6 +200,18 @@ class Outlet:
     def _wait_for_client(self, source: Source) -> None:
         source.pause()
         self._reply.on_writable = source.resume
+
+
+def _error_of(answer: Whole) -> dict[str, Any]:
+    """The error that an answer says, in OpenAI's shape, be it of a worker that says it in another one."""
+    try:
+        error = msgspec.json.decode(answer.body)["error"]
+        return {"message": str(error["message"]), "code": error.get("code")}
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return {
+            "message": answer.body[:1000].decode(errors="replace") or f"the worker says {answer.status}",
+            "code": None,
+        }
 
 
 def _as_stream(headers: Headers) -> Headers:

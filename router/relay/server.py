@@ -38,6 +38,7 @@ from .accounts import Accounts
 from .answers import health, refused, router_ended
 from .forward import Forwarder
 from .intake import Intake
+from .keep_alive import KeepAlive
 from .pages import Pages
 from .paths import canonical_target
 from .retry_budget import RetryBudget
@@ -98,6 +99,8 @@ class RelayServer:
         self._accounts = Accounts(
             self._counters, self._row, self._policy, lengths, self._rates, log, within_quota=self._quotas.require_tokens
         )
+        after = spec.comment_after
+        self._keep_alive = None if after is None else KeepAlive(max(1, round(after / _TICK_S)))
         self._forwarder = Forwarder(
             self._workers,
             self._policy,
@@ -110,6 +113,7 @@ class RelayServer:
             retry_budget=RetryBudget(spec.retry_budget),
             failover=spec.failover,
             hedge_after=spec.hedge_after,
+            keep_alive=self._keep_alive,
         )
         self._surfaces = Surfaces(
             spec.translate,
@@ -291,6 +295,9 @@ class RelayServer:
                 self._workers.learn(self._rates)
                 for doubt in self._workers.tick():
                     self._tell(doubt)
+            if self._keep_alive is not None:
+                with self._rounds.guarded("keep-alive"):
+                    self._keep_alive.tick()
             with self._rounds.guarded("queue"):
                 self._admission.poke()
                 self._admission.refuse_where(lambda lane: not self._forwarder.has_hope(cast(Lane, lane)))

@@ -1,6 +1,7 @@
 """The responses API of a real router before real engines, by OpenAI's own client."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -10,10 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 from slurminfer.core.records import WorkerRecord, WorkerState
@@ -139,6 +141,42 @@ def test_log_probabilities(deployment):
     logprobs = response.output[0].content[0].logprobs
     assert len(logprobs) == 3 and all(len(one.top_logprobs) == 2 for one in logprobs)
     assert all(one.logprob == max(other.logprob for other in one.top_logprobs) for one in logprobs)
+
+
+class Answer(pydantic.BaseModel):
+    """What the engine is held to."""
+
+    kind: Literal["a", "b"]
+    is_sure: bool
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_output_that_keeps_to_a_schema(deployment, streams):
+    asked = {**ASKED, "max_output_tokens": 200, "extra_body": {}}
+    responses = deployment.openai.responses
+    if streams:
+        with responses.stream(**asked, text_format=Answer) as stream:
+            response = stream.get_final_response()
+    else:
+        response = responses.parse(**asked, text_format=Answer)
+    assert isinstance(response.output_parsed, Answer)
+    assert response.status == "completed"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_function_that_must_be_called(deployment, streams):
+    """A random model calls nothing of itself; held to it, it does."""
+    parameters = {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}, "required": ["kind"]}
+    tool = {"type": "function", "name": "choose", "parameters": {**parameters, "additionalProperties": False}}
+    asked = {**ASKED, "max_output_tokens": 200, "extra_body": {}, "tools": [tool], "tool_choice": "required"}
+    if streams:
+        with deployment.openai.responses.stream(**asked) as stream:
+            response = stream.get_final_response()
+    else:
+        response = deployment.openai.responses.create(**asked)
+    calls = [item for item in response.output if item.type == "function_call"]
+    assert calls and all(call.name == "choose" for call in calls)
+    assert all(json.loads(call.arguments)["kind"] in ("a", "b") for call in calls)
 
 
 def test_an_error_of_the_engine_names_this_apis_fields(deployment):

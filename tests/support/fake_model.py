@@ -27,12 +27,22 @@ class FakeModel:
     communication_s = 0.0
 
     def __init__(
-        self, num_blocks: int, block_size: int, context_length: int = 10_000, *, errs: int = 0, depth: int = 1
+        self,
+        num_blocks: int,
+        block_size: int,
+        context_length: int = 10_000,
+        *,
+        errs: int = 0,
+        depth: int = 1,
+        vocab_size: int = VOCAB,
     ) -> None:
-        """It says something else every `errs` tokens or so, and computes up to `depth` steps at once."""
+        """It says something else every `errs` tokens or so, and computes up to `depth` steps at once.
+
+        With another `vocab_size`, all tokens have some chance.
+        """
         self.depth = depth
         self._begun: deque[tuple[list[Sequence[int]], StepOutput]] = deque()
-        self.vocab_size, self.context_length, self._errs = VOCAB, context_length, errs
+        self.vocab_size, self.context_length, self._errs = vocab_size, context_length, errs
         self.num_blocks, self.block_size = num_blocks, block_size
         self._cache: list[int | None] = [None] * (num_blocks * block_size)
         self.steps: list[list[Chunk]] = []
@@ -61,7 +71,7 @@ class FakeModel:
                 assert slot not in written or (self._errs and self._cache[slot] == token), "two write one place"
                 written.add(slot)
                 self._cache[slot] = token
-        logits = torch.zeros(sum(chunk.num_logits for chunk in chunks), VOCAB)
+        logits = torch.zeros(sum(chunk.num_logits for chunk in chunks), self.vocab_size)
         ends = [
             (chunk, chunk.start + len(chunk.tokens) - back)
             for chunk in chunks
@@ -70,7 +80,11 @@ class FakeModel:
         for row, (chunk, length) in zip(logits, ends, strict=True):
             history = [self._cache[self._slot(chunk, position)] for position in range(length)]
             wrong = self._errs and hash((*history, "wrong")) % self._errs == 0
-            row[(next_token(history) + int(wrong)) % VOCAB] = 1
+            if self.vocab_size != VOCAB:
+                seed = hash((*history, bool(wrong))) & 0x7FFF_FFFF
+                row.copy_(3 * torch.randn(self.vocab_size, generator=torch.Generator().manual_seed(seed)))
+            else:
+                row[(next_token(history) + int(wrong)) % VOCAB] = 1
         return logits
 
     def _pooled(self, chunks: Sequence[Chunk]) -> torch.Tensor | None:
@@ -108,7 +122,9 @@ def make_core(
         model=Path(), max_running_requests=running, max_batch_tokens=budget, speculative=method,
         draft_model=Path() if method == "draft" else None, draft_tokens=4,
     )  # fmt: skip
-    draft = FakeModel(model.num_blocks, model.block_size, context, errs=3) if method == "draft" else None
+    draft = None
+    if method == "draft":
+        draft = FakeModel(model.num_blocks, model.block_size, context, errs=3, vocab_size=model.vocab_size)
     core = EngineCore(model, options, draft)
     if core._speculation is not None:  # whether guesses pay is another test's matter
         budget_ = core._speculation._budget

@@ -43,8 +43,10 @@ class TokenGrammars:
             choices = tokens_of(matcher.fill())
             if self.ends & set(choices) and draw.random() < _ENDING:
                 break
-            closing = [token for token in choices if self.tokenizer.token_bytes(token)[-1:] in b'"}],']
             usual = [token for token in choices if token not in self.ends]
+            if not usual:
+                break
+            closing = [token for token in usual if self.tokenizer.token_bytes(token)[-1] in b'"}],']
             token = draw.choice(closing if closing and draw.random() < _ENDING else usual)
             matcher.accept(token)
             tokens.append(token)

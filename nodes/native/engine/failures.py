@@ -5,6 +5,7 @@ import traceback
 from dataclasses import dataclass
 
 from ....core.errors import EngineError
+from ..grammar.errors import MatcherError
 from .request import Request
 
 
@@ -22,6 +23,12 @@ class Failure:
 
     request: Request
     error: Exception
+
+    @property
+    def reason(self) -> str:
+        """What a client is told: of a grammar all, as it is the client's own."""
+        name = type(self.error).__name__
+        return f"{name}: {self.error}" if isinstance(self.error, MatcherError) else name
 
 
 class FailureLog:

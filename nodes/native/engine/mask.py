@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .request import Request
+
+_NEVER = np.float32(-np.inf)
 
 
 def prepare(requests: Sequence[Request]) -> None:
@@ -29,28 +32,39 @@ def masked(logits: Tensor, requests: Sequence[Request]) -> Tensor:
     rows = [row for row, request in enumerate(requests) if request.params.grammar is not None]
     if not rows:
         return logits
-    forbidden = _forbidden([requests[row].matcher.fill() for row in rows], logits)
+    masks = np.frombuffer(b"".join(requests[row].matcher.fill() for row in rows), dtype=np.uint8)
+    forbidden = ~masks.reshape(len(rows), -1)
+    if logits.device.type != "cpu":
+        return _masked_on_device(logits, rows, forbidden)
+    # Some 0.25 ms for eight rows. PyTorch's threads wait for each other, which takes longer than the work.
+    values = logits.numpy()
+    bits = np.unpackbits(forbidden, axis=1, bitorder="little").view(np.bool_)
+    if bits.shape[1] < values.shape[1]:  # rows of the embedding that no token has
+        bits = np.pad(bits, ((0, 0), (0, values.shape[1] - bits.shape[1])), constant_values=True)
+    bits = bits[:, : values.shape[1]]
     if len(rows) == len(requests):
-        return logits.masked_fill(forbidden, -torch.inf)
+        return torch.from_numpy(np.where(bits, _NEVER, values))
+    values = values.copy()
+    values[rows] = np.where(bits, _NEVER, values[rows])
+    return torch.from_numpy(values)
+
+
+def _masked_on_device(
+    logits: Tensor, rows: Sequence[int], forbidden: np.ndarray[tuple[int, int], np.dtype[np.uint8]]
+) -> Tensor:
+    """The bits go to the device, and are unpacked there."""
+    places = torch.from_numpy(forbidden).to(logits.device, non_blocking=True).int()
+    bits = _bits_of_bytes(logits.device)[places].view(len(rows), -1)
+    vocab = logits.shape[-1]
+    bits = torch.nn.functional.pad(bits, (0, max(vocab - bits.shape[-1], 0)), value=True)[:, :vocab]
+    if len(rows) == len(logits):
+        return logits.masked_fill(bits, -torch.inf)
     logits = logits.clone()
-    for row, one in zip(rows, forbidden, strict=True):
-        logits[row].masked_fill_(one, -torch.inf)
+    logits[rows] = logits[rows].masked_fill(bits, -torch.inf)
     return logits
 
 
-def _forbidden(masks: Sequence[bytes], logits: Tensor) -> Tensor:
-    """Masks of bits as booleans [len(masks), vocab] that say what may not come."""
-    packed = torch.frombuffer(bytearray(b"".join(masks)), dtype=torch.uint8).view(len(masks), -1)
-    packed = packed.to(logits.device, non_blocking=True)
-    bits = _table(logits.device)[packed.int()].view(len(masks), -1)
-    vocab = logits.shape[-1]
-    if bits.shape[-1] < vocab:  # rows of the embedding that no token has
-        bits = torch.nn.functional.pad(bits, (0, vocab - bits.shape[-1]), value=True)
-    return bits[:, :vocab]
-
-
 @cache
-def _table(device: torch.device) -> Tensor:
-    """The eight bits of each byte, lowest first, inverted: bool [256, 8]."""
-    bytes_ = torch.arange(256, device=device)[:, None]
-    return (bytes_ >> torch.arange(8, device=device)) & 1 == 0
+def _bits_of_bytes(device: torch.device) -> Tensor:
+    """The eight bits of each byte, lowest first: bool [256, 8]."""
+    return (torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device)) & 1 == 1

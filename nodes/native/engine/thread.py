@@ -153,7 +153,7 @@ class EngineThread:
         for failure in failures:
             client = self._forget(failure.request.id)
             if client is not None:
-                client.fail(RequestFailedError(f"the engine failed on this request: {type(failure.error).__name__}"))
+                client.fail(RequestFailedError(f"the engine failed on this request: {failure.reason}"))
 
     def _on_end(self, error: BaseException | None) -> None:
         if self.ended.done():  # what has ended it breaks the thread's step too

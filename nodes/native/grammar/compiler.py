@@ -4,12 +4,14 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .constraint import Constraint
+from .constraint import Constraint, JsonSchema
 from .errors import ConstraintError
-from .lark import FIRST_LINE, Renderer
+from .lark import FIRST_LINE, Renderer, json_text
 from .matcher import Grammar
+from .place import place_of
+from .schema import checked
 
 if TYPE_CHECKING:  # it takes a tenth of a second, which a server that nobody asks for structure does without
     from llguidance import LLParserLimits, LLTokenizer
@@ -18,6 +20,8 @@ MAX_BYTES = 1 << 19  # of a constraint as text
 _MAX_KEPT = 32  # compiled grammars
 _MAX_KEPT_BYTES = 1 << 23  # of their text
 _MAX_MESSAGE = 600
+_MAX_SEARCHED = 1 << 16  # characters in which the place of a fault is looked for
+_NOTHING = "no text can satisfy it"
 # Half a KB each, found while text is generated and shared by all sequences of a grammar. A string with a `maxLength`
 # far away needs some twenty for each token.
 _MAX_LEXER_STATES = 100_000
@@ -56,7 +60,7 @@ class Grammars:
             if found is not None:
                 self._kept.move_to_end(text)
         if found is None or (isinstance(found, Grammar) and found.spoiled):
-            found = self._compile(text, self._tokens(vocab_size))
+            found = self._compile(constraint, text, self._tokens(vocab_size))
             self._keep(text, found)
         if isinstance(found, str):
             raise ConstraintError(found)
@@ -71,14 +75,19 @@ class Grammars:
                 self._tokenizer = LLTokenizer(self._json, n_vocab=vocab_size, eos_token=ends)
         return self._tokenizer
 
-    def _compile(self, text: str, tokenizer: "LLTokenizer") -> Grammar | str:
+    def _compile(self, constraint: Constraint, text: str, tokenizer: "LLTokenizer") -> Grammar | str:
         from llguidance import LLMatcher
 
         matcher = LLMatcher(tokenizer, text, log_level=0, limits=_limits())
         if not matcher.is_error():
             matcher.compute_bitmask()  # a grammar without any text is found out here
         if matcher.is_error():
-            return _explain(matcher.get_error())
+            reason = _explain(matcher.get_error())
+            if isinstance(constraint, JsonSchema) and len(text) < _MAX_SEARCHED and reason != _NOTHING:
+                schema = checked(constraint.schema, constraint.whitespace)
+                if place := place_of(schema, lambda part: _reason(part, tokenizer)):
+                    return f"at {place}: {reason}"
+            return reason
         return Grammar(matcher, tokenizer.vocab_size, frozenset(self._end_ids))
 
     def _keep(self, text: str, grammar: Grammar | str) -> None:
@@ -97,11 +106,23 @@ def _limits() -> "LLParserLimits":
     return LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
 
 
+def _reason(schema: dict[str, Any], tokenizer: "LLTokenizer") -> str | None:
+    """Why a schema cannot be compiled; None if it can."""
+    from llguidance import LLMatcher
+
+    grammar = LLMatcher.grammar_from_json_schema(json_text(schema))
+    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, tokenizer, limits=_limits())
+    return _explain(messages[0]) if failed else None
+
+
 def _explain(message: str) -> str:
     """The library's reason, without what only its authors can use and without the text made of a constraint."""
     message = message.replace("<non-verbose/>", "").strip()
     if message.startswith("NoExtension"):
-        return "no text can satisfy it"
+        return _NOTHING
     message, _, _ = message.partition(f"\n   1 | {FIRST_LINE}")
     message = re.sub(r"^at \d+\(\d+\): (?=failed to compile JSON schema|invalid regex)", "", message)
-    return message.removeprefix("failed to compile JSON schema: ")[:_MAX_MESSAGE]
+    message = message.removeprefix("failed to compile JSON schema: ")
+    if len(message) > _MAX_MESSAGE:  # what is wrong stands at its end, behind a long pattern
+        message = f"{message[: _MAX_MESSAGE // 3]} ... {message[-_MAX_MESSAGE * 2 // 3 :]}"
+    return message

@@ -74,8 +74,16 @@ class After:
 
     marker: str
     content: "Constraint"
+    begin: str | None = None  # text that the free text begins with, such as `<think>`; without it comes `content` alone
 
 
-Constraint: TypeAlias = JsonSchema | Regex | Choices | Lark | Ebnf | Tag | Tags | After
+@dataclass(frozen=True, slots=True)
+class Either:
+    """One of several constraints."""
+
+    options: Sequence["Constraint"]
+
+
+Constraint: TypeAlias = JsonSchema | Regex | Choices | Lark | Ebnf | Tag | Tags | After | Either
 
 ANY_OBJECT = JsonSchema({"type": "object"})

@@ -18,7 +18,7 @@ OBEYED: Mapping[str, str] = {
     "required": "",
     "additionalProperties": "by default any, behind the others",
     "patternProperties": "patterns that cannot match the same name",
-    "minProperties": "0 or 1, unless all of `properties` are required",
+    "minProperties": "0, 1, or no more than are `required`",
     "maxProperties": "0 or 1, unless all of `properties` are required",
     "items": "a schema, or true or false",
     "prefixItems": "",
@@ -43,6 +43,9 @@ OBEYED: Mapping[str, str] = {
     "$id": "",
     "$schema": "",
 }
+
+# Integers, also where they are written as 2.0.
+COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
 
 # They change no value's validity.
 ANNOTATIONS = frozenset(

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .constraint import After, Choices, Constraint, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
+from .constraint import After, Choices, Constraint, Ebnf, Either, JsonSchema, Lark, Regex, Tag, Tags
 from .errors import ConstraintError
 from .schema import checked
 
@@ -14,7 +14,7 @@ FIRST_LINE = "%llguidance {}"
 _TEXT = r"/(.|\n)*/"
 _GAP = r"/[ \t\r\n]{1,8}/"
 _MAX_TAGS = 1024
-_MAX_CHOICES = 20_000
+_MAX_CHOICES = 10_000
 _MAX_EBNF = 1 << 16  # characters
 
 Translate = Callable[[str], str]
@@ -44,13 +44,13 @@ class Renderer:
         """Raises ConstraintError."""
         start = self._expression(constraint)
         main = "\n".join([FIRST_LINE, f"start: {start}", *self._rules, ""])
-        return _json({"grammars": [{"lark_grammar": main}, *self._others]})
+        return json_text({"grammars": [{"lark_grammar": main}, *self._others]})
 
     def _expression(self, constraint: Constraint) -> str:
         match constraint:
             case JsonSchema():
                 schema = checked(constraint.schema, constraint.whitespace)
-                return self._rule(f"%json {_json(schema)}")
+                return self._rule(f"%json {json_text(schema)}")
             case Regex():
                 return self._rule(f"/{self._regex_to_lark(constraint.pattern)}/")
             case Choices():
@@ -64,8 +64,9 @@ class Renderer:
             case Tags():
                 return self._tags(constraint)
             case After():
-                gap = self._rule(_GAP)
-                return f"{self._up_to(constraint.marker)} {gap}? {self._expression(constraint.content)}"
+                return f"{self._before(constraint)} {self._expression(constraint.content)}"
+            case Either():
+                return self._rule(" | ".join(map(self._expression, constraint.options)))
 
     def _choices(self, texts: Sequence[str]) -> str:
         if not 1 <= len(texts) <= _MAX_CHOICES:
@@ -113,6 +114,11 @@ class Renderer:
             raise ConstraintError(f"the trigger {trigger!r} begins no tag")
         return f"{self._up_to(trigger)} ({' | '.join(self._tag(tag, len(trigger)) for tag in begun)})"
 
+    def _before(self, after: After) -> str:
+        gap = self._rule(_GAP)
+        free = f"{self._up_to(after.marker)} {gap}?"
+        return free if after.begin is None else f"({self._literal(after.begin)} {free})?"
+
     def _up_to(self, marker: str) -> str:
         """Free text that ends with the first `marker`."""
         if marker in self._special:
@@ -135,15 +141,16 @@ class Renderer:
         return " ".join(filter(None, parts)) or empty
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Raises ConstraintError for an integer that the encoder does not write."""
     try:
         return msgspec.json.encode(value).decode()
     except OverflowError as error:
-        raise ConstraintError("an integer beyond 64 bits") from error
+        raise ConstraintError("it has an integer beyond 64 bits") from error
 
 
 def _quoted(text: str) -> str:
-    return _json(text).replace("\x7f", "\\u007f")
+    return json_text(text).replace("\x7f", "\\u007f")
 
 
 def _count(least: int, most: int | None) -> str:

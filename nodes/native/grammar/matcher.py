@@ -56,7 +56,8 @@ class Matcher:
         """Go on by one token of the text. Raises MatcherError if the grammar does not allow it."""
         self._mask = None
         if not self._library.consume_token(token):
-            self._check()
+            if "doesn't satisfy the grammar" not in self._error:
+                self._check()
             raise MatcherError(f"the grammar does not allow token {token}")
 
     @property
@@ -86,10 +87,14 @@ class Matcher:
                 _set(bits, token, False)
         return bytes(bits) if any(bits) else mask
 
+    @property
+    def _error(self) -> str:
+        return str(self._library.get_error()).replace("<non-verbose/>", "").strip()
+
     def _check(self) -> None:
         if self._library.is_error():
             self._grammar.spoiled = True
-            raise MatcherError(f"the grammar cannot go on: {self._library.get_error()}")
+            raise MatcherError(f"the grammar cannot go on: {self._error}")
 
 
 def _set(bits: bytearray, place: int, value: bool) -> None:

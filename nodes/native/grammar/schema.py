@@ -7,6 +7,7 @@ from .errors import ConstraintError
 from .keywords import (
     ANNOTATION_PREFIX,
     ANNOTATIONS,
+    COUNTS,
     FORMATS,
     NOTHING,
     OBEYED,
@@ -26,7 +27,8 @@ def checked(schema: dict[str, Any] | bool, whitespace: str) -> dict[str, Any]:
     """The schema as the library gets it. Raises ConstraintError for a keyword that is not obeyed."""
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
-    options: dict[str, Any] = {"lenient": False, "coerce_one_of": False}
+    # A name may not be written with \u: as "\u0061", `a` would pass for an additional property.
+    options: dict[str, Any] = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
     options |= {"whitespace_pattern": whitespace} if whitespace else {"whitespace_flexible": False}
     return {_RESERVED: options, **_clean(schema, "")}
 
@@ -54,12 +56,17 @@ def _members(schema: dict[str, Any], place: str, depth: int) -> Iterator[tuple[s
         if keyword == "format":
             if value not in UNDEFINED_FORMATS:
                 yield keyword, _format(value, here)
+        elif keyword == "minProperties":
+            if (least := _least_properties(schema, here)) is not None:
+                yield keyword, least
         elif keyword in ONE_SCHEMA:
             yield keyword, _clean(value, here, depth + 1)
         elif keyword in SCHEMA_LISTS:
             yield keyword, _list(value, here, depth)
         elif keyword in SCHEMA_MAPS:
             yield keyword, _map(value, here, depth)
+        elif keyword in COUNTS and isinstance(value, float) and value.is_integer():
+            yield keyword, int(value)
         else:
             yield keyword, value
 
@@ -74,6 +81,16 @@ def _map(value: Any, place: str, depth: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConstraintError(f"{_at(place)}: expected an object of schemas")
     return {name: _clean(item, f"{place}/{name[:_MAX_SHOWN]}", depth + 1) for name, item in value.items()}
+
+
+def _least_properties(schema: dict[str, Any], place: str) -> Any:
+    """`minProperties`; None where so many are required. Additional ones may have one name twice, which counts once."""
+    least, required = schema["minProperties"], schema.get("required")
+    if not isinstance(least, int | float) or isinstance(least, bool) or least <= 1:
+        return int(least) if isinstance(least, float) and least.is_integer() else least
+    if isinstance(required, list) and len(required) >= least:
+        return None
+    raise ConstraintError(f"{_at(place)}: {least} is not supported: expected 0, 1, or no more than are required")
 
 
 def _format(value: Any, place: str) -> str:

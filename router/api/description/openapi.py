@@ -42,6 +42,7 @@ _OF_GENERATION = (*_OF_ANY, 404, 405, 429, 502)
 _SUMMARIES = {
     "chat/completions": "the next message of a conversation",
     "completions": "what follows a text",
+    "responses/input_tokens": "how many tokens a request for a response has",
     "responses": "an answer that the conversation may go on with (OpenAI's responses API)",
     "messages": "the next message of a conversation (Anthropic's API)",
     "messages/count_tokens": "how many tokens a conversation has (Anthropic's API)",

@@ -9,7 +9,7 @@ _Json = dict[str, Any]
 
 # Endpoints, below /v1, whose fields stand here; those of the others are the engine's.
 SCHEMAS = {"chat/completions": "ChatRequest", "completions": "CompletionRequest", "embeddings": "EmbeddingsRequest",
-           "responses": "ResponseRequest",
+           "responses": "ResponseRequest", "responses/input_tokens": "ResponseRequest",
            "messages": "MessageRequest", "messages/count_tokens": "CountRequest"}  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """How the stream of a lost worker goes on at another one: what that is asked, and what becomes of its events.
 
 Where an engine tells token ids (`TOKEN_IDS`) and takes them, it goes on from exactly these tokens: the native engine
-always, vLLM for completions. Otherwise the text so far is the beginning of the answer: `continue_final_message` for
-chat, prompt and text for completions.
+always, reasoning and tool calls included, vLLM for completions. Otherwise the text so far is the beginning of the
+answer: `continue_final_message` for chat, prompt and text for completions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,13 +88,20 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     if limit is not None and tokens >= limit:
         return _end(envelope, body, story, tokens, engine, finish="length")
     held = held_back(envelope, story)
-    if engine == "native" and said.token_ids and not said.without_ids and not held:
+    if engine == "native" and _is_told_by_ids(story, said) and not held:
         body = with_fields(body, {"continue_token_ids": said.token_ids})
         return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, None))
     _require_text(envelope, said)
     fields, place = _by_ids(envelope, story, said, held) or _by_text(envelope, said, held)
     fields |= _reduced(envelope, place.tokens)
     return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, place))
+
+
+def _is_told_by_ids(story: Story, said: Said) -> bool:
+    """Whether slurminfer's engine goes on exactly where the stream is: with reasoning and calls, after its own only."""
+    if not said.token_ids or said.without_ids:
+        return False
+    return story.prompt_ids is None or not (said.reasoning or said.calls)
 
 
 def _end(

@@ -38,7 +38,7 @@ class Said:
     told_ids: int = 0  # how many of them belong to the text
     tokens: int = 0  # that belong to the text: the events with a token, where nothing better is known
     silent: int = 0  # tokens since then, without text: half a character, or held back for a stop string
-    without_ids: int = 0  # events with text but without token ids
+    without_ids: int = 0  # events with text, reasoning or calls but without token ids
     ends: list[End] = field(default_factory=list)  # of all events with text since `base`
     sent: int = 0  # characters when that was
     base: Place = Place(0, 0)  # where the last worker has taken the answer up
@@ -195,10 +195,12 @@ def _tell(story: Story, payload: bytes) -> None:
 def _tell_choice(said: Said, choice: _Choice, counted: int | None) -> None:
     delta, ids = choice.delta or _NOTHING, choice.token_ids
     text = choice.text or delta.content or ""
+    thought = bool(delta.reasoning_content or delta.reasoning)
+    called = bool(delta.tool_calls or delta.function_call)
     said.text.append(text)
     if ids is not None:
         said.token_ids += ids
-    elif text:
+    elif text or thought or called:
         said.without_ids += 1
     said.silent += bool(text or ids or not (delta.role or choice.finish_reason))
     if text or choice.finish_reason:
@@ -206,8 +208,8 @@ def _tell_choice(said: Said, choice: _Choice, counted: int | None) -> None:
     if text:
         said.ends.append(_end_of(said, ids, counted))
     said.role |= delta.role is not None
-    said.reasoning |= bool(delta.reasoning_content or delta.reasoning)
-    said.calls |= bool(delta.tool_calls or delta.function_call)
+    said.reasoning |= thought
+    said.calls |= called
     said.logprobs |= bool(choice.logprobs)
     said.finish = choice.finish_reason or said.finish
 

@@ -13,6 +13,7 @@ from ...http.messages import Head, Reply, Request, Whole
 from ..answers import JSON, failure
 from .messages.surface import CountTokens, Messages
 from .reply import TranslatingReply
+from .responses.count import InputTokens
 from .responses.kept import KeptResponses
 from .responses.surface import Responses
 from .translation import Surface, Translation, TranslationError
@@ -44,7 +45,7 @@ class Surfaces:
         self._responses = Responses(kept)
         known: Mapping[str, Mapping[str, Surface]] = {
             "messages": {"/v1/messages": Messages(), "/v1/messages/count_tokens": CountTokens()},
-            "responses": {"/v1/responses": self._responses},
+            "responses": {"/v1/responses": self._responses, "/v1/responses/input_tokens": InputTokens(kept)},
         }
         chosen = [surfaces for name, surfaces in known.items() if name in names]
         self._surfaces = {path: surface for surfaces in chosen for path, surface in surfaces.items()}

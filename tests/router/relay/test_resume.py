@@ -245,6 +245,22 @@ def test_token_ids() -> None:
     assert json.loads(mixed.body)["prompt"] == "axy"
 
 
+def _with_ids(said: dict[str, Any], *ids: int) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": said, "finish_reason": None, "token_ids": list(ids)}]}
+
+
+def test_the_native_engine_goes_on_with_what_it_has_thought_and_called_itself() -> None:
+    asked = {**USER, "tools": [{"type": "function"}], "tool_choice": "required"}
+    chunks = [_with_ids({"role": "assistant", "reasoning_content": "hm"}, 3), _with_ids(CALL, 4, 5)]
+    native = continuation(asked, *chunks, engine="native")
+    assert json.loads(native.body)["continue_token_ids"] == [3, 4, 5]
+    without = continuation(asked, *chunks, delta(reasoning_content="hm"), engine="native")
+    assert isinstance(without, Impossible), "it is not known what the last event's tokens are"
+    other = {**chunks[0], "prompt_token_ids": [1]}
+    assert isinstance(continuation(asked, other, chunks[1], engine="native"), Impossible), "vLLM has begun it"
+    assert isinstance(continuation(asked, *chunks, engine="vllm"), Impossible)
+
+
 def test_too_long_an_answer_is_not_kept() -> None:
     body = b'{"model":"m","stream":true,"prompt":"a"}'
     transcript = Transcript(most_bytes=100_000)

@@ -15,7 +15,7 @@ from slurminfer.router.relay.stream.events import without_token_ids, without_usa
 from slurminfer.router.relay.stream.resume import Continuation, Finished, plan, prepare
 from slurminfer.router.relay.stream.transcript import Transcript
 
-from ...support.chat_model import write_chat_model
+from ...support.chat_model import TEMPLATE, write_chat_model
 from ...support.waiting import eventually
 
 pytestmark = pytest.mark.process
@@ -24,6 +24,12 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "こんにち�
 PREFILLED = {"messages": [*CHAT["messages"], {"role": "assistant", "content": "Blo"}], "continue_final_message": True}
 TEXT: dict[str, Any] = {"prompt": "The quick"}
 USAGE = {"stream_options": {"include_usage": True}}
+PARAMETERS = {"type": "object", "properties": {"a": {"enum": ["x", "yz"]}, "b": {"type": "boolean"}}}
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": PARAMETERS}} for name in ("f", "ping")]
+# What a random model says is of this form; the template has ended the thinking, so that the form is for all of it.
+SHAPED = {**CHAT, "max_tokens": 200, "chat_template_kwargs": {"tag": "<think></think>"}}
+THOUGHT = r"<think>[a-z ]{5,9}</think>\n\n"
+CALL = r'<tool_call>\{"name": "f", "arguments": \{"a": "[x-z]{4}"\}\}</tool_call>'
 REQUESTS: dict[str, dict[str, Any]] = {
     "chat": {**CHAT, **USAGE, "max_tokens": 40},
     "prefilled": {**PREFILLED, "max_completion_tokens": 30},
@@ -32,7 +38,16 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "token ids": {"prompt": [60, 61, 62], "max_tokens": 30},
     "stop strings": {**CHAT, **USAGE, "max_tokens": 60, "stop": [" the", "ck", "e q"], "presence_penalty": 0.5},
     "sampled": {**TEXT, "max_tokens": 30, "temperature": 1.0, "seed": 7},
+    "thinking": {**CHAT, **USAGE, "max_tokens": 30, "chat_template_kwargs": {"tag": "<think>"}},
+    "thought and said": {**SHAPED, **USAGE, "regex": f"{THOUGHT}[A-Z ]{{9}}"},
+    "thought in one piece": {**SHAPED, "regex": f"{THOUGHT}[A-Z ]{{9}}", "stream_reasoning": False},
+    "thought, said and called": {**SHAPED, "tools": TOOLS, "regex": f"{THOUGHT}[A-Z]{{4}} {CALL}", "seed": 4,
+                                 "temperature": 1.0},
     "logprobs": {**TEXT, "max_tokens": 20, "logprobs": 2},
+    "forced calls": {**SHAPED, **USAGE, "tools": TOOLS, "tool_choice": "required", "max_tokens": 200},
+    "one call": {**SHAPED, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 200,
+                 "temperature": 1.0, "seed": 3},
+    "cut call": {**SHAPED, "tools": TOOLS, "tool_choice": "required", "max_tokens": 30},
     "continuous usage": {**CHAT, "stream_options": {"include_usage": True, "continuous_usage_stats": True},
                          "max_tokens": 20},
 }  # fmt: skip
@@ -61,6 +76,7 @@ class Engine:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     directory = tmp_path_factory.mktemp("models") / "tiny"
     write_chat_model(directory)
+    (directory / "chat_template.jinja").write_text(TEMPLATE + "{{ tag }}{#- <think> -#}")
     command = [sys.executable, "-m", "slurminfer.nodes.native", "--port", "0", "--threads", "1", "--dtype", "float32"]
     command += ["--model", str(directory), "--kv-cache-gib", "0.05"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -88,11 +104,18 @@ def told(data: bytes, body: bytes) -> dict[str, Any]:
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     deltas = [choice.get("delta", choice) for choice in choices]
+    calls = [call for delta in deltas for call in delta.get("tool_calls") or []]
+    arguments: dict[int, str] = {}
+    for call in calls:
+        arguments[call["index"]] = arguments.get(call["index"], "") + call["function"].get("arguments", "")
     logprobs = [choice["logprobs"] for choice in choices if choice["logprobs"]]
     usage = [chunk["usage"] for chunk in chunks if not chunk["choices"]]
     counts = ("prompt_tokens", "completion_tokens", "total_tokens")
     return {
         "text": "".join(delta.get("content") or delta.get("text") or "" for delta in deltas),
+        "thought": "".join(delta.get("reasoning_content") or "" for delta in deltas),
+        "calls": [(call["index"], call["id"], call["function"]["name"]) for call in calls if "id" in call],
+        "arguments": arguments,
         "role": [delta["role"] for delta in deltas if "role" in delta],
         "finish": [choice["finish_reason"] for choice in choices if choice["finish_reason"]],
         "logprobs": [(one["tokens"], one["text_offset"]) for one in logprobs],
@@ -129,7 +152,24 @@ def test_continued_after_any_event(engine: Engine, name: str) -> None:
         assert told(whole, body) == told(b"".join(undisturbed), body), f"cut after {cut}"
 
 
-@pytest.mark.parametrize("name", ["chat", "completion", "stop strings"])
+@pytest.mark.parametrize(
+    ("name", "thought", "said", "called"),
+    [
+        ("thinking", True, False, False), ("thought and said", True, True, False),
+        ("thought in one piece", True, True, False), ("thought, said and called", True, True, True),
+        ("forced calls", False, False, True), ("one call", False, False, True),
+    ],
+)  # fmt: skip
+def test_what_these_requests_are_answered(engine: Engine, name: str, thought: bool, said: bool, called: bool) -> None:
+    path, body = request(engine, name)
+    found = told(engine.ask(path, body), body)
+    assert (bool(found["thought"]), bool(found["text"]), bool(found["calls"])) == (thought, said, called), found
+    assert "<" not in found["text"]
+    if called:
+        assert [json.loads(arguments) for arguments in found["arguments"].values()]
+
+
+@pytest.mark.parametrize("name", ["chat", "completion", "stop strings", "thought, said and called", "forced calls"])
 def test_cut_again(engine: Engine, name: str) -> None:
     path, body = request(engine, name)
     undisturbed = events(engine.ask(path, prepare(body, read_envelope(path, "", body), "native")))

@@ -7,16 +7,15 @@ from aiohttp import web
 
 from ...engine.request import Limits
 from ..answers.chat_format import ChatFormat
-from ..answers.reader import Reading
 from ..errors import ApiError
-from ..reasoning.tags import begins_within
 from ..requests.chat import ChatRequest
 from ..requests.protocol import parse
 from ..requests.reasoning import template_variables
 from ..requests.tools import Toolset
-from ..service import read, too_long
+from ..service import Service, read, too_long
 from ..template.jinja import ChatError, PromptTooLargeError, RenderCall
 from .generating import Generating
+from .planning import AnswerPlanner
 
 
 class Chat(Generating):
@@ -24,36 +23,25 @@ class Chat(Generating):
 
     prompt_param: ClassVar[str] = "messages"
 
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self._planner = AnswerPlanner(service.model, service.grammars)
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request. Raises ApiError."""
         started_at = time.monotonic()
         body = parse(ChatRequest, await read(request))
         limits = self._accept(body)
         tools = body.toolset
-        if tools.mode == "required":
-            raise ApiError(400, "tool_choice: calls cannot be forced yet; expected auto or none", param="tool_choice")
-        grammar = await self._grammar(body, limits)
         text = await self._render(body, tools, limits)
+        reading, grammar = await self._planner.plan(body, tools, text, limits)
         special = bool(body.add_special_tokens)
         prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
         left = max(limits.sequence_tokens - len(prompt), 1)
         max_tokens = left if body.limit is None else body.limit
-        choices = self._choices(body, limits, [prompt], max_tokens, grammar, self._reading(body, tools, text))
+        choices = self._choices(body, limits, [prompt], max_tokens, grammar, reading)
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
-
-    def _reading(self, body: ChatRequest, tools: Toolset, prompt: str) -> Reading:
-        tags = None if body.separate_reasoning is False else self._model.tags
-        continued = body.turns[-1]["content"] if body.continue_final_message else ""
-        return Reading(
-            tags=tags,
-            within=tags is not None and begins_within(tags, prompt, continued),
-            tells_thoughts=body.include_reasoning is not False,
-            thoughts_at_once=body.stream_reasoning is not False,
-            family=self._model.family if tools.functions else None,
-            functions=tools.schemas,
-            one_call=not tools.parallel,
-        )
 
     async def _render(self, body: ChatRequest, tools: Toolset, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)

@@ -53,6 +53,7 @@ def toolset(tools: Sequence[Any] | None, choice: Any, parallel: bool | None) -> 
             raise ApiError(400, f"{param} = {short(function.name)}: there are two of that name", param=param)
         functions[function.name] = function
     mode, allowed = _choice(choice, functions)
+    is_named = isinstance(choice, dict) and choice.get("type") == "function"
     if not functions and mode == "required":
         raise ApiError(400, f"tool_choice = {short(choice)} is only allowed with tools", param="tool_choice")
     if not functions or mode == "none":
@@ -61,7 +62,7 @@ def toolset(tools: Sequence[Any] | None, choice: Any, parallel: bool | None) -> 
         tuple(_written(tool) for tool in tools or ()),
         tuple(functions[name] for name in allowed),
         mode,
-        parallel is not False,
+        parallel is not False and not is_named,
     )
 
 

@@ -9,6 +9,7 @@ from ...options import ToolParser
 from .json_calls import JsonCalls, JsonFormat
 from .pieces import CallParser
 from .tag_calls import TagCalls, TagFormat
+from .writing import COHERE, DEEPSEEK, DEEPSEEK_R1, HERMES, LLAMA, MISTRAL, MISTRAL_LIST, Writing, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,16 @@ class Family:
     format: JsonFormat | TagFormat
     id_length: int = 24  # of the ids that calls get
     words: tuple[str, ...] = ()  # other special tokens within calls
+    writings: tuple[tuple[str, Writing], ...] = ()  # how calls are forced: the first one whose sign is in the template
 
     @property
     def markers(self) -> frozenset[str]:
         """What a parser must see of the text, also where a marker is a special token."""
         return frozenset((*self.format.begins, *self.format.ends, *self.words))
+
+    def writing(self, template: str) -> Writing | None:
+        """How a grammar makes a model write calls; None where there is none for this format."""
+        return next((writing for sign, writing in self.writings if sign in template), None)
 
     def parser(self, functions: Mapping[str, Any]) -> CallParser:
         """A parser of one answer. `functions`: the schemas of the parameters of those that may be called."""
@@ -48,6 +54,7 @@ FAMILIES: tuple[Family, ...] = (
         "mistral", "Mistral, Ministral, Magistral, Devstral", ("[TOOL_CALLS]",),
         JsonFormat(("[TOOL_CALLS]",), head=_MISTRAL_HEAD),
         id_length=9, words=("[ARGS]", "[CALL_ID]"),
+        writings=(("[ARGS]", MISTRAL), ("", MISTRAL_LIST)),
     ),
     Family(
         "deepseek", "DeepSeek-V3, -R1, -V3.1, and R1's distilled models", ("<｜tool▁calls▁begin｜>",),
@@ -56,6 +63,7 @@ FAMILIES: tuple[Family, ...] = (
             head=_DEEPSEEK_HEAD, between=" \t\r\n`}",
         ),
         words=("<｜tool▁sep｜>",),
+        writings=(("```json", DEEPSEEK_R1), ("", DEEPSEEK)),
     ),
     Family(
         "kimi", "Kimi-K2", ("<|tool_calls_section_begin|>",),
@@ -103,20 +111,29 @@ FAMILIES: tuple[Family, ...] = (
             parameter_end="</parameter>", function_end="</function>",
         ),
     ),
-    Family("hermes", "Qwen2.5, Qwen3, QwQ, Hermes, SmolLM3", ("<tool_call>",), _HERMES),
+    Family("hermes", "Qwen2.5, Qwen3, QwQ, Hermes, SmolLM3", ("<tool_call>",), _HERMES, writings=(("", HERMES),)),
     Family(
         "granite", "Granite 3, Phi-4-mini", ("<|tool_call|>",),
         JsonFormat(("<|tool_call|>",), ("<|/tool_call|>",)),
+        writings=(("", listed("<|tool_call|>")),),
     ),
-    Family("nemotron", "Nemotron Nano v2", ("<TOOLCALL>",), JsonFormat(("<TOOLCALL>",), ("</TOOLCALL>",))),
-    Family("hunyuan", "Hunyuan-A13B, Jamba", ("<tool_calls>",), JsonFormat(("<tool_calls>",), ("</tool_calls>",))),
+    Family(
+        "nemotron", "Nemotron Nano v2", ("<TOOLCALL>",), JsonFormat(("<TOOLCALL>",), ("</TOOLCALL>",)),
+        writings=(("", listed("<TOOLCALL>", "</TOOLCALL>")),),
+    ),
+    Family(
+        "hunyuan", "Hunyuan-A13B, Jamba", ("<tool_calls>",), JsonFormat(("<tool_calls>",), ("</tool_calls>",)),
+        writings=(("", listed("<tool_calls>", "</tool_calls>")),),
+    ),
     Family(
         "cohere", "Command R7B, Command A", ("<|START_ACTION|>",),
         JsonFormat(("<|START_ACTION|>",), ("<|END_ACTION|>",)),
+        writings=(("", COHERE),),
     ),
     Family(
         "llama", "Llama 3.1, 3.2, 3.3", ("<|python_tag|>", '"parameters": '),
         JsonFormat(("<|python_tag|>",), is_bare=True),
+        writings=(("", LLAMA),),
     ),
 )  # fmt: skip
 FORCED = Family("forced", "answers that must be calls", (), JsonFormat((), is_bare=True))

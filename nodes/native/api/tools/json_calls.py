@@ -6,6 +6,7 @@
     {"name": "f", "parameters": {...}}                              Llama, and calls that a grammar has forced
 
 What begins like a call and is none is text again. A call that has begun stays one: its arguments are what there is.
+Only what is cut behind a call, before it has a name, is left out.
 """
 
 import re
@@ -58,7 +59,7 @@ class JsonCalls:
         return pieces
 
     def flush(self) -> list[Piece]:
-        if self._raw:
+        if self._raw and not self._called:
             self._to_content(self._raw + self._buffer)
         elif self._step in (self._content, self._bare_list):
             self._say(self._buffer)

@@ -5,7 +5,8 @@
     <minimax:tool_call><invoke name="f"><parameter name="a">1</parameter></invoke></minimax:tool_call>
 
 The values of arguments are text. They become JSON as the function's schema says: strings as they come, others once
-they are complete. What begins like a call and is none is text again.
+they are complete. What begins like a call and is none is text again. Only what is cut behind a call, before it has a
+name, is left out.
 """
 
 import json
@@ -60,7 +61,7 @@ class TagCalls:
         return pieces
 
     def flush(self) -> list[Piece]:
-        if self._step in (self._content, self._open):
+        if self._step == self._content or (self._step == self._open and not self._called):
             self._say(self._buffer)
         elif self._step == self._parameters and not self._buffer.startswith("<"):
             self._pieces += [Text(self._buffer)] if self._buffer else []

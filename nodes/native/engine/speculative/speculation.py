@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ...model.step import Model
 from ...options import EngineOptions
-from ..request import Limits, Output
+from ..request import Limits, Output, Request
 from ..scheduler import Scheduler, Slice
 from .budget import Budget
 from .draft import DraftProposer
@@ -38,9 +38,10 @@ class Speculation:
             most = min(request.params.max_tokens - request.generated, room) - 1
             count = min(count, max(most, 0))
             wanted.append((request, self._scheduler.reserve(request, count) if count else 0))
-        found = self._proposer.propose([(request, count) for request, count in wanted if count])
-        named = zip((request.id for request, count in wanted if count), found, strict=True)
-        return {id: guesses for id, guesses in named if guesses}
+        wanted = [(request, count) for request, count in wanted if count]
+        found = self._proposer.propose(wanted)
+        allowed = [_by_grammar(*pair, guesses) for pair, guesses in zip(wanted, found, strict=True)]
+        return {request.id: guesses for (request, _), guesses in zip(wanted, allowed, strict=True) if guesses}
 
     def learn(
         self, slices: Sequence[Slice], guesses: Mapping[str, list[int]], outputs: Sequence[Output], seconds: float
@@ -66,3 +67,10 @@ class Speculation:
     @staticmethod
     def _decodes(slice: Slice) -> bool:
         return slice.count == 1 and slice.reaches_end and slice.request.generated > 0
+
+
+def _by_grammar(request: Request, count: int, guesses: list[int]) -> list[int]:
+    """Guesses up to the first one that the grammar forbids; in place of none, what must come next, if that is clear."""
+    if request.params.grammar is None:
+        return guesses
+    return guesses[: request.matcher.valid(guesses)] or request.matcher.forced()[:count]

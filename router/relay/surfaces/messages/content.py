@@ -120,19 +120,26 @@ def _result(block: Block, where: str) -> tuple[Chat, list[Chat]]:
 
 def _parts(block: Block, where: str) -> list[Chat]:
     """What a block of a user is in chat."""
-    if block.type == "text":
-        return [_text(block.text or "")]
-    if block.type == "image":
-        return [_image(block, where)]
+    if block.type in ("text", "image"):
+        return [_plain(block, where)]
     if block.type == "document":
         return [*map(_text, filter(None, (block.title, block.context))), *_document(block, where)]
     if block.type == "search_result":
-        found = [part for each in content_of(block.content, where) for part in _parts(each, where)]
+        found = [_plain(each, where) for each in content_of(block.content, where)]
         source = block.source if isinstance(block.source, str) else None
         return [*map(_text, filter(None, (block.title, source))), *found]
     if block.type == "tool_reference":
         return [_text(f"Tool: {block.tool_name or ''}")]
     raise _unsupported(block, where, "text, image, document, search_result, tool_result")
+
+
+def _plain(block: Block, where: str) -> Chat:
+    """What a block without others in it is in chat."""
+    if block.type == "text":
+        return _text(block.text or "")
+    if block.type == "image":
+        return _image(block, where)
+    raise _unsupported(block, where, "text, image")
 
 
 def _image(block: Block, where: str) -> Chat:
@@ -151,7 +158,7 @@ def _document(block: Block, where: str) -> list[Chat]:
     if isinstance(source, Source) and source.type == "text":
         return [_text(source.data or "")]
     if isinstance(source, Source) and source.type == "content":
-        return [part for each in content_of(source.content, where) for part in _parts(each, where)]
+        return [_plain(each, where) for each in content_of(source.content, where)]
     raise TranslationError(f"{where}.source: {_type_of(source)}: expected text or content; engines read no PDF")
 
 

@@ -1,6 +1,8 @@
 """Anthropic's messages API as the relay translates it."""
 
-from collections.abc import Collection
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 import msgspec
@@ -8,12 +10,16 @@ import msgspec
 from .....core.net.anthropic import error_body
 from ....http.messages import Head
 from ...stream.usage import tokens_from
-from ..translation import TranslationError
+from ..translation import Translation, TranslationError
 from .answer import message
 from .asked import read
 from .context import anthropic_words
 from .request import chat_request
 from .stream import MessageStream
+
+# Bytes of a request from which on other requests do not wait for its translation: one of many small blocks takes a
+# second for 3 MB.
+_LARGE = 256 * 1024
 
 
 class MessageTranslation:
@@ -59,17 +65,27 @@ class CountTranslation:
         return b""
 
 
-class _Surface:
+class _Surface(ABC):
+    """Implements `Surface`."""
+
+    def translate(self, head: Head, body: bytes) -> Translation | Coroutine[Any, Any, Translation]:
+        """What stands for a request. Raises TranslationError."""
+        if len(body) > _LARGE:
+            return asyncio.to_thread(self._translation, head, body)
+        return self._translation(head, body)
+
+    @abstractmethod
+    def _translation(self, head: Head, body: bytes) -> Translation: ...
+
     def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
         """An error answer in the shape of Anthropic's API."""
         return error_body(status, anthropic_words(answer) if status == 400 else answer, request_id)
 
 
 class Messages(_Surface):
-    """POST /v1/messages. Implements `Surface`."""
+    """POST /v1/messages."""
 
-    def translate(self, head: Head, body: bytes) -> MessageTranslation:
-        """What stands for a request. Raises TranslationError."""
+    def _translation(self, head: Head, body: bytes) -> MessageTranslation:
         asked = read(body)
         if asked.max_tokens is None:
             raise TranslationError("max_tokens: expected the most tokens that the answer may have", "max_tokens")
@@ -77,9 +93,8 @@ class Messages(_Surface):
 
 
 class CountTokens(_Surface):
-    """POST /v1/messages/count_tokens. Implements `Surface`."""
+    """POST /v1/messages/count_tokens."""
 
-    def translate(self, head: Head, body: bytes) -> CountTranslation:
-        """What stands for a request. Raises TranslationError."""
+    def _translation(self, head: Head, body: bytes) -> CountTranslation:
         asked = msgspec.structs.replace(read(body), max_tokens=1, stream=None, output_format=None, output_config=None)
         return CountTranslation(chat_request(asked))

@@ -36,6 +36,14 @@ def renamed(error: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def renamed_answer(answer: dict[str, Any]) -> dict[str, Any]:
+    """An error answer with the names of the responses API, unless it is about the name of a field itself."""
+    error = answer.get("error")
+    if not isinstance(error, dict) or error.get("code") == UNKNOWN:
+        return answer
+    return {**answer, "error": renamed(error)}
+
+
 def _param(param: str) -> str:
     for pattern, name in _PARAMS:
         if pattern.match(param):

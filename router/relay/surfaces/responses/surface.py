@@ -9,7 +9,7 @@ from ....batches.ids import RESPONSE, new_id
 from ....http.messages import Head, Reply
 from ..translation import Translation
 from .asked import Asked, read
-from .errors import UNKNOWN, renamed
+from .errors import renamed_answer
 from .history import History
 from .items import named, references
 from .kept import KeptResponses
@@ -40,10 +40,7 @@ class Responses:
 
     def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
         """An error answer with the names of this API."""
-        error = answer.get("error")
-        if not isinstance(error, dict) or error.get("code") == UNKNOWN:
-            return answer
-        return {**answer, "error": renamed(error)}
+        return renamed_answer(answer)
 
     def reply(self, reply: Reply, translation: Translation) -> Reply | None:
         """The reply to a request whose response is kept; None for any other request."""

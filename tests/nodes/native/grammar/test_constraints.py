@@ -7,6 +7,7 @@ from slurminfer.nodes.native.grammar.constraint import (
     After,
     Choices,
     Ebnf,
+    Either,
     JsonSchema,
     Lark,
     Regex,
@@ -29,7 +30,7 @@ ODD = 'q"\\/\n\t\x00\x7f é 🎉'
         (COMPACT, ['{"a":1}'], ['{"a": 1}', '{ "a":1}']),
         (JsonSchema(True), ["1", '"x"', "null", "[]", '{"a":[1,"🎉"]}'], ["x", "nul"]),
         (ANY_OBJECT, ["{}", '{"a":{"b":[]}}'], ["[]", "1"]),
-        (JsonSchema({"type": "string"}), ['""', '"ü🎉"', '"\\n\\u0001"'], ['"\n"', '"', "x"]),
+        (JsonSchema({"type": "string"}), ['""', '"ü🎉"', '"\\n"'], ['"\n"', '"\\u0061"', "x"]),
         (JsonSchema({"enum": ["a", 1, None, [2], {"b": True}]}), ['"a"', "1", "null", "[2]", '{"b":true}'], ["2", "a"]),
         (JsonSchema({"type": "number"}), ["1e5", "-0.5E-7", "0"], ["01", ".5", "+1", "1e"]),
         (Regex(r"^[a-z]+/\d{2}$"), ["ab/12"], ["ab/1", "/12", "ab/123"]),
@@ -47,6 +48,9 @@ ODD = 'q"\\/\n\t\x00\x7f é 🎉'
         (After("</think>", A), ['Well.\n</think>\n\n{"a": 1}', '</think>{"a": 1}'], ['{"a": 1}', "x</think>x"]),
         (After("<|system|>", Regex("x+")), ["Well.<|system|>xx"], ["xx", "Well.<|system|>y"]),
         (After("</think>", Lark('start: "y"')), ["Well.</think>y"], ["y"]),
+        (After("</think>", A, "<think>"), ['<think>W</think>\n{"a": 1}', '{"a": 1}'], ["x", 'x</think>{"a": 1}']),
+        (After("<|user|>", A, "<|system|>"), ['<|system|>W<|user|>{"a": 1}', '{"a": 1}'], ['W<|user|>{"a": 1}']),
+        (Either([Tags(CALLS, least=1), A]), ['{"a": 1}', '<f=one>{"a": 1}</f>'], ["", '<f=one>{"a": 1}</f>{"a": 1}']),
     ],
 )  # fmt: skip
 def test_texts_that_a_constraint_takes(grammars, constraint, yes, no):

@@ -1,13 +1,10 @@
 """Choices whose text is read: special tokens as markers, counts, finish reasons, and going on after any token."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from tokenizers import decoders, models, pre_tokenizers
 
 from slurminfer.nodes.native.api.answers.chat_format import ChatFormat
 from slurminfer.nodes.native.api.answers.formats import Origin, usage
@@ -19,28 +16,12 @@ from slurminfer.nodes.native.engine.request import FinishReason, Request, Sampli
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
 BY_NAME = {family.name: family for family in FAMILIES}
-SPECIAL = ["<|end|>", "[TOOL_CALLS]", "[ARGS]", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>",
-           "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "[THINK]", "[/THINK]"]  # fmt: skip
 HERMES = '<think>\nWhich? ü\n</think>\n\nWait.\n<tool_call>\n{"name": "f", "arguments": {"a": "ü"}}\n</tool_call>'
 DEEPSEEK = (
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
     "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
 )
 ORIGIN = Origin("m", "1", include_usage=False)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """A token for each byte, and special ones that are no text."""
-    directory: Path = tmp_path_factory.mktemp("tokenizer")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    written = tokenizers.Tokenizer(models.BPE(vocab={char: id for id, char in enumerate(alphabet)}, merges=[]))
-    written.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    written.decoder = decoders.ByteLevel()
-    written.add_special_tokens(SPECIAL)
-    written.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
-    return Tokenizer(directory)
 
 
 def choice(tokenizer: Tokenizer, told: list[int], index: int = 0, **reading: Any) -> Choice:

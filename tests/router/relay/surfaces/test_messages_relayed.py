@@ -1,5 +1,6 @@
 """Anthropic's API through a relay, by Anthropic's own client, before stub workers that play chat completions."""
 
+import json
 import socket
 from contextlib import ExitStack
 
@@ -273,3 +274,37 @@ def test_engines_may_be_asked_in_their_own_api(relayed):
     assert (stub.asked[0].target, stub.asked[0].body) == ("/v1/messages?beta=true", ASKED)
     refused = passing.http.post("/v1/messages", json={**ASKED, "model": "other"}).json()
     assert refused["error"]["type"] == "not_found_error"
+
+
+def test_a_tool_call_goes_on_when_its_worker_is_lost(relay, client):
+    """A script, as in the test above. The native engine goes on from the tokens that have come."""
+    first = {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": ""}}
+    parts = [first, *({"index": 0, "function": {"arguments": piece}} for piece in ('{"city"', ': "Os', 'lo"}'))]
+
+    async def call(asked):
+        begin = len(asked.body.get("continue_token_ids", ()))
+        await asked.send(HEAD)
+        for token, part in enumerate(parts[begin:], begin):
+            choice = {"index": 0, "delta": {"tool_calls": [part]}, "finish_reason": None, "token_ids": [token]}
+            data = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+            await asked.send(chunk(b"data: " + json.dumps(data).encode() + b"\n\n"))
+            if begin == 0 and token == 2:
+                asked.cut()
+        await asked.send(chunk(event(None, "tool_calls")), chunk(usage_event(7, len(parts))), chunk(DONE), LAST)
+
+    stubs = [relay.add(name, call, engine="native") for name in ("w-0", "w-1")]
+    message = streamed(client, tools=[{"name": "weather", "input_schema": {"type": "object"}}])
+    (use,) = message.content
+    assert (use.id, use.name, use.input, message.stop_reason) == ("c1", "weather", {"city": "Oslo"}, "tool_use")
+    assert [len(stub.asked) for stub in stubs] == [1, 1], "both had a part in it"
+
+
+def test_a_large_request_is_translated_beside_the_others(relay, client):
+    stub = relay.add("w-0")
+    words = [{"type": "text", "text": "word " * 100}] * 1000
+    message = whole(client, messages=[{"role": "user", "content": words}])
+    assert message.content[0].text == TEXT
+    assert len(stub.asked[-1].body["messages"][0]["content"]) == 1000 * 501 - 1
+    bad = [*words, {"type": "audio"}]
+    error = refused(anthropic.BadRequestError, whole, client, messages=[{"role": "user", "content": bad}])
+    assert error["message"].startswith("messages.0.content.1000.type: 'audio'")

@@ -1,11 +1,15 @@
 """Requests of Anthropic's API as chat requests."""
 
+import asyncio
 import json
+from collections.abc import Coroutine
 
 import pytest
 
+from slurminfer.router.http.messages import Head
 from slurminfer.router.relay.surfaces.messages.asked import MOST_BYTES, read
 from slurminfer.router.relay.surfaces.messages.request import chat_request
+from slurminfer.router.relay.surfaces.messages.surface import CountTokens, Messages
 from slurminfer.router.relay.surfaces.translation import TranslationError
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -40,6 +44,24 @@ def text(words, **more):
 
 def result(id_, content, **more):
     return {"type": "tool_result", "tool_use_id": id_, "content": content, **more}
+
+
+def nested(kind, depth):
+    """A block in a block, and so on."""
+    block = text("x")
+    for _ in range(depth):
+        block = {"type": kind, "content": [block]}
+    return block
+
+
+@pytest.mark.parametrize("surface", [Messages(), CountTokens()])
+def test_others_do_not_wait_for_the_translation_of_a_large_request(surface):
+    head = Head(b"POST", b"/", "/", [], {}, "", "abc")
+    small, large = (json.dumps({"max_tokens": 9, "messages": [user("x" * size)]}).encode() for size in (9, 300_000))
+    assert not isinstance(surface.translate(head, small), Coroutine)
+    beside = surface.translate(head, large)
+    assert isinstance(beside, Coroutine)
+    assert json.loads(asyncio.run(beside).body)["messages"] == [user("x" * 300_000)]
 
 
 def test_the_least_request():
@@ -194,6 +216,8 @@ def test_a_schema_for_the_answer(field):
         ({"output_format": {"type": "xml"}}, "output_config.format: 'xml'"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
         ({"max_tokens": "many"}, "max_tokens: expected"),
+        ({"messages": [user(result("t1", [result("t2", "x")]))]}, "'tool_result' is not supported here"),
+        ({"messages": [user(nested("search_result", 200))]}, "'search_result' is not supported here"),
         ({"system": [{"type": "image"}]}, "system.type: 'image'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 from contextlib import ExitStack, suppress
 from typing import Any, Literal
@@ -143,6 +144,20 @@ def test_a_function_is_called_and_the_conversation_goes_on(relay, client, ask):
     assert [message["role"] for message in stub.asked[-1].body["messages"]] == ["user", "assistant", "tool"]
     third = ask(client, tools=[FUNCTION], input=[*[item.to_dict() for item in first.output], output], store=False)
     assert third.output_text == "It will rain."  # without what is kept
+
+
+def test_tokens_are_counted_by_the_engine(relay, client):
+    stub = relay.add("w-0")
+    first = whole(client, input="one?")
+    found = client.responses.input_tokens.count(model="m", input="two?", previous_response_id=first.id)
+    assert (found.object, found.input_tokens) == ("response.input_tokens", 7)
+    seen = stub.asked[-1].body
+    assert (seen["max_completion_tokens"], "stream" in seen) == (1, False)
+    assert [message["content"] for message in seen["messages"]] == ["one?", TEXT, "two?"]
+    assert relay.report().counters.requests[("/v1/responses/input_tokens", 200)] == 1
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.input_tokens.count(model="m", input="two?", conversation="c")
+    assert caught.value.param == "conversation"
 
 
 def test_a_conversation_has_all_that_was_before(relay, client):
@@ -325,6 +340,35 @@ def test_an_api_that_is_not_translated_goes_to_the_engine(relayed, client_of):
     client_of(relay).responses.with_raw_response.create(**ASKED)
     assert stub.asked[-1].target == "/v1/responses"
     assert stub.asked[-1].body == ASKED
+
+
+def test_a_client_that_hangs_up_while_kept_responses_are_read(relay, client, monkeypatch, eventually):
+    stub = relay.add("w-0")
+    stands, started = threading.Event(), []
+
+    def get(store, tenant, id):
+        started.append(id)
+        stands.wait()
+
+    monkeypatch.setattr(ResponseStore, "get", get)
+    body = json.dumps({**ASKED, "previous_response_id": "resp_" + "0" * 32}).encode()
+    head = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection(relay.address) as sock:
+        sock.sendall(head % len(body) + body)
+        eventually(lambda: started)
+    eventually(lambda: not relay.server._surfaces._waiting)
+    stands.set()
+    assert whole(client).output_text == TEXT
+    assert len(stub.asked) == 1
+
+
+def test_a_defect_is_answered(relay, client, monkeypatch, caplog):
+    relay.add("w-0")
+    monkeypatch.setattr(ResponseStore, "get", lambda store, tenant, id: 1 / 0)
+    with pytest.raises(openai.InternalServerError) as caught:
+        whole(client, previous_response_id="resp_1")
+    assert caught.value.status_code == 500
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_client_that_hangs_up_while_a_response_is_kept(relay, client, monkeypatch, eventually):

@@ -1,0 +1,66 @@
+"""How the answers to a chat request are read, and what they must look like."""
+
+from ...engine.request import Limits
+from ...grammar.constraint import Constraint
+from ...grammar.matcher import Grammar
+from ..answers.reader import Reading
+from ..errors import ApiError
+from ..grammars import GrammarCompiler
+from ..reasoning.tags import begins_within
+from ..requests.chat import ChatRequest
+from ..requests.structured import Structure, structure_of
+from ..requests.tools import Toolset
+from ..service import ServedModel
+from ..tools.plan import CallPlan, after_thinking, call_plan
+
+
+class AnswerPlanner:
+    """Plans for one model, by its chat template."""
+
+    def __init__(self, model: ServedModel, grammars: GrammarCompiler) -> None:
+        self._model, self._grammars = model, grammars
+
+    async def plan(
+        self, body: ChatRequest, tools: Toolset, prompt: str, limits: Limits
+    ) -> tuple[Reading, Grammar | None]:
+        """For the answers to `prompt`, the rendered text. Raises ApiError."""
+        structure = structure_of(body)
+        plan = self._calls(tools, structure)
+        grammar = None
+        if plan.constraint is not None:
+            param = structure.param if structure and not tools.functions else "tools"
+            try:
+                grammar = await self._compile(body, Structure(param, plan.constraint), prompt, limits)
+            except ApiError:
+                lenient = self._calls(tools, structure, lenient=True)
+                if lenient == plan or lenient.constraint is None:
+                    raise
+                grammar = await self._compile(body, Structure(param, lenient.constraint), prompt, limits)
+        return self._reading(body, tools, plan, prompt), grammar
+
+    def _calls(self, tools: Toolset, structure: Structure | None, *, lenient: bool = False) -> CallPlan:
+        """`lenient`: the schemas of functions that are not strict may have what cannot be compiled."""
+        wanted = structure.constraint if structure else None
+        return call_plan(tools, self._model.family, self._model.template.source, wanted, lenient=lenient)
+
+    async def _compile(self, body: ChatRequest, structure: Structure, prompt: str, limits: Limits) -> Grammar:
+        within = self._begins_within(body, prompt)
+        constraint: Constraint = after_thinking(structure.constraint, self._model.tags, prompt, within=within)
+        return await self._grammars.compile(Structure(structure.param, constraint), limits.vocab_size)
+
+    def _reading(self, body: ChatRequest, tools: Toolset, plan: CallPlan, prompt: str) -> Reading:
+        separates = body.separate_reasoning is not False
+        return Reading(
+            tags=self._model.tags if separates else None,
+            within=separates and self._begins_within(body, prompt),
+            tells_thoughts=body.include_reasoning is not False,
+            thoughts_at_once=body.stream_reasoning is not False,
+            family=plan.family,
+            functions=tools.schemas,
+            one_call=bool(tools.functions) and not tools.parallel,
+        )
+
+    def _begins_within(self, body: ChatRequest, prompt: str) -> bool:
+        tags = self._model.tags
+        continued = body.turns[-1]["content"] if body.continue_final_message else ""
+        return tags is not None and begins_within(tags, prompt, continued)

@@ -1,0 +1,125 @@
+"""Constraints made to take time and memory end in an error, or in a grammar that is no larger than others."""
+
+from contextlib import suppress
+
+import pytest
+
+from slurminfer.nodes.native.grammar import compiler
+from slurminfer.nodes.native.grammar.compiler import Grammars
+from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
+from slurminfer.nodes.native.grammar.errors import ConstraintError, MatcherError
+
+from ....support.grammars import tokens_of
+
+
+def _deep(levels: int) -> dict[str, object]:
+    schema: dict[str, object] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        (JsonSchema({"$ref": "#"}), "no text can satisfy it"),
+        (JsonSchema({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}), "no te"),
+        (JsonSchema({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"}), "no text"),
+        (JsonSchema({"enum": [f"value {number}" for number in range(600_000)]}), "expected at most 524288"),
+        (JsonSchema(_deep(70)), "nested too deep: expected at most 64 levels"),
+        (JsonSchema({"type": "integer", "minimum": 10**30}), "Failed to generate regex for"),
+        (JsonSchema({"allOf": [{"anyOf": [{"properties": {f"{i}-{j}": {"type": "string"}}} for j in range(4)]}
+                               for i in range(12)]}), "schema too large"),
+        (Regex("(" * 5000 + ")" * 5000), "exceeds? the .*nest"),
+        (Regex("x" * 600_000), "expected at most 524288"),
+        (Lark("start: " + "(" * 20_000), "too deeply nested"),
+        (Lark("start: start"), "no text can satisfy it"),
+        (Lark("a: /x/"), "no start rule"),
+        (Ebnf("root ::= " + "(" * 20_000), "recursion depth"),
+        (Ebnf("root ::= " + "a " * 40_000), "characters of EBNF: expected at most 65536"),
+        (Ebnf("root ::= nothing"), "'nothing' not found"),
+        (Choices([]), "0 choices: expected 1 to 10000"),
+        (Choices(["x"] * 10_001), "10001 choices"),
+        (Tags([Tag("<a>", Regex("x"))], triggers=["<b>"]), "the trigger '<b>' begins no tag"),
+        (Tags([]), "0 tags"),
+    ],
+)  # fmt: skip
+def test_hostile_constraints_are_refused(grammars, constraint, said):
+    with pytest.raises(ConstraintError, match=said):
+        grammars.compile(constraint)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Regex("(a+)+b"), Regex("a{1,1000000}"), Regex("((a{0,1000}){0,1000}){0,1000}"), Regex("(?:a?){5000}a{5000}"),
+        Regex("(.|\n)*a(.|\n){40}"), JsonSchema({"type": "array", "minItems": 1_000_000}), JsonSchema(_deep(60)),
+        JsonSchema({"type": "string", "minLength": 100_000}), Lark("start: a\na: a a | /x/ |"),
+        Lark('start: a{1000000}\na: "x" "y"'), JsonSchema({"enum": list(range(20_000))}),
+        JsonSchema({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+        JsonSchema({"type": "array", "maxItems": 1000, "items": {"type": "array", "maxItems": 1000}}),
+    ],
+)  # fmt: skip
+def test_what_looks_hostile_goes_token_by_token_or_ends_in_an_error(grammars, constraint):
+    matcher = grammars.compile(constraint).matcher(grammars.ends)
+    with suppress(MatcherError):
+        for step in range(30):
+            tokens = [token for token in tokens_of(matcher.fill()) if token not in grammars.ends]
+            if not tokens:
+                break
+            matcher.accept(tokens[step % len(tokens)])
+
+
+def test_a_text_that_meets_a_limit_of_the_library_ends_in_an_error_and_the_next_one_starts_anew(tokenizer, monkeypatch):
+    monkeypatch.setattr(compiler, "_MAX_LEXER_STATES", 400)
+    grammars = Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+    constraint = JsonSchema({"type": "string", "maxLength": 1_000_000})
+    text = tokenizer.encode('"' + "The quick brown fox " * 100, add_special_tokens=False)
+
+    def write() -> int:
+        matcher, done = grammars.compile(constraint, 320).matcher(), 0
+        with pytest.raises(MatcherError, match="too many states"):
+            for token in text:
+                matcher.fill()
+                matcher.accept(token)
+                done += 1
+        return done
+
+    first = write()
+    assert first > 5
+    assert write() == first
+
+
+def test_compiled_grammars_are_kept_and_the_oldest_forgotten(tokenizer):
+    grammars = Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+    first = grammars.compile(Regex("x0"), 320)
+    assert grammars.compile(Regex("x0"), 320) is first
+    for number in range(1, 32):
+        grammars.compile(Regex(f"x{number}"), 320)
+    assert grammars.compile(Regex("x0"), 320) is first
+    for number in range(32, 64):
+        grammars.compile(Regex(f"x{number}"), 320)
+    assert grammars.compile(Regex("x0"), 320) is not first
+
+
+def test_many_large_grammars_are_not_kept(tokenizer, monkeypatch):
+    monkeypatch.setattr(compiler, "_MAX_KEPT_BYTES", 30_000)
+    grammars = Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+    made = [Choices([f"{number}" + "x" * 2_000]) for number in range(30)]
+    first = grammars.compile(made[0], 320)
+    for constraint in made[1:10]:
+        grammars.compile(constraint, 320)
+    assert grammars.compile(made[0], 320) is first
+    for constraint in made[10:]:
+        grammars.compile(constraint, 320)
+    assert grammars.compile(made[0], 320) is not first
+
+
+def test_why_a_constraint_cannot_be_compiled_is_remembered(tokenizer, monkeypatch):
+    grammars = Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+    with pytest.raises(ConstraintError) as first:
+        grammars.compile(Regex("["), 320)
+    monkeypatch.setattr(grammars, "_compile", None)
+    with pytest.raises(ConstraintError, match="unclosed character class") as again:
+        grammars.compile(Regex("["), 320)
+    assert str(again.value) == str(first.value)
