@@ -46,14 +46,18 @@ def check(chosen: list[environments.Client]) -> int:
                     outcomes[client] = checks.Outcome(
                         [], {"installation": f"exit {error.returncode} of {error.cmd[0]}"}
                     )
+                _note(outcomes)
                 _say(client, outcomes[client])
-    names = {client.name for client in environments.clients()}
-    results = report.merge(report.read(), outcomes, names)
-    report.write(results)
-    report.PAGE.write_text(report.with_table(report.PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
     failed = [f"{client.name}: {what}: {why}" for client, said in outcomes.items() for what, why in said.fails.items()]
     print("\n".join(failed) or "all works", flush=True)
     return 1 if failed else 0
+
+
+def _note(outcomes: dict[environments.Client, checks.Outcome]) -> None:
+    """Write the results so far, and the table of the guide."""
+    results = report.merge(report.read(), outcomes, {client.name for client in environments.clients()})
+    report.write(results)
+    report.PAGE.write_text(report.with_table(report.PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
 def _say(client: environments.Client, outcome: checks.Outcome) -> None:

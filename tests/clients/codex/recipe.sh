@@ -9,8 +9,5 @@ name = "slurminfer"
 base_url = "$OPENAI_BASE_URL"
 env_key = "OPENAI_API_KEY"
 wire_api = "responses"
-
-[agents]
-enabled = false
 END
 codex exec --skip-git-repo-check "$PROMPT"

@@ -18,8 +18,8 @@ def _():
         f"openai/{MODEL}", api_base=os.environ["OPENAI_BASE_URL"], max_tokens=200, temperature=0, num_retries=0
     )
     with dspy.context(lm=lm, adapter=dspy.JSONAdapter()):
-        said = dspy.Predict("question -> capital: str, is_in_europe: bool")(question="What is the capital of France?")
-    expect(isinstance(said.capital, str) and isinstance(said.is_in_europe, bool), said)
+        said = dspy.Predict("question -> capital: str")(question="What is the capital of France?")
+    expect(isinstance(said.capital, str) and said.capital, said)
 
 
 @tried("native tool calls, scripted")

@@ -69,7 +69,8 @@ def _():
 def _():
     said = llm("-m", "slurminfer", "-o", "max_tokens", "80", "-o", "temperature", "0",
                "--schema", "name, inhabitants int", "The capital of France")  # fmt: skip
-    expect(set(json.loads(said)) == {"name", "inhabitants"}, said)
+    city = json.loads(said)  # its schemas allow further keys
+    expect(isinstance(city["name"], str) and isinstance(city["inhabitants"], int), said)
 
 
 @tried("a tool, scripted")
