@@ -168,9 +168,9 @@ $(ROUTERS:%=.venv-%/.installed): .venv-%/.installed: requirements/%.txt
 
 # The reverse proxies that tests put in front of a router. The packages' services are not started, now or later.
 proxies:
-	@if ! { command -v nginx && command -v haproxy; } > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	@if ! { command -v nginx && command -v haproxy && command -v apache2; } > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { made=1; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod +x $$policy; }; \
-	  apt-get update -qq; apt-get install -qq --no-install-recommends nginx-light haproxy > /dev/null; \
+	  apt-get update -qq; apt-get install -qq --no-install-recommends nginx-light haproxy apache2-bin > /dev/null; \
 	  [ -z "$$made" ] || rm $$policy; deb-systemd-helper disable nginx.service haproxy.service > /dev/null 2>&1; fi || true
 
 nginx:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import messages, structured
+from . import echo, embeddings, messages, structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,21 @@ PARTS: Mapping[str, Part] = {
         {
             "messages_added_ms": ("at most 1", "messages_added_ms"),
             "messages_added_stream_ms": ("at most 3", "messages_added_stream_ms"),
+        },
+    ),
+    "echo": Part(
+        "log-probabilities of prompts, against transformers in float32",
+        echo.measure,
+        {"echo_logprob_error": ("at most 0.001", "max_error"), "echo_relative_speed": ("", "relative_speed")},
+    ),
+    "embeddings": Part(
+        "embeddings: texts/s beside sentence-transformers, and whether the vectors are the same",
+        embeddings.measure,
+        {
+            "embeddings_speedup_bfloat16": ("at least 1", "speedup_bfloat16"),
+            "embeddings_speedup_float32": ("at least 1", "speedup_float32"),
+            "embeddings_likeness_bfloat16": ("at least 0.99", "likeness_bfloat16"),
+            "embeddings_likeness_float32": ("at least 0.99999", "likeness_float32"),
         },
     ),
 }

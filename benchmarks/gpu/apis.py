@@ -8,6 +8,7 @@ tool, and not a meaning. Exits with 1 if anything did not work.
 
 import argparse
 import json
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -175,13 +176,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--engine", choices=("native", "sglang", "vllm"), required=True)
-    parser.add_argument("extra", nargs="*", metavar="ENGINE'S ARGUMENTS")
-    given = parser.parse_args()
-    defaults = {
-        "workers": 1, "nodes": 1, "tensor_parallel": 1, "sequence_parallel": 1, "pipeline_parallel": 1,
-        "quantization": None, "context": 4096, "running": 16, "slurm": False,
-    }  # fmt: skip
-    vars(given).update(defaults)
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    fixed = argparse.Namespace(
+        extra=sys.argv[at + 1 :], workers=1, nodes=1, tensor_parallel=1, sequence_parallel=1, pipeline_parallel=1,
+        quantization=None, context=4096, running=16, slurm=False,
+    )  # fmt: skip
+    given = parser.parse_args(sys.argv[1:at], fixed)
     with tempfile.TemporaryDirectory() as folder:
         deployment = Deployment(given, Path(folder))
         try:

@@ -39,7 +39,7 @@ class Tokenizer:
 
     def __init__(self, directory: Path) -> None:
         self._tokenizer = _load(directory / "tokenizer.json")
-        config = read_model_json(directory, "tokenizer_config.json")
+        self.config = config = read_model_json(directory, "tokenizer_config.json")
         self.special_tokens = _special_tokens({**read_model_json(directory, "special_tokens_map.json"), **config})
         self.bos_id = self._id("bos_token")
         self.end_ids = _configured_end_ids(directory) | {id for id in [self._id("eos_token")] if id is not None}
@@ -52,9 +52,13 @@ class Tokenizer:
         doubled = self.bos_id is not None and ids[:2] == [self.bos_id, self.bos_id]
         return ids[1:] if doubled and add_special_tokens else ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without special tokens; U+FFFD for bytes that are not UTF-8."""
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Text of `ids`, without special tokens unless these are wanted; U+FFFD for bytes that are not UTF-8."""
+        return self._tokenizer.decode(ids, skip_special_tokens=not special)
+
+    def token_string(self, id: int) -> str:
+        """How the vocabulary writes a token, in whatever alphabet it has; empty for an unused number."""
+        return self._tokenizer.id_to_token(id) or ""
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one token stands for: maybe a part of a character. Special tokens stand for their names."""

@@ -48,11 +48,17 @@ def export(calibration: Calibration, workspace: Workspace, description: dict[str
 
 
 def copy_other_files(model: Path, directory: Path) -> None:
-    """Tokenizer, chat template, generation settings, licence: whatever is neither weights nor config.json."""
+    """Tokenizer, chat template, generation settings, licence: whatever is neither weights nor config.json.
+
+    Of an embedding model, its pooling too, which lies in a folder of its own.
+    """
     for path in model.iterdir():
         is_weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
         if path.is_file() and not is_weights and path.name not in ("config.json", REPORT):
             shutil.copyfile(path, directory / path.name)
+    for path in model.glob("*/config.json") if (model / "modules.json").exists() else ():
+        (directory / path.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(path, directory / path.parent.name / path.name)
 
 
 def checkpoint_dtype(calibration: Calibration) -> torch.dtype:
@@ -73,7 +79,8 @@ def _write_tensors(calibration: Calibration, workspace: Workspace, group_size: i
     dtype, config = checkpoint_dtype(calibration), calibration.config
     weights = Weights(calibration.model, dtype)
     table = (config.vocab_size, config.hidden_size)
-    outer = {f"{FINAL_NORM}.weight": table[1:]} | ({} if config.tie_word_embeddings else {f"{HEAD}.weight": table})
+    has_own_head = config.has_head and not config.tie_word_embeddings
+    outer = {f"{FINAL_NORM}.weight": table[1:]} | ({f"{HEAD}.weight": table} if has_own_head else {})
     shapes: dict[str, tuple[int, ...]] = {f"{EMBEDDING}.weight": table, **outer}
 
     def load(name: str) -> npt.NDArray[Any]:

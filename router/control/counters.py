@@ -19,7 +19,7 @@ ENDPOINTS = frozenset(
     f"/v1/{path}"
     for path in (
         *("chat/completions", "completions", "embeddings", "messages", "messages/count_tokens", "moderations"),
-        *("rerank", "responses", "responses/input_tokens", "score"),
+        *("rerank", "responses", "responses/input_tokens", "score", "tokenize", "detokenize"),
         *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
     )
 )

@@ -37,14 +37,19 @@ class Keys:
 
 
 def given_key(head: Head) -> bytes | None:
-    """The key that a request shows, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; None where there is none."""
+    """The key that a request shows, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; None where there is none.
+
+    The second one counts beside an Authorization of another scheme, which may be for a proxy in between.
+    """
     value = head.fields.get(b"authorization")
-    if value is None:
-        given = head.fields.get(b"x-api-key")
-        return None if given is None else given.strip()
-    if value[:7] == b"Bearer ":
-        return value[7:].strip()
-    return bearer_key(value.decode("utf-8", "surrogateescape"))
+    if value is not None:
+        if value[:7] == b"Bearer ":
+            return value[7:].strip()
+        key = bearer_key(value.decode("utf-8", "surrogateescape"))
+        if key or b"x-api-key" not in head.fields:
+            return key
+    given = head.fields.get(b"x-api-key")
+    return None if given is None else given.strip()
 
 
 def no_key(head: Head, tenant: Tenant | None) -> Whole:

@@ -11,7 +11,7 @@ from ..policies.policy import Route, RoutedRequest
 from .attempt import Attempt, Fault
 from .blame import Blame
 from .outlet import Outlet
-from .stream.envelope import CHAT, COMPLETIONS, EMBEDDINGS, Envelope
+from .stream.envelope import CHAT, COMPLETIONS, EMBEDDINGS, TOKENS, Envelope
 from .stream.usage import Tokens
 from .workers.upstream import Upstream
 
@@ -68,7 +68,7 @@ class Call(msgspec.Struct, eq=False):
     @property
     def is_known(self) -> bool:
         """Whether the form of its answer is known: JSON, or events of which the last is [DONE]."""
-        return self.envelope.kind in (CHAT, COMPLETIONS, EMBEDDINGS)
+        return self.envelope.kind in (CHAT, COMPLETIONS, EMBEDDINGS, TOKENS)
 
     def preempt(self) -> None:
         """Give way to a more urgent request; it is off the board when this returns."""

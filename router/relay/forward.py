@@ -334,8 +334,10 @@ class Forwarder:
 
     def _head(self, call: Call, upstream: Upstream, body: bytes) -> bytes:
         head = call.request.head
+        # Of all engines these paths are at the root.
+        target = head.target if call.envelope.computes else head.target.removeprefix(b"/v1")
         return request_head(
-            head.method, head.target, head.headers, key=upstream.key, body_length=len(body), request_id=head.id
+            head.method, target, head.headers, key=upstream.key, body_length=len(body), request_id=head.id
         )
 
     # What attempts ask and tell.

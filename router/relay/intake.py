@@ -30,7 +30,7 @@ class Intake:
         head, tenant = request.head, request.head.tenant
         envelope = _envelope(request)
         priority = _priority(head)
-        prompt = prompt_text(envelope)
+        prompt = prompt_text(envelope) if envelope.computes else b""
         routed = self._routed(head, envelope, prompt)
         lane = self._eligibility.lane(routed)
         body, model = request.body, lane[0]

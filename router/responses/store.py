@@ -47,21 +47,25 @@ class ResponseStore:
     def __init__(self, path: Path, limits: Limits, clock: Callable[[], float] = time.time) -> None:
         self._path, self._limits, self._clock = path, limits, clock
         self._written: dict[str, tuple[int, int]] = {}  # writes and bytes by tenant's folder, since it was looked at
-        self._sizes: dict[str, int] = {}  # bytes by id, as `sweep` has seen them: files never change
+        self._sizes: dict[str, dict[str, int]] = {}  # bytes by folder and id, as they were seen: files never change
         self._lock = threading.Lock()
 
-    def keep(self, record: Record) -> None:
-        """Keep a response. Raises RunDirectoryError, also for one that is too large."""
+    def keep(self, record: Record) -> bool:
+        """Keep a response. True: it is time to `tidy`. Raises RunDirectoryError, also for one that is too large."""
         data = msgspec.json.encode(record)
         if len(data) > MOST_RECORD_BYTES:
             raise RunDirectoryError(f"response {record.id} has more than {MOST_RECORD_BYTES} bytes")
         path = self._file(record.id)
-        if self._is_time_to_look(path.parent.name, len(data)):
-            self._make_room(path.parent, len(data))
         if not _write(path, data):
             files.make_directory(path.parent)
             if not _write(path, data):
                 raise RunDirectoryError(f"cannot write {path}: its folder was removed")
+        return self._is_time_to_look(path.parent.name, len(data))
+
+    def tidy(self, id: str) -> None:
+        """Remove the oldest responses of the tenant whose response that is, if there are too many of them."""
+        kept = self._seen(self._file(id).parent)
+        _remove_oldest(kept, self._limits.of_tenant, self._limits.bytes_of_tenant)
 
     def get(self, tenant: str, id: str) -> Record | None:
         """A tenant's response; None where it is not kept, or no longer."""
@@ -85,10 +89,9 @@ class ResponseStore:
         """Remove what is too old, what is too much, and what writers that are gone have left."""
         kept: list[_File] = []
         for folder in self._folders():
-            kept += self._without_old(list(_files(folder, self._sizes)))
+            kept += self._seen(folder)
             self._remove_leftovers(folder)
         _remove_oldest(kept, self._limits.in_all, self._limits.bytes_in_all)
-        self._sizes = {file.id: file.size for file in kept}
 
     def clear(self) -> None:
         """Remove all of them."""
@@ -102,22 +105,20 @@ class ResponseStore:
 
     def _is_time_to_look(self, folder: str, size: int) -> bool:
         with self._lock:
-            writes, written = self._written.get(folder, (_WRITES_PER_LOOK, 0))
-            is_time = writes >= _WRITES_PER_LOOK or written >= _BYTES_PER_LOOK
-            self._written[folder] = (1, size) if is_time else (writes + 1, written + size)
+            writes, written = self._written.get(folder, (_WRITES_PER_LOOK, 0))  # another relay may have filled it
+            is_time = writes + 1 >= _WRITES_PER_LOOK or written + size >= _BYTES_PER_LOOK
+            self._written[folder] = (0, 0) if is_time else (writes + 1, written + size)
             return is_time
 
-    def _make_room(self, folder: Path, size: int) -> None:
-        kept = self._without_old(list(_files(folder, {})))
-        _remove_oldest(kept, self._limits.of_tenant - 1, self._limits.bytes_of_tenant - size)
-
-    def _without_old(self, found: list[_File]) -> list[_File]:
+    def _seen(self, folder: Path) -> list[_File]:
+        """The responses in a folder, without those that are too old, which are removed."""
         kept = []
-        for file in found:
+        for file in _files(folder, self._sizes.get(folder.name, {})):
             if self._is_old(file.id):
                 files.remove(file.path)
             else:
                 kept.append(file)
+        self._sizes[folder.name] = {file.id: file.size for file in kept}
         return kept
 
     def _remove_leftovers(self, folder: Path) -> None:

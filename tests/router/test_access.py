@@ -32,6 +32,12 @@ def test_a_key_may_come_as_x_api_key_and_goes_no_further(one):
     assert "x-api-key" not in one.stubs[0].requests[-1][1]
 
 
+@pytest.mark.parametrize(("authorization", "status"), [("Basic dTpw", 200), ("Bearer sk-wrong", 401), ("", 200)])
+def test_a_key_as_x_api_key_counts_beside_what_is_for_a_proxy(one, authorization, status):
+    headers = {"X-Api-Key": one.run.key(), "Authorization": authorization}
+    assert httpx.get(f"{one.url}/v1/models", headers=headers).status_code == status
+
+
 def test_metrics_have_a_key_of_their_own_which_opens_nothing_else(one):
     path = one.run.metrics_key_path
     key = path.read_text().strip()

@@ -20,7 +20,7 @@ _GAUGES = {
 }
 _COUNTERS = {  # the client library appends _total
     "prefix_cache_hit_tokens": "Prompt tokens found in the prefix cache",
-    "prompt_tokens": "Prompt tokens of sequences that began to generate",
+    "prompt_tokens": "Prompt tokens of sequences that began to generate, or whose embedding was made",
     "generation_tokens": "Tokens generated",
     "steps": "Steps that the model has computed",
     "step_seconds": "Seconds that they took, without sampling",

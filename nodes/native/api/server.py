@@ -12,6 +12,7 @@ from ..options import API_KEY_VARIABLE
 from .endpoints.chat import Chat
 from .endpoints.completions import Completions
 from .endpoints.embeddings import Embeddings
+from .endpoints.tokens import Tokens
 from .errors import ApiError
 from .metrics import CONTENT_TYPE
 from .middleware import Handler, add_request_id, answer_errors, json_response
@@ -38,8 +39,14 @@ class Server:
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/models/{name:.+}", self.model)
         app.router.add_post("/v1/completions", Completions(self.service).answer)
-        app.router.add_post("/v1/chat/completions", Chat(self.service).answer)
+        chat = Chat(self.service)
+        app.router.add_post("/v1/chat/completions", chat.answer)
         app.router.add_post("/v1/embeddings", Embeddings(self.service).answer)
+        tokens = Tokens(self.service, chat)
+        app.router.add_get("/tokenizer_info", tokens.info)
+        for base in ("", "/v1"):  # at the root as with vLLM and SGLang, whose clients know no other path
+            app.router.add_post(f"{base}/tokenize", tokens.tokenize)
+            app.router.add_post(f"{base}/detokenize", tokens.detokenize)
         return app
 
     async def health(self, _: web.Request) -> web.Response:

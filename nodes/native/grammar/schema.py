@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .errors import ConstraintError
+from .exclusive import are_exclusive
 from .keywords import (
     ANNOTATION_PREFIX,
     ANNOTATIONS,
@@ -30,57 +31,65 @@ def checked(schema: dict[str, Any] | bool, whitespace: str) -> dict[str, Any]:
     # A name may not be written with \u: as "\u0061", `a` would pass for an additional property.
     options: dict[str, Any] = {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
     options |= {"whitespace_pattern": whitespace} if whitespace else {"whitespace_flexible": False}
-    return {_RESERVED: options, **_clean(schema, "")}
+    return {_RESERVED: options, **_Walk(schema).clean(schema, "", 0)}
 
 
-def _clean(schema: Any, place: str, depth: int = 0) -> Any:
-    """A schema without annotations."""
-    if isinstance(schema, bool):
-        return schema
-    if not isinstance(schema, dict):
-        raise ConstraintError(f"{_at(place)}: expected a schema, an object or true or false")
-    if depth > MAX_DEPTH:
-        raise ConstraintError(f"{_at(place)}: nested too deep: expected at most {MAX_DEPTH} levels")
-    return dict(_members(schema, place, depth))
+class _Walk:
+    """One schema without its annotations, and with nothing left that the library would not obey."""
 
+    def __init__(self, root: Any) -> None:
+        self._root = root
 
-def _members(schema: dict[str, Any], place: str, depth: int) -> Iterator[tuple[str, Any]]:
-    for keyword, value in schema.items():
-        here = f"{place}/{keyword[:_MAX_SHOWN]}"
-        if keyword in ANNOTATIONS or keyword.startswith(ANNOTATION_PREFIX):
-            continue
-        if keyword in NOTHING and value is NOTHING[keyword]:
-            continue
-        if keyword not in OBEYED:
-            raise _refusal(keyword, here)
-        if keyword == "format":
-            if value not in UNDEFINED_FORMATS:
-                yield keyword, _format(value, here)
-        elif keyword == "minProperties":
-            if (least := _least_properties(schema, here)) is not None:
-                yield keyword, least
-        elif keyword in ONE_SCHEMA:
-            yield keyword, _clean(value, here, depth + 1)
-        elif keyword in SCHEMA_LISTS:
-            yield keyword, _list(value, here, depth)
-        elif keyword in SCHEMA_MAPS:
-            yield keyword, _map(value, here, depth)
-        elif keyword in COUNTS and isinstance(value, float) and value.is_integer():
-            yield keyword, int(value)
-        else:
-            yield keyword, value
+    def clean(self, schema: Any, place: str, depth: int) -> Any:
+        if isinstance(schema, bool):
+            return schema
+        if not isinstance(schema, dict):
+            raise ConstraintError(f"{_at(place)}: expected a schema, an object or true or false")
+        if depth > MAX_DEPTH:
+            raise ConstraintError(f"{_at(place)}: nested too deep: expected at most {MAX_DEPTH} levels")
+        return dict(self._members(schema, place, depth))
 
+    def _members(self, schema: dict[str, Any], place: str, depth: int) -> Iterator[tuple[str, Any]]:
+        for keyword, value in schema.items():
+            here = f"{place}/{keyword[:_MAX_SHOWN]}"
+            if keyword in ANNOTATIONS or keyword.startswith(ANNOTATION_PREFIX):
+                continue
+            if keyword in NOTHING and value is NOTHING[keyword]:
+                continue
+            if keyword not in OBEYED:
+                raise _refusal(keyword, here)
+            if keyword == "format":
+                if not isinstance(value, str) or value not in UNDEFINED_FORMATS:
+                    yield keyword, _format(value, here)
+            elif keyword == "minProperties":
+                if (least := _least_properties(schema, here)) is not None:
+                    yield keyword, least
+            elif keyword in ONE_SCHEMA:
+                yield keyword, self.clean(value, here, depth + 1)
+            elif keyword in SCHEMA_LISTS:
+                yield self._list_name(keyword, schema), self._list(value, here, depth)
+            elif keyword in SCHEMA_MAPS:
+                yield keyword, self._map(value, here, depth)
+            elif keyword in COUNTS and isinstance(value, float) and value.is_integer():
+                yield keyword, int(value)
+            else:
+                yield keyword, value
 
-def _list(value: Any, place: str, depth: int) -> list[Any]:
-    if not isinstance(value, list):
-        raise ConstraintError(f"{_at(place)}: expected a list of schemas")
-    return [_clean(item, f"{place}/{index}", depth + 1) for index, item in enumerate(value)]
+    def _list_name(self, keyword: str, schema: dict[str, Any]) -> str:
+        """`oneOf` is `anyOf` where that is plain; the library refuses others."""
+        schemas = schema[keyword]
+        plain = keyword == "oneOf" and "anyOf" not in schema and isinstance(schemas, list)
+        return "anyOf" if plain and are_exclusive(schemas, self._root) else keyword
 
+    def _list(self, value: Any, place: str, depth: int) -> list[Any]:
+        if not isinstance(value, list):
+            raise ConstraintError(f"{_at(place)}: expected a list of schemas")
+        return [self.clean(item, f"{place}/{index}", depth + 1) for index, item in enumerate(value)]
 
-def _map(value: Any, place: str, depth: int) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConstraintError(f"{_at(place)}: expected an object of schemas")
-    return {name: _clean(item, f"{place}/{name[:_MAX_SHOWN]}", depth + 1) for name, item in value.items()}
+    def _map(self, value: Any, place: str, depth: int) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ConstraintError(f"{_at(place)}: expected an object of schemas")
+        return {name: self.clean(item, f"{place}/{name[:_MAX_SHOWN]}", depth + 1) for name, item in value.items()}
 
 
 def _least_properties(schema: dict[str, Any], place: str) -> Any:

@@ -30,7 +30,7 @@ from .kv_cache import KVCache
 from .linears.dense import Linear
 from .linears.table import Kernels, make_head, make_linear
 from .parallel.shard import Shard
-from .pooling import pool, split
+from .pooling import pool, split, without_head
 from .step import StepOutput
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]  # the sum over the ranks of a stage
@@ -173,5 +173,5 @@ class Decoder:
         if not self._is_last:
             return StepOutput(x)
         states, pooled = split(self._norm(batch.wanted(x)), batch.pool_lengths)
-        logits = states if self._head is None else self._head(states)
-        return StepOutput(logits.float(), pool(pooled, batch.pool_lengths))
+        logits = without_head(states) if self._head is None else self._head(states).float()
+        return StepOutput(logits, pool(pooled, batch.pool_lengths))

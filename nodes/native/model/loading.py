@@ -57,6 +57,8 @@ def load_draft(options: EngineOptions, target: Model) -> Runner:
     """
     assert options.draft_model is not None
     config = read_config(options.draft_model)
+    if not config.has_head:
+        raise EngineError(f"draft_model = {options.draft_model}: expected a model with lm_head, which generates text")
     check_same_tokens(options.model, options.draft_model)
     own = replace(options, model=options.draft_model, quantization=None, kernels="auto", kv_cache_dtype="auto")
     context_length = min(target.context_length, config.context_length)
@@ -110,7 +112,7 @@ def _graphed(plain: PlainDecoder, context_length: int, options: EngineOptions, p
     cache = plain.cache
     is_whole = part.sequence is None  # else what a rank attends to depends on the step
     reads = cache.device.type == "cuda" and reads_cache(cache.format, cache.device)
-    if not (options.cuda_graphs == "on" and is_whole and reads):
+    if not (options.cuda_graphs == "on" and is_whole and reads and part.whole.has_head):
         return plain
     from .cuda.graphs import GraphedDecoder
 

@@ -4,11 +4,20 @@ from collections.abc import Sequence
 
 import torch
 
+from ....core.errors import EngineError
+
 
 def split(wanted: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows for logits, and those to be pooled: the last ones, as `lengths` say. Other sequence ranks have none."""
     first = len(wanted) - sum(lengths) if len(wanted) else 0
     return wanted[:first], wanted[first:]
+
+
+def without_head(wanted: torch.Tensor) -> torch.Tensor:
+    """The logits of a model without lm_head: none. Raises EngineError where some are wanted."""
+    if len(wanted):
+        raise EngineError("the model has no lm_head: it gives embeddings, and no logits")
+    return wanted.float()
 
 
 def pool(states: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor | None:

@@ -47,6 +47,8 @@ _SUMMARIES = {
     "messages": "the next message of a conversation (Anthropic's API)",
     "messages/count_tokens": "how many tokens a conversation has (Anthropic's API)",
     "embeddings": "vectors of texts, where the model makes them",
+    "tokenize": "the tokens of a text, or of the prompt that a chat becomes; no tokens are billed",
+    "detokenize": "the text of tokens; no tokens are billed",
 }
 _FORMS = {"audio/transcriptions", "audio/translations"}
 _STREAMED = {"chat/completions": "Answer", "completions": "Answer", "responses": "Response", "messages": "Message"}

@@ -9,13 +9,15 @@ import msgspec
 from msgspec import Raw
 
 CHAT, COMPLETIONS, MESSAGES, RESPONSES, OTHER = "chat", "completions", "messages", "responses", "other"
-EMBEDDINGS = "embeddings"
+EMBEDDINGS, TOKENS = "embeddings", "tokens"
 _KINDS = (
     ("/chat/completions", CHAT),
     ("/completions", COMPLETIONS),
     ("/messages", MESSAGES),
     ("/responses", RESPONSES),
     ("/embeddings", EMBEDDINGS),
+    ("/tokenize", TOKENS),
+    ("/detokenize", TOKENS),
 )
 
 _NOT_GIVEN = frozenset((b"null", b"[]", b"{}", b'""', b"false", b"0"))
@@ -105,7 +107,12 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
     @property
     def generates(self) -> bool:
         """Whether the answer has tokens that are generated one by one, as far as its form is known."""
-        return bool(self.kind != EMBEDDINGS)
+        return self.kind not in (EMBEDDINGS, TOKENS)
+
+    @property
+    def computes(self) -> bool:
+        """Whether the model has anything to do for it: texts and tokens are made of each other without."""
+        return bool(self.kind != TOKENS)
 
     @property
     def choices(self) -> int:

@@ -13,6 +13,7 @@ from slurminfer.core.net.openai_paths import canonical_path
         ("/v1/v1/messages", "/v1/messages"),
         ("/chat/completions", "/v1/chat/completions"),
         ("/responses/resp_1", "/v1/responses/resp_1"),
+        ("/tokenize", "/v1/tokenize"),
         ("/v1/models//scratch//m", "/v1/models//scratch//m"),
         ("/models/v1/m/", "/v1/models/v1/m/"),
         ("//health/", "/health"),

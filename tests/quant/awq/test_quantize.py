@@ -22,6 +22,7 @@ from slurminfer.quant.awq.options import AwqOptions, choose_group_size
 from slurminfer.quant.awq.quantize import quantize
 from slurminfer.quant.awq.workspace import WHOLE, WorkShare, Workspace
 from slurminfer.quant.checkpoint.config import read_config
+from slurminfer.quant.checkpoint.embedding import Pooling, read_embedding
 from slurminfer.quant.checkpoint.tensors import LINEARS
 from slurminfer.quant.checkpoint.weights import Weights
 from slurminfer.quant.progress import silent
@@ -77,6 +78,32 @@ def test_logits_are_those_of_the_dequantized_weights(make, tmp_path, options, ki
     expected = with_dequantized_weights(reference, tmp_path / "out")(torch.tensor([PROMPT])).logits[0].detach()
     torch.testing.assert_close(native_logits(tmp_path / "out"), expected, atol=2e-3, rtol=2e-3)
     assert not torch.allclose(expected, before, atol=2e-3)  # or nothing was shown
+
+
+def test_an_embedding_model_without_lm_head_keeps_its_pooling(make, tmp_path, options):
+    make(tmp_path / "whole", "qwen3", head_dim=32).base_model.save_pretrained(tmp_path / "model")
+    for path in (tmp_path / "whole").glob("tokenizer*"):
+        path.rename(tmp_path / "model" / path.name)
+    (tmp_path / "model/modules.json").write_text(
+        json.dumps([{"type": "m.Transformer", "path": ""}, {"type": "m.Pooling", "path": "1_Pooling"}])
+    )
+    (tmp_path / "model/1_Pooling").mkdir()
+    (tmp_path / "model/1_Pooling/config.json").write_text('{"pooling_mode": "cls"}')
+    quantize(tmp_path / "model", tmp_path / "out", options, silent)
+    assert read_embedding(tmp_path / "out").pooling is Pooling.CLS
+    assert not read_config(tmp_path / "out").has_head
+    assert "lm_head.weight" not in load_file(tmp_path / "out/model.safetensors")
+    before, after = (pooled_states(tmp_path / name) for name in ("model", "out"))
+    assert 0.9 < torch.cosine_similarity(before, after) < 1
+
+
+@torch.inference_mode()
+def pooled_states(path):
+    runner = load_model(
+        EngineOptions(model=path, dtype="float32", device="cpu", kv_cache_gib=0.02, block_size=32, threads=1)
+    )
+    runner.begin([Chunk(PROMPT, 0, [0], 0, True, Pooling.MEAN)])
+    return runner.finish().pooled
 
 
 def test_the_files_are_what_other_programs_expect(make, tmp_path, options):

@@ -52,6 +52,23 @@ HAPROXY_LINES = """
   timeout server 1h
   option abortonclose
 """
+_APACHE = """
+ServerRoot {folder}
+ServerName 127.0.0.1
+PidFile {folder}/pid
+ErrorLog {folder}/errors
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule proxy_module /usr/lib/apache2/modules/mod_proxy.so
+LoadModule proxy_http_module /usr/lib/apache2/modules/mod_proxy_http.so
+Listen 127.0.0.1:{port}
+{documented}
+ProxyPass {prefix}/ {url}/
+ProxyPass / {url}/
+"""
+APACHE_LINES = """
+    ProxyTimeout 3600
+"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,17 @@ def _haproxy(folder: Path, url: str, port: int) -> list[str]:
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
 
 
-_PROXIES: dict[str, Callable[[Path, str, int], list[str]]] = {"nginx": _nginx, "haproxy": _haproxy}
+def _apache2(folder: Path, url: str, port: int) -> list[str]:
+    text = _APACHE.format(folder=folder, url=url, port=port, prefix=PREFIX, documented=APACHE_LINES)
+    (folder / "apache.conf").write_text(text, encoding="utf-8")
+    return ["apache2", "-D", "FOREGROUND", "-f", str(folder / "apache.conf")]
+
+
+_PROXIES: dict[str, Callable[[Path, str, int], list[str]]] = {
+    "nginx": _nginx,
+    "haproxy": _haproxy,
+    "apache2": _apache2,
+}
 
 
 @pytest.fixture(params=sorted(_PROXIES))

@@ -100,7 +100,7 @@ def test_after_a_comment_the_loss_of_a_worker_is_no_fault_of_the_stream(two, eve
         stub.behaviour = hang
     reading = Reading(two)
     commented(two, eventually, reading, 1)
-    first = next(stub for stub in two.stubs if stub.asked)
+    [first] = eventually(lambda: [stub for stub in two.stubs if stub.asked])
     other = next(stub for stub in two.stubs if stub is not first)
     other.behaviour = answer
     two.kill(first)

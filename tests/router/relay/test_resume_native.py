@@ -44,6 +44,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "thought, said and called": {**SHAPED, "tools": TOOLS, "regex": f"{THOUGHT}[A-Z]{{4}} {CALL}", "seed": 4,
                                  "temperature": 1.0},
     "logprobs": {**TEXT, "max_tokens": 20, "logprobs": 2},
+    "schema": {**CHAT, **USAGE, "max_tokens": 60, "temperature": 1.0, "seed": 4, "response_format": {
+        "type": "json_schema", "json_schema": {"name": "pair", "schema": {
+            "type": "array", "items": {"enum": ["ü", 12, {"a": None}]}, "minItems": 3, "maxItems": 4}}}},
+    "regular expression": {**TEXT, "max_tokens": 40, "regex": "([a-c]{2,4}-){5}🎉"},
+    "choice and stop strings": {**CHAT, "guided_choice": ["keys and values", "values and keys"], "stop": ["d v", "y"]},
     "forced calls": {**SHAPED, **USAGE, "tools": TOOLS, "tool_choice": "required", "max_tokens": 200},
     "one call": {**SHAPED, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 200,
                  "temperature": 1.0, "seed": 3},

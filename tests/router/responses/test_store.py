@@ -40,7 +40,9 @@ def keep(clock):
         clock.now += 0.001
         id = new_id(RESPONSE, tenant, clock.now)
         items = Raw(b"[]")
-        store.keep(Record(id=id, tenant=tenant, response=Raw(b'"' + b"x" * size + b'"'), input=items, before=items))
+        record = Record(id=id, tenant=tenant, response=Raw(b'"' + b"x" * size + b'"'), input=items, before=items)
+        if store.keep(record):
+            store.tidy(id)
         return id
 
     return keep
@@ -108,6 +110,14 @@ def test_of_too_many_bytes_the_oldest_are_removed(store_of, keep, tmp_path, monk
     left = files_in(tmp_path)
     assert sum(path.stat().st_size for path in left) <= 20_000
     assert {path.stem for path in left} == set(ids[-len(left) :]) and len(left) >= 4
+
+
+def test_what_was_seen_is_looked_at_no_more(store_of, keep, monkeypatch):
+    store = store_of()
+    id = keep(store)
+    store.tidy(id)
+    monkeypatch.setattr(os, "stat", None)  # which would fail
+    store.tidy(id)
 
 
 def test_a_folder_is_not_listed_at_each_write(store_of, keep, monkeypatch):

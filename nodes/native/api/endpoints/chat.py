@@ -35,13 +35,20 @@ class Chat(Generating):
         tools = body.toolset
         text = await self._render(body, tools, limits)
         reading, grammar = await self._planner.plan(body, tools, text, limits)
-        special = bool(body.add_special_tokens)
-        prompt = await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
+        prompt = await self._encode(body, text, limits)
         left = max(limits.sequence_tokens - len(prompt), 1)
         max_tokens = left if body.limit is None else body.limit
         choices = self._choices(body, limits, [prompt], max_tokens, grammar, reading)
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
+
+    async def tokens(self, body: ChatRequest, limits: Limits) -> list[int]:
+        """The prompt that a chat becomes. Raises ApiError."""
+        return await self._encode(body, await self._render(body, body.toolset, limits), limits)
+
+    async def _encode(self, body: ChatRequest, text: str, limits: Limits) -> list[int]:
+        special = bool(body.add_special_tokens)
+        return await self._service.encode(text, limits, param=self.prompt_param, add_special_tokens=special)
 
     async def _render(self, body: ChatRequest, tools: Toolset, limits: Limits) -> str:
         go_on = bool(body.continue_final_message)

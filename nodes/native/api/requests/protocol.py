@@ -22,7 +22,11 @@ _Any = TypeVar("_Any", bound=msgspec.Struct)
 
 def parse(kind: type[_Request], body: bytes) -> _Request:
     """The request in `body`. Fields that nobody defines are ignored, as vLLM and SGLang do. Raises ApiError."""
-    raw = decode(body)
+    return parse_raw(kind, decode(body))
+
+
+def parse_raw(kind: type[_Request], raw: dict[str, Any]) -> _Request:
+    """The request in a decoded body. Raises ApiError."""
     refused = refusal(raw, kind.endpoint)
     if refused is not None:
         name, why = refused

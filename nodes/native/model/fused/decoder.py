@@ -20,7 +20,7 @@ from .....quant.rope import Rope
 from ..decoder import Norm, Reduce
 from ..kv_cache import KVCache
 from ..parallel.sequence import SequenceGroup
-from ..pooling import pool, split
+from ..pooling import pool, split, without_head
 from ..step import Chunk, StepOutput
 from . import library
 from .buffers import Buffers, Room
@@ -144,7 +144,7 @@ class FusedDecoder:
         """Logits and pooled hidden states of the rows that are wanted, of before the final norm."""
         assert self._norm is not None, "the last stage has it"
         rows, pooled = split(rows, pool_lengths)
-        logits = rows if self._head is None else self._run_head(step, room, rows)
+        logits = without_head(rows) if self._head is None else self._run_head(step, room, rows)
         return StepOutput(logits, pool(self._norm(pooled), pool_lengths))
 
     def _run_head(self, step: StepStruct, room: Room, rows: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,7 @@ class KeptResponses:
     def __init__(self, store: ResponseStore | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
         self._reading = self._writing = self._bytes = 0
+        self._is_tidying = False
         self._logged_at = -_LOG_PAUSE_S
 
     async def history(self, tenant: str, asked: Asked) -> History:
@@ -87,14 +88,24 @@ class KeptResponses:
         self._writing += 1
         self._bytes += size
         writing = in_thread(lambda: store.keep(record))
-        writing.add_done_callback(lambda writing: self._has_written(writing, size))
+        writing.add_done_callback(lambda writing: self._has_written(writing, store, record.id, size))
         await asyncio.wait({writing}, timeout=_WRITE_S)
 
-    def _has_written(self, writing: "asyncio.Future[None]", size: int) -> None:
+    def _has_written(self, writing: "asyncio.Future[bool]", store: ResponseStore, id: str, size: int) -> None:
         self._writing -= 1
         self._bytes -= size
-        if not writing.cancelled() and (error := writing.exception()) is not None:
+        if writing.cancelled():
+            return
+        if (error := writing.exception()) is not None:
             self._warn("kept", error)
+        elif writing.result() and not self._is_tidying:  # which no answer waits for
+            self._is_tidying = True
+            in_thread(lambda: store.tidy(id)).add_done_callback(self._has_tidied)
+
+    def _has_tidied(self, tidying: "asyncio.Future[None]") -> None:
+        self._is_tidying = False
+        if not tidying.cancelled() and (error := tidying.exception()) is not None:
+            self._warn("removed", error)
 
     def _has_read(self, reading: "asyncio.Future[History]") -> None:
         self._reading -= 1

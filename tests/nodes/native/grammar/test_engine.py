@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 
 from slurminfer.nodes.native.engine.core import EngineCore
-from slurminfer.nodes.native.engine.mask import masked
+from slurminfer.nodes.native.engine.mask import _masked_on_device, masked
 from slurminfer.nodes.native.engine.request import FinishReason, Request, SamplingParams
 from slurminfer.nodes.native.engine.sampler import _invert, sample
 from slurminfer.nodes.native.grammar.constraint import Choices, JsonSchema, Regex
@@ -218,6 +219,17 @@ def test_a_model_may_have_more_tokens_than_its_tokenizer_or_fewer(grammars, voca
     kept = found[0].isfinite().nonzero().flatten().tolist()
     assert found.shape == (1, vocab)
     assert 20 <= len(kept) <= 26 and max(kept) < 320
+
+
+@pytest.mark.parametrize("vocab", [300, 352])
+@pytest.mark.parametrize("others", [0, 1])
+def test_on_a_gpu_masks_are_the_same(grammars, vocab, others):
+    """The code for other devices, on this one."""
+    bound = Request("bound", [1], SamplingParams(max_tokens=5, grammar=grammars.compile(Regex("[a-z]"))))
+    requests = [bound, *[Request("free", [1], SamplingParams(max_tokens=5))] * others, bound]
+    rows, logits = [0, 1 + others], torch.randn(2 + others, vocab)
+    forbidden = ~np.frombuffer(2 * bound.matcher.fill(), dtype=np.uint8).reshape(2, -1)
+    assert torch.equal(_masked_on_device(logits, rows, forbidden), masked(logits, requests))
 
 
 def test_the_last_random_number_draws_no_token_that_has_no_weight():

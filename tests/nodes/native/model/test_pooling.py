@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.model.fused import library
+from slurminfer.nodes.native.model.loading import load_draft
 from slurminfer.nodes.native.model.step import Chunk
+from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.embedding import Pooling
 
 pytestmark = pytest.mark.slow
@@ -134,3 +137,21 @@ def test_a_bare_decoder_gives_the_states_of_the_whole_model(make, load, tmp_path
             torch.testing.assert_close(vector, expected, atol=TOLERANCE, rtol=0)
         else:
             assert torch.cosine_similarity(vector, expected, dim=0) > 0.999
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_bare_decoder_says_that_it_gives_no_logits(make, load, tmp_path, dtype):
+    decoder: Any = make(tmp_path / "whole", "qwen3", {"intermediate_size": 128}).base_model
+    decoder.save_pretrained(tmp_path / "bare")
+    model = load(tmp_path / "bare", dtype=dtype, kv_cache_gib=0.1)
+    with pytest.raises(EngineError, match="has no lm_head"):
+        model.forward([Chunk([1, 2], 0, [0], num_logits=1)])
+
+
+def test_a_bare_decoder_is_no_draft_model(make, load, tmp_path):
+    decoder: Any = make(tmp_path / "whole", "qwen3").base_model
+    decoder.save_pretrained(tmp_path / "bare")
+    model = load(tmp_path / "whole", kv_cache_gib=0.1)
+    options = EngineOptions(model=tmp_path / "whole", speculative="draft", draft_model=tmp_path / "bare")
+    with pytest.raises(EngineError, match=r"draft_model = .*bare: expected a model with lm_head"):
+        load_draft(options, model)

@@ -144,6 +144,16 @@ def test_the_longest_input_fills_the_context(sdk):
     assert sdk.embeddings.create(model="small", input=[7] * 256).usage.prompt_tokens == 256
 
 
+def test_a_client_that_hangs_up_frees_the_engine(embedder, wait_until):
+    before = embedder.metric("prompt_tokens_total")
+    inputs = [[(i * j) % 320 for j in range(250)] for i in range(2048)]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{embedder.url}/v1/embeddings", json={"model": "small", "input": inputs}, timeout=1)
+    wait_until(lambda: embedder.metric("waiting_requests") == embedder.metric("running_requests") == 0, "its end")
+    assert embedder.metric("kv_blocks_used") == 0
+    assert embedder.metric("prompt_tokens_total") - before < 2048 * 250, "not all were computed"
+
+
 def test_many_inputs_share_steps_with_each_other_and_with_answers(embedder, sdk):
     """2,048 inputs take far fewer steps than inputs, and a completion is answered meanwhile."""
     before = embedder.metric("steps_total")

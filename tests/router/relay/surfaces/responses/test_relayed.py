@@ -12,6 +12,8 @@ import pydantic
 import pytest
 
 from slurminfer.router.relay.surfaces.responses import kept
+from slurminfer.router.responses import store
+from slurminfer.router.responses.limits import Limits
 from slurminfer.router.responses.store import ResponseStore
 
 from .....support.small_disk import small_disk_at
@@ -231,8 +233,8 @@ def test_a_filesystem_that_stands_still_costs_no_answer(relay, client, ask, monk
     stands, real = threading.Event(), ResponseStore.keep
     monkeypatch.setattr(kept, "_WRITE_S", 0.01)
     monkeypatch.setattr(kept, "_READ_S", 0.01)
-    monkeypatch.setattr(ResponseStore, "keep", lambda store, record: stands.wait() and real(store, record))
-    monkeypatch.setattr(ResponseStore, "get", lambda store, tenant, id: stands.wait())
+    monkeypatch.setattr(ResponseStore, "keep", lambda self, record: stands.wait() and real(self, record))
+    monkeypatch.setattr(ResponseStore, "get", lambda self, tenant, id: stands.wait())
     response = ask(client)
     assert response.output_text == TEXT
     with pytest.raises(openai.InternalServerError, match="cannot be read now") as caught:
@@ -245,10 +247,10 @@ def test_so_many_are_kept_at_once(relay, client, monkeypatch, eventually):
     relay.add("w-0")
     stands, started, real = threading.Event(), [], ResponseStore.keep
 
-    def keep(store, record):
+    def keep(self, record):
         started.append(record.id)
         stands.wait()
-        real(store, record)
+        return real(self, record)
 
     monkeypatch.setattr(kept, "_WRITE_S", 0.01)
     monkeypatch.setattr(kept, "_MOST_AT_ONCE", 3)
@@ -258,6 +260,15 @@ def test_so_many_are_kept_at_once(relay, client, monkeypatch, eventually):
     stands.set()
     eventually(lambda: is_kept(client, ids[0]))
     assert not is_kept(client, ids[3])
+
+
+def test_of_too_many_the_oldest_are_removed(relay, client, monkeypatch, eventually):
+    relay.add("w-0")
+    monkeypatch.setattr(store, "_WRITES_PER_LOOK", 1)
+    relay.server._surfaces._responses._kept._store._limits = Limits(seconds=3600, of_tenant=10)
+    ids = [whole(client).id for _ in range(30)]
+    eventually(lambda: len(list(relay.folder.rglob("responses/*/*.json"))) <= 10)
+    assert is_kept(client, ids[-1]) and not is_kept(client, ids[0])
 
 
 def test_a_stream_goes_on_when_its_worker_is_lost(relay, client):
@@ -346,7 +357,7 @@ def test_a_client_that_hangs_up_while_kept_responses_are_read(relay, client, mon
     stub = relay.add("w-0")
     stands, started = threading.Event(), []
 
-    def get(store, tenant, id):
+    def get(self, tenant, id):
         started.append(id)
         stands.wait()
 
@@ -364,7 +375,7 @@ def test_a_client_that_hangs_up_while_kept_responses_are_read(relay, client, mon
 
 def test_a_defect_is_answered(relay, client, monkeypatch, caplog):
     relay.add("w-0")
-    monkeypatch.setattr(ResponseStore, "get", lambda store, tenant, id: 1 / 0)
+    monkeypatch.setattr(ResponseStore, "get", lambda self, tenant, id: 1 / 0)
     with pytest.raises(openai.InternalServerError) as caught:
         whole(client, previous_response_id="resp_1")
     assert caught.value.status_code == 500
@@ -375,10 +386,10 @@ def test_a_client_that_hangs_up_while_a_response_is_kept(relay, client, monkeypa
     relay.add("w-0")
     stands, kept_ids, real = threading.Event(), [], ResponseStore.keep
 
-    def keep(store, record):
+    def keep(self, record):
         kept_ids.append(record.id)
         stands.wait()
-        real(store, record)
+        return real(self, record)
 
     monkeypatch.setattr(ResponseStore, "keep", keep)
     with client.responses.create(**ASKED, stream=True) as stream:

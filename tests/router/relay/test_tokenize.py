@@ -1,0 +1,44 @@
+"""Texts to tokens and back through the router: the engines' own path, no tokens of anybody's quota."""
+
+import pytest
+
+TEXT = {"count": 2, "max_model_len": 100, "tokens": [5, 6], "token_strs": None}
+
+
+async def tokenize(asked):
+    await asked.whole(TEXT if asked.target == "/tokenize" else {"prompt": asked.target})
+
+
+@pytest.mark.parametrize("path", ["/v1/tokenize", "/tokenize", "/v1/v1/tokenize/"])
+def test_engines_are_asked_at_their_root(relay, path):
+    relay.add("w-0", tokenize)
+    assert relay.http.post(path, json={"model": "m", "prompt": "a text"}).json() == TEXT
+
+
+def test_tokens_become_text(relay):
+    relay.add("w-0", tokenize)
+    found = relay.http.post("/v1/detokenize", json={"model": "m", "tokens": [5, 6]}).json()
+    assert found == {"prompt": "/detokenize"}
+
+
+def test_another_worker_answers_in_place_of_one_that_is_lost(relay):
+    async def drop(asked):
+        asked.cut()
+
+    relay.add("w-0", drop)
+    assert relay.http.post("/v1/tokenize", json={"model": "m", "prompt": "a"}).status_code in (502, 503)
+    relay.add("w-1", tokenize)
+    found = [relay.http.post("/v1/tokenize", json={"model": "m", "prompt": "a", "user": str(i)}) for i in range(3)]
+    assert [each.json() for each in found] == [TEXT] * 3
+
+
+def test_a_request_counts_and_its_tokens_do_not(relay):
+    relay.add("w-0", tokenize)
+    bob = relay.add_tenant("b", name="bob", tokens_per_day=10)
+    for _ in range(3):  # each has more tokens than bob has a day
+        assert bob.post("/v1/tokenize", json={"model": "m", "prompt": "long " * 1000}).status_code == 200
+    report = relay.report()
+    used = report.usage["bob"]
+    assert (used.requests, used.prompt_tokens, used.generated_tokens) == (3, 0, 0)
+    assert report.counters.requests[("/v1/tokenize", 200)] == 3
+    bob.close()
