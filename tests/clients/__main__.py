@@ -5,6 +5,7 @@ python -m tests.clients --pins [NAME ...]   pin their newest versions
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def main() -> int:
 
 def check(chosen: list[environments.Client]) -> int:
     """Check clients one after the other, note the results, and say what does not work."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     outcomes: dict[environments.Client, checks.Outcome] = {}
     logs = environments.ENVIRONMENTS / "logs"
     logs.mkdir(parents=True, exist_ok=True)

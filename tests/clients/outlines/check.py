@@ -20,8 +20,7 @@ class City(BaseModel):
 
 @tried("the recipe (from_vllm, a schema)")
 def _():
-    said = json.loads(recipe())
-    expect(set(said) == {"name", "country"}, said)
+    City.model_validate_json(recipe())  # such a schema allows further keys
 
 
 @tried("from_openai, a schema")

@@ -5,7 +5,8 @@ from pathlib import Path
 from tried import expect, finish, recipe, scripted, tried
 
 Path("note.txt").write_text("the secret is 4711\n", encoding="utf-8")
-PROMPT = 'CALL run_shell_command {"command": "cat note.txt", "is_background": false}'
+# It loses the output of commands that end at once, now and then.
+PROMPT = 'CALL run_shell_command {"command": "cat note.txt; sleep 1", "is_background": false}'
 
 
 @tried("the recipe, a turn with a tool, scripted")
