@@ -16,6 +16,8 @@ from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
+from . import suite, validity
+
 _BATCH = 8
 _PROMPT = "List the staff of a small company as JSON."
 # What people ask for: an object of texts, numbers, an enum and a list; so many of them that none ends early.
@@ -39,12 +41,12 @@ def measure(model: Path, quick: bool) -> dict[str, Any]:
     core, tokenizer, grammars = load(model)
     grammar = grammars.compile(STAFF, core.limits.vocab_size)
     overhead = _overhead(core, tokenizer, grammar, tokens=48 if quick else 128, rounds=2 if quick else 7)
-    return overhead
+    return {**overhead, **validity.measure(core, tokenizer, grammars, {} if quick else suite.schemas())}
 
 
 def load(model: Path) -> tuple[EngineCore, Tokenizer, Grammars]:
     """The engine in this process, and what compiles grammars for it."""
-    options = EngineOptions(model=model, kv_cache_gib=0.5, context_length=2048)
+    options = EngineOptions(model=model, kv_cache_gib=1, context_length=2048)
     core, tokenizer = EngineCore(load_model(options), options), Tokenizer(model)
     gc.freeze()  # as the server does
     return core, tokenizer, Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)

@@ -27,7 +27,7 @@ from slurminfer.router.http.heads import request_head
 from slurminfer.router.http.messages import Head, Pool, Reply, Request, Whole
 from slurminfer.router.http.pool import SocketPool
 from slurminfer.router.http.server import Server
-from slurminfer.router.relay.pages import pass_on
+from slurminfer.router.relay.supervisor.pages import pass_on
 
 _BODY = b'{"model":"m","prompt":"' + b"word " * 60 + b'","max_tokens":16}'
 _REQUEST = (

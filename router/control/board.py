@@ -4,7 +4,7 @@ A row has 64-bit cells, each written whole, so there are no locks and no torn nu
 
     requests  [WORKERS]     in flight at the worker of this slot
     tokens    [WORKERS]     of their prompts, as long as no byte of an answer has come
-    suspects  [WORKERS]     of them, those that are tried alone: relay/blame.py
+    suspects  [WORKERS]     of them, those that are tried alone: relay/losses/blame.py
     minutes   [TENANTS, 2]  minute << 32 | requests in it, of an even and of an odd minute (Unix time / 60)
     spent     [TENANTS]     tokens
     reserved  [TENANTS]     tokens that requests in flight may still spend, of tenants with a limit of tokens

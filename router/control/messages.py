@@ -93,7 +93,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
 
 
 class Blamed(msgspec.Struct, frozen=True, tag="blamed", kw_only=True):
-    """From a relay: what is held against a request that got no answer; router/relay/blame.py."""
+    """From a relay: what is held against a request that got no answer; router/relay/losses/blame.py."""
 
     request: bytes  # SHA-256 of its tenant and its body
     points: float  # 0: it got one

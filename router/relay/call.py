@@ -9,7 +9,7 @@ from ..http.messages import Reply, Request, Whole
 from ..policies.eligible import Lane
 from ..policies.policy import Route, RoutedRequest
 from .attempt import Attempt, Fault
-from .blame import Blame
+from .losses.blame import Blame
 from .outlet import Outlet
 from .stream.envelope import CHAT, COMPLETIONS, EMBEDDINGS, TOKENS, Envelope
 from .stream.usage import Tokens

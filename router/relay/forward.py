@@ -26,9 +26,9 @@ from .call import Call, RefusedError
 from .hedging import Hedging, Sending
 from .intake import Intake
 from .keep_alive import KeepAlive
+from .losses.retry_budget import RetryBudget
 from .outcome import BROKEN, Next, Outcomes, broke_off
 from .outlet import Outlet
-from .retry_budget import RetryBudget
 from .stream.resume import Finished, Impossible, plan, prepare
 from .workers.upstream import Upstream
 from .workers.workers import HOPE_S, Workers

@@ -14,10 +14,10 @@ from ..http.messages import Request, Whole
 from .accounts import Accounts
 from .answers import RETRY_AFTER_S, failure, no_such_path, workers_lost
 from .attempt import Attempt, Fault, value_of
-from .blame import PAUSE_S, Blame
 from .call import Call, RefusedError
-from .lost_workers import LostWorkers
-from .retry_budget import RetryBudget
+from .losses.blame import PAUSE_S, Blame
+from .losses.lost_workers import LostWorkers
+from .losses.retry_budget import RetryBudget
 from .stream.events import usage_of
 from .stream.usage import Tokens, tokens_from, tokens_in
 from .workers.health import Health

@@ -39,12 +39,12 @@ from .answers import health, refused, router_ended
 from .forward import Forwarder
 from .intake import Intake
 from .keep_alive import KeepAlive
-from .pages import Pages
+from .losses.retry_budget import RetryBudget
 from .paths import canonical_target
-from .retry_budget import RetryBudget
+from .supervisor.pages import Pages
+from .supervisor.uploads import Uploads
 from .surfaces.responses.kept import KeptResponses
 from .surfaces.surfaces import Surfaces
-from .uploads import Uploads
 from .workers.connections import connect
 from .workers.workers import Workers
 

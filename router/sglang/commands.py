@@ -10,7 +10,7 @@ from ..http.messages import ConnectError, Head, Reply, Request, Whole
 from ..http.pool import SocketPool, WorkerPool
 from ..http.upstream import Upstream
 from ..relay.access import Keys, is_generation, no_key
-from ..relay.pages import Pages, pass_on
+from ..relay.supervisor.pages import Pages, pass_on
 from ..tenants.tenant import Tenant
 from .peers import is_own_server
 

@@ -106,9 +106,14 @@ class BlockManager:
 
     def _extend_digests(self, request: Request, count: int) -> None:
         for index in range(len(request.digests), count):
-            before = request.digests[-1] if request.digests else self._root
+            before = request.digests[-1] if request.digests else self._root_of(request)
             tokens = request.tokens[index * self.block_size : (index + 1) * self.block_size]
             request.digests.append(_digest(before, tokens))
+
+    def _root_of(self, request: Request) -> bytes:
+        """What stands before the first block of a request: its salt, if it has one."""
+        salt = request.params.cache_salt.encode(errors="surrogatepass")
+        return blake2b(salt, digest_size=16, key=self._root).digest() if salt else self._root
 
     def _find(self, digests: Sequence[bytes]) -> list[int]:
         found: list[int] = []

@@ -42,6 +42,7 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()  # the model's end tokens are among them, unless ignored
     min_tokens: int = 0  # so many are generated before any of stop_token_ids
     rules: TokenRules | None = None
+    cache_salt: str = ""  # only requests with the same one share the prefix cache
     grammar: Grammar | None = None  # what the answer must look like
 
     @property

@@ -14,6 +14,7 @@ from slurminfer.core.net.openai_paths import canonical_path
         ("/chat/completions", "/v1/chat/completions"),
         ("/responses/resp_1", "/v1/responses/resp_1"),
         ("/tokenize", "/v1/tokenize"),
+        ("/tokenize", "/v1/tokenize"),
         ("/v1/models//scratch//m", "/v1/models//scratch//m"),
         ("/models/v1/m/", "/v1/models/v1/m/"),
         ("//health/", "/health"),
@@ -26,6 +27,8 @@ def test_what_is_meant(path, meant):
     assert canonical_path(meant) == meant
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/chat/completions", "/v1x/models", "/v1models", "/workers", "*", "", "/v1"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/completions", "/v1x/models", "/v1models", "/tokenizer", "/workers", "*", "", "/v1"]
+)
 def test_other_paths_are_kept(path):
     assert canonical_path(path) == path

@@ -11,7 +11,7 @@ import pytest
 
 from slurminfer.router.batches.files import Draft
 from slurminfer.router.batches.limits import MOST_FILE_BYTES
-from slurminfer.router.relay.uploads import MOST_OF_TENANT
+from slurminfer.router.relay.supervisor.uploads import MOST_OF_TENANT
 from slurminfer.router.tenants.key_store import KeyStore
 
 from ...support.small_disk import small_disk_at

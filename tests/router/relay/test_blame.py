@@ -5,8 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from slurminfer.router.relay import blame
-from slurminfer.router.relay.blame import ALONE_S, GUILTY, MOST_BEGUN, MOST_UNBEGUN, PAUSE_S, Blame, Losses, Trial
+from slurminfer.router.relay.losses import blame
+from slurminfer.router.relay.losses.blame import (
+    ALONE_S,
+    GUILTY,
+    MOST_BEGUN,
+    MOST_UNBEGUN,
+    PAUSE_S,
+    Blame,
+    Losses,
+    Trial,
+)
 
 
 class Clock:

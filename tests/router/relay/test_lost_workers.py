@@ -6,8 +6,8 @@ import pytest
 
 from slurminfer.router.control.blamed import MOST_REQUESTS
 from slurminfer.router.control.messages import Blamed, BlamedRequests
-from slurminfer.router.relay.blame import GUILTY, Blame
-from slurminfer.router.relay.lost_workers import DYING_S, MEMORY_S, LostWorkers
+from slurminfer.router.relay.losses.blame import GUILTY, Blame
+from slurminfer.router.relay.losses.lost_workers import DYING_S, MEMORY_S, LostWorkers
 
 
 class Life:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from slurminfer.router.relay import outcome
-from slurminfer.router.relay.blame import Losses
+from slurminfer.router.relay.losses.blame import Losses
 
 from .relayed import DONE, HEAD, LAST, TEXT, chunk, event, events_of, text_of
 

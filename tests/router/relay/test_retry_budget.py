@@ -1,6 +1,6 @@
 """How many further attempts there may be."""
 
-from slurminfer.router.relay.retry_budget import RetryBudget
+from slurminfer.router.relay.losses.retry_budget import RetryBudget
 
 
 def spent(budget):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from slurminfer.router.relay.pages import MOST_OPEN_PAGES, MOST_PAGES
+from slurminfer.router.relay.supervisor.pages import MOST_OPEN_PAGES, MOST_PAGES
 
 from ...support.garbage import garbage
 from .relayed import TEXT, hang, text_of

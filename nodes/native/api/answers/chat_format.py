@@ -12,7 +12,7 @@ class ChatFormat:
     """/v1/chat/completions."""
 
     def __init__(self, tokenizer: Tokenizer, origin: Origin) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._as_ids = tokenizer, origin.tokens_as_ids
         self._envelope = Envelope("chat.completion", "chat.completion.chunk", "chatcmpl", origin)
         self._begun: set[int] = set()
 
@@ -55,11 +55,13 @@ class ChatFormat:
             {**self._token(token, logprobs.chosen), "top_logprobs": [self._token(*pair) for pair in logprobs.top]}
             for token, logprobs in entries(deltas)
         ]
-        return {"logprobs": {"content": content} if content else None, **ending(deltas[-1])}
+        logprobs = {"content": content, "refusal": None} if content else None
+        return {"logprobs": logprobs, **ending(deltas[-1])}
 
     def _token(self, id: int, logprob: float) -> Json:
         raw = self._tokenizer.token_bytes(id)
-        return {"token": raw.decode(errors="replace"), "logprob": finite(logprob), "bytes": list(raw)}
+        name = f"token_id:{id}" if self._as_ids else raw.decode(errors="replace")
+        return {"token": name, "logprob": finite(logprob), "bytes": list(raw)}
 
 
 def _message(deltas: Sequence[Delta]) -> Json:

@@ -17,7 +17,7 @@ class CompletionFormat:
         self, tokenizer: Tokenizer, origin: Origin, echoes: Sequence[Echo] = (), top_count: int | None = None
     ) -> None:
         """`echoes`: the prompts of all choices, if they are to be told; with `top_count`, their log-probabilities."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self._as_ids = tokenizer, origin.tokens_as_ids
         self._envelope = Envelope("text_completion", "text_completion", "cmpl", origin)
         self._offsets: dict[int, Offsets] = {}  # of each choice
         self._echoes, self._top_count = dict(enumerate(echoes)), top_count
@@ -99,7 +99,7 @@ class CompletionFormat:
         return found
 
     def _name(self, id: int) -> str:
-        return token_name(self._tokenizer, id)
+        return token_name(self._tokenizer, id, as_id=self._as_ids)
 
 
 def _join(first: list[object] | None, second: list[object] | None) -> list[object] | None:

@@ -20,6 +20,7 @@ class Origin:
     model: str
     fingerprint: str
     include_usage: bool
+    tokens_as_ids: bool = False  # in logprobs
 
 
 class EndpointFormat(Protocol):

@@ -129,15 +129,13 @@ class AnswerReader:
 
 def merged(deltas: Iterable[CallDelta]) -> tuple[CallDelta, ...]:
     """One delta for each call."""
-    calls: dict[int, CallDelta] = {}
+    calls: dict[int, list[CallDelta]] = {}
     for delta in deltas:
-        before = calls.get(delta.index)
-        calls[delta.index] = (
-            delta
-            if before is None
-            else CallDelta(delta.index, before.id, before.name, before.arguments + delta.arguments)
-        )
-    return tuple(calls.values())
+        calls.setdefault(delta.index, []).append(delta)
+    return tuple(
+        CallDelta(index, parts[0].id, parts[0].name, "".join(part.arguments for part in parts))
+        for index, parts in calls.items()
+    )
 
 
 def call_id(number: bytes, index: int, length: int) -> str:

@@ -25,8 +25,10 @@ def begins_inside(raw: bytes) -> bool:
     return bool(raw) and raw[0] & 0xC0 == 0x80
 
 
-def token_name(tokenizer: Tokenizer, id: int) -> str:
-    r"""The text of a token, or, as OpenAI writes a part of a character, `bytes:\xe2\x82`."""
+def token_name(tokenizer: Tokenizer, id: int, *, as_id: bool = False) -> str:
+    r"""The text of a token, or, as OpenAI writes a part of a character, `bytes:\xe2\x82`; or vLLM's `token_id:5`."""
+    if as_id:
+        return f"token_id:{id}"
     raw = tokenizer.token_bytes(id)
     try:
         return raw.decode()

@@ -37,6 +37,7 @@ class Chat(Generating):
         reading, grammar = await self._planner.plan(body, tools, text, limits)
         prompt = await self._encode(body, text, limits)
         left = max(limits.sequence_tokens - len(prompt), 1)
+        left = min(left, self._model.defaults.max_new_tokens or left)
         max_tokens = left if body.limit is None else body.limit
         choices = self._choices(body, limits, [prompt], max_tokens, grammar, reading)
         format = ChatFormat(self._model.tokenizer, self._origin(body))

@@ -164,7 +164,8 @@ class Generating:
         return stream.response
 
     def _origin(self, body: GenerationRequest) -> Origin:
-        return Origin(self._model.name, self._service.fingerprint, body.include_usage)
+        as_ids = bool(body.return_tokens_as_token_ids)
+        return Origin(self._model.name, self._service.fingerprint, body.include_usage, as_ids)
 
 
 def _text_options(body: GenerationRequest, reading: Reading) -> TextOptions:

@@ -15,7 +15,10 @@ _BOUNDS = {
     "top_k": (-1, _MOST),
     "min_p": (0.0, 1.0),
     "repetition_penalty": (1e-6, float(_MOST)),
+    "max_new_tokens": (1, _MOST),
 }
+
+_WHOLE = ("top_k", "max_new_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class SamplingDefaults:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    max_new_tokens: int | None = None  # of a chat; None: what the context leaves
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name} = {getattr(self, field.name)}" for field in fields(self))
@@ -45,9 +49,9 @@ def defaults_of_model(directory: Path) -> SamplingDefaults:
 def _checked(directory: Path, name: str, value: Any) -> Any:
     least, most = _BOUNDS[name]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most or (name == "top_k" and value != int(value)):
+    if not is_number or not least <= value <= most or (name in _WHOLE and value != int(value)):
         raise CorruptModelError(
             f"{directory / _FILE}: {name} = {value!r}: expected a number from {least} to {most}; "
             "--generation-config none ignores it"
         )
-    return int(value) if name == "top_k" else float(value)
+    return int(value) if name in _WHOLE else float(value)

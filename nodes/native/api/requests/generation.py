@@ -18,6 +18,7 @@ _MAX_STOP_CHARACTERS = 1024
 _MAX_STOP_IDS = 1024
 MAX_RULED_TOKENS = 65536  # of logit_bias, and of allowed_token_ids
 _MAX_BAD_WORDS = 128
+_MAX_SALT_CHARACTERS = 1024
 _MAX_BAD_WORD_CHARACTERS = 128
 MAX_COUNT = 2**31 - 1
 
@@ -61,6 +62,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: dict[str, float] | None = None
     allowed_token_ids: Annotated[list[int], Meta(max_length=MAX_RULED_TOKENS)] | None = None
     bad_words: Annotated[list[BadWord], Meta(max_length=_MAX_BAD_WORDS)] | None = None
+    cache_salt: Annotated[str, Meta(max_length=_MAX_SALT_CHARACTERS)] | None = None
+    return_tokens_as_token_ids: bool | None = None
     prompt_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
@@ -188,6 +191,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
             stop_token_ids=ends | frozenset(self.stop_token_ids or ()),
             min_tokens=self.fewest_tokens,
             rules=rules,
+            cache_salt=self.cache_salt or "",
             grammar=grammar,
         )
 

@@ -225,3 +225,24 @@ def test_numbers_that_are_not_finite_fail_their_request_only(tmp_path, serving):
         assert _ask(running, input=[8, 7]).status_code == 200
         assert running.metric("failed_requests_total") == 1
         assert running.metric("kv_blocks_used") == 0
+
+
+@pytest.mark.parametrize("layout", [("--tensor-parallel", "2"), ("--pipeline-parallel", "2")])
+def test_ranks_give_the_same_embeddings(tmp_path, serving, layout):
+    """Several texts in chunks, beside an answer: of a pipeline, two steps are on their way."""
+    write_embedding_model(tmp_path, pooling="mean")
+    with serving("--model", str(tmp_path), *OPTIONS, "--max-batch-tokens", "64", *layout) as running:
+        client = running.client()
+        completions = []
+
+        def complete():
+            completions.append(client.completions.create(model="small", prompt="a", max_tokens=20))
+
+        other = threading.Thread(target=complete)
+        other.start()
+        answer = client.embeddings.create(model="small", input=TEXTS)
+        other.join()
+        for text, item in zip(TEXTS, answer.data, strict=True):
+            wanted = expected(tmp_path, _ids(tmp_path, text), "mean")
+            torch.testing.assert_close(torch.tensor(item.embedding), wanted, atol=TOLERANCE, rtol=0)
+        assert completions[0].usage.completion_tokens >= 1

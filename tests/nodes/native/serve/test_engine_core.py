@@ -194,3 +194,15 @@ def test_an_end_token_and_max_tokens_say_why_a_sequence_ended():
     request = Request("b", [0], SamplingParams(max_tokens=9, temperature=0, stop_token_ids=frozenset(range(VOCAB))))
     core.add(request)
     assert [output.finish for output in core.step()] == [FinishReason.STOP]
+
+
+def test_only_requests_of_one_salt_share_the_prefix_cache():
+    core = make_core(FakeModel(100, 4))
+    prompt = [1, 2, 0, 1, 2, 2, 1, 0, 4]
+    cached = []
+    for number, salt in enumerate(["", "a", "a", "b", ""]):
+        request = Request(str(number), prompt, SamplingParams(max_tokens=2, temperature=0, cache_salt=salt))
+        core.add(request)
+        assert run(core) == {str(number): alone(prompt, 2, end=None)}
+        cached.append(request.cached)
+    assert cached == [0, 0, 8, 0, 8]

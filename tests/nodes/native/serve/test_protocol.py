@@ -45,7 +45,6 @@ def _parse(kind, **fields):
         ("stop", [""], "not empty"),
         ("stop[1]", 5, "expected `str`"),
         ("stream_options", {"include_usage": True}, "only allowed with stream = true"),
-        ("guided_json", {"type": "object"}, "not supported"),
         ("best_of", 129, "`int` <= 128"),
         ("min_tokens", -1, "`int` >= 0"),
         ("prompt_logprobs", 21, "`int` <= 20"),
@@ -75,7 +74,6 @@ def test_an_invalid_value_is_refused_with_field_value_and_what_is_valid(kind, fi
         ("max_tokens", 0),
         ("tools", {}),
         ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}),
         ("modalities", ["audio"]),
     ],
 )

@@ -134,3 +134,15 @@ def test_each_prompt_has_its_own_best(server):
     assert [choice["text"] for choice in both] == [choice["text"] for choices in single for choice in choices]
     assert [choice["text"][:6] for choice in both] == ["The fo", "The fo", "Blocks", "Blocks"]
     assert all(choice["logprobs"]["token_logprobs"][0] is None for choice in both)
+
+
+def test_tokens_can_be_told_as_ids(server, tokenizer):
+    ids = tokenizer.encode(str(COMPLETION["prompt"]), add_special_tokens=False)
+    body = {"echo": True, "logprobs": 2, "return_tokens_as_token_ids": True}
+    logprobs = _answer(server, **body)["choices"][0]["logprobs"]
+    assert logprobs["tokens"][: len(ids)] == [f"token_id:{id}" for id in ids]
+    assert all(name.startswith("token_id:") for top in logprobs["top_logprobs"][1:] for name in top)
+    assert logprobs["text_offset"] == _answer(server, echo=True, logprobs=2)["choices"][0]["logprobs"]["text_offset"]
+    chat = {**CHAT, "logprobs": True, "return_tokens_as_token_ids": True}
+    told = httpx.post(f"{server.url}/v1/chat/completions", json=chat, timeout=60).json()["choices"][0]["logprobs"]
+    assert all(entry["token"].startswith("token_id:") for entry in told["content"])

@@ -7,6 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import BaseModel
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 pytestmark = pytest.mark.process
 
@@ -38,7 +41,7 @@ def test_the_models_card_is_what_clients_read(server, model_directory):
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
-        ("GET", "/v1/nonsense", 404, "this server has: /health, /metrics, /v1/chat/completions, /v1/completions"),
+        ("GET", "/v1/nonsense", 404, "/tokenizer_info, /v1/chat/completions, /v1/completions"),
         ("POST", "/v1/rerank", 404, "no such path"),
         ("GET", "/" + "x" * 5000, 404, "..."),
         ("GET", "/%ff%00", 404, "no such path"),
@@ -157,3 +160,44 @@ def test_a_templates_variables_are_the_clients(server):
     assert plain == more
     answer = httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, "chat_template_kwargs": {"messages": []}})
     assert _error(answer)["param"] == "chat_template_kwargs.messages"
+
+
+def _events(server: Any, path: str, body: dict[str, Any]) -> list[Any]:
+    answer = httpx.post(server.url + path, json={**body, "stream": True}, timeout=60)
+    return [json.loads(line[6:]) for line in answer.text.split("\n\n") if line.startswith("data: {")]
+
+
+def test_answers_are_what_openais_client_declares(server):
+    """By its types, which it does not check itself: no field is missing, of another type or unknown."""
+    chat = {**CHAT, "logprobs": True, "top_logprobs": 2}
+    completion = {**COMPLETION, "logprobs": 2}
+    found: list[tuple[type[BaseModel], Any]] = [
+        (ChatCompletion, httpx.post(f"{server.url}/v1/chat/completions", json=chat, timeout=60).json()),
+        (Completion, httpx.post(f"{server.url}/v1/completions", json=completion, timeout=60).json()),
+        *((ChatCompletionChunk, event) for event in _events(server, "/v1/chat/completions", chat)),
+        *((Completion, event) for event in _events(server, "/v1/completions", completion)),
+    ]
+    assert len(found) > 10
+    for kind, answer in found:
+        for choice in answer["choices"] if kind is Completion else ():
+            choice["finish_reason"] = choice["finish_reason"] or "stop"  # null in OpenAI's own events, not in the type
+        parsed: Any = kind.model_validate(answer)
+        assert not parsed.model_extra, parsed.model_extra
+        for choice in parsed.choices:
+            assert set(choice.model_extra or ()) <= {"stop_reason"}
+            assert choice.logprobs is None or not choice.logprobs.model_extra
+    logprobs = found[0][1]["choices"][0]["logprobs"]
+    assert (set(logprobs), logprobs["refusal"]) == ({"content", "refusal"}, None)
+
+
+def test_what_openais_clients_send_by_themselves_is_never_refused(server):
+    usual = {
+        "store": False, "metadata": {"a": "b"}, "user": "ann", "service_tier": "auto", "prompt_cache_key": "k",
+        "safety_identifier": "s", "verbosity": "low", "prediction": {"type": "content", "content": "x"},
+        "modalities": ["text"],
+        "prompt_cache_retention": "24h", "prompt_cache_options": {},
+        "stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False},
+    }  # fmt: skip
+    for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", COMPLETION)):
+        answer = httpx.post(server.url + path, json={**body, **usual}, timeout=60)
+        assert answer.status_code == 200, answer.text

@@ -17,7 +17,9 @@ def tokenizer(tmp_path, make_tokenizer) -> Tokenizer:
 
 
 def _choice(tokenizer: Tokenizer, options: TextOptions) -> Choice:
-    return Choice(0, Request("r", [5], SamplingParams(max_tokens=9)), tokenizer, options)
+    return Choice(
+        0, Request("r", [5], SamplingParams(max_tokens=9, stop_token_ids=frozenset([END]))), tokenizer, options
+    )
 
 
 @pytest.mark.parametrize(("keep", "told"), [(False, "ab"), (True, "abcd")])

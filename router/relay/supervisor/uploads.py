@@ -5,10 +5,10 @@ from pathlib import Path
 
 import httptools
 
-from ..http.heads import answer_headers, content_length, request_head
-from ..http.messages import Body, BodyLostError, Head, Headers, Reply, Whole
-from ..tenants.tenant import Tenant
-from .answers import failure
+from ...http.heads import answer_headers, content_length, request_head
+from ...http.messages import Body, BodyLostError, Head, Headers, Reply, Whole
+from ...tenants.tenant import Tenant
+from ..answers import failure
 
 MOST_UPLOADS, MOST_OF_TENANT = 8, 4  # at once, of this relay
 _LONGEST_S = 3600.0  # that one may take: a client that sends a byte now and then has its place for no longer

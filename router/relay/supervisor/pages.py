@@ -2,9 +2,9 @@
 
 import asyncio
 
-from ..http.heads import answer_headers, content_length, request_head
-from ..http.messages import ConnectError, Flow, Headers, Pool, Reply, Request
-from .answers import failure
+from ...http.heads import answer_headers, content_length, request_head
+from ...http.messages import ConnectError, Flow, Headers, Pool, Reply, Request
+from ..answers import failure
 
 # At once, of this relay. The supervisor has one thread, in which it looks after the workers too.
 MOST_PAGES, MOST_OPEN_PAGES = 64, 16

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 from weakref import ref
 
-from ..control.blamed import MOST_REQUESTS, remember
-from ..control.messages import Blamed, BlamedRequests
+from ...control.blamed import MOST_REQUESTS, remember
+from ...control.messages import Blamed, BlamedRequests
 from .blame import Blame, Losses, Trial
 
 MEMORY_S = 600.0  # after the last loss

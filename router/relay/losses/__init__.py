@@ -1,0 +1,1 @@
+"""Lost workers: what is held against a request, and how many may be tried again."""

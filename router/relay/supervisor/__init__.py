@@ -1,0 +1,1 @@
+"""Requests that the supervisor answers: its pages and uploads of files."""
