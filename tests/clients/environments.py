@@ -107,12 +107,24 @@ def refresh(client: Client) -> None:
     """Pin the newest versions that its folder allows. Raises CalledProcessError where that fails."""
     _ensure_tools()
     if client.is_npm:
-        keep_out = ["--package-lock-only", "--omit-lockfile-registry-resolved"]  # no registry's address in the lock
-        _run([str(_TOOLS / "bin/npm"), "update", "--save", *keep_out, "--no-audit", "--no-fund"], client.folder)
+        options = [
+            "--package-lock-only",
+            "--save-exact",
+            "--omit-lockfile-registry-resolved",
+            "--no-audit",
+            "--no-fund",
+        ]
+        _run([str(_TOOLS / "bin/npm"), "install", *options, *_newest(client)], client.folder)
         return
     options = ["--upgrade", "--no-header", "--no-annotate", "--no-emit-index-url", "--python-version", "3.11"]
     argv = [str(_TOOLS / "bin/uv"), "pip", "compile", "--quiet", *options, "requirements.in", "-o", "requirements.txt"]
     _run([*argv, *_overrides(client)], client.folder)
+
+
+def _newest(client: Client) -> list[str]:
+    """What npm is to install for the newest versions of what is wanted."""
+    wanted = json.loads((client.folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    return [f"{name}@latest" for name in wanted]
 
 
 def _overrides(client: Client) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from . import checks, report
+from . import checks, environments, report
 from .endpoints import Endpoint
 from .environments import FOLDER, Client, clients, select
 
@@ -54,6 +54,18 @@ def test_an_unknown_client_is_refused_with_those_that_there_are():
 def test_clients_are_chosen_by_name_and_all_by_none():
     assert [client.name for client in select(["llm", "openai"])] == ["llm", "openai"]
     assert [client.name for client in select([])] == NAMES
+
+
+def test_new_pins_of_npm_are_asked_for_by_name(monkeypatch):
+    """`npm update` leaves exact versions as they are."""
+    asked = []
+    monkeypatch.setattr(environments, "_ensure_tools", lambda: None)
+    monkeypatch.setattr(environments, "_run", lambda argv, folder: asked.append((argv, folder)))
+    (client,) = select(["openai-node"])
+    environments.refresh(client)
+    ((argv, folder),) = asked
+    assert folder == client.folder and argv[-2:] == ["openai@latest", "zod@latest"] and "--save-exact" in argv
+    assert "--omit-lockfile-registry-resolved" in argv
 
 
 def test_what_a_check_says_is_read():
