@@ -42,6 +42,23 @@ def test_messages_of_every_engine(answer):
     assert Messages().error(400, answer, "abc")["error"]["message"] == "no"
 
 
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("response_format: at /properties/a/not: no", "output_config.format: at /properties/a/not: no"),
+        (
+            'tool_choice.function.name = "y": expected one of tools: x',
+            'tool_choice.name = "y": expected one of tools: x',
+        ),
+        ("tools[3].function.parameters = 5: no", "tools[3].input_schema = 5: no"),
+        ("stop[1] = 5: expected a string", "stop_sequences[1] = 5: expected a string"),
+        ("the engine will stop here", "the engine will stop here"),
+    ],
+)
+def test_fields_are_named_as_in_this_api(message, words):
+    assert Messages().error(400, {"error": {"message": message}}, "abc")["error"]["message"] == words
+
+
 def test_an_error_that_has_the_shape_stays_as_it_is():
     error = {"type": "error", "error": {"type": "billing_error", "message": "pay"}}
     assert error_body(400, error, "abc") == {**error, "request_id": "abc"}
