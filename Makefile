@@ -4,12 +4,14 @@ BIN := .venv/bin
 CONSTRAINTS ?= -c requirements/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-fleet bench-fleet-sim bench-router bench-batch bench-api nginx chromium openssh legacy clean proxies openai-js
+.PHONY: help test-clients clients-pins install constraints docs demo test check lint audit sandbox-packages bench-engine bench-parallel bench-quant bench-fleet bench-fleet-sim bench-router bench-batch bench-api nginx chromium openssh legacy clean proxies openai-js
 
 help:
 	@echo "make demo           install, serve a small model with two CPU workers, generate 40 answers, stop"
 	@echo "make check          check style and types, run the fast tests (while working)"
 	@echo "make test           install, check style and types, run the tests (root on Debian: with a real Slurm)"
+	@echo "make test-clients   clients that people use, against real endpoints: CLIENTS=\"openai llm\" for some (2 GB to download)"
+	@echo "make clients-pins   pin the newest versions of these clients"
 	@echo "make docs           build the documentation as a site; warnings are errors"
 	@echo "make audit          look for known holes in what requirements/constraints.txt pins (needs the internet)"
 	@echo "make constraints    note the newest versions that pyproject.toml allows in requirements/constraints.txt"
@@ -99,7 +101,7 @@ openai-js: .openai-js/.installed
 
 .openai-js/.installed: tests/support/javascript/package-lock.json
 	@if command -v npm > /dev/null; then mkdir -p .openai-js; cp tests/support/javascript/*.json .openai-js/; \
-	  npm ci --silent --no-fund --no-audit --prefix .openai-js && touch $@; fi
+	  if npm ci --silent --no-fund --no-audit --prefix .openai-js; then touch $@; else echo "npm cannot install OpenAI's client"; fi; fi
 
 # The tests of the tunnel start an sshd of their own; they are skipped where there is neither one nor root on Debian. The
 # package's service is not started, now or later.
@@ -121,6 +123,15 @@ test: .venv/.installed-dev .triton/.installed sandbox-packages chromium proxies 
 	wait $$kernels || failed=1; cat .test-kernels.log; \
 	wait $$lint || failed=1; cat .test-lint.log; \
 	echo "make test: $$(( $$(date +%s) - began )) s, exit $$failed"; exit $$failed
+
+# Clients that people use, each as pinned in tests/clients in an environment of its own below .venv-clients, against a
+# router and the native engine with the demo model. Writes benchmarks/results/clients.json and a table in the guide.
+test-clients: .venv/.installed-dev
+	$(BIN)/slurminfer models fetch demo
+	$(BIN)/python -m tests.clients $(CLIENTS)
+
+clients-pins: .venv/.installed-dev
+	$(BIN)/python -m tests.clients --pins $(CLIENTS)
 
 # What to run while working: style, types, and the tests that take no process of ours, no Slurm and no minutes.
 check: lint
@@ -192,4 +203,4 @@ bench-api: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.api
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama $(ROUTERS:%=.venv-%) .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-clients .openai-js $(ROUTERS:%=.venv-%) .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log

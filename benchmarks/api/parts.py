@@ -40,7 +40,7 @@ PARTS: Mapping[str, Part] = {
     "echo": Part(
         "log-probabilities of prompts, against transformers in float32",
         echo.measure,
-        {"echo_logprob_error": ("at most 0.001", "max_error"), "echo_relative_speed": ("", "relative_speed")},
+        {"echo_logprob_error": ("at most 0.001", "max_error")},
     ),
     "embeddings": Part(
         "embeddings: texts/s beside sentence-transformers, and whether the vectors are the same",

@@ -28,6 +28,7 @@ SCHEMAS: dict[str, Any] = {
     "empty string": {"type": "string", "maxLength": 0},
     "pattern": {"type": "string", "pattern": r"^[A-Z]{2}-\d{4}$"},
     "pattern without anchors": {"type": "string", "pattern": "ab+c", "maxLength": 12},
+    "pattern with classes": {"type": "string", "pattern": r'^[^a-z\x00-\x1f"]{1,3}[\x00-\x7f]$'},
     "pattern of unicode": {"type": "string", "pattern": "^[äöü]{1,3}🎉$"},
     "range": {"type": "integer", "minimum": -5, "maximum": 17},
     "exclusive range": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},

@@ -116,6 +116,11 @@ class Request:
         self.prompt_logprobs = None if top is None else PromptLogprobs(top)
 
     @property
+    def prompt(self) -> list[int]:
+        """The tokens that it was given."""
+        return self.tokens[: self.prompt_length]
+
+    @property
     def remaining(self) -> int:
         """Tokens still to be computed before the next one can be sampled."""
         return len(self.tokens) - self.computed

@@ -4,6 +4,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .constraint import Constraint, JsonSchema
@@ -26,6 +27,8 @@ _NOTHING = "no text can satisfy it"
 # far away needs some twenty for each token.
 _MAX_LEXER_STATES = 100_000
 _MAX_ITEMS = 50_000  # that may come at one place, such as choices: four for each property that is not required
+# vLLM pins an older one, in whose environment only agents run. It takes texts that a schema does not allow.
+_LEAST_VERSION = (1, 9)
 
 
 class Grammars:
@@ -70,6 +73,7 @@ class Grammars:
     def _tokens(self, vocab_size: int) -> "LLTokenizer":
         from llguidance import LLTokenizer
 
+        _require_version()
         with self._lock:
             if self._tokenizer is None:
                 ends = self._end_ids or None
@@ -99,6 +103,14 @@ class Grammars:
             while len(self._kept) > _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES:
                 oldest, _ = self._kept.popitem(last=False)
                 self._kept_bytes -= len(oldest)
+
+
+def _require_version() -> None:
+    """Raise ConstraintError for an llguidance that is too old."""
+    found = version("llguidance")
+    if tuple(map(int, found.split(".")[:2])) < _LEAST_VERSION:
+        least = ".".join(map(str, _LEAST_VERSION))
+        raise ConstraintError(f"this engine's environment has llguidance {found}: expected {least} or newer")
 
 
 def _limits() -> "LLParserLimits":

@@ -26,7 +26,7 @@ OBEYED: Mapping[str, str] = {
     "maxItems": "",
     "minLength": "",
     "maxLength": "",
-    "pattern": "without look-around, back-references and `\\b`",
+    "pattern": "without look-around, back-references, `\\b` and most control characters",
     "format": "see below",
     "minimum": "",
     "maximum": "",

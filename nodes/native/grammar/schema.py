@@ -1,7 +1,10 @@
 """JSON schemas checked before they are compiled: what is not obeyed is refused, with its place."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from .errors import ConstraintError
 from .exclusive import are_exclusive
@@ -18,8 +21,10 @@ from .keywords import (
     SCHEMA_MAPS,
     UNDEFINED_FORMATS,
 )
+from .patterns import fault
 
 MAX_DEPTH = 64
+_UNICODE_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 _MAX_SHOWN = 60
 _RESERVED = "x-guidance"  # by which the library takes options
 
@@ -58,6 +63,8 @@ class _Walk:
                 continue
             if keyword not in OBEYED:
                 raise _refusal(keyword, here)
+            _require_writable(keyword, value, here)
+            _require_patterns(keyword, value, here)
             if keyword == "format":
                 if not isinstance(value, str) or value not in UNDEFINED_FORMATS:
                     yield keyword, _format(value, here)
@@ -106,6 +113,21 @@ def _format(value: Any, place: str) -> str:
     if isinstance(value, str) and value in FORMATS:
         return value
     raise ConstraintError(f"{_at(place)}: {str(value)[:_MAX_SHOWN]!r} is not supported: expected {', '.join(FORMATS)}")
+
+
+def _require_writable(keyword: str, value: Any, place: str) -> None:
+    """Raise ConstraintError for characters that JSON writes with \\u only, where the answer would have to have them."""
+    told = list(value) if keyword == "properties" and isinstance(value, dict) else value
+    if keyword in ("const", "enum", "required", "properties") and _UNICODE_ESCAPE.search(msgspec.json.encode(told)):
+        raise ConstraintError(f"{_at(place)}: control characters but for \\b, \\f, \\n, \\r and \\t are not supported")
+
+
+def _require_patterns(keyword: str, value: Any, place: str) -> None:
+    """Raise ConstraintError for a regular expression that the answer would not be held to."""
+    named = value if keyword == "patternProperties" and isinstance(value, dict) else ()
+    for pattern in [value] if keyword == "pattern" else named:
+        if isinstance(pattern, str) and (reason := fault(pattern)):
+            raise ConstraintError(f"{_at(place)}: {reason}")
 
 
 def _refusal(keyword: str, place: str) -> ConstraintError:

@@ -47,6 +47,9 @@ class ChatFormat:
     def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
         return {**answer, "prompt_logprobs": logprobs[0]}
 
+    def with_prompt_ids(self, answer: Json, prompts: Sequence[Sequence[int]]) -> Json:
+        return {**answer, "prompt_token_ids": prompts[0]}
+
     def usage_chunk(self, usage: Json) -> Json:
         return self._envelope.chunk([], usage)
 

@@ -39,12 +39,10 @@ class CompletionFormat:
         return self._envelope.whole([self._choice(group) for group in by_choice(deltas)], usage)
 
     def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
-        choices = answer["choices"]
-        each = len(choices) // len(logprobs)
-        return {
-            **answer,
-            "choices": [{**choice, "prompt_logprobs": logprobs[i // each]} for i, choice in enumerate(choices)],
-        }
+        return _with_each(answer, "prompt_logprobs", logprobs)
+
+    def with_prompt_ids(self, answer: Json, prompts: Sequence[Sequence[int]]) -> Json:
+        return _with_each(answer, "prompt_token_ids", prompts)
 
     def usage_chunk(self, usage: Json) -> Json:
         return self._envelope.chunk([], usage)
@@ -100,6 +98,13 @@ class CompletionFormat:
 
     def _name(self, id: int) -> str:
         return token_name(self._tokenizer, id, as_id=self._as_ids)
+
+
+def _with_each(answer: Json, name: str, values: Sequence[object]) -> Json:
+    """An answer whose choices have the value of their prompt."""
+    choices = answer["choices"]
+    each = len(choices) // len(values)
+    return {**answer, "choices": [{**choice, name: values[i // each]} for i, choice in enumerate(choices)]}
 
 
 def _join(first: list[object] | None, second: list[object] | None) -> list[object] | None:

@@ -44,6 +44,9 @@ class EndpointFormat(Protocol):
     def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
         """A whole answer with the `logprobs` of each prompt as `prompt_logprobs`, where vLLM has them."""
 
+    def with_prompt_ids(self, answer: Json, prompts: Sequence[Sequence[int]]) -> Json:
+        """An answer or event with the tokens of each prompt as `prompt_token_ids`, where vLLM has them."""
+
     def usage_chunk(self, usage: Json) -> Json:
         """The SSE event after the last delta."""
 
@@ -118,6 +121,13 @@ def by_choice(deltas: Sequence[Delta]) -> list[list[Delta]]:
     for delta in deltas:
         groups.setdefault(delta.index, []).append(delta)
     return [groups[index] for index in sorted(groups)]
+
+
+def with_all_ids(answer: Json, deltas: Sequence[Delta]) -> Json:
+    """A whole answer with the tokens of each choice, the end token included."""
+    tokens = [[d.end_token if d.token is None else d.token for d in group] for group in by_choice(deltas)]
+    pairs = zip(answer["choices"], tokens, strict=True)
+    return {**answer, "choices": [with_ids(choice, [id for id in ids if id is not None]) for choice, ids in pairs]}
 
 
 def entries(deltas: Sequence[Delta], *, ends: bool = False) -> list[tuple[int, TokenLogprobs]]:

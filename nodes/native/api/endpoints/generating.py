@@ -11,7 +11,7 @@ from .....core.net.openai import error_body
 from ...engine.request import Limits, Request, RequestTooLongError
 from ...grammar.matcher import Grammar
 from ..answers.best_of import keep_best
-from ..answers.formats import EndpointFormat, Json, Origin, UnsentIds, usage
+from ..answers.formats import EndpointFormat, Json, Origin, UnsentIds, usage, with_all_ids
 from ..answers.generation import Choice, Delta, Generation, TextOptions
 from ..answers.prompt_logprobs import prompt_logprobs_json
 from ..answers.reader import PLAIN, Reading
@@ -126,10 +126,12 @@ class Generating:
         self, body: GenerationRequest, format: EndpointFormat, generation: Generation, deltas: list[Delta], spent: Json
     ) -> Json:
         answer = format.whole(deltas, spent)
+        requests = [choice.request for choice in generation.choices[:: body.sequences]]
+        if body.return_token_ids:
+            answer = format.with_prompt_ids(with_all_ids(answer, deltas), [each.prompt for each in requests])
         top = body.prompt_logprobs
         if top is None:
             return answer
-        requests = [choice.request for choice in generation.choices[:: body.sequences]]
         return format.with_prompts(
             answer, [prompt_logprobs_json(self._model.tokenizer, each, top) for each in requests]
         )
@@ -139,18 +141,23 @@ class Generating:
     ) -> web.StreamResponse:
         """Server-sent events. Raises ApiError where the engine fails before the head has been sent."""
         unsent = UnsentIds()
+        tells_prompts = body.return_token_ids and not body.continue_token_ids  # else another server has told them
+        untold = set(range(len(generation.choices))) if tells_prompts else set()
         async with stream:
             try:
                 async for delta in generation:
-                    if body.stream_token_ids:
+                    if body.streams_ids:
                         unsent.add(delta)
                     if _says_something(delta) or not stream.begun:
                         spent = usage([generation.choices[delta.index]], 1) if body.continuous_usage else None
-                        ids = unsent.take(delta.index) if body.stream_token_ids else None
+                        ids = unsent.take(delta.index) if body.streams_ids else None
                         if format.is_long(delta.index):
                             event = await asyncio.to_thread(format.chunk, delta, spent, ids)
                         else:
                             event = format.chunk(delta, spent, ids)
+                        if delta.index in untold:
+                            untold.discard(delta.index)
+                            event = format.with_prompt_ids(event, [generation.choices[delta.index].request.prompt])
                         await stream.send(event)
             except EngineError as error:
                 failure = self._service.failure(error)

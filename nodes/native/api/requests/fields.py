@@ -44,6 +44,7 @@ OBEYED: Mapping[str, Obeyed] = {
     "best_of": Obeyed("n to 128: the n answers with the highest log-probability of a token, on average; not streamed"),
     "echo": Obeyed("true: the prompt's text in front of the answer's, and its tokens in logprobs", COMPLETIONS),
     "return_tokens_as_token_ids": Obeyed("vLLM's: true: tokens in logprobs are written `token_id:5`"),
+    "return_token_ids": Obeyed("vLLM's: true: token_ids of each choice, and prompt_token_ids, in a stream once"),
     "cache_salt": Obeyed("vLLM's: at most 1,024 characters; only requests with the same one share the prefix cache"),
     "prompt_logprobs": Obeyed("vLLM's: 0 to 20 alternatives for each token of the prompt; not streamed"),
     "logit_bias": Obeyed("at most 65,536 token ids, -100 to 100; -100 never, 100 no others"),
@@ -139,7 +140,7 @@ REFUSED: Mapping[str, Refused] = {
     # vLLM
     **dict.fromkeys(("chat_template", "documents", "ec_transfer_params",
                      "guided_decoding", "kv_transfer_params", "logits_processors",
-                     "prompt_embeds", "repetition_detection", "return_prompt_text", "return_token_ids",
+                     "prompt_embeds", "repetition_detection", "return_prompt_text",
                      "return_token_offsets", "structural_tag",
                      "truncate_prompt_tokens", "use_beam_search", "vllm_xargs", "watermarking"), _NOT_TAKEN),
     **dict.fromkeys(("logprob_token_ids", "thinking_token_budget"), Refused(nothing=_NULL)),

@@ -64,6 +64,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     bad_words: Annotated[list[BadWord], Meta(max_length=_MAX_BAD_WORDS)] | None = None
     cache_salt: Annotated[str, Meta(max_length=_MAX_SALT_CHARACTERS)] | None = None
     return_tokens_as_token_ids: bool | None = None
+    return_token_ids: bool | None = None
     prompt_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
@@ -113,6 +114,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     def stops(self) -> list[str]:
         """The stop strings, maybe none."""
         return [self.stop] if isinstance(self.stop, str) and self.stop else list(self.stop or [])
+
+    @property
+    def streams_ids(self) -> bool:
+        """Whether the events of a stream have the ids of their tokens."""
+        return bool(self.stream_token_ids or self.return_token_ids)
 
     @property
     def keeps_stop(self) -> bool:

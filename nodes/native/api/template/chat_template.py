@@ -64,19 +64,26 @@ class ChatTemplate:
         """The prompt that `call` asks for. Raises ChatError, PromptTooLargeError."""
         if self._lanes is None:
             raise ChatError("this model has no chat template: use /v1/completions")
-        raw = _encode(self._plain(call))
-        reply = await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
+        reply = await self._ask(self._plain(call))
+        adds_system = call.tools and not self.knows_tools and call.messages[0]["role"] == "user"
+        if reply.error is not None and not reply.too_large and adds_system:
+            reply = await self._ask(self._plain(call, in_system=False))
         if reply.error is not None:
             raise PromptTooLargeError(reply.error) if reply.too_large else ChatError(reply.error)
         return reply.text
 
-    def _plain(self, call: RenderCall) -> RenderCall:
+    async def _ask(self, call: RenderCall) -> Reply:
+        assert self._lanes is not None
+        raw = _encode(call)
+        return await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
+
+    def _plain(self, call: RenderCall, *, in_system: bool = True) -> RenderCall:
         """The call, with what the template does not know of tools as text."""
         messages: list[Any] = call.messages
         if "tool_calls" not in self.source:
             messages = with_calls_as_text(messages)
         if call.tools and not self.knows_tools:
-            messages = with_tools(messages, call.tools)
+            messages = with_tools(messages, call.tools, in_system=in_system)
         return msgspec.structs.replace(call, messages=messages)
 
     async def close(self) -> None:

@@ -22,11 +22,18 @@ To call a function, write a JSON object with its name and its arguments, between
 The results will be given to you as <tool_response>...</tool_response>. If no function helps, answer in words."""
 
 
-def with_tools(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The messages, with the tools at the end of the first system message, which is added if there is none."""
+def with_tools(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], *, in_system: bool = True
+) -> list[Mapping[str, Any]]:
+    """The messages, with the tools at the end of the first system message, which is added if there is none.
+
+    `in_system`: False for templates that refuse system messages; then the tools stand before the first message's text.
+    """
     lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     text = _BEFORE + lines + _AFTER
     first = messages[0]
+    if not in_system:
+        return [{**first, "content": f"{text}\n\n{first['content']}"}, *messages[1:]]
     if first["role"] not in ("system", "developer"):
         return [{"role": "system", "content": text}, *messages]
     content = "\n\n".join(part for part in (first["content"], text) if part)

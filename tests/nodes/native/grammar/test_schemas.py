@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from benchmarks.api.schemas import SCHEMAS
 from slurminfer.nodes.native.grammar.constraint import JsonSchema
 from slurminfer.nodes.native.grammar.errors import ConstraintError
-from slurminfer.nodes.native.grammar.keywords import ANNOTATIONS, FORMATS, OBEYED, REFUSED
+from slurminfer.nodes.native.grammar.keywords import ANNOTATIONS, FORMATS, OBEYED, REFUSED, UNDEFINED_FORMATS
 
 CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
 
@@ -48,6 +49,13 @@ def test_every_keyword_of_the_draft_is_in_one_table():
     ("schema", "said"),
     [
         ({"not": {}}, "at /not: the keyword 'not' is not supported"),
+        ({"pattern": "[^\"]"}, "at /pattern: [^\"] leaves out \" or"),
+        ({"patternProperties": {"^[^\\\\a]$": {}}}, "at /patternProperties: [^"),
+        ({"pattern": "[\\x00-\\x1f]"}, "at /pattern: control characters but for"),
+        ({"pattern": "a\x01"}, "at /pattern: control characters but for"),
+        ({"const": ["a\0b"]}, "at /const: control characters but for"),
+        ({"items": {"enum": [1, {"\x1f": 1}]}}, "at /items/enum: control characters"),
+        ({"properties": {"\x01": {}}}, "at /properties: control characters"),
         ({"properties": {"a": {"items": {"uniqueItems": True}}}}, "at /properties/a/items/uniqueItems: the keyword"),
         ({"$defs": {"a": {"if": True}}, "anyOf": [{"$ref": "#/$defs/a"}]}, "at /$defs/a/if: the keyword 'if'"),
         ({"minLenght": 1}, "at /minLenght: JSON Schema has no keyword 'minLenght'"),
@@ -78,7 +86,9 @@ def test_what_is_not_obeyed_is_refused_with_its_place(grammars, schema, said):
 
 @pytest.mark.parametrize(
     "schema",
-    [{"uniqueItems": False, "type": "array", "maxItems": 1}, {"type": "string", "format": "password"},
+    [{"const": "\\u0001\n\t\x7f"},
+     {"pattern": "[^\\x00-\\x1f\"]"}, {"pattern": "[\\x00-\\x7f]"}, {"pattern": "\\s\n"},
+     {"uniqueItems": False, "type": "array", "maxItems": 1}, {"type": "string", "format": "password"},
      {"type": "string", "minLength": 2.0, "maxLength": 3}, {"type": "object", "minProperties": 1.0},
      {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a", "b"], "minProperties": 2}],
 )  # fmt: skip
@@ -98,3 +108,11 @@ def test_whitespace_is_bounded(grammars):
     assert grammars.takes(schema, "[\n" + 64 * " " + "1 , 2]")
     assert not grammars.takes(schema, "[\n" + 65 * " " + "1]")
     assert not grammars.takes(schema, "[\n\n1]")
+
+
+def test_the_page_shows_the_tables():
+    page = (Path(__file__).parents[4] / "docs/engine/structured-output.md").read_text(encoding="utf-8")
+    for keyword, note in OBEYED.items():
+        assert f"| `{keyword}` | {note} |\n" in page
+    for name in (*REFUSED, *ANNOTATIONS, *FORMATS, *UNDEFINED_FORMATS):
+        assert f"`{name}`" in page

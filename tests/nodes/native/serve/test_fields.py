@@ -55,7 +55,7 @@ def test_a_field_that_is_not_implemented_is_refused_by_name_unless_it_asks_for_n
     ("name", "value"),
     [
         ("stop_regex", "[c]"), ("typical_p", 0.5), ("grammar", "root ::= x"),
-        ("logits_processors", ["x"]), ("return_token_ids", True), ("enable_thinking", False), ("enable_thinking", True),
+        ("logits_processors", ["x"]), ("enable_thinking", False), ("enable_thinking", True),
         ("functions", [{"name": "f"}]), ("repeat_penalty", 1.1), ("do_sample", False),
         ("suffix", "x"), ("function_call", {"name": "f"}),
         ("extra_body", {"top_k": 5}),

@@ -1,5 +1,6 @@
 """logit_bias, min_tokens, allowed_token_ids, bad_words and best_of of a real server."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,25 @@ def test_tokens_can_be_told_as_ids(server, tokenizer):
     chat = {**CHAT, "logprobs": True, "return_tokens_as_token_ids": True}
     told = httpx.post(f"{server.url}/v1/chat/completions", json=chat, timeout=60).json()["choices"][0]["logprobs"]
     assert all(entry["token"].startswith("token_id:") for entry in told["content"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_tokens_of_prompts_and_answers_are_told(server, tokenizer, stream):
+    [end] = tokenizer.encode("<|end|>", add_special_tokens=False)
+    fields = {"return_token_ids": True, "n": 2, "prompt": ["The fox", "Blocks"], "min_tokens": 3, "ignore_eos": False,
+              "logit_bias": {str(end): 50}, "stream": stream}  # fmt: skip
+    text = _post(server, **fields).text
+    events = [json.loads(line[6:]) for line in text.split("\n\n") if line.startswith("data: {")] if stream else [
+        json.loads(text)
+    ]  # fmt: skip
+    choices = [choice for event in events for choice in event["choices"]]
+    for index in range(4):
+        mine = [choice for choice in choices if choice["index"] == index]
+        prompt = tokenizer.encode(["The fox", "Blocks"][index // 2], add_special_tokens=True)
+        assert [choice["prompt_token_ids"] for choice in mine if "prompt_token_ids" in choice] == [prompt]
+        ids = [id for choice in mine for id in choice["token_ids"]]
+        assert (len(ids), ids[-1]) == (4, end)
+        assert tokenizer.decode(ids) == "".join(choice["text"] for choice in mine)
+    chat = httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, "return_token_ids": True}, timeout=60).json()
+    assert len(chat["prompt_token_ids"]) == chat["usage"]["prompt_tokens"]
+    assert len(chat["choices"][0]["token_ids"]) == chat["usage"]["completion_tokens"]

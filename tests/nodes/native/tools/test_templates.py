@@ -9,7 +9,7 @@ import pytest
 
 from slurminfer.nodes.native.api.requests.messages import turns
 from slurminfer.nodes.native.api.template.chat_template import ChatTemplate, find_sources
-from slurminfer.nodes.native.api.template.jinja import RenderCall, Template
+from slurminfer.nodes.native.api.template.jinja import ChatError, RenderCall, Template
 from slurminfer.nodes.native.api.tools.families import FAMILIES, family_of
 from slurminfer.nodes.native.options import ToolParser
 
@@ -83,6 +83,14 @@ def test_the_clients_system_message_stays_in_front(tmp_path):
     text = render(tmp_path, PLAIN, [{"role": "system", "content": "Be brief."}, CHAT[0]], TOOLS)
     assert text.startswith("[system] Be brief.\n\nYou can call functions.")
     assert text.count("[system]") == 1
+
+
+@pytest.mark.process
+def test_a_template_without_system_messages_gets_them_with_the_first_message(tmp_path):
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN
+    assert render(tmp_path, refusing, CHAT[:1], TOOLS).startswith("[user] You can call functions.")
+    with pytest.raises(ChatError, match="no system"):
+        render(tmp_path, refusing, [{"role": "system", "content": "Be brief."}, CHAT[0]], TOOLS)
 
 
 @pytest.mark.process

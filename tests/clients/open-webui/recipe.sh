@@ -1,0 +1,3 @@
+export OPENAI_API_BASE_URL=$OPENAI_BASE_URL OPENAI_API_KEY
+export RAG_EMBEDDING_ENGINE=openai ENABLE_OLLAMA_API=false
+open-webui serve --host 127.0.0.1 --port "$PORT"

@@ -1,0 +1,12 @@
+cat > opencode.json << END
+{
+  "provider": {
+    "slurminfer": {
+      "npm": "@ai-sdk/openai-compatible",
+      "options": {"baseURL": "$OPENAI_BASE_URL", "apiKey": "{env:OPENAI_API_KEY}"},
+      "models": {"$MODEL": {}}
+    }
+  }
+}
+END
+echo "$PROMPT" | opencode run --model "slurminfer/$MODEL"
