@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurminfer.core.net.anthropic import error_body
+from slurminfer.core.net.anthropic import error_body, stream_error_body
 from slurminfer.router.relay.surfaces.messages.surface import Messages
 
 NATIVE = "This model's maximum context length is 2048 tokens, but {} were requested"
@@ -101,3 +101,9 @@ def test_context_lengths_in_the_words_that_claude_code_knows(message, words):
 def test_a_prompt_whose_tokens_are_not_counted_is_too_long_too():
     answer = {"error": {"message": "the prompt has 9 bytes or more", "code": "context_length_exceeded"}}
     assert Messages().error(400, answer, "abc")["error"]["message"].startswith("prompt is too long: the prompt has")
+
+
+@pytest.mark.parametrize("kind", [["a"], {"a": 1}, 5, None, "whatever"])
+def test_an_error_event_of_any_type(kind):
+    found = stream_error_body({"error": {"message": "no", "type": kind}}, "abc")
+    assert found["error"] == {"type": "api_error", "message": "no"}
