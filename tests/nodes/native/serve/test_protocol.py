@@ -91,7 +91,7 @@ def test_chat_refuses_what_only_chat_has(field, value):
         ("response_fromat", {"type": "json_object"}, "response_format is probably meant"),
         ("system", "Be brief.", "write it into messages, with the role system"),
         ("previous_response_id", "resp_1", "it is for /v1/responses"),
-        ("max_output_tokens", 5, "here it is max_tokens"),
+        ("max_output_tokens", 5, "use max_tokens"),
         ("prompt", "Hi", "only /v1/completions has this field; expected messages"),
         ("reasoning_effort", "huge", "expected one of none, minimal, low, medium, high, xhigh, max"),
     ],
