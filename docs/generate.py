@@ -75,8 +75,8 @@ _RESPONSES_HEAD = """\
 
 *Generated from `router/relay/surfaces/responses/fields.py` by `make docs`; do not edit.*
 
-What the router does with each field of a request to [/v1/responses](../guide/responses.md). A field that is null counts as
-absent. Fields that are not in these tables, such as `top_k` or `chat_template_kwargs`, go to the engine unchanged.
+What the router does with each field of a request to [/v1/responses](../guide/responses.md). A field that is null counts
+as absent. Fields that are not in these tables, such as `top_k` or `chat_template_kwargs`, go to the engine unchanged.
 """
 _RESPONSES_REFUSED = """\
 The request gets a 400 that names the field, unless the field is null, false or empty.
