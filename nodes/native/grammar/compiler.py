@@ -19,13 +19,14 @@ if TYPE_CHECKING:  # it takes a tenth of a second, which a server that nobody as
 
 MAX_BYTES = 1 << 19  # of a constraint as text
 _MAX_KEPT = 32  # compiled grammars
-_MAX_KEPT_BYTES = 1 << 23  # of their text
+_MAX_KEPT_BYTES = 1 << 20  # of their text: each takes some 300 bytes of memory
 _MAX_MESSAGE = 600
 _MAX_SEARCHED = 1 << 16  # characters in which the place of a fault is looked for
 _NOTHING = "no text can satisfy it"
 # Half a KB each, found while text is generated and shared by all sequences of a grammar. A string with a `maxLength`
 # far away needs some twenty for each token.
 _MAX_LEXER_STATES = 100_000
+_MAX_ITEMS = 50_000  # that may come at one place, such as choices: four for each property that is not required
 # vLLM pins an older one, in whose environment only agents run. It takes texts that a schema does not allow.
 _LEAST_VERSION = (1, 9)
 
@@ -115,7 +116,7 @@ def _require_version() -> None:
 def _limits() -> "LLParserLimits":
     from llguidance import LLParserLimits
 
-    return LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
+    return LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, max_items_in_row=_MAX_ITEMS, verbose_errors=False)
 
 
 def _reason(schema: dict[str, Any], tokenizer: "LLTokenizer") -> str | None:

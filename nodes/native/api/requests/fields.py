@@ -7,7 +7,10 @@ docs/reference/api-fields.md is generated from these tables.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+from .typos import meant
 
 Values = tuple[Any, ...]
 # What most fields say where they ask for nothing.
@@ -117,6 +120,7 @@ HARMLESS: Mapping[str, str] = {
                      "mm_processor_kwargs", "return_mm_kwargs", "use_audio_in_video"), "without images or audio"),
     "guided_decoding_backend": "there is one",
     "keep_alive": "the model stays loaded",
+    **dict.fromkeys(("n_ctx", "num_ctx"), "the context is as long as the model allows"),
     "length_penalty": "for beam search only",
     "routed_experts_prompt_start": "without return_routed_experts",
     "routed_experts_start_len": "without return_routed_experts",
@@ -134,6 +138,9 @@ REFUSED: Mapping[str, Refused] = {
     **dict.fromkeys(("audio", "web_search_options"), _NOT_TAKEN),
     "suffix": Refused("write the prompt with the model's own fill-in-the-middle tokens, and the suffix in it"),
     "functions": Refused("here it is tools"),
+    "instructions": Refused("write it into messages, with the role system"),
+    "max_output_tokens": Refused("here it is max_tokens", _NULL),
+    "previous_response_id": Refused("it is for /v1/responses; send the whole conversation here"),
     "function_call": Refused("here it is tool_choice", (*NOTHING, "none", "auto")),
     "modalities": Refused(nothing=(*NOTHING, ["text"])),
     "moderation": _NOT_TAKEN,
@@ -165,6 +172,9 @@ REFUSED: Mapping[str, Refused] = {
     **dict.fromkeys(("tfs_z", "typical_p"), Refused(nothing=(*NOTHING, 1))),
     "do_sample": Refused("here greedy is temperature = 0", _TRUE),
     **dict.fromkeys(("enable_thinking", "think", "thinking"), _KWARGS),
+    # Anthropic, and clients that put the system prompt beside the messages
+    **dict.fromkeys(("system", "system_prompt"), Refused("write it into messages, with the role system")),
+    **dict.fromkeys(("output_config", "output_format"), Refused("here it is response_format")),
     "extra_body": Refused("it is an argument of OpenAI's client: put its fields beside the others"),
     "n_predict": Refused("here it is max_tokens", _NULL),
     "num_beams": Refused(nothing=(*NOTHING, 1)),
@@ -176,13 +186,31 @@ REFUSED: Mapping[str, Refused] = {
 }  # fmt: skip
 
 
+_INSTEAD = {
+    ("prompt", CHAT): "expected messages",
+    ("messages", COMPLETIONS): "expected prompt",
+    ("max_completion_tokens", COMPLETIONS): "expected max_tokens",
+}
+_MOST_NAMES = 200  # of a request that are looked at for typing errors
+
+
+def is_defined(name: str) -> bool:
+    """Whether an API has such a field."""
+    return name in OBEYED or name in REFUSED or name in HARMLESS
+
+
 def refusal(raw: Mapping[str, Any], endpoint: str) -> tuple[str, str] | None:
     """The first field of a request that must be refused, and why; None if there is none."""
+    unknown = [name for name in islice(raw, _MOST_NAMES) if not is_defined(name) and raw[name] not in NOTHING]
+    for name in unknown:
+        if (field := meant(name, OBEYED)) is not None and field not in raw:
+            return name, f"there is no such field; {field} is probably meant"
     for name, value in raw.items():
         if name in REFUSED:
             rule = REFUSED[name]
             if value not in rule.nothing:
                 return name, "not supported by this engine; " + (rule.note or "leave it out")
         elif name in OBEYED and OBEYED[name].endpoint not in (None, endpoint) and value not in NOTHING:
-            return name, f"expected for {OBEYED[name].endpoint} only; leave it out"
+            instead = _INSTEAD.get((name, endpoint), "leave it out")
+            return name, f"only {OBEYED[name].endpoint} has this field; {instead}"
     return None
