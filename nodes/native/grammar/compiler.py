@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .constraint import Constraint, JsonSchema
 from .errors import ConstraintError
 from .lark import FIRST_LINE, Renderer, json_text
-from .matcher import Grammar
+from .matcher import TOO_SLOW, Grammar
 from .place import place_of
 from .schema import checked
 
@@ -63,6 +63,8 @@ class Grammars:
             found = self._kept.get(text)
             if found is not None:
                 self._kept.move_to_end(text)
+        if isinstance(found, Grammar) and found.is_slow:
+            raise ConstraintError(TOO_SLOW)
         if found is None or (isinstance(found, Grammar) and found.spoiled):
             found = self._compile(constraint, text, self._tokens(vocab_size))
             self._keep(text, found)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from slurminfer.nodes.native.grammar import compiler
 from slurminfer.nodes.native.grammar.compiler import Grammars
 from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
 from slurminfer.nodes.native.grammar.errors import ConstraintError, MatcherError
+from slurminfer.nodes.native.grammar.matcher import Grammar
 
 from ....support.chat_model import write_tokenizer
 from ....support.grammars import tokens_of
@@ -90,6 +92,7 @@ _COMPILE = """
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 from slurminfer.nodes.native.grammar.compiler import Grammars
 from slurminfer.nodes.native.grammar.threads import DeepThreads
 from slurminfer.nodes.native.tokenizer import Tokenizer
@@ -180,3 +183,49 @@ def test_why_a_constraint_cannot_be_compiled_is_remembered(tokenizer, monkeypatc
     with pytest.raises(ConstraintError, match="unclosed character class") as again:
         grammars.compile(Regex("["), 320)
     assert str(again.value) == str(first.value)
+
+
+class SlowLibrary:
+    """Stands for a matcher of the library that takes so many seconds for each mask."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now = seconds, 0.0
+
+    def deep_copy(self) -> "SlowLibrary":
+        return self
+
+    def compute_bitmask(self) -> bytes:
+        self.now += self.seconds
+        return b"\xff"
+
+    def consume_token(self, token: int) -> bool:
+        return True
+
+    def is_error(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.5, 10), (0.005, 2000), (0.002, None)])
+def test_a_grammar_whose_tokens_take_too_long_ends_its_sequences(seconds, most):
+    library: Any = SlowLibrary(seconds)
+    slow = Grammar(library, 8, frozenset(), lambda: library.now)
+    matchers, steps = [slow.matcher() for _ in range(2)], 0
+    with suppress(MatcherError):
+        for steps in range(3000):
+            matchers[steps % 2].fill()
+            matchers[steps % 2].accept(1)
+    assert slow.is_slow == (most is not None)
+    if most is None:
+        assert steps == 2999
+    else:
+        assert steps < most
+        with pytest.raises(MatcherError, match="each token takes more than 3 ms"):
+            matchers[0].fill()
+
+
+def test_a_grammar_that_was_too_slow_is_refused_from_then_on(tokenizer):
+    grammars = Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+    grammars.compile(Regex("x"), 320).is_slow = True
+    with pytest.raises(ConstraintError, match="each token takes more than 3 ms"):
+        grammars.compile(Regex("x"), 320)
+    assert any(grammars.compile(Regex("y"), 320).matcher().fill())

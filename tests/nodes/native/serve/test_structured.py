@@ -249,10 +249,8 @@ def test_what_cannot_be_compiled_is_refused_and_the_server_goes_on(server, field
 @process
 def test_a_grammar_that_meets_a_limit_ends_its_request_with_its_reason(server):
     error = _ask(server, guided_regex="(?:a?){5000}a{5000}")
-    assert error["status"] == 500
-    assert error["error"]["message"].startswith(
-        "the engine failed on this request: MatcherError: the grammar cannot go on"
-    )
+    assert (error["status"], error["error"]["code"]) == (400, "request_failed")  # 500 would be held against the worker
+    assert error["error"]["message"].startswith("the answer's structure: the grammar cannot go on")
     assert _text(_ask(server, guided_choice=["fine"])) == "fine"
 
 
