@@ -65,17 +65,18 @@ _API_HEAD = """\
 
 *Generated from `nodes/native/api/requests/fields.py` by `make docs`; do not edit.*
 
-What the native engine does with each field of the request APIs of OpenAI, vLLM and SGLang, and with some of other
-engines. [The API of the native engine](../engine/api.md) explains the rest. A null is the same as no field. SGLang and
-vLLM read their fields themselves: the router passes all of them on.
+What the native engine does with each field of a request to `/v1/chat/completions`, `/v1/completions` and
+`/v1/embeddings`: those of OpenAI, vLLM and SGLang, and some of other engines. A field that is null counts as absent.
+[The API of the native engine](../engine/api.md) explains more. If the engine is SGLang or vLLM, the router passes all
+fields on.
 """
 _RESPONSES_HEAD = """\
 # Fields of /v1/responses
 
 *Generated from `router/relay/surfaces/responses/fields.py` by `make docs`; do not edit.*
 
-What the router does with each field of a request to [/v1/responses](../guide/responses.md). A null is the same as no
-field. Fields that stand here nowhere, such as `top_k` or `chat_template_kwargs`, go to the engine as they are.
+What the router does with each field of a request to [/v1/responses](../guide/responses.md). A field that is null counts
+as absent. Fields that are not in these tables, such as `top_k` or `chat_template_kwargs`, go to the engine unchanged.
 """
 _RESPONSES_REFUSED = """\
 The request gets a 400 that names the field, unless the field is null, false or empty.
@@ -96,14 +97,15 @@ _NEVER_TEXT = """\
 `serve --wait` fails at once, with exit code 1, where the router's job or all workers wait for one of these.
 """
 _EMBEDDINGS_TEXT = """\
-A field of another table is refused by its name, unless it asks for nothing or is among the ignored ones.
+Other fields of this page get a 400, unless they are null, false, 0 or empty, or among the ignored ones.
 """
 _REFUSED_TEXT = """\
-These would change the answer and are not implemented. The request gets a 400 that names the field, unless the field
-asks for nothing.
+These would change the answer and are not implemented. With any value but the accepted ones, the request gets a 400 that
+names the field.
 """
 _IGNORED_TEXT = """\
-These cannot change the answer. Fields that are in no table are ignored too.
+These cannot change the answer. Fields that are in no table are ignored too, unless the name is nearly that of a field
+above, such as `temprature`: that is a 400.
 """
 
 
@@ -253,7 +255,7 @@ def api_fields_page() -> str:
             _API_HEAD,
             *_table("Obeyed", "", ("field", "of", "values"), obeyed),
             *_table("Obeyed by /v1/embeddings", _EMBEDDINGS_TEXT, ("field", "values"), embeddings),
-            *_table("Refused", _REFUSED_TEXT, ("field", "taken where it is", ""), refused),
+            *_table("Refused", _REFUSED_TEXT, ("field", "accepted values", "what to do instead"), refused),
             *_table("Ignored", _IGNORED_TEXT, ("field", "why it cannot change the answer"), harmless),
         ]
     )

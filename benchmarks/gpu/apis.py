@@ -77,7 +77,7 @@ def _(clients: Clients) -> None:
 
 @check("chat, tool required")
 def _(clients: Clients) -> None:
-    tools: Any = [{"type": "function", "function": {"name": "tell", "parameters": _SCHEMA}}]
+    tools: Any = [{"type": "function", "function": {"name": "tell", "parameters": _SCHEMA, "strict": True}}]
     answer = clients.openai.chat.completions.create(
         model=clients.model, messages=_TALK, tools=tools, tool_choice="required", max_tokens=_TOKENS
     )
@@ -109,7 +109,7 @@ def _(clients: Clients) -> None:
     )
     assert answer.stop_reason == "tool_use"
     call: Any = next(block for block in answer.content if block.type == "tool_use")
-    require_answer(json.dumps(call.input))
+    assert call.name == "tell" and isinstance(call.input, dict)  # engines need not obey the schema: it is not strict
 
 
 @check("messages, count_tokens")

@@ -36,7 +36,8 @@ def stream_error_body(answer: Mapping[str, Any], request_id: str) -> dict[str, A
     """The data of an error event, by one of OpenAI's API, in a stream that has begun with status 200."""
     error = answer.get("error")
     kind = error.get("type") if isinstance(error, dict) else None
-    return _body(kind if kind in _KNOWN else "api_error", _message(answer), request_id)
+    kind = kind if isinstance(kind, str) and kind in _KNOWN else "api_error"
+    return _body(kind, _message(answer), request_id)
 
 
 def _body(kind: str, message: str, request_id: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from ..control.counters import ENDPOINTS
 from ..metrics import CONTENT_TYPE, Metrics
-from ..tenants.refusal import METRICS_ONLY
+from ..tenants.refusal import EXPECTED_KEY, METRICS_ONLY
 from . import batches, files, health, load, models, responses, status, tenants, web_page, workers
 from .answers import failure
 from .anthropic import with_anthropics_error
@@ -94,7 +94,7 @@ class Pages:
         if caller.tenant is None:
             if request.path in _NO_KEY_NEEDED:
                 return await handler(request)
-            return _unauthorized("missing API key: expected the header 'Authorization: Bearer KEY'")
+            return _unauthorized(f"missing API key: {EXPECTED_KEY}")
         is_for_metrics = self._is_for_metrics(caller)
         if is_for_metrics and request.path != "/metrics":
             return _unauthorized(METRICS_ONLY)
@@ -119,7 +119,11 @@ def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse
 
 
 def _reason(error: web.HTTPException) -> str:
-    return "no such path; those that there are: GET /docs" if error.status == 404 else error.reason
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"method not allowed; expected {' or '.join(sorted(error.allowed_methods))}"
+    if error.status == 404:
+        return "no such path; clients use the paths below /v1, such as /v1/chat/completions; /docs lists all"
+    return error.reason
 
 
 def _path_label(request: web.Request) -> str:

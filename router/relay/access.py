@@ -7,7 +7,7 @@ from ...core.net.cors import Origins
 from ...core.net.openai import REQUEST_ID_HEADER, bearer_key
 from ..http.heads import has_content
 from ..http.messages import Head, Whole
-from ..tenants.refusal import METRICS_ONLY
+from ..tenants.refusal import EXPECTED_KEY, METRICS_ONLY
 from ..tenants.tenant import Tenant
 from .answers import failure
 from .paths import is_generation_path
@@ -54,12 +54,19 @@ def given_key(head: Head) -> bytes | None:
 
 def no_key(head: Head, tenant: Tenant | None) -> Whole:
     """The refusal of a request without a valid key, or with the key for metrics (`tenant`); its connection ends."""
-    what = "missing" if given_key(head) is None else "wrong"
-    message = METRICS_ONLY if tenant else f"{what} API key: expected the header 'Authorization: Bearer KEY'"
-    answer = failure(401, message, code="invalid_api_key")
+    answer = failure(401, METRICS_ONLY if tenant else _why_no_key(head), code="invalid_api_key")
     answer.headers.append((b"www-authenticate", b"Bearer"))
     answer.close = True
     return answer
+
+
+def _why_no_key(head: Head) -> str:
+    given = given_key(head)
+    if given:
+        return "wrong API key: this deployment has no such key; its own is in the file 'key' of its run directory"
+    if given is None and b"authorization" not in head.fields:
+        return f"missing API key: {EXPECTED_KEY}"
+    return f"no API key in the header: {EXPECTED_KEY}"
 
 
 def no_such_tenant(name: str) -> Whole:

@@ -6,6 +6,8 @@ METRICS_ONLY = (
     "(slurminfer keys)"
 )
 
+EXPECTED_KEY = "expected the header 'Authorization: Bearer KEY', or 'X-Api-Key: KEY'"
+
 
 class Refused(Exception):
     """A request is refused.

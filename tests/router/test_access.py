@@ -21,7 +21,28 @@ def test_the_scheme_of_a_key_is_case_insensitive(one, scheme):
 def test_other_credentials_are_wrong(one, given):
     given = given.replace(b"KEY", one.run.key().encode())
     answer = httpx.get(f"{one.url}/v1/models", headers={"Authorization": given})
-    assert answer.status_code == 401 and "wrong API key" in answer.json()["error"]["message"]
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 401 and message.startswith(
+        ("wrong API key: this", "no API key in the header: expected")
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, "missing API key: expected the header 'Authorization: Bearer KEY', or 'X-Api-Key: KEY'"),
+        ({"Authorization": "Basic dTpw"}, "no API key in the header: expected the header 'Authorization: Bearer KEY'"),
+        (
+            {"Authorization": "Bearer sk-x"},
+            "wrong API key: this deployment has no such key; its own is in the file 'key'",
+        ),
+        ({"X-Api-Key": "sk-x"}, "wrong API key: this deployment has no such key"),
+    ],
+)
+def test_the_refusal_says_what_is_wrong_with_the_key(one, headers, said):
+    answer = httpx.get(f"{one.url}/v1/models", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["message"].startswith(said)
 
 
 def test_a_key_may_come_as_x_api_key_and_goes_no_further(one):

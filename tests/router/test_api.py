@@ -56,9 +56,11 @@ def test_invalid_json_gets_400_in_openai_shape(one, body):
 def test_unknown_path_and_method_get_openai_shaped_errors(one):
     assert (
         one.http.get("/nonsense").json()["error"]["message"]
-        == "GET /nonsense: no such path; those that there are: GET /docs"
+        == "GET /nonsense: no such path; clients use the paths below /v1, such as /v1/chat/completions; /docs lists all"
     )
-    assert one.http.put("/v1/models").status_code == 405
+    refused = one.http.put("/v1/models")
+    assert refused.status_code == 405
+    assert refused.json()["error"]["message"] == "PUT /v1/models: method not allowed; expected GET"
 
 
 def test_path_that_leaves_v1_is_not_passed_on(one):

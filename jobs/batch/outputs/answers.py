@@ -68,12 +68,20 @@ class _Usage(msgspec.Struct):
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
+    input_tokens: _Count | None = None  # these three: /v1/responses, and /v1/messages without details
+    output_tokens: _Count | None = None
+    input_tokens_details: _PromptDetails | None = None
+    cache_read_input_tokens: _Count | None = None  # /v1/messages, whose input_tokens leave them out
+    cache_creation_input_tokens: _Count | None = None
 
     @property
     def counts(self) -> tuple[int, int, int]:
         """Tokens of the prompt, those of it that were cached, and tokens generated."""
-        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        return self.prompt_tokens or 0, cached or 0, self.completion_tokens or 0
+        read, created = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
+        details = self.prompt_tokens_details or self.input_tokens_details
+        cached = (details.cached_tokens if details else None) or read
+        prompt = self.prompt_tokens or (self.input_tokens or 0) + read + created
+        return prompt, cached, self.completion_tokens or self.output_tokens or 0
 
 
 class _Reply(msgspec.Struct):

@@ -1,37 +1,46 @@
 """Grammars compiled for requests, beside the event loop."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
+import msgspec
+
 from ..grammar.compiler import Grammars
+from ..grammar.constraint import Constraint
 from ..grammar.errors import ConstraintError
 from ..grammar.matcher import Grammar
+from ..grammar.threads import DeepThreads
 from ..tokenizer import Tokenizer
 from .errors import ApiError
 from .requests.structured import Structure
 
-_AT_ONCE = 2  # each takes some milliseconds, the largest that are taken about a second
+_SMALL_AT_ONCE = 2  # each takes some milliseconds
+_BIG_BYTES = 1 << 14  # from which on they may take seconds
 
 
 class GrammarCompiler:
-    """Compiles what requests ask for. Nothing is loaded before the first one asks."""
+    """Compiles what requests ask for. A big constraint waits for other big ones; small ones pass it.
+
+    Nothing is loaded before the first one asks.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._pool = ThreadPoolExecutor(_AT_ONCE, "grammar")
+        self._small = DeepThreads(_SMALL_AT_ONCE, "grammar")
+        self._big = DeepThreads(1, "grammar-big")
 
     async def compile(self, structure: Structure, vocab_size: int) -> Grammar:
         """Raises ApiError for a constraint that cannot be compiled."""
-        loop = asyncio.get_running_loop()
+        threads = self._big if _is_big(structure.constraint) else self._small
         try:
-            return await loop.run_in_executor(self._pool, self._compile, structure, vocab_size)
+            return await asyncio.wrap_future(threads.submit(self._compile, structure, vocab_size))
         except ConstraintError as error:
             raise ApiError(400, f"{structure.param}: {error}", param=structure.param) from error
 
     def close(self) -> None:
         """End the threads, without waiting for them."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._small, self._big):
+            threads.close()
 
     def _compile(self, structure: Structure, vocab_size: int) -> Grammar:
         return self._grammars.compile(structure.constraint, vocab_size)
@@ -40,3 +49,10 @@ class GrammarCompiler:
     def _grammars(self) -> Grammars:
         tokenizer = self._tokenizer
         return Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+
+
+def _is_big(constraint: Constraint) -> bool:
+    try:
+        return len(msgspec.json.encode(constraint)) > _BIG_BYTES
+    except OverflowError:  # an integer that will be refused
+        return False

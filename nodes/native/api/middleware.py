@@ -1,6 +1,7 @@
 """What happens to every request: an id, errors in OpenAI's shape."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from .errors import ApiError, short
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_SIMILAR = 0.9  # of a path: "/v1/chat/completion"
 _RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -41,12 +43,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:
-    asked = f"{request.method[:20]} {short(request.raw_path)}"
+    asked = f"{request.method[:20]} {short(request.raw_path).strip(chr(34))}"
     if isinstance(error, web.HTTPMethodNotAllowed):
         return f"{asked}: method not allowed; expected {' or '.join(sorted(error.allowed_methods))}"
     if isinstance(error, web.HTTPNotFound):
         paths = sorted({resource.canonical for resource in request.app.router.resources()})
-        meant = canonical_path(request.path)
-        hint = f"; {meant} is probably meant" if meant != request.path and meant in paths else ""
-        return f"{asked}: no such path{hint}; this server has: {', '.join(paths)}"
+        near = get_close_matches(canonical_path(request.path), paths, n=1, cutoff=_SIMILAR)
+        hint = f"; {near[0]} is probably meant" if near else ""
+        return f"{asked}: no such path{hint}; the engine has: {', '.join(paths)}"
     return f"{asked}: {error.reason}"

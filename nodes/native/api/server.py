@@ -75,6 +75,6 @@ class Server:
         if not self._api_key or hmac.compare_digest(given, self._api_key):
             self._guard.trust(request)
         elif request.path != "/health":
-            message = "wrong or missing API key: expected the header 'Authorization: Bearer KEY'"
+            message = "wrong or missing API key: expected the engine's key in the header 'Authorization: Bearer KEY'"
             raise ApiError(401, message, code="invalid_api_key")
         return await handler(request)

@@ -9,7 +9,7 @@ from ....core.errors import EngineError
 from ....core.net.compression import BodyError
 from ....core.net.http_body import read_body
 from ....quant.checkpoint.embedding import EmbeddingConfig
-from ..engine.failures import RequestFailedError
+from ..engine.failures import RequestFailedError, StructureError
 from ..engine.request import Limits, RequestTooLongError
 from ..engine.thread import EngineThread
 from ..tokenizer import Tokenizer
@@ -93,6 +93,8 @@ class Service:
 
     def failure(self, error: EngineError) -> ApiError:
         """The answer to a request that the engine has not finished."""
+        if isinstance(error, StructureError):
+            return ApiError(400, str(error), code="request_failed")
         if isinstance(error, RequestFailedError):
             return ApiError(500, str(error), code="request_failed")
         return ApiError(503 if self.draining else 500, str(error), code="engine_failed")

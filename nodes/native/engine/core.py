@@ -3,37 +3,24 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from ..api.metrics import EngineStats
 from ..model.logits_budget import LogitsBudget, logits_budget
 from ..model.process import describe
-from ..model.step import Chunk, Model, cumulative
+from ..model.step import Model, cumulative
 from ..options import EngineOptions
+from .begun import BegunStep, Part
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
 from .mask import prepare
-from .pooling import PooledChunk, add, embedding_of
-from .prompt_scoring import Rows, score_prompts
+from .pooling import add, embedding_of
+from .prompt_scoring import score_prompts
 from .request import Embedding, FinishReason, Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A step that the model is computing."""
-
-    slices: list[Slice]
-    rows: list[Rows]  # of logits, in the order of the slices
-    sampled: list[Request]  # those whose next token it gives
-    guesses: dict[str, list[int]]
-    pooled: list[PooledChunk]  # those that give hidden states, in the order of their rows
-    embedded: list[Request]  # those whose embedding is complete after it
-    at: float  # time.perf_counter()
 
 
 class EngineCore:
@@ -69,7 +56,7 @@ class EngineCore:
         self._process = describe()
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
         self._step_s = 0.0
-        self._begun: deque[_Begun] = deque()
+        self._begun: deque[BegunStep] = deque()
         self._embeddings: list[Embedding] = []
         self._failures: list[Failure] = []
         self._failed = 0
@@ -141,31 +128,20 @@ class EngineCore:
             self._blocks.forget()
         slices = self._scheduler.schedule(self._model.depth)
         guesses = self._guess(slices)
-        chunks: list[Chunk] = []
-        begun: list[Slice] = []
-        pooled: list[PooledChunk] = []
-        for slice in slices:
-            found = PooledChunk.of(slice)
-            chunk = self._chunk(slice, guesses.get(slice.request.id, []), found)
-            if chunk is not None:
-                chunks.append(chunk)
-                begun.append(slice)
-                pooled += [found] if found else []
-        ended = [slice.request for slice in begun if slice.reaches_end]
-        for request in ended:
+        parts = [part for slice in slices if (part := self._part(slice, guesses.get(slice.request.id, [])))]
+        if not parts:
+            return bool(slices)
+        step = BegunStep(parts, guesses, time.perf_counter())
+        for request in (*step.sampled, *step.embedded):
             if not request.generated:
                 self._prompt_tokens += request.prompt_length
                 self._hit_tokens += request.cached or 0
-        if begun:
-            sampled = [request for request in ended if request.pooling is None]
-            embedded = [request for request in ended if request.pooling is not None]
-            rows = [_rows(*pair) for pair in zip(begun, chunks, strict=True)]
-            self._begun.append(_Begun(begun, rows, sampled, guesses, pooled, embedded, time.perf_counter()))
-            self._model.begin(chunks)
-            prepare(sampled)
-        return bool(slices)
+        self._begun.append(step)
+        self._model.begin([part.chunk for part in parts])
+        prepare(step.sampled)
+        return True
 
-    def _finish(self, step: _Begun) -> list[Output]:
+    def _finish(self, step: BegunStep) -> list[Output]:
         output = self._model.finish()
         seconds = time.perf_counter() - step.at
         self._steps += 1
@@ -216,18 +192,14 @@ class EngineCore:
         except Exception as error:
             self._fail(slice.request, error)
 
-    def _chunk(self, slice: Slice, guesses: list[int], pooled: PooledChunk | None) -> Chunk | None:
-        request = slice.request
-        if request.failed:
+    def _part(self, slice: Slice, guesses: list[int]) -> Part | None:
+        """What a request computes in a step; None if it fails."""
+        if slice.request.failed:
             return None
         try:
-            tokens = request.tokens[request.computed : request.computed + slice.count]
-            rows = request.prompt_rows(slice.count) + slice.reaches_end + len(guesses)
-            logits = 0 if request.pooling else rows
-            pooling = request.pooling if pooled else None
-            return Chunk(tokens + guesses, request.computed, request.blocks, logits, request.in_prompt, pooling)
+            return Part.of(slice, guesses)
         except Exception as error:
-            self._fail(request, error)
+            self._fail(slice.request, error)
             return None
 
     def _sample(
@@ -320,8 +292,3 @@ class EngineCore:
         if finish:
             self._scheduler.remove(request.id)
         return Output(request, sample, finish)
-
-
-def _rows(slice: Slice, chunk: Chunk) -> Rows:
-    prompt = slice.request.prompt_rows(slice.count)
-    return Rows(slice.request, prompt, chunk.num_logits - prompt)

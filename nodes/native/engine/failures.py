@@ -17,6 +17,10 @@ class RequestFailedError(EngineError):
     """The engine failed on one request and goes on with the others."""
 
 
+class StructureError(RequestFailedError):
+    """The answer cannot go on by the request's own grammar."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A request that an exception has ended."""
@@ -25,10 +29,11 @@ class Failure:
     error: Exception
 
     @property
-    def reason(self) -> str:
+    def told(self) -> RequestFailedError:
         """What a client is told: of a grammar all, as it is the client's own."""
-        name = type(self.error).__name__
-        return f"{name}: {self.error}" if isinstance(self.error, MatcherError) else name
+        if isinstance(self.error, MatcherError):
+            return StructureError(f"the answer's structure: {self.error}")
+        return RequestFailedError(f"the engine failed on this request: {type(self.error).__name__}")
 
 
 class FailureLog:

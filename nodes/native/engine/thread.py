@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVarTuple
 from ....core.errors import EngineError
 from ..api.metrics import EngineStats
 from .embeddings import Embeddings
-from .failures import Failure, RequestFailedError
+from .failures import Failure
 from .outputs import Outputs
 from .request import Embedding, Limits, Output, Request
 
@@ -153,7 +153,7 @@ class EngineThread:
         for failure in failures:
             client = self._forget(failure.request.id)
             if client is not None:
-                client.fail(RequestFailedError(f"the engine failed on this request: {failure.reason}"))
+                client.fail(failure.told)
 
     def _on_end(self, error: BaseException | None) -> None:
         if self.ended.done():  # what has ended it breaks the thread's step too

@@ -4,12 +4,13 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .constraint import Constraint, JsonSchema
 from .errors import ConstraintError
 from .lark import FIRST_LINE, Renderer, json_text
-from .matcher import Grammar
+from .matcher import TOO_SLOW, Grammar
 from .place import place_of
 from .schema import checked
 
@@ -18,13 +19,16 @@ if TYPE_CHECKING:  # it takes a tenth of a second, which a server that nobody as
 
 MAX_BYTES = 1 << 19  # of a constraint as text
 _MAX_KEPT = 32  # compiled grammars
-_MAX_KEPT_BYTES = 1 << 23  # of their text
+_MAX_KEPT_BYTES = 1 << 20  # of their text: each takes some 300 bytes of memory
 _MAX_MESSAGE = 600
 _MAX_SEARCHED = 1 << 16  # characters in which the place of a fault is looked for
 _NOTHING = "no text can satisfy it"
 # Half a KB each, found while text is generated and shared by all sequences of a grammar. A string with a `maxLength`
 # far away needs some twenty for each token.
 _MAX_LEXER_STATES = 100_000
+_MAX_ITEMS = 50_000  # that may come at one place, such as choices: four for each property that is not required
+# vLLM pins an older one, in whose environment only agents run. It takes texts that a schema does not allow.
+_LEAST_VERSION = (1, 9)
 
 
 class Grammars:
@@ -59,6 +63,8 @@ class Grammars:
             found = self._kept.get(text)
             if found is not None:
                 self._kept.move_to_end(text)
+        if isinstance(found, Grammar) and found.is_slow:
+            raise ConstraintError(TOO_SLOW)
         if found is None or (isinstance(found, Grammar) and found.spoiled):
             found = self._compile(constraint, text, self._tokens(vocab_size))
             self._keep(text, found)
@@ -69,6 +75,7 @@ class Grammars:
     def _tokens(self, vocab_size: int) -> "LLTokenizer":
         from llguidance import LLTokenizer
 
+        _require_version()
         with self._lock:
             if self._tokenizer is None:
                 ends = self._end_ids or None
@@ -100,10 +107,18 @@ class Grammars:
                 self._kept_bytes -= len(oldest)
 
 
+def _require_version() -> None:
+    """Raise ConstraintError for an llguidance that is too old."""
+    found = version("llguidance")
+    if tuple(map(int, found.split(".")[:2])) < _LEAST_VERSION:
+        least = ".".join(map(str, _LEAST_VERSION))
+        raise ConstraintError(f"this engine's environment has llguidance {found}: expected {least} or newer")
+
+
 def _limits() -> "LLParserLimits":
     from llguidance import LLParserLimits
 
-    return LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
+    return LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, max_items_in_row=_MAX_ITEMS, verbose_errors=False)
 
 
 def _reason(schema: dict[str, Any], tokenizer: "LLTokenizer") -> str | None:

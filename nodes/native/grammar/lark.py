@@ -15,7 +15,8 @@ _TEXT = r"/(.|\n)*/"
 _GAP = r"/[ \t\r\n]{1,8}/"
 _MAX_TAGS = 1024
 _MAX_CHOICES = 10_000
-_MAX_EBNF = 1 << 16  # characters
+_MAX_GRAMMAR = 1 << 16  # characters of Lark and EBNF
+_MAX_TERMINALS = 4096  # strings and regular expressions of these: each takes memory for each
 
 Translate = Callable[[str], str]
 
@@ -39,6 +40,7 @@ class Renderer:
         self._regex_to_lark, self._ebnf_to_lark = regex_to_lark, ebnf_to_lark
         self._rules: list[str] = []
         self._others: list[dict[str, Any]] = []
+        self._length = self._terminals = 0  # of Lark and EBNF
 
     def render(self, constraint: Constraint) -> str:
         """Raises ConstraintError."""
@@ -56,8 +58,10 @@ class Renderer:
             case Choices():
                 return self._choices(constraint.texts)
             case Lark():
+                self._measure(constraint.text, "Lark")
                 return self._other(constraint.text)
             case Ebnf():
+                self._measure(constraint.text, "EBNF")
                 return self._other(self._from_ebnf(constraint.text))
             case Tag():
                 return self._rule(self._tag(constraint))
@@ -74,12 +78,22 @@ class Renderer:
         return self._rule(" | ".join(map(self._literal, texts)))
 
     def _from_ebnf(self, text: str) -> str:
-        if len(text) > _MAX_EBNF:
-            raise ConstraintError(f"{len(text)} characters of EBNF: expected at most {_MAX_EBNF}")
         try:
             return self._ebnf_to_lark(text)
         except Exception as error:  # the library raises nothing narrower
             raise ConstraintError(str(error)) from error
+
+    def _measure(self, text: str, kind: str) -> None:
+        """Count what a grammar adds to the constraint. Raises ConstraintError."""
+        self._length += len(text)
+        self._terminals += (text.count('"') + text.count("/")) // 2
+        if self._length > _MAX_GRAMMAR:
+            raise ConstraintError(f"{self._length} characters of {kind}: expected at most {_MAX_GRAMMAR}")
+        if self._terminals > _MAX_TERMINALS:
+            raise ConstraintError(
+                f"{self._terminals} strings and regular expressions by their quotes and slashes: "
+                f"expected at most {_MAX_TERMINALS}"
+            )
 
     def _rule(self, body: str, options: str = "") -> str:
         name = f"r{len(self._rules)}"

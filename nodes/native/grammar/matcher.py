@@ -1,6 +1,8 @@
 """Where a sequence stands in its grammar: which tokens may come, and whether the answer is complete."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .errors import MatcherError
@@ -9,19 +11,49 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 
+# All sequences of a step wait for each other's masks. Those of a usual grammar take less than a millisecond.
+_USUAL_S = 0.003  # of a CPU, for one token
+_MOST_DEBT_S = 2.0  # that a grammar may have taken beyond that
+TOO_SLOW = f"each token takes more than {_USUAL_S * 1000:g} ms of computing what may come next"
+
+
 class Grammar:
     """A compiled constraint, shared by all sequences that have it."""
 
-    __slots__ = ("_end_ids", "_matcher", "spoiled", "vocab_size")
+    __slots__ = ("_clock", "_debt", "_end_ids", "_matcher", "is_slow", "spoiled", "vocab_size")
 
-    def __init__(self, matcher: "LLMatcher", vocab_size: int, end_ids: frozenset[int]) -> None:
-        """`vocab_size`: bits of a mask. `end_ids`: tokens that the library allows where the grammar accepts."""
-        self._matcher, self.vocab_size, self._end_ids = matcher, vocab_size, end_ids
+    def __init__(
+        self,
+        matcher: "LLMatcher",
+        vocab_size: int,
+        end_ids: frozenset[int],
+        clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """
+        Args:
+            matcher: at the beginning of the text.
+            vocab_size: bits of a mask.
+            end_ids: tokens that the library allows where the grammar accepts.
+            clock: seconds of a CPU that the thread has had.
+        """
+        self._matcher, self.vocab_size, self._end_ids, self._clock = matcher, vocab_size, end_ids, clock
         self.spoiled = False  # it has met a limit of the library: all that share it would
+        self.is_slow = False  # its tokens took too long: others would have to wait
+        self._debt = 0.0
 
     def matcher(self, stop_ids: frozenset[int] = frozenset()) -> "Matcher":
         """A matcher at the beginning of the text. `stop_ids`: the tokens that end this sequence."""
         return Matcher(self, self._matcher.deep_copy(), self._end_ids, stop_ids)
+
+    @contextmanager
+    def computing(self, tokens: int = 0) -> Iterator[None]:
+        """Measure some work, which so many tokens need. Raises MatcherError once it was too much."""
+        begun = self._clock()
+        yield
+        self._debt = max(self._debt + self._clock() - begun - tokens * _USUAL_S, 0.0)
+        self.is_slow |= self._debt > _MOST_DEBT_S
+        if self.is_slow:
+            raise MatcherError(TOO_SLOW)
 
 
 class Matcher:
@@ -43,7 +75,8 @@ class Matcher:
         Raises MatcherError where the library meets one of its limits, or nothing may come.
         """
         if self._mask is None:
-            mask = self._library.compute_bitmask()
+            with self._grammar.computing(tokens=1):
+                mask = self._library.compute_bitmask()
             self._check()
             if self._added or self._dropped:
                 mask = self._with_stops(mask)
@@ -55,7 +88,9 @@ class Matcher:
     def accept(self, token: int) -> None:
         """Go on by one token of the text. Raises MatcherError if the grammar does not allow it."""
         self._mask = None
-        if not self._library.consume_token(token):
+        with self._grammar.computing():
+            accepted = self._library.consume_token(token)
+        if not accepted:
             if "doesn't satisfy the grammar" not in self._error:
                 self._check()
             raise MatcherError(f"the grammar does not allow token {token}")
@@ -71,12 +106,14 @@ class Matcher:
         return bool(self._library.is_stopped())
 
     def valid(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, may come next. Nothing changes."""
-        return int(self._library.validate_tokens(list(tokens)))
+        """How many of `tokens`, from the first on, may come next. Nothing changes. Raises MatcherError."""
+        with self._grammar.computing(tokens=len(tokens)):
+            return int(self._library.validate_tokens(list(tokens)))
 
     def forced(self) -> list[int]:
-        """The tokens that write what must come next, as the tokenizer would; mostly none."""
-        return list(self._library.compute_ff_tokens())
+        """The tokens that write what must come next, as the tokenizer would; mostly none. Raises MatcherError."""
+        with self._grammar.computing(tokens=1):
+            return list(self._library.compute_ff_tokens())
 
     def _with_stops(self, mask: bytes) -> bytes:
         accepting, bits = self.is_accepting, bytearray(mask)

@@ -26,6 +26,10 @@ from .patterns import fault
 MAX_DEPTH = 64
 _UNICODE_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 _MAX_SHOWN = 60
+_INSTEAD = {
+    "nullable": 'write {"type": [..., "null"]}',
+    "uniqueItems": "leave it out (in pydantic, list in place of set), and check the answer for it",
+}
 _RESERVED = "x-guidance"  # by which the library takes options
 
 
@@ -132,7 +136,8 @@ def _require_patterns(keyword: str, value: Any, place: str) -> None:
 
 def _refusal(keyword: str, place: str) -> ConstraintError:
     if keyword in REFUSED:
-        return ConstraintError(f"{_at(place)}: the keyword {keyword!r} is not supported")
+        instead = _INSTEAD.get(keyword, "leave it out, and check the answer for it")
+        return ConstraintError(f"{_at(place)}: the keyword {keyword!r} is not supported; {instead}")
     return ConstraintError(
         f"{_at(place)}: JSON Schema has no keyword {keyword[:_MAX_SHOWN]!r}; names of your own begin with x-"
     )

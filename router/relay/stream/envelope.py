@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import Raw
 
+from ....core.wording import plain
+
 CHAT, COMPLETIONS, MESSAGES, RESPONSES, OTHER = "chat", "completions", "messages", "responses", "other"
 EMBEDDINGS, TOKENS = "embeddings", "tokens"
 _KINDS = (
@@ -262,8 +264,8 @@ def _explain(message: str) -> str:
     """msgspec's message, with the field first."""
     text, _, path = message.partition(" - at `$.")
     if not path:
-        return f"the body is not valid: {text[0].lower()}{text[1:]}; expected a JSON object"
-    return f"{path.rstrip('`')}: {text[0].lower()}{text[1:]}"
+        return f"the body is not valid: {plain(text)}; expected a JSON object"
+    return f"{path.rstrip('`')}: {plain(text)}"
 
 
 def prompt_text(envelope: Envelope) -> bytes:

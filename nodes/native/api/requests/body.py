@@ -28,6 +28,8 @@ def decode(body: bytes) -> dict[str, Any]:
             raise ApiError(
                 400, f"the body has {count} {what} by its braces, colons and commas: expected at most {most}"
             )
+    if not body.strip():
+        raise ApiError(400, "the body is empty: expected a JSON object")
     try:
         raw = msgspec.json.decode(body)
     except RecursionError as error:

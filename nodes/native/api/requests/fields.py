@@ -7,7 +7,10 @@ docs/reference/api-fields.md is generated from these tables.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+from .typos import meant
 
 Values = tuple[Any, ...]
 # What most fields say where they ask for nothing.
@@ -38,23 +41,27 @@ OBEYED: Mapping[str, Obeyed] = {
     "model": Obeyed("the name in /v1/models; another is 404"),
     "messages": Obeyed("at most 4,096, of text only", CHAT),
     "prompt": Obeyed("a string, token ids, or a list of either", COMPLETIONS),
-    "max_tokens": Obeyed("at least 1, or 0 with echo or prompt_logprobs; by default 16, of a chat what is left"),
+    "max_tokens": Obeyed(
+        "at least 1, or 0 with echo or prompt_logprobs; default: 16, or for chats the rest of the context"
+    ),
     "max_completion_tokens": Obeyed("the newer name of max_tokens, which it overrides", CHAT),
     "n": Obeyed("1 to 128; at most 1,024 sequences in all, prompts times n"),
-    "best_of": Obeyed("n to 128: the n answers with the highest log-probability of a token, on average; not streamed"),
-    "echo": Obeyed("true: the prompt's text in front of the answer's, and its tokens in logprobs", COMPLETIONS),
-    "return_tokens_as_token_ids": Obeyed("vLLM's: true: tokens in logprobs are written `token_id:5`"),
-    "return_token_ids": Obeyed("vLLM's: true: token_ids of each choice, and prompt_token_ids, in a stream once"),
-    "cache_salt": Obeyed("vLLM's: at most 1,024 characters; only requests with the same one share the prefix cache"),
-    "prompt_logprobs": Obeyed("vLLM's: 0 to 20 alternatives for each token of the prompt; not streamed"),
-    "logit_bias": Obeyed("at most 65,536 token ids, -100 to 100; -100 never, 100 no others"),
-    "allowed_token_ids": Obeyed("at most 65,536 token ids; no other token comes"),
-    "bad_words": Obeyed("at most 128 strings of at most 128 characters, by their tokens"),
-    "min_tokens": Obeyed("end tokens, stop_token_ids and stop do not end the answer before; at most max_tokens"),
-    "min_new_tokens": Obeyed("SGLang's name of min_tokens"),
+    "best_of": Obeyed(
+        "n to 128: returns the n answers with the highest average log-probability of a token; not streamed"
+    ),
+    "echo": Obeyed("true: the answer begins with the prompt's text, and logprobs with its tokens", COMPLETIONS),
+    "return_tokens_as_token_ids": Obeyed("true: tokens in logprobs are written `token_id:5` (vLLM)"),
+    "return_token_ids": Obeyed("true: adds token_ids to each choice, and prompt_token_ids, once in a stream (vLLM)"),
+    "cache_salt": Obeyed("at most 1,024 characters; only requests with the same one share the prefix cache (vLLM)"),
+    "prompt_logprobs": Obeyed("0 to 20 alternatives for each token of the prompt; not streamed (vLLM)"),
+    "logit_bias": Obeyed("at most 65,536 token ids with values from -100 (never) to 100 (no other token)"),
+    "allowed_token_ids": Obeyed("at most 65,536 token ids; no other token is generated"),
+    "bad_words": Obeyed("at most 128 strings of at most 128 characters, which are not generated"),
+    "min_tokens": Obeyed("at most max_tokens; before, end tokens, stop_token_ids and stop do not end the answer"),
+    "min_new_tokens": Obeyed("the same as min_tokens (SGLang)"),
     "temperature": Obeyed("0 to 2; 0 is greedy"),
     "top_p": Obeyed("0 to 1"),
-    "top_k": Obeyed("at least -1; 0 and -1 are all tokens"),
+    "top_k": Obeyed("at least -1; 0 and -1 mean all tokens"),
     "min_p": Obeyed("0 to 1"),
     "presence_penalty": Obeyed("-2 to 2"),
     "frequency_penalty": Obeyed("-2 to 2"),
@@ -64,44 +71,48 @@ OBEYED: Mapping[str, Obeyed] = {
     "stop_token_ids": Obeyed("at most 1,024 token ids of the vocabulary"),
     "ignore_eos": Obeyed("true: the model's end tokens do not end the answer"),
     "include_stop_str_in_output": Obeyed("true: the answer ends with the stop string"),
-    "no_stop_trim": Obeyed("SGLang's name of include_stop_str_in_output"),
+    "no_stop_trim": Obeyed("the same as include_stop_str_in_output (SGLang)"),
     "skip_special_tokens": Obeyed("false: special tokens are part of the text"),
-    "add_special_tokens": Obeyed("such as BOS; by default true for completions, false for chat"),
+    "add_special_tokens": Obeyed(
+        "whether special tokens such as BOS are added to the prompt; default: true for completions, false for chats"
+    ),
     "logprobs": Obeyed("completions: 0 to 20 alternatives, and always the sampled token; chat: true or false"),
     "top_logprobs": Obeyed("0 to 20 alternatives, with logprobs = true", CHAT),
     "response_format": Obeyed("text, json_object, json_schema or structural_tag: see Structured output"),
-    "structured_outputs": Obeyed("vLLM's: one of json, regex, choice, grammar, json_object, structural_tag"),
-    "guided_json": Obeyed("vLLM's: a JSON schema, or its text"),
-    "guided_regex": Obeyed("vLLM's: a regular expression for the whole answer"),
-    "guided_choice": Obeyed("vLLM's: a list of texts"),
-    "guided_grammar": Obeyed("vLLM's: Lark, or EBNF as llama.cpp and SGLang write it"),
-    "guided_whitespace_pattern": Obeyed("vLLM's: a regular expression of whitespace in JSON"),
-    "json_schema": Obeyed("SGLang's name of guided_json"),
-    "regex": Obeyed("SGLang's name of guided_regex"),
-    "ebnf": Obeyed("SGLang's: a grammar in EBNF"),
+    "structured_outputs": Obeyed("one of json, regex, choice, grammar, json_object, structural_tag (vLLM)"),
+    "guided_json": Obeyed("a JSON schema, or its text (vLLM)"),
+    "guided_regex": Obeyed("a regular expression for the whole answer (vLLM)"),
+    "guided_choice": Obeyed("a list of strings, one of which is the answer (vLLM)"),
+    "guided_grammar": Obeyed("a grammar in Lark, or in EBNF as llama.cpp and SGLang write it (vLLM)"),
+    "guided_whitespace_pattern": Obeyed("a regular expression for whitespace in JSON (vLLM)"),
+    "json_schema": Obeyed("the same as guided_json (SGLang)"),
+    "regex": Obeyed("the same as guided_regex (SGLang)"),
+    "ebnf": Obeyed("a grammar in EBNF (SGLang)"),
     "stream": Obeyed("server-sent events"),
     "stream_options": Obeyed("include_usage, continuous_usage_stats; include_obfuscation is ignored"),
-    "stream_token_ids": Obeyed("slurminfer's: each event of a stream has the ids of its tokens, `token_ids`"),
-    "continue_token_ids": Obeyed("slurminfer's: the answer's first tokens, which are not sent again; n = 1 only"),
-    "add_generation_prompt": Obeyed("by default true, or false with continue_final_message", CHAT),
+    "stream_token_ids": Obeyed("true: each event of a stream has `token_ids`; the router uses it"),
+    "continue_token_ids": Obeyed("the answer's first tokens, which are not sent again; n = 1 only; the router uses it"),
+    "add_generation_prompt": Obeyed("default: true, or false with continue_final_message", CHAT),
     "continue_final_message": Obeyed("true: the model continues the last message", CHAT),
     "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),
     "tools": Obeyed("at most 512 functions", CHAT),
     "tool_choice": Obeyed('"none", "auto", "required", a function, or allowed_tools', CHAT),
     "parallel_tool_calls": Obeyed("false: at most one call in an answer", CHAT),
-    "reasoning_effort": Obeyed("given to chat templates that know it; none turns thinking off where they can", CHAT),
-    "separate_reasoning": Obeyed("false: what the model thinks stays in the text", CHAT),
-    "include_reasoning": Obeyed("false: what the model thinks is left out", CHAT),
-    "stream_reasoning": Obeyed("false: what the model thinks comes in one event, when it ends", CHAT),
+    "reasoning_effort": Obeyed(
+        "goes to chat templates that use it; none turns reasoning off if the template can", CHAT
+    ),
+    "separate_reasoning": Obeyed("false: reasoning stays in the text", CHAT),
+    "include_reasoning": Obeyed("false: reasoning is left out", CHAT),
+    "stream_reasoning": Obeyed("false: reasoning is sent in one event, when it ends", CHAT),
 }
 
 # Of /v1/embeddings. What the other tables have besides is refused there, unless its value asks for nothing.
 EMBEDDINGS_OBEYED: Mapping[str, str] = {
     "model": "the name in /v1/models; another is 404",
     "input": "a string, token ids, or a list of up to 2,048 of either; none may be empty",
-    "encoding_format": "float, the default, or base64: float32 in little-endian order",
-    "dimensions": "what the model's config.json allows (is_matryoshka, matryoshka_dimensions), or all",
-    "add_special_tokens": "such as BOS or EOS, where tokenizer.json says so; by default true",
+    "encoding_format": "float (the default) or base64 (float32, little-endian)",
+    "dimensions": "sizes that config.json allows (is_matryoshka, matryoshka_dimensions), or the full size",
+    "add_special_tokens": "whether special tokens such as BOS or EOS are added, as tokenizer.json says; default: true",
 }
 
 HARMLESS: Mapping[str, str] = {
@@ -111,12 +122,13 @@ HARMLESS: Mapping[str, str] = {
     ),
     **dict.fromkeys(("prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "priority",
                      "service_tier"), "changes when the answer comes, not what it is"),
-    "verbosity": "a wish that OpenAI's own models know; write it into the messages",
+    "verbosity": "only OpenAI's models know it; write it into the messages",
     **dict.fromkeys(("data_parallel_rank", "disagg_prefill_dp_rank", "routed_dp_rank"), "there is one engine"),
     **dict.fromkeys(("images_config", "max_dynamic_patch", "media_io_kwargs", "min_dynamic_patch",
                      "mm_processor_kwargs", "return_mm_kwargs", "use_audio_in_video"), "without images or audio"),
     "guided_decoding_backend": "there is one",
     "keep_alive": "the model stays loaded",
+    **dict.fromkeys(("n_ctx", "num_ctx"), "the context is as long as the model allows"),
     "length_penalty": "for beam search only",
     "routed_experts_prompt_start": "without return_routed_experts",
     "routed_experts_start_len": "without return_routed_experts",
@@ -133,8 +145,11 @@ REFUSED: Mapping[str, Refused] = {
     # OpenAI
     **dict.fromkeys(("audio", "web_search_options"), _NOT_TAKEN),
     "suffix": Refused("write the prompt with the model's own fill-in-the-middle tokens, and the suffix in it"),
-    "functions": Refused("here it is tools"),
-    "function_call": Refused("here it is tool_choice", (*NOTHING, "none", "auto")),
+    "functions": Refused("use tools"),
+    "instructions": Refused("write it into messages, with the role system"),
+    "max_output_tokens": Refused("use max_tokens", _NULL),
+    "previous_response_id": Refused("it is for /v1/responses; send the whole conversation here"),
+    "function_call": Refused("use tool_choice", (*NOTHING, "none", "auto")),
     "modalities": Refused(nothing=(*NOTHING, ["text"])),
     "moderation": _NOT_TAKEN,
     # vLLM
@@ -151,9 +166,9 @@ REFUSED: Mapping[str, Refused] = {
                      "session_params", "stop_regex"), _NOT_TAKEN),
     **dict.fromkeys(("bootstrap_host", "bootstrap_port", "bootstrap_room", "input_embeds", "input_ids", "reasoning",
                      "task"), Refused(nothing=_NULL)),
-    "max_new_tokens": Refused("here it is max_tokens", _NULL),
+    "max_new_tokens": Refused("use max_tokens", _NULL),
     "sampling_params": Refused("put its fields beside the others"),
-    "sampling_seed": Refused("here it is seed", _NULL),
+    "sampling_seed": Refused("use seed", _NULL),
     # Others: transformers, TGI, llama.cpp, Ollama
     **dict.fromkeys(("adapter_id", "decoder_input_details", "details", "diversity_penalty", "dry_allowed_length",
                      "dry_base", "dry_multiplier", "dry_penalty_last_n", "dry_sequence_breakers", "dynatemp_exponent",
@@ -163,26 +178,47 @@ REFUSED: Mapping[str, Refused] = {
                      "samplers", "smoothing_factor", "top_a", "top_n_tokens", "truncate", "watermark",
                      "xtc_probability", "xtc_threshold"), _NOT_TAKEN),
     **dict.fromkeys(("tfs_z", "typical_p"), Refused(nothing=(*NOTHING, 1))),
-    "do_sample": Refused("here greedy is temperature = 0", _TRUE),
+    "do_sample": Refused("for greedy decoding, use temperature = 0", _TRUE),
     **dict.fromkeys(("enable_thinking", "think", "thinking"), _KWARGS),
+    # Anthropic, and clients that put the system prompt beside the messages
+    **dict.fromkeys(("system", "system_prompt"), Refused("write it into messages, with the role system")),
+    **dict.fromkeys(("output_config", "output_format"), Refused("use response_format")),
     "extra_body": Refused("it is an argument of OpenAI's client: put its fields beside the others"),
-    "n_predict": Refused("here it is max_tokens", _NULL),
+    "n_predict": Refused("use max_tokens", _NULL),
     "num_beams": Refused(nothing=(*NOTHING, 1)),
-    "num_predict": Refused("here it is max_tokens", _NULL),
+    "num_predict": Refused("use max_tokens", _NULL),
     "options": Refused("put its fields beside the others"),
     "repeat_last_n": Refused(nothing=_NULL),
-    "repeat_penalty": Refused("here it is repetition_penalty", (None, 1)),
-    "stop_sequences": Refused("here it is stop"),
+    "repeat_penalty": Refused("use repetition_penalty", (None, 1)),
+    "stop_sequences": Refused("use stop"),
 }  # fmt: skip
+
+
+_INSTEAD = {
+    ("prompt", CHAT): "expected messages",
+    ("messages", COMPLETIONS): "expected prompt",
+    ("max_completion_tokens", COMPLETIONS): "expected max_tokens",
+}
+_MOST_NAMES = 200  # of a request that are looked at for typing errors
+
+
+def is_defined(name: str) -> bool:
+    """Whether an API has such a field."""
+    return name in OBEYED or name in REFUSED or name in HARMLESS
 
 
 def refusal(raw: Mapping[str, Any], endpoint: str) -> tuple[str, str] | None:
     """The first field of a request that must be refused, and why; None if there is none."""
+    unknown = [name for name in islice(raw, _MOST_NAMES) if not is_defined(name) and raw[name] not in NOTHING]
+    for name in unknown:
+        if (field := meant(name, OBEYED)) is not None and field not in raw:
+            return name, f"there is no such field; {field} is probably meant"
     for name, value in raw.items():
         if name in REFUSED:
             rule = REFUSED[name]
             if value not in rule.nothing:
                 return name, "not supported by this engine; " + (rule.note or "leave it out")
         elif name in OBEYED and OBEYED[name].endpoint not in (None, endpoint) and value not in NOTHING:
-            return name, f"expected for {OBEYED[name].endpoint} only; leave it out"
+            instead = _INSTEAD.get((name, endpoint), "leave it out")
+            return name, f"only {OBEYED[name].endpoint} has this field; {instead}"
     return None

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from .....core.wording import plain
 from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .body import decode
@@ -42,7 +43,7 @@ def convert(raw: dict[str, Any], kind: type[_Any]) -> _Any:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), raw) from error
+        raise _explain(str(error), raw, kind) from error
 
 
 def _make_whole(raw: dict[str, Any]) -> None:
@@ -53,17 +54,27 @@ def _make_whole(raw: dict[str, Any]) -> None:
             raw[name] = int(value)
 
 
-def _explain(message: str, raw: Any) -> ApiError:
+def _explain(message: str, raw: Any, kind: type[msgspec.Struct]) -> ApiError:
     """msgspec's message as an ApiError that names the field, its value and what is valid."""
     missing = re.match(r"Object missing required field `(.*)`", message)
     if missing:
-        return ApiError(400, f"{missing[1]}: missing; it has no default", param=missing[1])
+        return ApiError(400, f"{missing[1]}: missing; the request must have this field", param=missing[1])
     text, _, path = message.partition(" - at `$.")
     path = path.rstrip("`")
     for part in re.findall(r"\w+", path):
         raw = raw[int(part)] if isinstance(raw, list) else raw[part]
-    expected = re.sub(r", got `.*`$", "", text)
-    return ApiError(400, f"{path} = {short(raw)}: {expected[0].lower()}{expected[1:]}", param=path)
+    if text.startswith("Invalid enum value"):
+        expected = f"expected one of {', '.join(_literals(get_type_hints(kind).get(path)))}"
+    else:
+        expected = plain(re.sub(r", got `.*`$", "", text))
+    return ApiError(400, f"{path} = {short(raw)}: {expected}", param=path)
+
+
+def _literals(hint: Any) -> list[str]:
+    """The values that a type of Literals allows."""
+    if get_origin(hint) is Literal:
+        return [str(value) for value in get_args(hint)]
+    return [value for part in get_args(hint) for value in _literals(part)]
 
 
 def require_ids(ids: Sequence[int], vocab_size: int) -> None:

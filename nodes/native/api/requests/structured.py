@@ -54,7 +54,7 @@ def _response_format(format: dict[str, Any]) -> Constraint | None:
         case None | "text":
             return None
         case "json_object":
-            return ANY_OBJECT
+            return _without_schema(format)
         case "json_schema":
             return _wrapped_schema(format.get("json_schema"))
         case "structural_tag":
@@ -64,12 +64,22 @@ def _response_format(format: dict[str, Any]) -> Constraint | None:
     raise ApiError(400, f"{param} = {short(format['type'])}: {expected}", param=param)
 
 
+def _without_schema(format: dict[str, Any]) -> Constraint:
+    """Any object. llama.cpp and others take a schema here, which must not be dropped without a word."""
+    for name in ("schema", "json_schema"):
+        if format.get(name) is not None:
+            param = f"response_format.{name}"
+            expected = 'with a schema, type is "json_schema", and json_schema is {"name": string, "schema": object}'
+            raise ApiError(400, f"{param} = {short(format[name])}: not for json_object; {expected}", param=param)
+    return ANY_OBJECT
+
+
 def _wrapped_schema(wrapped: Any) -> Constraint:
     param = "response_format.json_schema"
     if not isinstance(wrapped, dict):
         raise ApiError(400, f'{param} = {short(wrapped)}: expected {{"name": string, "schema": object}}', param=param)
     if "schema" not in wrapped:
-        raise ApiError(400, f"{param}.schema: missing; it has no default", param=f"{param}.schema")
+        raise ApiError(400, f"{param}.schema: missing; expected a JSON schema, an object", param=f"{param}.schema")
     strict = wrapped.get("strict")
     if not isinstance(strict, bool | None):
         raise ApiError(400, f"{param}.strict = {short(strict)}: expected true or false", param=f"{param}.strict")

@@ -11,6 +11,11 @@ MAX_TOOLS = 512
 _MAX_NAME = 128
 _NAME = re.compile(rf"[\w.:/-]{{1,{_MAX_NAME}}}", re.ASCII)
 _CHOICES = '"none", "auto", "required", or {"type": "function", "function": {"name": ...}}'
+_FUNCTION = '{"name": string, "description": string, "parameters": JSON schema}'
+_ELSEWHERE = (
+    "; this tool has its name beside type, as Anthropic's API and /v1/responses write tools: put name, description and "
+    "parameters (Anthropic's input_schema) into function"
+)
 _ALLOWED = '{"type": "allowed_tools", "allowed_tools": {"mode": "auto" or "required", "tools": [...]}}'
 
 Mode = Literal["none", "auto", "required"]
@@ -73,8 +78,8 @@ def _function(param: str, tool: Any) -> Function:
         raise ApiError(400, f"{param}.type = {short(kind)}: {expected}", param=f"{param}.type")
     function, param = tool.get("function"), f"{param}.function"
     if not isinstance(function, dict):
-        expected = 'expected {"name": string, "description": string, "parameters": JSON schema}'
-        raise ApiError(400, f"{param} = {short(function)}: {expected}", param=param)
+        hint = _ELSEWHERE if "name" in tool else ""
+        raise ApiError(400, f"{param} = {short(function)}: expected {_FUNCTION}{hint}", param=param)
     name, parameters, strict = function.get("name"), function.get("parameters"), function.get("strict")
     for key, value, is_valid, expected in (
         ("name", name, isinstance(name, str) and _NAME.fullmatch(name), f"1 to {_MAX_NAME} letters, digits and _.:/-"),
@@ -100,7 +105,7 @@ def _choice(choice: Any, functions: Mapping[str, Function]) -> tuple[Mode, list[
     if choice in ("none", "required"):
         return choice, everything
     kind = choice.get("type") if isinstance(choice, dict) else None
-    if kind == "function":
+    if kind == "function" and isinstance(choice.get("function"), dict):
         return "required", [_named("tool_choice", choice, functions)]
     allowed = choice.get("allowed_tools") if kind == "allowed_tools" else None
     if not isinstance(allowed, dict) or not isinstance(allowed.get("tools"), list) or not allowed["tools"]:

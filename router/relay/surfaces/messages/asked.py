@@ -113,6 +113,23 @@ class Asked(msgspec.Struct):
     mcp_servers: list[Any] | None = None
     container: Any = None
 
+    # Of chat completions: passed on to the engine, or refused with the name that they have here (names.py).
+    seed: Raw = Raw()
+    min_p: Raw = Raw()
+    presence_penalty: Raw = Raw()
+    frequency_penalty: Raw = Raw()
+    repetition_penalty: Raw = Raw()
+    logit_bias: Raw = Raw()
+    min_tokens: Raw = Raw()
+    stop_token_ids: Raw = Raw()
+    ignore_eos: Raw = Raw()
+    stop: Raw = Raw()
+    max_completion_tokens: Raw = Raw()
+    response_format: Raw = Raw()
+    reasoning_effort: Raw = Raw()
+    functions: Raw = Raw()
+    parallel_tool_calls: Raw = Raw()
+
 
 _requests = msgspec.json.Decoder(Asked)
 _contents = msgspec.json.Decoder(str | list[Block] | None)

@@ -7,6 +7,7 @@ import msgspec
 from ..translation import TranslationError
 from .asked import Asked, Format
 from .content import Chat, chat_messages, system_message
+from .names import PASSED_ON, RENAMED
 from .tools import tool_fields
 
 # By field: its name in chat completions.
@@ -29,6 +30,7 @@ def chat_request(asked: Asked) -> bytes:
     fields: dict[str, Any] = {
         name: value for field, name in _SAME.items() if (value := getattr(asked, field)) not in (None, [])
     }
+    fields |= {name: value for name in PASSED_ON if (value := getattr(asked, name))}
     fields["messages"] = messages
     fields |= tool_fields(asked) | _thinking(asked) | _format(asked) | _prefill(messages)
     if asked.metadata is not None and asked.metadata.user_id:
@@ -42,6 +44,9 @@ def _refuse(asked: Asked) -> None:
     """Raise TranslationError for what would change the answer and cannot be done."""
     if not asked.messages:
         raise TranslationError("messages: expected at least one message", "messages")
+    for name, here in RENAMED.items():
+        if getattr(asked, name) and bytes(getattr(asked, name)) != b"null":
+            raise TranslationError(f"{name}: not a field of /v1/messages; use {here}", name)
     if asked.mcp_servers:
         raise TranslationError("mcp_servers: the router calls no tools itself; leave it out", "mcp_servers")
     if asked.container:

@@ -14,6 +14,7 @@ from ..translation import Translation, TranslationError
 from .answer import message
 from .asked import read
 from .context import anthropic_words
+from .names import renamed_answer
 from .request import chat_request
 from .stream import MessageStream
 
@@ -79,7 +80,7 @@ class _Surface(ABC):
 
     def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
         """An error answer in the shape of Anthropic's API."""
-        return error_body(status, anthropic_words(answer) if status == 400 else answer, request_id)
+        return error_body(status, anthropic_words(renamed_answer(answer)) if status == 400 else answer, request_id)
 
 
 class Messages(_Surface):
@@ -88,7 +89,8 @@ class Messages(_Surface):
     def _translation(self, head: Head, body: bytes) -> MessageTranslation:
         asked = read(body)
         if asked.max_tokens is None:
-            raise TranslationError("max_tokens: expected the most tokens that the answer may have", "max_tokens")
+            expected = "expected how many tokens the answer may have at most"
+            raise TranslationError(f"max_tokens: missing; {expected}", "max_tokens")
         return MessageTranslation(chat_request(asked), asked.model, asked.stop_sequences or (), head.id)
 
 

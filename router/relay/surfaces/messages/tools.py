@@ -26,6 +26,9 @@ def tool_fields(asked: Asked) -> dict[str, Any]:
 
 
 def _function(tool: Tool, index: int) -> dict[str, Any]:
+    if tool.type == "function":
+        expected = "expected no type and no function: name, description and input_schema stand in the tool itself"
+        raise TranslationError(f"tools.{index}: this is a tool of OpenAI's API; {expected}", "tools")
     if tool.type not in (None, "custom"):
         raise TranslationError(
             f"tools.{index}.type: {tool.type[:60]!r}: tools that Anthropic defines are not available here; "
@@ -33,7 +36,7 @@ def _function(tool: Tool, index: int) -> dict[str, Any]:
             "tools",
         )
     if not tool.name:
-        raise TranslationError(f"tools.{index}.name: expected the tool's name", "tools")
+        raise TranslationError(f"tools.{index}.name: missing; expected the tool's name", "tools")
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema or _NO_PARAMETERS}
     if tool.description:
         function["description"] = tool.description

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw
 
+from .....core.wording import plain
 from ....batches.limits import LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MOST_METADATA
 from ..translation import TranslationError
 from .errors import UNKNOWN
@@ -15,6 +16,9 @@ from .tools import Tool, ToolChoice, check_choice, check_tools
 _MOST_OBJECTS = 500_000  # of a body: each takes many times its size when it is read
 _NOTHING = frozenset((b"null", b"false", b"[]", b"{}", b'""'))
 _FORMATS = ("text", "json_object", "json_schema")
+_NO_NAME = (
+    "missing; here name, schema and strict stand beside type, not within json_schema as they do for chat completions"
+)
 
 
 class Format(msgspec.Struct, omit_defaults=True):
@@ -116,7 +120,7 @@ def _require_known(raw: dict[str, Raw]) -> None:
         if name in REFUSED and bytes(value) not in (*_NOTHING, *HARMLESS_VALUES.get(name, ())):
             raise TranslationError(f"{name} = {_short(value)}: not taken here: {REFUSED[name]}", name)
         if name in RENAMED and bytes(value) != b"null":
-            message = f"{name}: is no field of /v1/responses: use {RENAMED[name]}"
+            message = f"{name}: not a field of /v1/responses; use {RENAMED[name]}"
             raise TranslationError(message, name, code=UNKNOWN)
 
 
@@ -138,7 +142,7 @@ def _check_format(format: Format | None) -> None:
         raise TranslationError(message, "text.format.type")
     if format.type == "json_schema":
         if not format.name:
-            raise TranslationError("text.format.name: expected a name", "text.format.name")
+            raise TranslationError(f"text.format.name: {_NO_NAME}", "text.format.name")
         if not bytes(format.schema).startswith(b"{"):
             raise TranslationError("text.format.schema: expected an object, a JSON schema", "text.format.schema")
 
@@ -166,7 +170,7 @@ def _decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
         raise TranslationError(f"the body is not UTF-8: byte {error.start} cannot be decoded") from error
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
-        message = f"{message[0].lower()}{message[1:]}"
+        message = plain(message)
         if not path:
             raise TranslationError(f"the body is not valid: {message}; expected a JSON object") from error
         param = path.rstrip("`")

@@ -77,10 +77,13 @@ def _count(found: Any, name: str) -> int:
 def _logprobs(found: Any) -> list[dict[str, Any]]:
     content = found.get("content") if isinstance(found, Mapping) else None
     return [
-        {**_logprob(one), "top_logprobs": [_logprob(other) for other in one.get("top_logprobs") or ()]}
-        for one in (content if isinstance(content, list) else ())
-        if isinstance(one, Mapping)
+        {**_logprob(one), "top_logprobs": [_logprob(other) for other in _mappings(one.get("top_logprobs"))]}
+        for one in _mappings(content)
     ]
+
+
+def _mappings(found: Any) -> list[Mapping[str, Any]]:
+    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
 
 
 def _logprob(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 OBEYED: Mapping[str, str] = {
     "model": "as for chat completions",
-    "input": "a string, or items: messages (text, and images for models that see), function calls, their outputs, "
+    "input": "a string, or items: messages (text, and images if the engine takes them), function calls, their outputs, "
     "reasoning, and references to items of kept responses",
     "instructions": "the first system message; not carried over from a previous response",
     "previous_response_id": "the conversation goes on after that response, as long as it is kept",
@@ -21,20 +21,20 @@ OBEYED: Mapping[str, str] = {
     "tool_choice": "none, auto, required, a function, or allowed_tools",
     "parallel_tool_calls": "as the engine takes it",
     "text": "format: text, json_object, json_schema; verbosity is ignored",
-    "reasoning": "effort, as the engine takes it; summary is ignored, reasoning comes as it is in reasoning_text",
+    "reasoning": "effort, as the engine takes it; summary is ignored: reasoning is in reasoning_text",
     "include": "message.output_text.logprobs; other values that the API knows are ignored",
     "top_logprobs": "0 to 20 alternatives of each token",
-    "metadata": "comes back with the response",
+    "metadata": "returned with the response",
     "user": 'names the session where [router] policy = "session"; goes to the engine',
     "prompt_cache_key": "stands for `user` where there is none",
 }
 
 IGNORED: Mapping[str, str] = {
-    "client_metadata": "codex tells of itself",
-    "safety_identifier": "comes back with the response",
-    "service_tier": "there is one; the header X-Priority gives a request another priority",
-    "stream_options": "events carry no obfuscation",
-    "max_tool_calls": "is of tools that run here, and none does",
+    "client_metadata": "information of Codex about itself",
+    "safety_identifier": "returned with the response",
+    "service_tier": "there is one tier; the header X-Priority sets a request's priority",
+    "stream_options": "it has only include_obfuscation, and events have none",
+    "max_tool_calls": "it limits tools that the server runs, and there are none",
     "prompt_cache_options": "the engine's cache has no options",
     "prompt_cache_retention": "the engine's cache keeps what it has room for",
 }
@@ -47,7 +47,7 @@ REFUSED: Mapping[str, str] = {
     "truncation": "nothing is dropped from the input; expected 'disabled'",
     "prompt": "there are no stored prompt templates; use instructions and input",
     "moderation": "nothing is moderated",
-    "image": "images are given to the engine as they come",
+    "image": "images go to the engine unchanged",
     "access_programs": "there are none",
 }
 

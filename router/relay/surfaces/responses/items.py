@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from .....core.wording import plain
 from ..translation import TranslationError
 
 MESSAGE, CALL, OUTPUT, REASONING, REFERENCE = (
@@ -200,7 +201,7 @@ def _decoded(decoder: "msgspec.json.Decoder[Any]", raw: Raw) -> Any:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         param = f"input{path.rstrip('`')}"
-        raise TranslationError(f"{param}: {message[0].lower()}{message[1:]}", param) from error
+        raise TranslationError(f"{param}: {plain(message)}", param) from error
     except RecursionError as error:
         raise TranslationError("input is nested too deep", "input") from error
     except ValueError as error:

@@ -15,6 +15,10 @@ from ..translation import TranslationError
 MOST_TOOLS = 1_024
 NAMESPACE = "namespace"
 _BETWEEN = "__"  # a namespace and the name of a function: engines take letters, digits, _ and - in names
+_NO_NAME = (
+    "missing; here name, description and parameters stand beside type, not within function as they do for chat "
+    "completions"
+)
 _PLAIN_CHOICES = ("none", "auto", "required")
 _CHOICES = "'none', 'auto', 'required', {type: 'function', name} or {type: 'allowed_tools', mode, tools}"
 
@@ -154,7 +158,7 @@ def _check_function(param: str, tool: Function) -> None:
         message = f"{param}.type = {tool.type[:80]!r}: expected 'function', the only type that is taken here"
         raise TranslationError(message, f"{param}.type")
     if not tool.name:
-        raise TranslationError(f"{param}.name: expected a name", f"{param}.name")
+        raise TranslationError(f"{param}.name: {_NO_NAME}", f"{param}.name")
     if tool.parameters and not bytes(tool.parameters).startswith((b"{", b"null")):
         raise TranslationError(f"{param}.parameters: expected an object", f"{param}.parameters")
 

@@ -49,6 +49,26 @@ def test_usage_without_cached_tokens(details):
     assert answer["usage"] == {"prompt_tokens": 2, "cached_tokens": 0, "completion_tokens": 1}
 
 
+@pytest.mark.parametrize(
+    ("path", "usage"),
+    [
+        ("/v1/responses", {"input_tokens": 7, "input_tokens_details": {"cached_tokens": 3}, "output_tokens": 5}),
+        (
+            "/v1/messages",
+            {
+                "input_tokens": 3,
+                "cache_read_input_tokens": 3,
+                "cache_creation_input_tokens": 1,
+                "output_tokens": 5,
+            },
+        ),
+    ],
+)
+def test_usage_as_other_apis_say_it(path, usage):
+    record = make_record(request(path=path), [json.dumps({"id": "a", "usage": usage}).encode()])
+    assert (record.prompt_tokens, record.cached_tokens, record.completion_tokens) == (7, 3, 5)
+
+
 @pytest.mark.parametrize("said", [{"tool_calls": [{"id": "1"}]}, {"refusal": "no"}, {"function_call": {"name": "f"}}])
 def test_tool_calls_and_refusals_are_answers(said):
     answer = kept(reply(None, **said, reasoning_content="hm", audio=None))

@@ -14,6 +14,9 @@ from slurminfer.nodes.native.grammar.constraint import (
     Tag,
     Tags,
 )
+from slurminfer.nodes.native.grammar.errors import ConstraintError
+
+from ....support.grammars import TokenGrammars
 
 A = JsonSchema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
                 "additionalProperties": False})  # fmt: skip
@@ -56,3 +59,9 @@ ODD = 'q"\\/\n\t\x00\x7f é 🎉'
 def test_texts_that_a_constraint_takes(grammars, constraint, yes, no):
     assert [text for text in yes if not grammars.takes(constraint, text)] == []
     assert [text for text in no if grammars.takes(constraint, text)] == []
+
+
+def test_a_library_that_is_too_old_is_refused_by_its_version(tokenizer, monkeypatch):
+    monkeypatch.setattr("slurminfer.nodes.native.grammar.compiler.version", lambda name: "1.7.6")
+    with pytest.raises(ConstraintError, match=r"has llguidance 1\.7\.6: expected 1\.9 or newer"):
+        TokenGrammars(tokenizer).takes(Regex("a"), "a")

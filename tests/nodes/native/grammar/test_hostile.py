@@ -1,6 +1,10 @@
 """Constraints made to take time and memory end in an error, or in a grammar that is no larger than others."""
 
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +12,9 @@ from slurminfer.nodes.native.grammar import compiler
 from slurminfer.nodes.native.grammar.compiler import Grammars
 from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
 from slurminfer.nodes.native.grammar.errors import ConstraintError, MatcherError
+from slurminfer.nodes.native.grammar.matcher import Grammar
 
+from ....support.chat_model import write_tokenizer
 from ....support.grammars import tokens_of
 
 
@@ -37,6 +43,9 @@ def _deep(levels: int) -> dict[str, object]:
         (Lark("a: /x/"), "no start rule"),
         (Ebnf("root ::= " + "(" * 20_000), "recursion depth"),
         (Ebnf("root ::= " + "a " * 40_000), "characters of EBNF: expected at most 65536"),
+        (Lark("start: " + "a " * 40_000), "characters of Lark: expected at most 65536"),
+        (Lark("start: " + '"a" ' * 5000), "5000 strings and regular expressions .*: expected at most 4096"),
+        (Tags([Tag(f"<{i}>", Lark("start: " + "a " * 10_000)) for i in range(4)]), "characters of Lark: expected at"),
         (Ebnf("root ::= nothing"), "'nothing' not found"),
         (Choices([]), "0 choices: expected 1 to 10000"),
         (Choices(["x"] * 10_001), "10001 choices"),
@@ -68,6 +77,57 @@ def test_what_looks_hostile_goes_token_by_token_or_ends_in_an_error(grammars, co
             if not tokens:
                 break
             matcher.accept(tokens[step % len(tokens)])
+
+
+_LEVELS = 8000
+_CHAINS = {
+    "rules": Lark("start: r0\n" + "\n".join(f"r{i}:r{i + 1}" for i in range(5000)) + '\nr5000:"c"'),
+    "references": JsonSchema({"$ref": "#/$defs/0", "$defs": {
+        **{str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(_LEVELS)}, str(_LEVELS): {"type": "null"}}}),
+    "items": JsonSchema({"$ref": "#/$defs/0", "$defs": {
+        **{str(i): {"type": "array", "items": {"$ref": f"#/$defs/{i + 1}"}} for i in range(4000)},
+        "4000": {"type": "null"}}}),
+}  # fmt: skip
+_COMPILE = """
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+from slurminfer.nodes.native.grammar.compiler import Grammars
+from slurminfer.nodes.native.grammar.threads import DeepThreads
+from slurminfer.nodes.native.tokenizer import Tokenizer
+from tests.nodes.native.grammar.test_hostile import _CHAINS
+
+tokenizer = Tokenizer(Path(sys.argv[1]))
+grammars = Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+usual = threading.stack_size(1 << 20)
+made = DeepThreads(1, "grammar").submit(grammars.compile, _CHAINS[sys.argv[2]], 320).result()
+assert threading.stack_size() == 1 << 20
+
+def use():
+    global made
+    print(any(made.matcher().fill()))
+    made = grammars = None
+
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("chain", _CHAINS)
+def test_long_chains_of_references_do_not_overflow_the_stack(tmp_path, chain):
+    write_tokenizer(tmp_path)
+    command = [sys.executable, "-c", _COMPILE, str(tmp_path), chain]
+    done = subprocess.run(command, cwd=Path(__file__).parents[4], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
+def test_a_place_may_have_thousands_of_choices(grammars):
+    choices = Choices([f"{number:x} {number:b}" for number in range(10_000)])
+    assert grammars.takes(choices, f"{9_999:x} {9_999:b}")
+    properties = JsonSchema({"properties": {f"p{number}": {"type": "integer"} for number in range(1000)}})
+    assert grammars.takes(properties, '{"p999": 1}')
 
 
 def test_a_text_that_meets_a_limit_of_the_library_ends_in_an_error_and_the_next_one_starts_anew(tokenizer, monkeypatch):
@@ -123,3 +183,49 @@ def test_why_a_constraint_cannot_be_compiled_is_remembered(tokenizer, monkeypatc
     with pytest.raises(ConstraintError, match="unclosed character class") as again:
         grammars.compile(Regex("["), 320)
     assert str(again.value) == str(first.value)
+
+
+class SlowLibrary:
+    """Stands for a matcher of the library that takes so many seconds for each mask."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now = seconds, 0.0
+
+    def deep_copy(self) -> "SlowLibrary":
+        return self
+
+    def compute_bitmask(self) -> bytes:
+        self.now += self.seconds
+        return b"\xff"
+
+    def consume_token(self, token: int) -> bool:
+        return True
+
+    def is_error(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.5, 10), (0.005, 2000), (0.002, None)])
+def test_a_grammar_whose_tokens_take_too_long_ends_its_sequences(seconds, most):
+    library: Any = SlowLibrary(seconds)
+    slow = Grammar(library, 8, frozenset(), lambda: library.now)
+    matchers, steps = [slow.matcher() for _ in range(2)], 0
+    with suppress(MatcherError):
+        for steps in range(3000):
+            matchers[steps % 2].fill()
+            matchers[steps % 2].accept(1)
+    assert slow.is_slow == (most is not None)
+    if most is None:
+        assert steps == 2999
+    else:
+        assert steps < most
+        with pytest.raises(MatcherError, match="each token takes more than 3 ms"):
+            matchers[0].fill()
+
+
+def test_a_grammar_that_was_too_slow_is_refused_from_then_on(tokenizer):
+    grammars = Grammars(tokenizer.json, tokenizer.end_ids, tokenizer.special_ids)
+    grammars.compile(Regex("x"), 320).is_slow = True
+    with pytest.raises(ConstraintError, match="each token takes more than 3 ms"):
+        grammars.compile(Regex("x"), 320)
+    assert any(grammars.compile(Regex("y"), 320).matcher().fill())

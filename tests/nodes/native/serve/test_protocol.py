@@ -25,30 +25,30 @@ def _parse(kind, **fields):
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("max_tokens", -1, "`int` >= "),
-        ("max_tokens", "many", "expected `int | null`"),
-        ("max_tokens", 1.5, "expected `int | null`"),
-        ("temperature", -0.1, ">= 0"),
-        ("temperature", 2.1, "<= 2"),
-        ("temperature", True, "expected `float | null`"),
-        ("top_p", 1.1, "<= 1"),
-        ("top_k", -2, ">= -1"),
-        ("min_p", -1, ">= 0"),
-        ("n", 0, ">= 1"),
-        ("n", 129, "<= 128"),
-        ("presence_penalty", 3, "<= 2"),
-        ("frequency_penalty", -3, ">= -2"),
-        ("repetition_penalty", 0, "> 0"),
-        ("seed", "x", "expected `int | null`"),
-        ("stream", "yes", "expected `bool | null`"),
-        ("stop", 5, "expected `str | array | null`"),
+        ("max_tokens", -1, "an integer of at least "),
+        ("max_tokens", "many", "expected an integer"),
+        ("max_tokens", 1.5, "expected an integer"),
+        ("temperature", -0.1, "of at least 0"),
+        ("temperature", 2.1, "of at most 2"),
+        ("temperature", True, "expected a number"),
+        ("top_p", 1.1, "of at most 1"),
+        ("top_k", -2, "of at least -1"),
+        ("min_p", -1, "of at least 0"),
+        ("n", 0, "of at least 1"),
+        ("n", 129, "of at most 128"),
+        ("presence_penalty", 3, "of at most 2"),
+        ("frequency_penalty", -3, "of at least -2"),
+        ("repetition_penalty", 0, "more than 0"),
+        ("seed", "x", "expected an integer"),
+        ("stream", "yes", "expected true or false"),
+        ("stop", 5, "expected a string or a list"),
         ("stop", [""], "not empty"),
-        ("stop[1]", 5, "expected `str`"),
+        ("stop[1]", 5, "expected a string"),
         ("stream_options", {"include_usage": True}, "only allowed with stream = true"),
-        ("best_of", 129, "`int` <= 128"),
-        ("min_tokens", -1, "`int` >= 0"),
-        ("prompt_logprobs", 21, "`int` <= 20"),
-        ("bad_words[1]", "", "length >= 1"),
+        ("best_of", 129, "an integer of at most 128"),
+        ("min_tokens", -1, "an integer of at least 0"),
+        ("prompt_logprobs", 21, "an integer of at most 20"),
+        ("bad_words[1]", "", "length of at least 1"),
     ],
 )
 def test_an_invalid_value_is_refused_with_field_value_and_what_is_valid(kind, field, value, expected):
@@ -81,6 +81,36 @@ def test_chat_refuses_what_only_chat_has(field, value):
     with pytest.raises(ApiError) as refused:
         _parse(ChatRequest, **{field: value})
     assert (refused.value.status, refused.value.param) == (400, field)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("temprature", 0.5, "temprature = 0.5: there is no such field; temperature is probably meant"),
+        ("maxTokens", 5, "max_tokens is probably meant"),
+        ("response_fromat", {"type": "json_object"}, "response_format is probably meant"),
+        ("system", "Be brief.", "write it into messages, with the role system"),
+        ("previous_response_id", "resp_1", "it is for /v1/responses"),
+        ("max_output_tokens", 5, "use max_tokens"),
+        ("prompt", "Hi", "only /v1/completions has this field; expected messages"),
+        ("reasoning_effort", "huge", "expected one of none, minimal, low, medium, high, xhigh, max"),
+    ],
+)
+def test_habits_of_other_apis_and_typing_errors_are_told_what_to_write(field, value, said):
+    with pytest.raises(ApiError) as refused:
+        _parse(ChatRequest, **{field: value})
+    assert (refused.value.status, refused.value.param) == (400, field)
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize("field", ["models", "route", "num_ctx", "provider", "tags", "x" * 10_000])
+def test_unknown_fields_that_are_like_no_other_are_ignored(field):
+    assert _parse(ChatRequest, **{field: "x"}) == _parse(ChatRequest)
+
+
+def test_a_null_and_a_field_beside_the_right_one_are_no_typing_errors():
+    assert _parse(ChatRequest, temprature=None) == _parse(ChatRequest)
+    assert _parse(ChatRequest, temprature=1, temperature=0.5).temperature == 0.5
 
 
 @pytest.mark.parametrize(("field", "value"), [("logprobs", 21), ("logprobs", True), ("max_tokens", 0), ("suffix", "x")])
@@ -130,7 +160,8 @@ def test_text_parts_are_joined_and_the_rest_of_a_message_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("body", "said"), [(b"{", "not valid JSON"), (b"\xff", "not valid JSON"), (b"[]", "JSON object")]
+    ("body", "said"),
+    [(b"", "the body is empty"), (b"{", "not valid JSON"), (b"\xff", "not valid JSON"), (b"[]", "JSON object")],
 )
 def test_a_body_that_is_no_json_object_is_refused(body, said):
     with pytest.raises(ApiError, match=said):

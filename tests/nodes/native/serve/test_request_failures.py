@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from slurminfer.core.errors import EngineError
+from slurminfer.nodes.native.engine import begun as begun_module
 from slurminfer.nodes.native.engine import core as core_module
 from slurminfer.nodes.native.engine.core import EngineCore
 from slurminfer.nodes.native.engine.failures import RequestFailedError, StepError
@@ -39,7 +40,7 @@ def _hurt(monkeypatch: pytest.MonkeyPatch, core: EngineCore, where: str) -> None
         "add": (core._scheduler, "add", lambda args: args[0]),
         "allocate": (core._blocks, "allocate", lambda args: args[0]),
         "commit": (core._blocks, "commit", lambda args: args[0]),
-        "chunk": (core_module, "Chunk", lambda args: None),
+        "chunk": (begun_module, "Chunk", lambda args: None),
         "sample": (core_module, "sample", lambda args: next((r for r in args[1] if r.id == "bad"), None)),
         "guess": (
             core._speculation and core._speculation._proposer,

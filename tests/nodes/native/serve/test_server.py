@@ -224,7 +224,7 @@ def test_an_invalid_value_is_a_bad_request_in_openais_shape(client):
     with pytest.raises(openai.BadRequestError) as refused:
         _chat(client, max_tokens=-1)
     assert refused.value.body == {
-        "message": "max_tokens = -1: expected `int` >= 1",
+        "message": "max_tokens = -1: expected an integer of at least 1",
         "type": "invalid_request_error",
         "param": "max_tokens",
         "code": None,

@@ -46,6 +46,12 @@ def test_the_models_card_is_what_clients_read(server, model_directory):
         ("GET", "/" + "x" * 5000, 404, "..."),
         ("GET", "/%ff%00", 404, "no such path"),
         ("POST", "/chat/completions", 404, "; /v1/chat/completions is probably meant"),
+        (
+            "POST",
+            "/v1/chat/completion",
+            404,
+            "/v1/chat/completion: no such path; /v1/chat/completions is probably meant",
+        ),
         ("POST", "//v1/completions/", 404, "; /v1/completions is probably meant"),
         ("GET", "/v1/chat/completions", 405, "expected POST"),
         ("DELETE", "/v1/models", 405, "expected GET or HEAD"),

@@ -80,7 +80,7 @@ def test_what_a_function_is():
         ({"tools": TWO, "tool_choice": "f"}, "tool_choice"),
         ({"tools": TWO, "tool_choice": {"type": "custom"}}, "tool_choice"),
         ({"tools": TWO, "tool_choice": choose("h")}, "tool_choice.function.name"),
-        ({"tools": TWO, "tool_choice": {"type": "function", "function": 3}}, "tool_choice.function.name"),
+        ({"tools": TWO, "tool_choice": {"type": "function", "function": 3}}, "tool_choice"),
         ({"tools": TWO, "tool_choice": allow("none", "f")}, "tool_choice.allowed_tools.mode"),
         ({"tools": TWO, "tool_choice": allow("auto", "h")}, "tool_choice.allowed_tools.tools[0].function.name"),
         ({"tools": TWO, "tool_choice": allow("auto")}, "tool_choice"),
@@ -112,3 +112,14 @@ def test_the_effort_is_given_to_templates_that_know_it(effort, known, variables)
 def test_the_clients_own_variables_win():
     given = {"enable_thinking": True, "reasoning_effort": "high"}
     assert template_variables(given, "none", {"enable_thinking", "reasoning_effort"}) == given
+
+
+@pytest.mark.parametrize("tool", [{"name": "f", "input_schema": {}}, {"type": "function", "name": "f"}])
+def test_tools_as_other_apis_write_them_are_told_how_to_write_them_here(tool):
+    with pytest.raises(ApiError, match="put name, description and parameters"):
+        toolset(tools=[tool])
+
+
+def test_a_choice_as_the_responses_api_writes_it_is_told_how_to_write_it_here():
+    with pytest.raises(ApiError, match=r'\{"type": "function", "function": \{"name": \.\.\.\}\}'):
+        toolset(tools=TWO, tool_choice={"type": "function", "name": "f"})

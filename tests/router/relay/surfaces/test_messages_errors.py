@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurminfer.core.net.anthropic import error_body
+from slurminfer.core.net.anthropic import error_body, stream_error_body
 from slurminfer.router.relay.surfaces.messages.surface import Messages
 
 NATIVE = "This model's maximum context length is 2048 tokens, but {} were requested"
@@ -40,6 +40,23 @@ def test_types_by_status(status, kind):
 )
 def test_messages_of_every_engine(answer):
     assert Messages().error(400, answer, "abc")["error"]["message"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("response_format: at /properties/a/not: no", "output_config.format: at /properties/a/not: no"),
+        (
+            'tool_choice.function.name = "y": expected one of tools: x',
+            'tool_choice.name = "y": expected one of tools: x',
+        ),
+        ("tools[3].function.parameters = 5: no", "tools[3].input_schema = 5: no"),
+        ("stop[1] = 5: expected a string", "stop_sequences[1] = 5: expected a string"),
+        ("the engine will stop here", "the engine will stop here"),
+    ],
+)
+def test_fields_are_named_as_in_this_api(message, words):
+    assert Messages().error(400, {"error": {"message": message}}, "abc")["error"]["message"] == words
 
 
 def test_an_error_that_has_the_shape_stays_as_it_is():
@@ -84,3 +101,9 @@ def test_context_lengths_in_the_words_that_claude_code_knows(message, words):
 def test_a_prompt_whose_tokens_are_not_counted_is_too_long_too():
     answer = {"error": {"message": "the prompt has 9 bytes or more", "code": "context_length_exceeded"}}
     assert Messages().error(400, answer, "abc")["error"]["message"].startswith("prompt is too long: the prompt has")
+
+
+@pytest.mark.parametrize("kind", [["a"], {"a": 1}, 5, None, "whatever"])
+def test_an_error_event_of_any_type(kind):
+    found = stream_error_body({"error": {"message": "no", "type": kind}}, "abc")
+    assert found["error"] == {"type": "api_error", "message": "no"}

@@ -184,6 +184,12 @@ def test_thinking(kind, on):
     assert "chat_template_kwargs" not in chat()
 
 
+def test_sampling_fields_of_engines_are_passed_on():
+    fields = {"seed": 5, "min_p": 0.1, "repetition_penalty": 1.1, "logit_bias": {"5": -100}, "ignore_eos": True}
+    assert chat(**fields) == {**chat(), **fields}
+    assert chat(response_format=None, stop=None) == chat()
+
+
 @pytest.mark.parametrize("field", ["output_format", "output_config"])
 def test_a_schema_for_the_answer(field):
     schema = {"type": "object", "properties": {}}
@@ -197,7 +203,17 @@ def test_a_schema_for_the_answer(field):
     ("fields", "words"),
     [
         ({"messages": []}, "messages: expected at least one message"),
-        ({"messages": "Hi"}, "messages: expected"),
+        ({"messages": "Hi"}, "messages: expected a list, got a string"),
+        ({"stop": ["a"]}, "stop: not a field of /v1/messages; use stop_sequences"),
+        (
+            {"response_format": {"type": "json_object"}},
+            "response_format: not a field of /v1/messages; use output_config",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "x"}}]},
+            "tools.0: this is a tool of OpenAI's API; expected",
+        ),
+        ({"tool_choice": "auto"}, "tool_choice: expected an object, got a string"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role: 'robot'"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content: expected"),
         ({"messages": [user({"type": "audio"})]}, "messages.0.content.0.type: 'audio' is not supported here"),

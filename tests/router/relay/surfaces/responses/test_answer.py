@@ -226,3 +226,14 @@ def test_whatever_an_engine_sends_is_answered(given: bytes) -> None:
     assert events_of(stream)[-1]["type"] == "response.completed"
     if given.startswith(b'data: {"'):
         translation(include=["message.output_text.logprobs"]).whole(json.loads(given[6:]))
+
+
+@pytest.mark.parametrize("top", [5, True, "ab", {"a": 1}, ["a", 5, None, ["b"], 0.5]])
+def test_alternatives_of_a_token_that_are_none(top: Any) -> None:
+    logprobs = {"content": [{"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": top}]}
+    asked: dict[str, Any] = {"include": ["message.output_text.logprobs"]}
+    found = translation(**asked).whole(answer({"content": "a"}, logprobs=logprobs))
+    assert found["output"][0]["content"][0]["logprobs"][0]["top_logprobs"] == []
+    assert b'"delta":"a"' in translation(stream=True, **asked).events(
+        event({"content": "a"}, choice={"logprobs": logprobs})
+    )
