@@ -78,7 +78,10 @@ def test_sequence_numbers_have_no_gaps() -> None:
 
 def test_blocks_of_messages_end() -> None:
     start: dict[str, Any] = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-    ends = [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, {"type": "message_stop"}]
+    ends: list[dict[str, Any]] = [
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
     events: list[dict[str, Any]] = [{"type": "message_start"}, start, *ends]
     data = "".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n" for each in events).encode()
     with pytest.raises(FormError, match="does not end"):
