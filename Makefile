@@ -158,6 +158,11 @@ INTERPRETED := tests/nodes/native/model/test_cuda_kernels.py tests/nodes/native/
 	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF" .venv-llama/bin/pip install --quiet -r requirements/llama.txt
 	touch $@
 
+.venv-sentence-transformers/.installed: requirements/sentence-transformers.txt
+	$(PYTHON) -m venv .venv-sentence-transformers
+	.venv-sentence-transformers/bin/pip install --quiet -r requirements/sentence-transformers.txt
+	touch $@
+
 # The routers that ours is compared with. nginx is taken where it is, or installed as root on Debian; else it is left out.
 ROUTERS := sglang-router smg vllm-router
 
@@ -199,8 +204,8 @@ bench-router: .venv/.installed-dev $(ROUTERS:%=.venv-%/.installed) nginx
 bench-batch: .venv/.installed-dev .venv-vllm/.installed sandbox-packages
 	$(BIN)/python -m benchmarks.batch --vllm .venv-vllm/bin/python
 
-bench-api: .venv/.installed-dev
+bench-api: .venv/.installed-dev .venv-sentence-transformers/.installed
 	$(BIN)/python -m benchmarks.api
 
 clean:
-	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-clients .openai-js $(ROUTERS:%=.venv-%) .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log
+	rm -rf .venv .venv-legacy .venv-vllm .venv-llama .venv-sentence-transformers .venv-clients .openai-js $(ROUTERS:%=.venv-%) .triton build docs/_build demo .mypy_cache .ruff_cache .pytest_cache .test-*.log

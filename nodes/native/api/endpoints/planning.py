@@ -1,10 +1,10 @@
 """How the answers to a chat request are read, and what they must look like."""
 
 from ...engine.request import Limits
-from ...grammar.constraint import Constraint
+from ...grammar.constraint import Constraint, JsonSchema
 from ...grammar.matcher import Grammar
 from ..answers.reader import Reading
-from ..errors import ApiError
+from ..errors import ApiError, short
 from ..grammars import GrammarCompiler
 from ..reasoning.tags import begins_within
 from ..requests.chat import ChatRequest
@@ -12,6 +12,8 @@ from ..requests.structured import Structure, structure_of
 from ..requests.tools import Toolset
 from ..service import ServedModel
 from ..tools.plan import CallPlan, after_thinking, call_plan
+
+_MOST_NAMED = 16  # strict functions that are compiled one by one to find the fault
 
 
 class AnswerPlanner:
@@ -33,9 +35,13 @@ class AnswerPlanner:
                 grammar = await self._compile(body, Structure(param, plan.constraint), prompt, limits)
             except ApiError:
                 lenient = self._calls(tools, structure, lenient=True)
-                if lenient == plan or lenient.constraint is None:
+                try:
+                    if lenient == plan or lenient.constraint is None:
+                        raise
+                    grammar = await self._compile(body, Structure(param, lenient.constraint), prompt, limits)
+                except ApiError:
+                    await self._name_fault(tools, limits)
                     raise
-                grammar = await self._compile(body, Structure(param, lenient.constraint), prompt, limits)
         return self._reading(body, tools, plan, prompt), grammar
 
     def _calls(self, tools: Toolset, structure: Structure | None, *, lenient: bool = False) -> CallPlan:
@@ -47,6 +53,15 @@ class AnswerPlanner:
         within = self._begins_within(body, prompt)
         constraint: Constraint = after_thinking(structure.constraint, self._model.tags, prompt, within=within)
         return await self._grammars.compile(Structure(structure.param, constraint), limits.vocab_size)
+
+    async def _name_fault(self, tools: Toolset, limits: Limits) -> None:
+        """Raise ApiError that names the function whose schema cannot be compiled, if it is one of the first."""
+        for function in [each for each in tools.functions if each.strict][:_MOST_NAMED]:
+            param = f"tools: function {short(function.name)}"
+            try:
+                await self._grammars.compile(Structure(param, JsonSchema(dict(function.parameters))), limits.vocab_size)
+            except ApiError as error:
+                raise ApiError(error.status, error.message, param="tools") from error
 
     def _reading(self, body: ChatRequest, tools: Toolset, plan: CallPlan, prompt: str) -> Reading:
         separates = body.separate_reasoning is not False

@@ -17,6 +17,8 @@ PASSED_ON = (
     "ignore_eos",
 )
 
+UNKNOWN = "unknown_parameter"  # the code of an error about a field of chat completions, which is named as it is
+
 # Fields of chat completions that have another name here.
 RENAMED: Mapping[str, str] = {
     "stop": "stop_sequences",
@@ -39,7 +41,9 @@ _WORDS = (
 def renamed_answer(answer: dict[str, Any]) -> dict[str, Any]:
     """An error answer of OpenAI's shape that names fields as they are called here."""
     error = answer.get("error")
-    if not isinstance(error, dict) or not isinstance(message := error.get("message"), str):
+    if not isinstance(error, dict) or error.get("code") == UNKNOWN:
+        return answer
+    if not isinstance(message := error.get("message"), str):
         return answer
     for pattern, name in _WORDS:
         message = pattern.sub(name, message)

@@ -7,7 +7,7 @@ import msgspec
 from ..translation import TranslationError
 from .asked import Asked, Format
 from .content import Chat, chat_messages, system_message
-from .names import PASSED_ON, RENAMED
+from .names import PASSED_ON, RENAMED, UNKNOWN
 from .tools import tool_fields
 
 # By field: its name in chat completions.
@@ -46,7 +46,7 @@ def _refuse(asked: Asked) -> None:
         raise TranslationError("messages: expected at least one message", "messages")
     for name, here in RENAMED.items():
         if getattr(asked, name) and bytes(getattr(asked, name)) != b"null":
-            raise TranslationError(f"{name}: not a field of /v1/messages; use {here}", name)
+            raise TranslationError(f"{name}: not a field of /v1/messages; use {here}", name, code=UNKNOWN)
     if asked.mcp_servers:
         raise TranslationError("mcp_servers: the router calls no tools itself; leave it out", "mcp_servers")
     if asked.container:

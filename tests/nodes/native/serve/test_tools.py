@@ -94,8 +94,10 @@ def test_a_schema_that_cannot_be_compiled_matters_for_strict_functions_only(clie
     odd = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?<=x)y"}}}
     loose: Any = [{"type": "function", "function": {"name": "f", "parameters": odd}}]
     strict: Any = [{"type": "function", "function": {"name": "f", "parameters": odd, "strict": True}}]
-    with pytest.raises(openai.BadRequestError, match="tools"):
-        _ask(client, tools=strict, tool_choice="required")
+    good = {"name": "good", "parameters": {"type": "object"}, "strict": True}
+    with pytest.raises(openai.BadRequestError, match='tools: function "f": at /properties/a: ') as refused:
+        _ask(client, tools=[{"type": "function", "function": good}, *strict], tool_choice="required")
+    assert refused.value.param == "tools"
     [choice] = _ask(client, tools=loose, tool_choice="required", parallel_tool_calls=False, seed=1).choices
     assert choice.message.tool_calls[0].function.name == "f"
 

@@ -42,6 +42,12 @@ def test_messages_of_every_engine(answer):
     assert Messages().error(400, answer, "abc")["error"]["message"] == "no"
 
 
+def test_a_field_that_is_called_otherwise_here_is_named_as_it_came():
+    said = "response_format: not a field of /v1/messages; use output_config.format"
+    answer = {"error": {"message": said, "code": "unknown_parameter"}}
+    assert Messages().error(400, answer, "abc")["error"]["message"] == said
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
