@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import echo, embeddings, messages, structured
+from . import chaos, echo, embeddings, messages, structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +51,10 @@ PARTS: Mapping[str, Part] = {
             "embeddings_likeness_bfloat16": ("at least 0.99", "likeness_bfloat16"),
             "embeddings_likeness_float32": ("at least 0.99999", "likeness_float32"),
         },
+    ),
+    "chaos": Part(
+        "answers of every API whose workers are killed in the middle: how many are not as they would have been",
+        chaos.measure,
+        {"wrong_answers": ("0", "wrong_answers")},
     ),
 }

@@ -64,6 +64,11 @@ class Engine:
         """SIGKILL to the process that computes: the child with most memory."""
         max(self._family, key=lambda process: process.memory_info().rss).kill()
 
+    def stop(self) -> None:
+        """SIGSTOP to all that there is of it: it hangs until it is ended."""
+        for pid in (self.process.pid, *(process.pid for process in self._family)):
+            os.kill(pid, signal.SIGSTOP)
+
     def end(self) -> None:
         """SIGKILL to all that there is of it."""
         for process in [*self._family, *self._children()]:

@@ -1,0 +1,67 @@
+"""Engines that faults happen to, and others in their place."""
+
+import argparse
+import asyncio
+import time
+from pathlib import Path
+
+from ...failover.engines import Engine
+from ...router.fleet import Records
+
+KILL, KILL_CORE, STOP = "kill", "kill core", "stop"  # SIGKILL to all of an engine, or its largest process; SIGSTOP
+_START_S = 120.0
+
+
+class Workers:
+    """Engines that a router knows by `records` as soon as they serve.
+
+    Args:
+        given: what `Engine` is told.
+        engines: that serve already, in the order of their records.
+    """
+
+    def __init__(self, given: argparse.Namespace, folder: Path, engines: list[Engine], records: Records) -> None:
+        self._given, self._folder, self._records = given, folder, records
+        self._engines = dict(enumerate(engines))
+        self._started = len(engines)
+        self._starting: set[asyncio.Task[None]] = set()
+        self._struck: list[Engine] = []
+
+    def strike(self, worker: str, fault: str) -> None:
+        """Let a fault happen to the worker of that id, and start another engine."""
+        number = next(number for number, record in self._records.current.items() if record.id == worker)
+        engine = self._engines.pop(number)
+        self._struck.append(engine)
+        if fault == KILL:
+            engine.end()
+            self._records.gone(number, "killed")
+        elif fault == KILL_CORE:
+            engine.kill_core()
+        else:
+            engine.stop()
+        self._records.current.pop(number)
+        self._starting.add(asyncio.create_task(self._start()))
+
+    async def ready(self) -> None:
+        """Return once as many engines serve as at the beginning. Raises RuntimeError."""
+        await asyncio.gather(*self._starting)
+        self._starting.clear()
+        self._records.beat()
+
+    def clear(self) -> None:
+        """End what is left of engines that faults have happened to."""
+        for engine in self._struck:
+            engine.end()
+        self._struck.clear()
+
+    def close(self) -> None:
+        """End all of them."""
+        self.clear()
+        for engine in self._engines.values():
+            engine.end()
+
+    async def _start(self) -> None:
+        number, self._started = self._started, self._started + 1
+        engine = self._engines[number] = Engine(self._given, self._folder, number)
+        await asyncio.to_thread(engine.wait, time.monotonic() + _START_S)
+        self._records.add(number, engine.address)
