@@ -183,6 +183,8 @@ def message_with(part: dict[str, Any]) -> list[dict[str, Any]]:
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": str(n)} for n in
                                                                  range(1025)]}]}, "tools", "at most 1024"),
         ({"tools": [{"type": "function", "name": "f"}] * 1025}, "tools", "at most 1024"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{}] * 513}] * 2}, "tools", "1026 functions"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{}] * 250_000}]}, None, "too many objects"),
         ({"tools": [{"type": "function", "name": "f", "parameters": []}]}, "tools[0].parameters", "object"),
         ({"tool_choice": "maybe"}, "tool_choice", "'required'"),
         ({"tool_choice": {"type": "web_search_preview"}}, "tool_choice.type", "web_search_preview"),
