@@ -162,6 +162,8 @@ def _short(value: Raw) -> str:
 
 
 def _decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+    if not body:
+        raise TranslationError("the body is empty: expected a JSON object")
     try:
         if not body.isascii():
             body.decode()  # what is skipped is not checked by the decoder

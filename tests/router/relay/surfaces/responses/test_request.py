@@ -220,6 +220,11 @@ def test_a_body_that_is_none_is_an_error(body: bytes) -> None:
         read(body)
 
 
+def test_an_empty_body_is_called_so() -> None:
+    with pytest.raises(TranslationError, match="the body is empty"):
+        read(b"")
+
+
 def test_parts_are_bounded() -> None:
     with pytest.raises(TranslationError, match="at most 16384"):
         chat(input=[{"role": "user", "content": [{"type": "input_text", "text": "a"}] * 16_385}])
