@@ -43,7 +43,12 @@ class FailureLog:
         self._known: set[tuple[type[Exception], str, int]] = set()
 
     def write(self, failure: Failure) -> None:
-        """Print a failure with its traceback, unless one with the same exception at the same place was printed."""
+        """Print a failure with its traceback, unless one with the same exception at the same place was printed.
+
+        What comes of a client's own grammar is told to that client only.
+        """
+        if isinstance(failure.error, MatcherError):
+            return
         frames = traceback.extract_tb(failure.error.__traceback__)
         place = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
         kind = (type(failure.error), *place)

@@ -258,7 +258,7 @@ def test_a_matcher_that_fails_ends_its_request_alone(greedy, monkeypatch):
     assert answers == {**expected, "2": expected["2"][:5]}
 
 
-def test_tokens_against_the_grammar_fail_the_request_alone(greedy):
+def test_tokens_against_the_grammar_fail_the_request_alone(greedy, capsys):
     core = make_core(_model(), running=8, budget=64)
     core.add(Request("wrong", PROMPTS[0], greedy, [50, 51]))
     core.add(Request("right", PROMPTS[1], greedy))
@@ -266,3 +266,4 @@ def test_tokens_against_the_grammar_fail_the_request_alone(greedy):
     [failure] = core.take_failures()
     assert failure.request.id == "wrong"
     assert "does not allow token" in str(failure.told)
+    assert "Traceback" not in capsys.readouterr().err
