@@ -48,10 +48,14 @@ class Grammar:
     @contextmanager
     def computing(self, tokens: int = 0) -> Iterator[None]:
         """Measure some work, which so many tokens need. Raises MatcherError once it was too much."""
+        self._require_fast()
         begun = self._clock()
         yield
         self._debt = max(self._debt + self._clock() - begun - tokens * _USUAL_S, 0.0)
         self.is_slow |= self._debt > _MOST_DEBT_S
+        self._require_fast()
+
+    def _require_fast(self) -> None:
         if self.is_slow:
             raise MatcherError(TOO_SLOW)
 

@@ -246,6 +246,8 @@ def _require_few_keys(body: bytes) -> None:
 
 
 def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    if not body:
+        raise EnvelopeError("the body is empty: expected a JSON object")
     try:
         if not body.isascii():
             body.decode()  # what is skipped is not checked by the decoder

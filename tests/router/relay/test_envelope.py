@@ -45,7 +45,7 @@ def test_fields() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "not valid JSON"),
+        (b"", "the body is empty: expected a JSON object"),
         (b"[]", "expected a JSON object"),
         (b'{"model": 1}', "model: expected"),
         (b'{"a": ' + b"[" * 100_000, "nested too deep"),

@@ -65,7 +65,7 @@ def test_a_stream_that_waits_for_a_worker_gets_comments_then_its_answer(relay, e
     relay.add("w-0")
     said = reading.end()
     assert text_of(said) == TEXT and is_done(said)
-    assert relay.server._keep_alive._waiting.all() == []
+    eventually(lambda: relay.server._keep_alive._waiting.all() == [])
 
 
 def test_a_stream_whose_worker_is_silent_gets_comments_of_ours(one, eventually):

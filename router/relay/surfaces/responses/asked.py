@@ -13,7 +13,7 @@ from .fields import HARMLESS_VALUES, IGNORED, INCLUDABLE, LOGPROBS, OBEYED, REFU
 from .items import Item, read_input
 from .tools import Tool, ToolChoice, check_choice, check_tools
 
-_MOST_OBJECTS = 500_000  # of a body: each takes many times its size when it is read
+_MOST_OBJECTS = 200_000  # of a body, as in the native engine: others wait while they are read
 _NOTHING = frozenset((b"null", b"false", b"[]", b"{}", b'""'))
 _FORMATS = ("text", "json_object", "json_schema")
 _NO_NAME = (
@@ -162,6 +162,8 @@ def _short(value: Raw) -> str:
 
 
 def _decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
+    if not body:
+        raise TranslationError("the body is empty: expected a JSON object")
     try:
         if not body.isascii():
             body.decode()  # what is skipped is not checked by the decoder

@@ -66,14 +66,15 @@ def check_tools(tools: Sequence[Tool]) -> None:
     """Raise TranslationError for a tool that is no function."""
     if len(tools) > MOST_TOOLS:
         raise TranslationError(f"tools has {len(tools)} entries: expected at most {MOST_TOOLS}", "tools")
+    count = sum(len(tool.tools or ()) if tool.type == NAMESPACE else 1 for tool in tools)
+    if count > MOST_TOOLS:  # before anything is made of them: others wait
+        raise TranslationError(f"tools has {count} functions: expected at most {MOST_TOOLS}", "tools")
     for place, tool in enumerate(tools):
         if tool.type == NAMESPACE and tool.name:
             for inner, function in enumerate(tool.tools or []):
                 _check_function(f"tools[{place}].tools[{inner}]", function)
         else:
             _check_function(f"tools[{place}]", tool)
-    if len(functions(tools)) > MOST_TOOLS:
-        raise TranslationError(f"tools has {len(functions(tools))} functions: expected at most {MOST_TOOLS}", "tools")
 
 
 def check_choice(choice: str | ToolChoice | None, tools: Sequence[Tool]) -> None:

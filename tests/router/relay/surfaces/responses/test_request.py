@@ -183,6 +183,8 @@ def message_with(part: dict[str, Any]) -> list[dict[str, Any]]:
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": str(n)} for n in
                                                                  range(1025)]}]}, "tools", "at most 1024"),
         ({"tools": [{"type": "function", "name": "f"}] * 1025}, "tools", "at most 1024"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{}] * 513}] * 2}, "tools", "1026 functions"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{}] * 250_000}]}, None, "too many objects"),
         ({"tools": [{"type": "function", "name": "f", "parameters": []}]}, "tools[0].parameters", "object"),
         ({"tool_choice": "maybe"}, "tool_choice", "'required'"),
         ({"tool_choice": {"type": "web_search_preview"}}, "tool_choice.type", "web_search_preview"),
@@ -216,6 +218,11 @@ def test_what_cannot_be_done_is_refused_by_name(given: dict[str, Any], param: st
 def test_a_body_that_is_none_is_an_error(body: bytes) -> None:
     with pytest.raises(TranslationError):
         read(body)
+
+
+def test_an_empty_body_is_called_so() -> None:
+    with pytest.raises(TranslationError, match="the body is empty"):
+        read(b"")
 
 
 def test_parts_are_bounded() -> None:
