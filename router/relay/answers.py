@@ -70,3 +70,24 @@ def unknown_model(model: str, valid: Iterable[str]) -> Whole:
 def no_such_path(method: bytes, path: str) -> Whole:
     """The 404 answer for a path that a worker does not know, whatever its own answer is."""
     return failure(404, f"{method.decode('ascii', 'replace')} {path[:200]}: the engine has no such path")
+
+
+def is_json_object(body: bytes) -> bool:
+    """Whether an answer is a JSON object."""
+    try:
+        return isinstance(msgspec.json.decode(body), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def unknown_error(status: int, body: bytes, retry_after: bytes = b"") -> Whole:
+    """What stands for a worker's error that is no JSON, such as a web framework's `Internal Server Error`.
+
+    `retry_after`: the worker's own header; empty where it has none.
+    """
+    text = " ".join(body[:2000].decode(errors="replace").split())
+    says = f": {text[:200]}" if text and not text.startswith("<") else ""
+    answer = failure(status, f"the worker answered {status}{says}")
+    if retry_after:
+        answer.headers[:] = [JSON, (b"retry-after", retry_after)]
+    return answer

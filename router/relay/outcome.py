@@ -12,7 +12,7 @@ from ..control.counters import Counters
 from ..control.messages import BlamedRequests, FromRelay, Suspect
 from ..http.messages import Request, Whole
 from .accounts import Accounts
-from .answers import RETRY_AFTER_S, failure, no_such_path, workers_lost
+from .answers import RETRY_AFTER_S, failure, is_json_object, no_such_path, unknown_error, workers_lost
 from .attempt import Attempt, Fault, value_of
 from .call import Call, RefusedError
 from .losses.blame import PAUSE_S, Blame
@@ -242,6 +242,9 @@ class Outcomes:
         status, body = attempt.status, attempt.body or b""
         if status in (404, 405) and b'"error"' not in body:
             call.outlet.fail(no_such_path(call.request.head.method, call.request.head.public_path))
+            return Next.DONE
+        if status >= 500 and not call.outlet.began and not is_json_object(body):
+            call.outlet.fail(unknown_error(status, body, value_of(attempt.headers, b"retry-after")))
             return Next.DONE
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):
             attempt.headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))

@@ -282,6 +282,27 @@ def test_a_500_of_an_engine_that_lives_passes(two):
     assert {suspect.kind for suspect in two.suspects} == {"status"}, "the supervisor decides"
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b"Internal Server Error", "the worker answered 500: Internal Server Error"),
+        (b"<html><h1>Oops</h1></html>", "the worker answered 500"),
+        (b"", "the worker answered 500"),
+        (b'"oops"', 'the worker answered 500: "oops"'),
+    ],
+)
+def test_an_error_of_an_engine_that_is_no_json_gets_the_shape_of_openais(one, said, message):
+    async def fail(asked):
+        await asked.whole(said, status=500, kind="text/plain")
+
+    one.stubs[0].behaviour = fail
+    for stream in (False, True):
+        answer = one.chat(stream=stream)
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/json"
+        assert (answer.json()["error"]["message"], answer.json()["error"]["type"]) == (message, "server_error")
+
+
 def test_engines_that_are_lost_soon_after_their_500_count(relay):
     async def die_later(asked):
         await asked.whole({"error": {"message": "dying"}}, status=500)

@@ -44,6 +44,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "thought, said and called": {**SHAPED, "tools": TOOLS, "regex": f"{THOUGHT}[A-Z]{{4}} {CALL}", "seed": 4,
                                  "temperature": 1.0},
     "logprobs": {**TEXT, "max_tokens": 20, "logprobs": 2},
+    "echo": {**TEXT, **USAGE, "max_tokens": 20, "echo": True},
+    "echo with logprobs": {**TEXT, **USAGE, "max_tokens": 20, "logprobs": 2, "echo": True},
     "schema": {**CHAT, **USAGE, "max_tokens": 60, "temperature": 1.0, "seed": 4, "response_format": {
         "type": "json_schema", "json_schema": {"name": "pair", "schema": {
             "type": "array", "items": {"enum": ["ü", 12, {"a": None}]}, "minItems": 3, "maxItems": 4}}}},

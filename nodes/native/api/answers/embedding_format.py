@@ -2,18 +2,23 @@
 
 import base64
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from .....quant.checkpoint.embedding import EmbeddingConfig
 from .formats import Json
 
+if TYPE_CHECKING:  # the engine's thread imports it while HTTP answers already
+    import numpy as np
+
 _SHORTEST = 1e-12  # as torch.nn.functional.normalize has it: zeros stay zeros
 
 
-def finish(vector: bytes, config: EmbeddingConfig, size: int) -> np.ndarray:
+def finish(vector: bytes, config: EmbeddingConfig, size: int) -> "np.ndarray":
     """The first `size` numbers of a pooled vector (float32, little-endian), normalised if the model's are."""
+    import numpy as np
+
     numbers: np.ndarray = np.frombuffer(vector, dtype="<f4")[:size]
     if not config.normalize:
         return numbers
@@ -31,6 +36,6 @@ def whole(
     return {"object": "list", "data": data, "model": model, "usage": spent}
 
 
-def _item(index: int, numbers: np.ndarray, as_base64: bool) -> bytes:
+def _item(index: int, numbers: "np.ndarray", as_base64: bool) -> bytes:
     embedding = base64.b64encode(numbers.tobytes()).decode() if as_base64 else numbers.tolist()
     return msgspec.json.encode({"object": "embedding", "index": index, "embedding": embedding})
