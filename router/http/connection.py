@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
             if b"transfer-encoding" in fields:
                 _require_chunked(version, headers)
             if len(fields) < len(headers):
-                _require_one_host(headers)
+                _require_single(headers)
         except ValueError as error:
             self._refuse(refusal(400, f"malformed HTTP request: {error}"), str(error))
         id_ = request_id(fields.get(b"x-request-id", b"").decode("latin-1"))
@@ -532,10 +532,11 @@ def _head_too_large(connection: Connection) -> Whole:
     return refusal(431, f"the request's head is too large: expected {expected}")
 
 
-def _require_one_host(headers: Headers) -> None:
-    """Raises ValueError for several hosts (RFC 9112, 3.2): a proxy before this server may have taken another one."""
-    if sum(name == b"host" for name, _ in headers) > 1:
-        raise ValueError("several headers Host")
+def _require_single(headers: Headers) -> None:
+    """Raises ValueError for several hosts (RFC 9112, 3.2) or types of content: others may take another one of them."""
+    for wanted in (b"host", b"content-type"):
+        if sum(name == wanted for name, _ in headers) > 1:
+            raise ValueError(f"several headers {wanted.decode().title()}")
 
 
 def _require_chunked(version: str, headers: Headers) -> None:

@@ -43,6 +43,10 @@ def checked(schema: dict[str, Any] | bool, whitespace: str) -> dict[str, Any]:
     return {_RESERVED: options, **_Walk(schema).clean(schema, "", 0)}
 
 
+# The library lets every minute have a second 60; RFC 3339, 5.6, only some.
+_NO_LEAP_SECOND = "^[^:]*:[0-5][0-9]:[0-5]"
+
+
 class _Walk:
     """One schema without its annotations, and with nothing left that the library would not obey."""
 
@@ -72,6 +76,8 @@ class _Walk:
             if keyword == "format":
                 if not isinstance(value, str) or value not in UNDEFINED_FORMATS:
                     yield keyword, _format(value, here)
+                if value in ("time", "date-time") and "pattern" not in schema:
+                    yield "pattern", _NO_LEAP_SECOND
             elif keyword == "minProperties":
                 if (least := _least_properties(schema, here)) is not None:
                     yield keyword, least
