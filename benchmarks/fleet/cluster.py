@@ -17,7 +17,7 @@ from slurminfer.slurm.sandbox import Sandbox, processes
 from ..router.targets import Target
 
 USER = "slurminfer-chaos"
-_PATIENCE_S = 120.0
+_PATIENCE_S = 200.0
 
 Seen = TypeVar("Seen")
 

@@ -27,6 +27,18 @@ _HTTP2 = "HTTP/2 is not spoken here: expected HTTP/1.1"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _log = logging.getLogger(__name__)
+_SINGLE = frozenset(
+    {
+        b"host",
+        b"content-type",
+        b"content-location",
+        b"content-range",
+        b"etag",
+        b"max-forwards",
+        b"server",
+        b"user-agent",
+    }
+)
 
 
 class _Stop(Exception):
@@ -533,10 +545,14 @@ def _head_too_large(connection: Connection) -> Whole:
 
 
 def _require_single(headers: Headers) -> None:
-    """Raises ValueError for several hosts (RFC 9112, 3.2) or types of content: others may take another one of them."""
-    for wanted in (b"host", b"content-type"):
-        if sum(name == wanted for name, _ in headers) > 1:
-            raise ValueError(f"several headers {wanted.decode().title()}")
+    """Raises ValueError for several headers of a kind of which a request has one (RFC 9110, 5.3; 9112, 3.2).
+
+    A proxy before this server, or whoever answers behind it, may take another one of them or refuse the request.
+    """
+    found = [name for name, _ in headers if name in _SINGLE]
+    if len(found) != len(set(found)):
+        twice = next(name for name in found if found.count(name) > 1)
+        raise ValueError(f"several headers {twice.decode().title()}")
 
 
 def _require_chunked(version: str, headers: Headers) -> None:
