@@ -78,7 +78,7 @@ class _Connection(asyncio.Protocol):
         name = name.lower()
         if name in self._headers and name in (b"content-length", b"x-request-id", b"authorization", b"host"):
             self._recorder.wrong.append(f"{name!r} twice")
-        if name.startswith(b"x-slurminfer-") or name in (b"transfer-encoding", b"upgrade", b"x-api-key"):
+        if name.startswith((b"x-slurminfer-", b"transfer-encoding", b"upgrade")) or name == b"x-api-key":
             self._recorder.wrong.append(f"the header {name!r}")
         self._headers[name] = value
 

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -41,7 +41,11 @@ _CONSTRAINTS = (
 
 
 class EnvelopeError(ValueError):
-    """The body cannot be read: the client's mistake (400). The message says what is wrong."""
+    """The body cannot be read: the client's mistake (400). The message says what is wrong, `param` in which field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
 
 
 class Envelope(msgspec.Struct, kw_only=True, gc=False):
@@ -222,7 +226,7 @@ def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
     if kind == OTHER and content_type[:10].lower() == "multipart/":
         return Envelope(kind=kind, is_read=False)
     _require_few_keys(body)
-    envelope: Envelope = _read(_envelopes, body)
+    envelope: Envelope = decoded(_envelopes, body)
     envelope.kind, envelope.is_read = kind, True
     return envelope
 
@@ -230,7 +234,7 @@ def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
 def read_as(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
     """A whole body as what a decoder makes of it. Raises EnvelopeError."""
     _require_few_keys(body)
-    return cast(Decoded, _read(decoder, body))
+    return decoded(decoder, body)
 
 
 @lru_cache(maxsize=64)
@@ -245,7 +249,8 @@ def _require_few_keys(body: bytes) -> None:
         raise EnvelopeError(f"the body has too many keys: expected at most {_MOST_KEYS}")
 
 
-def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def decoded(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
+    """`body` as what a decoder makes of it, whatever it takes to edit it. Raises EnvelopeError."""
     if not body:
         raise EnvelopeError("the body is empty: expected a JSON object")
     try:
@@ -255,19 +260,20 @@ def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise EnvelopeError(f"the body is not UTF-8: byte {error.start} cannot be decoded") from error
     except msgspec.ValidationError as error:
-        raise EnvelopeError(_explain(str(error))) from error
+        raise _explained(str(error)) from error
     except RecursionError as error:
         raise EnvelopeError("the body is nested too deep") from error
     except ValueError as error:  # DecodeError, numbers of thousands of digits
         raise EnvelopeError(f"the body is not valid JSON: {error}") from error
 
 
-def _explain(message: str) -> str:
+def _explained(message: str) -> EnvelopeError:
     """msgspec's message, with the field first."""
     text, _, path = message.partition(" - at `$.")
     if not path:
-        return f"the body is not valid: {plain(text)}; expected a JSON object"
-    return f"{path.rstrip('`')}: {plain(text)}"
+        return EnvelopeError(f"the body is not valid: {plain(text)}; expected a JSON object")
+    param = path.rstrip("`")
+    return EnvelopeError(f"{param}: {plain(text)}", param)
 
 
 def prompt_text(envelope: Envelope) -> bytes:
@@ -429,7 +435,7 @@ def with_field(body: bytes, name: str, value: Any, *, is_new: bool) -> bytes:
 
 def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
     """The body with fields set, or taken out where the value is UNSET. All others stay, byte for byte."""
-    raw = _read(_fields, body)
+    raw = decoded(_fields, body)
     for name, value in fields.items():
         if value is msgspec.UNSET:
             raw.pop(name, None)

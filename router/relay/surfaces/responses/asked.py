@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw
 
-from .....core.wording import plain
 from ....batches.limits import LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MOST_METADATA
+from ...stream.envelope import Decoded, EnvelopeError, decoded
 from ..translation import TranslationError
 from .errors import UNKNOWN
 from .fields import HARMLESS_VALUES, IGNORED, INCLUDABLE, LOGPROBS, OBEYED, REFUSED, RENAMED
@@ -161,23 +161,8 @@ def _short(value: Raw) -> str:
     return text.decode(errors="replace") if len(text) <= 80 else f"{text[:80].decode(errors='replace')}..."
 
 
-def _decoded(decoder: "msgspec.json.Decoder[Any]", body: bytes) -> Any:
-    if not body:
-        raise TranslationError("the body is empty: expected a JSON object")
+def _decoded(decoder: "msgspec.json.Decoder[Decoded]", body: bytes) -> Decoded:
     try:
-        if not body.isascii():
-            body.decode()  # what is skipped is not checked by the decoder
-        return decoder.decode(body)
-    except UnicodeDecodeError as error:
-        raise TranslationError(f"the body is not UTF-8: byte {error.start} cannot be decoded") from error
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$.")
-        message = plain(message)
-        if not path:
-            raise TranslationError(f"the body is not valid: {message}; expected a JSON object") from error
-        param = path.rstrip("`")
-        raise TranslationError(f"{param}: {message}", param) from error
-    except RecursionError as error:
-        raise TranslationError("the body is nested too deep") from error
-    except ValueError as error:
-        raise TranslationError(f"the body is not valid JSON: {error}") from error
+        return decoded(decoder, body)
+    except EnvelopeError as error:
+        raise TranslationError(str(error), error.param) from error
