@@ -14,9 +14,10 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from .call_object import CallObject
+from .call_reader import CallReader
 from .json_value import JsonValue
-from .markers import first_marker, marker_at, may_begin
-from .pieces import Arguments, CallEnd, CallStart, Piece, Text
+from .markers import first_marker, marker_at
+from .pieces import Arguments, CallEnd, CallStart, Piece
 
 _LONGEST_HEAD = 512  # characters, of a name and what stands around it
 _BETWEEN = " \t\r\n,;]}"  # between calls; closing brackets too many are no text
@@ -33,41 +34,26 @@ class JsonFormat:
     between: str = _BETWEEN
 
 
-class JsonCalls:
+class JsonCalls(CallReader):
     """Reads one answer in such a format."""
 
     def __init__(self, format: JsonFormat, known: Container[str]) -> None:
         """`known`: the functions that there are. Without a marker, only they make a call of an object."""
+        super().__init__()
         self._format, self._known = format, known
         self._markers = (*format.begins, *format.ends)
         self._step = self._content
-        self._buffer = ""
-        self._space = ""  # at the end of text: no part of it if a call follows
         self._raw = ""  # what will be text if it turns out to be no call
         self._object = CallObject()
         self._value = JsonValue()
-        self._called = False
         self._at_start = format.is_bare
-        self._open = self._fresh = self._drops_ends = False
-        self._pieces: list[Piece] = []
+        self._open = self._fresh = False
 
-    def push(self, text: str) -> list[Piece]:
-        self._buffer += text
-        while self._step():
-            pass
-        pieces, self._pieces = self._pieces, []
-        return pieces
-
-    def flush(self) -> list[Piece]:
+    def _end(self) -> None:
         if self._raw and not self._called:
             self._to_content(self._raw + self._buffer)
         elif self._step in (self._content, self._bare_list):
             self._say(self._buffer)
-        if self._space and not self._called:
-            self._pieces.append(Text(self._space))
-        self._buffer = self._space = ""
-        pieces, self._pieces = self._pieces, []
-        return pieces
 
     def _content(self) -> bool:
         """Text, until a call may begin."""
@@ -81,10 +67,7 @@ class JsonCalls:
         markers = self._markers if self._drops_ends else self._format.begins
         found = first_marker(self._buffer, markers)
         if found is None:
-            held = may_begin(self._buffer, markers)
-            cut = len(self._buffer) - held
-            self._say(self._buffer[:cut])
-            self._buffer = self._buffer[cut:]
+            self._say_before(markers)
             return False
         place, marker = found
         self._say(self._buffer[:place])
@@ -212,15 +195,6 @@ class JsonCalls:
     def _to_content(self, text: str) -> bool:
         """`text`, which is not in the buffer, is text after all."""
         if text:
-            self._drops_ends = False
-            self._pieces.append(Text(self._space + text))
-            self._space = ""
+            self._say_after_all(text)
         self._raw, self._open, self._fresh, self._step = "", False, False, self._content
         return bool(self._buffer)
-
-    def _say(self, text: str) -> None:
-        text = self._space + text
-        said = text.rstrip()
-        self._space = text[len(said) :]
-        if said:
-            self._pieces.append(Text(said))

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .arguments import as_json, types_of
+from .call_reader import CallReader
 from .markers import first_marker, marker_at, may_begin
-from .pieces import Arguments, CallEnd, CallStart, Piece, Text
+from .pieces import Arguments, CallEnd, CallStart, Text
 
 _LONGEST_TAG = 512  # characters, with the name in it
 _STRING = frozenset(["string"])
@@ -37,41 +38,27 @@ class TagFormat:
     function_end: str | None = None  # None: one of `ends` ends the call
 
 
-class TagCalls:
+class TagCalls(CallReader):
     """Reads one answer in such a format."""
 
     def __init__(self, format: TagFormat, schemas: Mapping[str, Any]) -> None:
         """`schemas`: of each function's parameters."""
+        super().__init__()
         self._format, self._schemas = format, schemas
         self._call_ends = format.ends if format.function_end is None else (format.function_end, *format.ends)
         self._step = self._content
-        self._buffer = ""
-        self._space = ""  # at the end of text: no part of it if a call follows
         self._properties: Mapping[str, Any] = {}
         self._types: frozenset[str] = frozenset()
         self._count = 0  # arguments of this call
-        self._called = self._drops_ends = self._value_begun = False
-        self._pieces: list[Piece] = []
+        self._value_begun = False
 
-    def push(self, text: str) -> list[Piece]:
-        self._buffer += text
-        while self._step():
-            pass
-        pieces, self._pieces = self._pieces, []
-        return pieces
-
-    def flush(self) -> list[Piece]:
+    def _end(self) -> None:
         if self._step == self._content or (self._step == self._open and not self._called):
             self._say(self._buffer)
         elif self._step == self._parameters and not self._buffer.startswith("<"):
             self._pieces += [Text(self._buffer)] if self._buffer else []
         elif self._step == self._string:
             self._tell(_escaped(self._value_text(self._buffer)))
-        if self._space and not self._called:
-            self._pieces.append(Text(self._space))
-        self._buffer = self._space = ""
-        pieces, self._pieces = self._pieces, []
-        return pieces
 
     def _content(self) -> bool:
         """Text, until a call may begin."""
@@ -79,9 +66,7 @@ class TagCalls:
         markers = (*self._format.begins, *ends)
         found = first_marker(self._buffer, markers)
         if found is None:
-            cut = len(self._buffer) - may_begin(self._buffer, markers)
-            self._say(self._buffer[:cut])
-            self._buffer = self._buffer[cut:]
+            self._say_before(markers)
             return False
         place, marker = found
         self._say(self._buffer[:place])
@@ -200,17 +185,9 @@ class TagCalls:
 
     def _to_content(self, text: str) -> bool:
         """`text`, which is not in the buffer, is text after all."""
-        self._drops_ends = False
-        self._pieces.append(Text(self._space + text))
-        self._space, self._step = "", self._content
+        self._say_after_all(text)
+        self._step = self._content
         return bool(self._buffer)
-
-    def _say(self, text: str) -> None:
-        text = self._space + text
-        said = text.rstrip()
-        self._space = text[len(said) :]
-        if said:
-            self._pieces.append(Text(said))
 
 
 def _escaped(text: str) -> str:

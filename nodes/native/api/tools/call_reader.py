@@ -1,0 +1,61 @@
+"""What readers of all formats of calls have in common: text that comes bit by bit, of which calls are a part."""
+
+from collections.abc import Callable, Sequence
+
+from .markers import may_begin
+from .pieces import Piece, Text
+
+
+class CallReader:
+    """Reads one answer. A subclass sets `_step` to what it does with the buffer next: whether there is more to do."""
+
+    _step: Callable[[], bool]
+
+    def __init__(self) -> None:
+        self._buffer = ""
+        self._space = ""  # at the end of text: no part of it if a call follows
+        self._called = False  # there is a call
+        self._drops_ends = False  # markers that end calls are no text
+        self._pieces: list[Piece] = []
+
+    def push(self, text: str) -> list[Piece]:
+        """The pieces that are certain with this text more."""
+        self._buffer += text
+        while self._step():
+            pass
+        return self._taken()
+
+    def flush(self) -> list[Piece]:
+        """The last pieces: no text follows."""
+        self._end()
+        if self._space and not self._called:
+            self._pieces.append(Text(self._space))
+        self._buffer = self._space = ""
+        return self._taken()
+
+    def _end(self) -> None:
+        """Make pieces of what is left."""
+        raise NotImplementedError
+
+    def _taken(self) -> list[Piece]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _say_before(self, markers: Sequence[str]) -> None:
+        """Say what can be no beginning of a marker; the rest stays in the buffer."""
+        cut = len(self._buffer) - may_begin(self._buffer, markers)
+        self._say(self._buffer[:cut])
+        self._buffer = self._buffer[cut:]
+
+    def _say(self, text: str) -> None:
+        text = self._space + text
+        said = text.rstrip()
+        self._space = text[len(said) :]
+        if said:
+            self._pieces.append(Text(said))
+
+    def _say_after_all(self, text: str) -> None:
+        """Say what looked like a call."""
+        self._drops_ends = False
+        self._pieces.append(Text(self._space + text))
+        self._space = ""
