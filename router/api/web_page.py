@@ -7,13 +7,17 @@ from pathlib import Path
 
 from aiohttp import web
 
+_FOLDER = Path(__file__).parents[1] / "page"
+_THEME = "theme.css"
+
 
 class WebPage:
-    """A page with its headers. It is read once."""
+    """A page with its headers. It is read once, and has the theme of all pages in place of the comment that names it."""
 
     def __init__(self, name: str) -> None:
         """`name`: of its file."""
-        self._text = (Path(__file__).parents[1] / "page" / name).read_text(encoding="utf-8")
+        theme = (_FOLDER / _THEME).read_text(encoding="utf-8")
+        self._text = (_FOLDER / name).read_text(encoding="utf-8").replace(f"/* {_THEME} */\n", theme)
         self._headers = {
             "Content-Security-Policy": policy_of(self._text),
             "Cache-Control": "no-cache",

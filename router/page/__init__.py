@@ -1,1 +1,1 @@
-"""The status page: index.html, one static file."""
+"""The status page and the page of the API: one static file each, and the colours of both."""
