@@ -12,7 +12,7 @@ _THEME = "theme.css"
 
 
 class WebPage:
-    """A page with its headers. It is read once, and has the theme of all pages in place of the comment that names it."""
+    """A page with its headers, read once. The theme of all pages is put in place of the comment that names it."""
 
     def __init__(self, name: str) -> None:
         """`name`: of its file."""
