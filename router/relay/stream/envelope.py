@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from ....core.wording import plain
+from ....core.net.wording import plain
 
 CHAT, COMPLETIONS, MESSAGES, RESPONSES, OTHER = "chat", "completions", "messages", "responses", "other"
 EMBEDDINGS, TOKENS = "embeddings", "tokens"

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from .....core.wording import plain
+from .....core.net.wording import plain
 from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .body import decode

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from .....core.wording import plain
+from .....core.net.wording import plain
 from ..translation import TranslationError
 
 MESSAGE, CALL, OUTPUT, REASONING, REFERENCE = (

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from slurminfer.core.wording import plain
+from slurminfer.core.net.wording import plain
 
 
 @pytest.mark.parametrize(
