@@ -47,6 +47,9 @@ def request_head(
     (None) is to be sent in chunks. Raises ValueError where a part has a line break.
     """
     kept = _forwardable(headers, _NOT_TO_WORKERS, _OWN_PREFIX)
+    types = [header for header in kept if header[0] == b"content-type"]
+    if len(types) > 1:  # servers refuse that; the last one counts here too
+        kept = [header for header in kept if header[0] != b"content-type"] + types[-1:]
     if key:
         kept.append((b"Authorization", b"Bearer " + key.encode("latin-1")))
     framing = b"Transfer-Encoding: chunked" if body_length is None else b"Content-Length: %d" % body_length

@@ -84,3 +84,8 @@ def test_no_part_of_a_head_can_add_a_line(method, target, name, value):
 
 def test_a_status_without_a_name_is_written_as_well():
     assert answer_head(299, [], b"").startswith(b"HTTP/1.1 299 \r\n")
+
+
+def test_of_several_types_of_content_a_worker_gets_the_last():
+    head = request_head(b"POST", b"/", [(b"content-type", b"a/b"), (b"x", b"y"), (b"content-type", b"c/d")])
+    assert head.lower().count(b"content-type") == 1 and b"c/d" in head and b"a/b" not in head
