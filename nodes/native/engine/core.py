@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from ..api.metrics import EngineStats
 from ..model.logits_budget import LogitsBudget, logits_budget
 from ..model.process import describe
 from ..model.step import Model, cumulative
@@ -22,6 +21,7 @@ from .request import Embedding, FinishReason, Limits, Output, Request, Sample
 from .sampler import sample
 from .scheduler import Scheduler, Slice
 from .speculative.speculation import Speculation
+from .stats import EngineStats
 
 
 class EngineCore:
