@@ -65,7 +65,7 @@ class Pages:
             app.router.add_get(path, _handler(page))
         files.Files(sources.openai_batches.files).add_to(app)
         batches.Batches(sources.openai_batches).add_to(app)
-        responses.Responses(sources.responses).add_to(app)
+        responses.Responses(sources.responses, sources.pages).add_to(app)
         app.router.add_route("*", "/v1/{path:.*}", _no_such_path)
         return app
 

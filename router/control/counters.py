@@ -7,7 +7,7 @@ The supervisor merges those of all relays and renders them (router/metrics.py, w
 """
 
 from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import ClassVar, TypeVar
 
 import msgspec
@@ -85,6 +85,10 @@ class Counters(msgspec.Struct, kw_only=True):
     moved: int = 0  # requests of draining workers that other workers went on with
     worker_requests: dict[str, int] = {}  # by worker's id: answered
     worker_tokens: dict[str, int] = {}  # by worker's id: generated
+    responses_kept: int = 0  # written
+    responses_kept_bytes: int = 0
+    responses_not_kept: dict[str, int] = {}  # by reason: off, too_large, busy, slow, no_space, failed
+    responses_removed: dict[str, int] = {}  # by reason: expired, limit, deleted
     failed_rounds: dict[str, int] = {}  # by task: rounds that raised what nobody has foreseen
 
     @staticmethod
@@ -100,6 +104,11 @@ class Counters(msgspec.Struct, kw_only=True):
             found = table[key] = Latency()
         found.counts[bisect_left(_LATENCY, seconds)] += 1
         found.sum += seconds
+
+    def removed_responses(self, removed: Mapping[str, int]) -> None:
+        """Count kept responses that were removed, by reason."""
+        for reason, count in removed.items():
+            self.count(self.responses_removed, reason, count)
 
     def add(self, other: "Counters") -> None:
         """Count all that `other` has counted, in every field."""
