@@ -4,6 +4,7 @@ import gc
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,7 @@ def import_pytorch() -> None:
             gc.enable()
 
 
-class _Finder:
+class _Finder(MetaPathFinder, Loader):
     """Finds an empty module in place of the one that is left out."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
