@@ -15,6 +15,7 @@ import uvloop
 from aiohttp import web
 
 from ...core.errors import EngineError, ModelNotFoundError, SlurminferError
+from ...core.machine.pytorch import import_pytorch
 from ...core.net.connection_guard import limits_of_process
 from ...core.net.http_limits import ConnectionGuard
 from ...core.net.sockets import BACKLOG, allow_many_sockets
@@ -59,6 +60,7 @@ def serve(options: EngineOptions, server: ServerOptions, begin: Begin | None = N
 
 def load(options: EngineOptions) -> "EngineCore":
     """Import PyTorch and read the model: seconds."""
+    import_pytorch()
     from .model.loading import load_model
 
     return core_of(load_model(options, at_once=True), options)
