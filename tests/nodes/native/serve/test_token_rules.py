@@ -50,7 +50,12 @@ def test_rules_for_all_tokens_say_the_same_as_for_few_and_are_prepared_once_for_
     bias = {token: -100.0 if token % 5 == 0 else token / 100 for token in range(60, 60 + min(count, 240))}
     made = []
     make = logit_rules._make_tensors
-    monkeypatch.setattr(logit_rules, "_make_tensors", lambda *given: made.append(given) or make(*given))
+
+    def counted(*given):
+        made.append(given)
+        return make(*given)
+
+    monkeypatch.setattr(logit_rules, "_make_tensors", counted)
     params = SamplingParams(max_tokens=9, rules=TokenRules(bias, allowed))
     found = apply_rules(logits, [Request(str(index), [0], params) for index in range(6)])
     expected = logits.clone()
