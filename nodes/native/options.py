@@ -1,6 +1,7 @@
 """What the native engine can be told. The command line takes its flags and defaults from here."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +51,7 @@ class EngineOptions:
     max_batch_tokens: int = 1024
     cuda_graphs: Literal["on", "off"] = "on"  # on a GPU: steps that only decode are recorded, and launched whole
     age_weight: float = 1000.0  # tokens of a longer prompt that a second of waiting makes up for
+    target_itl_ms: float = 200.0  # between two tokens of a sequence while prompts are computed beside; 0: no target
     threads: int | None = None
     speculative: Speculative = "none"
     draft_model: Path | None = None
@@ -66,6 +68,8 @@ class EngineOptions:
             raise UsageError(
                 f"age_weight = {self.age_weight}: expected more than 0, or inf for first come, first served"
             )
+        if not 0 <= self.target_itl_ms < inf:
+            raise UsageError(f"target_itl_ms = {self.target_itl_ms}: expected 0 for no target, or more")
         if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
             raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {MAX_DRAFT_TOKENS}")
         if (self.speculative == "draft") != (self.draft_model is not None):

@@ -113,6 +113,20 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, str]:
     return origin, unquote(text, errors="replace") if b"%" in path else text
 
 
+def require_one_host(headers: Headers) -> None:
+    """Raises ValueError for several hosts (RFC 9112, 3.2): a proxy before this server may have taken another one."""
+    if sum(name == b"host" for name, _ in headers) > 1:
+        raise ValueError("several headers Host")
+
+
+def require_chunked(version: str, headers: Headers) -> None:
+    """Raises ValueError for what llhttp lets pass and nobody should send."""
+    if version == "1.0":
+        raise ValueError("Transfer-Encoding in a request of HTTP/1.0")
+    if [value.lower() for name, value in headers if name == b"transfer-encoding"] != [b"chunked"]:
+        raise ValueError("Transfer-Encoding: expected chunked")
+
+
 def _origin_form(target: bytes) -> bytes:
     """Path and query of an absolute target, as clients send it to proxies (RFC 9112, 3.2.2)."""
     if target[:7].lower() != b"http://" and target[:8].lower() != b"https://":

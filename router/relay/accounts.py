@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ..control.counters import ENDPOINTS, Counters
+from ..control.counters import Counters
+from ..endpoints import ENDPOINTS
 from ..http.messages import Head
 from ..policies.estimates import Lengths, Rates
 from ..policies.policy import Policy, Route

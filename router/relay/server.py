@@ -117,7 +117,7 @@ class RelayServer:
         )
         self._surfaces = Surfaces(
             spec.translate,
-            KeptResponses(response_store(setup.responses, spec)),
+            KeptResponses(response_store(setup.responses, spec), self._counters),
             forward=self._forwarder.forward,
             refuse=self._forwarder.refuse,
         )

@@ -84,6 +84,37 @@ class Either:
     options: Sequence["Constraint"]
 
 
-Constraint: TypeAlias = JsonSchema | Regex | Choices | Lark | Ebnf | Tag | Tags | After | Either
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Free text up to and with `end`, which the text before it does not have.
+
+    `patterns`: regular expressions that all match the text as a whole. `excluded`: those that do not.
+    """
+
+    end: str = ""
+    patterns: Sequence[str] = ()
+    excluded: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One after another. A string is fixed text, in which special tokens may be written by their names."""
+
+    parts: Sequence["Constraint | str"]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Arguments in their order, of which some may be missing.
+
+    Each comes with whether it must be there. `more`: what may follow them, any number of times.
+    """
+
+    items: Sequence[tuple["Constraint", bool]]
+    separator: str = ""
+    more: "Constraint | None" = None
+
+
+Constraint: TypeAlias = JsonSchema | Regex | Choices | Lark | Ebnf | Tag | Tags | After | Either | Text | Row | Items
 
 ANY_OBJECT = JsonSchema({"type": "object"})

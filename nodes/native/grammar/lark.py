@@ -6,12 +6,27 @@ from typing import Any
 
 import msgspec
 
-from .constraint import After, Choices, Constraint, Ebnf, Either, JsonSchema, Lark, Regex, Tag, Tags
+from .constraint import (
+    After,
+    Choices,
+    Constraint,
+    Ebnf,
+    Either,
+    Items,
+    JsonSchema,
+    Lark,
+    Regex,
+    Row,
+    Tag,
+    Tags,
+    Text,
+)
 from .errors import ConstraintError
 from .schema import checked
 
 FIRST_LINE = "%llguidance {}"
 _TEXT = r"/(.|\n)*/"
+_ANY = r"(?:.|\n)*"
 _GAP = r"/[ \t\r\n]{1,8}/"
 _MAX_TAGS = 1024
 _MAX_CHOICES = 10_000
@@ -71,6 +86,12 @@ class Renderer:
                 return f"{self._before(constraint)} {self._expression(constraint.content)}"
             case Either():
                 return self._rule(" | ".join(map(self._expression, constraint.options)))
+            case Text():
+                return self._text(constraint)
+            case Row():
+                return self._rule(self._row(constraint))
+            case Items():
+                return self._items(constraint)
 
     def _choices(self, texts: Sequence[str]) -> str:
         if not 1 <= len(texts) <= _MAX_CHOICES:
@@ -132,6 +153,44 @@ class Renderer:
         gap = self._rule(_GAP)
         free = f"{self._up_to(after.marker)} {gap}?"
         return free if after.begin is None else f"({self._literal(after.begin)} {free})?"
+
+    def _text(self, text: Text) -> str:
+        found = [self._terminal(pattern) for pattern in text.patterns or (_ANY,)]
+        unwanted = list(map(self._terminal, text.excluded))
+        is_special = text.end in self._special
+        if text.end and not is_special:
+            unwanted.append(self._terminal(f"{_ANY}{re.escape(text.end)}{_ANY}"))
+        name = f"T{len(self._rules)}"
+        self._rules.append(f"{name}: {' & '.join([*found, *('~' + pattern for pattern in unwanted)])}")
+        if not text.end or is_special:
+            return self._rule(f"{name} {self._literal(text.end)}" if text.end else name)
+        if self._names is not None and self._names.search(text.end):
+            raise ConstraintError(f"{text.end!r}: expected one special token, or text without any")
+        return self._rule(f"{name} {_quoted(text.end)}", "[lazy]")
+
+    def _terminal(self, pattern: str) -> str:
+        return f"/{self._regex_to_lark(pattern)}/"
+
+    def _row(self, row: Row) -> str:
+        parts = (
+            self._literal(part, empty="") if isinstance(part, str) else self._expression(part) for part in row.parts
+        )
+        return " ".join(filter(None, parts)) or '""'
+
+    def _items(self, items: Items) -> str:
+        """Two rules for each item: what may follow when none has been before it, and when one has."""
+        separator = self._literal(items.separator, empty="")
+        first, later = '""', '""'
+        if items.more is not None:
+            more = self._expression(items.more)
+            later = self._rule(f"({separator} {more})*")
+            first = self._rule(f"({more} {later})?")
+        for content, is_required in reversed(items.items):
+            item = self._expression(content)
+            begun = f"{item} {later}"
+            first = self._rule(begun if is_required else f"{begun} | {first}")
+            later = self._rule(f"{separator} {begun}" if is_required else f"{separator} {begun} | {later}")
+        return first
 
     def _up_to(self, marker: str) -> str:
         """Free text that ends with the first `marker`."""

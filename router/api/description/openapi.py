@@ -11,7 +11,7 @@ from aiohttp import web
 
 from ....core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
 from ...batches import limits
-from ...control.counters import ENDPOINTS
+from ...endpoints import ENDPOINTS
 from ...responses.limits import MOST_LISTED
 from ...tenants.tenant import Priority
 from .answer_schemas import TEXT, answer_schemas, ref

@@ -78,6 +78,7 @@ class AnswerReader:
         )
         self._parser: CallParser | None = reading.family.parser(reading.functions) if reading.family else None
         self._calls = 0
+        self._ids: set[str] = set()
         self.finished = False  # nothing more is wanted
 
     @property
@@ -123,7 +124,10 @@ class AnswerReader:
     def _begin(self, start: CallStart) -> CallDelta:
         assert self._reading.family is not None
         index, self._calls = self._calls, self._calls + 1
-        id = start.id or call_id(self._number(), index, self._reading.family.id_length)
+        id = start.id
+        if id is None or id in self._ids:  # some models count their calls, and may count wrongly
+            id = call_id(self._number(), index, self._reading.family.id_length)
+        self._ids.add(id)
         return CallDelta(index, id, start.name, "")
 
 

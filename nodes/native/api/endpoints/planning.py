@@ -2,6 +2,7 @@
 
 from ...engine.request import Limits
 from ...grammar.constraint import Constraint, JsonSchema
+from ...grammar.errors import ConstraintError
 from ...grammar.matcher import Grammar
 from ..answers.reader import Reading
 from ..errors import ApiError, short
@@ -11,7 +12,7 @@ from ..requests.chat import ChatRequest
 from ..requests.structured import Structure, structure_of
 from ..requests.tools import Toolset
 from ..service import ServedModel
-from ..tools.plan import CallPlan, after_thinking, call_plan
+from ..tools.plan import CallPlan, after_thinking, arguments_of, call_plan
 
 _MOST_NAMED = 16  # strict functions that are compiled one by one to find the fault
 
@@ -27,32 +28,43 @@ class AnswerPlanner:
     ) -> tuple[Reading, Grammar | None]:
         """For the answers to `prompt`, the rendered text. Raises ApiError."""
         structure = structure_of(body)
-        plan = self._calls(tools, structure)
-        grammar = None
-        if plan.constraint is not None:
-            param = structure.param if structure and not tools.functions else "tools"
-            try:
-                grammar = await self._compile(body, Structure(param, plan.constraint), prompt, limits)
-            except ApiError:
-                lenient = self._calls(tools, structure, lenient=True)
-                try:
-                    if lenient == plan or lenient.constraint is None:
-                        raise
-                    grammar = await self._compile(body, Structure(param, lenient.constraint), prompt, limits)
-                except ApiError:
-                    await self._name_fault(tools, limits)
-                    raise
+        plan, grammar = await self._plan(body, tools, structure, prompt, limits)
         return self._reading(body, tools, plan, prompt), grammar
 
-    def _calls(self, tools: Toolset, structure: Structure | None, *, lenient: bool = False) -> CallPlan:
+    async def _plan(
+        self, body: ChatRequest, tools: Toolset, structure: Structure | None, prompt: str, limits: Limits
+    ) -> tuple[CallPlan, Grammar | None]:
+        param = structure.param if structure and not tools.functions else "tools"
+        plan = None
+        try:
+            plan = self._calls(tools, structure, param)
+            return plan, await self._compile(body, plan.constraint, param, prompt, limits)
+        except ApiError:
+            try:
+                lenient = self._calls(tools, structure, param, lenient=True)
+                if lenient == plan or lenient.constraint is None:
+                    raise
+                return lenient, await self._compile(body, lenient.constraint, param, prompt, limits)
+            except ApiError:
+                await self._name_fault(tools, limits)
+                raise
+
+    def _calls(self, tools: Toolset, structure: Structure | None, param: str, *, lenient: bool = False) -> CallPlan:
         """`lenient`: the schemas of functions that are not strict may have what cannot be compiled."""
         wanted = structure.constraint if structure else None
-        return call_plan(tools, self._model.family, self._model.template.source, wanted, lenient=lenient)
+        try:
+            return call_plan(tools, self._model.family, self._model.template.source, wanted, lenient=lenient)
+        except ConstraintError as error:
+            raise ApiError(400, f"{param}: {error}", param=param) from error
 
-    async def _compile(self, body: ChatRequest, structure: Structure, prompt: str, limits: Limits) -> Grammar:
+    async def _compile(
+        self, body: ChatRequest, constraint: Constraint | None, param: str, prompt: str, limits: Limits
+    ) -> Grammar | None:
+        if constraint is None:
+            return None
         within = self._begins_within(body, prompt)
-        constraint: Constraint = after_thinking(structure.constraint, self._model.tags, prompt, within=within)
-        return await self._grammars.compile(Structure(structure.param, constraint), limits.vocab_size)
+        constraint = after_thinking(constraint, self._model.tags, prompt, within=within)
+        return await self._grammars.compile(Structure(param, constraint), limits.vocab_size)
 
     async def _name_fault(self, tools: Toolset, limits: Limits) -> None:
         """Raise ApiError that names the function whose schema cannot be compiled, if it is one of the first."""
@@ -60,6 +72,10 @@ class AnswerPlanner:
             param = f"tools: function {short(function.name)}"
             try:
                 await self._grammars.compile(Structure(param, JsonSchema(dict(function.parameters))), limits.vocab_size)
+                arguments = arguments_of(function, self._model.family, self._model.template.source)
+                await self._grammars.compile(Structure(param, arguments), limits.vocab_size)
+            except ConstraintError as error:
+                raise ApiError(400, f"{param}: {error}", param="tools") from error
             except ApiError as error:
                 raise ApiError(error.status, error.message, param="tools") from error
 

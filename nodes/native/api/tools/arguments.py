@@ -4,15 +4,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .members import resolved
+
 _JSON_TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("boolean", bool), ("null", type(None)), ("integer", int), ("number", (int, float)), ("object", dict),
     ("array", list), ("string", str),
 )  # fmt: skip
 _MOST_MEMBERS = 64  # of anyOf and the like that are looked at
+_MOST_DEPTH = 3  # of these within each other
 
 
-def types_of(schema: Any) -> frozenset[str]:
-    """The JSON types that a schema allows; none where it does not say."""
+def types_of(schema: Any, root: Any = None, depth: int = _MOST_DEPTH) -> frozenset[str]:
+    """The JSON types that a schema allows; none where it does not say. `root`: what its references point into."""
+    schema = resolved(schema, root)
     if not isinstance(schema, Mapping):
         return frozenset()
     type = schema.get("type")
@@ -24,9 +28,10 @@ def types_of(schema: Any) -> frozenset[str]:
     if isinstance(values, list) and values:
         return frozenset(_type_of(value) for value in values)
     for name in ("anyOf", "oneOf"):
-        members = schema.get(name)
-        if isinstance(members, list):
-            return frozenset().union(*(types_of(member) for member in members[:_MOST_MEMBERS]))
+        found = schema.get(name)
+        if isinstance(found, list) and depth:
+            each = [types_of(member, root, depth - 1) for member in found[:_MOST_MEMBERS]]
+            return frozenset().union(*each) if all(each) else frozenset()
     return frozenset()
 
 
@@ -38,7 +43,7 @@ def as_json(text: str, types: frozenset[str]) -> str:
     if "null" in types and value == "None":
         return "null"
     try:
-        parsed = json.loads(value)
+        parsed = json.loads(value, parse_int=_whole, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return json.dumps(text, ensure_ascii=False)
     if types and not _fits(parsed, types):
@@ -46,8 +51,19 @@ def as_json(text: str, types: frozenset[str]) -> str:
     return value
 
 
+def _whole(digits: str) -> int:
+    """Some integer: Python refuses to read those of thousands of digits, and only the type is asked for."""
+    return len(digits)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _fits(value: Any, types: frozenset[str]) -> bool:
     kind = _type_of(value)
+    if kind == "number" and value.is_integer():  # 2.0 is one for JSON Schema
+        return bool(types & {"number", "integer"})
     return kind in types or (kind == "integer" and "number" in types)
 
 

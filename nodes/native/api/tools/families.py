@@ -9,7 +9,23 @@ from ...options import ToolParser
 from .json_calls import JsonCalls, JsonFormat
 from .pieces import CallParser
 from .tag_calls import TagCalls, TagFormat
-from .writing import COHERE, DEEPSEEK, DEEPSEEK_R1, HERMES, LLAMA, MISTRAL, MISTRAL_LIST, Writing, listed
+from .writing import (
+    COHERE,
+    DEEPSEEK,
+    DEEPSEEK_R1,
+    GLM,
+    GLM_DENSE,
+    HERMES,
+    KIMI,
+    LLAMA,
+    MINIMAX,
+    MISTRAL,
+    MISTRAL_LIST,
+    QWEN_CODER,
+    SEED,
+    Writing,
+    listed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,7 @@ FAMILIES: tuple[Family, ...] = (
             head=_KIMI_HEAD, between=" \t\r\n}",
         ),
         words=("<|tool_call_argument_begin|>",),
+        writings=(("", KIMI),),
     ),
     Family(
         "minimax", "MiniMax-M2", ("<minimax:tool_call>", '<invoke name="'),
@@ -83,6 +100,7 @@ FAMILIES: tuple[Family, ...] = (
             parameter=re.compile(r'<parameter name="(?P<key>[^">\n]+)"\s*>'), parameter_begin='<parameter name="',
             parameter_end="</parameter>", function_end="</invoke>",
         ),
+        writings=(("", MINIMAX),),
     ),
     Family(
         "seed", "Seed-OSS", ("<seed:tool_call>",),
@@ -92,6 +110,7 @@ FAMILIES: tuple[Family, ...] = (
             parameter=_QWEN_PARAMETER, parameter_begin="<parameter=",
             parameter_end="</parameter>", function_end="</function>",
         ),
+        writings=(("", SEED),),
     ),
     Family(
         "glm", "GLM-4.5, -4.6, -4.7", ("<arg_key>",),
@@ -101,6 +120,7 @@ FAMILIES: tuple[Family, ...] = (
             parameter=re.compile(r"<arg_key>(?P<key>[^<\n]+)</arg_key>\s*<arg_value>"), parameter_begin="<arg_key>",
             parameter_end="</arg_value>",
         ),
+        writings=(("{function-name}<arg_key>", GLM_DENSE), ("", GLM)),
     ),
     Family(
         "qwen_coder", "Qwen3-Coder, Qwen3.5, Nemotron-3", ("<function=example_function_name>", "<parameter="),
@@ -110,6 +130,7 @@ FAMILIES: tuple[Family, ...] = (
             parameter=_QWEN_PARAMETER, parameter_begin="<parameter=",
             parameter_end="</parameter>", function_end="</function>",
         ),
+        writings=(("", QWEN_CODER),),
     ),
     Family("hermes", "Qwen2.5, Qwen3, QwQ, Hermes, SmolLM3", ("<tool_call>",), _HERMES, writings=(("", HERMES),)),
     Family(

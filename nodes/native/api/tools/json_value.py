@@ -14,6 +14,11 @@ class JsonValue:
         self._depth = 0
         self._in_string = self._escaped = self._is_scalar = self._begun = False
 
+    @property
+    def in_string(self) -> bool:
+        """Whether what comes next is a part of a string."""
+        return self._in_string
+
     def end_in(self, text: str) -> int | None:
         """How much of `text`, which goes on where the last one ended, belongs to the value; None: all, and more.
 

@@ -17,7 +17,9 @@ from typing import Any
 
 from .arguments import as_json, types_of
 from .call_reader import CallReader
+from .json_value import JsonValue
 from .markers import first_marker, marker_at, may_begin
+from .members import resolved
 from .pieces import Arguments, CallEnd, CallStart, Text
 
 _LONGEST_TAG = 512  # characters, with the name in it
@@ -32,7 +34,7 @@ class TagFormat:
     ends: tuple[str, ...]
     function: re.Pattern[str]  # opens a call, from one of `begins` on: group `name`
     opening: str  # what must follow a marker, but for space; "": anything
-    parameter: re.Pattern[str]  # opens an argument: group `key`
+    parameter: re.Pattern[str]  # opens an argument: group `key`, and maybe `string`: "true" for a string
     parameter_begin: str  # how that begins
     parameter_end: str
     function_end: str | None = None  # None: one of `ends` ends the call
@@ -48,11 +50,17 @@ class TagCalls(CallReader):
         self._call_ends = format.ends if format.function_end is None else (format.function_end, *format.ends)
         self._step = self._content
         self._properties: Mapping[str, Any] = {}
+        self._schema: Any = None  # of the parameters of the function that is called
         self._types: frozenset[str] = frozenset()
         self._count = 0  # arguments of this call
         self._value_begun = False
+        self._value, self._scanned = JsonValue(), 0  # of a value that is JSON: how much of the buffer it has followed
 
     def _end(self) -> None:
+        while self._step == self._other and (end := self._buffer.find(self._format.parameter_end)) >= 0:
+            self._take_other(end)  # its JSON is broken: a string in it never ends
+            while self._step():
+                pass
         if self._step == self._content or (self._step == self._open and not self._called):
             self._say(self._buffer)
         elif self._step == self._parameters and not self._buffer.startswith("<"):
@@ -103,8 +111,9 @@ class TagCalls(CallReader):
         self._pieces.append(CallStart(name))
         self._space = ""
         self._called = self._drops_ends = True
-        schema = self._schemas.get(name)
-        properties = schema.get("properties") if isinstance(schema, Mapping) else None
+        self._schema = self._schemas.get(name)
+        whole = resolved(self._schema, self._schema)
+        properties = whole.get("properties") if isinstance(whole, Mapping) else None
         self._properties = properties if isinstance(properties, Mapping) else {}
         self._count, self._step = 0, self._parameters
 
@@ -114,7 +123,7 @@ class TagCalls(CallReader):
         found = self._format.parameter.match(self._buffer)
         if found is not None:
             self._buffer = self._buffer[found.end() :]
-            self._begin_argument(found["key"].strip())
+            self._begin_argument(found["key"].strip(), found.groupdict().get("string") == "true")
             return True
         end = marker_at(self._buffer, self._call_ends)
         if end:
@@ -131,17 +140,18 @@ class TagCalls(CallReader):
             self._buffer = self._buffer[place:]
         return place > 0
 
-    def _begin_argument(self, key: str) -> None:
+    def _begin_argument(self, key: str, is_string: bool) -> None:
+        """`is_string`: the tag says that the value is one."""
         separator = ", " if self._count else "{"
         self._tell(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
         self._count += 1
-        self._types = types_of(self._properties.get(key))
+        self._types = _STRING if is_string else types_of(self._properties.get(key), self._schema)
         self._value_begun = False
         if self._types == _STRING:
             self._tell('"')
             self._step = self._string
         else:
-            self._step = self._other
+            self._value, self._scanned, self._step = JsonValue(), 0, self._other
 
     def _string(self) -> bool:
         """A string, told as it comes but for what may be its end."""
@@ -160,12 +170,32 @@ class TagCalls(CallReader):
 
     def _other(self) -> bool:
         """A value that is no string: JSON, once it is complete."""
-        end = self._buffer.find(self._format.parameter_end)
-        if end < 0:
-            return False
+        end = self._value_end()
+        return end >= 0 and self._take_other(end)
+
+    def _take_other(self, end: int) -> bool:
         text = self._buffer[:end].removeprefix("\n").removesuffix("\n")
         self._tell(as_json(text, self._types))
         return self._end_argument(end)
+
+    def _value_end(self) -> int:
+        """The place of the tag that ends a value; -1: not there yet. Tags within strings of JSON are a part of it."""
+        tag = self._format.parameter_end
+        while (end := self._buffer.find(tag, self._scanned)) >= 0:
+            if "string" in self._types or not self._is_in_string(end):
+                return end
+            self._value.end_in(tag)
+            self._scanned = end + len(tag)
+        return -1
+
+    def _is_in_string(self, place: int) -> bool:
+        """Whether the value at the beginning of the buffer has a string that goes on at `place`."""
+        begun = self._scanned > 0
+        text = self._buffer[self._scanned : place]
+        text = text if begun else text.lstrip()
+        if not begun and not text.startswith(("{", "[")):
+            return False
+        return self._value.end_in(text) is None and self._value.in_string
 
     def _value_text(self, text: str) -> str:
         """Text of a string, without the line's end after its tag."""

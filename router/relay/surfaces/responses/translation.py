@@ -60,6 +60,17 @@ class ResponsesTranslation:
         """The last events, where they were not sent yet."""
         return b"" if self._is_over else self._begin() + self._written(self._end())
 
+    def unkept(self) -> dict[str, Any]:
+        """The response as it is where it could not be kept."""
+        assert self.final is not None
+        return {**self.final, "store": False}
+
+    def last_event_unkept(self) -> bytes:
+        """The last event again, with that response."""
+        self._sequence -= 1
+        response = self.unkept()
+        return self._write({"type": f"response.{response['status']}", "response": response})
+
     def _payload(self, payload: bytes) -> bytes:
         if self._is_over:
             return b""

@@ -20,7 +20,9 @@ SCHEMAS: dict[str, Any] = {
             "units": {"enum": ["C", "F"]},
             "precise": {"type": "boolean"},
             "where": {"anyOf": [{"type": "object"}, {"type": "null"}]},
+            "unit": {"$ref": "#/$defs/unit"},
         },
+        "$defs": {"unit": {"type": "string"}},
     },
     "ping": {},
 }
@@ -197,6 +199,24 @@ def test_text_is_held_back_only_while_it_may_be_a_marker():
         ("qwen_coder", "<function=get_weather><parameter=precise>True</parameter></function>", '{"precise": true}'),
         ("qwen_coder", "<function=get_weather><parameter=units>C</parameter></function>", '{"units": "C"}'),
         ("qwen_coder", "<function=new><parameter=any>[1]</parameter></function>", '{"any": [1]}'),
+        (
+            "qwen_coder",
+            f"<function=get_weather><parameter=days>{'9' * 5000}</parameter></function>",
+            f'{{"days": {"9" * 5000}}}',
+        ),
+        ("qwen_coder", "<function=get_weather><parameter=days>2.0</parameter></function>", '{"days": 2.0}'),
+        ("qwen_coder", "<function=new><parameter=x>NaN</parameter></function>", '{"x": "NaN"}'),
+        ("qwen_coder", "<function=get_weather><parameter=unit>5</parameter></function>", '{"unit": "5"}'),
+        (
+            "qwen_coder",
+            '<function=new><parameter=x>["</parameter>", 1]</parameter></function>',
+            '{"x": ["</parameter>", 1]}',
+        ),
+        (
+            "qwen_coder",
+            '<function=new><parameter=x>["broken</parameter><parameter=y>1</parameter></function>',
+            '{"x": "[\\"broken", "y": 1}',
+        ),
     ],
 )
 def test_a_call_that_has_begun_stays_one(name, answer, arguments):
@@ -217,4 +237,6 @@ def test_ids():
     [mistral] = ids("mistral", "[TOOL_CALLS]ping[ARGS]{}")
     assert mistral and len(mistral) == 9 and mistral.isalnum(), "Mistral's templates want this"
     assert ids("kimi", _KIMI) == ["functions.get_weather:0"]
+    first, second = ids("kimi", _KIMI + _KIMI)
+    assert first == "functions.get_weather:0" != second, "ids are unique, also where the model counts wrongly"
     assert ids("mistral", "[TOOL_CALLS]ping[CALL_ID]abcdefghi[ARGS]{}") == ["abcdefghi"]
