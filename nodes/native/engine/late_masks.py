@@ -1,16 +1,14 @@
 """Grammars' masks that take long: other threads compute them, and sequences whose mask is not there sit out steps."""
 
-import os
-import threading
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cached_property
 
+from ..grammar.threads import yield_to_others
 from .request import Request
 
 _THREADS = 2
-_NICENESS = 10  # the model's threads go first: all of them wait for the slowest
 _GRACE_S = 0.005  # that a step waits for masks which have begun after the last one
 _IDLE_S = 0.02  # that the engine waits for a mask where it has nothing else to do, before it looks at its inbox
 
@@ -48,9 +46,3 @@ class LateMasks:
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_THREADS, "masks", initializer=yield_to_others)
-
-
-def yield_to_others() -> None:
-    """Let the calling thread run when others do not need its CPU. Only Linux has priorities of threads."""
-    with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
