@@ -35,7 +35,6 @@ from .handover import IDLE_S, Retirement, can_serve
 from .opened import Opened, open_router, setups
 from .peer import living_router
 from .relay.program import RelayTask
-from .responses.store import response_store
 from .responses.sweeping import sweep
 
 DRAIN_S = 20.0
@@ -134,7 +133,7 @@ async def _answering(supervisor: Supervisor, opened: Opened, path: Path) -> Asyn
         controller=supervisor.controller,
         batches=supervisor.batches,
         outlooks=supervisor.outlooks,
-        responses=response_store(opened.run.responses_path, opened.spec.router),
+        responses=opened.responses,
         openai_batches=BatchStore(opened.run, allowed=Allowed.of(opened.spec.router)),
         served_at=opened.run.served_at(),
         endpoint=lambda: opened.url,
@@ -172,7 +171,7 @@ async def _serve(
         await announcement.follow(lambda: supervisor.replaced(announcement.replaced))
 
     async def sweeping() -> None:
-        await sweep(opened.run.responses_path, opened.spec.router)
+        await sweep(opened.run.responses_path, opened.responses, supervisor.counters)
 
     running = asyncio.create_task(run())
     try:

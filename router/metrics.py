@@ -13,6 +13,7 @@ from .api.sources import Sources
 from .control.counters import Counters, Histogram, Latency
 from .fleet.worker import Worker
 from .policies.policy import REASONS
+from .responses.lineage import Amount
 from .tenants.tenant import Priority, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,6 +40,10 @@ COUNTED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "moved": ("moved", "Requests of draining workers that others went on with", ()),
     "worker_requests": ("worker_requests", "Requests that a worker has answered", ("worker",)),
     "worker_tokens": ("worker_generated_tokens", "Tokens that a worker has generated", ("worker",)),
+    "responses_kept": ("responses_kept", "Responses of /v1/responses that were kept", ()),
+    "responses_kept_bytes": ("responses_kept_bytes", "Bytes of them, each without the turns before it", ()),
+    "responses_not_kept": ("responses_not_kept", "Responses that were answered and not kept", ("reason",)),
+    "responses_removed": ("responses_removed", "Kept responses that were removed", ("reason",)),
     "failed_rounds": ("internal_errors", "Errors of the router itself, which its log has; the task went on", ("task",)),
 }
 
@@ -58,6 +63,8 @@ IN_FLIGHT = "worker_in_flight", "Requests in flight at a worker, of all relays",
 STATE = "worker_state", "1 for the state that a worker is in", ("worker", "state")
 EJECTIONS = "worker_ejections", "Times that a worker lost its requests until it had produced a token", ("worker",)
 CONNECTIONS = "connections", "Open connections of clients; a stranger has not shown a key yet", ("state",)
+KEPT = "kept_responses", "Responses on disk, as the router saw them at its last sweep", ()
+KEPT_BYTES = "kept_responses_bytes", "Bytes of them", ()
 QUEUED = "queued", "Requests that wait in the router", ("priority",)
 # By field of PoolStatus; what has no value at the moment is left out.
 POOL_GAUGES: dict[str, tuple[str, str]] = {
@@ -80,6 +87,8 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
     "choices": REASONS,
     "failovers": tuple((outcome, "stream") for outcome in ("tried", "succeeded", "failed")),
     "hedges": ("sent", "won"),
+    "responses_not_kept": ("busy", "failed", "no_space", "off", "slow", "too_large"),
+    "responses_removed": ("deleted", "expired", "limit"),
     "refused": ("insufficient_quota", "key", "queue_full", "queue_timeout", "rate_limit_exceeded", "router_ended"),
 }
 _KINDS_OF_LOSS = ("body", "connect", "error", "garbage", "lost", "stream")  # of upstream_errors, for each worker
@@ -110,6 +119,7 @@ class Metrics(Collector):
         yield from self._of_workers()
         yield _family(GaugeMetricFamily, CONNECTIONS, self._sources.reports.connections())
         yield _family(GaugeMetricFamily, QUEUED, self._sources.reports.queued())
+        yield from self._of_kept_responses()
         yield from self._of_pools()
         yield from self._of_tenants()
 
@@ -122,6 +132,12 @@ class Metrics(Collector):
         yield _family(GaugeMetricFamily, IN_FLIGHT, in_flight)
         yield _family(GaugeMetricFamily, STATE, {(worker.id, worker.record.state.value): 1 for worker in workers})
         yield _family(CounterMetricFamily, EJECTIONS, {worker.id: worker.ejections for worker in workers})
+
+    def _of_kept_responses(self) -> Iterator[Metric]:
+        store = self._sources.responses
+        held = Amount(0, 0) if store is None else store.held
+        yield _family(GaugeMetricFamily, KEPT, {(): held.responses})
+        yield _family(GaugeMetricFamily, KEPT_BYTES, {(): held.bytes})
 
     def _of_pools(self) -> Iterator[Metric]:
         found = pools(self._sources)

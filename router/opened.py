@@ -23,6 +23,7 @@ from .control.listeners import PortTakenError, hold, open_listeners
 from .control.messages import Setup
 from .control.passing import take
 from .policies.eligible import PoolRouting
+from .responses.store import ResponseStore, response_store
 from .sglang.installed import require_installed
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,11 @@ class Opened:
         """The endpoint's address for clients."""
         scheme = "http" if self.certificate is None else "https"
         return "{}://{}:{}".format(scheme, *self.listeners[0].getsockname())
+
+    @cached_property
+    def responses(self) -> ResponseStore | None:
+        """Where responses are kept; None: nowhere."""
+        return response_store(self.run.responses_path, self.spec.router)
 
     @property
     def count(self) -> int:

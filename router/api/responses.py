@@ -1,6 +1,7 @@
 """/v1/responses/ID: look at and remove a tenant's responses that are kept (OpenAI's API)."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,9 @@ import msgspec
 from aiohttp import web
 
 from ...core.background.threads import Result, in_thread
-from ...core.errors import RunDirectoryError
+from ...core.errors import DamagedFileError, RunDirectoryError
 from ..batches.errors import NotAllowedError, NotThereError
+from ..control.counters import Counters
 from ..relay.surfaces.responses.items import read_items, shown
 from ..responses.limits import LISTED, MOST_LISTED
 from ..responses.record import Record
@@ -19,16 +21,19 @@ from .stored import answered, choice, integer, tenant_of
 
 _MOST_S = 5.0
 
+_log = logging.getLogger(__name__)
+
 
 class Responses:
     """The pages below /v1/responses/ID.
 
     Args:
         store: None: no responses are kept.
+        counters: those that are deleted are counted here.
     """
 
-    def __init__(self, store: ResponseStore | None) -> None:
-        self._store = store
+    def __init__(self, store: ResponseStore | None, counters: Counters) -> None:
+        self._store, self._counters = store, counters
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -45,10 +50,11 @@ class Responses:
         return web.Response(body=bytes(record.response), content_type="application/json")
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """DELETE /v1/responses/ID. Responses that go on with it have its conversation themselves."""
+        """DELETE /v1/responses/ID. For those that go on with it, its turn stays."""
         store, tenant, id = self._store, tenant_of(request), request.match_info["response_id"]
         if store is None or not await _in_time(lambda: store.delete(tenant, id)):
             raise NotThereError("response", id)
+        self._counters.removed_responses({"deleted": 1})
         return web.json_response({"id": id, "object": "response", "deleted": True})
 
     async def items(self, request: web.Request) -> web.StreamResponse:
@@ -68,7 +74,11 @@ class Responses:
 
     async def _found(self, request: web.Request) -> Record:
         store, tenant, id = self._store, tenant_of(request), request.match_info["response_id"]
-        record = None if store is None else await _in_time(lambda: store.get(tenant, id))
+        try:
+            record = None if store is None else await _in_time(lambda: store.get(tenant, id))
+        except DamagedFileError as error:
+            _log.warning("a kept response cannot be used: %s", error)
+            record = None
         if record is None:
             raise NotThereError("response", id)
         return record

@@ -1,12 +1,12 @@
-"""Ids of files, batches and responses: they sort by the time of creation, and show whose they are."""
+"""Ids of files and batches: they sort by the time of creation, and show whose they are."""
 
 import hashlib
 import re
 import secrets
 
-FILE, BATCH, RESPONSE = "file-", "batch_", "resp_"
+FILE, BATCH = "file-", "batch_"
 
-_ID = re.compile(r"(file-|batch_|resp_)(?P<made>[0-9a-f]{12})(?P<tenant>[0-9a-f]{8})[0-9a-f]{12}", re.ASCII)
+_ID = re.compile(r"(file-|batch_)(?P<made>[0-9a-f]{12})(?P<tenant>[0-9a-f]{8})[0-9a-f]{12}", re.ASCII)
 
 
 def new_id(prefix: str, tenant: str, now: float) -> str:
@@ -22,7 +22,7 @@ def derived_id(prefix: str, tenant: str, now: float, origin: str) -> str:
 def is_of(tenant: str, prefix: str, text: str) -> bool:
     """Whether a text is an id of that kind and, as far as an id shows it, one of that tenant."""
     found = _ID.fullmatch(text)
-    return found is not None and found[1] == prefix and found["tenant"] == _mark(tenant)
+    return found is not None and found[1] == prefix and found["tenant"] == mark_of_tenant(tenant)
 
 
 def is_id(prefix: str, text: str) -> bool:
@@ -31,26 +31,10 @@ def is_id(prefix: str, text: str) -> bool:
     return found is not None and found[1] == prefix
 
 
-def mark_of(text: str) -> str:
-    """What an id shows of whose it is. Raises ValueError for what is no id."""
-    return _parsed(text)["tenant"]
-
-
-def made_at(text: str) -> float:
-    """When an id was made, in Unix seconds. Raises ValueError for what is no id."""
-    return int(_parsed(text)["made"], 16) / 1000
-
-
-def _parsed(text: str) -> re.Match[str]:
-    found = _ID.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text[:100]!r} is no id")
-    return found
+def mark_of_tenant(tenant: str) -> str:
+    """What ids show of whose they are. Two tenants may have the same."""
+    return hashlib.sha256(tenant.encode()).hexdigest()[:8]
 
 
 def _made(prefix: str, tenant: str, milliseconds: int, rest: str) -> str:
-    return f"{prefix}{milliseconds:012x}{_mark(tenant)}{rest}"
-
-
-def _mark(tenant: str) -> str:
-    return hashlib.sha256(tenant.encode()).hexdigest()[:8]
+    return f"{prefix}{milliseconds:012x}{mark_of_tenant(tenant)}{rest}"

@@ -7,22 +7,12 @@ The supervisor merges those of all relays and renders them (router/metrics.py, w
 """
 
 from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import ClassVar, TypeVar
 
 import msgspec
 
 Key = TypeVar("Key", bound=Hashable)
-
-# Paths of generation requests that have figures of their own; clients can make up any number of others.
-ENDPOINTS = frozenset(
-    f"/v1/{path}"
-    for path in (
-        *("chat/completions", "completions", "embeddings", "messages", "messages/count_tokens", "moderations"),
-        *("rerank", "responses", "responses/input_tokens", "score", "tokenize", "detokenize"),
-        *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
-    )
-)
 
 # Seconds. A first token comes after 10 ms to minutes, a long generation takes an hour.
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0, 600.0, 3600.0)
@@ -85,6 +75,10 @@ class Counters(msgspec.Struct, kw_only=True):
     moved: int = 0  # requests of draining workers that other workers went on with
     worker_requests: dict[str, int] = {}  # by worker's id: answered
     worker_tokens: dict[str, int] = {}  # by worker's id: generated
+    responses_kept: int = 0  # written
+    responses_kept_bytes: int = 0
+    responses_not_kept: dict[str, int] = {}  # by reason: off, too_large, busy, slow, no_space, failed
+    responses_removed: dict[str, int] = {}  # by reason: expired, limit, deleted
     failed_rounds: dict[str, int] = {}  # by task: rounds that raised what nobody has foreseen
 
     @staticmethod
@@ -100,6 +94,11 @@ class Counters(msgspec.Struct, kw_only=True):
             found = table[key] = Latency()
         found.counts[bisect_left(_LATENCY, seconds)] += 1
         found.sum += seconds
+
+    def removed_responses(self, removed: Mapping[str, int]) -> None:
+        """Count kept responses that were removed, by reason."""
+        for reason, count in removed.items():
+            self.count(self.responses_removed, reason, count)
 
     def add(self, other: "Counters") -> None:
         """Count all that `other` has counted, in every field."""

@@ -83,7 +83,7 @@ class Incoming:
         self._reply.held.add(data)
 
     def complete(self, *, keep: bool) -> None:
-        """The request is complete. `keep`: the client wants to use the connection again."""
+        """The request is complete. `keep`: the client wants to use the connection after a body that is a `stream`."""
         head, reply = self.head, self._reply
         if head is None or reply is None:
             return

@@ -121,7 +121,8 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        self._incoming.complete(keep=self._llhttp.should_keep_alive())
+        incoming = self._incoming
+        incoming.complete(keep=incoming.stream is not None and self._llhttp.should_keep_alive())
 
     # The steps of a piece.
 
@@ -138,7 +139,8 @@ class RequestParser:
             if not self.stopped:
                 self._fail(error)
         else:
-            self._bound_unfinished()
+            if self._in_head or self._incoming.head is not None:
+                self._bound_unfinished()
         return None
 
     def _bound_unfinished(self) -> None:

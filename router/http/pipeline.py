@@ -28,23 +28,19 @@ class Line(ReplyLine, Protocol):
 class Pipeline:
     """What is being answered, and what waits for its turn."""
 
-    __slots__ = ("_line", "_waiting", "current", "pumping")
+    __slots__ = ("_line", "_waiting", "current", "is_full", "pumping")
 
     def __init__(self, line: Line) -> None:
         self._line = line
         self._waiting: deque[tuple[Head | Whole, ClientReply]] = deque()
         self.current: ClientReply | None = None
         self.pumping = False
+        self.is_full = False  # so many requests wait that no more may be read
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being answered and nothing waits."""
         return self.current is None and not self._waiting
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so many requests wait that no more may be read."""
-        return len(self._waiting) >= _MOST_PIPELINED
 
     def end_after_last(self) -> None:
         """The answer to the last request that waits is the connection's last."""
@@ -57,6 +53,7 @@ class Pipeline:
             return
         self._waiting.append((item, reply))
         if len(self._waiting) >= _PIPELINED:
+            self.is_full = len(self._waiting) >= _MOST_PIPELINED
             self._line.hold(True)
 
     def pump(self) -> None:
@@ -66,6 +63,7 @@ class Pipeline:
         while self._waiting and self.current is None and line.writable and not line.transport.is_closing():
             self._begin(*self._waiting.popleft())
         self.pumping = False
+        self.is_full = len(self._waiting) >= _MOST_PIPELINED
         if len(self._waiting) < _PIPELINED:
             line.hold(False)
 

@@ -1,38 +1,36 @@
 """Kept responses on the shared filesystem, a file each, in a folder for each tenant.
 
-Ids tell when a response was made and whose it is, so that no file is read to find out what is too old. All methods
-block on the filesystem; they raise RunDirectoryError where it fails.
+Each has one turn of its conversation, and the id of the response before. The turns before stay for as long as one that
+needs them, also when clients no longer see them. Two programs may use the same folders: files never change, and what
+is about to be removed is hidden first, so that whoever adds a turn sees that. All methods block on the filesystem;
+they raise RunDirectoryError where it fails.
 """
 
 import os
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from ...core import files
-from ...core.errors import RunDirectoryError
+from ...core.errors import DamagedFileError, RunDirectoryError
 from ...core.spec.router import RouterSpec
-from ...core.trust import PRIVATE_FILE
-from ..batches.ids import RESPONSE, is_id, is_of, made_at, mark_of
+from .folder import hide, is_there, listed, names_in, path_of, strangers, write
+from .ids import ResponseId, is_tenants, parsed, required
 from .limits import MOST_RECORD_BYTES, Limits
+from .lineage import Amount, KeptFile, fair_share, needless, surplus
+from .recent import Recent
 from .record import VERSION, Record
 
-_SUFFIX, _NEW = ".json", ".new-"
 _WRITES_PER_LOOK, _BYTES_PER_LOOK = 64, 64 * 2**20  # of a tenant, before its folder is looked at again
-_PART_KEPT = 0.9  # of what may be there is left when something has to be removed
 _LEFTOVER_S = 600.0  # after which whoever wrote a file beside is surely gone
-
-
-class _File(NamedTuple):
-    id: str
-    path: Path
-    size: int
+_SURELY_S = 120.0  # a response that is too old in less may be removed before the next turn is seen
+Removed = Counter[str]  # how many, by why: expired, limit, deleted
 
 
 class ResponseStore:
@@ -49,59 +47,125 @@ class ResponseStore:
         self._written: dict[str, tuple[int, int]] = {}  # writes and bytes by tenant's folder, since it was looked at
         self._sizes: dict[str, dict[str, int]] = {}  # bytes by folder and id, as they were seen: files never change
         self._lock = threading.Lock()
+        self._recent = Recent()
+        self.held = Amount(0, 0)  # at the last sweep
 
-    def keep(self, record: Record) -> bool:
-        """Keep a response. True: it is time to `tidy`. Raises RunDirectoryError, also for one that is too large."""
-        data = msgspec.json.encode(record)
-        if len(data) > MOST_RECORD_BYTES:
-            raise RunDirectoryError(f"response {record.id} has more than {MOST_RECORD_BYTES} bytes")
-        path = self._file(record.id)
-        if not _write(path, data):
-            files.make_directory(path.parent)
-            if not _write(path, data):
-                raise RunDirectoryError(f"cannot write {path}: its folder was removed")
-        return self._is_time_to_look(path.parent.name, len(data))
+    def keep(self, record: Record, before: Callable[[], Raw]) -> bool:
+        """Keep a response. True: it is time to `tidy`. Raises RunDirectoryError, also for one that is too large.
 
-    def tidy(self, id: str) -> None:
-        """Remove the oldest responses of the tenant whose response that is, if there are too many of them."""
-        kept = self._seen(self._file(id).parent)
-        _remove_oldest(kept, self._limits.of_tenant, self._limits.bytes_of_tenant)
+        Args:
+            record: of the response.
+            before: the turns before, for the case that the response before may go.
+        """
+        id = required(record.id)
+        path = path_of(self._folder(id), id)
+        size = _write(path, record)
+        if record.previous and not self._stays(record.previous):  # looked at after the turn can be seen; see `_remove`
+            record = msgspec.structs.replace(record, previous="", before=before())
+            size = _write(path, record)
+        self._recent.put(record)
+        return self._is_time_to_look(id.mark, size)
 
     def get(self, tenant: str, id: str) -> Record | None:
-        """A tenant's response; None where it is not kept, or no longer."""
-        if not is_of(tenant, RESPONSE, id) or self._is_old(id):
+        """A tenant's response; None where it is not kept, or no longer. Raises DamagedFileError too."""
+        found = parsed(id)
+        if found is None or not is_tenants(found, tenant) or self._is_old(found):
             return None
-        path = self._file(id)
-        text = files.read_private(path, most_bytes=MOST_RECORD_BYTES)
-        if text is None:
+        return self._read(tenant, found, is_removed=False)
+
+    def before(self, tenant: str, id: str) -> Record | None:
+        """The response that a kept one goes on with, for its turn alone: it may have been deleted, or be too old."""
+        found = parsed(id)
+        if found is None or not is_tenants(found, tenant):
             return None
-        record = files.parse_versioned(path, text, Record, VERSION, what="kept response")
-        return record if record.tenant == tenant else None
+        record = self._recent.get(tenant, id) or self._read(tenant, found, is_removed=False)
+        return self._read(tenant, found, is_removed=True) if record is None else record
 
     def delete(self, tenant: str, id: str) -> bool:
-        """Remove a tenant's response; whether it was there."""
-        if self.get(tenant, id) is None:
-            return False
-        files.remove(self._file(id))
-        return True
+        """Remove a tenant's response; whether it was there. Its turn stays where others go on with it."""
+        try:
+            if self.get(tenant, id) is None:
+                return False
+        except DamagedFileError:  # it tells no tenant, but its id and its folder do
+            pass
+        found = required(id)
+        was_there = hide(self._folder(found), found)
+        self._remove(self._folder(found))
+        return was_there
 
-    def sweep(self) -> None:
-        """Remove what is too old, what is too much, and what writers that are gone have left."""
-        kept: list[_File] = []
-        for folder in self._folders():
-            kept += self._seen(folder)
-            self._remove_leftovers(folder)
-        _remove_oldest(kept, self._limits.in_all, self._limits.bytes_in_all)
+    def tidy(self, id: str) -> Removed:
+        """Remove the oldest responses of the tenant whose response that is, if there are too many of them."""
+        return self._tidy(self._folder(required(id)), self._of_tenant())
+
+    def sweep(self) -> tuple[Removed, list[RunDirectoryError]]:
+        """Remove what is too old, what is too much, and what writers that are gone have left.
+
+        Returns what was removed, and why some could not be: that holds up nothing else.
+        """
+        removed, failed, kept = Removed(), list[RunDirectoryError](), dict[Path, list[KeptFile]]()
+
+        def each(folders: Iterable[Path], do: Callable[[Path], Removed | None]) -> None:
+            for folder in folders:
+                try:
+                    removed.update(do(folder) or {})
+                except RunDirectoryError as error:
+                    failed.append(error)
+
+        def clean(folder: Path) -> Removed:
+            self._remove_strangers(folder)
+            gone, kept[folder] = self._remove(folder)
+            with suppress(OSError):  # something is in it
+                os.rmdir(folder)
+            return gone
+
+        folders = [self._path / name for name in names_in(self._path)]
+        each(folders, clean)
+        most = self._share(kept.values())
+        each([folder for folder, found in kept.items() if not Amount.of(found).fits(most)],
+             lambda folder: self._tidy(folder, most))  # fmt: skip
+        self.held = Amount.of(file for found in kept.values() for file in found)
+        return removed, failed
 
     def clear(self) -> None:
         """Remove all of them."""
         files.remove(self._path)
 
-    def _file(self, id: str) -> Path:
-        return self._path / mark_of(id) / f"{id}{_SUFFIX}"
+    def _of_tenant(self) -> Amount:
+        return Amount(self._limits.of_tenant, self._limits.bytes_of_tenant)
 
-    def _is_old(self, id: str) -> bool:
-        return self._clock() - made_at(id) >= self._limits.seconds
+    def _share(self, kept: Iterable[list[KeptFile]]) -> Amount:
+        """How much each tenant may have, so that all have what there is room for: who has most loses first."""
+        amounts, of_tenant = [Amount.of(found) for found in kept], self._of_tenant()
+        return Amount(
+            min(of_tenant.responses, fair_share([amount.responses for amount in amounts], self._limits.in_all)),
+            min(of_tenant.bytes, fair_share([amount.bytes for amount in amounts], self._limits.bytes_in_all)),
+        )
+
+    def _folder(self, id: ResponseId) -> Path:
+        return self._path / id.mark
+
+    def _read(self, tenant: str, id: ResponseId, *, is_removed: bool) -> Record | None:
+        path = path_of(self._folder(id), id, is_removed=is_removed)
+        text = files.read_private(path, most_bytes=MOST_RECORD_BYTES)
+        if text is None:
+            return None
+        try:
+            record = files.parse_versioned(path, text, Record, VERSION, what="kept response")
+        except RunDirectoryError as error:
+            raise DamagedFileError(str(error)) from error
+        if record.tenant != tenant or record.id != id.text:
+            return None
+        self._recent.put(record)
+        return record
+
+    def _is_old(self, id: ResponseId, sooner_by: float = 0.0) -> bool:
+        return self._clock() - id.made_at >= self._limits.seconds - sooner_by
+
+    def _stays(self, previous: str) -> bool:
+        """Whether a response stays until a sweep can see the turn that goes on with it."""
+        id = required(previous)
+        is_ending = self._is_old(id, sooner_by=min(_SURELY_S, self._limits.seconds / 2))
+        return not is_ending and is_there(path_of(self._folder(id), id))
 
     def _is_time_to_look(self, folder: str, size: int) -> bool:
         with self._lock:
@@ -110,25 +174,42 @@ class ResponseStore:
             self._written[folder] = (0, 0) if is_time else (writes + 1, written + size)
             return is_time
 
-    def _seen(self, folder: Path) -> list[_File]:
-        """The responses in a folder, without those that are too old, which are removed."""
-        kept = []
-        for file in _files(folder, self._sizes.get(folder.name, {})):
-            if self._is_old(file.id):
-                files.remove(file.path)
-            else:
-                kept.append(file)
-        self._sizes[folder.name] = {file.id: file.size for file in kept}
-        return kept
+    def _listed(self, folder: Path) -> list[KeptFile]:
+        found = listed(folder, self._sizes.get(folder.name, {}))
+        self._sizes[folder.name] = {file.id.text: file.size for file in found}
+        return found
 
-    def _remove_leftovers(self, folder: Path) -> None:
-        for name in _names(folder):
-            with suppress(OSError):
-                if name.startswith(_NEW) and self._clock() - os.stat(folder / name).st_mtime > _LEFTOVER_S:
-                    os.unlink(folder / name)
+    def _tidy(self, folder: Path, most: Amount) -> Removed:
+        """Remove from a folder what is over, and what is more than `most`."""
+        removed, left = self._remove(folder)
+        too_many = surplus(left, most)
+        if too_many:
+            removed["limit"] += sum(hide(folder, file.id) for file in too_many if not file.is_removed)
+            self._remove(folder)
+        return removed
 
-    def _folders(self) -> list[Path]:
-        return [self._path / name for name in _names(self._path)]
+    def _remove(self, folder: Path) -> tuple[Removed, list[KeptFile]]:
+        """Remove the turns that are over and that nobody needs; what is left.
+
+        Those that are not too old were hidden before the folder is listed here: whoever adds a turn to one of them
+        either has written it before, and so it is listed, or sees then that its last turn is hidden.
+        """
+        removed, failed, found = Removed(), None, self._listed(folder)
+        gone = needless(found, lambda file: file.is_removed or self._is_old(file.id))
+        is_gone = set(gone)
+        for file in gone:
+            try:
+                files.remove(path_of(folder, file.id, is_removed=file.is_removed))
+            except RunDirectoryError as error:
+                failed = error
+            removed["expired"] += not file.is_removed
+        if failed is not None:
+            raise failed
+        return removed, [file for file in found if file not in is_gone]
+
+    def _remove_strangers(self, folder: Path) -> None:
+        for path in strangers(folder, self._clock() - _LEFTOVER_S):
+            files.remove(path)
 
 
 def response_store(path: str | Path, spec: RouterSpec) -> ResponseStore | None:
@@ -138,52 +219,10 @@ def response_store(path: str | Path, spec: RouterSpec) -> ResponseStore | None:
     return ResponseStore(Path(path), Limits(seconds=spec.keep_responses))
 
 
-def _files(folder: Path, sizes: Mapping[str, int]) -> Iterator[_File]:
-    """The responses in a folder. `sizes`: those that are known already."""
-    for name in _names(folder):
-        id = name.removesuffix(_SUFFIX)
-        if is_id(RESPONSE, id):
-            with suppress(OSError):
-                size = sizes.get(id)
-                yield _File(id, folder / name, os.stat(folder / name).st_size if size is None else size)
-
-
-def _remove_oldest(kept: list[_File], most: int, most_bytes: int) -> None:
-    """Remove the oldest where there are too many, or too many bytes, until there is some room."""
-    count, size = len(kept), sum(file.size for file in kept)
-    if count <= most and size <= most_bytes:
-        return
-    for file in sorted(kept, key=lambda file: file.id):
-        if count <= most * _PART_KEPT and size <= most_bytes * _PART_KEPT:
-            return
-        files.remove(file.path)
-        count, size = count - 1, size - file.size
-
-
-def _write(path: Path, data: bytes) -> bool:
-    """Write a file beside and rename it; False where there is no folder for it.
-
-    What is lost when the node fails is lost: nobody waits for the disk.
-    """
-    beside = path.with_name(f"{_NEW}{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(beside, flags, PRIVATE_FILE), "wb") as file:
-            file.write(data)
-        os.rename(beside, path)
-        return True
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(beside)
-        raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
+def _write(path: Path, record: Record) -> int:
+    """Write a record; its size. Raises RunDirectoryError."""
+    data = msgspec.json.encode(record)
+    if len(data) > MOST_RECORD_BYTES:
+        raise RunDirectoryError(f"response {record.id} has more than {MOST_RECORD_BYTES} bytes")
+    write(path, data)
+    return len(data)

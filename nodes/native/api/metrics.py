@@ -1,11 +1,13 @@
 """The metrics of the native engine: the one table of their names, and what renders them."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from ..engine.stats import EngineStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "slurminfer_engine_"
@@ -36,30 +38,6 @@ _TTFT = "time_to_first_token_seconds"
 _ITL = "inter_token_latency_seconds"
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _ITL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """The engine's figures after a step; each field is a name in the tables above."""
-
-    running_requests: int = 0
-    waiting_requests: int = 0
-    paused_requests: int = 0
-    kv_blocks_used: int = 0
-    kv_blocks_total: int = 0
-    kv_block_tokens: int = 0
-    prefix_cache_hit_tokens: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    steps: int = 0
-    step_seconds: float = 0.0
-    communication_seconds: float = 0.0
-    preemptions: int = 0
-    failed_requests: int = 0
-    compiled_kernels: bool = False
-    speculative_draft_tokens: int = 0
-    speculative_accepted_tokens: int = 0
-    process: Mapping[str, str] = field(default_factory=dict)  # see process.py
 
 
 class Metrics(Collector):

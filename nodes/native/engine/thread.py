@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVarTuple
 
 from ....core.errors import EngineError
-from ..api.metrics import EngineStats
 from .embeddings import Embeddings
 from .failures import Failure
 from .outputs import Outputs
 from .request import Embedding, Limits, Output, Request
+from .stats import EngineStats
 
 _Args = TypeVarTuple("_Args")
 

@@ -1,10 +1,13 @@
 """/v1/responses/ID by OpenAI's own client, through a real router."""
 
+import contextlib
+
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from slurminfer.router.batches.ids import RESPONSE, new_id
+from slurminfer.router.responses.ids import new_id, required
 from slurminfer.router.tenants.key_store import KeyStore
 
 TEXT = "Hello from the stub"
@@ -109,10 +112,67 @@ def test_nothing_is_kept_where_the_spec_says_so(one, eventually):
     assert not one.run.responses_path.exists()
 
 
+def samples(one, *names):
+    """Values of the router's metrics."""
+    found = {family.name: family.samples for family in text_string_to_metric_families(one.http.get("/metrics").text)}
+    return {
+        tuple(sample.labels.values()): sample.value
+        for name in names
+        for sample in found[f"slurminfer_router_{name}"]
+        if sample.name.endswith(("_total", name)) and (sample.value or not sample.labels)
+    }
+
+
+def test_what_is_kept_not_kept_and_removed_is_counted(one, eventually):
+    first, second = ask(one), ask(one)
+    for one_more in (ask(one, store=False), second):
+        with contextlib.suppress(openai.NotFoundError):
+            one.openai.responses.delete(one_more.id)
+    file = one.run.responses_path / required(first.id).mark / "x"
+    file.parent.rename(file.parent.with_name("away"))
+    file.parent.symlink_to("away")
+    assert ask(one).store is False
+    eventually(lambda: samples(one, "responses_kept") == {(): 2.0})
+    eventually(lambda: samples(one, "responses_not_kept") == {("failed",): 1.0})
+    assert samples(one, "responses_removed") == {("deleted",): 1.0}
+    assert samples(one, "responses_kept_bytes")[()] > 1000
+    file.parent.unlink()
+    file.parent.with_name("away").rename(file.parent)
+    one.stop_router()
+    one.start_router()
+    eventually(lambda: samples(one, "kept_responses") == {(): 1.0})
+    assert 500 < samples(one, "kept_responses_bytes")[()] < 5000
+
+
+HOSTILE = ["resp_1", "resp_" + "a" * 10_240, "resp_%00", "resp_..%2f..%2fkey", "resp_%2e%2e", "resp_" + "0" * 48,
+           "resp_%F0%9F%92%A9", "resp_" + "0" * 48 + "%0a", "resp_%ff", "..%2fresp_1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("id", HOSTILE)
+def test_no_id_names_anything_else(one, id):
+    """A 404 of our own for each of them, that does not repeat ten thousand bytes."""
+    made = ask(one)
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")):
+        answer = one.http.request(method, f"/v1/responses/{id}{path}")
+        assert answer.status_code in (400, 404, 405, 414), answer.text
+        assert len(answer.content) < 1000 and answer.json()["error"]["message"]
+    assert one.openai.responses.retrieve(made.id) == made
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=101", "limit=-1", "limit=x", "limit=" + "9" * 5000, "order=up", "after=msg_1", "after=%00"],
+)
+def test_pages_of_items_are_asked_for_rightly(one, query):
+    made = ask(one)
+    answer = one.http.get(f"/v1/responses/{made.id}/input_items?{query}")
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == query.partition("=")[0]
+
+
 def test_the_router_removes_what_is_too_old(one, eventually):
     ask(one)
     (file,) = one.run.responses_path.rglob("*.json")
-    old = new_id(RESPONSE, "owner", 1000.0)
+    old = new_id("owner", 1000.0)
     file.rename(file.with_name(f"{old}.json"))
     one.stop_router()
     one.start_router()

@@ -296,6 +296,8 @@ def test_what_can_be_known_is_0_before_anything_has_happened(site):
         'slurminfer_router_refused_total{reason="key"} 0.0',
         'slurminfer_router_failovers_total{kind="stream",outcome="failed"} 0.0',
         'slurminfer_router_hedges_total{outcome="sent"} 0.0',
+        'slurminfer_router_responses_not_kept_total{reason="no_space"} 0.0',
+        'slurminfer_router_responses_removed_total{reason="expired"} 0.0',
         'slurminfer_router_choices_total{reason="spread"} 0.0',
         'slurminfer_router_queue_seconds_count{priority="batch"} 0.0',
         'slurminfer_router_upstream_errors_total{kind="lost",worker="stubs-0"} 0.0',

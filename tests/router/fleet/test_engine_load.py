@@ -2,7 +2,8 @@
 
 import pytest
 
-from slurminfer.nodes.native.api.metrics import EngineStats, Metrics
+from slurminfer.nodes.native.api.metrics import Metrics
+from slurminfer.nodes.native.engine.stats import EngineStats
 from slurminfer.router.fleet.engine_load import EngineLoad, parse_load, with_rates
 
 SGLANG = """\

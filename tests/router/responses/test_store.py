@@ -8,48 +8,13 @@ from msgspec import Raw
 
 from slurminfer.core.errors import RunDirectoryError
 from slurminfer.core.spec.router import RouterSpec
-from slurminfer.router.batches.ids import RESPONSE, new_id
+from slurminfer.router.responses import folder as folder_module
 from slurminfer.router.responses import store as module
-from slurminfer.router.responses.limits import Limits
+from slurminfer.router.responses.ids import new_id
 from slurminfer.router.responses.record import Record
-from slurminfer.router.responses.store import ResponseStore, response_store
+from slurminfer.router.responses.store import response_store
 
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def store_of(tmp_path, clock):
-    return lambda **limits: ResponseStore(tmp_path / "responses", Limits(**{"seconds": 60, **limits}), clock)
-
-
-@pytest.fixture
-def keep(clock):
-    """Keeps a response of so many bytes, a millisecond later than the one before."""
-
-    def keep(store, tenant="one", size=10):
-        clock.now += 0.001
-        id = new_id(RESPONSE, tenant, clock.now)
-        items = Raw(b"[]")
-        record = Record(id=id, tenant=tenant, response=Raw(b'"' + b"x" * size + b'"'), input=items, before=items)
-        if store.keep(record):
-            store.tidy(id)
-        return id
-
-    return keep
-
-
-def files_in(tmp_path):
-    return [path for path in (tmp_path / "responses").rglob("*") if path.is_file()]
+from .conftest import files_in
 
 
 def test_a_response_is_its_tenants_alone(store_of, keep, tmp_path):
@@ -67,14 +32,14 @@ def test_a_response_is_its_tenants_alone(store_of, keep, tmp_path):
 
 def test_another_tenant_whose_id_looks_the_same_gets_nothing(store_of, clock):
     """The mark in an id is short: the record itself says whose it is."""
-    id = new_id(RESPONSE, "one", clock.now)
+    id = new_id("one", clock.now)
     items = Raw(b"[]")
     store = store_of()
-    store.keep(Record(id=id, tenant="other", response=items, input=items, before=items))
+    store.keep(Record(id=id, tenant="other", response=items, input=items), lambda: items)
     assert store.get("one", id) is None
 
 
-@pytest.mark.parametrize("id", ["", "resp_", "resp_../../key", "file-" + "0" * 32, "resp_" + "0" * 32])
+@pytest.mark.parametrize("id", ["", "resp_", "resp_../../key", "resp_" + "0" * 32, "resp_" + "0" * 48])
 def test_what_is_no_id_is_not_there(store_of, id):
     assert store_of().get("one", id) is None
 
@@ -122,13 +87,13 @@ def test_what_was_seen_is_looked_at_no_more(store_of, keep, monkeypatch):
 
 def test_a_folder_is_not_listed_at_each_write(store_of, keep, monkeypatch):
     listed = []
-    real = module._names
+    real = folder_module.names_in
 
     def names(path):
         listed.append(path)
         return real(path)
 
-    monkeypatch.setattr(module, "_names", names)
+    monkeypatch.setattr(folder_module, "names_in", names)
     store = store_of()
     for _ in range(200):
         keep(store)
@@ -139,7 +104,20 @@ def test_all_tenants_together_are_bounded(store_of, keep, tmp_path):
     store = store_of(in_all=10)
     ids = [keep(store, tenant) for _ in range(10) for tenant in ("one", "two")]
     store.sweep()
-    assert {path.stem for path in files_in(tmp_path)} == set(ids[-9:])
+    assert {path.stem for path in files_in(tmp_path)} == set(ids[-8:])
+
+
+def test_of_all_tenants_the_one_that_has_most_loses_first(store_of, keep, tmp_path):
+    store = store_of(in_all=10)
+    few = [keep(store, "few") for _ in range(3)]
+    many = [keep(store, "many") for _ in range(30)]
+    removed, failed = store.sweep()
+    left = {path.stem for path in files_in(tmp_path)}
+    assert left == {*few, *many[-6:]}
+    assert (removed["limit"], failed) == (24, [])
+    assert store.held.responses == 33  # as it was found
+    store.sweep()
+    assert store.held.responses == 9
 
 
 def test_a_sweep_looks_at_each_file_once(store_of, keep, monkeypatch):

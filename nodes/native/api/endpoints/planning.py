@@ -41,7 +41,9 @@ class AnswerPlanner:
         try:
             plan = self._calls(tools, structure, param, prompt)
             return plan, await self._compile(body, plan.constraint, param, prompt, limits)
-        except ApiError:
+        except ApiError as error:
+            if error.status == 429:  # none at all can be compiled now
+                raise
             try:
                 lenient = self._calls(tools, structure, param, prompt, lenient=True)
                 if lenient == plan or lenient.constraint is None:

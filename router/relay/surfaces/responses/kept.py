@@ -1,23 +1,26 @@
 """Kept responses as a relay reaches them: in threads, so many at once, and for so long.
 
-A filesystem that is full, slow or away costs no answer: then a response is not kept, and a request that goes on with
-one is told so.
+A filesystem that is full, slow or away costs no answer: then a response is not kept, which its client is told, and a
+request that goes on with one is told so.
 """
 
 import asyncio
+import errno
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from .....core.background.threads import in_thread
 from .....core.errors import RunDirectoryError
+from ....control.counters import Counters
 from ....responses.limits import MOST_RECORD_BYTES
 from ....responses.record import Record
-from ....responses.store import ResponseStore
+from ....responses.store import Removed, ResponseStore
 from ..translation import TranslationError
 from .asked import Asked
 from .history import History
@@ -25,8 +28,18 @@ from .items import Item, write_items
 
 _READ_S, _WRITE_S = 5.0, 2.0  # that a request, and the end of an answer, waits for the filesystem
 _MOST_AT_ONCE, _MOST_BYTES = 64, 64 * 2**20  # that are being written, and as many that are being read
+_MOST_OF_TENANT = 32  # of them, so that one tenant leaves some for others
 _LOG_PAUSE_S = 60.0
-_Result = TypeVar("_Result")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+# Why a response is not kept, as metrics name it, and in words.
+NOT_KEPT = {
+    "off": "this deployment keeps no responses",
+    "too_large": f"with its conversation it has more than {MOST_RECORD_BYTES >> 20} MiB",
+    "busy": "too many responses are being written",
+    "slow": "the filesystem does not answer",
+    "no_space": "the filesystem has no room left",
+    "failed": "the filesystem does not take it",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +49,20 @@ class KeptResponses:
 
     Args:
         store: None: nothing is kept.
+        counters: what is kept, and what is not, is counted here.
         clock: seconds, for the log.
     """
 
-    def __init__(self, store: ResponseStore | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: ResponseStore | None,
+        counters: Counters | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._clock = store, clock
-        self._reading = self._writing = self._bytes = 0
+        self._counters = Counters() if counters is None else counters
+        self._reading, self._writing = Counter[str](), Counter[str]()  # by tenant
+        self._bytes = 0
         self._is_tidying = False
         self._logged_at = -_LOG_PAUSE_S
 
@@ -51,11 +72,11 @@ class KeptResponses:
         if store is None:
             message = "this deployment keeps no responses ([router] keep_responses = 0): send the whole conversation"
             raise TranslationError(message, _param(asked))
-        if self._reading >= _MOST_AT_ONCE:
+        if not _has_room(self._reading, tenant):
             raise _away(asked)
-        self._reading += 1
-        reading = in_thread(lambda: History.read(lambda id: store.get(tenant, id), asked))
-        reading.add_done_callback(self._has_read)
+        self._reading[tenant] += 1
+        reading = in_thread(lambda: History.read(_OfTenant(store, tenant), asked))
+        reading.add_done_callback(lambda reading: self._has_read(reading, tenant))
         try:
             async with asyncio.timeout(_READ_S):
                 return await asyncio.shield(reading)
@@ -63,52 +84,83 @@ class KeptResponses:
             self._warn("read", error)
             raise _away(asked) from error
 
-    def keep(
-        self, tenant: str, response: dict[str, Any], before: Sequence[Item], items: Sequence[Item]
-    ) -> Coroutine[Any, Any, None] | None:
-        """What keeps a response, to be awaited before a client is told that it is complete. None: it is not kept."""
+    async def keep(
+        self, tenant: str, response: dict[str, Any], previous: str, history: History, items: Sequence[Item]
+    ) -> str:
+        """Keep a response, before a client is told that it is complete. Returns "", or one of NOT_KEPT.
+
+        Args:
+            tenant: whose it is.
+            response: the object that clients see.
+            previous: the id of the response before, if there is one.
+            history: what was before.
+            items: of the request.
+        """
+        why = await self._keep(tenant, response, previous, history, items)
+        if why:
+            self._counters.count(self._counters.responses_not_kept, why)
+        return why
+
+    async def _keep(
+        self, tenant: str, response: dict[str, Any], previous: str, history: History, items: Sequence[Item]
+    ) -> str:
         store = self._store
         if store is None:
-            return None
+            return "off"
         record = Record(
             id=response["id"],
             tenant=tenant,
             response=Raw(msgspec.json.encode(response)),
             input=Raw(write_items(items)),
-            before=Raw(write_items(before)),
+            previous=previous,
         )
-        size = len(record.response) + len(record.input) + len(record.before)
-        if size > MOST_RECORD_BYTES or self._writing >= _MOST_AT_ONCE or self._bytes + size > _MOST_BYTES:
-            self._warn("kept", "too large, or too many at once")
-            return None
-        return self._write(store, record, size)
+        if record.size + history.size > MOST_RECORD_BYTES:
+            return "too_large"
+        if not _has_room(self._writing, tenant) or self._bytes + record.size > _MOST_BYTES:
+            self._warn("kept", "too many at once")
+            return "busy"
+        return await self._write(store, record, history)
 
-    async def _write(self, store: ResponseStore, record: Record, size: int) -> None:
+    async def _write(self, store: ResponseStore, record: Record, history: History) -> str:
         """Write it; once the time is up in the background."""
-        self._writing += 1
-        self._bytes += size
-        writing = in_thread(lambda: store.keep(record))
-        writing.add_done_callback(lambda writing: self._has_written(writing, store, record.id, size))
-        await asyncio.wait({writing}, timeout=_WRITE_S)
+        self._writing[record.tenant] += 1
+        self._bytes += record.size
+        writing = in_thread(lambda: store.keep(record, lambda: Raw(write_items(history.before))))
+        writing.add_done_callback(lambda writing: self._has_written(writing, store, record))
+        done, _ = await asyncio.wait({writing}, timeout=_WRITE_S)
+        if not done:
+            return "slow"
+        error = writing.exception()
+        if error is None:
+            return ""
+        cause = error.__cause__
+        return "no_space" if isinstance(cause, OSError) and cause.errno in _NO_ROOM else "failed"
 
-    def _has_written(self, writing: "asyncio.Future[bool]", store: ResponseStore, id: str, size: int) -> None:
-        self._writing -= 1
-        self._bytes -= size
+    def _has_written(self, writing: "asyncio.Future[bool]", store: ResponseStore, record: Record) -> None:
+        _count_down(self._writing, record.tenant)
+        self._bytes -= record.size
         if writing.cancelled():
             return
         if (error := writing.exception()) is not None:
             self._warn("kept", error)
-        elif writing.result() and not self._is_tidying:  # which no answer waits for
+            return
+        self._counters.responses_kept += 1
+        self._counters.responses_kept_bytes += record.size
+        if writing.result() and not self._is_tidying:  # which no answer waits for
             self._is_tidying = True
-            in_thread(lambda: store.tidy(id)).add_done_callback(self._has_tidied)
+            in_thread(lambda: store.tidy(record.id)).add_done_callback(self._has_tidied)
 
-    def _has_tidied(self, tidying: "asyncio.Future[None]") -> None:
+    def _has_tidied(self, tidying: "asyncio.Future[Removed]") -> None:
         self._is_tidying = False
-        if not tidying.cancelled() and (error := tidying.exception()) is not None:
+        if tidying.cancelled():
+            return
+        if (error := tidying.exception()) is not None:
             self._warn("removed", error)
+        else:
+            self._counters.removed_responses(tidying.result())
 
-    def _has_read(self, reading: "asyncio.Future[History]") -> None:
-        self._reading -= 1
+    def _has_read(self, reading: "asyncio.Future[History]", tenant: str) -> None:
+        _count_down(self._reading, tenant)
         if not reading.cancelled():
             reading.exception()  # else one that nobody waits for any more is logged as never retrieved
 
@@ -125,3 +177,28 @@ def _param(asked: Asked) -> str:
 def _away(asked: Asked) -> TranslationError:
     message = "kept responses cannot be read now; send this again later, or the whole conversation"
     return TranslationError(message, _param(asked), status=503)
+
+
+class _OfTenant:
+    """Implements `history.Kept`."""
+
+    def __init__(self, store: ResponseStore, tenant: str) -> None:
+        self._store, self._tenant = store, tenant
+
+    def get(self, id: str) -> Record | None:
+        """A response that clients may refer to."""
+        return self._store.get(self._tenant, id)
+
+    def before(self, id: str) -> Record | None:
+        """One that another goes on with."""
+        return self._store.before(self._tenant, id)
+
+
+def _has_room(at_once: Counter[str], tenant: str) -> bool:
+    return at_once[tenant] < _MOST_OF_TENANT and at_once.total() < _MOST_AT_ONCE
+
+
+def _count_down(at_once: Counter[str], tenant: str) -> None:
+    at_once[tenant] -= 1
+    if not at_once[tenant]:
+        del at_once[tenant]

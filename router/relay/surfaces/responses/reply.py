@@ -1,14 +1,21 @@
-"""The reply to a request for a response that is kept: the client is told that it is complete when it is kept."""
+"""The reply to a request for a response that is kept: the client is told that it is complete when it is kept.
+
+Where it cannot be kept, `store` of the response is false, and a header or a comment of the stream says why.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 from ....http.messages import Reply, Whole
 from ..reply import TranslatingReply
+from .kept import NOT_KEPT
 from .translation import ResponsesTranslation
 
-Keep = Callable[[ResponsesTranslation], Coroutine[Any, Any, None] | None]
+HEADER = b"x-slurminfer-not-kept"
+Keep = Callable[[ResponsesTranslation], Coroutine[Any, Any, str]]
 
 
 class KeepingReply(TranslatingReply):
@@ -17,7 +24,7 @@ class KeepingReply(TranslatingReply):
     Args:
         reply: the client's.
         translation: of its request.
-        keep: keeps the response that the translation has come to; None where that is not done.
+        keep: keeps the response that the translation has come to; returns one of NOT_KEPT, or "" when it is kept.
     """
 
     def __init__(self, reply: Reply, translation: ResponsesTranslation, keep: Keep) -> None:
@@ -32,7 +39,11 @@ class KeepingReply(TranslatingReply):
             self._reply.whole(answer)
             return
         translated = self._translated(answer)
-        self._when_kept(lambda: self._reply.whole(translated))
+
+        def send(why_not: str) -> None:
+            self._reply.whole(_unkept(translated, self._responses, why_not) if why_not else translated)
+
+        self._when_kept(send)
 
     def write(self, data: bytes) -> bool:
         """Send what whole events are in the client's API, but for the last ones. False: the client is behind."""
@@ -67,20 +78,31 @@ class KeepingReply(TranslatingReply):
         if self._keeping is not None:
             await self._keeping
 
-    def _when_kept(self, send: Callable[[], None]) -> None:
-        keeping = self._keep(self._responses) if self._responses.final is not None else None
-        if keeping is None:
-            send()
+    def _when_kept(self, send: Callable[[str], None]) -> None:
+        if self._responses.final is None:
+            send("")
         else:
-            self._keeping = asyncio.get_running_loop().create_task(_then(keeping, send))
+            self._keeping = asyncio.get_running_loop().create_task(_then(self._keep(self._responses), send))
 
-    def _send_last(self) -> None:
+    def _send_last(self, why_not: str) -> None:
+        if why_not:
+            before, blank, _ = self._last.rpartition(b"\n\nevent: ")  # bytes that no event has within
+            before += blank[:2]
+            comment = f": not kept: {NOT_KEPT[why_not]}\n\n".encode()
+            self._last = before + comment + self._responses.last_event_unkept()
         self._reply.write(self._last)
         self._reply.end()
 
 
-async def _then(keeping: Coroutine[Any, Any, None], send: Callable[[], None]) -> None:
+def _unkept(answer: Whole, translation: ResponsesTranslation, why_not: str) -> Whole:
+    """The answer with a response that says that it was not kept."""
+    headers = [*answer.headers, (HEADER, NOT_KEPT[why_not].encode())]
+    return Whole(answer.status, msgspec.json.encode(translation.unkept()), headers, answer.close)
+
+
+async def _then(keeping: Coroutine[Any, Any, str], send: Callable[[str], None]) -> None:
+    why_not = "failed"
     try:
-        await keeping
+        why_not = await keeping
     finally:
-        send()
+        send(why_not)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .....core.net.openai import ON_BEHALF_HEADER
-from ....batches.ids import RESPONSE, new_id
 from ....http.messages import Head, Reply
-from ..translation import Translation
+from ....responses.ids import RESPONSE, new_id, parsed
+from ..reply import TranslatingReply
 from .asked import Asked, read
 from .errors import renamed_answer
 from .history import History
@@ -42,10 +42,10 @@ class Responses:
         """An error answer with the names of this API."""
         return renamed_answer(answer)
 
-    def reply(self, reply: Reply, translation: Translation) -> Reply | None:
-        """The reply to a request whose response is kept; None for any other request."""
-        if not isinstance(translation, ResponsesTranslation) or translation.keep_for is None:
-            return None
+    def reply(self, reply: Reply, translation: ResponsesTranslation) -> Reply:
+        """Where the answer of chat completions goes."""
+        if translation.keep_for is None:
+            return TranslatingReply(reply, translation)
         return KeepingReply(reply, translation, self._keep)
 
     async def _with_history(self, head: Head, asked: Asked) -> ResponsesTranslation:
@@ -53,14 +53,14 @@ class Responses:
 
     def _translation(self, head: Head, asked: Asked, history: History) -> ResponsesTranslation:
         tenant, now = head.tenant.name, self._clock()
-        translation = ResponsesTranslation(asked, history, new_id(RESPONSE, tenant, now), self._clock)
+        previous = parsed(asked.previous_response_id or "")
+        translation = ResponsesTranslation(asked, history, new_id(tenant, now, previous), self._clock)
         if asked.keeps and _ON_BEHALF not in head.fields:  # the rows of a batch are nobody's conversations
             translation.keep_for = tenant
         return translation
 
-    def _keep(self, translation: ResponsesTranslation) -> Coroutine[Any, Any, None] | None:
+    def _keep(self, translation: ResponsesTranslation) -> Coroutine[Any, Any, str]:
         tenant, response, history = translation.keep_for, translation.final, translation.history
-        if tenant is None or response is None:
-            return None
+        assert tenant is not None and response is not None
         items = named(history.items, translation.id.removeprefix(RESPONSE), _FIRST_INPUT)
-        return self._kept.keep(tenant, response, history.before, items)
+        return self._kept.keep(tenant, response, translation.asked.previous_response_id or "", history, items)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from ...stream.events import payloads
+from ..translation import CHAT
 from . import response
 from .asked import Asked
 from .chat import chat_body
@@ -28,6 +29,8 @@ class ResponsesTranslation:
         id: of the response.
         clock: Unix seconds.
     """
+
+    path = CHAT
 
     def __init__(self, asked: Asked, history: History, id: str, clock: Callable[[], float]) -> None:
         self.asked, self.history, self.id = asked, history, id
@@ -59,6 +62,17 @@ class ResponsesTranslation:
     def end(self) -> bytes:
         """The last events, where they were not sent yet."""
         return b"" if self._is_over else self._begin() + self._written(self._end())
+
+    def unkept(self) -> dict[str, Any]:
+        """The response as it is where it could not be kept."""
+        assert self.final is not None
+        return {**self.final, "store": False}
+
+    def last_event_unkept(self) -> bytes:
+        """The last event again, with that response."""
+        self._sequence -= 1
+        response = self.unkept()
+        return self._write({"type": f"response.{response['status']}", "response": response})
 
     def _payload(self, payload: bytes) -> bytes:
         if self._is_over:

@@ -13,7 +13,6 @@ from aiohttp import web
 from slurminfer.core.errors import EngineError
 from slurminfer.core.net.connection_guard import ConnectionLimits
 from slurminfer.core.net.http_limits import ConnectionGuard
-from slurminfer.nodes.native.api.metrics import EngineStats
 from slurminfer.nodes.native.api.requests.defaults import SamplingDefaults
 from slurminfer.nodes.native.api.server import Server
 from slurminfer.nodes.native.api.service import ServedModel
@@ -21,6 +20,7 @@ from slurminfer.nodes.native.api.template.chat_template import ChatTemplate
 from slurminfer.nodes.native.engine.failures import RequestFailedError
 from slurminfer.nodes.native.engine.outputs import Outputs
 from slurminfer.nodes.native.engine.request import Limits, Output, Request, Sample
+from slurminfer.nodes.native.engine.stats import EngineStats
 from slurminfer.nodes.native.tokenizer import Tokenizer
 from slurminfer.quant.checkpoint.embedding import EmbeddingConfig
 

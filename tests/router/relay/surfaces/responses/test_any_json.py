@@ -8,14 +8,15 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from slurminfer.core.errors import RunDirectoryError
 from slurminfer.router.relay.surfaces.responses.asked import Asked, read
 from slurminfer.router.relay.surfaces.responses.fields import IGNORED, OBEYED, REFUSED, RENAMED
 from slurminfer.router.relay.surfaces.responses.history import History
 from slurminfer.router.relay.surfaces.responses.items import Item, named, shown
 from slurminfer.router.relay.surfaces.responses.translation import ResponsesTranslation
 from slurminfer.router.relay.surfaces.translation import TranslationError
+from slurminfer.router.responses.record import Record
 
 from .chats import DONE, ID, NOW, data, events_of, translation
 
@@ -83,11 +84,12 @@ def test_any_answer(said: dict[str, Any]) -> None:
 @given(st.binary(max_size=20), st.binary(max_size=20), st.binary(max_size=20))
 def test_any_damage_of_a_kept_response(response: bytes, input: bytes, before: bytes) -> None:
     class Damaged:
-        pass
+        """Keeps one response, for every id."""
 
-    damaged: Any = Damaged()
-    damaged.response, damaged.input, damaged.before = response, input, before
-    with pytest.raises((RunDirectoryError, TranslationError)):
-        History.read(
-            lambda id: damaged, Asked(previous_response_id="resp_1", items=[Item(type="item_reference", id="x_")])
-        )
+        def get(self, id: str) -> Any:
+            return Record(id=id, tenant="one", response=Raw(response), input=Raw(input), before=Raw(before))
+
+        before = get
+
+    with pytest.raises(TranslationError, match="not found"):
+        History.read(Damaged(), Asked(previous_response_id="resp_1", items=[Item(type="item_reference", id="x_")]))

@@ -4,16 +4,21 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
+import msgspec
 import openai
 import pydantic
 import pytest
+from msgspec import Raw
 
 from slurminfer.router.relay.surfaces.responses import kept
 from slurminfer.router.responses import store
+from slurminfer.router.responses.ids import new_id, parsed, required
 from slurminfer.router.responses.limits import Limits
+from slurminfer.router.responses.record import Record
 from slurminfer.router.responses.store import ResponseStore
 
 from .....support.small_disk import small_disk_at
@@ -149,7 +154,7 @@ def test_a_function_is_called_and_the_conversation_goes_on(relay, client, ask):
 
 
 def test_tokens_are_counted_by_the_engine(relay, client):
-    stub = relay.add("w-0")
+    stub = relay.add("w-0", engine="sglang")
     first = whole(client, input="one?")
     found = client.responses.input_tokens.count(model="m", input="two?", previous_response_id=first.id)
     assert (found.object, found.input_tokens) == ("response.input_tokens", 7)
@@ -222,9 +227,135 @@ def test_a_full_disk_costs_no_answer(relay, client, ask, caplog):
     with small_disk_at(folder, "4k", "700"):
         response = ask(client, input="long " * 5000)
         assert response.output_text == TEXT
+        assert response.store is False, "the client sees that it cannot go on with it"
         with pytest.raises(openai.BadRequestError, match="not kept"):
             ask(client, previous_response_id=response.id)
     assert "No space left" in caplog.text
+    assert ask(client).store is True
+    counters = relay.report().counters
+    assert (counters.responses_not_kept, counters.responses_kept) == ({"no_space": 1}, 1)
+
+
+def test_why_a_response_is_not_kept_is_said(relayed, client_of):
+    relay = relayed(keep_responses=0)
+    relay.add("w-0")
+    raw = client_of(relay).responses.with_raw_response.create(**ASKED)
+    assert raw.headers["X-Slurminfer-Not-Kept"] == "this deployment keeps no responses"
+    assert raw.parse().store is False
+    answer = relay.http.post("/v1/responses", json={**ASKED, "stream": True})
+    *_, item, comment, last = answer.text.removesuffix("\n\n").split("\n\n")
+    assert comment == ": not kept: this deployment keeps no responses"
+    item, last = (json.loads(event.partition("\ndata: ")[2]) for event in (item, last))
+    assert (last["type"], last["response"]["store"]) == ("response.completed", False)
+    assert last["sequence_number"] == item["sequence_number"] + 1
+
+
+def test_each_turn_is_kept_once(relay, client):
+    relay.add("w-0")
+    words, id = "a turn of some length " * 50, None
+    for _ in range(20):
+        id = whole(client, input=words, previous_response_id=id).id
+    files = list(relay.folder.rglob("responses/*/*.json"))
+    assert len(files) == 20
+    assert max(file.stat().st_size for file in files) < len(words) + 2000
+    assert relay.report().counters.responses_kept_bytes < 20 * (len(words) + 2000)
+
+
+def test_a_conversation_as_a_whole_is_bounded(relay, client, monkeypatch):
+    relay.add("w-0")
+    monkeypatch.setattr(kept, "MOST_RECORD_BYTES", 20_000)
+    first = whole(client, input="x" * 8000)
+    second = whole(client, input="x" * 8000, previous_response_id=first.id)
+    third = whole(client, input="x" * 8000, previous_response_id=second.id)
+    assert [one.store for one in (first, second, third)] == [True, True, False]
+    assert relay.report().counters.responses_not_kept == {"too_large": 1}
+
+
+def test_a_tenant_that_writes_much_leaves_room_for_others(relay, client, client_of, monkeypatch):
+    relay.add("w-0")
+    relay.add_tenant("other", name="two")
+    stands, real = threading.Event(), ResponseStore.keep
+
+    def keep(self, record, before):
+        if record.tenant == "one":
+            stands.wait()
+        return real(self, record, before)
+
+    monkeypatch.setattr(kept, "_WRITE_S", 0.01)
+    monkeypatch.setattr(kept, "_MOST_OF_TENANT", 2)
+    monkeypatch.setattr(kept, "_MOST_AT_ONCE", 3)
+    monkeypatch.setattr(ResponseStore, "keep", keep)
+    assert [whole(client).store for _ in range(4)] == [False] * 4
+    assert relay.report().counters.responses_not_kept == {"slow": 2, "busy": 2}
+    monkeypatch.setattr(kept, "_WRITE_S", 5)
+    other = client_of(relay, "other")
+    assert whole(other, previous_response_id=whole(other).id).output_text == TEXT
+    stands.set()
+
+
+def fabricated(relay, befores):
+    """The ids of responses that lie there as the router writes them. `befores`: the number of the one before."""
+    ids: list[str] = []
+    folder = None
+    for number, before in enumerate(befores):
+        previous = "" if before is None else ids[before]
+        ids.append(new_id("one", time.time() - 1 + number * 1e-5, parsed(previous)))
+        said = {"id": ids[-1], "output": [{"type": "message", "role": "assistant", "content": "said"}]}
+        item = {"type": "message", "role": "user", "content": f"turn {number}"}
+        response, asked = (Raw(json.dumps(one).encode()) for one in (said, [item]))
+        record = Record(id=ids[-1], tenant="one", response=response, input=asked, previous=previous)
+        if folder is None:
+            folder = relay.folder / "responses" / required(ids[-1]).mark
+            folder.mkdir(0o700, parents=True)
+        path = folder / f"{ids[-1]}.json"
+        path.touch(0o600)
+        path.write_bytes(msgspec.json.encode(record))
+    return ids
+
+
+def test_ten_thousand_turns(relay, client):
+    """A conversation that is too long is refused, whoever has made it, and one that is just not is not."""
+    stub = relay.add("w-0")
+    ids = fabricated(relay, [None, *range(9999)])
+    with pytest.raises(openai.BadRequestError, match="at most 8192") as caught:
+        whole(client, previous_response_id=ids[-1])
+    assert caught.value.param == "previous_response_id"
+    assert whole(client, previous_response_id=ids[4000]).output_text == TEXT
+    assert len(stub.asked[-1].body["messages"]) == 2 * 4001 + 1
+    assert whole(client).output_text == TEXT
+
+
+@pytest.mark.parametrize("how", ["gone", "garbage", "itself"])
+def test_a_turn_that_is_missing_is_said(relay, client, how, caplog):
+    stub = relay.add("w-0")
+    ids = fabricated(relay, [None, 0, 1])
+    (file,) = relay.folder.rglob(f"responses/*/{ids[1]}.json")
+    record = json.loads(file.read_text())
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_text("garbage" if how == "garbage" else json.dumps({**record, "previous": ids[2]}))
+    with pytest.raises(openai.BadRequestError, match="is missing" if how != "itself" else "not found") as caught:
+        whole(client, previous_response_id=ids[2])
+    assert caught.value.code == "previous_response_not_found"
+    assert ("cannot be used" in caplog.text) == (how == "garbage")
+    assert not stub.asked
+
+
+@pytest.mark.parametrize(
+    "id",
+    ["resp_1/../../key", "resp_\0", "resp_" + "a" * 10_240, "..", "resp_" + "0" * 47 + "\u0660", "\ud800", "resp_ ",
+     "%2e%2e", "resp_" + "0" * 48 + "\n"],
+)  # fmt: skip
+def test_any_id(relay, id):
+    relay.add("w-0")
+    body = json.dumps({**ASKED, "previous_response_id": id})
+    answer = relay.http.post("/v1/responses", content=body)
+    assert answer.status_code == 400 and len(answer.content) < 1000
+    if id != "\ud800":  # which is no text
+        assert answer.json()["error"]["code"] == "previous_response_not_found"
+    reference = json.dumps({**ASKED, "input": [{"type": "item_reference", "id": id}]})
+    assert relay.http.post("/v1/responses", content=reference).status_code == 400
 
 
 @pytest.mark.parametrize("ask", [whole, streamed])
@@ -233,7 +364,7 @@ def test_a_filesystem_that_stands_still_costs_no_answer(relay, client, ask, monk
     stands, real = threading.Event(), ResponseStore.keep
     monkeypatch.setattr(kept, "_WRITE_S", 0.01)
     monkeypatch.setattr(kept, "_READ_S", 0.01)
-    monkeypatch.setattr(ResponseStore, "keep", lambda self, record: stands.wait() and real(self, record))
+    monkeypatch.setattr(ResponseStore, "keep", lambda self, *given: stands.wait() and real(self, *given))
     monkeypatch.setattr(ResponseStore, "get", lambda self, tenant, id: stands.wait())
     response = ask(client)
     assert response.output_text == TEXT
@@ -247,10 +378,10 @@ def test_so_many_are_kept_at_once(relay, client, monkeypatch, eventually):
     relay.add("w-0")
     stands, started, real = threading.Event(), [], ResponseStore.keep
 
-    def keep(self, record):
+    def keep(self, record, before):
         started.append(record.id)
         stands.wait()
-        return real(self, record)
+        return real(self, record, before)
 
     monkeypatch.setattr(kept, "_WRITE_S", 0.01)
     monkeypatch.setattr(kept, "_MOST_AT_ONCE", 3)
@@ -265,7 +396,7 @@ def test_so_many_are_kept_at_once(relay, client, monkeypatch, eventually):
 def test_of_too_many_the_oldest_are_removed(relay, client, monkeypatch, eventually):
     relay.add("w-0")
     monkeypatch.setattr(store, "_WRITES_PER_LOOK", 1)
-    relay.server._surfaces._responses._kept._store._limits = Limits(seconds=3600, of_tenant=10)
+    relay.server._surfaces._surfaces["/v1/responses"]._kept._store._limits = Limits(seconds=3600, of_tenant=10)
     ids = [whole(client).id for _ in range(30)]
     eventually(lambda: len(list(relay.folder.rglob("responses/*/*.json"))) <= 10)
     assert is_kept(client, ids[-1]) and not is_kept(client, ids[0])
@@ -386,10 +517,10 @@ def test_a_client_that_hangs_up_while_a_response_is_kept(relay, client, monkeypa
     relay.add("w-0")
     stands, kept_ids, real = threading.Event(), [], ResponseStore.keep
 
-    def keep(self, record):
+    def keep(self, record, before):
         kept_ids.append(record.id)
         stands.wait()
-        return real(self, record)
+        return real(self, record, before)
 
     monkeypatch.setattr(ResponseStore, "keep", keep)
     with client.responses.create(**ASKED, stream=True) as stream:
