@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import chaos, echo, embeddings, messages, structured
+from . import chaos, echo, embeddings, fairness, messages, structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +56,10 @@ PARTS: Mapping[str, Part] = {
         "answers of every API whose workers are killed in the middle: how many are not as they would have been",
         chaos.measure,
         {"wrong_answers": ("0", "wrong_answers")},
+    ),
+    "fairness": Part(
+        "one client's stream beside other clients that ask for much, of our server and of vLLM's",
+        fairness.measure,
+        {"fairness_worst_gap_ms": ("at most 1,000", "worst_gap_ms")},
     ),
 }

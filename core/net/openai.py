@@ -11,6 +11,7 @@ PRIORITY_HEADER = "X-Priority"  # interactive, default or batch
 ON_BEHALF_HEADER = "X-Slurminfer-On-Behalf-Of"
 # The code of the router's answer to a request under which it has lost as many workers as a request may cost.
 WORKER_LOST = "worker_lost"
+UNKNOWN_PATH = "unknown_url"  # the code of errors about a path, in OpenAI's API too
 _LONGEST_ID = 128
 # An id of this process and a number: random ones would cost a system call each.
 _new_ids = map(f"{secrets.token_hex(10)}%012x".__mod__, itertools.count(1))

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ...core.machine.pytorch import import_pytorch
 from ...core.machine.readings import peak_bytes, resident_bytes
 from ...core.processes.process import exit_at_once
 from ...nodes.native.timing import LONGEST, StepTimes, measure_speed
@@ -42,6 +43,7 @@ class EngineResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(task: EvaluateTask) -> EngineResult:
     """Load the engine, then measure perplexity and speed. Raises what load_model and perplexity raise."""
+    import_pytorch()
     from ...nodes.native.engine.core import EngineCore
     from ...nodes.native.model.loading import load_model
     from ...nodes.native.options import EngineOptions

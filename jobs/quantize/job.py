@@ -13,6 +13,7 @@ import msgspec
 from ...core import files
 from ...core.files import read_json, write_atomic
 from ...core.job import JobPhase, JobRequest, JobStatus, Launcher, RequeueableEntry
+from ...core.machine.pytorch import import_pytorch
 from ...core.paths import jobs_root, make_home
 from ...core.processes.process import accept_any_text
 from ...core.processes.python import module_argv
@@ -71,6 +72,7 @@ def run(entry: QuantizeEntry, part: WorkShare, progress: Progress) -> None:
         if part.index == 0:
             Workspace(entry.out).remove()
     elif entry.backend == "native":
+        import_pytorch()
         from ...quant.awq.quantize import quantize
 
         quantize(entry.model, entry.out, entry.options, progress, part)

@@ -28,6 +28,8 @@ _HELP = {
     "max_batch_tokens": "tokens computed in one step, prompts and decodes together",
     "cuda_graphs": "on a GPU: record the steps that only decode when the model is loaded, and launch each as a whole",
     "age_weight": "shorter prompts first: tokens that a second of waiting makes up for; inf: first come, first served",
+    "target_itl_ms": "milliseconds that a step with decoding sequences should take: prompts get what they leave of it; "
+    "0: no target, for most tokens a second",
     "threads": "compute threads (default: the CPUs that this process may use)",
     "speculative": "guess tokens and check several in one step: by looking them up in the text, or by a smaller model",
     "draft_model": "directory of the smaller model; it must have the same tokenizer",

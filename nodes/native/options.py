@@ -1,6 +1,7 @@
 """What the native engine can be told. The command line takes its flags and defaults from here."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,7 @@ API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line m
 RANK_SECRET_VARIABLE = "SLURMINFER_RANK_SECRET"  # likewise: what all ranks of one worker know, and nobody else
 SECRET_VARIABLES = (API_KEY_VARIABLE, RANK_SECRET_VARIABLE)  # which no process inherits that is not a rank
 
-# With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py.
-MAX_DRAFT_TOKENS = 15
+MAX_DRAFT_TOKENS = 15  # guesses further ahead are seldom right
 
 DEFAULT_PORT = 8000
 _LONGEST_SILENCE_S = 3600
@@ -26,7 +26,8 @@ Speculative = Literal["none", "ngram", "draft"]
 HeadChoice = Literal["auto", "int8", "dense"]
 ToolParser = Literal[
     "auto", "none", "hermes", "llama", "mistral", "deepseek", "kimi", "qwen_coder", "seed", "glm", "minimax",
-    "granite", "nemotron", "hunyuan", "cohere",
+    "granite", "nemotron", "hunyuan", "cohere", "harmony", "gemma", "function_gemma", "lfm2", "olmo3", "dsml",
+    "internlm", "longcat", "tool_code", "pythonic",
 ]  # fmt: skip
 
 
@@ -51,6 +52,7 @@ class EngineOptions:
     max_batch_tokens: int = 1024
     cuda_graphs: Literal["on", "off"] = "on"  # on a GPU: steps that only decode are recorded, and launched whole
     age_weight: float = 1000.0  # tokens of a longer prompt that a second of waiting makes up for
+    target_itl_ms: float = 200.0  # between two tokens of a sequence while prompts are computed beside; 0: no target
     threads: int | None = None
     speculative: Speculative = "none"
     draft_model: Path | None = None
@@ -67,6 +69,8 @@ class EngineOptions:
             raise UsageError(
                 f"age_weight = {self.age_weight}: expected more than 0, or inf for first come, first served"
             )
+        if not 0 <= self.target_itl_ms < inf:
+            raise UsageError(f"target_itl_ms = {self.target_itl_ms}: expected 0 for no target, or more")
         if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
             raise UsageError(f"draft_tokens = {self.draft_tokens}: expected 1 to {MAX_DRAFT_TOKENS}")
         if (self.speculative == "draft") != (self.draft_model is not None):

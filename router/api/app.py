@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from ..control.counters import ENDPOINTS
+from ...core.net.openai import UNKNOWN_PATH
+from ..endpoints import ENDPOINTS, TOKENIZER_INFO, no_such_path
 from ..metrics import CONTENT_TYPE, Metrics
 from ..tenants.refusal import EXPECTED_KEY, METRICS_ONLY
 from . import batches, files, health, load, models, responses, status, tenants, web_page, workers
@@ -78,7 +79,7 @@ class Pages:
             status = response.status
         except web.HTTPException as error:
             status = error.status
-            response = failure(status, f"{request.method} {request.path[:200]}: {_reason(error)}")
+            response = _failure(request, error)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         finally:
@@ -118,12 +119,14 @@ def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse
     return answer
 
 
-def _reason(error: web.HTTPException) -> str:
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        return f"method not allowed; expected {' or '.join(sorted(error.allowed_methods))}"
+def _failure(request: web.Request, error: web.HTTPException) -> web.Response:
+    """One of aiohttp's own errors in OpenAI's shape."""
     if error.status == 404:
-        return "no such path; clients use the paths below /v1, such as /v1/chat/completions; /docs lists all"
-    return error.reason
+        return failure(404, no_such_path(request.method, request.path), code=UNKNOWN_PATH)
+    reason = error.reason
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        reason = f"method not allowed; expected {' or '.join(sorted(error.allowed_methods))}"
+    return failure(error.status, f"{request.method} {request.path[:200]}: {reason}")
 
 
 def _path_label(request: web.Request) -> str:
@@ -140,7 +143,7 @@ def _unauthorized(message: str) -> web.Response:
 
 async def _no_such_path(request: web.Request) -> web.StreamResponse:
     path = request.match_info["path"]
-    if path == "models" or path.startswith("models/"):
+    if path == "models" or path.startswith("models/") or request.path == TOKENIZER_INFO:
         raise web.HTTPMethodNotAllowed(request.method, ["GET"])
     if request.path in ENDPOINTS:  # a relay keeps POST to itself
         raise web.HTTPMethodNotAllowed(request.method, ["POST"])

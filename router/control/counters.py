@@ -14,16 +14,6 @@ import msgspec
 
 Key = TypeVar("Key", bound=Hashable)
 
-# Paths of generation requests that have figures of their own; clients can make up any number of others.
-ENDPOINTS = frozenset(
-    f"/v1/{path}"
-    for path in (
-        *("chat/completions", "completions", "embeddings", "messages", "messages/count_tokens", "moderations"),
-        *("rerank", "responses", "responses/input_tokens", "score", "tokenize", "detokenize"),
-        *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
-    )
-)
-
 # Seconds. A first token comes after 10 ms to minutes, a long generation takes an hour.
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0, 600.0, 3600.0)
 _BETWEEN_TOKENS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from ...core.net.openai import WORKER_LOST, error_body
+from ...core.net.openai import UNKNOWN_PATH, WORKER_LOST, error_body
 from ..control.messages import Outlook
+from ..endpoints import no_such_path
 from ..http.messages import Headers, Whole
 from ..tenants.refusal import Refused
 
@@ -69,9 +70,9 @@ def unknown_model(model: str, valid: Iterable[str]) -> Whole:
     return failure(404, message, param="model", code="model_not_found")
 
 
-def no_such_path(method: bytes, path: str) -> Whole:
+def unknown_path(method: bytes, path: str) -> Whole:
     """The 404 answer for a path that a worker does not know, whatever its own answer is."""
-    return failure(404, f"{method.decode('ascii', 'replace')} {path[:200]}: the engine has no such path")
+    return failure(404, no_such_path(method.decode("ascii", "replace"), path), code=UNKNOWN_PATH)
 
 
 def is_json_object(body: bytes) -> bool:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from ...core.net.openai import UNKNOWN_PATH
 from ..control.counters import Counters
 from ..control.messages import BlamedRequests, FromRelay, Suspect
 from ..http.messages import Request, Whole
 from .accounts import Accounts
-from .answers import RETRY_AFTER_S, failure, is_error, is_json_object, no_such_path, unknown_error, workers_lost
+from .answers import RETRY_AFTER_S, failure, is_error, is_json_object, unknown_error, unknown_path, workers_lost
 from .attempt import Attempt, Fault, value_of
 from .call import Call, RefusedError
 from .losses.blame import PAUSE_S, Blame
@@ -32,6 +33,8 @@ _LOSSES = frozenset({"lost", "body", "stream", "error"})
 _COSTLY = _LOSSES | {"garbage"}
 _SUSPICIOUS = _COSTLY | {"connect"}
 BROKEN = frozenset({"body", "garbage", "stream"})
+
+_OF_PATH = b'"code":"%b"' % UNKNOWN_PATH.encode()  # in an answer of our own engine
 
 _log = logging.getLogger(__name__)
 
@@ -245,8 +248,8 @@ class Outcomes:
     def pass_on(self, call: Call, attempt: Attempt) -> Next:
         """Give the client an answer that says what is wrong, or one of an unknown form."""
         status, body = attempt.status, attempt.body or b""
-        if status in (404, 405) and b'"error"' not in body:
-            call.outlet.fail(no_such_path(call.request.head.method, call.request.head.public_path))
+        if status in (404, 405) and (b'"error"' not in body or _OF_PATH in body):
+            call.outlet.fail(unknown_path(call.request.head.method, call.request.head.public_path))
             return Next.DONE
         if status >= 400 and not (is_error(body) if call.is_known else status < 500 or is_json_object(body)):
             call.outlet.fail(unknown_error(status, body, value_of(attempt.headers, b"retry-after")))

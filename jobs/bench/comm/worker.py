@@ -17,6 +17,7 @@ import msgspec
 
 from ....core.errors import SlurminferError
 from ....core.files import read_private, write_atomic
+from ....core.machine.pytorch import import_pytorch
 from ....core.processes.process import accept_any_text, exit_at_once
 from ....core.site.communication import CommPoint, CommProfile, Operation
 from ....core.site.store import encode_comm
@@ -38,6 +39,7 @@ def main(words: Sequence[str]) -> int:
     """Take part; the exit status: 0, 1 for what this rank can tell, LOST for what another one knows better."""
     folder = Path(words[0])
     rank, local_rank = map(int, words[1:] or (task_rank(), local_task_rank()))
+    import_pytorch()
     try:
         task = msgspec.json.decode(read_private(folder / TASK) or "", type=CommTask)
         profile = measure(task, Group(task, folder, rank, local_rank))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ....core.errors import EngineError
+from ....core.machine.pytorch import import_pytorch
 from ....core.machine.readings import peak_bytes
 from ....core.processes.process import exit_at_once
 from ....nodes.native.timing import Pace, Prompts, decode_steps, greedy_requests, memory_bandwidth, prefill_seconds
@@ -47,6 +48,7 @@ class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
 def measure(task: BenchTask) -> Measured:
     """Load the engine and measure all points. Raises what load_model raises; EngineError where no batch has room."""
     began = time.perf_counter()
+    import_pytorch()
     from ....nodes.native.engine.core import EngineCore
     from ....nodes.native.model.fused.store import finish_writing
     from ....nodes.native.model.loading import load_draft, load_model

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ....core.net.openai import REQUEST_ID_HEADER, error_body, request_id
+from ....core.net.openai import REQUEST_ID_HEADER, UNKNOWN_PATH, error_body, request_id
 from ....core.net.openai_paths import canonical_path
 from .errors import ApiError, short
 
@@ -36,10 +36,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except ApiError as error:
         body = error_body(error.status, error.message, param=error.param, code=error.code)
-        return json_response(body, status=error.status, headers=_RETRY_AFTER if error.status == 503 else {})
+        return json_response(body, status=error.status, headers=_RETRY_AFTER if error.status in (429, 503) else {})
     except web.HTTPException as error:
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return json_response(error_body(error.status, _explain(request, error)), status=error.status, headers=allowed)
+        code = UNKNOWN_PATH if error.status == 404 else None
+        body = error_body(error.status, _explain(request, error), code=code)
+        return json_response(body, status=error.status, headers=allowed)
 
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:

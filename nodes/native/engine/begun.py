@@ -8,6 +8,8 @@ from .pooling import PooledChunk
 from .prompt_scoring import Rows
 from .request import Request
 from .scheduler import Slice
+from .scheduling.step_budget import work_of
+from .scheduling.step_time import StepWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,20 @@ class BegunStep:
         self.rows = [part.rows for part in parts]  # of logits
         self.pooled = [part.pooled for part in parts if part.pooled is not None]  # in the order of their rows
         self.guesses, self.at = guesses, at
+        self.work = work_of_step(self.slices, sum(map(len, guesses.values())))
         self.sampled: list[Request] = []  # those whose next token it gives
         self.embedded: list[Request] = []  # those whose embedding is complete after it
         for slice in self.slices:
             if slice.reaches_end:
                 (self.sampled if slice.request.pooling is None else self.embedded).append(slice.request)
+
+
+def work_of_step(slices: Sequence[Slice], guesses: int) -> StepWork:
+    """The work of a step that is not yet computed, with so many draft tokens."""
+    works = [work_of(slice.request, slice.count) for slice in slices]
+    return StepWork(
+        decodes=sum(work.decodes for work in works) + guesses,
+        tokens=sum(work.tokens for work in works),
+        pairs=sum(work.pairs for work in works),
+        scored=sum(work.scored for work in works),
+    )

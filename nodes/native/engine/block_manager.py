@@ -51,6 +51,14 @@ class BlockManager:
         request.computed = len(shared) * self.block_size
         return True
 
+    def missing(self, request: Request) -> int:
+        """How many blocks more must be free for all tokens of a request, if none of them is shared; 0 or less: none."""
+        return -(-len(request.tokens) // self.block_size) - self.num_free
+
+    def num_own(self, request: Request) -> int:
+        """The blocks that no other request holds."""
+        return sum(self._references[block] == 1 for block in request.blocks)
+
     def grow(self, request: Request) -> bool:
         """Give a request a block for its newest token if it needs one; False if none is free."""
         if len(request.blocks) * self.block_size >= len(request.tokens):

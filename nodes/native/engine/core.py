@@ -1,5 +1,6 @@
 """One step of the engine: schedule, compute, sample, return tokens. Threads and clients are in thread.py."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from ..options import EngineOptions
 from .begun import BegunStep, Part
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
+from .late_masks import LateMasks
 from .mask import prepare
 from .pooling import add, embedding_of
 from .prompt_scoring import score_prompts
@@ -47,6 +49,7 @@ class EngineCore:
             max_batch_tokens=options.max_batch_tokens,
             logits=logits or logits_budget(options, model.vocab_size),
             age_weight=options.age_weight,
+            target_s=options.target_itl_ms / 1000 or math.inf,
         )
         self.limits = Limits(model.context_length, model.num_blocks * model.block_size, model.vocab_size)
         self._speculation = None
@@ -55,12 +58,13 @@ class EngineCore:
         self._compiled = model.compiled
         self._process = describe()
         self._prompt_tokens = self._generation_tokens = self._hit_tokens = self._steps = 0
-        self._step_s = 0.0
+        self._step_s = self._finished_at = 0.0
         self._begun: deque[BegunStep] = deque()
         self._embeddings: list[Embedding] = []
         self._failures: list[Failure] = []
         self._failed = 0
         self._log = FailureLog()
+        self._late_masks = LateMasks()
 
     @property
     def busy(self) -> bool:
@@ -77,8 +81,10 @@ class EngineCore:
         self._scheduler.add(request)
 
     def submit(self, requests: Iterable[Request]) -> None:
-        """Queue requests; those that cannot be queued fail."""
+        """Queue requests that came together; those that cannot be queued fail."""
+        flow = None
         for request in requests:
+            flow = request.flow = flow or request.id
             try:
                 self.add(request)
             except Exception as error:
@@ -117,9 +123,15 @@ class EngineCore:
 
     def step(self) -> list[Output]:
         """Begin as many steps as the model computes at once, finish one; its tokens, those of a request in order."""
+        self._late_masks.settle()
         while len(self._begun) < self._model.depth and self._begin():
             pass
-        return self._finish(self._begun.popleft()) if self._begun else []
+        if not self._begun:
+            self._late_masks.wait()
+            return []
+        outputs = self._finish(self._begun.popleft())
+        self._late_masks.begin(output.request for output in outputs if not output.finish)
+        return outputs
 
     def _begin(self) -> bool:
         """Whether there was anything to begin with."""
@@ -156,6 +168,8 @@ class EngineCore:
         outputs = self._sample(logits, step.sampled, step.guesses)
         if self._speculation:
             self._speculation.learn(step.slices, step.guesses, outputs, seconds)
+        self._scheduler.observe(step.work, time.perf_counter() - max(step.at, self._finished_at))
+        self._finished_at = time.perf_counter()
         return outputs
 
     def _embed(self, request: Request) -> None:

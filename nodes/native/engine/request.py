@@ -72,7 +72,7 @@ class Request:
 
     __slots__ = (
         "_matcher", "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed",
-        "digests", "failed", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "prompt_logprobs",
+        "digests", "failed", "flow", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "prompt_logprobs",
         "rank", "tokens",
     )  # fmt: skip
 
@@ -91,6 +91,7 @@ class Request:
             pooling: how to make the embedding that is wanted in place of any token; `params` then say nothing.
         """
         self.id = id
+        self.flow = id  # the same for all that came together: see scheduler.py
         self.params = params
         self.pooling = pooling
         self.pooled: torch.Tensor | None = None  # the sum of what its chunks have given so far
@@ -176,6 +177,11 @@ class Request:
                 matcher.accept(token)
             self._matcher = matcher
         return self._matcher
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its next token cannot be drawn yet: another thread computes what its grammar allows."""
+        return self._matcher is not None and self._matcher.pending is not None
 
     def uniform(self) -> float:
         """The random number in [0, 1) that chooses the next token: the same one until that token is there."""

@@ -1,21 +1,31 @@
 """Which requests compute how many tokens in the next step: continuous batching with chunked prefill.
 
-Decoding goes first, so that nobody's stream stalls behind a long prompt; what is left of the token budget goes to
-prompts, shorter ones first: they hold up others less. A prompt's rank rises with its age, so that none waits forever.
-When blocks run out, the request that ranks last gives up its own and waits; its tokens are kept and computed again,
-mostly out of the prefix cache. The request that ranks first is never made to wait, so everything ends.
-A request whose client does not read is paused: it holds no blocks until it is resumed.
+Decoding goes first, so that nobody's stream stalls behind a long prompt; what a step may take beside it, in tokens and
+in time, goes to prompts. Half of that goes to the prompt that ranks first: a short one or one that has waited. The rest
+goes to the shortest ones: they hold up others less. So neither short prompts nor long ones wait forever.
+
+Requests that came together, as the prompts of one HTTP request do, are a flow. Flows take turns: of each, one request
+waits among those of others, and when there is no room, each flow gets one request in before any has two.
+
+When blocks run out, the request that ranks last gives up its own and waits, of flows with several requests first; its
+tokens are kept and computed again, mostly out of the prefix cache. A request whose client does not read is paused: it
+holds no blocks until it is resumed. One whose grammar's mask is being computed sits out.
 """
 
-import heapq
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from ..model.logits_budget import LogitsBudget
 from .block_manager import BlockManager
 from .request import Request
+from .scheduling.step_budget import StepBudget, prompt_seconds
+from .scheduling.step_time import StepTime, StepWork
+from .scheduling.waiting import WaitingQueue
+
+_FIRST_SHARE = 0.5  # of what a step computes of prompts, for the one that ranks first while those of others wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,58 +46,6 @@ def _rank(request: Request) -> tuple[float, int]:
     return request.rank
 
 
-class WaitingQueue:
-    """Requests by rank. Adding and taking one costs O(log n), removing one O(1) on average.
-
-    A request that is removed leaves its entry in the heap, to be dropped when it comes up or when most are such.
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[tuple[float, int], int, Request]] = []  # the number in between is never equal
-        self._numbers = count()
-        self._present: dict[str, Request] = {}
-
-    def __len__(self) -> int:
-        return len(self._present)
-
-    def push(self, request: Request) -> None:
-        """Add a request that is not there."""
-        self._present[request.id] = request
-        heapq.heappush(self._heap, (request.rank, next(self._numbers), request))
-
-    def first(self) -> Request | None:
-        """The request that ranks first, which stays; None if there is none."""
-        while self._heap and not self._is_present(self._heap[0][2]):
-            heapq.heappop(self._heap)
-        return self._heap[0][2] if self._heap else None
-
-    def remove(self, id: str) -> Request | None:
-        """Take out the request of that id; None if it is not there."""
-        request = self._present.pop(id, None)
-        if len(self._heap) > 2 * len(self._present) + 16:
-            self._heap = [entry for entry in self._heap if self._is_present(entry[2])]
-            heapq.heapify(self._heap)
-        return request
-
-    def _is_present(self, request: Request) -> bool:
-        return self._present.get(request.id) is request
-
-
-@dataclass(slots=True)
-class _StepBudget:
-    """What one step may still have: tokens, and rows of logits that are for log-probabilities of prompts."""
-
-    tokens: int
-    prompt_rows: int
-
-    def take(self, request: Request) -> int:
-        """Give a request as many tokens as there are for it, maybe none; how many."""
-        count = min(self.tokens, request.tokens_within(self.prompt_rows))
-        self.tokens -= count
-        self.prompt_rows -= request.prompt_rows(count)
-        return count
-
-
 class Scheduler:
     """The waiting and the running requests. Every request must fit into the blocks when it is alone (see Limits)."""
 
@@ -100,20 +58,28 @@ class Scheduler:
         max_batch_tokens: int,
         logits: LogitsBudget,
         age_weight: float,
+        target_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`age_weight`: tokens of a longer prompt that a second of waiting makes up for.
-
-        `fail` is told which request has raised an exception, and removes it.
+        """
+        Args:
+            age_weight: tokens of a longer prompt that a second of waiting makes up for.
+            target_s: seconds that a step in which sequences decode should take; of all steps that go on at once.
+            fail: is told which request has raised an exception, and removes it.
+            clock: seconds.
         """
         self._blocks, self._fail = blocks, fail
         self._max_running, self._max_tokens, self._logits = max_running_requests, max_batch_tokens, logits
-        self._age_weight, self._began = age_weight, time.monotonic()
-        self._waiting = WaitingQueue()
+        self._age_weight, self._clock, self._began = age_weight, clock, clock()
+        self._first_share = 1.0 if age_weight == math.inf else _FIRST_SHARE  # inf: first come, first served
+        self._target_s, self._time = target_s, StepTime()
+        self._waiting = WaitingQueue(self._next_rank)
         self._pausing: set[str] = set()  # to be paused once no step computes them
         self._paused: dict[str, Request] = {}
         self._running: dict[str, Request] = {}
+        self._flows: Counter[str] = Counter()  # of the running ones
         self._computing: set[str] = set()  # those in steps that have begun
-        self._arrivals = 0
+        self._turns = 0
         self.preemptions = 0
 
     @property
@@ -133,11 +99,14 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queue a request. Shorter prompts go first, but each second of waiting counts as some tokens less."""
-        self._arrivals += 1
-        # Shortest first, but for age: length - weight * (now - arrival) of two requests compare alike at any time.
-        waited_since = 1 + time.monotonic() - self._began
-        request.rank = request.prompt_length + self._age_weight * waited_since, self._arrivals
         self._waiting.push(request)
+
+    def _next_rank(self, request: Request) -> tuple[float, int]:
+        """The rank of a request that waits from now on."""
+        self._turns += 1
+        # Shortest first, but for age: length - weight * (now - arrival) of two requests compare alike at any time.
+        waits_since = 1 + self._clock() - self._began
+        return request.prompt_length + self._age_weight * waits_since, self._turns
 
     def pause(self, id: str) -> None:
         """Compute no more of a request until it is resumed, and give its blocks to others."""
@@ -148,7 +117,7 @@ class Scheduler:
         self._pausing.discard(id)
         request = self._paused.pop(id, None)
         if request is not None:
-            self._waiting.push(request)
+            self._waiting.push_again(request)
 
     def schedule(self, steps: int = 1) -> list[Slice]:
         """The next step: at most `max_batch_tokens` tokens, one slice for a request.
@@ -160,12 +129,19 @@ class Scheduler:
             self._set_aside(id)
         preemptions = self.preemptions
         step: dict[str, Slice] = {}
-        budget = _StepBudget(self._max_tokens, self._logits.prompt_rows(len(self._running)))
-        self._continue_running(step, budget, -(-len(self._running) // steps))
-        if self.preemptions == preemptions:  # else the blocks just given up would go straight back
-            self._admit(step, budget)
+        budget = StepBudget(self._max_tokens, self._logits.prompt_rows(len(self._running)), self._time)
+        most = -(-len(self._running) // steps)
+        self._decode(step, budget, most)
+        decodes = max(len(step), int(any(request.generated for request in self._running.values())))
+        budget.seconds = prompt_seconds(self._time, decodes, self._target_s / steps)
+        # Else the blocks just given up would go straight back.
+        self._compute_prompts(step, budget, most, admits=self.preemptions == preemptions)
         self._computing.update(step)
         return list(step.values())
+
+    def observe(self, work: StepWork, seconds: float) -> None:
+        """Learn from a step that has taken so many seconds beside those before and after it."""
+        self._time.observe(work, seconds)
 
     def complete(self, step: Sequence[Slice]) -> None:
         """Note that the model has computed `step`."""
@@ -190,69 +166,133 @@ class Scheduler:
         """Drop a finished or aborted request, with its blocks; nothing happens if it is gone."""
         self._computing.discard(id)
         self._pausing.discard(id)
-        request = self._running.pop(id, None)
-        if request:
-            self._blocks.free(request)
+        if id in self._running:
+            self._stop(id)
         elif self._paused.pop(id, None) is None:
             self._waiting.remove(id)
 
-    def _continue_running(self, step: dict[str, Slice], budget: _StepBudget, most: int) -> None:
-        """Put up to `most` running requests into `step`, decodes first."""
-        for request in sorted(self._idle(), key=lambda request: (request.remaining > 1, _rank(request))):
+    def _decode(self, step: dict[str, Slice], budget: StepBudget, most: int) -> None:
+        """Put up to `most` running requests into `step` whose next token comes of it."""
+        for request in sorted((each for each in self._idle() if each.remaining == 1 and not each.is_late), key=_rank):
             if budget.tokens == 0 or len(step) == most:
                 break
-            if request.id not in self._running:
-                continue  # preempted for one before it
-            budget.tokens += self._make_room(request, step)
+            if request.id in self._running:  # else it was preempted for one before it
+                self._make_room(request, step, budget)
             if request.id in self._running and (count := budget.take(request)):
                 step[request.id] = Slice(request, count)
 
-    def _make_room(self, request: Request, step: dict[str, Slice]) -> int:
-        """Preempt until `request` has a block for its newest token, itself if it ranks last; the tokens won back."""
-        won = 0
+    def _compute_prompts(self, step: dict[str, Slice], budget: StepBudget, most: int, *, admits: bool) -> None:
+        """Put pieces of prompts into `step`: the one that ranks first gets half of the budget if others wait.
+
+        Up to `most` requests are running ones, and no others are computed unless `admits`.
+        """
+        begun = deque(sorted((each for each in self._idle() if each.remaining > 1), key=lambda each: each.remaining))
+        first = min(begun, key=_rank, default=None)
+        waiting = self._waiting.first() if admits else None
+        if waiting is not None and (first is None or _rank(waiting) < _rank(first)):
+            waiting = self._admit(waiting, step, budget)
+            admits, first = waiting is not None, waiting or first
+        elif len(step) >= most:
+            first = None
+        if first is not None:
+            others = any(each.flow != first.flow for each in begun) or self._waiting.has_others(first.flow)
+            self._put(first, step, budget, share=self._first_share if others else 1.0)
+        while not budget.is_spent:
+            shortest = self._waiting.shortest() if admits else None
+            if begun and (shortest is None or begun[0].remaining <= shortest.remaining):
+                request = begun.popleft()
+                if request is not first and request.id in self._running and len(step) < most:
+                    self._put(request, step, budget)
+            elif shortest is None or (admitted := self._admit(shortest, step, budget)) is None:
+                admits = False
+                if not begun:
+                    break
+            else:
+                self._put(admitted, step, budget)  # nothing: it begins later, and holds up nobody behind it
+        if first is not None and first.id in step and not budget.is_spent:
+            budget.give_back(first, step[first.id].count)
+            self._put(first, step, budget)
+
+    @staticmethod
+    def _put(request: Request, step: dict[str, Slice], budget: StepBudget, share: float = 1.0) -> None:
+        if count := budget.take(request, share=share):
+            step[request.id] = Slice(request, count)
+
+    def _admit(self, request: Request, step: dict[str, Slice], budget: StepBudget) -> Request | None:
+        """Let a waiting request run, or one whose flow has none if there is no room; the one that does."""
+        if len(self._running) < self._max_running and self._start(request):
+            return request
+        turn = self._waiting.first_of_others(self._flows)
+        if turn is not None and self._make_way(turn, step, budget) and self._start(turn):
+            return turn
+        return None
+
+    def _start(self, request: Request) -> bool:
+        """Give blocks to a waiting request; False where there are not enough, or it fails."""
+        try:
+            # One spare block for each that runs already: else the next steps would preempt what is admitted now.
+            if not self._blocks.allocate(request, spare=len(self._running)):
+                return False
+        except Exception as error:
+            self._fail(request, error)
+            return False
+        self._waiting.remove(request.id)
+        self._running[request.id] = request
+        self._flows[request.flow] += 1
+        if request.cached is None:
+            request.cached = min(request.computed, request.prompt_length)
+        return True
+
+    def _make_way(self, request: Request, step: dict[str, Slice], budget: StepBudget) -> bool:
+        """Preempt requests of flows that have several, so that `request` has room; none if that does not suffice."""
+        victims: list[Request] = []
+        slots, missing = self._max_running - len(self._running), self._blocks.missing(request) + len(self._running)
+        surplus = self._surplus()
+        while slots < 1 or missing > 0:
+            victim = next(surplus, None)
+            if victim is None:
+                return False
+            victims.append(victim)
+            slots, missing = slots + 1, missing - 1 - self._blocks.num_own(victim)
+        for victim in victims:
+            self._preempt(victim, step, budget)
+        return True
+
+    def _surplus(self) -> Iterator[Request]:
+        """The requests that flows have beyond one each: always the last of the flow that has most."""
+        left, idle = self._flows.copy(), self._idle()
+        while idle := [each for each in idle if left[each.flow] > 1]:
+            victim = max(idle, key=lambda each: (left[each.flow], _rank(each)))
+            idle.remove(victim)
+            left[victim.flow] -= 1
+            yield victim
+
+    def _make_room(self, request: Request, step: dict[str, Slice], budget: StepBudget) -> None:
+        """Preempt until `request` has a block for its newest token, itself if no other goes before it."""
         while request.id in self._running and not self._blocks.grow(request):
-            victim = max(self._idle(), key=_rank)
-            self._preempt(victim)
-            if victim.id in step:
-                won += step.pop(victim.id).count
-        return won
+            self._preempt(max(self._idle(), key=lambda each: (self._flows[each.flow] > 1, _rank(each))), step, budget)
 
     def _idle(self) -> list[Request]:
         """Those that run and are in no step that has begun."""
         return [request for id, request in self._running.items() if id not in self._computing]
 
-    def _preempt(self, request: Request) -> None:
-        del self._running[request.id]
+    def _stop(self, id: str) -> Request:
+        """Take its blocks from a running request."""
+        request = self._running.pop(id)
         self._blocks.free(request)
-        self._waiting.push(request)
+        self._flows[request.flow] -= 1
+        if not self._flows[request.flow]:
+            del self._flows[request.flow]
+        return request
+
+    def _preempt(self, request: Request, step: dict[str, Slice], budget: StepBudget) -> None:
+        if request.id in step:
+            budget.give_back(request, step.pop(request.id).count)
+        self._waiting.push_again(self._stop(request.id))
         self.preemptions += 1
 
     def _set_aside(self, id: str) -> None:
         self._pausing.discard(id)
-        request = self._running.pop(id, None)
-        if request is not None:
-            self._blocks.free(request)
-        else:
-            request = self._waiting.remove(id)
+        request = self._stop(id) if id in self._running else self._waiting.remove(id)
         if request is not None:
             self._paused[id] = request
-
-    def _admit(self, step: dict[str, Slice], budget: _StepBudget) -> None:
-        while budget.tokens and len(self._running) < self._max_running:
-            request = self._waiting.first()
-            if request is None:
-                break
-            try:
-                # One spare block for each that runs already: else the next steps would preempt what is admitted now.
-                room = self._blocks.allocate(request, spare=len(self._running))
-            except Exception as error:
-                self._fail(request, error)
-                continue
-            if not room:
-                break
-            self._waiting.remove(request.id)
-            self._running[request.id] = request
-            if request.cached is None:
-                request.cached = min(request.computed, request.prompt_length)
-            if count := budget.take(request):  # else it begins in a later step, and holds up nobody behind it
-                step[request.id] = Slice(request, count)

@@ -16,10 +16,14 @@ def tokens_from(usage: Any) -> Tokens | None:
     if not isinstance(usage, dict):
         return None
     get = usage.get
+    prompt = get("prompt_tokens") or get("input_tokens")
     details = get("prompt_tokens_details") or get("input_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else get("cache_read_input_tokens")
+    if not isinstance(details, dict) and "prompt_tokens" not in usage:
+        # Anthropic's `input_tokens` leave out what was read from the cache, and what was put there.
+        prompt = _count(prompt) + _count(cached) + _count(get("cache_creation_input_tokens"))
     return Tokens(
-        _count(get("prompt_tokens") or get("input_tokens")),
+        _count(prompt),
         _count(get("completion_tokens") or get("output_tokens")),
         None if cached is None else _count(cached),
     )

@@ -93,16 +93,43 @@ def test_two_workers_share_the_load(two):
     assert {two.chat().headers["X-Slurminfer-Worker"] for _ in range(4)} == {"w-0", "w-1"}
 
 
-def test_a_path_that_the_worker_does_not_know_is_said_in_openais_shape(one):
+UNKNOWN = b'{"error":{"message":"POST /v1/x: no such path; the engine has: /v1/y","type":"t","param":null,%b}}'
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (b"Not Found", "text/plain"),
+        (b'{"detail":"Not Found"}', "application/json"),
+        (UNKNOWN % b'"code":"unknown_url"', "application/json"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/v1/nothing", "no such path; there are: "),
+        ("/v1/chat/completion", "no such path; /v1/chat/completions is probably meant; there are: "),
+        ("/v1/rerank", "the engine has no such path; there are: "),
+    ],
+)
+def test_a_path_that_the_worker_does_not_know_is_answered_with_those_that_the_endpoint_has(one, said, kind, path, why):
     async def unknown(asked):
-        await asked.whole(b"Not Found", status=404, kind="text/plain")
+        await asked.whole(said, status=404, kind=kind)
 
     one.stubs[0].behaviour = unknown
-    answer = one.http.post("/v1/nothing", json={"model": "m"})
-    assert (answer.status_code, answer.json()["error"]["message"]) == (
-        404,
-        "POST /v1/nothing: the engine has no such path",
-    )
+    answer = one.http.post(path, json={"model": "m"})
+    error = answer.json()["error"]
+    assert answer.status_code == 404 and error["code"] == "unknown_url"
+    assert error["message"].startswith(f"POST {path}: {why}/health, ")
+    assert "/v1/batches, /v1/chat/completions" in error["message"] and "/v1/y" not in error["message"]
+
+
+def test_other_404s_of_an_engine_are_its_own(one):
+    async def no_adapter(asked):
+        await asked.whole(UNKNOWN % b'"code":404', status=404)
+
+    one.stubs[0].behaviour = no_adapter
+    assert one.http.post("/v1/unload_lora_adapter", json={}).content == UNKNOWN % b'"code":404'
 
 
 def test_other_content_than_json_passes_as_it_comes(one):

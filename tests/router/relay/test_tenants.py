@@ -118,6 +118,12 @@ def test_a_client_that_hangs_up_before_the_end_has_used_what_it_got(one, eventua
     [
         ("/v1/responses", {"input_tokens": 9, "output_tokens": 4}),
         ("/v1/messages", {"input_tokens": 9, "output_tokens": 4}),
+        (
+            "/v1/messages",
+            {"input_tokens": 2, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 4},
+        ),
+        ("/v1/messages", {"input_tokens": 6, "cache_creation_input_tokens": 3, "output_tokens": 4}),
+        ("/v1/responses", {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 5}, "output_tokens": 4}),
         ("/v1/embeddings", {"prompt_tokens": 13, "total_tokens": 13}),
     ],
 )

@@ -16,6 +16,7 @@ from .....core.errors import EngineError
 from .....core.machine.cpus import allowed_cpus, parse_cpu_list
 from .....core.machine.memory_policy import prefer_own_memory
 from .....core.machine.numa import divide_cpus
+from .....core.machine.pytorch import import_pytorch
 from .....core.net.address import interface_env
 from .....core.net.sockets import hold_port
 from .....core.processes.process import describe_exit, die_with_parent
@@ -69,6 +70,7 @@ def _take_part(words: Sequence[str], options: EngineOptions, parallel: ParallelO
 def _load(
     options: EngineOptions, parallel: ParallelOptions, child_exits: ChildExits, on_failure: _OnFailure
 ) -> "EngineCore":
+    import_pytorch()
     from .parallel_model import load_leader
 
     return core_of(load_leader(options, parallel, child_exits, on_failure), options)
@@ -84,6 +86,7 @@ def _follow(words: Sequence[str], options: EngineOptions, parallel: ParallelOpti
         die_with_parent()
     else:
         child_exits = _start_others(words, parallel, allowed, _end)
+    import_pytorch()
     from .parallel_model import run_follower
 
     run_follower(options, parallel, child_exits)

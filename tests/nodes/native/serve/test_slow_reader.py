@@ -14,7 +14,7 @@ from slurminfer.core.errors import EngineError
 from slurminfer.nodes.native.engine import outputs as outputs_module
 from slurminfer.nodes.native.engine.outputs import Outputs
 from slurminfer.nodes.native.engine.request import FinishReason, Output, Request, Sample, SamplingParams
-from slurminfer.nodes.native.engine.scheduler import WaitingQueue
+from slurminfer.nodes.native.engine.scheduling.waiting import WaitingQueue
 from slurminfer.nodes.native.engine.thread import EngineThread
 from slurminfer.nodes.native.model.step import Chunk
 
@@ -219,12 +219,8 @@ class CountingHeap:
 
 
 def test_thousands_of_waiting_requests_are_added_and_removed_with_few_comparisons():
-    queue, count = WaitingQueue(), 20_000
-    requests = []
-    for index in range(count):
-        request = _request(str(index))
-        request.rank = CountingHeap(-index % 977)  # type: ignore[assignment]
-        requests.append(request)
+    queue, count = WaitingQueue(lambda request: CountingHeap(-int(request.id) % 977)), 20_000  # type: ignore[arg-type, return-value]
+    requests = [_request(str(index)) for index in range(count)]
     CountingHeap.compared = 0
     for request in requests:
         queue.push(request)
@@ -232,7 +228,7 @@ def test_thousands_of_waiting_requests_are_added_and_removed_with_few_comparison
         assert queue.remove(request.id) is request
     assert CountingHeap.compared < 10 * count  # a sorted list would take millions
     assert len(queue) == 100
-    assert len(queue._heap) < 300
+    assert len(queue._ranked._entries) < 300
     ranks = []
     while (first := queue.first()) is not None:
         queue.remove(first.id)
