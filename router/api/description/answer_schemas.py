@@ -86,6 +86,7 @@ def answer_schemas() -> _Json:
         "InputItem": _object({"id": TEXT, "type": TEXT}),
         "Tenants": _object({"tenants": _list(tenant)}),
         "Description": {"type": "object"},
+        "Tokenizer": {"type": "object"},
         **_batch_schemas(),
     }
 
