@@ -9,6 +9,7 @@ import threading
 import pytest
 from msgspec.structs import replace
 
+from slurminfer.core.spec.router import RuleSpec
 from slurminfer.router.control.messages import View
 from slurminfer.router.http.pool import SocketPool
 from slurminfer.router.relay import outcome
@@ -122,6 +123,24 @@ def test_a_path_that_the_worker_does_not_know_is_answered_with_those_that_the_en
     assert answer.status_code == 404 and error["code"] == "unknown_url"
     assert error["message"].startswith(f"POST {path}: {why}/health, ")
     assert "/v1/batches, /v1/chat/completions" in error["message"] and "/v1/y" not in error["message"]
+
+
+def test_a_pattern_gives_clients_with_names_of_their_own_a_model(relayed):
+    one = relayed(rule=[RuleSpec(model="claude-*", serve="m"), RuleSpec(model="gpt-*", serve="n")])
+    first, second = one.add("w-0"), one.add("w-1", model="n")
+    for path, name in (("/v1/messages", "claude-sonnet-4-5"), ("/v1/messages/count_tokens", "claude-haiku-4-5")):
+        body = {"model": name, "max_tokens": 9, "messages": CHAT["messages"]}
+        first.behaviour = answer if path == "/v1/messages" else _count
+        assert one.http.post(path, json=body).status_code == 200
+        assert first.asked[-1].body["model"] == "m"
+    assert one.http.post("/v1/responses", json={"model": "gpt-5-codex", "input": "Hi"}).status_code == 200
+    assert second.asked[-1].body["model"] == "n"
+    unknown = one.http.post("/v1/chat/completions", json={**CHAT, "model": "o3"})
+    assert unknown.status_code == 404 and unknown.json()["error"]["code"] == "model_not_found"
+
+
+async def _count(asked):
+    await asked.whole({"count": 3})
 
 
 def test_other_404s_of_an_engine_are_its_own(one):
