@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 from ..core.net.openai_paths import canonical_path
 
-# Those of requests for workers, which also have figures of their own: clients can make up any number of others.
+# Those of POST requests for workers. They have figures of their own; clients can make up any number of others.
 ENDPOINTS = frozenset(
     f"/v1/{path}"
     for path in (
@@ -13,11 +13,13 @@ ENDPOINTS = frozenset(
         *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
     )
 )
-# What every deployment has, whatever its engine.
+TOKENIZER_INFO = "/v1/tokenizer_info"  # for workers too, with GET
+COUNTED = ENDPOINTS | {TOKENIZER_INFO}
+# What a client may try in every deployment.
 _SHOWN = (
-    "/health", "/tokenizer_info", "/v1/batches", "/v1/chat/completions", "/v1/completions", "/v1/detokenize",
+    "/health", "/v1/batches", "/v1/chat/completions", "/v1/completions", "/v1/detokenize",
     "/v1/embeddings", "/v1/files", "/v1/messages", "/v1/messages/count_tokens", "/v1/models", "/v1/responses",
-    "/v1/responses/input_tokens", "/v1/tokenize",
+    "/v1/responses/input_tokens", "/v1/tokenize", TOKENIZER_INFO,
 )  # fmt: skip
 _MOST = 200  # characters of a path that are repeated
 _SIMILAR = 0.8
@@ -26,7 +28,7 @@ _SIMILAR = 0.8
 def no_such_path(method: str, path: str) -> str:
     """Why a path is answered with 404: nobody has it, or it is one that only some engines have."""
     shown = path[:_MOST]
-    if path in ENDPOINTS:
+    if path in COUNTED:
         why = "the engine has no such path"
     else:
         near = get_close_matches(canonical_path(shown), _SHOWN, n=1, cutoff=_SIMILAR)

@@ -29,13 +29,13 @@ BATCHES, PREFILLS = (1, 8, 64), (512, 2048)
 CONTEXT, BLOCK, GROUP, REPEATS = 128, 16, 64, 25
 
 
-def random_model(path: Path) -> None:
-    """Write SmolLM2-135M's shape with random weights in bfloat16."""
+def random_model(path: Path, spread: float = 0.02) -> None:
+    """Write SmolLM2-135M's shape with random weights of that standard deviation in bfloat16."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True,
+        num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True, initializer_range=spread,
     )  # fmt: skip
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)

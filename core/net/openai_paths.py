@@ -7,7 +7,7 @@ _SLASHES = re.compile(r"/+")
 # The first parts of the paths below /v1. No path of ours at the root begins with one of them.
 _BELOW_V1 = frozenset(
     {"audio", "batches", "chat", "completions", "embeddings", "files", "images", "messages", "models", "moderations"}
-    | {"detokenize", "rerank", "responses", "score", "tokenize"}
+    | {"detokenize", "rerank", "responses", "score", "tokenize", "tokenizer_info"}
 )
 
 

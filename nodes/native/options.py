@@ -13,8 +13,7 @@ API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line m
 RANK_SECRET_VARIABLE = "SLURMINFER_RANK_SECRET"  # likewise: what all ranks of one worker know, and nobody else
 SECRET_VARIABLES = (API_KEY_VARIABLE, RANK_SECRET_VARIABLE)  # which no process inherits that is not a rank
 
-# With its own token, what one sequence is checked for in a step then attends token by token: see model/fused/layout.py.
-MAX_DRAFT_TOKENS = 15
+MAX_DRAFT_TOKENS = 15  # guesses further ahead are seldom right
 
 DEFAULT_PORT = 8000
 _LONGEST_SILENCE_S = 3600
@@ -27,7 +26,8 @@ Speculative = Literal["none", "ngram", "draft"]
 HeadChoice = Literal["auto", "int8", "dense"]
 ToolParser = Literal[
     "auto", "none", "hermes", "llama", "mistral", "deepseek", "kimi", "qwen_coder", "seed", "glm", "minimax",
-    "granite", "nemotron", "hunyuan", "cohere",
+    "granite", "nemotron", "hunyuan", "cohere", "harmony", "gemma", "function_gemma", "lfm2", "olmo3", "dsml",
+    "internlm", "longcat", "tool_code", "pythonic",
 ]  # fmt: skip
 
 

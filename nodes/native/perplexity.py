@@ -68,7 +68,7 @@ def _losses(model: Model, window: Sequence[int], chunk: int) -> Iterator[float]:
     blocks = range(-(-len(window) // model.block_size))
     for start in range(0, len(window) - 1, chunk):
         piece = window[start : min(start + chunk, len(window) - 1)]
-        logits = model.forward([Chunk(piece, start, blocks, num_logits=len(piece))])
+        logits = model.forward([Chunk(piece, start, blocks, num_logits=len(piece), prompt=True)])
         targets = torch.tensor(window[start + 1 : start + 1 + len(piece)], device=logits.device)
         losses = F.cross_entropy(logits, targets, reduction="none")
         if not losses.isfinite().all():

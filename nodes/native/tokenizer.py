@@ -39,6 +39,7 @@ class Tokenizer:
 
     def __init__(self, directory: Path) -> None:
         self._tokenizer = _load(directory / "tokenizer.json")
+        self._bytes: dict[int, bytes] = {}  # of tokens that were asked for
         self.config = config = read_model_json(directory, "tokenizer_config.json")
         self.special_tokens = _special_tokens({**read_model_json(directory, "special_tokens_map.json"), **config})
         self.bos_id = self._id("bos_token")
@@ -62,6 +63,14 @@ class Tokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one token stands for: maybe a part of a character. Special tokens stand for their names."""
+        found = self._bytes.get(id)
+        if found is None:  # answers may have a million alternatives
+            found = self._find_bytes(id)
+            if found:
+                self._bytes[id] = found
+        return found
+
+    def _find_bytes(self, id: int) -> bytes:
         token = self._tokenizer.id_to_token(id)
         if token is None:
             return b""  # a row of the embedding that pads the vocabulary

@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ...core.net.openai import UNKNOWN_PATH
-from ..endpoints import ENDPOINTS, no_such_path
+from ..endpoints import ENDPOINTS, TOKENIZER_INFO, no_such_path
 from ..metrics import CONTENT_TYPE, Metrics
 from ..tenants.refusal import EXPECTED_KEY, METRICS_ONLY
 from . import batches, files, health, load, models, responses, status, tenants, web_page, workers
@@ -143,7 +143,7 @@ def _unauthorized(message: str) -> web.Response:
 
 async def _no_such_path(request: web.Request) -> web.StreamResponse:
     path = request.match_info["path"]
-    if path == "models" or path.startswith("models/"):
+    if path == "models" or path.startswith("models/") or request.path == TOKENIZER_INFO:
         raise web.HTTPMethodNotAllowed(request.method, ["GET"])
     if request.path in ENDPOINTS:  # a relay keeps POST to itself
         raise web.HTTPMethodNotAllowed(request.method, ["POST"])

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 
 from ...core.net.cors import Origins
 from ...core.net.openai import REQUEST_ID_HEADER, bearer_key
+from ..endpoints import TOKENIZER_INFO
 from ..http.heads import has_content
 from ..http.messages import Head, Whole
 from ..tenants.refusal import EXPECTED_KEY, METRICS_ONLY
@@ -76,7 +77,9 @@ def no_such_tenant(name: str) -> Whole:
 
 def is_generation(head: Head) -> bool:
     """Whether a request is for workers."""
-    return head.method == b"POST" and is_generation_path(head.path)
+    if head.method == b"POST":
+        return is_generation_path(head.path)
+    return head.method == b"GET" and head.path == TOKENIZER_INFO
 
 
 def is_upload(head: Head) -> bool:

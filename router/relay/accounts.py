@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..control.counters import Counters
-from ..endpoints import ENDPOINTS
+from ..endpoints import COUNTED
 from ..http.messages import Head
 from ..policies.estimates import Lengths, Rates
 from ..policies.policy import Policy, Route
@@ -156,4 +156,4 @@ def _access(head: Head, call: Call | None, status: int, seconds: float) -> Acces
 def endpoint(head: Head) -> str:
     """The label of a path in metrics."""
     path = head.public_path
-    return path if path in ENDPOINTS else _OTHER
+    return path if path in COUNTED else _OTHER

@@ -1,5 +1,7 @@
 """What is known of a generation request before it goes anywhere: its envelope, its prompt, its place in the queue."""
 
+from urllib.parse import parse_qsl
+
 from ..admission.ticket import Ticket
 from ..http.messages import Head, Reply, Request
 from ..policies.eligible import Eligibility
@@ -10,7 +12,7 @@ from ..tenants.tenant import Priority
 from .answers import failure, unknown_model
 from .call import Call, Forwarding, RefusedError
 from .outlet import Outlet
-from .stream.envelope import Envelope, EnvelopeError, prompt_text, read_envelope, with_field
+from .stream.envelope import TOKENS, Envelope, EnvelopeError, prompt_text, read_envelope, with_field
 from .stream.transcript import Transcript
 
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}
@@ -65,11 +67,19 @@ class Intake:
 
 
 def _envelope(request: Request) -> Envelope:
+    if request.head.method == b"GET":
+        return Envelope(kind=TOKENS, is_read=False, model=_asked_model(request.head))
     content_type = request.head.fields.get(b"content-type", b"").decode("latin-1")
     try:
         return read_envelope(request.head.path, content_type, request.body)
     except EnvelopeError as error:
         raise RefusedError(failure(400, str(error))) from error
+
+
+def _asked_model(head: Head) -> str | None:
+    """The model that a request without a body is about, by its query."""
+    query = head.target.partition(b"?")[2].decode("latin-1")
+    return next((value for name, value in parse_qsl(query) if name == "model"), None)
 
 
 def _priority(head: Head) -> Priority:

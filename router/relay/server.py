@@ -118,6 +118,7 @@ class RelayServer:
         self._surfaces = Surfaces(
             spec.translate,
             KeptResponses(response_store(setup.responses, spec), self._counters),
+            self._workers.engines,
             forward=self._forwarder.forward,
             refuse=self._forwarder.refuse,
         )

@@ -37,7 +37,7 @@ def many_prompts() -> tuple[str, Body]:
 
 
 def prompt_logprobs() -> tuple[str, Body]:
-    return "/v1/completions", {"prompt": [_ids(100) for _ in range(1024)], "max_tokens": 1, "prompt_logprobs": 20}
+    return "/v1/completions", {"prompt": [_ids(45) for _ in range(1024)], "max_tokens": 1, "prompt_logprobs": 20}
 
 
 def echo_logprobs() -> tuple[str, Body]:

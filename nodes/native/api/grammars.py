@@ -7,7 +7,7 @@ import msgspec
 
 from ..grammar.compiler import Grammars
 from ..grammar.constraint import Constraint
-from ..grammar.errors import ConstraintError
+from ..grammar.errors import ConstraintError, GrammarsFullError
 from ..grammar.matcher import Grammar
 from ..grammar.threads import DeepThreads
 from ..tokenizer import Tokenizer
@@ -16,6 +16,8 @@ from .requests.structured import Structure
 
 _SMALL_AT_ONCE = 2  # each takes some milliseconds
 _BIG_BYTES = 1 << 14  # from which on they may take seconds
+_MOST_BIG = 16  # that are being compiled or wait for that
+_BUSY = "grammars_busy"
 
 
 class GrammarCompiler:
@@ -28,14 +30,28 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._small = DeepThreads(_SMALL_AT_ONCE, "grammar")
         self._big = DeepThreads(1, "grammar-big")
+        self._num_big = 0
 
     async def compile(self, structure: Structure, vocab_size: int) -> Grammar:
-        """Raises ApiError for a constraint that cannot be compiled."""
-        threads = self._big if _is_big(structure.constraint) else self._small
+        """Raises ApiError for a constraint that cannot be compiled, or not now."""
         try:
-            return await asyncio.wrap_future(threads.submit(self._compile, structure, vocab_size))
+            if _is_big(structure.constraint):
+                return await self._compile_big(structure, vocab_size)
+            return await asyncio.wrap_future(self._small.submit(self._compile, structure, vocab_size))
         except ConstraintError as error:
             raise ApiError(400, f"{structure.param}: {error}", param=structure.param) from error
+        except GrammarsFullError as error:
+            raise ApiError(429, f"{structure.param}: {error}", param=structure.param, code=_BUSY) from error
+
+    async def _compile_big(self, structure: Structure, vocab_size: int) -> Grammar:
+        if self._num_big >= _MOST_BIG:
+            message = f"{structure.param}: {self._num_big} large ones wait to be compiled; try again in a few seconds"
+            raise ApiError(429, message, param=structure.param, code=_BUSY)
+        self._num_big += 1
+        try:
+            return await asyncio.wrap_future(self._big.submit(self._compile, structure, vocab_size))
+        finally:
+            self._num_big -= 1
 
     def close(self) -> None:
         """End the threads, without waiting for them."""

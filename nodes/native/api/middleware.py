@@ -36,7 +36,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except ApiError as error:
         body = error_body(error.status, error.message, param=error.param, code=error.code)
-        return json_response(body, status=error.status, headers=_RETRY_AFTER if error.status == 503 else {})
+        return json_response(body, status=error.status, headers=_RETRY_AFTER if error.status in (429, 503) else {})
     except web.HTTPException as error:
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         code = UNKNOWN_PATH if error.status == 404 else None

@@ -43,8 +43,8 @@ class Server:
         app.router.add_post("/v1/chat/completions", chat.answer)
         app.router.add_post("/v1/embeddings", Embeddings(self.service).answer)
         tokens = Tokens(self.service, chat)
-        app.router.add_get("/tokenizer_info", tokens.info)
         for base in ("", "/v1"):  # at the root as with vLLM and SGLang, whose clients know no other path
+            app.router.add_get(f"{base}/tokenizer_info", tokens.info)
             app.router.add_post(f"{base}/tokenize", tokens.tokenize)
             app.router.add_post(f"{base}/detokenize", tokens.detokenize)
         return app

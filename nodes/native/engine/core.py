@@ -14,6 +14,7 @@ from ..options import EngineOptions
 from .begun import BegunStep, Part
 from .block_manager import BlockManager
 from .failures import Failure, FailureLog, StepError
+from .late_masks import LateMasks
 from .mask import prepare
 from .pooling import add, embedding_of
 from .prompt_scoring import score_prompts
@@ -63,6 +64,7 @@ class EngineCore:
         self._failures: list[Failure] = []
         self._failed = 0
         self._log = FailureLog()
+        self._late_masks = LateMasks()
 
     @property
     def busy(self) -> bool:
@@ -121,9 +123,15 @@ class EngineCore:
 
     def step(self) -> list[Output]:
         """Begin as many steps as the model computes at once, finish one; its tokens, those of a request in order."""
+        self._late_masks.settle()
         while len(self._begun) < self._model.depth and self._begin():
             pass
-        return self._finish(self._begun.popleft()) if self._begun else []
+        if not self._begun:
+            self._late_masks.wait()
+            return []
+        outputs = self._finish(self._begun.popleft())
+        self._late_masks.begin(output.request for output in outputs if not output.finish)
+        return outputs
 
     def _begin(self) -> bool:
         """Whether there was anything to begin with."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from .request import Request
 from .token_rules import FORCE, TokenRules
 
+_FEW = 1 / 32  # of the vocabulary: adding something to each of more tokens takes longer than adding it to all
 _SMALLEST_PENALTY = 1e-10  # more than enough, and logits divided by it are finite
 
 
@@ -37,40 +38,47 @@ def _changes(request: Request) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Tensors:
-    """The ids of TokenRules as tensors on the sampler's device."""
+    """TokenRules as tensors on the sampler's device."""
 
-    only: Tensor | None
-    ids: Tensor
-    bias: Tensor  # of `ids`; -inf where they are banned
+    ids: Tensor | None  # None: all tokens
+    bias: Tensor  # added to the logits of `ids`; -inf where they are banned
 
 
 _TENSORS: WeakKeyDictionary[TokenRules, _Tensors] = WeakKeyDictionary()
 
 
-def _tensors(rules: TokenRules, device: torch.device) -> _Tensors:
-    """Made once for a request: its rules may name every token of the vocabulary."""
+def _tensors(rules: TokenRules, like: Tensor) -> _Tensors:
+    """Made once for a request, for logits `like` [vocab]."""
     found = _TENSORS.get(rules)
     if found is None:
-        only, banned = rules.only, rules.banned
-        # What all that is left adds changes nothing: the others are gone, and a big number would only cost digits.
-        bias = {token: value for token, value in rules.bias.items() if value < FORCE}
-        found = _TENSORS[rules] = _Tensors(
-            None if only is None else torch.tensor(sorted(only), dtype=torch.int64, device=device),
-            torch.tensor(list(bias), dtype=torch.int64, device=device),
-            torch.tensor([-torch.inf if id in banned else value for id, value in bias.items()], device=device),
-        )
+        found = _TENSORS[rules] = _make_tensors(rules, like)
     return found
+
+
+def _make_tensors(rules: TokenRules, like: Tensor) -> _Tensors:
+    only, banned = rules.only, rules.banned
+    # What all that is left adds changes nothing: the others are gone, and a big number would only cost digits.
+    bias = {token: value for token, value in rules.bias.items() if value < FORCE}
+    ids = torch.tensor(list(bias), dtype=torch.int64, device=like.device)
+    values = torch.tensor([-torch.inf if id in banned else value for id, value in bias.items()], device=like.device)
+    if only is None and len(bias) <= _FEW * like.shape[-1]:
+        return _Tensors(ids, values)
+    whole = torch.zeros_like(like)
+    whole[ids] = values
+    if only is not None:
+        kept = torch.tensor(sorted(only), dtype=torch.int64, device=like.device)
+        whole = torch.full_like(like, -torch.inf).index_copy_(0, kept, whole[kept])
+    return _Tensors(None, whole)
 
 
 def _apply_token_rules(row: Tensor, rules: TokenRules, *, may_clash: bool) -> None:
     """In place; nothing is changed where a grammar leaves none of the tokens that the rules do."""
-    tensors = _tensors(rules, row.device)
+    tensors = _tensors(rules, row)
     before = row.clone() if may_clash else row
-    row[tensors.ids] += tensors.bias
-    if tensors.only is not None:
-        kept = row[tensors.only]
-        row.fill_(-torch.inf)
-        row[tensors.only] = kept
+    if tensors.ids is None:
+        row += tensors.bias
+    else:
+        row[tensors.ids] += tensors.bias
     if may_clash and row.max() == -torch.inf:
         row.copy_(before)
 

@@ -178,6 +178,11 @@ class Request:
             self._matcher = matcher
         return self._matcher
 
+    @property
+    def is_late(self) -> bool:
+        """Whether its next token cannot be drawn yet: another thread computes what its grammar allows."""
+        return self._matcher is not None and self._matcher.pending is not None
+
     def uniform(self) -> float:
         """The random number in [0, 1) that chooses the next token: the same one until that token is there."""
         place = len(self.tokens)

@@ -68,8 +68,7 @@ def _draw_cut(logits: Tensor, params: Sequence[SamplingParams], uniforms: Tensor
     """Rows with top_k or top_p: over their `width` best tokens, best first; over all where these do not suffice."""
     vocab = logits.shape[-1]
     width = min(width, vocab)
-    best, indices = logits.topk(width)
-    probs = (best - logits.logsumexp(-1, keepdim=True)).exp()
+    probs, indices = _best(logits, width)
     top_k = torch.tensor([min(p.top_k or vocab, vocab) for p in params], device=logits.device)[:, None]
     top_p = _column([max(p.top_p, _SMALLEST_TOP_P) for p in params], logits)
     min_p = _column([p.min_p for p in params], logits)
@@ -85,6 +84,16 @@ def _draw_cut(logits: Tensor, params: Sequence[SamplingParams], uniforms: Tensor
     if short:
         chosen[short] = _draw_cut(logits[short], [params[row] for row in short], uniforms[short], vocab)
     return chosen
+
+
+def _best(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Probabilities and indices [n, width] of each row's best tokens.
+
+    A row's are the same to the bit in any company. They would not be with logsumexp: PyTorch splits the sum of a single
+    row over its threads, and that of one of many rows not.
+    """
+    indices = logits.topk(width).indices
+    return logits.softmax(-1).gather(-1, indices), indices
 
 
 def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ waits among those of others, and when there is no room, each flow gets one reque
 
 When blocks run out, the request that ranks last gives up its own and waits, of flows with several requests first; its
 tokens are kept and computed again, mostly out of the prefix cache. A request whose client does not read is paused: it
-holds no blocks until it is resumed.
+holds no blocks until it is resumed. One whose grammar's mask is being computed sits out.
 """
 
 import math
@@ -173,7 +173,7 @@ class Scheduler:
 
     def _decode(self, step: dict[str, Slice], budget: StepBudget, most: int) -> None:
         """Put up to `most` running requests into `step` whose next token comes of it."""
-        for request in sorted((each for each in self._idle() if each.remaining == 1), key=_rank):
+        for request in sorted((each for each in self._idle() if each.remaining == 1 and not each.is_late), key=_rank):
             if budget.tokens == 0 or len(step) == most:
                 break
             if request.id in self._running:  # else it was preempted for one before it

@@ -6,11 +6,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from .constraint import Constraint, JsonSchema
 from .errors import ConstraintError
 from .lark import FIRST_LINE, Renderer, json_text
 from .matcher import TOO_SLOW, Grammar
+from .memory import GrammarMemory
 from .place import place_of
 from .schema import checked
 
@@ -45,12 +47,14 @@ class Grammars:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Grammar | str] = OrderedDict()  # by text; a string: why it cannot be compiled
         self._kept_bytes = 0
+        self._used: WeakValueDictionary[str, Grammar] = WeakValueDictionary()  # by requests too, by text
         self._tokenizer: LLTokenizer | None = None
+        self.memory = GrammarMemory()
 
     def compile(self, constraint: Constraint, vocab_size: int) -> Grammar:
         """The grammar of a constraint, for logits of `vocab_size` tokens: milliseconds, or nothing if it is known.
 
-        Raises ConstraintError.
+        Raises ConstraintError, and GrammarsFullError where others have to end first.
         """
         from llguidance import regex_to_lark
         from llguidance.gbnf_to_lark import any_to_lark
@@ -63,13 +67,31 @@ class Grammars:
             found = self._kept.get(text)
             if found is not None:
                 self._kept.move_to_end(text)
+            else:
+                found = self._used.get(text)
         if isinstance(found, Grammar) and found.is_slow:
             raise ConstraintError(TOO_SLOW)
         if found is None or (isinstance(found, Grammar) and found.spoiled):
-            found = self._compile(constraint, text, self._tokens(vocab_size))
-            self._keep(text, found)
+            found = self._compile_within_memory(constraint, text, vocab_size)
         if isinstance(found, str):
             raise ConstraintError(found)
+        return found
+
+    def _compile_within_memory(self, constraint: Constraint, text: str, vocab_size: int) -> Grammar | str:
+        with self._lock:
+            while self._kept and self.memory.is_full_for(text):
+                self._drop_oldest()
+        self.memory.take(text)
+        found: Grammar | str = ""
+        try:
+            found = self._compile(constraint, text, self._tokens(vocab_size))
+        finally:
+            if isinstance(found, Grammar):
+                self.memory.give_back_after(found, text)
+                self._used[text] = found
+            else:
+                self.memory.give_back(text)
+        self._keep(text, found)
         return found
 
     def _tokens(self, vocab_size: int) -> "LLTokenizer":
@@ -103,8 +125,11 @@ class Grammars:
                 self._kept_bytes += len(text)
             self._kept[text] = grammar
             while len(self._kept) > _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES:
-                oldest, _ = self._kept.popitem(last=False)
-                self._kept_bytes -= len(oldest)
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        oldest, _ = self._kept.popitem(last=False)
+        self._kept_bytes -= len(oldest)
 
 
 def _require_version() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,26 @@ if TYPE_CHECKING:
 # All sequences of a step wait for each other's masks. Those of a usual grammar take less than a millisecond.
 _USUAL_S = 0.003  # of a CPU, for one token
 _MOST_DEBT_S = 2.0  # that a grammar may have taken beyond that
+# Of a grammar whose last masks took less, they are computed at once: to hand one to another thread takes as long.
+_QUICK_S = 0.001
+_FORGET = 0.95  # of the longest time, at each mask
 TOO_SLOW = f"each token takes more than {_USUAL_S * 1000:g} ms of computing what may come next"
 
 
 class Grammar:
     """A compiled constraint, shared by all sequences that have it."""
 
-    __slots__ = ("_clock", "_debt", "_end_ids", "_matcher", "is_slow", "spoiled", "vocab_size")
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_debt",
+        "_end_ids",
+        "_longest_s",
+        "_matcher",
+        "is_slow",
+        "spoiled",
+        "vocab_size",
+    )
 
     def __init__(
         self,
@@ -40,6 +54,12 @@ class Grammar:
         self.spoiled = False  # it has met a limit of the library: all that share it would
         self.is_slow = False  # its tokens took too long: others would have to wait
         self._debt = 0.0
+        self._longest_s = 2 * _QUICK_S  # of its masks, the last ones above all
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the next mask will hardly hold up those who wait for it."""
+        return self._longest_s < _QUICK_S
 
     def matcher(self, stop_ids: frozenset[int] = frozenset()) -> "Matcher":
         """A matcher at the beginning of the text. `stop_ids`: the tokens that end this sequence."""
@@ -51,7 +71,10 @@ class Grammar:
         self._require_fast()
         begun = self._clock()
         yield
-        self._debt = max(self._debt + self._clock() - begun - tokens * _USUAL_S, 0.0)
+        taken = self._clock() - begun
+        if tokens:
+            self._longest_s = max(_FORGET * self._longest_s, taken / tokens)
+        self._debt = max(self._debt + taken - tokens * _USUAL_S, 0.0)
         self.is_slow |= self._debt > _MOST_DEBT_S
         self._require_fast()
 
@@ -63,7 +86,7 @@ class Grammar:
 class Matcher:
     """One sequence in its grammar. For one thread at a time."""
 
-    __slots__ = ("_added", "_dropped", "_grammar", "_library", "_mask")
+    __slots__ = ("_added", "_dropped", "_grammar", "_library", "_mask", "_pending")
 
     def __init__(
         self, grammar: Grammar, library: "LLMatcher", end_ids: frozenset[int], stop_ids: frozenset[int]
@@ -72,12 +95,29 @@ class Matcher:
         self._added = sorted(stop_ids - end_ids)  # they end the text where the grammar accepts, and only there
         self._dropped = sorted(end_ids - stop_ids)  # the request ignores them
         self._mask: bytes | None = None  # None: not computed since the last token
+        self._pending: Future[bytes] | None = None  # the mask that another thread computes
+
+    def begin(self, threads: Executor) -> None:
+        """Let another thread compute the mask that `fill` will be asked for, unless it takes hardly any time."""
+        if self._mask is None and self._pending is None and not self._grammar.is_quick:
+            self._pending = threads.submit(self._compute)
+
+    @property
+    def pending(self) -> "Future[bytes] | None":
+        """The mask that another thread still computes: until it is there, the sequence cannot go on."""
+        return None if self._pending is None or self._pending.done() else self._pending
 
     def fill(self) -> bytes:
         """A bit for each token, lowest first in each byte: 1, it may come. Computed once for each token.
 
         Raises MatcherError where the library meets one of its limits, or nothing may come.
         """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            return pending.result()
+        return self._compute()
+
+    def _compute(self) -> bytes:
         if self._mask is None:
             with self._grammar.computing(tokens=1):
                 mask = self._library.compute_bitmask()
@@ -91,6 +131,7 @@ class Matcher:
 
     def accept(self, token: int) -> None:
         """Go on by one token of the text. Raises MatcherError if the grammar does not allow it."""
+        self._settle()
         self._mask = None
         with self._grammar.computing():
             accepted = self._library.consume_token(token)
@@ -111,13 +152,20 @@ class Matcher:
 
     def valid(self, tokens: Sequence[int]) -> int:
         """How many of `tokens`, from the first on, may come next. Nothing changes. Raises MatcherError."""
+        self._settle()
         with self._grammar.computing(tokens=len(tokens)):
             return int(self._library.validate_tokens(list(tokens)))
 
     def forced(self) -> list[int]:
         """The tokens that write what must come next, as the tokenizer would; mostly none. Raises MatcherError."""
+        self._settle()
         with self._grammar.computing(tokens=1):
             return list(self._library.compute_ff_tokens())
+
+    def _settle(self) -> None:
+        """Wait until no other thread uses the library's matcher."""
+        if self._pending is not None:
+            wait([self._pending])
 
     def _with_stops(self, mask: bytes) -> bytes:
         accepting, bits = self.is_accepting, bytearray(mask)

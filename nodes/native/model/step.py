@@ -17,7 +17,9 @@ class Chunk:
     start: int  # position of tokens[0]: that many tokens of the sequence are in the KV cache already
     blocks: Sequence[int]  # the sequence's KV blocks in order; they have room for start + len(tokens) tokens
     num_logits: int  # of that many last tokens; 0 for a prompt piece that is not the last, 1 to sample the next token
-    prompt: bool = False  # computed, to the bit, as in a prompt that is computed at once, also if it is one token
+    # To the bit, a prompt's tokens are computed as if all came at once, and others as if they came one by one, however
+    # many come in a step. PyTorch's operations promise neither.
+    prompt: bool = False
     # Wants a row of pooled hidden states: its last token's, its first token's, or (MEAN) the sum of all its tokens'.
     pooling: Pooling | None = None
 

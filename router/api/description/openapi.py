@@ -11,7 +11,7 @@ from aiohttp import web
 
 from ....core.net.openai import PRIORITY_HEADER, REQUEST_ID_HEADER
 from ...batches import limits
-from ...endpoints import ENDPOINTS
+from ...endpoints import ENDPOINTS, TOKENIZER_INFO
 from ...responses.limits import MOST_LISTED
 from ...tenants.tenant import Priority
 from .answer_schemas import TEXT, answer_schemas, ref
@@ -127,6 +127,7 @@ def _pages() -> _Json:
     return {
         "/v1/models": {"get": _page("what is served", "Models", tag=_MODELS)},
         "/v1/models/{model}": {"get": _page("one model", "Model", 404, tag=_MODELS) | {"parameters": [name]}},
+        TOKENIZER_INFO: {"get": _page("the tokenizer, where the engine tells of it", "Tokenizer", 404, 429, 502)},
         "/health": {"get": _page("whether requests are answered", "Health") | anybody},
         "/workers": {"get": _page("the workers, one by one", "Workers", 403)},
         "/load": {"get": _page("what requests ask of each pool", "Load", 403)},

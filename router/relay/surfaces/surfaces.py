@@ -11,15 +11,14 @@ import msgspec
 from ....core.net.anthropic import VERSION_HEADER
 from ...http.messages import Head, Reply, Request, Whole
 from ..answers import JSON, failure
+from .counting import Engines
 from .messages.surface import CountTokens, Messages
-from .reply import TranslatingReply
 from .responses.count import InputTokens
 from .responses.kept import KeptResponses
 from .responses.surface import Responses
 from .translation import Surface, Translation, TranslationError
 
 _ANTHROPIC, _VERSION = Messages(), VERSION_HEADER.encode()  # whose clients are known by a header wherever they ask
-_CHAT = "/v1/chat/completions"
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +29,7 @@ class Surfaces:
     Args:
         names: of those, as in `[router] translate`.
         kept: where responses are kept.
+        engines: of the workers of a model, by the name that clients use for it.
         forward: sends a request to chat completions to a worker.
         refuse: answers a request that goes to no worker.
     """
@@ -38,14 +38,17 @@ class Surfaces:
         self,
         names: Collection[str],
         kept: KeptResponses,
+        engines: Engines,
         *,
         forward: Callable[[Request, Reply], None],
         refuse: Callable[[Request, Reply, Whole], None],
     ) -> None:
-        self._responses = Responses(kept)
-        known: Mapping[str, Mapping[str, Surface]] = {
-            "messages": {"/v1/messages": Messages(), "/v1/messages/count_tokens": CountTokens()},
-            "responses": {"/v1/responses": self._responses, "/v1/responses/input_tokens": InputTokens(kept)},
+        known: Mapping[str, Mapping[str, Surface[Any]]] = {
+            "messages": {"/v1/messages": Messages(), "/v1/messages/count_tokens": CountTokens(engines)},
+            "responses": {
+                "/v1/responses": Responses(kept),
+                "/v1/responses/input_tokens": InputTokens(kept, engines),
+            },
         }
         chosen = [surfaces for name, surfaces in known.items() if name in names]
         self._surfaces = {path: surface for surfaces in chosen for path, surface in surfaces.items()}
@@ -73,22 +76,23 @@ class Surfaces:
             self._refuse(request, reply, _refusal(error))
             return
         if isinstance(found, Coroutine):
-            self._wait_for(found, request, reply)
+            self._wait_for(surface, found, request, reply)
         else:
-            self._translated(found, request, reply)
+            self._translated(surface, found, request, reply)
 
     def close(self) -> None:
         """Wait for nothing any more."""
         for task in self._waiting:
             task.cancel()
 
-    def _translated(self, translation: Translation, request: Request, reply: Reply) -> None:
-        chat = Request(_to_chat(request.head), translation.body)
-        translating = self._responses.reply(reply, translation) or TranslatingReply(reply, translation)
-        self._forward(chat, translating)
+    def _translated(self, surface: Surface[Any], translation: Translation, request: Request, reply: Reply) -> None:
+        standing = Request(_standing_for(request.head, translation.path), translation.body)
+        self._forward(standing, surface.reply(reply, translation))
 
-    def _wait_for(self, coming: Coroutine[Any, Any, Translation], request: Request, reply: Reply) -> None:
-        task = asyncio.get_running_loop().create_task(self._later(coming, request, reply))
+    def _wait_for(
+        self, surface: Surface[Any], coming: Coroutine[Any, Any, Translation], request: Request, reply: Reply
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self._later(surface, coming, request, reply))
         self._waiting.add(task)
         reply.on_lost = task.cancel
 
@@ -98,7 +102,9 @@ class Surfaces:
 
         task.add_done_callback(over)
 
-    async def _later(self, coming: Coroutine[Any, Any, Translation], request: Request, reply: Reply) -> None:
+    async def _later(
+        self, surface: Surface[Any], coming: Coroutine[Any, Any, Translation], request: Request, reply: Reply
+    ) -> None:
         try:
             translation = await coming
         except TranslationError as error:
@@ -107,22 +113,23 @@ class Surfaces:
             _log.exception("POST %s failed", request.head.path)
             self._refuse(request, reply, failure(500, "internal error"))
         else:
-            self._translated(translation, request, reply)
+            self._translated(surface, translation, request, reply)
 
 
 def _refusal(error: TranslationError) -> Whole:
     return failure(error.status, error.message, param=error.param, code=error.code)
 
 
-def _to_chat(head: Head) -> Head:
+def _standing_for(head: Head, path: str) -> Head:
+    """The head of the request to `path` that stands for a client's."""
     headers = [header for header in head.headers if header[0] != b"content-type"]
     headers.append(JSON)
     return msgspec.structs.replace(
-        head, target=_CHAT.encode(), path=_CHAT, asked_path=head.path, headers=headers, fields=dict(headers)
+        head, target=path.encode(), path=path, asked_path=head.path, headers=headers, fields=dict(headers)
     )
 
 
-def _reshaped(surface: Surface, request_id: str, answer: Whole) -> Whole:
+def _reshaped(surface: Surface[Any], request_id: str, answer: Whole) -> Whole:
     """An error answer in the shape of an API. One that is no JSON object stays as it is."""
     try:
         found = msgspec.json.decode(answer.body, type=dict[str, Any])

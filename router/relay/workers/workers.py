@@ -148,6 +148,12 @@ class Workers:
         """Every worker that the supervisor knows."""
         return list(self._known.values())
 
+    def engines(self, model: str | None) -> set[str]:
+        """The engines of the workers of a model; of all, where it is another name or none. Any thread may ask."""
+        workers = self.all()
+        found = {upstream.engine for upstream in workers if upstream.model == model}
+        return found or {upstream.engine for upstream in workers}
+
     def in_flight(self) -> list[InFlight]:
         """Every attempt that has not ended, also at workers that are gone."""
         return [attempt for upstream in (*self._known.values(), *self._retired) for attempt in upstream.attempts]

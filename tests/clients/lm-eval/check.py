@@ -12,8 +12,8 @@ CHOICES = ["Paris", "Rome", "Madrid"]
 shutil.copytree(HERE / "tasks", "tasks")
 
 
-def samples(task: str) -> list[dict]:
-    (path,) = Path("out").rglob(f"samples_{task}_*.jsonl")
+def samples(task: str, folder: str = "out") -> list[dict]:
+    (path,) = Path(folder).rglob(f"samples_{task}_*.jsonl")
     return sorted(map(json.loads, path.read_text().splitlines()), key=lambda row: row["doc_id"])
 
 
@@ -36,6 +36,13 @@ def _():
     worst = max(abs(got[0] - want[0]) for got, want in pairs)
     print(f"largest difference of {len(pairs)} log-likelihoods: {worst:.2g}")
     expect(worst < 1e-3 and all(got[1] == want[1] for got, want in pairs), pairs)
+
+
+@tried("tokenizer_backend=remote, the same log-likelihoods without a tokenizer")
+def _():
+    recipe("remote.sh")
+    local, remote = ([row["resps"] for row in samples("capitals_choice", folder)] for folder in ("out", "remote"))
+    expect(local == remote, (local, remote))
 
 
 @tried("local-chat-completions (generate_until)")

@@ -42,3 +42,42 @@ def test_a_request_counts_and_its_tokens_do_not(relay):
     assert (used.requests, used.prompt_tokens, used.generated_tokens) == (3, 0, 0)
     assert report.counters.requests[("/v1/tokenize", 200)] == 3
     bob.close()
+
+
+async def tell_tokenizer(asked):
+    assert asked.method == "GET"
+    await asked.whole({"eos_token": "</s>", "asked": asked.target})
+
+
+@pytest.mark.parametrize("path", ["/tokenizer_info", "/v1/tokenizer_info", "/v1/tokenizer_info/"])
+def test_the_tokenizer_is_the_engines(relay, path):
+    stub = relay.add("w-0", tell_tokenizer)
+    answer = relay.http.get(path)
+    assert answer.json() == {"eos_token": "</s>", "asked": "/tokenizer_info"}
+    assert answer.headers["x-slurminfer-worker"] == "w-0" and "authorization" in stub.asked[-1].headers
+    assert relay.report().counters.requests == {("/v1/tokenizer_info", 200): 1}
+
+
+def test_a_model_is_named_by_the_query(relay):
+    relay.add("w-0", tell_tokenizer)
+    relay.add("w-1", tell_tokenizer, model="org/b")
+    for _ in range(3):
+        assert relay.http.get("/tokenizer_info", params={"model": "org/b"}).headers["x-slurminfer-worker"] == "w-1"
+    refused = relay.http.get("/tokenizer_info", params={"model": "c"})
+    assert refused.status_code == 404 and refused.json()["error"]["message"].endswith("valid models: m, n, org/b")
+
+
+def test_an_engine_that_does_not_tell_of_its_tokenizer(relay):
+    async def unknown(asked):
+        await asked.whole({"detail": "Not Found"}, 404)
+
+    relay.add("w-0", unknown)
+    refused = relay.http.get("/tokenizer_info")
+    assert refused.status_code == 404
+    assert refused.json()["error"]["message"].startswith("GET /v1/tokenizer_info: the engine has no such path; ")
+
+
+def test_nobody_is_told_of_a_tokenizer_without_a_key(relay):
+    stub = relay.add("w-0", tell_tokenizer)
+    assert relay.http.get("/tokenizer_info", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert not stub.asked

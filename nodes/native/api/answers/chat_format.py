@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ...tokenizer import Tokenizer
 from .formats import Envelope, Json, Origin, by_choice, ending, entries, finite, with_ids
 from .generation import Delta
@@ -44,7 +46,7 @@ class ChatFormat:
             choices.append({"index": group[0].index, "message": _message(group), **self._ending(group)})
         return self._envelope.whole(choices, usage)
 
-    def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
+    def with_prompts(self, answer: Json, logprobs: Sequence[msgspec.Raw]) -> Json:
         return {**answer, "prompt_logprobs": logprobs[0]}
 
     def with_prompt_ids(self, answer: Json, prompts: Sequence[Sequence[int]]) -> Json:

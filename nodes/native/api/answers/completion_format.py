@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ...engine.request import TokenLogprobs
 from ...tokenizer import Tokenizer
 from .echo import Echo, text_offsets
@@ -38,7 +40,7 @@ class CompletionFormat:
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         return self._envelope.whole([self._choice(group) for group in by_choice(deltas)], usage)
 
-    def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
+    def with_prompts(self, answer: Json, logprobs: Sequence[msgspec.Raw]) -> Json:
         return _with_each(answer, "prompt_logprobs", logprobs)
 
     def with_prompt_ids(self, answer: Json, prompts: Sequence[Sequence[int]]) -> Json:

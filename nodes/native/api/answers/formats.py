@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from ...engine.request import TokenLogprobs
 from .generation import Choice, Delta
 
@@ -41,7 +43,7 @@ class EndpointFormat(Protocol):
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         """The answer that is not streamed, from all its deltas."""
 
-    def with_prompts(self, answer: Json, logprobs: Sequence[list[Json | None]]) -> Json:
+    def with_prompts(self, answer: Json, logprobs: Sequence[msgspec.Raw]) -> Json:
         """A whole answer with the `logprobs` of each prompt as `prompt_logprobs`, where vLLM has them."""
 
     def with_prompt_ids(self, answer: Json, prompts: Sequence[Sequence[int]]) -> Json:
@@ -141,6 +143,17 @@ def ending(delta: Delta) -> Json:
     """Why a choice has ended, if this delta is its last one. `stop_reason` is vLLM's: the stop string that came."""
     end: Json = {"finish_reason": delta.finish}
     return {**end, "stop_reason": delta.stop_reason} if delta.finish else end
+
+
+def encoded(answer: Json) -> Json:
+    """A whole answer whose choices are JSON already, and no objects any more.
+
+    Each is encoded by itself: other threads do not go on while one value is encoded.
+    """
+    choices = answer["choices"]
+    for place, choice in enumerate(choices):
+        choices[place] = msgspec.Raw(msgspec.json.encode(choice))
+    return answer
 
 
 def finite(logprob: float) -> float:

@@ -11,7 +11,7 @@ from .....core.net.openai import error_body
 from ...engine.request import Limits, Request, RequestTooLongError
 from ...grammar.matcher import Grammar
 from ..answers.best_of import keep_best
-from ..answers.formats import EndpointFormat, Json, Origin, UnsentIds, usage, with_all_ids
+from ..answers.formats import EndpointFormat, Json, Origin, UnsentIds, encoded, usage, with_all_ids
 from ..answers.generation import Choice, Delta, Generation, TextOptions
 from ..answers.prompt_logprobs import prompt_logprobs_json
 from ..answers.reader import PLAIN, Reading
@@ -115,7 +115,7 @@ class Generating:
                     deltas = keep_best(deltas, generation.choices, of=body.sequences, keep=body.choices)
                 # Seconds where there are many tokens: others go on meanwhile.
                 return await asyncio.to_thread(
-                    lambda: json_response(self._whole(body, format, generation, deltas, spent))
+                    lambda: json_response(encoded(self._whole(body, format, generation, deltas, spent)))
                 )
         except EngineError as error:
             raise self._service.failure(error) from error

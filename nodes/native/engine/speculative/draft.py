@@ -94,7 +94,7 @@ class DraftProposer:
         """Tokens of each from a place on, and what is likely to follow those that want it."""
         most = self._model.vocab_size - 1
         chunks = [
-            Chunk([min(token, most) for token in tokens], start, known.blocks, int(follows))
+            Chunk([min(token, most) for token in tokens], start, known.blocks, int(follows), len(tokens) > _SHORT)
             for known, tokens, start, follows in pieces
         ]
         try:

@@ -2,8 +2,8 @@
 
 Linear layers read 4- or 8-bit weights as they are, at any number of rows, and round their inputs to 8 bits by group; or
 weights and inputs are bfloat16. Everything else is float32, but for what attends to keys and values in bfloat16, which
-those of 8 and 4 bits become where the CPU multiplies it. No bit of an answer depends on what else is in a step, only on
-whether a token came in a chunk of more than 16, which attends in blocks.
+those of 8 and 4 bits become where the CPU multiplies it. No bit of an answer depends on what else is in a step, or on
+how many of its tokens come at once, only on whether a token is the prompt's (`Chunk.prompt`), which attends in blocks.
 """
 
 import ctypes
@@ -101,6 +101,7 @@ class FusedDecoder:
         room.x.copy_(self._embed(layout.tokens) if x is None else x)
         step = StepStruct(
             len(layout.tokens), layout.single, len(layout.block_rows), torch.get_num_threads(), layout.tables.shape[1],
+            layout.pieces,
             layout.positions.data_ptr(), layout.sequence.data_ptr(), layout.tables.data_ptr(),
             layout.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
         )  # fmt: skip

@@ -8,10 +8,10 @@ import torch
 from ..rows import StepRows
 from ..step import Chunk, cumulative
 
-# Prompts and longer chunks attend in blocks, which read keys and values once for many queries. A row's result does not
-# depend on the others of its block. Shorter chunks, such as tokens that a draft proposes, are computed bit by bit as if
-# they came one after the other.
-_SINGLE = 16
+# Prompts attend in blocks, which read keys and values once for many queries. A row's result does not depend on the
+# others of its block. Generated tokens attend one by one, also where many are computed at once, as after a preemption
+# or when an answer that another worker began goes on: blocks round sums in another order, and the answer would change.
+_AT_ONCE = 2048  # pieces of work whose results lie in memory at once, beyond those of a single row
 PIECE = 256  # tokens of context in a piece of work; kSplit of kernels/attention_rows.h
 _BLOCK = 32  # rows
 
@@ -33,9 +33,9 @@ class RowLayout:
         lines = zip(rows.chunks, rows.places, strict=True)
         used = [chunk.blocks[: place[-1] // block_size + 1] for chunk, place in lines]
         self.tables = padded(used)
-        pieces = cumulative([position // PIECE + 1 for position in positions[: self.single]])
-        self.split_start = torch.tensor([0, *pieces], dtype=torch.int32)
-        self.pieces = pieces[-1] if pieces else 0
+        pieces = [position // PIECE + 1 for position in positions[: self.single]]
+        self.split_start = torch.tensor([0, *cumulative(pieces)], dtype=torch.int32)
+        self.pieces = pieces_at_once(pieces)
         starts = [self.single, *rows.ends[rows.num_short :]]
         blocks = [
             (row, min(_BLOCK, stop - row)) for start, stop in pairwise(starts) for row in range(start, stop, _BLOCK)
@@ -46,7 +46,12 @@ class RowLayout:
 
 
 def _attends_singly(chunk: Chunk) -> bool:
-    return len(chunk.tokens) <= _SINGLE and not chunk.prompt
+    return not chunk.prompt
+
+
+def pieces_at_once(pieces: Sequence[int]) -> int:
+    """For how many pieces of work there is to be room, where each row has so many."""
+    return max(min(sum(pieces), _AT_ONCE), *pieces, 0)
 
 
 def padded(tables: Sequence[Sequence[int]]) -> torch.Tensor:

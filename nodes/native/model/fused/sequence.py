@@ -11,7 +11,7 @@ from ..decoder import Reduce
 from ..parallel.sequence import SequenceGroup
 from ..step import cumulative
 from .buffers import Room
-from .layout import PIECE, RowLayout, padded
+from .layout import PIECE, RowLayout, padded, pieces_at_once
 from .structs import ModelStruct, StepStruct
 
 
@@ -36,8 +36,9 @@ class SharedStep:
             seen = [np.stack(held.seen(place, window), 1) for held, place in lines]
             self.seen[window] = torch.from_numpy(np.concatenate(seen))
         last = self.seen[config.windows[0]][: layout.single, 1]
-        self.split_start = torch.tensor([0, *cumulative([-(-count // PIECE) for count in last.tolist()])]).int()
-        self.pieces = int(self.split_start[-1])
+        pieces = [-(-count // PIECE) for count in last.tolist()]
+        self.split_start = torch.tensor([0, *cumulative(pieces)], dtype=torch.int32)
+        self.pieces = pieces_at_once(pieces)
 
     def run(
         self, kernels: ctypes.CDLL, model: ModelStruct, room: Room, threads: int, reduce: Reduce | None
@@ -74,12 +75,12 @@ class SharedStep:
     def step_of_share(self, room: Room, threads: int) -> StepStruct:
         """The struct for linear layers and rotation, which this rank computes for its share of the rows."""
         own, positions = self.share.stop - self.share.start, self.own_positions.data_ptr()
-        return StepStruct(own, 0, 0, threads, 0, positions, None, None, None, None, *room.pointers)
+        return StepStruct(own, 0, 0, threads, 0, 0, positions, None, None, None, None, *room.pointers)
 
     def _step_of_all(self, room: Room, threads: int) -> StepStruct:
         layout = self._layout
         return StepStruct(
-            self.count, layout.single, len(layout.block_rows), threads, self.tables.shape[1],
+            self.count, layout.single, len(layout.block_rows), threads, self.tables.shape[1], self.pieces,
             layout.positions.data_ptr(), layout.sequence.data_ptr(), self.tables.data_ptr(),
             self.split_start.data_ptr(), layout.block_rows.data_ptr(), *room.pointers,
             slots=self.slots.data_ptr(),

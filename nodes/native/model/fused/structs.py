@@ -59,7 +59,7 @@ class StepStruct(ctypes.Structure):
 
     _fields_ = [
         ("rows", _Int), ("single", _Int), ("blocks", _Int), ("threads", _Int), ("table_width", _Int),
-        ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer),
+        ("pieces", _Int), ("positions", Pointer), ("sequence", Pointer), ("tables", Pointer),
         ("split_start", Pointer), ("block_rows", Pointer),
         ("x", Pointer), ("qkv", Pointer), ("attention", Pointer), ("partial", Pointer), ("inner", Pointer),
         ("codes", Pointer), ("scales", Pointer),

@@ -25,6 +25,11 @@ _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "
 
 def chat_request(asked: Asked) -> bytes:
     """The body for /v1/chat/completions. Raises TranslationError."""
+    return msgspec.json.encode(chat_fields(asked))
+
+
+def chat_fields(asked: Asked) -> dict[str, Any]:
+    """Its fields. Raises TranslationError."""
     _refuse(asked)
     messages = [*system_message(asked.system), *chat_messages(asked.messages)]
     fields: dict[str, Any] = {
@@ -37,7 +42,7 @@ def chat_request(asked: Asked) -> bytes:
         fields["user"] = asked.metadata.user_id
     if asked.stream:
         fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    return msgspec.json.encode(fields)
+    return fields
 
 
 def _refuse(asked: Asked) -> None:

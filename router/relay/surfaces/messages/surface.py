@@ -3,19 +3,20 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Coroutine
-from typing import Any
+from typing import Any, Generic
 
 import msgspec
 
 from .....core.net.anthropic import error_body
-from ....http.messages import Head
-from ...stream.usage import tokens_from
-from ..translation import Translation, TranslationError
+from ....http.messages import Head, Reply
+from ..counting import CountTranslation, Engines
+from ..reply import TranslatingReply
+from ..translation import CHAT, Kind, TranslationError
 from .answer import message
 from .asked import read
 from .context import anthropic_words
 from .names import renamed_answer
-from .request import chat_request
+from .request import chat_fields, chat_request
 from .stream import MessageStream
 
 # Bytes of a request from which on other requests do not wait for its translation: one of many small blocks takes a
@@ -25,6 +26,8 @@ _LARGE = 256 * 1024
 
 class MessageTranslation:
     """One request to /v1/messages. Implements `Translation`."""
+
+    path = CHAT
 
     def __init__(self, body: bytes, model: str | None, stops: Collection[str], request_id: str) -> None:
         self.body = body
@@ -44,46 +47,28 @@ class MessageTranslation:
         return self._stream.end()
 
 
-class CountTranslation:
-    """One request to /v1/messages/count_tokens: an answer of one token, whose prompt the engine counts."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The count. Raises TranslationError where the engine does not tell it."""
-        tokens = tokens_from(answer.get("usage"))
-        if tokens is None or not tokens.prompt:
-            raise TranslationError("it has no usage.prompt_tokens")
-        return {"input_tokens": tokens.prompt}
-
-    def events(self, data: bytes) -> bytes:
-        """Nothing: no stream is asked for."""
-        return b""
-
-    def end(self) -> bytes:
-        """Nothing."""
-        return b""
-
-
-class _Surface(ABC):
+class _Surface(ABC, Generic[Kind]):
     """Implements `Surface`."""
 
-    def translate(self, head: Head, body: bytes) -> Translation | Coroutine[Any, Any, Translation]:
+    def translate(self, head: Head, body: bytes) -> Kind | Coroutine[Any, Any, Kind]:
         """What stands for a request. Raises TranslationError."""
         if len(body) > _LARGE:
             return asyncio.to_thread(self._translation, head, body)
         return self._translation(head, body)
 
     @abstractmethod
-    def _translation(self, head: Head, body: bytes) -> Translation: ...
+    def _translation(self, head: Head, body: bytes) -> Kind: ...
+
+    def reply(self, reply: Reply, translation: Kind) -> Reply:
+        """Where the answer of chat completions goes."""
+        return TranslatingReply(reply, translation)
 
     def error(self, status: int, answer: dict[str, Any], request_id: str) -> dict[str, Any]:
         """An error answer in the shape of Anthropic's API."""
         return error_body(status, anthropic_words(renamed_answer(answer)) if status == 400 else answer, request_id)
 
 
-class Messages(_Surface):
+class Messages(_Surface[MessageTranslation]):
     """POST /v1/messages."""
 
     def _translation(self, head: Head, body: bytes) -> MessageTranslation:
@@ -94,9 +79,19 @@ class Messages(_Surface):
         return MessageTranslation(chat_request(asked), asked.model, asked.stop_sequences or (), head.id)
 
 
-class CountTokens(_Surface):
-    """POST /v1/messages/count_tokens."""
+class CountTokens(_Surface[CountTranslation]):
+    """POST /v1/messages/count_tokens.
+
+    Args:
+        engines: of the workers of a model.
+    """
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
 
     def _translation(self, head: Head, body: bytes) -> CountTranslation:
-        asked = msgspec.structs.replace(read(body), max_tokens=1, stream=None, output_format=None, output_config=None)
-        return CountTranslation(chat_request(asked))
+        asked, config = read(body), None
+        if asked.output_config is not None:  # whose effort is a variable of the chat template
+            config = msgspec.structs.replace(asked.output_config, format=None)
+        asked = msgspec.structs.replace(asked, max_tokens=1, stream=None, output_format=None, output_config=config)
+        return CountTranslation(chat_fields(asked), {}, self._engines)

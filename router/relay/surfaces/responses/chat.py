@@ -12,7 +12,12 @@ from .tools import chat_tools
 
 
 def chat_body(asked: Asked, items: Sequence[Item]) -> bytes:
-    """The body of the chat request.
+    """The body of the chat request."""
+    return msgspec.json.encode(chat_fields(asked, items))
+
+
+def chat_fields(asked: Asked, items: Sequence[Item]) -> dict[str, Any]:
+    """Its fields.
 
     Args:
         asked: what the client asks for.
@@ -34,7 +39,7 @@ def chat_body(asked: Asked, items: Sequence[Item]) -> bytes:
     if asked.stream:
         found["stream"] = True
         found["stream_options"] = {"include_usage": True}
-    return msgspec.json.encode(found)
+    return found
 
 
 def _plain(asked: Asked) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from .....core.net.openai import ON_BEHALF_HEADER
 from ....http.messages import Head, Reply
 from ....responses.ids import RESPONSE, new_id, parsed
-from ..translation import Translation
+from ..reply import TranslatingReply
 from .asked import Asked, read
 from .errors import renamed_answer
 from .history import History
@@ -42,10 +42,10 @@ class Responses:
         """An error answer with the names of this API."""
         return renamed_answer(answer)
 
-    def reply(self, reply: Reply, translation: Translation) -> Reply | None:
-        """The reply to a request whose response is kept; None for any other request."""
-        if not isinstance(translation, ResponsesTranslation) or translation.keep_for is None:
-            return None
+    def reply(self, reply: Reply, translation: ResponsesTranslation) -> Reply:
+        """Where the answer of chat completions goes."""
+        if translation.keep_for is None:
+            return TranslatingReply(reply, translation)
         return KeepingReply(reply, translation, self._keep)
 
     async def _with_history(self, head: Head, asked: Asked) -> ResponsesTranslation:

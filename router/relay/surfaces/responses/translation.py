@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from ...stream.events import payloads
+from ..translation import CHAT
 from . import response
 from .asked import Asked
 from .chat import chat_body
@@ -28,6 +29,8 @@ class ResponsesTranslation:
         id: of the response.
         clock: Unix seconds.
     """
+
+    path = CHAT
 
     def __init__(self, asked: Asked, history: History, id: str, clock: Callable[[], float]) -> None:
         self.asked, self.history, self.id = asked, history, id

@@ -12,7 +12,7 @@ import torch
 from slurminfer.core.errors import EngineError
 from slurminfer.core.logs.text import remark
 from slurminfer.nodes.engines.table import ADAPTERS
-from slurminfer.nodes.native.model.fused import library, pack, upgrade
+from slurminfer.nodes.native.model.fused import layout, library, pack, upgrade
 from slurminfer.nodes.native.model.fused.structs import StepStruct
 from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.model.step import Chunk
@@ -156,7 +156,6 @@ def fused(request, make, load, tmp_path):
 
 
 def test_batches_and_pieces_change_no_bit(drive, fused):
-    """Up to 16 tokens at once: longer pieces attend by another kernel."""
     prompt, driver = random.Random(1).choices(range(199), k=40), drive(fused)
     alone = driver.add(prompt)
     while not alone.logits:
@@ -283,3 +282,23 @@ def test_an_unquantized_model_in_float32_is_computed_without(make, load, tmp_pat
     assert not load(tmp_path, dtype="float32").compiled
     with pytest.raises(EngineError, match="kernels = 'compiled': needs"):
         load(tmp_path, dtype="float32", kernels="compiled")
+
+
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "int4"])
+def test_generated_tokens_are_the_same_to_the_bit_when_they_are_computed_again_at_once(
+    make, load, drive, tmp_path, monkeypatch, kv_cache_dtype
+):
+    """As where an answer goes on on another worker; with room for the results of few pieces, they come in turns."""
+    make(tmp_path, "llama", {"max_position_embeddings": 700})
+    to_awq(tmp_path)
+    tokens = random.Random(3).choices(range(199), k=600)
+    driver = drive(load(tmp_path, kernels="compiled", dtype="bfloat16", kv_cache_dtype=kv_cache_dtype))
+    one_by_one = driver.add(tokens)
+    while not one_by_one.logits:
+        driver.step((one_by_one, 1))
+    for at_once in (1, 7, layout._AT_ONCE):
+        monkeypatch.setattr(layout, "_AT_ONCE", at_once)
+        again, other = driver.add(tokens), driver.add(tokens[::-1])
+        driver.step((again, 270), (other, 30))
+        driver.step((other, 17), (again, 330))
+        assert torch.equal(again.logits[0], one_by_one.logits[0])

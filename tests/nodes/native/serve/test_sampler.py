@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
-from slurminfer.nodes.native.engine.sampler import sample
+from slurminfer.nodes.native.engine.sampler import _best, sample
 
 VOCAB = 1000  # more than the sampler's shortcut looks at
 
@@ -176,6 +176,18 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_a_batch():
         assert batch == single
         for request, token in zip([*together, *alone], [*batch, *single], strict=True):
             request.tokens.append(token)
+
+
+def test_the_best_tokens_of_a_row_have_the_same_probabilities_alone_and_in_a_batch():
+    rows, threads = 3 * torch.randn(33, 151_936, generator=torch.Generator().manual_seed(0)), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        together = _best(rows, 256)
+        alone = [_best(rows[row : row + 1], 256) for row in range(len(rows))]
+    finally:
+        torch.set_num_threads(threads)
+    for found, singly in zip(together, zip(*alone, strict=True), strict=True):
+        assert torch.equal(found, torch.cat(singly))
 
 
 def test_without_a_seed_two_requests_differ():

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from slurminfer.nodes.native.engine import logit_rules
+from slurminfer.nodes.native.engine.logit_rules import apply_rules
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.engine.sampler import sample
 from slurminfer.nodes.native.engine.token_rules import TokenRules
@@ -37,6 +39,33 @@ def _shares(row: torch.Tensor, draws: int = 4000, **params: Any) -> dict[int, fl
 def test_bias_is_added_to_logits():
     shares = _shares(_row(0.5, 0.25, 0.25), bias={0: -math.log(2), 2: math.log(2)})
     assert shares == pytest.approx({0: 0.25, 1: 0.25, 2: 0.5}, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [3, 300])
+@pytest.mark.parametrize("allowed", [None, frozenset(range(50, 290))])
+def test_rules_for_all_tokens_say_the_same_as_for_few_and_are_prepared_once_for_all_choices(
+    count, allowed, monkeypatch
+):
+    logits = torch.randn(6, 300)
+    bias = {token: -100.0 if token % 5 == 0 else token / 100 for token in range(60, 60 + min(count, 240))}
+    made = []
+    make = logit_rules._make_tensors
+
+    def counted(*given):
+        made.append(given)
+        return make(*given)
+
+    monkeypatch.setattr(logit_rules, "_make_tensors", counted)
+    params = SamplingParams(max_tokens=9, rules=TokenRules(bias, allowed))
+    found = apply_rules(logits, [Request(str(index), [0], params) for index in range(6)])
+    expected = logits.clone()
+    for token in range(300):
+        if bias.get(token) == -100 or (allowed is not None and token not in allowed):
+            expected[:, token] = -torch.inf
+        else:
+            expected[:, token] += bias.get(token, 0.0)
+    assert torch.equal(found, expected)
+    assert len(made) == 1
 
 
 def test_minus_100_bans_whatever_the_model_says():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurminfer.router.relay.surfaces.messages.surface import CountTranslation, MessageTranslation
+from slurminfer.router.relay.surfaces.messages.surface import MessageTranslation
 from slurminfer.router.relay.surfaces.messages.told import UNSIGNED
 from slurminfer.router.relay.surfaces.translation import TranslationError
 
@@ -141,12 +141,6 @@ def test_a_call_that_ends_with_stop_is_tool_use_all_the_same():
 def test_what_is_no_answer_cannot_be_translated(answer):
     with pytest.raises(TranslationError):
         translation().whole(answer)
-
-
-def test_counts_need_usage():
-    assert CountTranslation(b"").whole({"usage": {"prompt_tokens": 3}}) == {"input_tokens": 3}
-    with pytest.raises(TranslationError, match="usage"):
-        CountTranslation(b"").whole({"choices": []})
 
 
 def test_comments_become_pings_and_change_nothing():

@@ -74,13 +74,6 @@ def test_what_a_request_counts_as(relay, client):
     assert relay.report().usage["one"].generated_tokens == 6
 
 
-def test_tokens_are_counted_by_the_engine(relay, client):
-    stub = relay.add("w-0")
-    assert client.messages.count_tokens(model="m", messages=HI).input_tokens == 7
-    assert (stub.asked[-1].body["max_tokens"], "stream" in stub.asked[-1].body) == (1, False)
-    assert relay.report().counters.requests == {("/v1/messages/count_tokens", 200): 1}
-
-
 def test_an_answer_says_its_id(relay, client):
     relay.add("w-0")
     message = whole(client, extra_headers={"X-Request-Id": "abc"})

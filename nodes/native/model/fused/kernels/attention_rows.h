@@ -120,8 +120,9 @@ inline void attend_tile(const float* q, int size, const T* const* keys, const T*
 }
 
 // One query row over one piece of the context, for all query heads of a key-value head: codes are read once for these.
+// `base`: pieces of the rows before those whose pieces lie in `partial`.
 template <class Cache>
-void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, int kv_head, int piece) {
+void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, int kv_head, int piece, int base) {
     using T = typename Cache::Number;
     const int size = m.head_dim, group = m.heads / m.kv_heads, head = kv_head * group;
     const auto [first, stop] = seen(layer, s, row);
@@ -129,7 +130,7 @@ void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, in
     const int64_t to_value = (int64_t)m.kv_heads * m.block_size;  // vectors from a key to its value
     const int32_t* table = s.tables + (int64_t)s.sequence[row] * s.table_width;
     const float* q = s.qkv + ((int64_t)row * (m.heads + 2 * m.kv_heads) + head) * size;
-    float* out = s.partial + ((int64_t)(s.split_start[row] + piece) * m.heads + head) * (size + 2);
+    float* out = s.partial + ((int64_t)(s.split_start[row] - base + piece) * m.heads + head) * (size + 2);
     alignas(64) T key_room[kTile * kWidestHead], value_room[kTile * kWidestHead];
     for (int g = 0; g < group; g++) {
         memset(out + g * (size + 2), 0, (size + 2) * sizeof(float));
@@ -164,25 +165,26 @@ void attend_piece(const Model& m, const Layer& layer, const Step& s, int row, in
     }
 }
 
+// Rows from `first` up to `stop`: each piece by itself, then what the pieces of each row give together.
 template <class Cache>
-void attend(const Model& m, const Layer& layer, const Step& s) {
-    const int pieces = s.split_start[s.single];
+void attend_rows(const Model& m, const Layer& layer, const Step& s, int first, int stop) {
+    const int base = s.split_start[first], pieces = s.split_start[stop] - base;
 #pragma omp for schedule(dynamic)
     for (int item = 0; item < pieces * m.kv_heads; item++) {
-        const int found = item / m.kv_heads, kv_head = item % m.kv_heads;
-        int low = 0, high = s.single;  // the row with split_start[row] <= found < split_start[row + 1]
+        const int found = base + item / m.kv_heads, kv_head = item % m.kv_heads;
+        int low = first, high = stop;  // the row with split_start[row] <= found < split_start[row + 1]
         while (high - low > 1) {
             const int middle = (low + high) / 2;
             (s.split_start[middle] <= found ? low : high) = middle;
         }
-        attend_piece<Cache>(m, layer, s, low, kv_head, found - s.split_start[low]);
+        attend_piece<Cache>(m, layer, s, low, kv_head, found - s.split_start[low], base);
     }
     const int size = m.head_dim;
 #pragma omp for schedule(static)
-    for (int item = 0; item < s.single * m.heads; item++) {
+    for (int item = first * m.heads; item < stop * m.heads; item++) {
         const int row = item / m.heads, head = item % m.heads;
         const int64_t stride = (int64_t)m.heads * (size + 2);
-        const float* from = s.partial + s.split_start[row] * stride + head * (size + 2);
+        const float* from = s.partial + (s.split_start[row] - base) * stride + head * (size + 2);
         const int count = s.split_start[row + 1] - s.split_start[row];
         float most = -INFINITY, total = 0;
         for (int i = 0; i < count; i++) most = from[i * stride + size] > most ? from[i * stride + size] : most;
@@ -197,6 +199,16 @@ void attend(const Model& m, const Layer& layer, const Step& s) {
         }
         if (s.log_sums) s.log_sums[item] = most + logf(total);
         for (int d = 0; d < size && total > 0; d += 16) store(to + d, load<F16>(to + d) / splat(total));
+    }
+}
+
+// As many rows at once as there is room for the pieces of.
+template <class Cache>
+void attend(const Model& m, const Layer& layer, const Step& s) {
+    for (int first = 0, stop; first < s.single; first = stop) {
+        stop = first + 1;
+        while (stop < s.single && s.split_start[stop + 1] - s.split_start[first] <= s.pieces) stop++;
+        attend_rows<Cache>(m, layer, s, first, stop);
     }
 }
 

@@ -39,6 +39,7 @@ struct Model {
 struct Step {
     int32_t rows, single;  // the first `single` rows attend one by one, the others in `blocks`
     int32_t blocks, threads, table_width;
+    int32_t pieces;  // room in `partial`: at least for the pieces of any one row
     const int64_t* positions;   // [rows]
     const int32_t* sequence;    // [rows]: line of `tables`
     const int32_t* tables;      // [sequences, table_width]: blocks of the cache
@@ -47,7 +48,7 @@ struct Step {
     float* x;                   // [rows, hidden]
     float* qkv;                 // [rows, (heads + 2 kv_heads) * head_dim]
     float* attention;           // [rows, heads * head_dim]
-    float* partial;             // [split_start[single], heads, head_dim + 2]: sum of values, largest score, sum
+    float* partial;             // [pieces, heads, head_dim + 2]: sum of values, largest score, sum
     float* inner;               // [rows, 2 inner]
     int8_t* codes;              // [rows, inputs of a linear layer]; or bfloat16
     float* scales;              // [rows, inputs / group, 2]: of the codes, and times the sum of the codes

@@ -30,7 +30,7 @@ const Place kPlaces[] = {
     FIELD(Model, block_size), FIELD(Model, cache_kind), FIELD(Model, eps),
 
     STRUCT(Step), FIELD(Step, rows), FIELD(Step, single), FIELD(Step, blocks), FIELD(Step, threads),
-    FIELD(Step, table_width), FIELD(Step, positions), FIELD(Step, sequence), FIELD(Step, tables),
+    FIELD(Step, table_width), FIELD(Step, pieces), FIELD(Step, positions), FIELD(Step, sequence), FIELD(Step, tables),
     FIELD(Step, split_start), FIELD(Step, block_rows), FIELD(Step, x), FIELD(Step, qkv), FIELD(Step, attention),
     FIELD(Step, partial), FIELD(Step, inner), FIELD(Step, codes), FIELD(Step, scales), FIELD(Step, seen),
     FIELD(Step, slots), FIELD(Step, log_sums),

@@ -154,7 +154,7 @@ def test_a_function_is_called_and_the_conversation_goes_on(relay, client, ask):
 
 
 def test_tokens_are_counted_by_the_engine(relay, client):
-    stub = relay.add("w-0")
+    stub = relay.add("w-0", engine="sglang")
     first = whole(client, input="one?")
     found = client.responses.input_tokens.count(model="m", input="two?", previous_response_id=first.id)
     assert (found.object, found.input_tokens) == ("response.input_tokens", 7)
@@ -396,7 +396,7 @@ def test_so_many_are_kept_at_once(relay, client, monkeypatch, eventually):
 def test_of_too_many_the_oldest_are_removed(relay, client, monkeypatch, eventually):
     relay.add("w-0")
     monkeypatch.setattr(store, "_WRITES_PER_LOOK", 1)
-    relay.server._surfaces._responses._kept._store._limits = Limits(seconds=3600, of_tenant=10)
+    relay.server._surfaces._surfaces["/v1/responses"]._kept._store._limits = Limits(seconds=3600, of_tenant=10)
     ids = [whole(client).id for _ in range(30)]
     eventually(lambda: len(list(relay.folder.rglob("responses/*/*.json"))) <= 10)
     assert is_kept(client, ids[-1]) and not is_kept(client, ids[0])
