@@ -26,7 +26,8 @@ Speculative = Literal["none", "ngram", "draft"]
 HeadChoice = Literal["auto", "int8", "dense"]
 ToolParser = Literal[
     "auto", "none", "hermes", "llama", "mistral", "deepseek", "kimi", "qwen_coder", "seed", "glm", "minimax",
-    "granite", "nemotron", "hunyuan", "cohere",
+    "granite", "nemotron", "hunyuan", "cohere", "harmony", "gemma", "function_gemma", "lfm2", "olmo3", "dsml",
+    "internlm", "longcat", "tool_code", "pythonic",
 ]  # fmt: skip
 
 

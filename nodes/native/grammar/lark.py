@@ -55,6 +55,7 @@ class Renderer:
         self._regex_to_lark, self._ebnf_to_lark = regex_to_lark, ebnf_to_lark
         self._rules: list[str] = []
         self._others: list[dict[str, Any]] = []
+        self._known: dict[int, str] = {}  # expressions by the ids of constraints, which live as long as this
         self._length = self._terminals = 0  # of Lark and EBNF
 
     def render(self, constraint: Constraint) -> str:
@@ -64,6 +65,13 @@ class Renderer:
         return json_text({"grammars": [{"lark_grammar": main}, *self._others]})
 
     def _expression(self, constraint: Constraint) -> str:
+        """The same object stands for the same rules."""
+        found = self._known.get(id(constraint))
+        if found is None:
+            found = self._known[id(constraint)] = self._render(constraint)
+        return found
+
+    def _render(self, constraint: Constraint) -> str:
         match constraint:
             case JsonSchema():
                 schema = checked(constraint.schema, constraint.whitespace)
@@ -155,18 +163,22 @@ class Renderer:
         return free if after.begin is None else f"({self._literal(after.begin)} {free})?"
 
     def _text(self, text: Text) -> str:
-        found = [self._terminal(pattern) for pattern in text.patterns or (_ANY,)]
-        unwanted = list(map(self._terminal, text.excluded))
-        is_special = text.end in self._special
-        if text.end and not is_special:
+        before, special, rest = self._at_special(text.end)
+        last = re.escape(before) if special else ""
+        found = [self._terminal(f"(?:{pattern}){last}") for pattern in text.patterns or (_ANY,)]
+        unwanted = [self._terminal(f"(?:{pattern}){last}") for pattern in text.excluded]
+        if text.end and not special:
             unwanted.append(self._terminal(f"{_ANY}{re.escape(text.end)}{_ANY}"))
         name = f"T{len(self._rules)}"
         self._rules.append(f"{name}: {' & '.join([*found, *('~' + pattern for pattern in unwanted)])}")
-        if not text.end or is_special:
-            return self._rule(f"{name} {self._literal(text.end)}" if text.end else name)
-        if self._names is not None and self._names.search(text.end):
-            raise ConstraintError(f"{text.end!r}: expected one special token, or text without any")
-        return self._rule(f"{name} {_quoted(text.end)}", "[lazy]")
+        if special:
+            return self._rule(f"{name} {self._literal(special + rest, empty='')}")
+        return self._rule(f"{name} {_quoted(text.end)}", "[lazy]") if text.end else self._rule(name)
+
+    def _at_special(self, text: str) -> tuple[str, str, str]:
+        """Fixed text up to its first special token, that, and the rest."""
+        found = self._names.search(text) if self._names is not None else None
+        return (text, "", "") if found is None else (text[: found.start()], found[0], text[found.end() :])
 
     def _terminal(self, pattern: str) -> str:
         return f"/{self._regex_to_lark(pattern)}/"
@@ -194,11 +206,11 @@ class Renderer:
 
     def _up_to(self, marker: str) -> str:
         """Free text that ends with the first `marker`."""
-        if marker in self._special:
-            return f"{self._rule(_TEXT)} {self._literal(marker)}"
-        if self._names is not None and self._names.search(marker):
-            raise ConstraintError(f"{marker!r}: expected one special token, or text without any")
-        return self._rule(f"{_TEXT} {_quoted(marker)}", "[lazy]")
+        before, special, rest = self._at_special(marker)
+        if not special:
+            return self._rule(f"{_TEXT} {_quoted(marker)}", "[lazy]")
+        text = self._rule(self._terminal(f"{_ANY}{re.escape(before)}") if before else _TEXT)
+        return f"{text} {self._literal(special + rest, empty='')}"
 
     def _literal(self, text: str, empty: str = '""') -> str:
         """Fixed text, in which special tokens may be named."""

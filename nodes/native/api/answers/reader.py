@@ -12,7 +12,7 @@ from typing import Any
 from ..reasoning.splitter import ThinkingSplitter
 from ..reasoning.tags import Tags
 from ..tools.families import Family
-from ..tools.pieces import Arguments, CallParser, CallStart, Piece, Text
+from ..tools.pieces import Arguments, CallParser, CallStart, Piece, Text, Thought
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -28,6 +28,7 @@ class Reading:
     family: Family | None = None  # how calls are written; None: they are not looked for
     functions: Mapping[str, Any] = field(default_factory=dict)  # that may be called: the schemas of their parameters
     one_call: bool = False  # the answer ends with its first call
+    head: str = ""  # of a message that the prompt ends with, where the family's answers are framed
 
     @property
     def markers(self) -> frozenset[str]:
@@ -71,12 +72,17 @@ class AnswerReader:
 
     def __init__(self, reading: Reading, number: Callable[[], bytes]) -> None:
         """`number`: what is different for each answer, and for each place in it."""
-        tags = reading.tags
+        tags, family = reading.tags, reading.family
         self._reading, self._number = reading, number
+        self._frames = family is not None and family.frames
         self._splitter = (
-            None if tags is None else ThinkingSplitter(tags, within=reading.within, at_once=reading.thoughts_at_once)
+            None
+            if tags is None or self._frames
+            else ThinkingSplitter(tags, within=reading.within, at_once=reading.thoughts_at_once)
         )
-        self._parser: CallParser | None = reading.family.parser(reading.functions) if reading.family else None
+        self._parser: CallParser | None = family.parser(reading.functions, reading.head) if family else None
+        self._held: list[str] = []  # thoughts that are told when the thinking ends
+        self._says_thoughts = False  # the last text is a thought
         self._calls = 0
         self._ids: set[str] = set()
         self.finished = False  # nothing more is wanted
@@ -84,6 +90,8 @@ class AnswerReader:
     @property
     def is_thinking(self) -> bool:
         """Whether what comes next is thought."""
+        if self._frames and self._parser is not None:
+            return self._reading.tags is not None and self._parser.is_thinking
         return self._splitter is not None and self._splitter.is_thinking
 
     @property
@@ -100,26 +108,41 @@ class AnswerReader:
         """What was held back, once nothing follows."""
         thought, said = ("", "") if self._splitter is None else self._splitter.flush()
         pieces = [] if self._parser is None else [*self._parser.push(said), *self._parser.flush()]
-        return self._parts(thought, said, pieces)
+        parts = self._parts(thought, said, pieces)
+        return parts + Parts(reasoning=self._told([], ended=True))
 
     def _parts(self, thought: str, said: str, pieces: Sequence[Piece]) -> Parts:
-        thought = thought if self._reading.tells_thoughts else ""
         if self._parser is None:
-            return Parts(said, thought)
+            return Parts(said, thought if self._reading.tells_thoughts else "")
         texts: list[str] = []
+        thoughts = [thought]
         calls: list[CallDelta] = []
         for piece in pieces:
             if self.finished:
                 break
             if isinstance(piece, Text):
-                texts.append(piece.text)
+                texts.append(f"\n{piece.text}" if self._says_thoughts else piece.text)
+                self._says_thoughts = False
+            elif isinstance(piece, Thought):
+                self._says_thoughts = self._reading.tags is None
+                (texts if self._says_thoughts else thoughts).append(piece.text)
             elif isinstance(piece, CallStart):
                 calls.append(self._begin(piece))
             elif isinstance(piece, Arguments):
                 calls.append(CallDelta(self._calls - 1, None, None, piece.text))
             else:
                 self.finished = self._reading.one_call
-        return Parts("".join(texts), thought, merged(calls))
+        return Parts("".join(texts), self._told(thoughts, ended=not self.is_thinking), merged(calls))
+
+    def _told(self, thoughts: Sequence[str], *, ended: bool) -> str:
+        """What is told of these thoughts now. `ended`: no others follow at once."""
+        if not self._reading.tells_thoughts:
+            return ""
+        self._held += thoughts
+        if self._frames and not self._reading.thoughts_at_once and not ended:
+            return ""
+        told, self._held = "".join(self._held), []
+        return told
 
     def _begin(self, start: CallStart) -> CallDelta:
         assert self._reading.family is not None

@@ -12,6 +12,7 @@ from ..requests.chat import ChatRequest
 from ..requests.structured import Structure, structure_of
 from ..requests.tools import Toolset
 from ..service import ServedModel
+from ..tools.harmony import head_of
 from ..tools.plan import CallPlan, after_thinking, arguments_of, call_plan
 
 _MOST_NAMED = 16  # strict functions that are compiled one by one to find the fault
@@ -22,6 +23,7 @@ class AnswerPlanner:
 
     def __init__(self, model: ServedModel, grammars: GrammarCompiler) -> None:
         self._model, self._grammars = model, grammars
+        self._frames = model.family is not None and model.family.frames
 
     async def plan(
         self, body: ChatRequest, tools: Toolset, prompt: str, limits: Limits
@@ -37,13 +39,13 @@ class AnswerPlanner:
         param = structure.param if structure and not tools.functions else "tools"
         plan = None
         try:
-            plan = self._calls(tools, structure, param)
+            plan = self._calls(tools, structure, param, prompt)
             return plan, await self._compile(body, plan.constraint, param, prompt, limits)
         except ApiError as error:
             if error.status == 429:  # none at all can be compiled now
                 raise
             try:
-                lenient = self._calls(tools, structure, param, lenient=True)
+                lenient = self._calls(tools, structure, param, prompt, lenient=True)
                 if lenient == plan or lenient.constraint is None:
                     raise
                 return lenient, await self._compile(body, lenient.constraint, param, prompt, limits)
@@ -51,11 +53,15 @@ class AnswerPlanner:
                 await self._name_fault(tools, limits)
                 raise
 
-    def _calls(self, tools: Toolset, structure: Structure | None, param: str, *, lenient: bool = False) -> CallPlan:
+    def _calls(
+        self, tools: Toolset, structure: Structure | None, param: str, prompt: str, *, lenient: bool = False
+    ) -> CallPlan:
         """`lenient`: the schemas of functions that are not strict may have what cannot be compiled."""
         wanted = structure.constraint if structure else None
         try:
-            return call_plan(tools, self._model.family, self._model.template.source, wanted, lenient=lenient)
+            return call_plan(
+                tools, self._model.family, self._model.template.source, wanted, lenient=lenient, head=head_of(prompt)
+            )
         except ConstraintError as error:
             raise ApiError(400, f"{param}: {error}", param=param) from error
 
@@ -65,7 +71,8 @@ class AnswerPlanner:
         if constraint is None:
             return None
         within = self._begins_within(body, prompt)
-        constraint = after_thinking(constraint, self._model.tags, prompt, within=within)
+        if not self._frames:
+            constraint = after_thinking(constraint, self._model.tags, prompt, within=within)
         return await self._grammars.compile(Structure(param, constraint), limits.vocab_size)
 
     async def _name_fault(self, tools: Toolset, limits: Limits) -> None:
@@ -89,6 +96,7 @@ class AnswerPlanner:
             tells_thoughts=body.include_reasoning is not False,
             thoughts_at_once=body.stream_reasoning is not False,
             family=plan.family,
+            head=head_of(prompt) if self._frames else "",
             functions=tools.schemas,
             one_call=bool(tools.functions) and not tools.parallel,
         )

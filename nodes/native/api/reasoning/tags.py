@@ -17,6 +17,8 @@ THINKING: tuple[Tags, ...] = (
     Tags("<seed:think>", "</seed:think>", "Seed-OSS"),
     Tags("[THINK]", "[/THINK]", "Magistral, Ministral"),
     Tags("<|START_THINKING|>", "<|END_THINKING|>", "Command A, Command R7B"),
+    Tags("<|channel|>analysis<|message|>", "<|end|>", "gpt-oss"),
+    Tags("<|channel>thought", "<channel|>", "Gemma 4"),
     Tags("<think>", "</think>", "Qwen3, QwQ, DeepSeek-R1 and its distilled models, GLM-4.5, MiniMax-M2, SmolLM3"),
 )
 

@@ -80,6 +80,8 @@ class ChatTemplate:
     def _plain(self, call: RenderCall, *, in_system: bool = True) -> RenderCall:
         """The call, with what the template does not know of tools as text."""
         messages: list[Any] = call.messages
+        if "reasoning_content" not in self.source and ".thinking" in self.source:
+            messages = list(map(_with_thinking, messages))
         if "tool_calls" not in self.source:
             messages = with_calls_as_text(messages)
         if call.tools and not self.knows_tools:
@@ -171,6 +173,17 @@ class _Lane:
             process.kill()
         await process.communicate()  # until all of its pipes are closed
         return await process.wait()
+
+
+def _with_thinking(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with its reasoning under the name that some templates have for it, such as those of gpt-oss.
+
+    They refuse it beside content where there are calls.
+    """
+    thought = message.get("reasoning_content")
+    if not thought or "thinking" in message or (message.get("tool_calls") and message["content"]):
+        return message
+    return {**message, "thinking": thought}
 
 
 def find_source(directory: Path) -> str | None:

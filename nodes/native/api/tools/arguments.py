@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .members import resolved
+from .references import resolved
 
 _JSON_TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("boolean", bool), ("null", type(None)), ("integer", int), ("number", (int, float)), ("object", dict),

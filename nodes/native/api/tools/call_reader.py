@@ -18,6 +18,11 @@ class CallReader:
         self._drops_ends = False  # markers that end calls are no text
         self._pieces: list[Piece] = []
 
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the next text is a thought. Their tags are not this reader's."""
+        return False
+
     def push(self, text: str) -> list[Piece]:
         """The pieces that are certain with this text more."""
         self._buffer += text

@@ -1,4 +1,4 @@
-"""What generated text turns out to be: words for the user, or a call of a tool."""
+"""What generated text turns out to be: words for the user, thoughts, or a call of a tool."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,6 +7,13 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True)
 class Text:
     """Words for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What the model thinks, in formats that tell it apart themselves."""
 
     text: str
 
@@ -31,11 +38,15 @@ class CallEnd:
     """The call is complete."""
 
 
-Piece = Text | CallStart | Arguments | CallEnd
+Piece = Text | Thought | CallStart | Arguments | CallEnd
 
 
 class CallParser(Protocol):
     """Reads one answer. It depends on the text alone, not on how that is cut into pieces."""
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the next text is a thought."""
 
     def push(self, text: str) -> list[Piece]:
         """What is certain after more text."""

@@ -10,7 +10,10 @@ from ...grammar.errors import ConstraintError
 from ..reasoning.tags import Tags
 from ..requests.tools import Function, Toolset
 from .families import FORCED, Family
-from .writing import BARE, BARE_SINGLE, MOST_CALLS
+from .harmony import is_within_a_message
+from .writing.formats import BARE, BARE_SINGLE
+from .writing.harmony import within_a_message
+from .writing.writing import MOST_CALLS, Writing
 
 _ANY_ARGUMENTS: Mapping[str, Any] = {"type": "object", "additionalProperties": True}
 
@@ -24,7 +27,13 @@ class CallPlan:
 
 
 def call_plan(
-    tools: Toolset, family: Family | None, template: str, wanted: Constraint | None, *, lenient: bool = False
+    tools: Toolset,
+    family: Family | None,
+    template: str,
+    wanted: Constraint | None,
+    *,
+    lenient: bool = False,
+    head: str = "",
 ) -> CallPlan:
     """The plan for `tools` of a model of `family`.
 
@@ -32,31 +41,44 @@ def call_plan(
         template: the model's chat template.
         wanted: what an answer without calls must look like.
         lenient: only functions that are strict have their arguments checked.
+        head: of a message that the prompt ends with, where the family's answers are framed.
 
     Raises ConstraintError for the schema of a strict function that cannot be written in the family's format. Calls that
     are forced are then JSON.
     """
-    if not tools.functions:
-        return CallPlan(constraint=wanted)
     writing = family.writing(template) if family else None
-    schemas = {
-        function.name: function.parameters if function.strict or not lenient else _ANY_ARGUMENTS
-        for function in tools.functions
-    }
-    most = MOST_CALLS if tools.parallel else 1
+    frames = family if family and family.frames else None
+    is_within = frames is not None and is_within_a_message(head)
+    if wanted is not None and frames and writing and not is_within:
+        wanted = writing.framed(wanted)
+    if not tools.functions:
+        return CallPlan(frames, wanted)
     if tools.mode == "required":
-        with suppress(ConstraintError):
-            if writing is not None:
-                return CallPlan(family, writing.calls(schemas, most))
-        bare = BARE if tools.parallel else BARE_SINGLE
-        return CallPlan(FORCED, bare.calls(schemas, most))
+        return _forced(tools, family, writing, lenient=lenient, is_within=is_within)
     if writing is None:
         return CallPlan(family, wanted)
     schemas = {f.name: f.parameters if f.strict else _ANY_ARGUMENTS for f in tools.functions}
     if wanted is not None:
-        return CallPlan(family, Either([writing.calls(schemas, most), wanted]))
-    is_strict = any(function.strict for function in tools.functions)
-    return CallPlan(family, writing.calls_in_text(schemas, tools.parallel) if is_strict else None)
+        calls = writing.calls(schemas, MOST_CALLS if tools.parallel else 1)
+        return CallPlan(family, Either([within_a_message(calls) if is_within else calls, wanted]))
+    if not any(function.strict for function in tools.functions):
+        return CallPlan(family)
+    text = writing.calls_in_text(schemas, tools.parallel)
+    return CallPlan(family, within_a_message(text) if is_within and text else text)
+
+
+def _forced(
+    tools: Toolset, family: Family | None, writing: Writing | None, *, lenient: bool, is_within: bool
+) -> CallPlan:
+    """The plan for answers that must be calls."""
+    schemas = {f.name: f.parameters if f.strict or not lenient else _ANY_ARGUMENTS for f in tools.functions}
+    most = MOST_CALLS if tools.parallel else 1
+    with suppress(ConstraintError):
+        if writing is not None:
+            calls = writing.calls(schemas, most)
+            return CallPlan(family, within_a_message(calls) if is_within else calls)
+    bare = BARE if tools.parallel else BARE_SINGLE
+    return CallPlan(FORCED, bare.calls(schemas, most))
 
 
 def arguments_of(function: Function, family: Family | None, template: str) -> Constraint:

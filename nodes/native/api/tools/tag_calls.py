@@ -19,8 +19,8 @@ from .arguments import as_json, types_of
 from .call_reader import CallReader
 from .json_value import JsonValue
 from .markers import first_marker, marker_at, may_begin
-from .members import resolved
 from .pieces import Arguments, CallEnd, CallStart, Text
+from .references import resolved
 
 _LONGEST_TAG = 512  # characters, with the name in it
 _STRING = frozenset(["string"])

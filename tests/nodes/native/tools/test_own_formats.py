@@ -16,7 +16,18 @@ from slurminfer.nodes.native.tokenizer import Tokenizer
 from ....support.grammars import TokenGrammars
 
 BY_NAME = {family.name: family for family in FAMILIES}
-OWN = ["qwen_coder", "seed", "minimax", "glm"]  # formats in which each argument is written by itself
+OWN = [
+    "qwen_coder",
+    "seed",
+    "minimax",
+    "glm",
+    "dsml",
+    "pythonic",
+    "lfm2",
+    "olmo3",
+    "tool_code",
+    "gemma",
+]  # formats in which each argument is written by itself
 SCHEMAS: dict[str, dict[str, Any]] = {
     "strings": {
         "type": "object",
@@ -25,9 +36,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "short": {"type": "string", "minLength": 1, "maxLength": 3, "description": "some"},
             "code": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]$"},
             "part": {"type": "string", "pattern": "x[0-9]", "maxLength": 6},
-            "day": {"type": "string", "format": "date"},
+            "id": {"type": "string", "format": "uuid"},
         },
-        "required": ["choice", "short", "code", "part", "day"],
+        "required": ["choice", "short", "code", "part", "id"],
     },
     "values": {
         "type": "object",
@@ -141,7 +152,7 @@ def test_schemas_that_do_not_list_their_members_are_forced_as_json(key):
     assert call_plan(tools_of(schema), BY_NAME["glm"], "", None).family is FORCED
 
 
-@pytest.mark.parametrize("name", [*OWN, "kimi", "llama"])
+@pytest.mark.parametrize("name", ["qwen_coder", "seed", "minimax", "glm", "dsml", "gemma", "lfm2", "kimi", "llama"])
 def test_strict_calls_in_free_text(grammars, name):
     schema = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 9}}, "required": ["a"]}
     family = BY_NAME[name]

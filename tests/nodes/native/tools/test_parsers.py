@@ -45,6 +45,10 @@ _OBJECT = f'{{"name": "get_weather", "arguments": {JSON}}}'
 _CALL_V3 = f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{JSON}\n```<｜tool▁call▁end｜>"
 _PING_V3 = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>ping\n```json\n{}\n```<｜tool▁call▁end｜>"
 _KIMI = f"<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{JSON}<|tool_call_end|>"
+_DSML = _tags("", '<｜DSML｜parameter name="{}" string="STRING">{}</｜DSML｜parameter>\n', "")
+_DSML = _DSML.replace("STRING", "true", 1).replace("STRING", "false")
+_GEMMA = 'city:QZürich "<b>" \\ {Q,days:3,precise:true,where:{x:[1,Q}Q]}'
+_PYTHON = """city='Zürich "<b>" \\\\ {', days = 3, precise=True, where={"x": [1, '}']}"""
 # Family, answer, text, calls.
 ANSWERS: list[tuple[str, str, str, list[Any]]] = [
     ("hermes", _HERMES, "", [WEATHER]),
@@ -79,6 +83,34 @@ ANSWERS: list[tuple[str, str, str, list[Any]]] = [
     ("hunyuan", f"<tool_calls>[{_OBJECT}]</tool_calls>", "", [WEATHER]),
     ("cohere", '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", "parameters": ' + JSON +
      "}]<|END_ACTION|>", "", [WEATHER]),
+    ("harmony", "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary "
+     f"to=functions.get_weather <|constrain|>json<|message|>{JSON}<|call|>", "Hm", [WEATHER]),
+    ("harmony", "assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant to=functions.ping<|channel|>"
+     "commentary json<|message|><|call|><|start|>assistant<|channel|>final<|message|>Done.<|return|>",
+     "I look.\nDone.", [PING]),
+    ("harmony", "<|channel|>final<|message|>2 < 3 <|b|>", "2 < 3 <|b|>", []),
+    ("harmony", "<|start|>assistant<|channel|>final<|message|>Yes", "Yes", []),
+    ("dsml", "Hm.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"get_weather\">\n" + _DSML + "</｜DSML｜invoke>\n"
+     "<｜DSML｜invoke name=\"ping\">\n</｜DSML｜invoke>\n</｜DSML｜function_calls>", "Hm.", [WEATHER, PING]),
+    ("dsml", '<｜DSML｜tool_calls><｜DSML｜invoke name="f"><｜DSML｜parameter name="a" string="true">5'
+     '</｜DSML｜parameter><｜DSML｜parameter name="b" string="false">5</｜DSML｜parameter></｜DSML｜invoke>'
+     "</｜DSML｜tool_calls>",
+     "", [("f", {"a": "5", "b": 5})]),
+    ("internlm", f'<|action_start|><|plugin|>\n{{"name": "get_weather", "parameters": {JSON}}}<|action_end|>', "",
+     [WEATHER]),
+    ("longcat", f"<longcat_tool_call>\n{_OBJECT}\n</longcat_tool_call>", "", [WEATHER]),
+    ("gemma", "<|tool_call>call:get_weather{" + _GEMMA.replace("Q", '<|"|>') + "}<tool_call|><|tool_call>call:ping{}"
+     "<tool_call|>", "", [WEATHER, PING]),
+    ("gemma", '<|tool_call>call:f{<|"|>a<|"|>:[],b:<|"|><|"|>,c:-1.50}<tool_call|>', "",
+     [("f", {"a": [], "b": "", "c": -1.5})]),
+    ("function_gemma", "<start_function_call>call:get_weather{" + _GEMMA.replace("Q", "<escape>") +
+     "}<end_function_call>", "", [WEATHER]),
+    ("pythonic", f"[get_weather({_PYTHON}), ping()]", "", [WEATHER, PING]),
+    ("pythonic", f"<|python_start|>[get_weather({_PYTHON})]<|python_end|>", "", [WEATHER]),
+    ("pythonic", "[ping()]\nThat is all.", "\nThat is all.", [PING]),
+    ("lfm2", f"<|tool_call_start|>[get_weather({_PYTHON}), ping()]<|tool_call_end|>Wait.", "Wait.", [WEATHER, PING]),
+    ("olmo3", f"<function_calls>\nget_weather({_PYTHON})\nping()\n</function_calls>", "", [WEATHER, PING]),
+    ("tool_code", f"So:\n```tool_code\nprint(get_weather({_PYTHON}))\nx = ping()\n```", "So:", [WEATHER, PING]),
     ("forced", f'[{_OBJECT}, {{"name": "ping", "arguments": {{}}}}]', "", [WEATHER, PING]),
 ]  # fmt: skip
 # No calls: the text stays.
@@ -100,6 +132,17 @@ WORDS = [
     ("qwen_coder", "<function=" + "x" * 600 + ">"),
     ("qwen_coder", "a <function= b"),
     ("glm", "<tool_call>get_weather"),
+    ("dsml", '<｜DSML｜function_calls>\n<｜DSML｜parameter name="x">'),
+    ("gemma", "<|tool_call>cell:x{}"),
+    ("gemma", "<|tool_call>call:" + "x" * 600 + "{}"),
+    ("pythonic", "[1, 2, 3]"),
+    ("pythonic", "[somebody(a=1)]"),
+    ("pythonic", " [get_weather"),
+    ("pythonic", "So: [get_weather(city=1)]"),
+    ("lfm2", "<|tool_call_start|>[1, 2]"),
+    ("olmo3", "<function_calls>\nnone\n</function_calls>"),
+    ("harmony", "Words, <b> and to=functions.ping."),
+    ("internlm", "<|action_start|>"),
 ]
 
 
@@ -150,7 +193,9 @@ def test_nothing_that_a_model_may_write_breaks_a_parser(name, data):
     family = BY_NAME[name]
     words = [*family.markers, *"{}[]\":,;<>=/ \n", '"name"', '"arguments"', "ping", "<parameter=a>", "</parameter>",
              "<function=ping>", "</function>", "<arg_key>a</arg_key>", "<arg_value>", "</arg_value>", '{"name":"ping"',
-             '<invoke name="ping">', '<parameter name="a">', "x", "1", "ü"]  # fmt: skip
+             '<invoke name="ping">', '<parameter name="a">', "x", "1", "ü", "call:ping{", "ping(", "a=", "'", "print(",
+             '<｜DSML｜parameter name="a" string="true">', " to=functions.ping", "analysis", "final",
+             "assistant", "\\", "**", *getattr(getattr(family.format, "notation", None), "quotes", ())]  # fmt: skip
     answer = "".join(data.draw(st.lists(st.sampled_from(words), max_size=30)))
     assert read(family, cut(answer, data))[:2] == read(family, [answer])[:2]
 

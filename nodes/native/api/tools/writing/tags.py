@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...grammar.constraint import Constraint, Items, JsonSchema, Row, Text
-from ...grammar.errors import ConstraintError
-from ...grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS
-from .arguments import types_of
-from .members import Members, members, resolved
+from ....grammar.constraint import Constraint, Items, JsonSchema, Row, Text
+from ....grammar.errors import ConstraintError
+from ....grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS
+from ..arguments import types_of
+from ..references import resolved
+from .members import Members, members
 from .plain_strings import plain_string
 
 _KEY = "KEY"

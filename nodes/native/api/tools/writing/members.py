@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...grammar.errors import ConstraintError
-from ...grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS
+from ....grammar.errors import ConstraintError
+from ....grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS
+from ..references import resolved
 
 _DEFINITIONS = ("$defs", "definitions")
 _READ = frozenset(
     {"type", "properties", "required", "additionalProperties", "$schema", "$id", "$anchor", *_DEFINITIONS}
 )
 _COMBINING = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "unevaluatedProperties")
-_MOST_HOPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +53,6 @@ def members(schema: Mapping[str, Any]) -> Members:
 def lists_members(schema: Mapping[str, Any]) -> bool:
     """Whether a schema itself says which members there are, so that there are no others."""
     return not any(name in schema for name in ("additionalProperties", *_COMBINING))
-
-
-def resolved(schema: Any, root: Any) -> Any:
-    """What a schema that is a reference within `root` points to; None if that is nothing."""
-    for _ in range(_MOST_HOPS):
-        pointer = schema.get("$ref") if isinstance(schema, Mapping) else None
-        if pointer is None:
-            return schema
-        if not isinstance(pointer, str) or not pointer.startswith("#/"):
-            return None
-        schema = root
-        for part in pointer[2:].split("/"):
-            name = part.replace("~1", "/").replace("~0", "~")
-            schema = schema.get(name) if isinstance(schema, Mapping) else None
-    return None
 
 
 def _refers(schema: Any) -> bool:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ...grammar.constraint import Choices, Constraint, Row, Text
-from ...grammar.errors import ConstraintError
-from ...grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS, UNDEFINED_FORMATS
-from ...grammar.patterns import fault
+from ....grammar.constraint import Choices, Constraint, Row, Text
+from ....grammar.errors import ConstraintError
+from ....grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS, UNDEFINED_FORMATS
+from ....grammar.patterns import fault
 
 _READ = ("type", "enum", "const", "minLength", "maxLength", "pattern", "format", "$defs", "definitions")
 _ANY = "(?:.|\n)"
@@ -30,26 +30,27 @@ FORMATS: Mapping[str, str] = {
 }
 
 
-def plain_string(schema: Mapping[str, Any], end: str, around: str = "") -> Constraint:
+def plain_string(schema: Mapping[str, Any], end: str, around: str = "", *, edges: bool = False) -> Constraint:
     """A string that `schema` allows, up to and with `end`. Raises ConstraintError for a keyword that is not obeyed.
 
     Args:
         schema: whose type is a string.
         end: a marker. Strings with it cannot be written, and so are not.
         around: before and behind the string, such as line ends; if empty, the string neither begins nor ends with one.
+        edges: it may do so, as these are a part of it.
     """
     for name in schema:
         if name not in _READ and name not in ANNOTATIONS and not name.startswith(ANNOTATION_PREFIX):
             raise ConstraintError(f"{name}: not supported for a string that the model does not write as JSON")
-    values = _values(schema, end, around)
+    values = _values(schema, end, bool(around) or edges)
     if values is not None:
         return Row([around, Choices(values), around, end])
-    excluded = [] if around else [f"\n{_ANY}*|{_ANY}*\n"]
+    excluded = [] if around or edges else [f"\n{_ANY}*|{_ANY}*\n"]
     return Text(end, [f"{around}(?:{pattern}){around}" for pattern in _patterns(schema)], excluded)
 
 
-def _values(schema: Mapping[str, Any], end: str, around: str) -> list[str] | None:
-    """The only strings that there are, where the schema lists them."""
+def _values(schema: Mapping[str, Any], end: str, edges: bool) -> list[str] | None:
+    """The only strings that there are, where the schema lists them. `edges`: with line ends there, too."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if values is None:
         return None
@@ -59,7 +60,7 @@ def _values(schema: Mapping[str, Any], end: str, around: str) -> list[str] | Non
         name in schema for name in ("pattern", "minLength", "maxLength")
     ):
         raise ConstraintError("enum and const: not supported together with other keywords")
-    fitting = [value for value in values if end not in value and (around or value == value.strip("\n"))]
+    fitting = [value for value in values if end not in value and (edges or value == value.strip("\n"))]
     if not fitting:
         raise ConstraintError(f"enum: no value can be written, as the format ends values by {end}")
     return fitting
