@@ -129,7 +129,7 @@ def test_a_client_that_hangs_up_before_the_end_has_used_what_it_got(one, eventua
 )
 def test_answers_of_every_api_count(relayed, path, usage):
     async def behaviour(asked):
-        await asked.whole({"object": "x", "usage": usage, "more": [1]})
+        await asked.whole({"object": "x", "usage": usage, "data": [{"embedding": [1]}]})
 
     one = relayed(translate=())
     one.add("w-0", behaviour)
