@@ -1,5 +1,6 @@
 """Fixtures of all parts: a real Slurm, brought up once per session for the tests marked `slurm`."""
 
+import gc
 import itertools
 import os
 import pwd
@@ -27,6 +28,17 @@ _start = subprocess.Popen.__init__
 TESTS = Path(__file__).parent
 SANDBOXED = ("integration", "security", "slurm")  # where the Makefile looks for tests of a sandbox
 SANDBOX_PARENT = Path("/var/tmp")  # pytest's own temporary directories are closed to other users
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among modules and tests, which all stay: neither while they are found nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,8 @@ from .values import Tokens
 class RuleSpec(Section, frozen=True, kw_only=True):
     """`[[router.rule]]`: which requests go to which pools. A rule fits if all of its conditions do."""
 
-    # Condition: the name that the request asks for, such as an alias that no worker serves.
+    # Condition: the name that the request asks for, such as an alias that no worker serves. `*` stands for any text, as
+    # in "claude-*"; with `serve`, a name with `*` never means a model that is served by its own name.
     model: str | None = None
     # Condition: the prompt has at least so many tokens, as estimated from its bytes.
     min_prompt_tokens: Tokens | None = None

@@ -9,8 +9,10 @@ from aiohttp import web
 from ..fleet.models import LIVE, ModelState, model_states
 from ..fleet.outlook import is_asleep
 from ..fleet.worker import Worker
+from ..policies.aliases import aliases, model_behind
 from .answers import failure, no_worker
 from .anthropic import is_anthropic, model_info, model_list
+from .caller import caller_of
 from .sources import Sources
 
 
@@ -20,18 +22,24 @@ def models(sources: Sources, request: web.Request) -> web.Response:
     if not any(model.state == LIVE or model.may_come for model in states):
         reason = next((model.reason for model in states if model.reason), "")
         return no_worker(sources.registry.counts(), reason)
-    cards = [_card(sources, model) for model in states]
+    tenant = caller_of(request).tenant
+    cards = [_card(sources, model, tenant) for model in states]
     return web.json_response(model_list(cards) if is_anthropic(request) else {"object": "list", "data": cards})
 
 
 def model(sources: Sources, request: web.Request) -> web.Response:
-    """One model, whatever its state; 404 with the valid names for one that there is not."""
-    name = request.match_info["model"]
+    """One model by its name or another one, whatever its state; 404 with the valid names for one that there is not."""
+    name, tenant, rules = request.match_info["model"], caller_of(request).tenant, sources.spec.router.rule
     states = {model.name: model for model in states_of(sources)}
-    if name not in states:
-        message = f"no model '{name[:200]}' here; valid models: {', '.join(states)}"
+    served = model_behind(name, rules, states, tenant) or name
+    if served not in states:
+        others = [alias for model in states for alias in aliases(model, rules, tenant)]
+        valid = ", ".join(states) + (f"; other names for them: {', '.join(others)}" if others else "")
+        message = f"no model '{name[:200]}' here; valid models: {valid}"
         return failure(404, message, param="model", code="model_not_found")
-    card = _card(sources, states[name])
+    card = _card(sources, states[served], tenant)
+    if served != name:
+        card |= {"id": name, "root": served}
     return web.json_response(model_info(card) if is_anthropic(request) else card)
 
 
@@ -50,13 +58,15 @@ def states_of(sources: Sources) -> list[ModelState]:
     )
 
 
-def _card(sources: Sources, model: ModelState) -> dict[str, Any]:
-    """What a worker says of its model, or what is known without one.
+def _card(sources: Sources, model: ModelState, tenant: str | None) -> dict[str, Any]:
+    """What a worker says of its model, or what is known without one, and its other names for a tenant.
 
     `created` is that of the deployment: some engines say when they were started, or asked.
     """
     workers = sources.registry.choosable(model.name) or sources.registry.serving(model.name)
-    return _told(workers) | {"id": model.name, "created": sources.served_at, "state": model.state}
+    card = _told(workers) | {"id": model.name, "created": sources.served_at, "state": model.state}
+    others = aliases(model.name, sources.spec.router.rule, tenant)
+    return card | ({"aliases": others} if others else {})
 
 
 def _told(workers: Sequence[Worker]) -> dict[str, Any]:

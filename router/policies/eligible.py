@@ -4,12 +4,13 @@ It comes before the policy, which chooses one of them.
 """
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from ...core.spec.router import RuleSpec
+from .aliases import means
 from .load import duration, queue_wait
 from .policy import RoutedRequest, Worker
 
@@ -73,7 +74,7 @@ class Eligibility:
     def lane(self, request: RoutedRequest) -> Lane:
         """The model and the pools of a request, by the first rule that fits."""
         for rule in self._rules:
-            if _fits(rule, request):
+            if _fits(rule, request, self.models):
                 return rule.serve or request.model, rule.pools
         return request.model, ()
 
@@ -160,9 +161,9 @@ class Eligibility:
         return Eligible((), model, f"no worker{whose}{where} is ready")
 
 
-def _fits(rule: RuleSpec, request: RoutedRequest) -> bool:
+def _fits(rule: RuleSpec, request: RoutedRequest, served: Collection[str]) -> bool:
     return (
-        (rule.model is None or rule.model == request.model)
+        (rule.model is None or (request.model is not None and means(rule, request.model, served)))
         and (rule.tenant is None or rule.tenant == request.tenant)
         and (rule.min_prompt_tokens is None or request.input_tokens >= rule.min_prompt_tokens)
         and (rule.max_prompt_tokens is None or request.input_tokens <= rule.max_prompt_tokens)

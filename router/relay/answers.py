@@ -1,6 +1,8 @@
 """The relay's own answers, in the shapes of OpenAI's API."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -81,14 +83,33 @@ def is_json_object(body: bytes) -> bool:
         return False
 
 
+def is_error(body: bytes) -> bool:
+    """Whether an answer is an error in OpenAI's or Anthropic's shape."""
+    try:
+        error = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(error, dict) and isinstance(error.get("message"), str)
+
+
 def unknown_error(status: int, body: bytes, retry_after: bytes = b"") -> Whole:
-    """What stands for a worker's error that is no JSON, such as a web framework's `Internal Server Error`.
+    """What stands for a worker's error of another form, such as a web framework's `Internal Server Error`.
 
     `retry_after`: the worker's own header; empty where it has none.
     """
-    text = " ".join(body[:2000].decode(errors="replace").split())
-    says = f": {text[:200]}" if text and not text.startswith("<") else ""
+    text = _words(body)
+    says = f": {text[:500]}" if text and not text.startswith("<") else ""
     answer = failure(status, f"the worker answered {status}{says}")
     if retry_after:
         answer.headers[:] = [JSON, (b"retry-after", retry_after)]
     return answer
+
+
+def _words(body: bytes) -> str:
+    """What an error says: by the names that FastAPI, vLLM and SGLang have for it, or as it is."""
+    said: Any = None
+    with suppress(ValueError, RecursionError):
+        found = msgspec.json.decode(body, type=dict[str, Any])
+        said = next((found[name] for name in ("message", "detail", "error") if found.get(name)), None)
+    text = said if isinstance(said, str) else body[:2000].decode(errors="replace")
+    return " ".join(text.replace("\0", " ").split())

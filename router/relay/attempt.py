@@ -14,6 +14,7 @@ from typing import Protocol
 from ..http.messages import ConnectError, Flow, Headers, NoAnswerError
 from .outlet import Outlet
 from .stream.events import EventGate, split_error
+from .stream.form import are_good, fault_of_head, is_nothing
 from .workers.upstream import Upstream
 
 MOST_BYTES = 8 * 2**20  # of an answer that is held until it is complete
@@ -36,6 +37,13 @@ class Fault:
 
 class Owner(Protocol):
     """Whoever has started an attempt."""
+
+    @property
+    def wants_events(self) -> bool | None:
+        """Whether the answer must come as events; None where its form is not known."""
+
+    def missing_end(self) -> bytes | None:
+        """The events that a stream lacks whose answer is complete; None: it is not."""
 
     def may_move(self) -> bool:
         """Whether its request could go on elsewhere."""
@@ -162,15 +170,22 @@ class Attempt:
     def on_head(self, status: int, headers: Headers) -> None:
         """Decide what to do with the body: pass events on, or hold it until it is complete or too long."""
         self.status, self.headers, self.heard = status, headers, True
-        if status < 400:
-            kind = value_of(headers, b"content-type")
-            if kind[:17].lower() == b"text/event-stream":
-                self._gate = EventGate()
-            self._is_opaque = b"json" not in kind
+        if status >= 400:
+            return
+        wants_events = self.owner.wants_events
+        if wants_events is not None and (fault := fault_of_head(status, headers, wants_events)):
+            self.stop("garbage", fault)
+            return
+        kind = value_of(headers, b"content-type")
+        if kind[:17].lower() == b"text/event-stream":
+            self._gate = EventGate()
+        self._is_opaque = b"json" not in kind and wants_events is None
 
     def on_data(self, data: bytes) -> None:
         """Some of the body."""
         self.heard = True
+        if self.is_over:
+            return
         if self._gate is not None:
             self._take_events(data)
         elif self._passes:
@@ -195,6 +210,10 @@ class Attempt:
         if isinstance(error, ConnectError) and error.own_fault:  # which says nothing of the worker
             self._end(Fault("own", str(error)))
             return
+        if self.began and self.owner.wants_events and self.outlet.is_complete():  # what is lost is nothing of it
+            self.outlet.end()
+            self._end(None)
+            return
         unbegun = "garbage" if isinstance(error, NoAnswerError) else "body" if self.status else "lost"
         kind = "stream" if self.began else unbegun
         self._end(Fault(kind, f"the connection broke off: {error}" if str(error) else "the connection broke off"))
@@ -206,15 +225,26 @@ class Attempt:
             self._first()
         self._parts.append(data)
         self._size += len(data)
-        if (self._is_opaque or self._size > MOST_BYTES) and not self.outlet.began:
-            self._passes = True
-            self.outlet.begin(self, events=False)
-            held, self._parts = b"".join(self._parts), []
-            self.outlet.raw(self, held)
+        if self._is_opaque or self._size > MOST_BYTES:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Give what is held to the client, and all that follows, unless it is none of the answer that is wanted."""
+        held, self._parts = b"".join(self._parts), []
+        is_answer = self.owner.wants_events is None or (self.status < 400 and held.lstrip()[:1] == b"{")
+        if not is_answer or self.outlet.began:
+            self.stop("garbage", f"it answers {self.status} with more than {MOST_BYTES} bytes")
+            return
+        self._passes = True
+        self.outlet.begin(self, events=False)
+        self.outlet.raw(self, held)
 
     def _take_events(self, data: bytes) -> None:
         assert self._gate is not None
         whole = self._gate.feed(data)
+        if whole and self.owner.wants_events and not are_good(whole):
+            self.stop("stream" if self.began else "garbage", "an event is no JSON object")
+            return
         if whole and not self.is_over and (self.began or self._begin_events(whole)):
             self._send_events(whole)
         if self._gate.held_bytes > MOST_BYTES:
@@ -228,12 +258,15 @@ class Attempt:
         if whole.startswith(b":") and whole.count(b"\n\n") == 1:
             self.outlet.comment(self, whole)  # keeps connections alive while the prompt is computed
             return False
+        if self.owner.wants_events and is_nothing(whole):
+            self.stop("body", "the stream has no event but its end")
+            return False
         self.outlet.claim(self)
         self._first()
         return True
 
     def _send_events(self, whole: bytes) -> None:
-        failed = split_error(whole) if b'{"error"' in whole else None
+        failed = split_error(whole) if b'"error"' in whole else None
         if failed is not None:
             whole, event = failed
         if whole and self.outlet.events(self, whole):
@@ -254,10 +287,10 @@ class Attempt:
             return
         if not self.began:
             self._end(Fault("body", "the stream has no event"))
-        elif not self.outlet.is_complete():
+        elif (missing := b"" if self.outlet.is_complete() else self.owner.missing_end()) is None:
             self._end(Fault("stream", "the stream broke off: it ended before the answer did"))
         else:
-            self.outlet.end()
+            self.outlet.end(missing)
 
     def _first(self) -> None:
         self.began = True

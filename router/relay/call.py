@@ -12,6 +12,8 @@ from .attempt import Attempt, Fault
 from .losses.blame import Blame
 from .outlet import Outlet
 from .stream.envelope import CHAT, COMPLETIONS, EMBEDDINGS, TOKENS, Envelope
+from .stream.form import wants_events
+from .stream.resume import missing_end
 from .stream.usage import Tokens
 from .workers.upstream import Upstream
 
@@ -77,6 +79,15 @@ class Call(msgspec.Struct, eq=False):
             attempt.stop("preempted", "a more urgent request came")
 
     # What its attempts call.
+
+    @property
+    def wants_events(self) -> bool | None:
+        """Whether its answer must come as events; None where its form is not known."""
+        return wants_events(self.envelope)
+
+    def missing_end(self) -> bytes | None:
+        """The events that a stream lacks whose answer is complete; None: it is not."""
+        return missing_end(self.envelope, self.outlet.transcript)
 
     def may_move(self) -> bool:
         """Whether the request could go on at another worker."""

@@ -13,14 +13,15 @@ from ..control.counters import Counters
 from ..control.messages import BlamedRequests, FromRelay, Suspect
 from ..http.messages import Request, Whole
 from .accounts import Accounts
-from .answers import RETRY_AFTER_S, failure, is_json_object, unknown_error, unknown_path, workers_lost
+from .answers import RETRY_AFTER_S, failure, is_error, is_json_object, unknown_error, unknown_path, workers_lost
 from .attempt import Attempt, Fault, value_of
 from .call import Call, RefusedError
 from .losses.blame import PAUSE_S, Blame
 from .losses.lost_workers import LostWorkers
 from .losses.retry_budget import RetryBudget
 from .stream.events import usage_of
-from .stream.usage import Tokens, tokens_from, tokens_in
+from .stream.form import tokens_of
+from .stream.usage import Tokens, tokens_from
 from .workers.health import Health
 from .workers.refusals import Refusals, is_refusal
 from .workers.upstream import Upstream
@@ -107,7 +108,7 @@ class Outcomes:
         if attempt.status >= 300 or outlet.began or not call.is_known:
             return False
         try:
-            tokens = tokens_in(body)
+            tokens = tokens_of(call.envelope.kind, body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         outlet.whole(attempt, body)
@@ -146,7 +147,11 @@ class Outcomes:
             return Next.AGAIN
         if status >= 300 or not call.is_known:
             return self.pass_on(call, attempt)
-        return Fault("garbage", "its answer is no JSON object") if body else Fault("body", "its answer is empty")
+        return (
+            Fault("garbage", f"its answer is none of {call.envelope.kind}")
+            if body
+            else Fault("body", "its answer is empty")
+        )
 
     def _is_doubtful(self, call: Call, attempt: Attempt) -> bool:
         """Whether another worker is to be asked what this one has refused."""
@@ -246,7 +251,7 @@ class Outcomes:
         if status in (404, 405) and (b'"error"' not in body or _OF_PATH in body):
             call.outlet.fail(unknown_path(call.request.head.method, call.request.head.public_path))
             return Next.DONE
-        if status >= 500 and not call.outlet.began and not is_json_object(body):
+        if status >= 400 and not (is_error(body) if call.is_known else status < 500 or is_json_object(body)):
             call.outlet.fail(unknown_error(status, body, value_of(attempt.headers, b"retry-after")))
             return Next.DONE
         if status in (429, 503) and not value_of(attempt.headers, b"retry-after"):

@@ -6,18 +6,30 @@ from typing import Any
 
 import pytest
 
-from benchmarks.api.chaos.measure import run
-from benchmarks.api.chaos.told import BrokeOffError, FormError, read
-from benchmarks.api.chaos.workers import KILL, KILL_CORE
+from benchmarks.api.chaos.measure import Setting, run
+from benchmarks.api.chaos.told import BrokeOffError, FormError, begins, read
+from benchmarks.api.chaos.workers import KILL_CORE
+from slurminfer.nodes.native.model.fused import library
+
+from ..support.compiled_library import compiled_library
+
+FEW = (
+    "chat, sampled", "chat, forced calls", "chat, thinking and calls", "completion, echo", "messages",
+    "responses, schema", "embeddings", "two choices, thinking and calls", "two choices, forced calls, whole",
+)  # fmt: skip
 
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_no_answer_of_any_api_is_another_one_when_workers_are_killed(tmp_path: Path) -> None:
-    found = run(tmp_path, 4, faults=(KILL, KILL_CORE))
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(library.place() is None, reason="needs g++ and a CPU with AVX2")
+def test_no_answer_of_several_apis_is_another_one_when_a_worker_is_killed(tmp_path: Path) -> None:
+    """The benchmark asks for every kind, and kills more."""
+    compiled_library()
+    found = run(tmp_path, Setting(faults=(KILL_CORE,), losses=0, workers=2, replaces=False, kinds=FEW))
     assert found["wrong_answers"] == 0, found["examples"]
-    assert found["lost in the middle"] >= 4
+    assert found["faults: kill core"] == 1
+    assert found["lost in the middle"] >= 1
 
 
 def chat(*payloads: object) -> bytes:
@@ -65,6 +77,13 @@ def test_what_is_wrong_with_chat(data: bytes, what: str) -> None:
 def test_a_stream_that_says_that_it_broke_off() -> None:
     with pytest.raises(BrokeOffError, match="no worker"):
         read("chat", chat(said("a")) + b'data: {"error": {"message": "no worker"}}\n\n')
+
+
+@pytest.mark.parametrize(("text", "is_so"), [("", True), ("Ye", True), ("Yes", True), ("No", False), ("Yes.", False)])
+def test_what_came_before_a_stream_broke_off_is_the_beginning_of_its_answer(text: str, is_so: bool) -> None:
+    with pytest.raises(BrokeOffError) as caught:
+        read("chat", chat(said(text)) + b'data: {"error": {"message": "no worker"}}\n\n')
+    assert begins(caught.value.choices[0], read("chat", chat(said("Yes"), *END))["choices"][0]) is is_so
 
 
 def test_sequence_numbers_have_no_gaps() -> None:

@@ -340,6 +340,23 @@ def two_pools(router: str, gpu: str = "", cpu: str = "[pool.model]\npath = 'org/
             "router.rule[0].min_prompt_tokens",
             "at most max_prompt_tokens = 8",
         ),
+        (
+            "[[router.rule]]\nmodel = 'claude-*'\npools = ['cpu']",
+            "router.rule[0].model",
+            "'claude-*': stands for no model that a pool serves: expected serve = ..., one of org/large, org/small",
+        ),
+        ("[[router.rule]]\nmodel = '*large'\npools = ['cpu']", "router.rule[0].pools", "none of them serves"),
+        (
+            "[[router.rule]]\nmodel = 'claude-*'\nserve = 'org/small'\n"
+            "[[router.rule]]\nmodel = 'claude-opus-*'\nserve = 'org/large'",
+            "router.rule[1].model",
+            "router.rule[0] with model = 'claude-*' takes all of it: expected this rule before it",
+        ),
+        (
+            "[[router.rule]]\nmodel = 'a'\nserve = 'org/small'\n[[router.rule]]\nmodel = 'a'\nserve = 'org/large'",
+            "router.rule[1].model",
+            "router.rule[0] with model = 'a' takes all of it",
+        ),
         ("[[router.rule]]\nmin_prompt_tokens = 0\nserve = 'org/small'", "router.rule[0].min_prompt_tokens", ">= 1"),
         ("allowed_origins = ['*', 'a.org']", "router.allowed_origins[1]", "expected a scheme and a host"),
         ("allowed_origins = ['https://a.org/']", "router.allowed_origins[0]", "without a path"),
@@ -364,6 +381,12 @@ def test_what_the_router_cannot_do_is_refused(router, key, said):
         "[[router.rule]]\nmin_prompt_tokens = 8\nmax_prompt_tokens = 8\npools = ['gpu', 'cpu']",
         "[[router.rule]]\ntenant = 'owner'\nserve = 'org/small'",
         "[[router.rule]]\nmodel = 'org/large'\npools = ['gpu']",
+        "[[router.rule]]\nmodel = 'org/*'\npools = ['gpu']",
+        "[[router.rule]]\nmodel = 'claude-opus-*'\nserve = 'org/large'\n"
+        "[[router.rule]]\nmodel = '*'\nserve = 'org/small'\n"
+        "[[router.rule]]\nmodel = 'org/large'\npools = ['gpu']",
+        "[[router.rule]]\nmodel = 'a*'\nmin_prompt_tokens = 9\nserve = 'org/large'\n"
+        "[[router.rule]]\nmodel = 'a*'\nserve = 'org/small'",
     ],
 )
 def test_what_the_router_can_do_is_taken(router):

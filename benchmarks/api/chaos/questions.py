@@ -20,6 +20,7 @@ _PARAMETERS = {
     "required": ["city", "unit"],
     "additionalProperties": False,
 }
+_SHORT = ("messages/count_tokens", "responses/input_tokens", "tokenize", "embeddings")
 _NAMES = ("weather", "tide")
 _TOOLS = [{"type": "function", "function": {"name": name, "parameters": _PARAMETERS}} for name in _NAMES]
 _FLAT_TOOLS = [{"type": "function", "name": name, "parameters": _PARAMETERS, "strict": True} for name in _NAMES]
@@ -31,16 +32,28 @@ _THOUGHT = r"<think>[a-z ]{30,60}</think>\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`api`: how its answer is read. `may_break`: it cannot go on once text has come, and must say so."""
+    """One kind of request.
+
+    Attributes:
+        api: how its answer is read.
+        may_break: it cannot go on once text has come, and must say so.
+        is_short: it is answered so soon that it is asked again and again until a worker is lost.
+    """
 
     api: str
     path: str
     fields: Fields
     may_break: bool = False
+    is_short: bool = False
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its answer comes in events."""
+        return self.api != "json"
 
 
-def questions(model: str, tokens: int) -> dict[str, Question]:
-    """All kinds. Greedy, or with a seed."""
+def questions(model: str, tokens: int, chat_says: str = "") -> dict[str, Question]:
+    """All kinds. Greedy, or with a seed. `chat_says`: what "chat" is answered, so that it can be stopped late."""
     said = [{"role": "user", "content": "What is the weather in Paris, and what is the tide in Brest? Be long."}]
     usage = {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0}
     chat: Fields = {"model": model, "messages": said, "max_tokens": tokens, **usage}
@@ -52,8 +65,8 @@ def questions(model: str, tokens: int) -> dict[str, Question]:
     parsed = {"text": {"format": {"type": "json_schema", "name": "place", "schema": _SCHEMA, "strict": True}}}
     kinds: dict[str, tuple[str, str, Fields]] = {
         "chat": ("chat", "chat/completions", chat),
-        "chat, sampled": ("chat", "chat/completions", {**chat, "temperature": 0.4, "seed": 11}),
-        "chat, stop strings": ("chat", "chat/completions", {**chat, "stop": ["\n\n", "tide in B", "zz"]}),
+        "chat, sampled": ("chat", "chat/completions", {**chat, "temperature": 1, "top_p": 0.95, "seed": 11}),
+        "chat, stop strings": ("chat", "chat/completions", {**chat, "stop": ["\n\n\n", "tide in B", _late(chat_says)]}),
         "chat, schema": ("chat", "chat/completions", {**chat, "response_format": schema}),
         "chat, forced calls": ("chat", "chat/completions", {**chat, "tools": _TOOLS, "tool_choice": "required"}),
         "chat, one forced call": ("chat", "chat/completions", {
@@ -70,7 +83,7 @@ def questions(model: str, tokens: int) -> dict[str, Question]:
         "completion, log-probabilities": ("completion", "completions", {**text, **usage, "logprobs": 2}),
         "completion, echo": ("completion", "completions", {**text, **usage, "logprobs": 1, "echo": True}),
         "completion, regular expression": ("completion", "completions", {
-            **text, **usage, "regex": "([a-c]{2,4}-){9}🎉"}),
+            **text, **usage, "regex": "([a-c]{2,4}-){60}🎉"}),
         "messages": ("messages", "messages", claude),
         "messages, tools": ("messages", "messages", {
             **claude, "tools": _ANTHROPIC_TOOLS, "tool_choice": {"type": "any"}}),
@@ -87,12 +100,40 @@ def questions(model: str, tokens: int) -> dict[str, Question]:
         "responses, whole": ("json", "responses", {**response, "stream": False}),
         "chat, whole with schema": ("json", "chat/completions", {
             **chat, "response_format": schema, "stream": False, "stream_options": None}),
-        "chat, whole of two": ("json", "chat/completions", {
-            **chat, "n": 2, "temperature": 0.4, "seed": 5, "stream": False, "stream_options": None}),
+        **{f"{name}, whole": ("json", "chat/completions", {**fields, "stream": False, "stream_options": None})
+           for name, fields in _several(chat, schema, plain).items()},
         "count of tokens": ("json", "messages/count_tokens", {"model": model, "messages": said}),
         "count of input": ("json", "responses/input_tokens", {"model": model, "input": said}),
         "tokens of a text": ("json", "tokenize", {"model": model, "prompt": "Once upon a time " * 200}),
+        "embeddings": ("json", "embeddings", {
+            "model": model, "input": [f"{number}. {'Once upon a time ' * number}" for number in range(1, 17)]}),
     }  # fmt: skip
-    found = {name: Question(api, f"/v1/{path}", fields) for name, (api, path, fields) in kinds.items()}
-    two = Question("chat", "/v1/chat/completions", {**chat, "n": 2, "temperature": 0.4, "seed": 5}, may_break=True)
-    return {**found, "chat, two choices": two}
+    found = {
+        name: Question(api, f"/v1/{path}", fields, is_short=path in _SHORT)
+        for name, (api, path, fields) in kinds.items()
+    }
+    several = {
+        name: Question("chat", "/v1/chat/completions", fields, may_break=True)
+        for name, fields in _several(chat, schema, plain).items()
+    }
+    return {**found, **several}
+
+
+def _several(chat: Fields, schema: Fields, plain: Fields) -> dict[str, Fields]:
+    """Requests for several choices."""
+    two: Fields = {**chat, "n": 2, "temperature": 1, "seed": 5}
+    return {
+        "two choices": two,
+        "two choices, schema": {**two, "response_format": schema},
+        "two choices, forced calls": {**two, "tools": _TOOLS, "tool_choice": "required"},
+        "two choices, thinking and calls": {
+            **two, **plain, "max_tokens": 2 * chat["max_tokens"], "tools": _TOOLS,
+            "regex": f"{_THOUGHT}[A-Z]{{4}} {_CALL}"},
+        "eight choices": {**chat, "n": 8, "temperature": 1, "top_p": 0.95, "seed": 6},
+    }  # fmt: skip
+
+
+def _late(text: str) -> str:
+    """Four characters that first come late in a text."""
+    places = range(len(text) * 3 // 4, len(text) - 4)
+    return next((text[place : place + 4] for place in places if text.find(text[place : place + 4]) == place), "----")

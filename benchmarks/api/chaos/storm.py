@@ -3,8 +3,8 @@
 import asyncio
 import json
 import random
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import aiohttp
 
 from ...router.fleet import MODEL
 from .questions import Question, questions
-from .told import BrokeOffError, FormError, Json, read
+from .told import BrokeOffError, FormError, Json, begins, read
 from .workers import Workers
 
 _SHOWN = 12
@@ -26,12 +26,14 @@ class Found:
     broken: Counter[str] = field(default_factory=Counter)  # what error events say
     wrong: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)  # that lost their worker in the middle
+    waited: Counter[str] = field(default_factory=Counter)  # whole answers that were not there when a worker was lost
 
     def summary(self) -> Json:
         """As it is written."""
         return {
             "wrong_answers": len(self.wrong), **dict(sorted(self.counts.items())), "examples": self.wrong[:_SHOWN],
             "error_events": dict(self.broken), "lost_in_the_middle": dict(sorted(self.kinds.items())),
+            "under_way_without_a_byte": dict(sorted(self.waited.items())),
         }  # fmt: skip
 
 
@@ -52,16 +54,30 @@ class Stream:
 class Storm:
     """Clients of a router before `workers`."""
 
-    def __init__(self, workers: Workers, session: aiohttp.ClientSession, tokens: int, seed: int = 0) -> None:
-        self._workers, self._session = workers, session
-        self._questions = questions(MODEL, tokens)
+    def __init__(
+        self, workers: Workers, session: aiohttp.ClientSession, tokens: int, kinds: Sequence[str] | None = None
+    ) -> None:
+        """`kinds`: names of the requests; by default all."""
+        self._workers, self._session, self._tokens, self._kinds = workers, session, tokens, kinds
+        self._questions: dict[str, Question] = {}
         self._expected: dict[str, Json] = {}
-        self._random = random.Random(seed)
+        self._random = random.Random(0)
         self._most_bytes = 0
+        self._is_struck = asyncio.Event()
         self.found = Found()
+
+    @property
+    def fewest_losses(self) -> int:
+        """How often each kind at least was under way when a worker was lost; streams, at the worker and begun."""
+        counts = self.found.kinds + self.found.waited
+        return min(counts[name] for name in self._questions)
 
     async def learn(self) -> None:
         """Ask for everything twice without a fault. Raises RuntimeError for what is not the same twice, or an error."""
+        self._questions = {"chat": questions(MODEL, self._tokens)["chat"]}
+        chat = self._read((await self._ask())[0])
+        found = questions(MODEL, self._tokens, chat["choices"][0]["text"])
+        self._questions = {name: found[name] for name in self._kinds or found}
         for _ in range(2):
             streams = await self._ask()
             for stream in streams:
@@ -73,7 +89,7 @@ class Storm:
     async def round(self, fault: str) -> None:
         """Everything at once, and a worker lost at some place of the answers."""
         await self._workers.ready()
-        place = self._random.random()
+        place = self._random.triangular(0.0, 0.8, 0.1)
         asked = asyncio.create_task(self._ask(lambda streams: self._strike(streams, fault, place)))
         for stream in await asked:
             self._judge(stream, fault)
@@ -82,11 +98,23 @@ class Storm:
     async def _ask(self, strike: Callable[[list[Stream]], Any] | None = None) -> list[Stream]:
         streams = [Stream(name, question) for name, question in self._questions.items()]
         self._random.shuffle(streams)
-        tasks = [asyncio.create_task(self._one(stream)) for stream in streams]
-        if strike is not None:
+        self._is_struck.clear()
+        tasks = [asyncio.create_task(self._one(stream)) for stream in streams if not stream.question.is_short]
+        if strike is None:
+            self._is_struck.set()
+        else:
             tasks.append(asyncio.create_task(strike(streams)))
+        short = [stream for stream in streams if stream.question.is_short]
+        tasks += [asyncio.create_task(self._again_and_again(stream, streams)) for stream in short]
         await asyncio.gather(*tasks)
         return streams
+
+    async def _again_and_again(self, stream: Stream, streams: list[Stream]) -> None:
+        """Ask until a worker was lost; `streams` gets all but the first."""
+        await self._one(stream)
+        while not self._is_struck.is_set():
+            streams.append(Stream(stream.name, stream.question))
+            await self._one(streams[-1])
 
     async def _one(self, stream: Stream) -> None:
         fields = {name: value for name, value in stream.question.fields.items() if value is not None}
@@ -100,21 +128,28 @@ class Storm:
         stream.is_over = True
 
     async def _strike(self, streams: list[Stream], fault: str, place: float) -> None:
-        """Once some share of the streams are at some place, lose the worker that has most of them."""
-        least = place * self._most_bytes
-        while not any(len(stream.data) > least for stream in streams if not stream.is_over):
-            if sum(stream.is_over for stream in streams) > len(streams) * 0.6:
+        """Once a stream is at some place, lose the worker with most kinds that have lost theirs least often."""
+        least, long = place * self._most_bytes, [stream for stream in streams if not stream.question.is_short]
+        while not any(len(stream.data) > least for stream in long if not stream.is_over):
+            if sum(stream.is_over for stream in long) > len(long) * 0.6:
                 break
             await asyncio.sleep(0.005)
         running = [stream for stream in streams if not stream.is_over and stream.data]
-        workers = sorted({stream.worker for stream in running})
-        if not workers:
+        worth: defaultdict[str, float] = defaultdict(float)
+        for stream in running:
+            worth[stream.worker] += 100.0 ** -self.found.kinds[stream.name]
+        if not worth:
             self.found.counts["too late"] += 1
+            self._is_struck.set()
             return
-        victim = self._random.choice(workers)
+        victim = max(sorted(worth), key=lambda worker: worth[worker])
         for stream in running:
             stream.is_hit = stream.worker == victim
+        self.found.waited.update(
+            stream.name for stream in streams if not stream.question.is_stream and not (stream.is_over or stream.data)
+        )
         self._workers.strike(victim, fault)
+        self._is_struck.set()
         self.found.counts[f"faults: {fault}"] += 1
 
     def _read(self, stream: Stream) -> Json:
@@ -130,10 +165,14 @@ class Storm:
         try:
             said = self._read(stream)
         except BrokeOffError as error:
-            if stream.question.may_break and stream.is_hit:
-                self.found.broken[str(error)] += 1
-            else:
+            if not (stream.question.may_break and stream.is_hit):
                 self._wrong(stream, fault, f"broke off: {error}")
+                return
+            self.found.broken[str(error)] += 1
+            expected = self._expected[stream.name]["choices"]
+            wrong = [index for index, said in error.choices.items() if not begins(said, expected[index])]
+            if wrong:
+                self._wrong(stream, fault, f"before it broke off, choices {wrong} were other ones: {error.choices}")
         except (FormError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
             self._wrong(stream, fault, repr(error))
         else:

@@ -18,7 +18,11 @@ class FormError(Exception):
 
 
 class BrokeOffError(Exception):
-    """A stream that says itself, in its API's form, that it cannot go on."""
+    """A stream that says itself, in its API's form, that it cannot go on. `choices`: what it said before."""
+
+    def __init__(self, message: str, choices: dict[int, Json] | None = None) -> None:
+        super().__init__(message)
+        self.choices = choices or {}
 
 
 def read(api: str, data: bytes) -> Json:
@@ -64,27 +68,39 @@ def _without_varying(value: Any) -> Any:
 
 def _chat(events: list[tuple[str, Any]]) -> Json:
     """Of chat completions, and of completions."""
-    if isinstance(events[-1][1], dict) and "error" in events[-1][1]:
-        raise BrokeOffError(_message(events[-1][1]))
-    _require([data for _, data in events].count("[DONE]") == 1 and events[-1][1] == "[DONE]", "not one [DONE], last")
-    payloads = [data for _, data in events[:-1]]
+    payloads, last = [data for _, data in events[:-1]], events[-1][1]
+    broke = isinstance(last, dict) and "error" in last
+    _require(broke or (last == "[DONE]" and "[DONE]" not in payloads), "not one [DONE], last")
     _require(not any("error" in each for each in payloads), "an error in the middle")
     for name in ("id", "created", "model", "object"):
-        _require(len({each.get(name) for each in payloads}) == 1, f"{name} is not the same in all events")
-    choices: dict[int, Json] = {}
-    usage: list[Json] = []
-    for each in payloads:
-        if each.get("usage"):
-            usage.append(each["usage"])
-        for choice in each["choices"]:
-            _require("token_ids" not in choice, "token ids that were not asked for")
-            _add_choice(choices.setdefault(choice["index"], _empty()), choice)
+        _require(len({each.get(name) for each in payloads}) <= 1, f"{name} is not the same in all events")
+    choices = _choices(payloads)
+    if broke:
+        raise BrokeOffError(_message(last), choices)
     for choice in choices.values():
         _require(choice["finish"], "no finish_reason")
         for call in choice["calls"]:
             _require(len(call["ids"]) == 1, f"a call with {len(call.pop('ids'))} ids")
             call.pop("ids", None)
+    usage = [each["usage"] for each in payloads if each.get("usage")]
     return {"choices": choices, "usage": _without_varying(usage)}
+
+
+def _choices(payloads: list[Json]) -> dict[int, Json]:
+    found: dict[int, Json] = {}
+    for choice in (choice for each in payloads for choice in each["choices"]):
+        _require("token_ids" not in choice, "token ids that were not asked for")
+        _add_choice(found.setdefault(choice["index"], _empty()), choice)
+    return found
+
+
+def begins(said: Json, expected: Json) -> bool:
+    """Whether a choice that broke off is the beginning of the one that was expected."""
+    texts = [(said[name], expected[name]) for name in ("text", "thought")]
+    calls = list(zip(said["calls"], expected["calls"], strict=False))
+    texts += [(ours[name], theirs[name]) for ours, theirs in calls for name in ("name", "arguments")]
+    is_short = len(said["calls"]) <= len(expected["calls"])
+    return is_short and all(whole.startswith(part) for part, whole in texts)
 
 
 def _empty() -> Json:

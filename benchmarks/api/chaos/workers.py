@@ -18,17 +18,20 @@ class Workers:
     Args:
         given: what `Engine` is told.
         engines: that serve already, in the order of their records.
+        replaces: whether another one is started for one that a fault has happened to.
     """
 
-    def __init__(self, given: argparse.Namespace, folder: Path, engines: list[Engine], records: Records) -> None:
-        self._given, self._folder, self._records = given, folder, records
+    def __init__(
+        self, given: argparse.Namespace, folder: Path, engines: list[Engine], records: Records, *, replaces: bool
+    ) -> None:
+        self._given, self._folder, self._records, self._replaces = given, folder, records, replaces
         self._engines = dict(enumerate(engines))
         self._started = len(engines)
         self._starting: set[asyncio.Task[None]] = set()
         self._struck: list[Engine] = []
 
     def strike(self, worker: str, fault: str) -> None:
-        """Let a fault happen to the worker of that id, and start another engine."""
+        """Let a fault happen to the worker of that id, and start another one if lost ones are replaced."""
         number = next(number for number, record in self._records.current.items() if record.id == worker)
         engine = self._engines.pop(number)
         self._struck.append(engine)
@@ -40,10 +43,11 @@ class Workers:
         else:
             engine.stop()
         self._records.current.pop(number)
-        self._starting.add(asyncio.create_task(self._start()))
+        if self._replaces:
+            self._starting.add(asyncio.create_task(self._start()))
 
     async def ready(self) -> None:
-        """Return once as many engines serve as at the beginning. Raises RuntimeError."""
+        """Return once those serve that have been started for others. Raises RuntimeError."""
         await asyncio.gather(*self._starting)
         self._starting.clear()
         self._records.beat()

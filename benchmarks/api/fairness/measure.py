@@ -20,7 +20,7 @@ _HEAD_START_S = 1.0  # that a tenant has
 
 def measure(model: Path, quick: bool) -> dict[str, Any]:
     """The stream's gaps and its time to the first token, in milliseconds, and ours as a part of vLLM's."""
-    seconds = 5.0 if quick else 25.0
+    seconds = 5.0 if quick else 15.0
     sides: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="slurminfer-fairness-") as folder:
         with ours(model, Path(folder) / "ours.log") as url:

@@ -47,7 +47,8 @@ def answer_schemas() -> _Json:
         "Error": _object({"error": error}),
         "Answer": _object({"choices": _list({"type": "object"})}, usage={"type": ["object", "null"]}),
         "Model": _object(
-            {"id": TEXT, "object": {"const": "model"}, "created": {"type": "integer"}, "state": model_state}
+            {"id": TEXT, "object": {"const": "model"}, "created": {"type": "integer"}, "state": model_state},
+            aliases=_list(TEXT),
         ),
         "Models": _object({"object": {"const": "list"}, "data": _list(ref("schemas", "Model"))}),
         "Health": _object(

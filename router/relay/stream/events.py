@@ -14,7 +14,7 @@ _TOKEN_IDS = re.compile(rb',"token_ids":\[[0-9,]*\]')
 _PROMPT_IDS = b',"prompt_token_ids":['  # of vLLM, in the first event; there may be many thousands of them
 # Quotes within strings are escaped, so that none of these can be a part of generated text.
 _USAGE_EVENT = re.compile(rb'data: ?\{[^\r\n]*"choices": ?\[\][^\r\n]*\r?\n\r?\n')
-_ERROR = re.compile(rb'^data: (\{"error"[^\r\n]*)', re.MULTILINE)
+_ERROR = re.compile(rb'^(?:event: ?error\r?\n)?data: ?(\{ ?"error"[^\r\n]*)', re.MULTILINE)
 _DONE = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ENDS = {
     MESSAGES: re.compile(rb"^event: ?message_stop|^data: ?\{\"type\": ?\"message_stop\"", re.MULTILINE),
@@ -109,7 +109,7 @@ def is_end(kind: str, data: bytes) -> bool:
 
 def split_error(data: bytes) -> tuple[bytes, dict[str, Any]] | None:
     """Events of OpenAI's form before the first error event in `data`, and that event; None if there is none."""
-    found = _ERROR.search(data) if b'data: {"error"' in data else None
+    found = _ERROR.search(data)
     if found is None:
         return None
     try:

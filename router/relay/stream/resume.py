@@ -72,6 +72,19 @@ def plan(envelope: Envelope, body: bytes, transcript: Transcript, engine: str) -
         return Impossible(str(error))
 
 
+def missing_end(envelope: Envelope, transcript: Transcript) -> bytes | None:
+    """What a stream lacks that has ended cleanly, without [DONE], after all its answer; None: it was not all."""
+    story = transcript.story()
+    if envelope.kind not in (CHAT, COMPLETIONS) or transcript.overflowed or story.strange:
+        return None
+    finished = [said for said in story.choices.values() if said.finish is not None]
+    if len(finished) < max(len(story.choices), envelope.choices * _prompts(envelope)):
+        return None
+    if story.counted or not envelope.wants_usage or story.usage is None:
+        return DONE
+    return usage_event(story, story.usage) + DONE
+
+
 def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str) -> Continuation | Finished:
     story = transcript.story()
     if story.done:

@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import msgspec
-
 
 class Tokens(NamedTuple):
     """Tokens of one answer, as its engine counts them."""
@@ -11,21 +9,6 @@ class Tokens(NamedTuple):
     prompt: int
     generated: int
     cached: int | None  # of the prompt; None where the engine does not say
-
-
-class _Answer(msgspec.Struct):
-    usage: Any = None
-
-
-_answers = msgspec.json.Decoder(_Answer)
-
-
-def tokens_in(answer: bytes) -> Tokens | None:
-    """The tokens of an answer that is a JSON object; None where it does not say.
-
-    Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError for what is no JSON object.
-    """
-    return tokens_from(_answers.decode(answer).usage)
 
 
 def tokens_from(usage: Any) -> Tokens | None:

@@ -1,6 +1,5 @@
 """Quantizations in processes of their own, forked from one that has imported torch: starting one takes milliseconds."""
 
-import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -12,9 +11,9 @@ from slurminfer.quant.awq.layer import quantize_layer
 from slurminfer.quant.awq.options import AwqOptions
 from slurminfer.quant.awq.workspace import WHOLE, WorkShare
 
+from ...support.forking import CONTEXT
+
 TIMEOUT_S = 60
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([module.__name__])
 
 
 class Quantization:
@@ -25,7 +24,7 @@ class Quantization:
     ) -> None:
         self._stuck = out.with_name(f"stuck-{part.index}")
         work = (model, out, options, part, stuck_after, self._stuck)
-        self._process = _context.Process(target=_run, args=work, daemon=True)
+        self._process = CONTEXT.Process(target=_run, args=work, daemon=True)
         self._process.start()
 
     @property

@@ -34,6 +34,20 @@ name = "stubs"
 name = "large"
 [pool.model]
 path = "large-model"
+[[router.rule]]
+model = "gpt-*"
+tenant = "course"
+serve = "large-model"
+[[router.rule]]
+model = "claude-*"
+min_prompt_tokens = 9
+serve = "large-model"
+[[router.rule]]
+model = "claude-*"
+serve = "stub-model"
+[[router.rule]]
+model = "small"
+serve = "stub-model"
 """
 TENANTS = [
     Tenant(name="owner", slot=0, digest="", admin=True, priority=Priority.INTERACTIVE),

@@ -57,12 +57,30 @@ def test_models_are_the_workers_own_cards_with_their_states(site):
     site.start()
     eventually(lambda: site.fleet.worker("stubs-0").card is not None)
     listed = site.json("/v1/models")["data"]
-    assert listed[1] == {**site.stub.card, "state": "live", "created": 1_700_000_000}
+    names = {"aliases": ["claude-*", "small"]}
+    assert listed[1] == {**site.stub.card, "state": "live", "created": 1_700_000_000, **names}
     assert (listed[0]["id"], listed[0]["object"], listed[0]["state"]) == ("large-model", "model", "offline")
     assert site.json("/v1/models/stub-model") == listed[1]
     unknown = site.ask("/v1/models/gpt-9")
     assert unknown.status_code == 404
-    assert "no model 'gpt-9' here; valid models: large-model, stub-model" in unknown.json()["error"]["message"]
+    assert unknown.json()["error"]["message"] == (
+        "no model 'gpt-9' here; valid models: large-model, stub-model; other names for them: claude-*, small"
+    )
+
+
+def test_a_model_is_found_by_its_other_names(site):
+    site.start()
+    model = site.json("/v1/models/stub-model")
+    for name in ("claude-sonnet-4-5", "small"):
+        assert site.json(f"/v1/models/{name}") == {**model, "id": name, "root": "stub-model"}
+
+
+def test_other_names_are_those_of_the_key_that_asks(site):
+    site.start()
+    listed = {model["id"]: model.get("aliases") for model in site.json("/v1/models", "course")["data"]}
+    assert listed == {"large-model": ["gpt-*"], "stub-model": ["claude-*", "small"]}
+    assert site.json("/v1/models/gpt-5", "course")["root"] == "large-model"
+    assert site.ask("/v1/models/gpt-5").status_code == 404
 
 
 def test_a_worker_that_says_nothing_of_its_model_has_a_card_all_the_same(site):

@@ -65,6 +65,22 @@ def test_the_first_rule_that_fits_counts():
     assert slots(one, request(input_tokens=500)) == [0, 1]
 
 
+def test_a_pattern_stands_for_all_names_but_those_of_models():
+    rules = [
+        RuleSpec(model="claude-opus-*", serve="n"),
+        RuleSpec(model="*", tenant="vip", pools=("q",)),
+        RuleSpec(model="*", serve="m"),
+    ]
+    one = eligibility([Stub(0), Stub(1, pool="q", model="n")], rules=rules)
+    lanes = {name: one.lane(request(model=name)) for name in ("claude-opus-4", "claude-haiku", "gpt-5", "m", "n", "")}
+    assert lanes == {
+        "claude-opus-4": ("n", ()), "claude-haiku": ("m", ()), "gpt-5": ("m", ()), "m": ("m", ()), "n": ("n", ()),
+        "": ("m", ()),
+    }  # fmt: skip
+    assert one.lane(request(model=None)) == (None, ()), "no name fits no pattern"
+    assert one.lane(request(model="m", tenant="vip")) == ("m", ("q",)), "a model fits where it stays what it is"
+
+
 def test_a_rule_whose_pools_have_nobody_is_named():
     one = eligibility([Stub(0)], rules=[RuleSpec(tenant="t", pools=("q",))])
     reason = "no worker of the model 'm' in the pools q, where a rule sends this request is ready"

@@ -9,12 +9,14 @@ import threading
 import pytest
 from msgspec.structs import replace
 
+from slurminfer.core.spec.router import RuleSpec
 from slurminfer.router.control.messages import View
 from slurminfer.router.http.pool import SocketPool
 from slurminfer.router.relay import outcome
-from slurminfer.router.relay.stream.usage import tokens_in
+from slurminfer.router.relay.stream.form import tokens_of
 
 from .relayed import DONE, HEAD, LAST, TEXT, answer, chunk, drop, event, events_of, hang, is_done, text_of, usage_event
+from .strange import CHAT as ANSWER
 
 MOST_TAKEN = 4  # workers that one request may take while nothing else happens to them
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -51,8 +53,8 @@ def test_bytes_query_and_headers_arrive_as_they_were_sent(one):
 
 
 def test_any_other_post_below_v1_goes_to_a_worker(one):
-    assert one.http.post("/v1/embeddings", json={"model": "m", "input": "x"}).status_code == 200
-    assert one.stubs[0].asked[-1].target == "/v1/embeddings"
+    assert one.http.post("/v1/rerank", json={"model": "m", "query": "x"}).status_code == 200
+    assert one.stubs[0].asked[-1].target == "/v1/rerank"
 
 
 def test_forms_pass_without_a_model(one):
@@ -121,6 +123,24 @@ def test_a_path_that_the_worker_does_not_know_is_answered_with_those_that_the_en
     assert answer.status_code == 404 and error["code"] == "unknown_url"
     assert error["message"].startswith(f"POST {path}: {why}/health, ")
     assert "/v1/batches, /v1/chat/completions" in error["message"] and "/v1/y" not in error["message"]
+
+
+def test_a_pattern_gives_clients_with_names_of_their_own_a_model(relayed):
+    one = relayed(rule=[RuleSpec(model="claude-*", serve="m"), RuleSpec(model="gpt-*", serve="n")])
+    first, second = one.add("w-0"), one.add("w-1", model="n")
+    for path, name in (("/v1/messages", "claude-sonnet-4-5"), ("/v1/messages/count_tokens", "claude-haiku-4-5")):
+        body = {"model": name, "max_tokens": 9, "messages": CHAT["messages"]}
+        first.behaviour = answer if path == "/v1/messages" else _count
+        assert one.http.post(path, json=body).status_code == 200
+        assert first.asked[-1].body["model"] == "m"
+    assert one.http.post("/v1/responses", json={"model": "gpt-5-codex", "input": "Hi"}).status_code == 200
+    assert second.asked[-1].body["model"] == "n"
+    unknown = one.http.post("/v1/chat/completions", json={**CHAT, "model": "o3"})
+    assert unknown.status_code == 404 and unknown.json()["error"]["code"] == "model_not_found"
+
+
+async def _count(asked):
+    await asked.whole({"count": 3})
 
 
 def test_other_404s_of_an_engine_are_its_own(one):
@@ -240,14 +260,14 @@ def test_a_worker_that_answers_nothing_is_replaced_in_the_same_request(two, faul
 def test_an_answer_is_decoded_once(two, monkeypatch):
     decoded = []
 
-    def decode(body):
+    def decode(kind, body):
         decoded.append(body)
-        return tokens_in(body)
+        return tokens_of(kind, body)
 
     first_and_other(two)
     bad, _ = first_and_other(two)  # both have a connection now, so that no task is needed
     bad.behaviour = say_garbage_as_json
-    monkeypatch.setattr(outcome, "tokens_in", decode)
+    monkeypatch.setattr(outcome, "tokens_of", decode)
     assert text_of(two.chat()) == TEXT
     assert len(decoded) == 2 and decoded[0] == b"<html>"
 
@@ -466,7 +486,7 @@ def test_usage_is_counted_and_shown_only_to_who_asks(one, asks):
 def test_cached_tokens_are_counted(one):
     async def cached(asked):
         usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}}
-        await asked.whole({"choices": [], "usage": usage})
+        await asked.whole({**ANSWER, "usage": usage})
 
     one.stubs[0].behaviour = cached
     one.chat()
@@ -479,7 +499,7 @@ def test_only_what_engines_say_of_their_caches_is_compared_with_what_was_expecte
     async def answer(asked):
         details = {"prompt_tokens_details": {"cached_tokens": 0}} if says else {}
         usage = {"prompt_tokens": 600, "completion_tokens": 1, **details}
-        await asked.whole({"choices": [], "usage": usage})
+        await asked.whole({**ANSWER, "usage": usage})
 
     one.stubs[0].behaviour = answer
     for _ in range(2):

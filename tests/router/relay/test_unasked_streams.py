@@ -14,32 +14,13 @@ async def stream_secret(asked):
     await asked.send(HEAD, chunk(event(SECRET, role="assistant")), chunk(event(None, "stop")), chunk(DONE), LAST)
 
 
-async def stream_to_the_end(asked):
-    asked.body["stream"] = True
-    await asked.answer()
-
-
-async def stream_and_drop(asked):
-    asked.body["stream"] = True
-    await asked.answer(words=2)
-    asked.cut()
-
-
-def test_a_stream_that_nobody_has_asked_for_goes_on_with_its_own_text(two):
+def test_a_stream_that_nobody_has_asked_for_is_no_answer(two):
+    """Its client could not read it. Another worker is asked."""
     for stub in two.stubs:
         stub.behaviour = stream_secret
-    assert SECRET in two.chat().text
-
-    async def once(asked):
-        for stub in two.stubs:
-            stub.behaviour = stream_to_the_end
-        await stream_and_drop(asked)
-
-    for stub in two.stubs:
-        stub.behaviour = once
-    answer = two.chat(two.add_tenant("b", name="bob"))
-    assert text_of(answer) == "".join(WORDS)
-    assert SECRET not in json.dumps([asked.body for stub in two.stubs for asked in stub.asked])
+    answer = two.chat()
+    assert answer.status_code == 502 and "a stream that nobody has asked for" in answer.json()["error"]["message"]
+    assert SECRET not in answer.text and len([stub for stub in two.stubs if stub.asked]) == 2
 
 
 @pytest.mark.parametrize("stream", [1, 1.0, "true", "Yes", "on"])

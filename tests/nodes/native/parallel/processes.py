@@ -1,6 +1,5 @@
 """Ranks as processes that are forked from one that has imported torch: starting one takes milliseconds, not seconds."""
 
-import multiprocessing
 import os
 import secrets
 import sys
@@ -13,11 +12,9 @@ from typing import Any
 from slurminfer.nodes.native.model.parallel.rendezvous.inherited import MEMORY_VARIABLE, make_memory
 from slurminfer.nodes.native.options import RANK_SECRET_VARIABLE
 
-from . import program, sums
+from ....support.forking import CONTEXT
 
 TIMEOUT_S = 120
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([program.__name__, sums.__name__])
 
 
 def run_ranks(
@@ -36,7 +33,7 @@ def run_ranks(
     ranks = []
     for index, (argv, path) in enumerate(zip(argvs, said, strict=True)):
         work = (main, argv, path, cpus, secret, DupFd(files[index * nodes // len(argvs)]))
-        ranks.append(_context.Process(target=_run, args=work, daemon=True))
+        ranks.append(CONTEXT.Process(target=_run, args=work, daemon=True))
     try:
         for rank in ranks:
             rank.start()
