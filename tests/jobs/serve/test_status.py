@@ -304,8 +304,6 @@ def slurm(monkeypatch, *looks: tuple[JobStatus, JobStatus]) -> None:
 
     found = SimpleNamespace(observe=observe)
     monkeypatch.setattr("slurminfer.jobs.serve.status.status.launcher_named", lambda name: found)
-        "slurminfer.jobs.serve.status.status.launcher_named", lambda name: SimpleNamespace(observe=observe)
-    )
 
 
 ROUTER_JOB = "1"
