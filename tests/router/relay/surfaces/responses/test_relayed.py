@@ -1,6 +1,7 @@
 """The responses API through a relay, by OpenAI's own client, before stub workers that play chat completions."""
 
 import asyncio
+import dataclasses
 import json
 import socket
 import threading
@@ -291,6 +292,22 @@ def test_a_tenant_that_writes_much_leaves_room_for_others(relay, client, client_
     other = client_of(relay, "other")
     assert whole(other, previous_response_id=whole(other).id).output_text == TEXT
     stands.set()
+
+
+def test_conversations_in_flight_count_as_bodies(relay, client, monkeypatch, eventually):
+    """A few bytes may stand for a long conversation: memory is bounded by what is in flight, not by what was sent."""
+    relay.add("w-0")
+    first = whole(client, input="x" * 100_000)
+    bodies = relay.server._server._state.bodies
+    monkeypatch.setattr(bodies, "limits", dataclasses.replace(bodies.limits, together=150_000))
+    monkeypatch.setattr(bodies, "_crowded", 1)
+    with pytest.raises(openai.InternalServerError, match="send this one again later") as caught:
+        whole(client, previous_response_id=first.id)
+    assert caught.value.status_code == 503
+    eventually(lambda: bodies.held == 0)
+    monkeypatch.setattr(bodies, "limits", dataclasses.replace(bodies.limits, together=300_000))
+    assert whole(client, previous_response_id=first.id).output_text == TEXT
+    eventually(lambda: bodies.held == 0)
 
 
 def fabricated(relay, befores):
