@@ -268,6 +268,20 @@ def test_a_call_that_has_begun_stays_one(name, answer, arguments):
     assert [found for _, found in read(BY_NAME[name], list(answer))[1]] == [arguments]
 
 
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("hermes", r'<tool_call>{"name": "\ud800f", "arguments": "{\ud800}"}</tool_call>'),
+        ("pythonic", r'[ping(a="\ud800", **{"\udfff": 1})]'),
+        ("tool_code", '```tool_code\nf(a="\\ud83d\\ude00")\n```'),
+    ],
+)
+def test_halves_of_characters_can_be_told(name, answer):
+    """Models may escape them; an answer with one alone could not be sent."""
+    [(called, arguments)] = read(BY_NAME[name], list(answer))[1]
+    assert f"{called}{arguments}".encode()
+
+
 def test_one_call_and_no_more():
     text, calls, _ = read(BY_NAME["hermes"], [f"{_HERMES}{_HERMES} and words"], one_call=True)
     assert (text, len(calls)) == ("", 1)
