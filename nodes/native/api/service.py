@@ -10,6 +10,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from ....core.errors import EngineError
+from ....core.machine.memory import give_back_freed
 from ....core.net.compression import BodyError
 from ....core.net.http_body import read_body
 from ....quant.checkpoint.embedding import EmbeddingConfig
@@ -109,7 +110,8 @@ class Service:
 
     async def beside(self, work: Callable[[], _Found], *, big: bool) -> _Found:
         """Do some work beside the event loop. What is big waits for other such work; the rest passes it."""
-        return await asyncio.get_running_loop().run_in_executor(self._big_work if big else None, work)
+        loop = asyncio.get_running_loop()
+        return await (loop.run_in_executor(self._big_work, _trimmed, work) if big else asyncio.to_thread(work))
 
     async def parse(self, parse: Callable[[bytes], _Found], request: web.Request) -> _Found:
         """What `parse` makes of the body of a request. Raises ApiError."""
@@ -122,6 +124,14 @@ class Service:
         self.encoder.close()
         self.grammars.close()
         await self.model.template.close()
+
+
+def _trimmed(work: Callable[[], _Found]) -> _Found:
+    """Do some work, and give back to the system what it took: else the process keeps the most that it ever had."""
+    try:
+        return work()
+    finally:
+        give_back_freed()
 
 
 async def read(request: web.Request) -> bytes:

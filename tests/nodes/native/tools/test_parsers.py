@@ -79,6 +79,7 @@ ANSWERS: list[tuple[str, str, str, list[Any]]] = [
      "", [WEATHER, PING]),
     ("glm", f"{_GLM}\n<tool_call>ping\n</tool_call>", "", [WEATHER, PING]),
     ("granite", f"<|tool_call|>[{_OBJECT}]", "", [WEATHER]),
+    ("granite", f'functools[{_OBJECT}, {{"name": "ping", "arguments": {{}}}}]', "", [WEATHER, PING]),
     ("nemotron", f"<TOOLCALL>[{_OBJECT}]</TOOLCALL>", "", [WEATHER]),
     ("hunyuan", f"<tool_calls>[{_OBJECT}]</tool_calls>", "", [WEATHER]),
     ("cohere", '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", "parameters": ' + JSON +

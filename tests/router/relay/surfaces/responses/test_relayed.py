@@ -530,6 +530,25 @@ def test_a_defect_is_answered(relay, client, monkeypatch, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_client_that_hangs_up_in_the_middle_of_a_stream_has_no_response(relay, client, eventually):
+    """As with OpenAI: what was not in the background ends with its client, and nothing half is kept."""
+
+    async def half(asked):
+        await asked.answer(words=3)
+        await asked.forever()
+
+    stub = relay.add("w-0", half)
+    with client.responses.create(**ASKED, stream=True) as stream:
+        id = next(iter(stream)).response.id
+    eventually(lambda: stub.aborted)
+    eventually(relay.is_idle)
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        whole(client, previous_response_id=id)
+    counters = relay.report().counters
+    assert (counters.responses_kept, counters.responses_not_kept) == (0, {})
+    assert list(relay.folder.rglob("responses/*/*")) == []
+
+
 def test_a_client_that_hangs_up_while_a_response_is_kept(relay, client, monkeypatch, eventually):
     relay.add("w-0")
     stands, kept_ids, real = threading.Event(), [], ResponseStore.keep
