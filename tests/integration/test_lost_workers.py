@@ -81,8 +81,8 @@ def test_answers_go_on_when_slurm_takes_workers_and_the_page_says_why_others_wai
         job = cluster.submit("--partition=high", "--exclusive", f"--nodelist={preempted['host']}")
         eventually(lambda: cluster.node_of(job), "the job of higher priority runs")
         lost = cluster.worker("lost", "cpu-1")
-        # With two workers left for six clients each has answers under way; only right after low-0 has gone may it not.
-        eventually(lambda: shown(cluster, "cpu-1")["in_flight"] >= 2, "answers of the worker that is lost are under way")
+        # With two workers left for six clients each has answers under way, but maybe not right after low-0 has gone.
+        eventually(lambda: shown(cluster, "cpu-1")["in_flight"] >= 2, "the worker to be lost is at work")
         cluster.lose_node(lost["host"])
         so_far = storm.answers
         eventually(lambda: storm.answers >= so_far + 6)
