@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from slurminfer.core.net.identity import make_identity
-from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.records import WorkerRecord
 from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.workers.parallel import ParallelDegrees
 
 from .. import GIVEN
 from .load import ModelEndpoint

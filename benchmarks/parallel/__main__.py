@@ -23,7 +23,7 @@ from rich.table import Table
 
 from slurminfer.core.files import encode_json, write_atomic
 from slurminfer.core.machine.cpus import allowed_cpus
-from slurminfer.core.parallel import ParallelDegrees
+from slurminfer.core.workers.parallel import ParallelDegrees
 from slurminfer.nodes.native.model.fused.decoder import FusedDecoder
 from slurminfer.nodes.native.model.loading import load_model
 from slurminfer.nodes.native.options import Dtype, EngineOptions

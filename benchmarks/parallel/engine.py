@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 
 from slurminfer.core.net.identity import client_context
-from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.rundir import RunDirectory
+from slurminfer.core.workers.parallel import ParallelDegrees
 
 from .. import GIVEN
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slurminfer.core.files import write_atomic
-from slurminfer.core.parallel import ParallelDegrees
+from slurminfer.core.workers.parallel import ParallelDegrees
 from slurminfer.quant.models import resolve
 
 from ..machine import machine

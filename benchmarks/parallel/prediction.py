@@ -8,8 +8,8 @@ stages         (p-1) messages and one of logits; of m steps in flight, all take 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slurminfer.core.parallel import ParallelDegrees
 from slurminfer.core.site.communication import CommFit
+from slurminfer.core.workers.parallel import ParallelDegrees
 from slurminfer.quant.checkpoint.config import ModelConfig
 
 _ITEM = 4  # bytes of what ranks tell each other, float32

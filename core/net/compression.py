@@ -1,15 +1,22 @@
 """Decompress the bodies of HTTP requests, up to a bound and without holding up the event loop."""
 
 import asyncio
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _STEP_BYTES = 2**20  # decompressed at once, between which other requests go on
-_FEED_BYTES = (
-    2**16
-)  # of the compressed body at once: zlib copies what is left of them at each step, and each member's end
+# Of the compressed body at once: what is left of them is copied at each step, and at the end of each part.
+_FEED_BYTES = 2**16
 _WINDOW = 15  # log2 of zlib's largest window
-ENCODINGS = ("identity", "gzip", "deflate")
+_ZSTD_WINDOW = 23  # log2 of the largest window of zstd in HTTP (RFC 9659)
+_MOST_FRAMES = 1000  # of zstd, each of which takes a decompressor of its own
+ENCODINGS = ("identity", "gzip", "deflate", "zstd")
 
 
 class BodyError(Exception):
@@ -37,31 +44,55 @@ async def decompressed(body: bytes, encoding: str, most_bytes: int, take: Callab
     """
     if encoding == "identity" or not body:
         return body
+    text = bytearray()
     try:
-        return await _decompress(body, encoding, most_bytes, take)
-    except zlib.error as error:
+        for piece in _unzstd(body) if encoding == "zstd" else _inflate(body, encoding):
+            take(len(piece))
+            text += piece
+            if len(text) > most_bytes:
+                expected = f"expected at most {most_bytes} bytes"
+                raise BodyError(413, f"the body is too large once decompressed: {expected}")
+            await asyncio.sleep(0)
+    except (zlib.error, zstd.ZstdError) as error:
         raise BodyError(400, f"the body is not {encoding}, as its Content-Encoding says: {error}") from error
+    return bytes(text)
 
 
-async def _decompress(body: bytes, encoding: str, most_bytes: int, take: Callable[[int], None]) -> bytes:
-    """Raises BodyError, zlib.error."""
-    text, at = bytearray(), 0
+def _inflate(body: bytes, encoding: str) -> Iterator[bytes]:
+    """What zlib makes of a body, step by step. Raises BodyError, zlib.error."""
+    at = 0
     while at < len(body):  # gzip may have several members
         stream = zlib.decompressobj(_window_bits(body[at : at + 1], encoding))
         while not stream.eof:
             part = body[at : at + _FEED_BYTES]
             piece = stream.decompress(part, _STEP_BYTES)
             at += len(part) - len(stream.unconsumed_tail) - len(stream.unused_data)
-            take(len(piece))
-            text += piece
-            if len(text) > most_bytes:
-                raise BodyError(413, f"the body is too large once decompressed: expected at most {most_bytes} bytes")
+            yield piece
             if not piece and not part and not stream.eof:
-                raise BodyError(400, f"the body ends in the middle of its {encoding} data")
-            await asyncio.sleep(0)
+                raise _cut(encoding)
         if at < len(body) and encoding != "gzip":
             raise BodyError(400, f"the body goes on behind its {encoding} data")
-    return bytes(text)
+
+
+def _unzstd(body: bytes) -> Iterator[bytes]:
+    """What zstd makes of a body, step by step. Raises BodyError, ZstdError."""
+    at = frames = 0
+    while at < len(body):
+        frames += 1
+        if frames > _MOST_FRAMES:
+            raise BodyError(400, f"the body has too many zstd frames: expected at most {_MOST_FRAMES}")
+        stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW})
+        while not stream.eof:
+            part = body[at : at + _FEED_BYTES] if stream.needs_input else b""
+            if stream.needs_input and not part:
+                raise _cut("zstd")
+            at += len(part)
+            yield stream.decompress(part, _STEP_BYTES)
+        at -= len(stream.unused_data)
+
+
+def _cut(encoding: str) -> BodyError:
+    return BodyError(400, f"the body ends in the middle of its {encoding} data")
 
 
 def _window_bits(body: bytes, encoding: str) -> int:

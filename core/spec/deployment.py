@@ -2,7 +2,7 @@
 
 from ..errors import SpecError
 from ..toml import Section
-from ..worker_ids import role_of
+from ..workers.ids import role_of
 from .model import ModelSpec, SpeculativeSpec
 from .pool import PoolSpec
 from .router import RouterSpec

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from ..containers import ContainerRuntime
-from ..layout import Layout
+from ..workers.layout import Layout
 from .job import JobSection
 from .model import ModelSpec
 from .values import Gpus, Nodes, Ranks, Requests, Seconds, parse_time

@@ -25,7 +25,7 @@ from ...core.records import (
 )
 from ...core.rundir import RunDirectory
 from ...core.spec.deployment import DeploymentSpec
-from ...core.worker_records import WorkerRecords
+from ...core.workers.records import WorkerRecords
 from ..serve.claim_holder import is_submitting
 from ..serve.queue_report import queued_job, report
 from ..serve.router_link import ask_router, workers_by_id

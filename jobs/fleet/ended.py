@@ -6,7 +6,7 @@ from ...core.errors import RunDirectoryError
 from ...core.job import JobPhase
 from ...core.records import ROUTER, EndedWorker, OrderRecord, WorkerRecord
 from ...core.rundir import RunDirectory
-from ..serve.causes import why_gone
+from ..serve.status.causes import why_gone
 from .journal import LONGEST_TEXT
 from .look import Ending, is_of, pool_of
 from .rules.harvest import STARTS_WITHIN_S

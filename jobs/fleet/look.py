@@ -22,7 +22,7 @@ from ...core.records import (
     WorkerRecord,
     WorkerState,
 )
-from ...core.worker_ids import pool_name
+from ...core.workers.ids import pool_name
 from ..launch.jobs import observe_jobs
 from .rules.observed import Demand, Member, Stage
 

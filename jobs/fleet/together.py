@@ -9,7 +9,7 @@ import msgspec
 
 from ...core.errors import RunDirectoryError
 from ...core.records import EnergyRecord, WorkerRecord, WorkerState
-from ...core.worker_ids import role_of
+from ...core.workers.ids import role_of
 
 Records = Mapping[str, WorkerRecord | RunDirectoryError]  # by worker's id, and why one cannot be read
 

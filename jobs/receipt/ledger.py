@@ -20,7 +20,7 @@ from ...core.records import ROUTER, EnergyRecord, JobRecord, WorkerRecord
 from ...core.rundir import RunDirectory
 from ...core.spec.deployment import DeploymentSpec
 from ...core.trust import PRIVATE_FILE, open_trusted
-from ...core.worker_ids import pool_name
+from ...core.workers.ids import pool_name
 from ..fleet.together import records_by_role
 
 _VERSION = 1

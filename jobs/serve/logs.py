@@ -6,7 +6,7 @@ from pathlib import Path
 from ...core.errors import RunNotFoundError
 from ...core.logs.text import oldest_first, tail
 from ...core.rundir import RunDirectory
-from ...core.worker_ids import role_of
+from ...core.workers.ids import role_of
 
 
 def log_files(run: RunDirectory, role: str | None) -> list[Path]:

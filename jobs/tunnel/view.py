@@ -185,7 +185,7 @@ class _Explanation:
 
 def why_no_router(run: RunDirectory) -> str:
     """What the scheduler says of a deployment without a router. Raises SlurmError."""
-    from ..serve.status import look
+    from ..serve.status.status import look
 
     view = look(run)
     if view.state == "stopped":

@@ -1,7 +1,7 @@
 """One job of several workers (`workers_per_job`): a process that starts an agent for each, and outlives them.
 
 Each agent has its share of the job's CPUs and GPUs, and a record, an address, a gate and a log folder of its own, under
-an id of its own (core/worker_ids.py). So the router has that many workers. Slurm and the controller have one job: what
+an id of its own (core/workers/ids.py). So the router has that many workers. Slurm and the controller have one job: what
 they tell it, signals and orders, holds for all of its workers.
 
 A worker that fails after it has served is started again here, a few times. One that never served, or that fails again
@@ -24,7 +24,7 @@ from ...core.machine.nvidia import VISIBLE
 from ...core.processes.process import adopt_orphans, describe_exit, die_with_parent
 from ...core.slurm_env import WALLTIME_SIGNAL, as_one_of
 from ...core.trust import PRIVATE_FILE, PRIVATE_FOLDER
-from ...core.worker_ids import id_of_several
+from ...core.workers.ids import id_of_several
 from .guard import end_orphans
 from .placement.shares import Share
 from .task import Task

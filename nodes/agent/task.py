@@ -17,7 +17,7 @@ from ...core.records import NodeRecord, RendezvousRecord, WorkerState
 from ...core.rundir import PROCESS_LOG, RunDirectory
 from ...core.slurm_env import JobPlace
 from ...core.spec.pool import PoolSpec
-from ...core.worker_ids import role_of
+from ...core.workers.ids import role_of
 from ..containers.contain import Command, contain
 from ..energy.meter import EnergyMeter
 from ..engines.check import check_engines

@@ -1,8 +1,8 @@
 """Checking what a spec asks of the engines of its pools, by what the engines' adapters say."""
 
 from ...core.errors import SpecError
-from ...core.layout import check_layout
 from ...core.spec.deployment import DeploymentSpec
+from ...core.workers.layout import check_layout
 from .launch import EngineAdapter
 from .request import PoolRequest
 from .table import adapter_of

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ...core.layout import Fault, Layout
 from ...core.logs.failures import KnownFailure
 from ...core.logs.text import LogFormat
 from ...core.machine.cpus import format_cpu_list
 from ...core.spec.model import ModelSpec, SpeculativeSpec
 from ...core.spec.pool import PoolSpec
+from ...core.workers.layout import Fault, Layout
 from ..staging.caches import NodeCaches
 from .request import PoolRequest
 

@@ -4,9 +4,9 @@ import re
 from typing import get_args
 
 from ...core.errors import SpecError
-from ...core.layout import Fault, Layout
 from ...core.logs.text import LogFormat
 from ...core.sizes import KVCacheDtype
+from ...core.workers.layout import Fault, Layout
 from ..native.options import (
     API_KEY_VARIABLE,
     MAX_DRAFT_TOKENS,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.errors import SpecError
-from ...core.layout import Fault, Layout
 from ...core.spec.model import ModelSpec, SpeculativeSpec
 from ...core.spec.pool import PoolSpec
+from ...core.workers.layout import Fault, Layout
 
 
 @dataclass(frozen=True, kw_only=True)

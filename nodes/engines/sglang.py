@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from ...core.files import write_atomic
-from ...core.layout import Fault, Layout
 from ...core.logs.text import LogFormat
 from ...core.net.sockets import hold_port
+from ...core.workers.layout import Fault, Layout
 from .failures.engines import SGLANG
 from .failures.gpu import GPU
 from .failures.model import MODEL

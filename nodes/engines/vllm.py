@@ -6,9 +6,9 @@ Flags as of 0.32: docs.vllm.ai, "Parallelism and Scaling".
 import json
 import re
 
-from ...core.layout import Fault, Layout
 from ...core.logs.text import LogFormat
 from ...core.machine.libraries import preload
+from ...core.workers.layout import Fault, Layout
 from .failures.engines import VLLM
 from .failures.gpu import GPU
 from .failures.model import MODEL

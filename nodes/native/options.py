@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...core.errors import UsageError
-from ...core.parallel import ParallelDegrees
 from ...core.sizes import KVCacheDtype
+from ...core.workers.parallel import ParallelDegrees
 
 API_KEY_VARIABLE = "SLURMINFER_API_KEY"  # of the environment; no command line may say it
 RANK_SECRET_VARIABLE = "SLURMINFER_RANK_SECRET"  # likewise: what all ranks of one worker know, and nobody else

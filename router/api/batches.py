@@ -112,7 +112,7 @@ def _usage(state: BatchState) -> dict[str, Any]:
         "input_tokens": state.prompt_tokens,
         "input_tokens_details": {"cached_tokens": state.cached_tokens},
         "output_tokens": state.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},  # engines count them as all others
+        "output_tokens_details": {"reasoning_tokens": state.reasoning_tokens},
         "total_tokens": state.prompt_tokens + state.completion_tokens,
     }
 

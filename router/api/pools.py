@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ...core.records import ROUTER, PoolRecord, WorkerState
-from ...core.worker_ids import pool_name, role_of
+from ...core.workers.ids import pool_name, role_of
 from ..fleet.outlook import clock_time, is_asleep
 from .sources import Sources
 

@@ -90,6 +90,7 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0  # of those; counted when the files are made
     model: str | None = None
     errors: tuple[InputError, ...] = ()
     output_file_id: str | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from ...core.job import JobPhase
 from ...core.records import QueuedJob, WorkerState
 from ...core.spec.deployment import DeploymentSpec
-from ...core.worker_ids import pool_name, role_of
+from ...core.workers.ids import pool_name, role_of
 from ..control.messages import Outlook
 from .queue import FRESH_S, Queue
 from .worker import Worker

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ...core.records import ROUTER, QueuedJob, QueueRecord
 from ...core.rundir import RunDirectory
-from ...core.worker_ids import role_of
+from ...core.workers.ids import role_of
 
 FRESH_S = 600.0  # for which the scheduler's word counts
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from ...core.errors import RunDirectoryError
 from ...core.records import WorkerRecord
 from ...core.rundir import RunDirectory
-from ...core.worker_records import WorkerRecords
+from ...core.workers.records import WorkerRecords
 from .worker import Worker
 
 MOST_RECORDS = 20_000  # twice as many as the workers that a pool may have

@@ -12,7 +12,7 @@ from ...core.background.threads import in_thread
 from ...core.errors import RouterError
 from ...core.records import WorkerState
 from ...core.rundir import RunDirectory
-from ...core.worker_records import WorkerRecords
+from ...core.workers.records import WorkerRecords
 from ..control.messages import Suspect, WorkerView
 from .attendant import Attendant
 from .probe import describe

@@ -80,6 +80,9 @@ class Reply(Protocol):
     def abort(self) -> None:
         """Break the connection: the only way left to say that this is not the whole."""
 
+    def hold(self, count: int) -> None:
+        """Count more bytes as held for the request, as its body is, until the answer's end. Raises BodyError."""
+
     def run(self, answering: Coroutine[Any, Any, None], ended: Callable[[], None] | None = None) -> None:
         """Let a coroutine answer. It is cancelled when the client hangs up.
 

@@ -132,6 +132,11 @@ class ClientReply:
             self._end()
             self._connection.cut()
 
+    def hold(self, count: int) -> None:
+        """Count more bytes as held for the request, as its body is, until the answer's end. Raises BodyError."""
+        if self.held is not None:
+            self.held.take(count)
+
     def run(self, answering: Coroutine[Any, Any, None], ended: Callable[[], None] | None = None) -> None:
         """Let a coroutine answer, which is cancelled when the client hangs up."""
 

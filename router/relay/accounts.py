@@ -128,9 +128,8 @@ class Accounts:
         counters, path = self._counters, endpoint(head)
         if call is not None and call.reserved:
             self._spending.reserve(head.tenant.slot, -call.reserved)
-        if call is not None and not outlet.is_over and (generated := outlet.tokens_sent()):
-            # The client has hung up. What it has got counts, or else nobody would wait for the end of an answer.
-            self._charge(call, Tokens(call.routed.input_tokens, generated, None))
+        if call is not None and not call.is_answered:
+            self._charge_unanswered(call, outlet)
         status = outlet.status if outlet.is_over else _CLIENT_CLOSED_REQUEST
         seconds = self._clock() - began
         counters.count(counters.requests, (path, status))
@@ -139,6 +138,15 @@ class Accounts:
             counters.count(counters.failovers, ("succeeded" if call.is_answered else "failed", "stream"))
         if self._log is not None:
             self._log.finished(_access(head, call, status, seconds))
+
+    def _charge_unanswered(self, call: Call, outlet: Outlet) -> None:
+        """Count what a client has got of a stream that it has left or that broke off; nobody else would count it.
+
+        One that hangs up has also used the prompt that a worker computes for it, whatever has come of it.
+        """
+        generated, has_left = outlet.tokens_sent(), not outlet.is_over
+        if generated or (has_left and call.sent and call.envelope.computes):
+            self._charge(call, Tokens(call.routed.input_tokens, generated, None))
 
 
 def _access(head: Head, call: Call | None, status: int, seconds: float) -> Access:

@@ -57,7 +57,7 @@ def serve(
     from .jobs.serve.deployment import start
     from .jobs.serve.requests import dry_run as rendered
     from .jobs.serve.spec import read_spec
-    from .jobs.serve.views import print_site_remarks, print_submitted, wait_until_ready
+    from .jobs.serve.status.views import print_site_remarks, print_submitted, wait_until_ready
 
     spec = read_spec(spec_path, name)
     launcher = launcher_here(local)
@@ -83,8 +83,8 @@ def status(
 ) -> None:
     """Show the current state of deployments, their jobs and their workers."""
     from .core.rundir import RunDirectory, known_names
-    from .jobs.serve.status import look
-    from .jobs.serve.views import print_views
+    from .jobs.serve.status.status import look
+    from .jobs.serve.status.views import print_views
 
     names = [name] if name else known_names()
     print_views([look(RunDirectory.existing(each)) for each in names], as_json)
@@ -101,7 +101,7 @@ def logs(
     """Show the logs of a deployment's jobs; last, why those have failed that have, and what to change."""
     from .core.rundir import RunDirectory
     from .jobs.serve.logs import last_lines, log_files
-    from .jobs.serve.views import print_failures
+    from .jobs.serve.status.views import print_failures
     from .jobs.terminal.text import shown
 
     run = RunDirectory.existing(name)

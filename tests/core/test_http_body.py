@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import sys
 import zlib
 from typing import Any
 
@@ -9,8 +10,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from slurminfer.core.net.compression import BodyError
+from slurminfer.core.net.compression import BodyError, decompressed
 from slurminfer.core.net.http_body import read_body
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 TEXT = b'{"prompt": "foxes"}' * 50
 
@@ -38,6 +44,11 @@ def _read(
     return asyncio.run(read_body(make_mocked_request("POST", "/", headers=headers, payload=payload), most))
 
 
+SKIPPED = (0x184D2A50).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"abc"  # a frame that has no content
+# A frame that needs more memory than HTTP allows.
+WIDE = zstd.compress(bytes(2**24 + 1), options={zstd.CompressionParameter.window_log: 24})
+
+
 def _raw_deflate(text: bytes) -> bytes:
     packer = zlib.compressobj(wbits=-15)
     return packer.compress(text) + packer.flush()
@@ -54,6 +65,8 @@ def _raw_deflate(text: bytes) -> bytes:
         ("gzip", gzip.compress(TEXT[:100], mtime=0) + gzip.compress(TEXT[100:], mtime=0)),
         ("deflate", zlib.compress(TEXT)),
         ("deflate", _raw_deflate(TEXT)),
+        ("zstd", zstd.compress(TEXT)),
+        ("ZSTD", zstd.compress(TEXT[:100]) + SKIPPED + zstd.compress(b"") + zstd.compress(TEXT[100:])),
     ],
 )
 def test_a_body_is_read_and_decompressed(encoding, body):
@@ -61,7 +74,7 @@ def test_a_body_is_read_and_decompressed(encoding, body):
     assert _read(*(body[i : i + 1] for i in range(len(body))), encoding=encoding) == TEXT
 
 
-@pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("encoding", [None, "gzip", "deflate", "zstd"])
 def test_an_empty_body_is_empty(encoding):
     assert _read(encoding=encoding) == b""
 
@@ -75,7 +88,12 @@ def test_an_empty_body_is_empty(encoding):
         ("deflate", b"abcd", 400),
         ("deflate", zlib.compress(TEXT) + b"x", 400),
         ("deflate", zlib.compress(TEXT)[:-5], 400),
-        ("zstd", b"abcd", 415),
+        ("zstd", b"abcd", 400),
+        ("zstd", zstd.compress(TEXT)[:-1], 400),
+        ("zstd", zstd.compress(TEXT)[:5], 400),
+        ("zstd", zstd.compress(TEXT) + b"abcd", 400),
+        ("zstd", WIDE, 400),
+        ("zstd", zstd.compress(b"") * 1001, 400),
         ("br", b"abcd", 415),
         ("gzip, gzip", b"abcd", 415),
         ("x" * 5000, b"abcd", 415),
@@ -88,9 +106,9 @@ def test_a_body_that_is_not_what_its_head_says_is_the_clients_error(encoding, bo
     assert len(refused.value.message) < 300
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", None])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", None])
 def test_a_body_is_read_up_to_its_bound_only(encoding):
-    pack: dict[str | None, Any] = {None: bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+    pack: dict[str | None, Any] = {None: bytes, "gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd.compress}
     most = pack[encoding]
     assert len(_read(most(bytes(10_000)), encoding=encoding)) == 10_000
     with pytest.raises(BodyError, match="at most 10000") as refused:
@@ -127,3 +145,11 @@ def test_members_of_gzip_are_read_without_copying_all_that_follows(monkeypatch: 
     body = gzip.compress(b"") * 20_000 + gzip.compress(TEXT)
     assert _read(body, encoding="gzip", most=1_000_000) == TEXT
     assert max(given) <= 2**16 < len(body)
+
+
+def test_a_bomb_is_decompressed_no_further_than_its_bound():
+    bomb = zstd.compress(bytes(2**30))  # 1 GiB in 33 KiB: one step of what is read
+    taken: list[int] = []
+    with pytest.raises(BodyError, match="at most 10000"):
+        asyncio.run(decompressed(bomb, "zstd", 10_000, taken.append))
+    assert len(bomb) < 2**16 and sum(taken) <= 2**20

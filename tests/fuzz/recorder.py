@@ -93,13 +93,13 @@ class _Connection(asyncio.Protocol):
             self._answer({"choices": [{"index": 0, "text": "1"}]})
             return
         self._recorder.ids.append(self._headers.get(b"x-request-id", b"").decode("latin-1"))
-        if b'"stream":true' in self._body:
+        if b'"stream":true' in self._body and not self._target.startswith(b"/v1/embeddings"):
             self._stream()
         elif b"-1" in self._body:
             self._answer({"error": {"message": "max_tokens", "type": "invalid_request_error"}}, 400)
         else:
             choice = {"index": 0, "finish_reason": "stop", "text": "a b c", "message": {"content": "a b c"}}
-            self._answer({"choices": [choice], "usage": _USAGE})
+            self._answer({"choices": [choice], "data": [{"embedding": [0.5]}], "usage": _USAGE})
 
     def _answer(self, body: object, status: int = 200) -> None:
         data = json.dumps(body).encode()

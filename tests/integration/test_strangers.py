@@ -25,7 +25,7 @@ from slurminfer.jobs.batch.driver.driver import run_batch
 from slurminfer.jobs.batch.driver.options import BatchOptions
 from slurminfer.jobs.batch.endpoints.deployment import options_for
 from slurminfer.jobs.batch.outputs.export import OutputOptions
-from slurminfer.jobs.serve.status import look
+from slurminfer.jobs.serve.status.status import look
 
 from ..support.waiting import eventually, has_ended
 

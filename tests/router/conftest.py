@@ -46,6 +46,7 @@ class Stub:
         self.health_asked = 0  # how often
         self.probes = 0  # requests of the router's own for one token
         self.metrics = ""
+        self.usage: dict[str, Any] = {}  # of answers in one piece
         self.generating = False  # its engine counts one more token whenever it is asked for its metrics
         self._generated = 0
         self.delay_s = 0.0  # of an answer in one piece
@@ -117,8 +118,14 @@ class Stub:
         return await self._json(request)
 
     async def _json(self, request: web.Request) -> web.StreamResponse:
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "".join(WORDS)}}
+        message = {"role": "assistant", "content": "".join(WORDS)}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message}
         whole = {"id": "x", "object": "chat.completion", "created": 0, "model": "stub-model", "choices": [choice]}
+        if request.path.endswith("/embeddings"):
+            whole = {"object": "list", "model": "stub-model", "data": [{"index": 0, "embedding": [0.5]}]}
+        elif not request.path.endswith("/chat/completions"):
+            choice["text"] = "".join(WORDS)
+        whole |= {"usage": self.usage} if self.usage else {}
         if self.mode == "hang":
             await self._until_cancelled()
         await asyncio.sleep(self.delay_s)

@@ -87,7 +87,9 @@ def test_bodies_beyond_what_may_be_held_together_get_503_and_when_to_come_back(o
     eventually(lambda: one.chat(prompt="x" * 5000).status_code == 200)
 
 
-@pytest.mark.parametrize(("encoding", "status"), [("gzip", 400), ("deflate", 400), ("zstd", 415), ("nonsense", 415)])
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("gzip", 400), ("deflate", 400), ("zstd", 400), ("br", 415), ("nonsense", 415)]
+)
 def test_a_body_that_cannot_be_decompressed_is_the_clients_error(one, encoding, status):
     answer = one.http.post("/v1/completions", content=b"abcd", headers={"Content-Encoding": encoding})
     assert answer.status_code == status

@@ -10,6 +10,7 @@ from ...router.fleet import Records
 
 KILL, KILL_CORE, STOP = "kill", "kill core", "stop"  # SIGKILL to all of an engine, or its largest process; SIGSTOP
 _START_S = 120.0
+_STOPPED_S = 30.0  # after which a stopped engine is ended, as by Slurm: some streams have to wait for it
 
 
 class Workers:
@@ -29,6 +30,7 @@ class Workers:
         self._started = len(engines)
         self._starting: set[asyncio.Task[None]] = set()
         self._struck: list[Engine] = []
+        self._ending: list[asyncio.TimerHandle] = []
 
     def strike(self, worker: str, fault: str) -> None:
         """Let a fault happen to the worker of that id, and start another one if lost ones are replaced."""
@@ -42,6 +44,7 @@ class Workers:
             engine.kill_core()
         else:
             engine.stop()
+            self._ending.append(asyncio.get_running_loop().call_later(_STOPPED_S, engine.end))
         self._records.current.pop(number)
         if self._replaces:
             self._starting.add(asyncio.create_task(self._start()))
@@ -54,6 +57,9 @@ class Workers:
 
     def clear(self) -> None:
         """End what is left of engines that faults have happened to."""
+        for timer in self._ending:
+            timer.cancel()
+        self._ending.clear()
         for engine in self._struck:
             engine.end()
         self._struck.clear()

@@ -13,6 +13,7 @@ import httpx
 from .tenants import MODEL
 
 _TOKENS = 100
+_MOST_S = 60.0  # that is waited for one token; longer waits count as so long
 
 
 def stream(client: httpx.Client, number: int, until: float) -> tuple[float, list[float]]:
@@ -22,13 +23,16 @@ def stream(client: httpx.Client, number: int, until: float) -> tuple[float, list
         "messages": [{"role": "user", "content": f"{number}. Tell me a story about a lighthouse."}],
     }  # fmt: skip
     times = [time.perf_counter()]
-    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        answer.raise_for_status()
-        for line in answer.iter_lines():
-            if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
-                times.append(time.perf_counter())
-            if times[-1] > until:
-                break
+    try:
+        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            answer.raise_for_status()
+            for line in answer.iter_lines():
+                if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                    times.append(time.perf_counter())
+                if times[-1] > until:
+                    break
+    except httpx.ReadTimeout:
+        times.append(time.perf_counter())
     gaps = [after - before for before, after in pairwise(times)]
     return gaps[0], gaps[1:]
 
@@ -39,7 +43,7 @@ def main() -> None:
     first: list[float] = []
     gaps: list[float] = []
     until = time.perf_counter() + seconds
-    with httpx.Client(base_url=url, timeout=300) as client:
+    with httpx.Client(base_url=url, timeout=_MOST_S) as client:
         while time.perf_counter() < until:
             began, between = stream(client, len(first), until)
             first.append(began)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from slurminfer.core.worker_ids import pool_name
+from slurminfer.core.workers.ids import pool_name
 from slurminfer.jobs.fleet.history import expected
 from slurminfer.jobs.fleet.rules.actions import Action, Cancel, Drain, Submit, Wait, Want
 from slurminfer.jobs.fleet.rules.decide import decide

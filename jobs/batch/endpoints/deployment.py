@@ -9,9 +9,9 @@ from rich.text import Text
 from ....core.errors import BatchError, RunDirectoryError
 from ....core.rundir import RunDirectory
 from ....slurm.ending import Endings
-from ...serve.failed import require_not_failed
 from ...serve.router_link import router_link
-from ...serve.status import look
+from ...serve.status.failed import require_not_failed
+from ...serve.status.status import look
 from ...terminal.console import stderr
 from ...terminal.text import shown
 from ..driver.address import Address

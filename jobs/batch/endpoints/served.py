@@ -23,7 +23,7 @@ from ....core.rundir import RunDirectory
 from ....core.spec.deployment import DeploymentSpec
 from ...serve import claim_holder
 from ...serve.deployment import start, stop
-from ...serve.views import print_submitted, wait_until_ready
+from ...serve.status.views import print_submitted, wait_until_ready
 from ...terminal.console import stderr
 
 _VERSION = 1

@@ -43,6 +43,7 @@ class Delivered:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    reasoning_tokens: int
 
 
 class Delivery:
@@ -75,7 +76,7 @@ class Delivery:
     def make(self) -> Delivered:
         """Write both files, and let the tenant see them when they are whole. Raises BatchError, RunDirectoryError."""
         output, errors = _Lines(self._store.files.draft()), _Lines(self._store.files.draft())
-        tokens = [0, 0, 0]
+        tokens = [0, 0, 0, 0]
         try:
             for custom_id, record in self._rows():
                 if record is not None and record.answer is not None:
@@ -83,7 +84,9 @@ class Delivery:
                 else:
                     errors.add(self._error_line(custom_id, record))
                 if record is not None:
-                    used = (record.prompt_tokens, record.cached_tokens, record.completion_tokens)
+                    used = (
+                        record.prompt_tokens, record.cached_tokens, record.completion_tokens, record.reasoning_tokens,
+                    )  # fmt: skip
                     tokens = [before + more for before, more in zip(tokens, used, strict=True)]
             return Delivered(
                 output_file_id=self._keep(output, "output"),
@@ -93,6 +96,7 @@ class Delivery:
                 prompt_tokens=tokens[0],
                 cached_tokens=tokens[1],
                 completion_tokens=tokens[2],
+                reasoning_tokens=tokens[3],
             )
         finally:
             output.discard()

@@ -113,6 +113,7 @@ class Work:
                 prompt_tokens=made.prompt_tokens,
                 cached_tokens=made.cached_tokens,
                 completion_tokens=made.completion_tokens,
+                reasoning_tokens=made.reasoning_tokens,
                 output_file_id=made.output_file_id,
                 error_file_id=made.error_file_id,
                 errors=errors,

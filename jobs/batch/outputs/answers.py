@@ -64,13 +64,19 @@ class _PromptDetails(msgspec.Struct):
     cached_tokens: _Count | None = None
 
 
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: _Count | None = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
     input_tokens: _Count | None = None  # these three: /v1/responses, and /v1/messages without details
     output_tokens: _Count | None = None
     input_tokens_details: _PromptDetails | None = None
+    output_tokens_details: _CompletionDetails | None = None
     cache_read_input_tokens: _Count | None = None  # /v1/messages, whose input_tokens leave them out
     cache_creation_input_tokens: _Count | None = None
 
@@ -82,6 +88,12 @@ class _Usage(msgspec.Struct):
         cached = (details.cached_tokens if details else None) or read
         prompt = self.prompt_tokens or (self.input_tokens or 0) + read + created
         return prompt, cached, self.completion_tokens or self.output_tokens or 0
+
+    @property
+    def reasoning(self) -> int:
+        """Those of the generated tokens that are reasoning."""
+        details = self.completion_tokens_details or self.output_tokens_details
+        return (details.reasoning_tokens if details else None) or 0
 
 
 class _Reply(msgspec.Struct):
@@ -131,6 +143,7 @@ def make_record(
         prompt_tokens=prompt,
         cached_tokens=cached,
         completion_tokens=completion,
+        reasoning_tokens=sum(reply.usage.reasoning for reply in decoded if reply.usage is not None),
     )
 
 

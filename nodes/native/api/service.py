@@ -1,11 +1,16 @@
 """The model that is served, and what all endpoints need of it."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TypeVar
 
 from aiohttp import web
 
 from ....core.errors import EngineError
+from ....core.machine.memory import give_back_freed
 from ....core.net.compression import BodyError
 from ....core.net.http_body import read_body
 from ....quant.checkpoint.embedding import EmbeddingConfig
@@ -19,10 +24,13 @@ from .errors import ApiError
 from .grammars import GrammarCompiler
 from .metrics import Metrics
 from .reasoning.tags import Tags
-from .requests.body import MAX_BYTES
+from .requests.body import BIG_BYTES, MAX_BYTES
 from .requests.defaults import SamplingDefaults
 from .template.chat_template import ChatTemplate
 from .tools.families import Family
+
+_BIG_AT_ONCE = 2  # pieces of work that may take seconds
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Service:
         self.model, self.engine, self.keep_alive_s = model, engine, keep_alive_s
         self.encoder = PromptEncoder(model.tokenizer)
         self.grammars = GrammarCompiler(model.tokenizer)
+        self._big_work = ThreadPoolExecutor(_BIG_AT_ONCE, "big")
         self.metrics = Metrics()
         self.fingerprint = f"slurminfer-{version('slurminfer')}"
 
@@ -99,11 +108,30 @@ class Service:
             return ApiError(500, str(error), code="request_failed")
         return ApiError(503 if self.draining else 500, str(error), code="engine_failed")
 
+    async def beside(self, work: Callable[[], _Found], *, big: bool) -> _Found:
+        """Do some work beside the event loop. What is big waits for other such work; the rest passes it."""
+        loop = asyncio.get_running_loop()
+        return await (loop.run_in_executor(self._big_work, _trimmed, work) if big else asyncio.to_thread(work))
+
+    async def parse(self, parse: Callable[[bytes], _Found], request: web.Request) -> _Found:
+        """What `parse` makes of the body of a request. Raises ApiError."""
+        body = await read(request)
+        return await self.beside(lambda: parse(body), big=True) if len(body) > BIG_BYTES else parse(body)
+
     async def close(self) -> None:
         """End the threads and processes that work for this server."""
+        self._big_work.shutdown(wait=False, cancel_futures=True)
         self.encoder.close()
         self.grammars.close()
         await self.model.template.close()
+
+
+def _trimmed(work: Callable[[], _Found]) -> _Found:
+    """Do some work, and give back to the system what it took: else the process keeps the most that it ever had."""
+    try:
+        return work()
+    finally:
+        give_back_freed()
 
 
 async def read(request: web.Request) -> bytes:

@@ -70,6 +70,7 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
     no_stop_trim: Scalar = None
     ignore_eos: Scalar = None
     seed: Scalar = None
+    encoding_format: Scalar = None
     temperature: Scalar = None
     echo: Scalar = None
     logprobs: Scalar = None

@@ -17,6 +17,7 @@ from .usage import Tokens, tokens_from
 _EVENTS = b"text/event-stream"
 _EVENT = re.compile(rb"\r?\n\r?\n")
 _PLAIN = (b"", b"identity")
+_FORMATS = (None, "float", "base64")  # of embeddings as JSON; vLLM has others
 
 
 class _Object(msgspec.Struct):
@@ -69,7 +70,7 @@ _event = msgspec.json.Decoder(_Event).decode
 
 def wants_events(envelope: Envelope) -> bool | None:
     """Whether an answer must come as events; None where its form is not known."""
-    if envelope.kind not in _answers or not envelope.is_read:
+    if envelope.kind not in _answers or not envelope.is_read or envelope.encoding_format not in _FORMATS:
         return None
     return envelope.streams and envelope.kind in (CHAT, COMPLETIONS)
 

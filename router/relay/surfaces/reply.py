@@ -78,6 +78,10 @@ class TranslatingReply:
         """Break the connection: the only way left to say that this is not the whole."""
         self._reply.abort()
 
+    def hold(self, count: int) -> None:
+        """Count more bytes as held for the request. Raises BodyError."""
+        self._reply.hold(count)
+
     def run(self, answering: Coroutine[Any, Any, None], ended: Callable[[], None] | None = None) -> None:
         """Let a coroutine answer. It is cancelled when the client hangs up."""
         self._reply.run(answering, ended)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ....core.net.anthropic import VERSION_HEADER
+from ....core.net.compression import BodyError
 from ...http.messages import Head, Reply, Request, Whole
 from ..answers import JSON, failure
 from .counting import Engines
@@ -19,6 +20,8 @@ from .responses.surface import Responses
 from .translation import Surface, Translation, TranslationError
 
 _ANTHROPIC, _VERSION = Messages(), VERSION_HEADER.encode()  # whose clients are known by a header wherever they ask
+
+_TIMES_HELD = 2  # what is read for a request is in memory as it was read, and as it is sent
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +110,11 @@ class Surfaces:
     ) -> None:
         try:
             translation = await coming
+            reply.hold(_TIMES_HELD * len(translation.body))  # it may be far larger than what the client has sent
         except TranslationError as error:
             self._refuse(request, reply, _refusal(error))
+        except BodyError as error:
+            self._refuse(request, reply, failure(error.status, error.message))
         except Exception:
             _log.exception("POST %s failed", request.head.path)
             self._refuse(request, reply, failure(500, "internal error"))

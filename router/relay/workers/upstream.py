@@ -13,6 +13,8 @@ from .silence import Silence, Waiting
 # A request to a worker that is not trusted goes to another one when nothing has come for so long, beside the time that
 # a probe has taken.
 STOPPED_S = 10.0
+# An answer that has begun there, and that no other worker can go on with, breaks off when nothing has come for so long.
+HOPELESS_S = 120.0
 # A suspect is not chosen for so long, unless the supervisor says more: the time doubles with each fault after which no
 # request has succeeded.
 _FIRST_SUSPICION_S, _LONGEST_SUSPICION_S = 2.0, 60.0
@@ -50,6 +52,9 @@ class InFlight(Waiting, Protocol):
 
     def give_up(self, kind: str, reason: str) -> None:
         """End it if its request can go on elsewhere."""
+
+    def stop(self, kind: str, reason: str) -> None:
+        """End it."""
 
 
 class Upstream:
@@ -211,8 +216,12 @@ class Upstream:
         """Let requests go elsewhere that wait in vain."""
         for attempt in list(self.attempts):
             waits_at_stopped = self.view.has_stopped and not attempt.began
-            if waits_at_stopped or min(now - attempt.heard_at, lost_s) >= STOPPED_S:
-                attempt.give_up("stopped", f"the worker has stopped: {self.view.trouble or 'no answer'}")
+            silent_s, trouble = min(now - attempt.heard_at, lost_s), self.view.trouble or "no answer"
+            reason = f"the worker has stopped: {trouble}"
+            if attempt.began and silent_s >= HOPELESS_S:
+                attempt.stop("stopped", reason)
+            elif waits_at_stopped or silent_s >= STOPPED_S:
+                attempt.give_up("stopped", reason)
 
     def _set_ramp(self, now: float) -> None:
         since = self.view.healthy_since

@@ -8,7 +8,7 @@ from slurminfer.core.job import JobPhase, JobStatus
 from slurminfer.core.records import JobRecord
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.files import parse_spec
-from slurminfer.jobs.serve.causes import why
+from slurminfer.jobs.serve.status.causes import why
 
 NO_ENVIRONMENT = """\
 Traceback (most recent call last):

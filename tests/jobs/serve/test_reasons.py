@@ -3,8 +3,8 @@
 import msgspec
 
 from slurminfer.core.records import EndedWorker
-from slurminfer.jobs.serve.reasons import News, ended_lines, worker_lines
-from slurminfer.jobs.serve.state import DeploymentView, PoolView, WorkerView
+from slurminfer.jobs.serve.status.reasons import News, ended_lines, worker_lines
+from slurminfer.jobs.serve.status.state import DeploymentView, PoolView, WorkerView
 
 
 def view(*workers: WorkerView, **fields) -> DeploymentView:

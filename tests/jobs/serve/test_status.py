@@ -26,10 +26,10 @@ from slurminfer.core.records import (
 )
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.files import parse_spec
-from slurminfer.jobs.serve.failed import require_not_failed
-from slurminfer.jobs.serve.state import DeploymentView
-from slurminfer.jobs.serve.status import _router_job, look, until_ready
-from slurminfer.jobs.serve.views import print_views, wait_until_ready
+from slurminfer.jobs.serve.status.failed import require_not_failed
+from slurminfer.jobs.serve.status.state import DeploymentView
+from slurminfer.jobs.serve.status.status import _router_job, look, until_ready
+from slurminfer.jobs.serve.status.views import print_views, wait_until_ready
 from slurminfer.slurm.queue import parse_queue
 
 ENDED = "999999@1.00"  # a process that is not there
@@ -104,7 +104,7 @@ def test_a_heartbeat_newer_than_the_look_at_squeue_says_that_the_job_runs(run, m
     def write():
         run.write_worker(record(run, updated_at=time.time() + written_s))
 
-    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: Squeue(write))
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.launcher_named", lambda name: Squeue(write))
     assert look(run).workers[0].state == state
 
 
@@ -123,7 +123,7 @@ def test_workers_that_share_a_job_are_shown_one_by_one_once_it_runs(run, monkeyp
     for number in range(2):
         run.write_worker(record(run, id=f"cpu-0.{number}", updated_at=time.time(), remark=f"no {number}"))
     (run.workers_path / "cpu-0.json").unlink()
-    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: Sees(phase))
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.launcher_named", lambda name: Sees(phase))
     workers = look(run).workers
     assert [worker.id for worker in workers] == ids
     assert {worker.job for worker in workers} == {ENDED}
@@ -134,7 +134,7 @@ def test_workers_that_share_a_job_are_shown_one_by_one_once_it_runs(run, monkeyp
 def test_what_the_scheduler_says_is_left_for_the_routers_page(run, monkeypatch):
     waiting = JobStatus(id=ENDED, phase=JobPhase.PENDING, state="PENDING", reason="Priority", starts_at=1785000000.0)
     launcher = SimpleNamespace(observe=lambda ids: dict.fromkeys(ids, waiting))
-    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: launcher)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.launcher_named", lambda name: launcher)
     look(run)
     queue = run.read_queue()
     assert queue is not None and abs(queue.written_at - time.time()) < 60
@@ -150,7 +150,7 @@ def test_without_a_router_a_worker_is_believed_by_its_heartbeat(run, monkeypatch
     run.write_worker(record(run, updated_at=time.time() - silent_s))
     running = JobStatus(id=ENDED, phase=JobPhase.RUNNING, state="RUNNING")
     launcher = SimpleNamespace(observe=lambda ids: dict.fromkeys(ids, running))
-    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: launcher)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.launcher_named", lambda name: launcher)
     worker = look(run).workers[0]
     assert worker.state == state
     assert worker.reason.startswith("no heartbeat for") == (state == "unreachable")
@@ -168,8 +168,8 @@ def test_a_worker_is_ready_when_the_router_has_seen_it_too(run, monkeypatch, see
     run.write_worker(record(run, updated_at=time.time()))
     running = JobStatus(id=ENDED, phase=JobPhase.RUNNING, state="RUNNING")
     launcher = SimpleNamespace(observe=lambda ids: dict.fromkeys(ids, running))
-    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: launcher)
-    monkeypatch.setattr("slurminfer.jobs.serve.status._ask_router", lambda run, router: {"cpu-0": seen})
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.launcher_named", lambda name: launcher)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status._ask_router", lambda run, router: {"cpu-0": seen})
     assert look(run).workers[0].state == state
 
 
@@ -181,7 +181,7 @@ def test_the_status_page_is_named_while_the_router_answers(run, monkeypatch, bac
         RouterRecord(url="http://n1:30000", host="n1", job=ENDED, pid=1, epoch=0, started_at=0.0),
     )
     assert look(run).status_page is None
-    monkeypatch.setattr("slurminfer.jobs.serve.status._ask_router", lambda run, router: {})
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status._ask_router", lambda run, router: {})
     assert look(run).status_page == page
 
 
@@ -215,8 +215,8 @@ def test_a_router_that_has_just_been_replaced_is_looked_for_once_more(run, monke
         run.write_router(records[1])
         return {} if router == records[1] else None
 
-    monkeypatch.setattr("slurminfer.jobs.serve.status._ask_router", ask)
-    monkeypatch.setattr("slurminfer.jobs.serve.status._REPLACED_S", 0.0)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status._ask_router", ask)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status._REPLACED_S", 0.0)
     assert look(run).endpoint == "http://n2:1/v1"
 
 
@@ -226,7 +226,7 @@ def test_the_terminal_shows_the_status_page_and_the_endpoint(capsys, run, monkey
     )
     print_views([view], as_json=False)
     assert "\n  status page: http://n1:30000/\n" in capsys.readouterr().out
-    monkeypatch.setattr("slurminfer.jobs.serve.views.until_ready", lambda run, on_look: view)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.views.until_ready", lambda run, on_look: view)
     wait_until_ready(run)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["ready", "0", "of", "0", "workers"]
@@ -236,7 +236,7 @@ def test_the_terminal_shows_the_status_page_and_the_endpoint(capsys, run, monkey
 
 
 def test_a_deployment_whose_pool_has_given_up_has_failed_and_says_why(run, monkeypatch, capsys):
-    monkeypatch.setattr("slurminfer.jobs.serve.status._ask_router", lambda *_: {})
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status._ask_router", lambda *_: {})
     jobs = (JobRecord(id=process_id.process_id(os.getpid()), role="router"),)
     record = run.read_deployment()
     assert record is not None
@@ -264,7 +264,7 @@ def test_a_deployment_whose_pool_has_given_up_has_failed_and_says_why(run, monke
     ],
 )
 def test_why_there_is_no_worker_is_shown_with_what_the_controller_did_last(run, monkeypatch, capsys, pool, state, says):
-    monkeypatch.setattr("slurminfer.jobs.serve.status._ask_router", lambda *_: {})
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status._ask_router", lambda *_: {})
     record = run.read_deployment()
     assert record is not None
     jobs = (JobRecord(id=process_id.process_id(os.getpid()), role="router"),)
@@ -282,7 +282,7 @@ def test_why_there_is_no_worker_is_shown_with_what_the_controller_did_last(run, 
 
 def test_waiting_ends_at_a_deployment_that_sleeps(run, monkeypatch, capsys):
     view = DeploymentView(name="wide", state="asleep", endpoint="http://n1:30000/v1", router_answers=True)
-    monkeypatch.setattr("slurminfer.jobs.serve.status.look", lambda *_: view)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.look", lambda *_: view)
     wait_until_ready(run)
     assert capsys.readouterr().out.splitlines()[0].split() == ["asleep", "0", "of", "0", "workers"]
 
@@ -302,7 +302,8 @@ def slurm(monkeypatch, *looks: tuple[JobStatus, JobStatus]) -> None:
         router, worker = left.pop(0) if len(left) > 1 else left[0]
         return {id: router if id == ROUTER_JOB else worker for id in ids}
 
-    monkeypatch.setattr("slurminfer.jobs.serve.status.launcher_named", lambda name: SimpleNamespace(observe=observe))
+    found = SimpleNamespace(observe=observe)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.launcher_named", lambda name: found)
 
 
 ROUTER_JOB = "1"
@@ -314,8 +315,8 @@ def on_slurm(run, monkeypatch) -> RunDirectory:
     run.clear()
     jobs = (JobRecord(id=ROUTER_JOB, role="router"), JobRecord(id="2", role="cpu-0"))
     run.claims.take(DeploymentRecord(launcher="slurm", claimed_by="1 on n1", claimed_at=0.0, jobs=jobs))
-    monkeypatch.setattr("slurminfer.jobs.serve.status.Endings", lambda: SimpleNamespace(complete=dict))
-    monkeypatch.setattr("slurminfer.jobs.serve.status._LOOK_EVERY_S", 0)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status.Endings", lambda: SimpleNamespace(complete=dict))
+    monkeypatch.setattr("slurminfer.jobs.serve.status.status._LOOK_EVERY_S", 0)
     return run
 
 

@@ -18,7 +18,7 @@ from slurminfer.jobs.launch.local import LocalLauncher
 from slurminfer.jobs.serve import damaged, deployment
 from slurminfer.jobs.serve.deployment import start, stop, submit
 from slurminfer.jobs.serve.requests import dry_run, worker_request
-from slurminfer.jobs.serve.status import look
+from slurminfer.jobs.serve.status.status import look
 from slurminfer.router.control import listeners
 
 from ...support.launchers import FakeLauncher, JobTable
@@ -42,7 +42,7 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
 def launcher(monkeypatch) -> FakeLauncher:
     """What every deployment of this test runs under."""
     fake = FakeLauncher(JobPhase.DONE)
-    for module in ("deployment", "claim_holder", "status"):
+    for module in ("deployment", "claim_holder", "status.status"):
         monkeypatch.setattr(f"slurminfer.jobs.serve.{module}.launcher_named", lambda name: fake)
     return fake
 
@@ -218,7 +218,7 @@ def test_a_port_that_is_taken_on_this_machine_submits_nothing_and_gives_the_name
 
 def test_a_job_that_a_killed_controller_could_not_note_is_ended_too(run, monkeypatch):
     table = JobTable()
-    for module in ("deployment", "claim_holder", "status"):
+    for module in ("deployment", "claim_holder", "status.status"):
         monkeypatch.setattr(f"slurminfer.jobs.serve.{module}.launcher_named", lambda name: table)
     record = claimed_by(DEAD, JobRecord(id="1", role="router"))
     intended = {"cpu-2": IntendedJob(at=1.0, slot=1), "cpu-3": IntendedJob(at=1.0)}

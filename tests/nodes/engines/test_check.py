@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.core.errors import SpecError
-from slurminfer.core.layout import Layout, check_layout
 from slurminfer.core.spec.deployment import DeploymentSpec
 from slurminfer.core.spec.files import parse_spec
 from slurminfer.core.spec.model import ModelSpec
+from slurminfer.core.workers.layout import Layout, check_layout
 from slurminfer.nodes.engines.check import check_engines
 from slurminfer.nodes.engines.table import ADAPTERS
 

@@ -198,13 +198,16 @@ def test_a_client_that_ignores_the_end_is_cut_in_time(served, fast):
 def test_the_body_is_decompressed(served):
     for encoding, packed in (
         ("gzip", gzip.compress(b"text")),
+        ("zstd", bytes.fromhex("28b52ffd200421000074657874")),
         ("deflate", zlib.compress(b"text")),
         ("identity", b"text"),
     ):
         assert only(served.ask(post(packed, f"Content-Encoding: {encoding}", CLOSE)))[2] == b"text"
 
 
-@pytest.mark.parametrize(("encoding", "status"), [("gzip", 400), ("deflate", 400), ("br", 415), ("gzip, gzip", 415)])
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("gzip", 400), ("deflate", 400), ("zstd", 400), ("br", 415), ("gzip, gzip", 415)]
+)
 def test_a_body_that_is_not_what_its_head_says_is_the_clients_error(served, encoding, status):
     _, error = error_of(served.ask(post(b"abcd", f"Content-Encoding: {encoding}", CLOSE)), status)
     assert error["type"] == "invalid_request_error"

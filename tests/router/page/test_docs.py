@@ -2,6 +2,7 @@
 
 import itertools
 import shlex
+import urllib.parse
 
 import httpx
 import pytest
@@ -97,3 +98,48 @@ def test_nothing_is_wider_than_the_window(docs, width):
     docs.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     docs.resize(width, 900)
     assert docs.run("document.documentElement.scrollWidth") <= width
+
+
+HOSTILE = "<img src=x onerror=window.hit=1><script>window.hit=1</script>"
+QUOTED = urllib.parse.quote(HOSTILE)
+
+
+@pytest.mark.parametrize("page", ["/", "/docs"])
+@pytest.mark.parametrize(
+    "rest",
+    [f"?a={HOSTILE}", f"?{QUOTED}#{HOSTILE}", f"#{HOSTILE}", f"#{QUOTED}", f"#key={HOSTILE}", "#javascript:hit=1"],
+)
+def test_an_address_that_has_a_script_runs_none(tab, lasting, page, rest):
+    tab.open(f"{lasting.url}{page}{rest}")
+    tab.wait_for("slurminfer")
+    tab.run("window.dispatchEvent(new Event('hashchange'))")
+    assert tab.run("window.hit === undefined && document.querySelectorAll('img, iframe, object').length === 0")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/{QUOTED}", f"/v1/{QUOTED}", f"/docs/{QUOTED}", f"/v1/models/{QUOTED}", f"/v1/responses/resp_{QUOTED}",
+     f"/v1/files/{QUOTED}?after={QUOTED}", f"/openapi.json/{QUOTED}"],
+)  # fmt: skip
+def test_what_an_error_repeats_is_no_page(tab, lasting, path):
+    """A browser that is sent to an address shows its error as text, and runs nothing of it."""
+    for headers in ({}, {"Authorization": f"Bearer {lasting.run.key()}"}):
+        answer = httpx.get(f"{lasting.url}{path}", headers=headers, timeout=20)
+        assert answer.status_code >= 400 and answer.headers["Content-Type"].startswith("application/json")
+    tab.call("Network.setExtraHTTPHeaders", headers=headers)
+    tab.open(f"{lasting.url}{path}")
+    assert tab.run("window.hit === undefined && document.querySelectorAll('script, img').length === 0")
+
+
+def test_the_pages_are_in_nobodys_frame_and_run_nothing_that_is_put_into_them(docs):
+    """The policy forbids what a fault of the page's own could let in."""
+    refused = "(() => {{ try {{ {}; return 'taken' }} catch (error) {{ return error.name }} }})()"
+    for sink in (
+        "document.body.innerHTML = '<b>x</b>'",
+        "setTimeout('window.hit = 1')",
+        "document.body.setAttribute('onclick', 'window.hit = 1')",
+    ):
+        assert docs.run(refused.format(sink)) == "TypeError", sink
+    docs.run("document.body.append(Object.assign(document.createElement('iframe'), {src: location.href}))")
+    assert docs.run("window.hit === undefined")
+    assert docs.run("fetch('https://example.com/').then(() => 'sent', () => 'refused')") == "refused"

@@ -62,6 +62,17 @@ def test_tokens_of_the_prompt_are_counted_and_the_path_has_its_own_figures(relay
     assert relay.run(lambda: relay.board.spent(0, 0)[2]) == 5
 
 
+def test_vectors_as_bytes_pass_as_they_are(relay):
+    """vLLM's `encoding_format` for those who want no JSON."""
+
+    async def say_bytes(asked):
+        await asked.whole(b"\0\1\2", kind="application/octet-stream")
+
+    relay.add("w-0", say_bytes)
+    answer = relay.http.post("/v1/embeddings", json={**BODY, "encoding_format": "bytes"})
+    assert (answer.status_code, answer.content) == (200, b"\0\1\2")
+
+
 def _hold(relay: Relayed, client, path, body):
     """Send a request that stays in flight at a worker; the thread that waits for it."""
     stub = relay.stubs[0]

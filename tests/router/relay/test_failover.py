@@ -176,6 +176,24 @@ def test_requests_leave_a_worker_that_has_stopped_or_must_end(two, words, why, m
     assert two.report().counters.upstream_errors[(stopped.id, why)] == 1
 
 
+def test_a_stream_that_nobody_can_go_on_with_ends_at_a_worker_that_stays_stopped(relay, monkeypatch, eventually):
+    async def stop(asked):
+        await asked.answer(words=2)
+        await asked.forever()
+
+    stub = relay.add("w-0", stop)
+    waiting = asyncio.run_coroutine_threadsafe(asyncio.to_thread(relay.chat, stream=True, n=2), relay._loop._loop)
+    eventually(lambda: stub.asked)
+    relay.add("w-1")
+    monkeypatch.setattr(upstream, "STOPPED_S", 0.02)
+    monkeypatch.setattr(upstream, "HOPELESS_S", 0.05)
+    relay.tell("w-0", choosable=False, trouble="silent")
+    *events, error = events_of(waiting.result(30))
+    assert [event["choices"][0]["delta"]["content"] for event in events] == WORDS[:2]
+    assert error["error"]["code"] == "answer_broke_off"
+    eventually(lambda: stub.aborted)
+
+
 @pytest.mark.parametrize("words", [0, 2])
 def test_a_worker_that_says_nothing_is_told_of_and_left_when_it_makes_no_token(two, words, monkeypatch, eventually):
     async def hang(asked):

@@ -1,6 +1,7 @@
 """Several tenants before one relay: limits, classes, and batch that gives way."""
 
 import asyncio
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,7 @@ import pytest
 
 from slurminfer.router.tenants.tenant import Priority
 
-from .relayed import text_of
+from .relayed import LAST, chunk, hang, text_of
 
 INTERACTIVE, DEFAULT, BATCH = Priority
 FULL = {"capacity": 1}  # with overcommit 1.25 one slot
@@ -110,6 +111,63 @@ def test_a_client_that_hangs_up_before_the_end_has_used_what_it_got(one, eventua
     assert (usage.requests, usage.generated_tokens) == (1, 5)
     assert 20 <= usage.prompt_tokens <= 30, "about four bytes each"
     assert one.board.spent(1, 0)[2] == usage.prompt_tokens + 5
+    bob.close()
+
+
+def hung_up(relay, bob, eventually, **fields):
+    """The usage of a tenant that hangs up when its request is at the worker."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi" * 50}], **fields}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer b\r\nContent-Length: %d\r\n\r\n"
+    asked = len(relay.stubs[0].asked)
+    with socket.create_connection(relay.address, timeout=20) as client:
+        client.sendall(head % len(body) + body)
+        eventually(lambda: len(relay.stubs[0].asked) > asked)
+    eventually(relay.is_idle)
+    eventually(lambda: relay.run(lambda: relay.board.spent(1, 0)[3]) == 0, "nothing is reserved any more")
+    return relay.report().usage["bob"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_hangs_up_has_used_the_prompt_that_was_sent_to_a_worker(one, eventually, stream):
+    """Else prompts could be computed for nothing, one after the other."""
+    one.stubs[0].behaviour = hang
+    bob = one.add_tenant("b", name="bob", tokens_per_day=1000)
+    usage = hung_up(one, bob, eventually, stream=stream, max_tokens=500)
+    assert (usage.requests, usage.generated_tokens) == (1, 0) and 20 <= usage.prompt_tokens <= 30
+    assert one.run(lambda: one.board.spent(1, 0)[2]) == usage.prompt_tokens
+    bob.close()
+
+
+def test_a_client_that_hangs_up_while_it_waits_has_used_nothing(relay, eventually):
+    relay.promise(may_come=True)
+    bob = relay.add_tenant("b", name="bob", tokens_per_day=1000)
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer b\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection(relay.address, timeout=20) as client:
+        client.sendall(head % len(body) + body)
+        eventually(lambda: relay.run(lambda: relay.board.spent(1, 0)[3]) > 0)
+    eventually(lambda: relay.run(lambda: relay.board.spent(1, 0)[3]) == 0)
+    assert relay.run(lambda: relay.board.spent(1, 0)[2]) == 0 and "bob" not in relay.report().usage
+    bob.close()
+
+
+@pytest.mark.parametrize("how", ["lost", "error event"])
+def test_what_came_of_a_stream_that_breaks_off_counts(one, eventually, how):
+    """A client that can make an engine fail at the end gets no tokens for nothing."""
+
+    async def nearly_all(asked):
+        await asked.answer(words=5)
+        if how == "lost":
+            asked.cut()
+        await asked.send(chunk(b'data: {"error": {"message": "no", "type": "x", "code": 500}}\n\n'), LAST)
+
+    one.stubs[0].behaviour = nearly_all
+    bob = one.add_tenant("b", name="bob", tokens_per_day=1000)
+    answer = one.chat(bob, stream=True)
+    assert '"error"' in answer.text
+    eventually(lambda: "bob" in one.report().usage)
+    assert one.report().usage["bob"].generated_tokens == 5
+    assert one.run(lambda: one.board.spent(1, 0)[3]) == 0
     bob.close()
 
 

@@ -1,6 +1,7 @@
 """POST /v1/chat/completions."""
 
 import time
+from functools import partial
 from typing import ClassVar
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from ..requests.chat import ChatRequest
 from ..requests.protocol import parse
 from ..requests.reasoning import template_variables
 from ..requests.tools import Toolset
-from ..service import Service, read, too_long
+from ..service import Service, too_long
 from ..template.jinja import ChatError, PromptTooLargeError, RenderCall
 from .generating import Generating
 from .planning import AnswerPlanner
@@ -30,7 +31,7 @@ class Chat(Generating):
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request. Raises ApiError."""
         started_at = time.monotonic()
-        body = parse(ChatRequest, await read(request))
+        body = await self._service.parse(partial(parse, ChatRequest), request)
         limits = self._accept(body)
         tools = body.toolset
         text = await self._render(body, tools, limits)
@@ -39,7 +40,8 @@ class Chat(Generating):
         left = max(limits.sequence_tokens - len(prompt), 1)
         left = min(left, self._model.defaults.max_new_tokens or left)
         max_tokens = left if body.limit is None else body.limit
-        choices = self._choices(body, limits, [prompt], max_tokens, grammar, reading)
+        make = partial(self._choices, body, limits, [prompt], max_tokens, grammar, reading)
+        choices = await self._service.beside(make, big=True) if body.is_laborious else make()
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
 

@@ -1,8 +1,8 @@
 """POST /v1/completions."""
 
-import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from aiohttp import web
@@ -12,9 +12,9 @@ from ..answers.echo import Echo, echoed_text
 from ..answers.generation import Choice
 from ..requests.completions import CompletionRequest
 from ..requests.protocol import parse
-from ..service import read
 from .generating import Generating
 
+_FEW_PROMPTS = 16
 _DEFAULT_TOKENS = 16  # OpenAI's
 
 
@@ -26,7 +26,7 @@ class Completions(Generating):
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request. Raises ApiError."""
         started_at = time.monotonic()
-        body = parse(CompletionRequest, await read(request))
+        body = await self._service.parse(partial(parse, CompletionRequest), request)
         limits = self._accept(body)
         grammar = await self._grammar(body, limits)
         special = body.add_special_tokens is not False
@@ -35,8 +35,11 @@ class Completions(Generating):
             for prompt in body.prompts
         ]
         max_tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
-        choices = await asyncio.to_thread(self._choices, body, limits, prompts, max_tokens, grammar)
-        echoes = await asyncio.to_thread(self._echoes, body, prompts, choices) if body.echo else ()
+        big = body.is_laborious or len(prompts) > _FEW_PROMPTS
+        make = partial(self._choices, body, limits, prompts, max_tokens, grammar)
+        choices = await self._service.beside(make, big=big)
+        tell = partial(self._echoes, body, prompts, choices)
+        echoes = await self._service.beside(tell, big=big) if body.echo else ()
         format = CompletionFormat(self._model.tokenizer, self._origin(body), echoes, body.top_count)
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
 

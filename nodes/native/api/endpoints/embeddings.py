@@ -1,6 +1,5 @@
 """POST /v1/embeddings."""
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +11,9 @@ from ...engine.request import Limits, Request, RequestTooLongError, SamplingPara
 from ..answers.embedding_format import whole
 from ..middleware import json_response
 from ..requests.embeddings import EmbeddingRequest, parse_embedding, require_tokens
-from ..service import Service, read, too_long
+from ..service import Service, too_long
 
+_FEW = 16  # inputs
 _NO_TOKENS = SamplingParams(max_tokens=0)
 
 
@@ -26,18 +26,19 @@ class Embeddings:
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer a request. Raises ApiError."""
-        body = parse_embedding(await read(request))
+        body = await self._service.parse(parse_embedding, request)
         self._service.require_name(body.model)
         limits = self._limits()
         size = body.size(self._config)
         prompts = [await self._encode(body, index, each, limits) for index, each in enumerate(body.inputs)]
-        requests = await asyncio.to_thread(self._requests, body, prompts, limits)
+        big = len(prompts) > _FEW
+        requests = await self._service.beside(lambda: self._requests(body, prompts, limits), big=big)
         vectors = await self._compute(requests)
         tokens, is_base64 = sum(map(len, prompts)), body.encoding_format == "base64"
         name = self._model.name
         # Seconds where there are many: others go on meanwhile.
-        return await asyncio.to_thread(
-            lambda: json_response(whole(name, vectors, self._config, size, tokens, as_base64=is_base64))
+        return await self._service.beside(
+            lambda: json_response(whole(name, vectors, self._config, size, tokens, as_base64=is_base64)), big=big
         )
 
     def _limits(self) -> Limits:

@@ -31,6 +31,8 @@ from ..requests.structured import structure_of
 from ..requests.token_rules import token_rules
 from ..service import Service, too_long
 
+_FEW_DELTAS = 4096  # of a whole answer
+
 
 class Generating:
     """What the endpoints that generate text have in common. `prompt_param`: the field that has the prompt."""
@@ -114,8 +116,9 @@ class Generating:
                 if body.ranks:
                     deltas = keep_best(deltas, generation.choices, of=body.sequences, keep=body.choices)
                 # Seconds where there are many tokens: others go on meanwhile.
-                return await asyncio.to_thread(
-                    lambda: json_response(encoded(self._whole(body, format, generation, deltas, spent)))
+                big = len(deltas) > _FEW_DELTAS or body.prompt_top_count is not None
+                return await self._service.beside(
+                    lambda: json_response(encoded(self._whole(body, format, generation, deltas, spent))), big=big
                 )
         except EngineError as error:
             raise self._service.failure(error) from error

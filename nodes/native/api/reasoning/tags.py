@@ -11,13 +11,14 @@ class Tags:
     begin: str
     end: str
     models: str  # for the documentation
+    is_known_by_end: bool = True  # templates that have the end alone are of this family, too
 
 
 THINKING: tuple[Tags, ...] = (
     Tags("<seed:think>", "</seed:think>", "Seed-OSS"),
     Tags("[THINK]", "[/THINK]", "Magistral, Ministral"),
     Tags("<|START_THINKING|>", "<|END_THINKING|>", "Command A, Command R7B"),
-    Tags("<|channel|>analysis<|message|>", "<|end|>", "gpt-oss"),
+    Tags("<|channel|>analysis<|message|>", "<|end|>", "gpt-oss", is_known_by_end=False),
     Tags("<|channel>thought", "<channel|>", "Gemma 4"),
     Tags("<think>", "</think>", "Qwen3, QwQ, DeepSeek-R1 and its distilled models, GLM-4.5, MiniMax-M2, SmolLM3"),
 )
@@ -25,7 +26,7 @@ THINKING: tuple[Tags, ...] = (
 
 def tags_of(template: str, tokens: Container[str]) -> Tags | None:
     """The tags that a model uses, by its chat template or, where that has none, by its added tokens."""
-    written = (tags for tags in THINKING if tags.begin in template or tags.end in template)
+    written = (tags for tags in THINKING if tags.begin in template or (tags.is_known_by_end and tags.end in template))
     known = (tags for tags in THINKING if tags.begin in tokens and tags.end in tokens)
     return next(written, None) or next(known, None)
 

@@ -11,6 +11,7 @@ _MAX_CONTAINERS = 200_000  # objects and lists
 _MAX_KEYS = 500_000
 _MAX_VALUES = 2_000_000
 _MAX_DEPTH = 64
+BIG_BYTES = 1 << 18  # from which on a body is decoded in pieces, and should be so beside the event loop
 _CONTAINERS = frozenset((dict, list))  # what the decoder makes of them
 
 
@@ -32,7 +33,7 @@ def decode(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise ApiError(400, "the body is empty: expected a JSON object")
     try:
-        raw = msgspec.json.decode(body)
+        raw = _decode_in_pieces(body) if len(body) > BIG_BYTES else msgspec.json.decode(body)
     except RecursionError as error:
         raise ApiError(400, f"the body is nested too deep: expected at most {_MAX_DEPTH} levels") from error
     except ValueError as error:  # DecodeError, UnicodeDecodeError, numbers of thousands of digits
@@ -44,6 +45,22 @@ def decode(body: bytes) -> dict[str, Any]:
             message = f"{short(name)} is nested too deep: expected at most {_MAX_DEPTH} levels"
             raise ApiError(400, message, param=name[:80])
     return raw
+
+
+def _decode_in_pieces(body: bytes) -> Any:
+    """The JSON in `body`; between the lists and objects of a list, other threads go on. Raises ValueError."""
+    try:
+        raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return {name: _decode_list(value) for name, value in raw.items()}
+    except ValueError:
+        return msgspec.json.decode(body)  # which says where it is wrong
+
+
+def _decode_list(value: msgspec.Raw) -> Any:
+    begin = bytes(memoryview(value)[:64]).translate(None, b" \n\r\t")[:2]
+    if begin not in (b"[[", b"[{"):
+        return msgspec.json.decode(value)
+    return [msgspec.json.decode(item) for item in msgspec.json.decode(value, type=list[msgspec.Raw])]
 
 
 def is_too_deep(value: Any) -> bool:

@@ -81,7 +81,11 @@ def _check_variables(variables: Mapping[str, Any]) -> None:
         if name in _RESERVED_VARIABLES or name.endswith("_token"):
             param = f"chat_template_kwargs.{name[:80]}"
             raise ApiError(400, f"{param}: reserved; expected variables of the template's own", param=param)
-    size = len(msgspec.json.encode(variables))
+    try:
+        size = len(msgspec.json.encode(variables))
+    except OverflowError as error:
+        param = "chat_template_kwargs"
+        raise ApiError(400, f"{param} has an integer beyond 64 bits", param=param) from error
     if len(variables) > _MAX_VARIABLES or size > _MAX_VARIABLES_BYTES:
         asked = f"chat_template_kwargs has {len(variables)} variables in {size} bytes"
         expected = f"expected at most {_MAX_VARIABLES} in {_MAX_VARIABLES_BYTES}"

@@ -13,6 +13,7 @@ from .defaults import SamplingDefaults
 
 MAX_LOGPROBS = 20
 _MAX_CHOICES = 128
+_FEW_CHOICES, _FEW_RULES = 16, 1000  # that take hardly any time
 _MAX_STOPS = 64
 _MAX_STOP_CHARACTERS = 1024
 _MAX_STOP_IDS = 1024
@@ -99,6 +100,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     def ranks(self) -> bool:
         """Whether more is generated than is told."""
         return self.sequences > self.choices
+
+    @property
+    def is_laborious(self) -> bool:
+        """Whether its sequences, with their rules, take long to make."""
+        named = len(self.logit_bias or ()) + len(self.allowed_token_ids or ()) + len(self.bad_words or ())
+        return self.sequences > _FEW_CHOICES or named > _FEW_RULES
 
     @property
     def fewest_tokens(self) -> int:

@@ -1,7 +1,7 @@
 """Bodies of requests read and checked. Whatever is wrong becomes an ApiError."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -41,9 +41,25 @@ def parse_raw(kind: type[_Request], raw: dict[str, Any]) -> _Request:
 def convert(raw: dict[str, Any], kind: type[_Any]) -> _Any:
     """The fields of `raw` that `kind` has, checked. Raises ApiError."""
     try:
-        return msgspec.convert(raw, kind)
+        return _convert_in_pieces(raw, kind) or msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
         raise _explain(str(error), raw, kind) from error
+
+
+def _convert_in_pieces(raw: dict[str, Any], kind: type[_Any]) -> _Any | None:
+    """The same of a request with several prompts of token ids: between two of them, other threads go on.
+
+    None where there are none, or one is wrong. Raises ValidationError for other fields.
+    """
+    name = next((name for name in ("prompt", "input") if name in kind.__struct_fields__), None)
+    lists = raw.get(name) if name is not None else None
+    if name is None or not isinstance(lists, list) or len(lists) < 2 or {type(each) for each in lists} != {list}:
+        return None
+    try:
+        prompts = [msgspec.convert(each, list[int]) for each in lists]
+    except msgspec.ValidationError:
+        return None
+    return msgspec.structs.replace(msgspec.convert({**raw, name: prompts[:1]}, kind), **{name: prompts})
 
 
 def _make_whole(raw: dict[str, Any]) -> None:
@@ -108,12 +124,14 @@ def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
         raise ApiError(400, message, param="continue_token_ids")
 
 
-def require_stop_ids(ids: Iterable[int], vocab_size: int) -> None:
+def require_stop_ids(ids: Collection[int], vocab_size: int) -> None:
     """Raise ApiError unless `ids` are tokens of the model."""
     require_known("stop_token_ids", ids, vocab_size)
 
 
-def require_known(param: str, ids: Iterable[int], vocab_size: int) -> None:
+def require_known(param: str, ids: Collection[int], vocab_size: int) -> None:
+    if not ids or 0 <= min(ids) <= max(ids) < vocab_size:  # without a step of Python for each
+        return
     wrong = next((id for id in ids if not 0 <= id < vocab_size), None)
     if wrong is not None:
         raise ApiError(400, f"{param}: token id {short(wrong)}: expected 0 to {vocab_size - 1}", param=param)

@@ -74,7 +74,10 @@ class ChatTemplate:
 
     async def _ask(self, call: RenderCall) -> Reply:
         assert self._lanes is not None
-        raw = _encode(call)
+        try:
+            raw = _encode(call)
+        except OverflowError as error:
+            raise ChatError("messages, tools or chat_template_kwargs have an integer beyond 64 bits") from error
         return await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
 
     def _plain(self, call: RenderCall, *, in_system: bool = True) -> RenderCall:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Container
 
 from .json_value import JsonValue
+from .literals import whole_characters
 from .pieces import Arguments, CallEnd, CallStart, Piece
 
 _NAMES = ("name", "tool_name")
@@ -143,6 +144,7 @@ class CallObject:
 def _decoded(text: str) -> object:
     """The value of JSON; text that is none stays the text that it is."""
     try:
-        return json.loads(text, strict=False)
+        value = json.loads(text, strict=False)
+        return whole_characters(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return text

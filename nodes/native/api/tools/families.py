@@ -189,9 +189,9 @@ FAMILIES: tuple[Family, ...] = (
         "hermes", "Qwen2.5, Qwen3, QwQ, Hermes, SmolLM3", ("<tool_call>",), _HERMES, writings=(("", written.HERMES),)
     ),
     Family(
-        "granite", "Granite 3, Phi-4-mini", ("<|tool_call|>",),
-        JsonFormat(("<|tool_call|>",), ("<|/tool_call|>",)),
-        writings=(("", written.listed("<|tool_call|>")),),
+        "granite", "Granite 3, Phi-4-mini", ("<|tool_call|>", "functools["),
+        JsonFormat(("<|tool_call|>", "functools["), ("<|/tool_call|>",)),
+        writings=(("functools[", written.FUNCTOOLS), ("", written.listed("<|tool_call|>"))),
     ),
     Family(
         "nemotron", "Nemotron Nano v2", ("<TOOLCALL>",), JsonFormat(("<TOOLCALL>",), ("</TOOLCALL>",)),

@@ -7,18 +7,18 @@ from ..request import Request
 from .step_time import StepTime, StepWork
 
 _PIECE = 16  # tokens that kernels compute together, and the fewest that a step computes of a prompt
-_ALONE = 4  # times as long may a step take in which nobody decodes: longer ones would be no faster
+_ALONE = 2  # times as long may a step take in which nobody decodes: longer ones would be no faster
 
 
 def prompt_seconds(time: StepTime, decodes: int, target_s: float) -> float:
     """Seconds that a step beside so many decodes may spend on prompts, so that it takes about `target_s`.
 
-    Where the decodes take long by themselves, prompts get as long as these: else they would not get on.
+    Where the decodes take long by themselves, prompts get half as long: else they would not get on.
     """
     if not decodes:
         return _ALONE * target_s
     alone = time.of(StepWork(decodes=decodes))
-    return max(target_s - alone, alone)
+    return max(target_s - alone, alone / 2)
 
 
 def work_of(request: Request, count: int) -> StepWork:

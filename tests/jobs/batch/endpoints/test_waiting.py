@@ -8,7 +8,7 @@ from slurminfer.core.errors import BatchError, EngineError
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.jobs.batch.driver.address import Address
 from slurminfer.jobs.batch.endpoints import deployment
-from slurminfer.jobs.serve.state import DeploymentView
+from slurminfer.jobs.serve.status.state import DeploymentView
 
 ADDRESS = Address("http://n1:1")
 

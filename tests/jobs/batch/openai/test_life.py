@@ -32,6 +32,16 @@ def test_a_batch_is_done_and_its_output_read(service, eventually):
     eventually(lambda: {path.name for path in folder.iterdir()} == {"request.json", "state.json"})
 
 
+def test_tokens_of_all_answers_are_counted(service):
+    service.stub.usage = {
+        "prompt_tokens": 7, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3},
+        "prompt_tokens_details": {"cached_tokens": 2},
+    }  # fmt: skip
+    used = service.until(service.create(row("a"), row("b")).id, "completed", "failed").usage
+    assert (used.input_tokens, used.output_tokens, used.total_tokens) == (14, 10, 24)
+    assert (used.input_tokens_details.cached_tokens, used.output_tokens_details.reasoning_tokens) == (4, 6)
+
+
 def test_requests_that_the_engine_refuses_are_in_the_error_file(service):
     service.stub.status, service.stub.error = 400, {"error": {"message": "too long"}}
     done = service.until(service.create(row("a"), row("b")).id, "completed", "failed")

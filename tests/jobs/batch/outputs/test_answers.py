@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from slurminfer.jobs.batch.ledger.record import Record
+from slurminfer.jobs.batch.ledger.record import Record, decode, encode
 from slurminfer.jobs.batch.outputs.answers import MalformedAnswerError, NoTextError, content_of, make_record
 
 from .conftest import reply, request
@@ -32,6 +32,15 @@ def test_a_text_its_end_and_its_tokens():
     assert answer_of(record) == {"text": 'a\u2028\n"b', "finish_reason": "stop", "usage": USAGE}
     assert (record.index, record.key, record.error, record.status) == (4, f"{3:016x}{4:016x}", None, None)
     assert (record.prompt_tokens, record.cached_tokens, record.completion_tokens) == (7, 3, 5)
+
+
+@pytest.mark.parametrize("prefix", ["completion", "output"])
+def test_tokens_of_reasoning_are_counted_over_all_turns(prefix):
+    usage = {f"{prefix}_tokens": 5, f"{prefix}_tokens_details": {"reasoning_tokens": 4}}
+    body = json.dumps({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": usage}).encode()
+    assert make_record(request(), [body]).reasoning_tokens == 4
+    assert decode(encode(make_record(request(), [body, body]))).reasoning_tokens == 8
+    assert make_record(request(), [reply("a")]).reasoning_tokens == 0
 
 
 def test_completions():

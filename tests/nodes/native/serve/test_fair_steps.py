@@ -98,12 +98,12 @@ def test_rows_that_score_prompts_count_as_what_they_cost():
     assert max(seconds[10:]) < 1.1 * TARGET_S
 
 
-def test_a_step_without_decodes_is_as_big_as_the_machine_computes_in_four_times_the_target():
+def test_a_step_without_decodes_is_as_big_as_the_machine_computes_in_twice_the_target():
     simulation = Simulation()
     simulation.ask(*several("long", 3, 8000))
     seconds = simulation.steps(20)
-    assert max(seconds[10:]) < 4.4 * TARGET_S
-    assert max(seconds[10:]) > 3 * TARGET_S
+    assert max(seconds[10:]) < 2.2 * TARGET_S
+    assert max(seconds[10:]) > 1.5 * TARGET_S
 
 
 def test_without_a_target_prompts_fill_every_step():
@@ -114,13 +114,13 @@ def test_without_a_target_prompts_fill_every_step():
     assert [sum(slice.count for slice in simulation.step()[0]) for _ in range(20)] == [1024] * 20
 
 
-def test_where_decodes_take_longer_than_the_target_prompts_get_half_of_the_time():
+def test_where_decodes_take_longer_than_the_target_prompts_get_half_as_long():
     simulation = Simulation(cost=lambda work: machine(work) + 0.3)
     simulation.ask(asks("stream", 30, 5000))
     simulation.steps(10)
     simulation.ask(*several("long", 3, 8000))
     seconds = simulation.steps(60)[20:]
-    assert 0.5 < min(seconds) <= max(seconds) < 0.65
+    assert 0.4 < min(seconds) <= max(seconds) < 0.5
 
 
 @pytest.mark.parametrize("streams", [False, True])

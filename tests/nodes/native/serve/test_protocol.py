@@ -4,9 +4,11 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from slurminfer.nodes.native.api.errors import ApiError
+from slurminfer.nodes.native.api.requests import body
 from slurminfer.nodes.native.api.requests.chat import ChatRequest
 from slurminfer.nodes.native.api.requests.completions import CompletionRequest
 from slurminfer.nodes.native.api.requests.defaults import SamplingDefaults
@@ -245,3 +247,48 @@ def test_end_tokens_can_be_ignored_and_others_added():
 def test_the_new_name_of_max_tokens_wins():
     assert _parse(ChatRequest, max_tokens=5, max_completion_tokens=6).limit == 6
     assert _parse(ChatRequest, max_tokens=5).limit == 5
+
+
+def _lists(count: int) -> list[list[int]]:
+    return [list(range(number, number + 400)) for number in range(count)]
+
+
+@pytest.mark.parametrize("spaces", [None, 2])
+def test_big_bodies_are_decoded_in_pieces_to_the_same(spaces, monkeypatch):
+    raw = {"model": "m", "prompt": _lists(200), "n": 2, "user": "ü", "stop": ["a", "b"]}
+    encoded = json.dumps(raw, indent=spaces).encode()
+    assert len(encoded) > body.BIG_BYTES
+    decoded: list[int] = []
+    decode = msgspec.json.decode
+
+    def counted(text, **kind):
+        decoded.append(len(memoryview(text)))
+        return decode(text, **kind)
+
+    monkeypatch.setattr(msgspec.json, "decode", counted)
+    request = parse(CompletionRequest, encoded)
+    assert (request.prompts, request.n, request.stop) == (raw["prompt"], 2, ["a", "b"])
+    assert len(decoded) > 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"prompt": [*_lists(300), [1, "x"]]}, "prompt"),
+        ({"prompt": [*_lists(300), "x"]}, "prompt = .*: expected a string, a list of strings, a list of token ids"),
+        ({"prompt": _lists(300), "n": 1.5}, "n = 1.5: expected"),
+    ],
+)
+def test_what_is_wrong_in_a_big_body_is_named_as_in_a_small_one(changed, said):
+    with pytest.raises(ApiError, match=said) as big:
+        parse(CompletionRequest, json.dumps({"model": "m", **changed}).encode())
+    small = {**changed, "prompt": changed["prompt"][-2:]}
+    with pytest.raises(ApiError) as same:
+        parse(CompletionRequest, json.dumps({"model": "m", **small}).encode())
+    assert big.value.message.rpartition(": ")[2] == same.value.message.rpartition(": ")[2]
+
+
+@pytest.mark.parametrize("broken", [b"[1,2", b'{"prompt": [[1, 2], [3, }', b'{"prompt": [[1], [nul]]}'])
+def test_a_big_body_that_is_no_json_says_where(broken):
+    with pytest.raises(ApiError, match="the body is not valid JSON: "):
+        body.decode(broken + b" " * body.BIG_BYTES)

@@ -116,6 +116,11 @@ def test_thinking_is_told_apart(thinker):
     [choice] = answer.choices
     assert (choice.message.content, bool(choice.message.reasoning_content)) == (None, True)
     assert answer.usage.completion_tokens_details.reasoning_tokens > 0
+    two = _ask(thinker, seed=1, n=2)
+    counted = two.usage.completion_tokens_details.reasoning_tokens
+    assert answer.usage.completion_tokens_details.reasoning_tokens <= counted <= two.usage.completion_tokens
+    last = list(_ask(thinker, seed=1, n=2, stream=True, stream_options={"include_usage": True}))[-1]
+    assert last.usage.completion_tokens_details.reasoning_tokens == counted
     deltas = [chunk.choices[0].delta for chunk in _ask(thinker, seed=1, stream=True)]
     assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == choice.message.reasoning_content
     assert "".join(delta.content or "" for delta in deltas) == ""

@@ -29,13 +29,8 @@ TOOLS = [
 ]
 # Each family, and what its template has where it has several forms.
 FORMS: list[tuple[str | None, str]] = [(family.name, "") for family in FAMILIES]
-FORMS += [
-    ("mistral", "[ARGS]"),
-    ("deepseek", "```json"),
-    ("glm", "{function-name}<arg_key>"),
-    ("dsml", "｜DSML｜tool_calls>"),
-    (None, ""),
-]
+FORMS += [("mistral", "[ARGS]"), ("deepseek", "```json"), ("glm", "{function-name}<arg_key>"), (None, "")]
+FORMS += [("dsml", "｜DSML｜tool_calls>"), ("granite", "functools[")]
 CLOSED = {**WEATHER, "additionalProperties": False}
 SCHEMAS: dict[str, dict[str, Any]] = {"get_weather": CLOSED, "ping": {"maxProperties": 0}}
 PLAIN = JsonSchema({"enum": ["no call"]})

@@ -1,10 +1,13 @@
 """Calls forced in formats that are not JSON: what the grammar allows is read as arguments that are valid."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from slurminfer.nodes.native.api.answers.reader import AnswerReader, Reading
 from slurminfer.nodes.native.api.requests.tools import toolset
@@ -70,6 +73,38 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def grammars(tokenizer: Tokenizer) -> TokenGrammars:
     return TokenGrammars(tokenizer, 266)
+
+
+@pytest.fixture(scope="module")
+def special(tmp_path_factory: pytest.TempPathFactory) -> TokenGrammars:
+    """Of a tokenizer for which the tags themselves, or parts of them, are special tokens."""
+    directory: Path = tmp_path_factory.mktemp("special")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    written = tokenizers.Tokenizer(models.BPE(vocab={char: id for id, char in enumerate(alphabet)}, merges=[]))
+    written.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    written.decoder = decoders.ByteLevel()
+    names = ["<|stop|>", "<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>",
+             "｜DSML｜", '<|"|>', "<|tool_call>", "<tool_call|>"]  # fmt: skip
+    written.add_special_tokens(names)
+    written.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|stop|>"}')
+    return TokenGrammars(Tokenizer(directory), 256 + len(names))
+
+
+@pytest.mark.parametrize("name", ["glm", "dsml", "gemma"])
+@pytest.mark.parametrize("kind", ["strings", "open"])
+def test_tags_may_be_special_tokens(special, name, kind):
+    schema = SCHEMAS[kind]
+    plan = call_plan(tools_of(schema), BY_NAME[name], "", None)
+    free = call_plan(tools_of(schema, "auto"), BY_NAME[name], "", None)
+    found = [text for seed in range(4) if (text := special.random_text(plan.constraint, seed, 1500)) is not None]
+    assert found and free.constraint is not None
+    for answer in found:
+        whole = {"additionalProperties": True, **schema}
+        jsonschema_rs.validate(whole, arguments(plan.family, answer, schema), validate_formats=True)
+        assert special.takes(free.constraint, f"a < b </ {answer}")
+    begin = BY_NAME[name].format.begins[0]
+    assert not special.takes(free.constraint, f"a < b </ {begin} {found[0]}")
 
 
 def tools_of(parameters: dict[str, Any], choice: Any = "required", *, strict: bool = True, name: str = "f") -> Any:

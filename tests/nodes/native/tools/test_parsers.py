@@ -79,6 +79,7 @@ ANSWERS: list[tuple[str, str, str, list[Any]]] = [
      "", [WEATHER, PING]),
     ("glm", f"{_GLM}\n<tool_call>ping\n</tool_call>", "", [WEATHER, PING]),
     ("granite", f"<|tool_call|>[{_OBJECT}]", "", [WEATHER]),
+    ("granite", f'functools[{_OBJECT}, {{"name": "ping", "arguments": {{}}}}]', "", [WEATHER, PING]),
     ("nemotron", f"<TOOLCALL>[{_OBJECT}]</TOOLCALL>", "", [WEATHER]),
     ("hunyuan", f"<tool_calls>[{_OBJECT}]</tool_calls>", "", [WEATHER]),
     ("cohere", '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", "parameters": ' + JSON +
@@ -266,6 +267,20 @@ def test_text_is_held_back_only_while_it_may_be_a_marker():
 )
 def test_a_call_that_has_begun_stays_one(name, answer, arguments):
     assert [found for _, found in read(BY_NAME[name], list(answer))[1]] == [arguments]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("hermes", r'<tool_call>{"name": "\ud800f", "arguments": "{\ud800}"}</tool_call>'),
+        ("pythonic", r'[ping(a="\ud800", **{"\udfff": 1})]'),
+        ("tool_code", '```tool_code\nf(a="\\ud83d\\ude00")\n```'),
+    ],
+)
+def test_halves_of_characters_can_be_told(name, answer):
+    """Models may escape them; an answer with one alone could not be sent."""
+    [(called, arguments)] = read(BY_NAME[name], list(answer))[1]
+    assert f"{called}{arguments}".encode()
 
 
 def test_one_call_and_no_more():

@@ -69,6 +69,8 @@ def test_which_tags_a_model_has():
     assert tags_of("[THINK] ... [/THINK]", []) == MAGISTRAL
     assert tags_of("{{ messages }}", ["<think>", "</think>"]) == THINK
     assert tags_of("{{ messages }}", ["<think>"]) is None
+    assert tags_of("{{ '<|assistant|><think>' }}{{ '<|end|>' }}", []) == THINK, "others end messages as gpt-oss does"
+    assert tags_of("<|end|>", []) is None
 
 
 @pytest.mark.parametrize(

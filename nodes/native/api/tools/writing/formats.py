@@ -97,6 +97,7 @@ INTERNLM = Writing(
     f"<|action_start|><|plugin|>\n{_json_object(arguments='parameters')}", "}<|action_end|>",
     "<|action_start|><|plugin|>",
 )  # fmt: skip
+FUNCTOOLS = Writing(OBJECT, "}", "functools[", ", ", before="functools[", after="]")
 LONGCAT = Writing(f"<longcat_tool_call>\n{OBJECT}", "}\n</longcat_tool_call>", "<longcat_tool_call>", "\n")
 PYTHONIC = Writing(
     f"{NAME}(", ")", separator=", ", before="[", after="]", arguments=python_arguments,

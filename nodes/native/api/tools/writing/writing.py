@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ....grammar.constraint import Constraint, Either, JsonSchema, Row, Tag, Tags, Text
@@ -55,12 +55,13 @@ class Writing:
         if self.trigger is None:
             return self._calls_or_text(schemas, parallel) if self.opening else None
         tags, triggers = self._tags(schemas), [self.trigger]
+        named = list(zip(schemas, tags, strict=True))
         if self.before:
             calls = Tags(tags, separator=self.separator, least=1, most=most)
             tags = [Tag(self.before, calls, self.after)]
         if self.inner:
             begin = self.begin[self.begin.index(self.inner) :]
-            tags = [*tags, *(replace(self, begin=begin, end=self.inner_end)._tags(schemas))]
+            tags = [*tags, *(Tag(begin.replace(NAME, name), call.content, self.inner_end) for name, call in named)]
             triggers.append(self.inner)
         return Tags(tags, triggers, most=1 if self.before else most)
 

@@ -1,6 +1,7 @@
 """The responses API through a relay, by OpenAI's own client, before stub workers that play chat completions."""
 
 import asyncio
+import dataclasses
 import json
 import socket
 import threading
@@ -293,6 +294,22 @@ def test_a_tenant_that_writes_much_leaves_room_for_others(relay, client, client_
     stands.set()
 
 
+def test_conversations_in_flight_count_as_bodies(relay, client, monkeypatch, eventually):
+    """A few bytes may stand for a long conversation: memory is bounded by what is in flight, not by what was sent."""
+    relay.add("w-0")
+    first = whole(client, input="x" * 100_000)
+    bodies = relay.server._server._state.bodies
+    monkeypatch.setattr(bodies, "limits", dataclasses.replace(bodies.limits, together=150_000))
+    monkeypatch.setattr(bodies, "_crowded", 1)
+    with pytest.raises(openai.InternalServerError, match="send this one again later") as caught:
+        whole(client, previous_response_id=first.id)
+    assert caught.value.status_code == 503
+    eventually(lambda: bodies.held == 0)
+    monkeypatch.setattr(bodies, "limits", dataclasses.replace(bodies.limits, together=300_000))
+    assert whole(client, previous_response_id=first.id).output_text == TEXT
+    eventually(lambda: bodies.held == 0)
+
+
 def fabricated(relay, befores):
     """The ids of responses that lie there as the router writes them. `befores`: the number of the one before."""
     ids: list[str] = []
@@ -511,6 +528,25 @@ def test_a_defect_is_answered(relay, client, monkeypatch, caplog):
         whole(client, previous_response_id="resp_1")
     assert caught.value.status_code == 500
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_client_that_hangs_up_in_the_middle_of_a_stream_has_no_response(relay, client, eventually):
+    """As with OpenAI: what was not in the background ends with its client, and nothing half is kept."""
+
+    async def half(asked):
+        await asked.answer(words=3)
+        await asked.forever()
+
+    stub = relay.add("w-0", half)
+    with client.responses.create(**ASKED, stream=True) as stream:
+        id = next(iter(stream)).response.id
+    eventually(lambda: stub.aborted)
+    eventually(relay.is_idle)
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        whole(client, previous_response_id=id)
+    counters = relay.report().counters
+    assert (counters.responses_kept, counters.responses_not_kept) == (0, {})
+    assert list(relay.folder.rglob("responses/*/*")) == []
 
 
 def test_a_client_that_hangs_up_while_a_response_is_kept(relay, client, monkeypatch, eventually):

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 
-from ...core.records import EndedWorker
+from ....core.records import EndedWorker
 from .state import DeploymentView, PoolView, WorkerView
 
 _NAMED = 3  # of the jobs of which the same is said

@@ -1,7 +1,7 @@
 """Whether waiting for a deployment has become pointless, and why."""
 
-from ...core.errors import EngineError
-from ...core.records import WorkerState
+from ....core.errors import EngineError
+from ....core.records import WorkerState
 from .state import SHOWN_ENDED, DeploymentView
 
 

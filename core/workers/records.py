@@ -3,9 +3,9 @@
 import os
 from collections.abc import Sequence
 
-from .errors import RunDirectoryError
-from .records import WorkerRecord
-from .rundir import RunDirectory, is_record
+from ..errors import RunDirectoryError
+from ..records import WorkerRecord
+from ..rundir import RunDirectory, is_record
 
 _Version = tuple[int, int, int, int]
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

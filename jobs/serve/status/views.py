@@ -6,16 +6,16 @@ from datetime import timedelta
 
 from rich.text import Text
 
-from ...core.errors import SlurmError
-from ...core.files import encode_json
-from ...core.records import ROUTER
-from ...core.rundir import RunDirectory
-from ...core.spec.deployment import DeploymentSpec
-from ..terminal.console import stderr, stdout
-from ..terminal.table import text_table
-from ..terminal.text import shown
+from ....core.errors import SlurmError
+from ....core.files import encode_json
+from ....core.records import ROUTER
+from ....core.rundir import RunDirectory
+from ....core.spec.deployment import DeploymentSpec
+from ...terminal.console import stderr, stdout
+from ...terminal.table import text_table
+from ...terminal.text import shown
+from ..site import remarks
 from .reasons import News, ended_lines, reason_lines, worker_lines
-from .site import remarks
 from .state import DeploymentView, WorkerView
 from .status import look, until_ready
 from .worker_state import date_time

@@ -4,15 +4,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...core.errors import RunDirectoryError, SpecError
-from ...core.job import JobStatus
-from ...core.logs.failures import Explanation, KnownFailure
-from ...core.logs.text import PLAIN, LogFormat, complaint, oldest_first, root_cause, tail
-from ...core.records import ROUTER, JobRecord, WorkerRecord, WorkerState
-from ...core.rundir import PROCESS_LOG, RunDirectory
-from ...core.worker_ids import role_of
-from ...nodes.engines.table import adapter_of
-from ..explain import Log, explain
+from ....core.errors import RunDirectoryError, SpecError
+from ....core.job import JobStatus
+from ....core.logs.failures import Explanation, KnownFailure
+from ....core.logs.text import PLAIN, LogFormat, complaint, oldest_first, root_cause, tail
+from ....core.records import ROUTER, JobRecord, WorkerRecord, WorkerState
+from ....core.rundir import PROCESS_LOG, RunDirectory
+from ....core.workers.ids import role_of
+from ....nodes.engines.table import adapter_of
+from ...explain import Log, explain
 
 # What a task of a Slurm job writes: "submitit INFO (2026-11-28 19:30:37,002) - Starting with JobEnvironment(...)".
 _TASK_LOG = LogFormat(prefix=re.compile(r"submitit (?P<level>[A-Z]+) \([^)]*\) - "))

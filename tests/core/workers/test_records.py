@@ -8,7 +8,7 @@ import pytest
 from slurminfer.core.errors import RunDirectoryError
 from slurminfer.core.records import WorkerRecord, WorkerState
 from slurminfer.core.rundir import RunDirectory
-from slurminfer.core.worker_records import WorkerRecords
+from slurminfer.core.workers.records import WorkerRecords
 
 RECORD = WorkerRecord(
     id="w-0", pool="w", engine="native", model="m", state=WorkerState.STARTING, host="n1", job="1", epoch=0, pid=1,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import SpecError
+from ..errors import SpecError
 from .parallel import ParallelDegrees
 
 _LARGEST = 1024  # values of a key that are looked through for a layout that works

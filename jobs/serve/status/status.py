@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from ...core.errors import RunDirectoryError, RunStoppedError, SpecError
-from ...core.job import JobPhase, JobStatus
-from ...core.records import (
+from ....core.errors import RunDirectoryError, RunStoppedError, SpecError
+from ....core.job import JobPhase, JobStatus
+from ....core.records import (
     ROUTER,
     SILENCE_S,
     DeploymentRecord,
@@ -17,18 +17,18 @@ from ...core.records import (
     RouterRecord,
     WorkerState,
 )
-from ...core.rundir import RunDirectory
-from ...core.worker_ids import role_of
-from ...slurm.ending import Endings
-from ..launch.jobs import observe_jobs
-from ..launch.launchers import launcher_named
-from ..launch.local import LocalLauncher
-from ..receipt.harvest import HarvestLine, harvest
-from . import claim_holder, damaged
+from ....core.rundir import RunDirectory
+from ....core.workers.ids import role_of
+from ....slurm.ending import Endings
+from ...launch.jobs import observe_jobs
+from ...launch.launchers import launcher_named
+from ...launch.local import LocalLauncher
+from ...receipt.harvest import HarvestLine, harvest
+from .. import claim_holder, damaged
+from ..queue_report import queued_job, report
+from ..router_link import ask_router, workers_by_id
 from .causes import explanation, why
 from .failed import require_not_failed
-from .queue_report import queued_job, report
-from .router_link import ask_router, workers_by_id
 from .state import SHOWN_ENDED, DeploymentView, PoolView, WorkerView
 from .worker_state import corrected, why_it_waits, worker_view
 

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from ...core.records import DecisionRecord, EndedWorker, WorkerState
-from ..receipt.harvest import HarvestLine
+from ....core.records import DecisionRecord, EndedWorker, WorkerState
+from ...receipt.harvest import HarvestLine
 
 SHOWN_ENDED = 5  # workers of a pool that have ended, in a look
 

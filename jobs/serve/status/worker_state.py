@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ...core.errors import RunDirectoryError
-from ...core.job import JobPhase, JobStatus
-from ...core.logs.failures import Explanation
-from ...core.records import SILENCE_S, JobRecord, WorkerRecord, WorkerState
-from ...core.rundir import RunDirectory
+from ....core.errors import RunDirectoryError
+from ....core.job import JobPhase, JobStatus
+from ....core.logs.failures import Explanation
+from ....core.records import SILENCE_S, JobRecord, WorkerRecord, WorkerState
+from ....core.rundir import RunDirectory
 from .causes import why_gone
 from .state import WorkerView
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurminfer.core.errors import SpecError
-from slurminfer.core.layout import Fault, Layout, check_layout
+from slurminfer.core.workers.layout import Fault, Layout, check_layout
 
 
 def layout(tp=1, pp=1, nodes=1, gpus=0, cpus=1, sp=1) -> Layout:

@@ -1,6 +1,6 @@
 import pytest
 
-from slurminfer.core.worker_ids import id_of_several, pool_name, role_of
+from slurminfer.core.workers.ids import id_of_several, pool_name, role_of
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The workers of a deployment as all parts name them: ids, records, and how their ranks lie on nodes."""

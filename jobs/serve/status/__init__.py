@@ -1,0 +1,1 @@
+"""What one look at a deployment finds, and how it is told."""
