@@ -1,10 +1,13 @@
 """Deployments of one pool that a test starts, and what they say."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from openai.types import CompletionChoice
+
+from slurminfer.core.errors import BatchError
+from slurminfer.jobs.batch.batch import ledger_of
+from slurminfer.jobs.batch.ledger.look import look
 
 from ..support.waiting import eventually
 from .conftest import User
@@ -56,10 +59,12 @@ def complete(
     return [each.choices[0] for each in said]
 
 
-def answered(user: User, output: Path) -> int:
-    """How many rows of a batch have an answer by now, as its status says; 0 before it has begun."""
-    done = user.slurminfer("batch", "status", output, "--json")
-    return int(json.loads(done.stdout)["answered"]) if done.returncode == 0 else 0
+def answered(output: Path) -> int:
+    """How many rows of a batch have an answer by now; 0 before it has begun. A command would take CPU time."""
+    try:
+        return look(ledger_of(output)).counts.answered
+    except BatchError:
+        return 0
 
 
 def ended(user: User, name: str, worker: str) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fleet.cluster import Cluster
-from slurminfer.core.errors import BatchError
-from slurminfer.jobs.batch.batch import ledger_of
-from slurminfer.jobs.batch.ledger.look import look
 from slurminfer.slurm.sandbox import Sandbox
 
 from ..support.waiting import eventually
+from .deployments import answered
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 SPEC = """
@@ -30,7 +28,7 @@ time = "30"
 [router]
 port = 0
 """
-ROWS = 120
+ROWS = 80
 
 
 def ask(sandbox: Sandbox, *argv: str) -> str:
@@ -70,14 +68,6 @@ def busy(sandbox: Sandbox) -> Iterator[None]:
     eventually(lambda: ask(sandbox, *states).split() == ["RUNNING"] * 4, "all nodes are in use")
     yield
     ask(sandbox, "scancel", *jobs)
-
-
-def answered(output: Path) -> int:
-    """Rows that have an answer, without the time that a command takes to start."""
-    try:
-        return look(ledger_of(output)).counts.answered
-    except BatchError:  # it has not begun
-        return 0
 
 
 def submitted(user, asked, *words: str) -> str:

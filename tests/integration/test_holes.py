@@ -64,11 +64,11 @@ def test_a_batch_runs_in_a_hole_that_no_job_of_it_outlasts(cluster_user, sandbox
     user.ok("serve", spec, "--wait")
     assert user.status("holes")["state"] == "asleep"
     done: list[subprocess.CompletedProcess[str]] = []
-    words = ("batch", PROMPTS, shared / "out.jsonl", "--run", "holes", "--max-tokens", "24")
+    words = ("batch", PROMPTS, shared / "out.jsonl", "--run", "holes", "--max-tokens", "12")
     work = threading.Thread(target=lambda: done.append(user.slurminfer(*words, timeout_s=400)))
     work.start()
     try:
-        eventually(lambda: answered(user, shared / "out.jsonl") >= 5, timeout_s=200)
+        eventually(lambda: answered(shared / "out.jsonl") >= 5, timeout_s=200)
     except AssertionError as error:
         raise AssertionError(user.ok("status", "holes")) from error
     first = next(worker for worker in user.status("holes")["workers"] if worker["state"] == "ready")

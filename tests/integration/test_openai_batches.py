@@ -41,7 +41,7 @@ def cluster(cluster_user, sandbox, ordinary_user, shared) -> Iterator[Cluster]:
 
 
 def line(number: int) -> bytes:
-    body = {"model": "m", "max_tokens": 24, "messages": [{"role": "user", "content": f"Count from {number}."}]}
+    body = {"model": "m", "max_tokens": 12, "messages": [{"role": "user", "content": f"Count from {number}."}]}
     return json.dumps({"custom_id": f"q-{number}", "method": "POST", "url": PATH, "body": body}).encode() + b"\n"
 
 
