@@ -97,6 +97,14 @@ class ChatTemplate:
             await lane.close()
 
 
+class _EndedError(Exception):
+    """The process has ended before it answered."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code  # as of subprocess: minus the signal
+
+
 class _Lane:
     """A rendering process, which does one thing at a time and is started again when it has ended."""
 
@@ -111,7 +119,10 @@ class _Lane:
         environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
         command = module_argv(f"{__package__}.process")
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
-        return await self._exchange(_encode(self._setup))
+        try:
+            return await self._exchange(_encode(self._setup))
+        except _EndedError as ended:
+            return Reply(error=self._why_ended(ended.code))
 
     async def ask(self, call: bytes) -> Reply:
         """The answer to a call. A caller that is cancelled meanwhile leaves the process in order."""
@@ -121,6 +132,18 @@ class _Lane:
         return await asyncio.shield(work)
 
     async def _answer(self, call: bytes) -> Reply:
+        """The answer, from a new process if somebody kills the one at work; not twice, as it may be for its memory."""
+        try:
+            return await self._try(call)
+        except _EndedError as ended:
+            if ended.code != -signal.SIGKILL:
+                return Reply(error=self._why_ended(ended.code))
+        try:
+            return await self._try(call)
+        except _EndedError as ended:
+            return Reply(error=self._why_ended(ended.code))
+
+    async def _try(self, call: bytes) -> Reply:
         if self._has_ended():
             await self.close()
         if self._process is None:
@@ -133,6 +156,7 @@ class _Lane:
         return reply
 
     async def _exchange(self, message: bytes) -> Reply:
+        """What the process says to a message. Raises _EndedError."""
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(len(message).to_bytes(LENGTH_BYTES, "big") + message)
@@ -140,8 +164,8 @@ class _Lane:
             head = await self._process.stdout.readexactly(LENGTH_BYTES)
             raw = await self._process.stdout.readexactly(int.from_bytes(head, "big"))
             return msgspec.msgpack.decode(raw, type=Reply)
-        except (OSError, asyncio.IncompleteReadError):
-            return Reply(error=self._why_ended(await self._end()))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise _EndedError(await self._end()) from error
 
     def _has_ended(self) -> bool:
         """Whether the process has been ended since the last call."""

@@ -245,6 +245,36 @@ def test_a_rendering_process_outlives_the_signals_of_a_job_and_is_started_again_
 
 
 @pytest.mark.process
+def test_a_prompt_whose_process_is_killed_is_rendered_by_a_new_one_once(tmp_path):
+    async def run() -> None:
+        async with _started(tmp_path, HOSTILE, cpu_seconds=60) as template:
+            assert await _kill_under(template, "hi", times=1) == "hi"
+            with pytest.raises(ChatError, match="signal 9"):
+                await _kill_under(template, "loop", times=2)
+
+    asyncio.run(run())
+
+
+async def _kill_under(template: ChatTemplate, content: str, *, times: int) -> str:
+    """The prompt, while so many processes that are at work on it are killed."""
+    assert template._lanes is not None
+    lane = template._lanes[0]
+    process = lane._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    asking = asyncio.create_task(_ask(template, content))
+    while not lane._lock.locked():
+        await asyncio.sleep(0)
+    for _ in range(times):
+        process = lane._process
+        assert process is not None
+        process.kill()
+        while lane._process in (None, process) and not asking.done():
+            await asyncio.sleep(0)
+    return await asking
+
+
+@pytest.mark.process
 def test_a_template_does_not_see_the_key(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURMINFER_API_KEY", "secret")
     monkeypatch.setenv("SLURMINFER_RANK_SECRET", "a secret too")
