@@ -102,7 +102,7 @@ def test_one_step_gives_logits_and_pooled_states(make, load, tmp_path):
 @pytest.mark.parametrize("variant", ["qwen3", "llama tied, biases"])
 def test_the_compiled_path_differs_by_rounding_only(make, load, tmp_path, variant, pooling):
     reference = make(tmp_path, variant, {"intermediate_size": 128})
-    model = load(tmp_path, dtype="bfloat16", kernels="compiled", kv_cache_gib=0.1)
+    model = load(tmp_path, dtype="bfloat16", device="cpu", kernels="compiled", kv_cache_gib=0.1)
     assert model.compiled
     for sizes in ((), (4, 30)):
         found = embed(model, _prompts(), pooling, sizes)
@@ -114,7 +114,7 @@ def test_the_compiled_path_differs_by_rounding_only(make, load, tmp_path, varian
 @needs_library
 def test_the_compiled_path_gives_logits_beside_pooled_states(make, load, tmp_path):
     reference = make(tmp_path, "qwen3", {"intermediate_size": 128})
-    model = load(tmp_path, dtype="bfloat16", kernels="compiled", kv_cache_gib=0.1)
+    model = load(tmp_path, dtype="bfloat16", device="cpu", kernels="compiled", kv_cache_gib=0.1)
     prompt = _prompts()[1]
     alone = model.forward([Chunk(prompt, 0, range(20, 26), num_logits=2)]).clone()
     model.begin([chunk(model, _prompts()[0], 0, 5, 0, Pooling.MEAN), Chunk(prompt, 0, range(20, 26), num_logits=2)])
