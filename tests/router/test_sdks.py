@@ -177,7 +177,7 @@ def test_openais_client_for_javascript(one):
         "key": ["AuthenticationError", 401, "invalid_api_key", True],
         "model": ["NotFoundError", 404, "model_not_found", True],
         "retrieved": ["NotFoundError", 404, "model_not_found", True],
-        "path": ["NotFoundError", 404, None, True],
+        "path": ["NotFoundError", 404, "unknown_url", True],
         "body": ["BadRequestError", 400, None, True],
         "abort": ["APIUserAbortError", None, None, False],
     }

@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200 if READY.is_set() else 503, metrics if self.path == "/metrics" else "")
 
     def do_POST(self):
-        self._answer(200, json.dumps({"usage": {"completion_tokens": 1}}))
+        self._answer(200, json.dumps({"choices": [{"text": "a"}], "usage": {"completion_tokens": 1}}))
 
     def log_message(self, *_):
         pass

@@ -38,7 +38,8 @@ def short_suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
 def relayed(loop: Loop) -> Iterator[Callable[..., Relayed]]:
     """Makes relays with these keys of [router]."""
     made: list[Relayed] = []
-    with tempfile.TemporaryDirectory(prefix="slurminfer-") as folder:
+    # Threads that nobody waits for may still remove old responses from it.
+    with tempfile.TemporaryDirectory(prefix="slurminfer-", ignore_cleanup_errors=True) as folder:
 
         def make(**router: Any) -> Relayed:
             made.append(Relayed(loop, Path(folder), **router))
