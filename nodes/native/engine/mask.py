@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .request import Request
 
-_NEVER = np.float32(-np.inf)
+# By byte of a mask, what its eight bits add to logits, lowest first: float32 [256, 8].
+_ADDED = np.where((np.arange(256)[:, None] >> np.arange(8)) & 1, np.float32(0), np.float32(-np.inf))
 
 
 def prepare(requests: Sequence[Request]) -> None:
@@ -32,20 +33,20 @@ def masked(logits: Tensor, requests: Sequence[Request]) -> Tensor:
     rows = [row for row, request in enumerate(requests) if request.params.grammar is not None]
     if not rows:
         return logits
-    masks = np.frombuffer(b"".join(requests[row].matcher.fill() for row in rows), dtype=np.uint8)
-    forbidden = ~masks.reshape(len(rows), -1)
+    masks = np.frombuffer(b"".join(requests[row].matcher.fill() for row in rows), dtype=np.uint8).reshape(len(rows), -1)
     if logits.device.type != "cpu":
-        return _masked_on_device(logits, rows, forbidden)
-    # Some 0.25 ms for eight rows. PyTorch's threads wait for each other, which takes longer than the work.
+        return _masked_on_device(logits, rows, ~masks)
+    # Some 0.1 ms for eight rows, whatever the masks are: a choice for each token takes 0.3 to 1.4 ms, as the CPU cannot
+    # foresee it. PyTorch's threads wait for each other, which takes longer than the work.
     values = logits.numpy()
-    bits = np.unpackbits(forbidden, axis=1, bitorder="little").view(np.bool_)
-    if bits.shape[1] < values.shape[1]:  # rows of the embedding that no token has
-        bits = np.pad(bits, ((0, 0), (0, values.shape[1] - bits.shape[1])), constant_values=True)
-    bits = bits[:, : values.shape[1]]
+    added = _ADDED.take(masks, axis=0).reshape(len(rows), -1)
+    if added.shape[1] < values.shape[1]:  # rows of the embedding that no token has
+        added = np.pad(added, ((0, 0), (0, values.shape[1] - added.shape[1])), constant_values=-np.inf)
+    added = added[:, : values.shape[1]]
     if len(rows) == len(requests):
-        return torch.from_numpy(np.where(bits, _NEVER, values))
+        return torch.from_numpy(values + added)
     values = values.copy()
-    values[rows] = np.where(bits, _NEVER, values[rows])
+    values[rows] += added
     return torch.from_numpy(values)
 
 
