@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .logit_rules import apply_rules
-from .mask import masked
+from .mask import has_masks, masked
 from .request import Request, Sample, SamplingParams, TokenLogprobs
 
 # So many of the best tokens nearly always hold all that top_k and top_p leave; sorting all tokens costs 50 times more.
@@ -23,7 +23,8 @@ _SMALLEST_TEMPERATURE = 1e-5
 @torch.inference_mode()
 def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sample]:
     """Choose a token for each row of `logits` (float32 [len(requests), vocab])."""
-    tokens = _choose(logits, requests)
+    reports = any(request.params.logprobs is not None for request in requests)  # what the model gives without masks
+    tokens = _choose(logits.clone() if reports and has_masks(requests) else logits, requests)
     logprobs = _logprobs(logits, requests, tokens)
     return [Sample(token, logprobs.get(row)) for row, token in enumerate(tokens)]
 

@@ -1,16 +1,16 @@
 """Where a sequence stands in its grammar: which tokens may come, and whether the answer is complete."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import MatcherError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
+_Result = TypeVar("_Result")
 
 # All sequences of a step wait for each other's masks. Those of a usual grammar take less than a millisecond.
 _USUAL_S = 0.003  # of a CPU, for one token
@@ -65,22 +65,20 @@ class Grammar:
         """A matcher at the beginning of the text. `stop_ids`: the tokens that end this sequence."""
         return Matcher(self, self._matcher.deep_copy(), self._end_ids, stop_ids)
 
-    @contextmanager
-    def computing(self, tokens: int = 0) -> Iterator[None]:
-        """Measure some work, which so many tokens need. Raises MatcherError once it was too much."""
-        self._require_fast()
+    def measure(self, work: Callable[[], _Result], tokens: int = 0) -> _Result:
+        """What `work` returns, which so many tokens need; its time counts. Raises MatcherError once it was too much."""
+        if self.is_slow:
+            raise MatcherError(TOO_SLOW)
         begun = self._clock()
-        yield
+        result = work()
         taken = self._clock() - begun
         if tokens:
             self._longest_s = max(_FORGET * self._longest_s, taken / tokens)
         self._debt = max(self._debt + taken - tokens * _USUAL_S, 0.0)
-        self.is_slow |= self._debt > _MOST_DEBT_S
-        self._require_fast()
-
-    def _require_fast(self) -> None:
-        if self.is_slow:
+        if self._debt > _MOST_DEBT_S:
+            self.is_slow = True
             raise MatcherError(TOO_SLOW)
+        return result
 
 
 class Matcher:
@@ -119,8 +117,7 @@ class Matcher:
 
     def _compute(self) -> bytes:
         if self._mask is None:
-            with self._grammar.computing(tokens=1):
-                mask = self._library.compute_bitmask()
+            mask = self._grammar.measure(self._library.compute_bitmask, tokens=1)
             self._check()
             if self._added or self._dropped:
                 mask = self._with_stops(mask)
@@ -133,8 +130,7 @@ class Matcher:
         """Go on by one token of the text. Raises MatcherError if the grammar does not allow it."""
         self._settle()
         self._mask = None
-        with self._grammar.computing():
-            accepted = self._library.consume_token(token)
+        accepted = self._grammar.measure(lambda: self._library.consume_token(token))
         if not accepted:
             if "doesn't satisfy the grammar" not in self._error:
                 self._check()
@@ -153,14 +149,12 @@ class Matcher:
     def valid(self, tokens: Sequence[int]) -> int:
         """How many of `tokens`, from the first on, may come next. Nothing changes. Raises MatcherError."""
         self._settle()
-        with self._grammar.computing(tokens=len(tokens)):
-            return int(self._library.validate_tokens(list(tokens)))
+        return int(self._grammar.measure(lambda: self._library.validate_tokens(list(tokens)), tokens=len(tokens)))
 
     def forced(self) -> list[int]:
         """The tokens that write what must come next, as the tokenizer would; mostly none. Raises MatcherError."""
         self._settle()
-        with self._grammar.computing(tokens=1):
-            return list(self._library.compute_ff_tokens())
+        return list(self._grammar.measure(self._library.compute_ff_tokens, tokens=1))
 
     def _settle(self) -> None:
         """Wait until no other thread uses the library's matcher."""
