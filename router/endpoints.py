@@ -29,8 +29,8 @@ def no_such_path(method: str, path: str) -> str:
     """Why a path is answered with 404: nobody has it, or it is one that only some engines have."""
     shown = path[:_MOST]
     if path in COUNTED:
-        why = "the engine has no such path"
+        why = "the engine that serves this model does not have it"
     else:
         near = get_close_matches(canonical_path(shown), _SHOWN, n=1, cutoff=_SIMILAR)
         why = "no such path" + (f"; {near[0]} is probably meant" if near else "")
-    return f"{method} {shown}: {why}; there are: {', '.join(_SHOWN)}; /docs says more"
+    return f"{method} {shown}: {why}; there are: {', '.join(each for each in _SHOWN if each != path)}; /docs says more"

@@ -110,7 +110,7 @@ UNKNOWN = b'{"error":{"message":"POST /v1/x: no such path; the engine has: /v1/y
     [
         ("/v1/nothing", "no such path; there are: "),
         ("/v1/chat/completion", "no such path; /v1/chat/completions is probably meant; there are: "),
-        ("/v1/rerank", "the engine has no such path; there are: "),
+        ("/v1/rerank", "the engine that serves this model does not have it; there are: "),
     ],
 )
 def test_a_path_that_the_worker_does_not_know_is_answered_with_those_that_the_endpoint_has(one, said, kind, path, why):

@@ -74,7 +74,9 @@ def test_an_engine_that_does_not_tell_of_its_tokenizer(relay):
     relay.add("w-0", unknown)
     refused = relay.http.get("/tokenizer_info")
     assert refused.status_code == 404
-    assert refused.json()["error"]["message"].startswith("GET /v1/tokenizer_info: the engine has no such path; ")
+    assert refused.json()["error"]["message"].startswith(
+        "GET /v1/tokenizer_info: the engine that serves this model does not have it; "
+    )
 
 
 def test_nobody_is_told_of_a_tokenizer_without_a_key(relay):
