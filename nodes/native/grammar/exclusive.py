@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
+from .references import MOST_HOPS, is_within, pointed_to
+
 _MOST_SCHEMAS = 64
-_MOST_HOPS = 16
 _TYPES = frozenset({"object", "array", "string", "number", "boolean", "null"})
 
 
@@ -35,14 +36,11 @@ def _differ(one: Any, other: Any, root: Any) -> bool:
 
 def _resolve(schema: Any, root: Any) -> Any:
     """What a schema that is a reference points to. Keywords beside the reference only narrow that down."""
-    for _ in range(_MOST_HOPS):
+    for _ in range(MOST_HOPS):
         pointer = schema.get("$ref") if isinstance(schema, dict) else None
-        if not isinstance(pointer, str) or not pointer.startswith("#/"):
+        if not is_within(pointer):
             return schema
-        schema = root
-        for part in pointer[2:].split("/"):
-            name = part.replace("~1", "/").replace("~0", "~")
-            schema = schema.get(name) if isinstance(schema, dict) else None
+        schema = pointed_to(pointer, root)
     return None
 
 

@@ -133,15 +133,14 @@ class _Lane:
 
     async def _answer(self, call: bytes) -> Reply:
         """The answer, from a new process if somebody kills the one at work; not twice, as it may be for its memory."""
-        try:
-            return await self._try(call)
-        except _EndedError as ended:
-            if ended.code != -signal.SIGKILL:
-                return Reply(error=self._why_ended(ended.code))
-        try:
-            return await self._try(call)
-        except _EndedError as ended:
-            return Reply(error=self._why_ended(ended.code))
+        for _ in range(2):
+            try:
+                return await self._try(call)
+            except _EndedError as ended:
+                code = ended.code
+            if code != -signal.SIGKILL:
+                break
+        return Reply(error=self._why_ended(code))
 
     async def _try(self, call: bytes) -> Reply:
         if self._has_ended():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from .markers import may_begin
+from .markers import first_marker, may_begin
 from .pieces import Piece, Text
 
 
@@ -46,11 +46,13 @@ class CallReader:
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def _say_before(self, markers: Sequence[str]) -> None:
-        """Say what can be no beginning of a marker; the rest stays in the buffer."""
-        cut = len(self._buffer) - may_begin(self._buffer, markers)
-        self._say(self._buffer[:cut])
-        self._buffer = self._buffer[cut:]
+    def _go_to_marker(self, markers: Sequence[str]) -> str | None:
+        """Say the text before the first marker, with which the buffer then begins; None: with what may begin one."""
+        found = first_marker(self._buffer, markers)
+        place, marker = found if found is not None else (len(self._buffer) - may_begin(self._buffer, markers), None)
+        self._say(self._buffer[:place])
+        self._buffer = self._buffer[place:]
+        return marker
 
     def _say(self, text: str) -> None:
         text = self._space + text

@@ -65,13 +65,10 @@ class JsonCalls(CallReader):
                 return self._begin_bare()
             self._at_start = False
         markers = self._markers if self._drops_ends else self._format.begins
-        found = first_marker(self._buffer, markers)
-        if found is None:
-            self._say_before(markers)
+        marker = self._go_to_marker(markers)
+        if marker is None:
             return False
-        place, marker = found
-        self._say(self._buffer[:place])
-        self._buffer = self._buffer[place + len(marker) :]
+        self._buffer = self._buffer[len(marker) :]
         if marker in self._format.begins:
             self._at_start = False
             self._begin(marker)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .call_reader import CallReader
 from .literals import PYTHON, Notation, whole_characters
-from .markers import first_marker, marker_at
+from .markers import marker_at
 from .pieces import Arguments, CallEnd, CallStart
 from .references import resolved
 
@@ -77,13 +77,10 @@ class LiteralCalls(CallReader):
                 self._is_marked, self._step = False, self._between
                 return True
         markers = (*self._format.begins, *(self._format.ends if self._drops_ends else ()))
-        found = first_marker(self._buffer, markers)
-        if found is None:
-            self._say_before(markers)
+        marker = self._go_to_marker(markers)
+        if marker is None:
             return False
-        place, marker = found
-        self._say(self._buffer[:place])
-        self._buffer = self._buffer[place + len(marker) :]
+        self._buffer = self._buffer[len(marker) :]
         if marker in self._format.begins:
             self._at_start, self._is_marked = False, True
             self._raw, self._step = marker, self._between

@@ -72,13 +72,9 @@ class TagCalls(CallReader):
         """Text, until a call may begin."""
         ends = self._call_ends if self._drops_ends else ()
         markers = (*self._format.begins, *ends)
-        found = first_marker(self._buffer, markers)
-        if found is None:
-            self._say_before(markers)
+        marker = self._go_to_marker(markers)
+        if marker is None:
             return False
-        place, marker = found
-        self._say(self._buffer[:place])
-        self._buffer = self._buffer[place:]
         if marker in ends:
             self._buffer = self._buffer[len(marker) :]
         else:
