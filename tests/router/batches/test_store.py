@@ -13,14 +13,8 @@ from slurminfer.router.batches.ids import BATCH, FILE, derived_id, is_id, new_id
 from slurminfer.router.batches.records import BatchState, FileRecord, Status
 from slurminfer.router.batches.store import BatchStore
 
+from ...support.clock import Clock
 from .made import make_batch, make_file
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

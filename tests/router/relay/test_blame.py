@@ -17,13 +17,7 @@ from slurminfer.router.relay.losses.blame import (
     Trial,
 )
 
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
+from ...support.clock import Clock
 
 
 class Worker:

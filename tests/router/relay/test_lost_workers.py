@@ -9,6 +9,8 @@ from slurminfer.router.control.messages import Blamed, BlamedRequests
 from slurminfer.router.relay.losses.blame import GUILTY, Blame
 from slurminfer.router.relay.losses.lost_workers import DYING_S, MEMORY_S, LostWorkers
 
+from ...support.clock import Clock
+
 
 class Life:
     def __init__(self, slot: int) -> None:
@@ -25,14 +27,6 @@ class Life:
         self._lost_at = at
         if self.on_lost is not None:
             self.on_lost()
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class Relay:

@@ -8,12 +8,7 @@ from slurminfer.router.responses.limits import Limits
 from slurminfer.router.responses.record import Record
 from slurminfer.router.responses.store import ResponseStore
 
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
+from ...support.clock import Clock
 
 
 @pytest.fixture
