@@ -21,7 +21,7 @@ from ..errors import ApiError
 from ..middleware import json_response
 from ..requests.generation import GenerationRequest
 from ..requests.protocol import (
-    require_allowed,
+    begun_matcher,
     require_continuable,
     require_ids,
     require_length,
@@ -68,7 +68,6 @@ class Generating:
         told = body.continue_token_ids or []
         require_continuable(told, limits.vocab_size, max_tokens)
         require_length(body, max_tokens)
-        require_allowed(told, grammar)
         for prompt in prompts:
             require_ids(prompt, limits.vocab_size)
             try:
@@ -86,7 +85,8 @@ class Generating:
                 params = body.sampling(
                     index, max_tokens=max_tokens, end_ids=end_ids, defaults=defaults, rules=rules, grammar=grammar
                 )
-                request = Request(uuid.uuid4().hex, prompt, params, told)
+                matcher = begun_matcher(told, grammar, params.stop_token_ids)
+                request = Request(uuid.uuid4().hex, prompt, params, told, matcher=matcher)
                 choices.append(Choice(len(choices), request, tokenizer, text))
         if told and choices[0].skip(told):
             message = "continue_token_ids has a stop string in its text, or its last call"

@@ -104,7 +104,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_laborious(self) -> bool:
         """Whether its sequences, with their rules, take long to make."""
-        named = len(self.logit_bias or ()) + len(self.allowed_token_ids or ()) + len(self.bad_words or ())
+        named = (
+            len(self.continue_token_ids or ())
+            + len(self.logit_bias or ())
+            + len(self.allowed_token_ids or ())
+            + len(self.bad_words or ())
+        )
         return self.sequences > _FEW_CHOICES or named > _FEW_RULES
 
     @property

@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from .....core.net.wording import plain
-from ...grammar.matcher import Grammar
+from ...grammar.errors import MatcherError
+from ...grammar.matcher import Grammar, Matcher
 from ..errors import ApiError, short
 from .body import decode
 from .fields import refusal
@@ -116,12 +117,21 @@ def require_length(body: GenerationRequest, max_tokens: int) -> None:
         raise ApiError(400, f"{name} = {body.fewest_tokens}: {expected}", param=name)
 
 
-def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
-    """Raise ApiError unless an answer by `grammar` may begin with `ids`."""
-    allowed = grammar.matcher().valid(ids) if ids and grammar is not None else len(ids)
-    if allowed < len(ids):
-        message = f"continue_token_ids: the answer's structure does not allow token {ids[allowed]} at place {allowed}"
-        raise ApiError(400, message, param="continue_token_ids")
+def begun_matcher(ids: Sequence[int], grammar: Grammar | None, stop_ids: frozenset[int]) -> Matcher | None:
+    """Where an answer by `grammar` stands that begins with `ids`; None without a grammar, or at the beginning.
+
+    Raises ApiError for an answer that may not begin so.
+    """
+    if grammar is None or not ids:
+        return None
+    matcher, place = grammar.matcher(stop_ids), 0
+    try:
+        for place, token in enumerate(ids):  # noqa: B007  # it is told where one is refused
+            matcher.accept(token)
+    except MatcherError as error:
+        message = f"continue_token_ids: the answer's structure does not allow token {ids[place]} at place {place}"
+        raise ApiError(400, f"{message}: {error}", param="continue_token_ids") from error
+    return matcher
 
 
 def require_stop_ids(ids: Collection[int], vocab_size: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from slurminfer.nodes.native.grammar import compiler
 from slurminfer.nodes.native.grammar.compiler import Grammars
-from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
+from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Row, Tag, Tags
 from slurminfer.nodes.native.grammar.errors import ConstraintError, MatcherError
 from slurminfer.nodes.native.grammar.matcher import Grammar
 
@@ -122,6 +122,18 @@ def test_long_chains_of_references_do_not_overflow_the_stack(tmp_path, chain):
     command = [sys.executable, "-c", _COMPILE, str(tmp_path), chain]
     done = subprocess.run(command, cwd=Path(__file__).parents[4], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
+def test_definitions_that_many_schemas_share_are_counted_for_each(grammars):
+    shared = {"$defs": {"a": {"enum": ["x" * 1000] * 100}}}
+    row = Row([JsonSchema({"title": f"{number}", **shared}) for number in range(1000)])  # 100 MB, were it written out
+    with pytest.raises(ConstraintError, match=r"^6[0-9]{5} characters of schemas: expected at most 524288"):
+        grammars.compile(row)
+
+
+def test_rules_are_counted_as_they_are_written(grammars):
+    with pytest.raises(ConstraintError, match=r"^[0-9]{6} characters: expected at most 524288"):
+        grammars.compile(Row([Choices(["x" * 1000] * number) for number in range(1, 1000)]))
 
 
 def test_a_place_may_have_thousands_of_choices(grammars):
