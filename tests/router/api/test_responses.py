@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from slurminfer.router.api import responses
+from slurminfer.router.relay.surfaces.responses.items import read_items
 from slurminfer.router.responses.ids import new_id, required
 from slurminfer.router.tenants.key_store import KeyStore
 
@@ -59,12 +60,11 @@ def test_its_input_is_listed(one):
 
 def test_a_page_of_its_input_is_made_beside_the_supervisors_loop(one, monkeypatch):
     """An input of 16 MiB takes a while, and the same loop looks after the workers."""
-    read = responses.read_items
 
     def read_beside(data):
         with pytest.raises(RuntimeError, match="no running event loop"):
             asyncio.get_running_loop()
-        return read(data)
+        return read_items(data)
 
     monkeypatch.setattr(responses, "read_items", read_beside)
     assert one.openai.responses.input_items.list(ask(one).id).data

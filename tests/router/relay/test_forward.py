@@ -13,7 +13,7 @@ from slurminfer.core.spec.router import RuleSpec
 from slurminfer.router.control.messages import View
 from slurminfer.router.http.pool import SocketPool
 from slurminfer.router.policies.estimates import Lengths
-from slurminfer.router.relay import outcome
+from slurminfer.router.relay import outcome, server
 from slurminfer.router.relay.stream.form import tokens_of
 
 from .relayed import DONE, HEAD, LAST, TEXT, answer, chunk, drop, event, events_of, hang, is_done, text_of, usage_event
@@ -143,9 +143,16 @@ def test_a_pattern_gives_clients_with_names_of_their_own_a_model(relayed):
 def test_names_that_clients_make_up_are_not_remembered(relayed, monkeypatch):
     """There may be any number of them; what is learned is of the model behind."""
     learned, asked = [], []
-    prompted, bytes_per_token = Lengths.prompted, Lengths.bytes_per_token
-    monkeypatch.setattr(Lengths, "prompted", lambda *args: (learned.append(args[1]), prompted(*args)))
-    monkeypatch.setattr(Lengths, "bytes_per_token", lambda *args: (asked.append(args[1]), bytes_per_token(*args))[1])
+
+    class Noting(Lengths):
+        def prompted(self, model, prompt_bytes, prompt_tokens):
+            learned.append(model)
+
+        def bytes_per_token(self, model):
+            asked.append(model)
+            return super().bytes_per_token(model)
+
+    monkeypatch.setattr(server, "Lengths", Noting)
     one = relayed(rule=[RuleSpec(model="claude-*", serve="m")])
     one.add("w-0")
     for number in range(3):

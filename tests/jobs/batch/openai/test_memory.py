@@ -12,7 +12,9 @@ def test_a_line_of_very_many_objects_is_refused_before_it_is_decoded(tmp_path, m
     path = tmp_path / "input.jsonl"
     path.write_bytes(b'{"custom_id": "a", "body": [' + b"{}," * 1_000_000 + b"{}]}\n")
     monkeypatch.setattr(validation, "decode_line", None)  # which would fail
-    (error,) = validate(path, "/v1/completions", {"m"})
+    found = validate(path, "/v1/completions", {"m"})
+    assert isinstance(found, tuple)
+    (error,) = found
     assert (error.code, error.line) == ("invalid_json_line", 1)
     assert "too many objects and lists: expected at most 1000000" in error.message
 

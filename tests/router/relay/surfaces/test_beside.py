@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -34,7 +35,7 @@ async def _asked(beside: Beside, work: Work, *names: str) -> list["asyncio.Task[
     """Pieces of work, asked for in this order; a name begins with that of its tenant."""
     tasks = []
     for name in names:
-        tasks.append(asyncio.create_task(beside.run(name.split()[0], lambda name=name: work.piece(name))))
+        tasks.append(asyncio.create_task(beside.run(name.split()[0], partial(work.piece, name))))
         await asyncio.sleep(0)
     return tasks
 

@@ -274,7 +274,7 @@ def test_strings_are_bounded():
 
 @pytest.mark.parametrize("name", ["mcp_servers", "container"])
 def test_what_the_router_does_not_run_is_refused_unless_it_is_nothing(name):
-    for nothing in (None, [], {}, ""):
-        assert chat(**{name: nothing})["messages"] == HI
+    for nothing in ("null", "[]", "{}", '""'):
+        assert chat(**{name: json.loads(nothing)})["messages"] == HI
     with pytest.raises(TranslationError, match=f"{name}: the router"):
         chat(**{name: [{"url": "x"}]})

@@ -230,7 +230,7 @@ def test_a_body_that_is_none_is_an_error(body: bytes) -> None:
         read(body)
 
 
-@pytest.mark.parametrize("kind", [Responses, lambda *args: InputTokens(*args, lambda model: ["native"])])
+@pytest.mark.parametrize("kind", [Responses, lambda kept, beside: InputTokens(kept, beside, lambda model: ["native"])])
 def test_others_do_not_wait_for_the_translation_of_a_large_request(kind: Any) -> None:
     surface, head = kind(KeptResponses(None), Beside()), Head(b"POST", b"/", "/", [], {}, "", "abc")
     head.tenant = tenant("key", name="one", slot=0)
