@@ -62,7 +62,7 @@ def test_best_of_that_is_n_is_no_more_than_n() -> None:
 
 
 def test_reasoning_and_calls_go_on() -> None:
-    call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}
+    call: dict[str, Any] = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}
     more = {"tools": [{"type": "function"}], "tool_choice": "required", "response_format": {"type": "json_object"}}
     events = [said(0, 5, role="assistant", reasoning_content="hm"), said(1, 6, **call)]
     assert asked(continuation({**CHAT, **more}, *events, engine="native"))["continue_token_ids"] == [[5], [6], []]

@@ -61,7 +61,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "three choices": {**CHAT, **USAGE, "max_tokens": 12, "n": 3, "best_of": 3},
     "three sampled choices": {**CHAT, **SAMPLED, "max_tokens": 16, "min_tokens": 4, "stop": ["e", " t", "a", "ck"],
                               "presence_penalty": 0.5, "n": 3},
-    "two choices of each prompt": {**SAMPLED, "prompt": ["The quick", "A", "い"], "max_tokens": 8, "n": 2, "logprobs": 1},
+    "choices of several prompts": {**SAMPLED, "prompt": ["The", "A", "い"], "max_tokens": 8, "n": 2, "logprobs": 1},
     "echo of several prompts": {**USAGE, "prompt": [[60, 61], [62]], "max_tokens": 6, "logprobs": 1, "echo": True},
     "choices by a regular expression": {**TEXT, **SAMPLED, "max_tokens": 40, "regex": "([a-c]{1,4}-){1,9}🎉", "n": 4},
     "choices by a schema": {**CHAT, **SAMPLED, "max_tokens": 60, "n": 2, "response_format": {
@@ -197,8 +197,19 @@ def test_what_these_requests_are_answered(engine: Engine, name: str, thought: bo
         assert [json.loads(arguments) for arguments in found["arguments"].values()]
 
 
-@pytest.mark.parametrize("name", ["chat", "completion", "stop strings", "thought, said and called", "forced calls",
-                                  "three sampled choices", "two choices of each prompt", "choices of forced calls"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat",
+        "completion",
+        "stop strings",
+        "thought, said and called",
+        "forced calls",
+        "three sampled choices",
+        "choices of several prompts",
+        "choices of forced calls",
+    ],
+)
 def test_cut_again(engine: Engine, name: str) -> None:
     path, body = request(engine, name)
     undisturbed = events(engine.ask(path, prepare(body, read_envelope(path, "", body), "native")))

@@ -9,7 +9,7 @@ from ...engine.request import SamplingParams
 from ...engine.token_rules import TokenRules
 from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
-from .continued import Told, TokenIds, told_choices
+from .continued import TokenIds, Told, told_choices
 from .defaults import SamplingDefaults
 
 MAX_LOGPROBS = 20

@@ -88,7 +88,10 @@ def test_each_choice_has_its_tokens(kind):
     assert [(list(told.tokens), told.is_finished) for told in asked.told] == [([1, 2], False), ([], False), ([3], True)]
     assert [list(told.tokens) for told in _parse(kind, continue_token_ids=[1, 2]).told] == [[1, 2]]
     assert [list(told.tokens) for told in _parse(kind, continue_token_ids=[[1, 2]]).told] == [[1, 2]]
-    for nothing in ({}, {"continue_token_ids": []}, {"continue_token_ids": None, "finished_choices": []}):
+    nothings: list[dict[str, Any]] = [
+        {}, {"continue_token_ids": []}, {"continue_token_ids": None, "finished_choices": []},
+    ]  # fmt: skip
+    for nothing in nothings:
         assert [list(told.tokens) for told in _parse(kind, n=2, **nothing).told] == [[], []]
 
 
