@@ -82,6 +82,7 @@ class Envelope(msgspec.Struct, kw_only=True, gc=False):
     add_generation_prompt: Scalar = None
     return_token_ids: Scalar = None
     stream_token_ids: Scalar = None
+    continue_token_ids: Raw = Raw()
     separate_reasoning: Scalar = None
     tool_choice: Raw = Raw()
 
