@@ -91,7 +91,12 @@ OBEYED: Mapping[str, Obeyed] = {
     "stream": Obeyed("server-sent events"),
     "stream_options": Obeyed("include_usage, continuous_usage_stats; include_obfuscation is ignored"),
     "stream_token_ids": Obeyed("true: each event of a stream has `token_ids`; the router uses it"),
-    "continue_token_ids": Obeyed("the answer's first tokens, which are not sent again; n = 1 only; the router uses it"),
+    "continue_token_ids": Obeyed(
+        "the answer's first tokens, which are not sent again; of several choices, a list for each; the router uses it"
+    ),
+    "finished_choices": Obeyed(
+        "with continue_token_ids: the indexes of choices that are not continued; streamed only; the router uses it"
+    ),
     "add_generation_prompt": Obeyed("default: true, or false with continue_final_message", CHAT),
     "continue_final_message": Obeyed("true: the model continues the last message", CHAT),
     "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),

@@ -189,7 +189,7 @@ def test_nothing_may_be_generated_where_the_prompt_is_told():
         ({"best_of": 2, "stream": True}, "best_of", "expected n = 1 with stream = true"),
         ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs", "stream = false"),
         ({"prompt_logprobs": 1, "continue_token_ids": [1]}, "prompt_logprobs", "continue_token_ids"),
-        ({"best_of": 2, "continue_token_ids": [1]}, "continue_token_ids", "one choice; there are 2"),
+        ({"best_of": 2, "continue_token_ids": [[1], []]}, "continue_token_ids", "only allowed with best_of = n = 1"),
     ],
 )
 @pytest.mark.parametrize("kind", [ChatRequest, CompletionRequest])
