@@ -15,7 +15,8 @@ _STEP_BYTES = 2**20  # decompressed at once, between which other requests go on
 _FEED_BYTES = 2**16
 _WINDOW = 15  # log2 of zlib's largest window
 _ZSTD_WINDOW = 23  # log2 of the largest window of zstd in HTTP (RFC 9659)
-_MOST_PARTS = 1000  # frames of zstd or members of gzip, each of which takes a decompressor of its own
+# Members of gzip, frames of zstd: each takes a decompressor of its own. bgzip writes one for each 64 KiB.
+_MOST_PARTS = 2000
 ENCODINGS = ("identity", "gzip", "deflate", "zstd")
 
 
@@ -92,8 +93,8 @@ def _unzstd(body: bytes) -> Iterator[bytes]:
         at -= len(stream.unused_data)
 
 
-def _require_few(count: int, what: str) -> None:
-    if count > _MOST_PARTS:
+def _require_few(parts: int, what: str) -> None:
+    if parts > _MOST_PARTS:
         raise BodyError(400, f"the body has too many {what}: expected at most {_MOST_PARTS}")
 
 

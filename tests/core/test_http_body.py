@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import random
 import sys
 import zlib
 from typing import Any
@@ -94,7 +93,6 @@ def test_an_empty_body_is_empty(encoding):
         ("zstd", zstd.compress(TEXT)[:5], 400),
         ("zstd", zstd.compress(TEXT) + b"abcd", 400),
         ("zstd", WIDE, 400),
-        ("zstd", zstd.compress(b"") * 1001, 400),
         ("br", b"abcd", 415),
         ("gzip, gzip", b"abcd", 415),
         ("x" * 5000, b"abcd", 415),
@@ -107,11 +105,13 @@ def test_a_body_that_is_not_what_its_head_says_is_the_clients_error(encoding, bo
     assert len(refused.value.message) < 300
 
 
-@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
-def test_parts_without_content_are_few(encoding, pack):
-    assert _read(pack(b"") * 999 + pack(TEXT), encoding=encoding, most=100_000) == TEXT
-    with pytest.raises(BodyError, match="expected at most 1000"):
-        _read(pack(b"") * 1000 + pack(TEXT), encoding=encoding, most=100_000)
+@pytest.mark.parametrize(("encoding", "part"), [("zstd", zstd.compress(b"")), ("gzip", gzip.compress(b""))])
+def test_a_body_of_very_many_parts_is_refused(encoding, part):
+    """Each takes a decompressor of its own, and time, however short it is."""
+    assert _read(part * 2000, encoding=encoding, most=100_000) == b""
+    with pytest.raises(BodyError, match=r"too many \w+ \w+: expected at most 2000") as refused:
+        _read(part * 2001, encoding=encoding, most=100_000)
+    assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", None])
@@ -150,9 +150,8 @@ def test_members_of_gzip_are_read_without_copying_all_that_follows(monkeypatch: 
             return getattr(self._stream, name)
 
     monkeypatch.setattr(zlib, "decompressobj", Counting)
-    member = random.Random(1).randbytes(200)
-    body = gzip.compress(member) * 900 + gzip.compress(TEXT)
-    assert _read(body, encoding="gzip", most=1_000_000) == member * 900 + TEXT
+    body = gzip.compress(bytes(range(256))) * 1999 + gzip.compress(TEXT)
+    assert _read(body, encoding="gzip", most=1_000_000)[-len(TEXT) :] == TEXT
     assert max(given) <= 2**16 < len(body)
 
 

@@ -11,6 +11,7 @@ from ...grammar.errors import MatcherError
 from ...grammar.matcher import Grammar, Matcher
 from ..errors import ApiError, short
 from .body import decode
+from .continued import Told
 from .fields import refusal
 from .generation import GenerationRequest
 
@@ -101,12 +102,13 @@ def require_ids(ids: Sequence[int], vocab_size: int) -> None:
         raise ApiError(400, "prompt: no tokens; expected at least one", param="prompt")
 
 
-def require_continuable(ids: Sequence[int], vocab_size: int, max_tokens: int) -> None:
-    """Raise ApiError unless `ids`, the tokens that an answer begins with, leave something to generate."""
-    require_known("continue_token_ids", ids, vocab_size)
-    if ids and len(ids) >= max_tokens:
-        message = f"continue_token_ids has {len(ids)} tokens: expected fewer than max_tokens = {max_tokens}"
-        raise ApiError(400, message, param="continue_token_ids")
+def require_continuable(told: Told, vocab_size: int, max_tokens: int) -> None:
+    """Raise ApiError unless the tokens that a choice begins with leave something to generate, if it is to go on."""
+    require_known(told.param, told.tokens, vocab_size)
+    count, most = len(told.tokens), max_tokens if told.is_finished else max_tokens - 1
+    if count > max(most, 0):
+        expected = f"at most max_tokens = {max_tokens}" if told.is_finished else f"fewer than max_tokens = {max_tokens}"
+        raise ApiError(400, f"{told.param} has {count} tokens: expected {expected}", param=told.param)
 
 
 def require_length(body: GenerationRequest, max_tokens: int) -> None:
@@ -117,20 +119,20 @@ def require_length(body: GenerationRequest, max_tokens: int) -> None:
         raise ApiError(400, f"{name} = {body.fewest_tokens}: {expected}", param=name)
 
 
-def begun_matcher(ids: Sequence[int], grammar: Grammar | None, stop_ids: frozenset[int]) -> Matcher | None:
-    """Where an answer by `grammar` stands that begins with `ids`; None without a grammar, or at the beginning.
+def begun_matcher(told: Told, grammar: Grammar | None, stop_ids: frozenset[int]) -> Matcher | None:
+    """Where a choice by `grammar` stands that is to go on; None without a grammar, or at its beginning.
 
-    Raises ApiError for an answer that may not begin so.
+    Raises ApiError for one that may not begin with its tokens.
     """
-    if grammar is None or not ids:
+    if grammar is None or told.is_finished or not told.tokens:
         return None
     matcher, place = grammar.matcher(stop_ids), 0
     try:
-        for place, token in enumerate(ids):  # noqa: B007  # it is told where one is refused
+        for place, token in enumerate(told.tokens):  # noqa: B007  # the message names the one that is refused
             matcher.accept(token)
     except MatcherError as error:
-        message = f"continue_token_ids: the answer's structure does not allow token {ids[place]} at place {place}"
-        raise ApiError(400, f"{message}: {error}", param="continue_token_ids") from error
+        message = f"{told.param}: the answer's structure does not allow token {told.tokens[place]} at place {place}"
+        raise ApiError(400, f"{message}: {error}", param=told.param) from error
     return matcher
 
 
