@@ -20,6 +20,8 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
+        self._ids: list[int] = []  # the last ones, of which the first `_told` are told
+        self._told = 0
         self._keep(_context(tokenizer, prompt))
 
     def push(self, token: int) -> str:
