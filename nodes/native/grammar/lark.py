@@ -22,6 +22,7 @@ from .constraint import (
     Text,
 )
 from .errors import ConstraintError
+from .multiples import Multiples
 from .schema import checked
 
 FIRST_LINE = "%llguidance {}"
@@ -58,6 +59,7 @@ class Renderer:
         self._others: list[dict[str, Any]] = []
         self._known: dict[int, str] = {}  # expressions by the ids of constraints, which live as long as this
         self._length = self._terminals = 0  # of Lark and EBNF
+        self._multiples = Multiples()
         self._schemas = self._written = 0  # characters of schemas, and of rules
 
     def render(self, constraint: Constraint) -> str:
@@ -119,9 +121,11 @@ class Renderer:
 
     def _measure_schema(self, schema: Any) -> None:
         """Count a schema before anything is made of it: many may have the same definitions. Raises ConstraintError."""
-        self._schemas += len(json_text(schema))
+        text = json_text(schema)
+        self._schemas += len(text)
         if self._schemas > MAX_BYTES:
             raise ConstraintError(f"{self._schemas} characters of schemas: expected at most {MAX_BYTES}")
+        self._multiples.add(text)
 
     def _measure(self, text: str, kind: str) -> None:
         """Count what a grammar adds to the constraint. Raises ConstraintError."""
@@ -129,6 +133,9 @@ class Renderer:
         self._terminals += (text.count('"') + text.count("/")) // 2
         if self._length > _MAX_GRAMMAR:
             raise ConstraintError(f"{self._length} characters of {kind}: expected at most {_MAX_GRAMMAR}")
+        self._multiples.add(text)
+        if "%json" in text and "\\u" in text:
+            raise ConstraintError("\\u in a grammar with %json: expected characters as they are")
         if self._terminals > _MAX_TERMINALS:
             raise ConstraintError(
                 f"{self._terminals} strings and regular expressions by their quotes and slashes: "

@@ -51,9 +51,11 @@ async def _small_passes_big(compiler, monkeypatch):
 def test_what_is_big_is_known_without_writing_it_out():
     schema = {"$defs": {"a": {"enum": ["x" * 1000] * 100}}}
     shared = [JsonSchema({"title": f"{number}", **schema}) for number in range(20_000)]  # 2 GB, were it written out
-    big = (BIG, Row(shared), JsonSchema({"enum": list(range(5000))}), JsonSchema({"x" * 20_000: 1}))
-    assert all(map(_is_big, big))
-    assert not any(map(_is_big, (Regex("a"), Choices(["x" * 1000]), JsonSchema({"enum": list(range(1000))}))))
+    big: list[Constraint] = [
+        BIG, Row(shared), JsonSchema({"enum": list(range(5000))}), JsonSchema({"x" * 20_000: 1})
+    ]  # fmt: skip
+    small: list[Constraint] = [Regex("a"), Choices(["x" * 1000]), JsonSchema({"enum": list(range(1000))})]
+    assert all(map(_is_big, big)) and not any(map(_is_big, small))
 
 
 def test_they_are_compiled_with_a_large_stack(compiler, monkeypatch):
