@@ -243,7 +243,7 @@ class Attempt:
         assert self._gate is not None
         whole = self._gate.feed(data)
         if whole and self.owner.wants_events and not are_good(whole):
-            self.stop("stream" if self.began else "garbage", "an event is no JSON object")
+            self.stop("stream" if self.began else "garbage", "an event is no JSON object with choices")
             return
         if whole and not self.is_over and (self.began or self._begin_events(whole)):
             self._send_events(whole)

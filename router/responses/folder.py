@@ -4,6 +4,7 @@ A file is written beside and renamed, so that nobody sees half of one, and never
 """
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -13,10 +14,11 @@ from pathlib import Path
 from ...core import files
 from ...core.errors import RunDirectoryError, UntrustedFileError
 from ...core.trust import PRIVATE_FILE, check_status
-from .ids import ResponseId, parsed
+from .ids import CONVERSATION, ResponseId, parsed
 from .lineage import KeptFile
 
 _LIVE, _REMOVED, _NEW = ".json", ".removed", ".new-"
+_FOLDER = re.compile(r"[0-9a-f]{8}")  # a tenant's mark
 _MOST_TRIES = 3  # of a write whose folder somebody removes, since it is empty
 
 
@@ -37,10 +39,15 @@ def write(path: Path, data: bytes) -> None:
     raise RunDirectoryError(f"cannot write {path}: its folder was removed")
 
 
-def listed(folder: Path, sizes: Mapping[str, int]) -> list[KeptFile]:
-    """The responses in a folder. `sizes`: of those that are known already, by name. Raises RunDirectoryError."""
-    found = []
-    for name in names_in(folder):
+def listed(folder: Path, sizes: Mapping[str, int], conversation: str | None = None) -> list[KeptFile]:
+    """The responses in a folder, or those of one conversation. Raises RunDirectoryError.
+
+    `sizes`: of those that are known already, by name.
+    """
+    found, names = [], names_in(folder)
+    if conversation is not None:
+        names = [name for name in names if name[CONVERSATION] == conversation]
+    for name in names:
         stem, dot, suffix = name.rpartition(".")
         id = parsed(stem)
         if id is not None and dot + suffix in (_LIVE, _REMOVED):
@@ -75,6 +82,15 @@ def strangers(folder: Path, before: float) -> list[Path]:
                 if os.stat(folder / name, follow_symlinks=False).st_mtime < before:
                     found.append(folder / name)
     return found
+
+
+def folders_in(path: Path) -> list[Path]:
+    """The tenants' folders. What has another name, or is a link, is none of ours: nothing in it is looked at.
+
+    Raises RunDirectoryError.
+    """
+    found = [path / name for name in names_in(path) if _FOLDER.fullmatch(name)]
+    return [folder for folder in found if not os.path.islink(folder)]
 
 
 def names_in(path: Path) -> list[str]:

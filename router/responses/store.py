@@ -20,7 +20,7 @@ from msgspec import Raw
 from ...core import files
 from ...core.errors import DamagedFileError, RunDirectoryError
 from ...core.spec.router import RouterSpec
-from .folder import hide, is_there, listed, names_in, path_of, strangers, write
+from .folder import folders_in, hide, is_there, listed, path_of, strangers, write
 from .ids import ResponseId, is_tenants, parsed, required
 from .limits import MOST_RECORD_BYTES, Limits
 from .lineage import Amount, KeptFile, fair_share, needless, surplus
@@ -29,6 +29,7 @@ from .record import VERSION, Record
 
 _WRITES_PER_LOOK, _BYTES_PER_LOOK = 64, 64 * 2**20  # of a tenant, before its folder is looked at again
 _LEFTOVER_S = 600.0  # after which whoever wrote a file beside is surely gone
+_MOST_SKEW_S = 600.0  # by which the clocks of two nodes may differ
 _SURELY_S = 120.0  # a response that is too old in less may be removed before the next turn is seen
 Removed = Counter[str]  # how many, by why: expired, limit, deleted
 
@@ -46,6 +47,8 @@ class ResponseStore:
         self._path, self._limits, self._clock = path, limits, clock
         self._written: dict[str, tuple[int, int]] = {}  # writes and bytes by tenant's folder, since it was looked at
         self._sizes: dict[str, dict[str, int]] = {}  # bytes by folder and id, as they were seen: files never change
+        # Conversations that are being looked at, by folder, and whether more of them was hidden meanwhile.
+        self._hidden: dict[tuple[str, str], bool] = {}
         self._lock = threading.Lock()
         self._recent = Recent()
         self.held = Amount(0, 0)  # at the last sweep
@@ -90,7 +93,7 @@ class ResponseStore:
             pass
         found = required(id)
         was_there = hide(self._folder(found), found)
-        self._remove(self._folder(found))
+        self._remove_hidden(self._folder(found), found.conversation)
         return was_there
 
     def tidy(self, id: str) -> Removed:
@@ -118,8 +121,7 @@ class ResponseStore:
                 os.rmdir(folder)
             return gone
 
-        folders = [self._path / name for name in names_in(self._path)]
-        each(folders, clean)
+        each(folders_in(self._path), clean)
         most = self._share(kept.values())
         each([folder for folder, found in kept.items() if not Amount.of(found).fits(most)],
              lambda folder: self._tidy(folder, most))  # fmt: skip
@@ -149,17 +151,16 @@ class ResponseStore:
         text = files.read_private(path, most_bytes=MOST_RECORD_BYTES)
         if text is None:
             return None
-        try:
-            record = files.parse_versioned(path, text, Record, VERSION, what="kept response")
-        except RunDirectoryError as error:
-            raise DamagedFileError(str(error)) from error
+        record = files.parse_versioned(path, text, Record, VERSION, what="kept response")
         if record.tenant != tenant or record.id != id.text:
             return None
         self._recent.put(record)
         return record
 
     def _is_old(self, id: ResponseId, sooner_by: float = 0.0) -> bool:
-        return self._clock() - id.made_at >= self._limits.seconds - sooner_by
+        """Whether a response is too old. One of the far future was made by a clock that was wrong, and would stay."""
+        age = self._clock() - id.made_at
+        return age >= self._limits.seconds - sooner_by or age <= -max(self._limits.seconds, _MOST_SKEW_S)
 
     def _stays(self, previous: str) -> bool:
         """Whether a response stays until a sweep can see the turn that goes on with it."""
@@ -174,8 +175,10 @@ class ResponseStore:
             self._written[folder] = (0, 0) if is_time else (writes + 1, written + size)
             return is_time
 
-    def _listed(self, folder: Path) -> list[KeptFile]:
-        found = listed(folder, self._sizes.get(folder.name, {}))
+    def _listed(self, folder: Path, conversation: str | None) -> list[KeptFile]:
+        found = listed(folder, self._sizes.get(folder.name, {}), conversation)
+        if conversation is not None:
+            return found
         self._sizes[folder.name] = {file.id.text: file.size for file in found}
         return found
 
@@ -188,15 +191,15 @@ class ResponseStore:
             self._remove(folder)
         return removed
 
-    def _remove(self, folder: Path) -> tuple[Removed, list[KeptFile]]:
-        """Remove the turns that are over and that nobody needs; what is left.
+    def _remove(self, folder: Path, conversation: str | None = None) -> tuple[Removed, list[KeptFile]]:
+        """Remove the turns that are over and that nobody needs, of one conversation or of all; what is left of them.
 
         Those that are not too old were hidden before the folder is listed here: whoever adds a turn to one of them
         either has written it before, and so it is listed, or sees then that its last turn is hidden.
         """
-        removed, failed, found = Removed(), None, self._listed(folder)
+        removed, failed, found = Removed(), None, self._listed(folder, conversation)
         gone = needless(found, lambda file: file.is_removed or self._is_old(file.id))
-        is_gone = set(gone)
+        is_gone = {file.id.text for file in gone}
         for file in gone:
             try:
                 files.remove(path_of(folder, file.id, is_removed=file.is_removed))
@@ -205,7 +208,25 @@ class ResponseStore:
             removed["expired"] += not file.is_removed
         if failed is not None:
             raise failed
-        return removed, [file for file in found if file not in is_gone]
+        return removed, [file for file in found if file.id.text not in is_gone]
+
+    def _remove_hidden(self, folder: Path, conversation: str) -> None:
+        """Remove what was hidden of a conversation, at once for all that are hidden meanwhile: they may be very many.
+
+        What is hidden after the second look is removed by the next one, or by a sweep.
+        """
+        which = folder.name, conversation
+        with self._lock:
+            if which in self._hidden:
+                self._hidden[which] = True
+                return
+            self._hidden[which] = False
+        try:
+            self._remove(folder, conversation)
+            if self._hidden[which]:
+                self._remove(folder, conversation)
+        finally:
+            del self._hidden[which]
 
     def _remove_strangers(self, folder: Path) -> None:
         for path in strangers(folder, self._clock() - _LEFTOVER_S):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.api.chaos.measure import Setting, run
-from benchmarks.api.chaos.told import BrokeOffError, FormError, begins, read
+from benchmarks.api.chaos.told import BrokeOffError, FormError, read
 from benchmarks.api.chaos.workers import KILL_CORE
 from slurminfer.nodes.native.model.fused import library
 
@@ -16,6 +16,7 @@ from ..support.compiled_library import compiled_library
 FEW = (
     "chat, sampled", "chat, forced calls", "chat, thinking and calls", "completion, echo", "messages",
     "responses, schema", "embeddings", "two choices, thinking and calls", "two choices, forced calls, whole",
+    "completions of two prompts",
 )  # fmt: skip
 
 
@@ -77,13 +78,6 @@ def test_what_is_wrong_with_chat(data: bytes, what: str) -> None:
 def test_a_stream_that_says_that_it_broke_off() -> None:
     with pytest.raises(BrokeOffError, match="no worker"):
         read("chat", chat(said("a")) + b'data: {"error": {"message": "no worker"}}\n\n')
-
-
-@pytest.mark.parametrize(("text", "is_so"), [("", True), ("Ye", True), ("Yes", True), ("No", False), ("Yes.", False)])
-def test_what_came_before_a_stream_broke_off_is_the_beginning_of_its_answer(text: str, is_so: bool) -> None:
-    with pytest.raises(BrokeOffError) as caught:
-        read("chat", chat(said(text)) + b'data: {"error": {"message": "no worker"}}\n\n')
-    assert begins(caught.value.choices[0], read("chat", chat(said("Yes"), *END))["choices"][0]) is is_so
 
 
 def test_sequence_numbers_have_no_gaps() -> None:

@@ -20,6 +20,7 @@ _PARAMETERS = {
     "required": ["city", "unit"],
     "additionalProperties": False,
 }
+_SAMPLED: Fields = {"temperature": 1, "seed": 5}
 _SHORT = ("messages/count_tokens", "responses/input_tokens", "tokenize", "embeddings")
 _NAMES = ("weather", "tide")
 _TOOLS = [{"type": "function", "function": {"name": name, "parameters": _PARAMETERS}} for name in _NAMES]
@@ -36,14 +37,12 @@ class Question:
 
     Attributes:
         api: how its answer is read.
-        may_break: it cannot go on once text has come, and must say so.
         is_short: it is answered so soon that it is asked again and again until a worker is lost.
     """
 
     api: str
     path: str
     fields: Fields
-    may_break: bool = False
     is_short: bool = False
 
     @property
@@ -63,6 +62,7 @@ def questions(model: str, tokens: int, chat_says: str = "") -> dict[str, Questio
     claude: Fields = {"model": model, "messages": said, "max_tokens": tokens, "temperature": 0, "stream": True}
     response: Fields = {"model": model, "input": said, "max_output_tokens": tokens, "temperature": 0, "stream": True}
     parsed = {"text": {"format": {"type": "json_schema", "name": "place", "schema": _SCHEMA, "strict": True}}}
+    several = _several(chat, schema, plain)
     kinds: dict[str, tuple[str, str, Fields]] = {
         "chat": ("chat", "chat/completions", chat),
         "chat, sampled": ("chat", "chat/completions", {**chat, "temperature": 1, "top_p": 0.95, "seed": 11}),
@@ -100,30 +100,36 @@ def questions(model: str, tokens: int, chat_says: str = "") -> dict[str, Questio
         "responses, whole": ("json", "responses", {**response, "stream": False}),
         "chat, whole with schema": ("json", "chat/completions", {
             **chat, "response_format": schema, "stream": False, "stream_options": None}),
+        **{name: ("chat", "chat/completions", fields) for name, fields in several.items()},
         **{f"{name}, whole": ("json", "chat/completions", {**fields, "stream": False, "stream_options": None})
-           for name, fields in _several(chat, schema, plain).items()},
+           for name, fields in several.items()},
+        "completions of two prompts": ("completion", "completions", {
+            **text, **usage, **_SAMPLED, "prompt": ["Once upon a time there was", "ü"], "n": 2, "logprobs": 1}),
+        "completions of three prompts, echo": ("completion", "completions", {
+            **text, **usage, "prompt": ["Once", "upon a", "time there was"], "echo": True}),
+        "completions, regular expression": ("completion", "completions", {
+            **text, **usage, **_SAMPLED, "n": 3, "regex": "([a-c]{2,4}-){1,60}🎉"}),
         "count of tokens": ("json", "messages/count_tokens", {"model": model, "messages": said}),
         "count of input": ("json", "responses/input_tokens", {"model": model, "input": said}),
         "tokens of a text": ("json", "tokenize", {"model": model, "prompt": "Once upon a time " * 200}),
         "embeddings": ("json", "embeddings", {
             "model": model, "input": [f"{number}. {'Once upon a time ' * number}" for number in range(1, 17)]}),
     }  # fmt: skip
-    found = {
+    return {
         name: Question(api, f"/v1/{path}", fields, is_short=path in _SHORT)
         for name, (api, path, fields) in kinds.items()
     }
-    several = {
-        name: Question("chat", "/v1/chat/completions", fields, may_break=True)
-        for name, fields in _several(chat, schema, plain).items()
-    }
-    return {**found, **several}
 
 
 def _several(chat: Fields, schema: Fields, plain: Fields) -> dict[str, Fields]:
-    """Requests for several choices."""
-    two: Fields = {**chat, "n": 2, "temperature": 1, "seed": 5}
+    """Chats for several choices."""
+    two: Fields = {**chat, **_SAMPLED, "n": 2}
     return {
         "two choices": two,
+        "two choices, stop strings": {**two, "stop": ["\n\n", "qu", "in t"], "min_tokens": 40},
+        "two choices, log-probabilities": {**two, "logprobs": True, "top_logprobs": 2},
+        "three greedy choices": {**chat, "n": 3},
+        "three greedy choices, schema": {**chat, "n": 3, "response_format": schema},
         "two choices, schema": {**two, "response_format": schema},
         "two choices, forced calls": {**two, "tools": _TOOLS, "tool_choice": "required"},
         "two choices, thinking and calls": {

@@ -12,7 +12,7 @@ import aiohttp
 
 from ...router.fleet import MODEL
 from .questions import Question, questions
-from .told import BrokeOffError, FormError, Json, begins, read
+from .told import BrokeOffError, FormError, Json, read
 from .workers import Workers
 
 _SHOWN = 12
@@ -23,7 +23,6 @@ class Found:
     """What all rounds have come to."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    broken: Counter[str] = field(default_factory=Counter)  # what error events say
     wrong: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)  # that lost their worker in the middle
     waited: Counter[str] = field(default_factory=Counter)  # whole answers that were not there when a worker was lost
@@ -32,7 +31,7 @@ class Found:
         """As it is written."""
         return {
             "wrong_answers": len(self.wrong), **dict(sorted(self.counts.items())), "examples": self.wrong[:_SHOWN],
-            "error_events": dict(self.broken), "lost_in_the_middle": dict(sorted(self.kinds.items())),
+            "lost_in_the_middle": dict(sorted(self.kinds.items())),
             "under_way_without_a_byte": dict(sorted(self.waited.items())),
         }  # fmt: skip
 
@@ -164,16 +163,7 @@ class Storm:
             self.found.kinds[stream.name] += 1
         try:
             said = self._read(stream)
-        except BrokeOffError as error:
-            if not (stream.question.may_break and stream.is_hit):
-                self._wrong(stream, fault, f"broke off: {error}")
-                return
-            self.found.broken[str(error)] += 1
-            expected = self._expected[stream.name]["choices"]
-            wrong = [index for index, said in error.choices.items() if not begins(said, expected[index])]
-            if wrong:
-                self._wrong(stream, fault, f"before it broke off, choices {wrong} were other ones: {error.choices}")
-        except (FormError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        except (BrokeOffError, FormError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
             self._wrong(stream, fault, repr(error))
         else:
             if said != self._expected[stream.name]:

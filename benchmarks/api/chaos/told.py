@@ -18,11 +18,7 @@ class FormError(Exception):
 
 
 class BrokeOffError(Exception):
-    """A stream that says itself, in its API's form, that it cannot go on. `choices`: what it said before."""
-
-    def __init__(self, message: str, choices: dict[int, Json] | None = None) -> None:
-        super().__init__(message)
-        self.choices = choices or {}
+    """A stream that says itself, in its API's form, that it cannot go on."""
 
 
 def read(api: str, data: bytes) -> Json:
@@ -76,7 +72,7 @@ def _chat(events: list[tuple[str, Any]]) -> Json:
         _require(len({each.get(name) for each in payloads}) <= 1, f"{name} is not the same in all events")
     choices = _choices(payloads)
     if broke:
-        raise BrokeOffError(_message(last), choices)
+        raise BrokeOffError(_message(last))
     for choice in choices.values():
         _require(choice["finish"], "no finish_reason")
         for call in choice["calls"]:
@@ -92,15 +88,6 @@ def _choices(payloads: list[Json]) -> dict[int, Json]:
         _require("token_ids" not in choice, "token ids that were not asked for")
         _add_choice(found.setdefault(choice["index"], _empty()), choice)
     return found
-
-
-def begins(said: Json, expected: Json) -> bool:
-    """Whether a choice that broke off is the beginning of the one that was expected."""
-    texts = [(said[name], expected[name]) for name in ("text", "thought")]
-    calls = list(zip(said["calls"], expected["calls"], strict=False))
-    texts += [(ours[name], theirs[name]) for ours, theirs in calls for name in ("name", "arguments")]
-    is_short = len(said["calls"]) <= len(expected["calls"])
-    return is_short and all(whole.startswith(part) for part, whole in texts)
 
 
 def _empty() -> Json:

@@ -2,7 +2,7 @@
 
 Where an engine tells token ids (`TOKEN_IDS`) and takes them, it goes on from exactly these tokens: the native engine
 always, reasoning and tool calls included, vLLM for completions. Otherwise the text so far is the beginning of the
-answer: `continue_final_message` for chat, prompt and text for completions.
+answer: `continue_final_message` for chat, prompt and text for completions. Several choices go on at the native engine.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from .choices import are_finished, fields_of_choices, is_told_by_ids, number_of_choices
 from .envelope import CHAT, COMPLETIONS, Envelope, is_given, whole, with_field, with_fields, with_usage
 from .place import held_back, place_by_ids, place_by_text
 from .stitcher import DONE, Stitcher, UsageOnly, counts_of, finish_event, usage_event
@@ -77,11 +78,11 @@ def missing_end(envelope: Envelope, transcript: Transcript) -> bytes | None:
     story = transcript.story()
     if envelope.kind not in (CHAT, COMPLETIONS) or transcript.overflowed or story.strange:
         return None
-    finished = [said for said in story.choices.values() if said.finish is not None]
-    if len(finished) < max(len(story.choices), envelope.choices * _prompts(envelope)):
+    count = number_of_choices(envelope)
+    if not are_finished(story, count):
         return None
-    if story.counted or not envelope.wants_usage or story.usage is None:
-        return DONE
+    if story.counted or not envelope.wants_usage or story.usage is None or count > 1:
+        return DONE  # what is told before the end are the tokens of one choice
     return usage_event(story, story.usage) + DONE
 
 
@@ -93,7 +94,12 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     if not any(said.substance for said in story.choices.values()):
         stitcher = Stitcher(story, Said(), envelope, _START)
         return Continuation(prepare(body, envelope, engine), stitcher)
-    said = _only_choice(envelope, story)
+    if is_given(envelope.continue_token_ids):
+        raise _CannotResumeError("an answer with continue_token_ids cannot be continued by another worker")
+    count = number_of_choices(envelope)
+    if count > 1 or len(story.choices) > 1:
+        return _several(envelope, body, story, engine, count)
+    said = next(iter(story.choices.values()))
     tokens = _count(said, story)
     if said.finish is not None:
         return _end(envelope, body, story, tokens, engine)
@@ -101,7 +107,7 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     if limit is not None and tokens >= limit:
         return _end(envelope, body, story, tokens, engine, finish="length")
     held = held_back(envelope, story)
-    if engine == "native" and _is_told_by_ids(story, said) and not held:
+    if engine == "native" and said.token_ids and is_told_by_ids(story, said) and not held:
         body = with_fields(body, {"continue_token_ids": said.token_ids})
         return Continuation(prepare(body, envelope, engine), Stitcher(story, said, envelope, None))
     _require_text(envelope, said)
@@ -110,17 +116,30 @@ def _go_on(envelope: Envelope, body: bytes, transcript: Transcript, engine: str)
     return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, said, envelope, place))
 
 
-def _is_told_by_ids(story: Story, said: Said) -> bool:
-    """Whether slurminfer's engine goes on exactly where the stream is: with reasoning and calls, after its own only."""
-    if not said.token_ids or said.without_ids:
-        return False
-    return story.prompt_ids is None or not (said.reasoning or said.calls)
+def _several(envelope: Envelope, body: bytes, story: Story, engine: str, count: int) -> Continuation | Finished:
+    """How an answer of so many choices goes on."""
+    if are_finished(story, count) and (story.counted or not envelope.wants_usage):
+        return Finished(DONE)
+    continued = _each_choice(envelope, body, story, engine, count)
+    if continued is None:
+        raise _CannotResumeError("an answer of several choices cannot be continued by another worker")
+    return continued
+
+
+def _each_choice(envelope: Envelope, body: bytes, story: Story, engine: str, count: int) -> Continuation | None:
+    """What the native engine goes on with by the tokens of so many choices; None for what it cannot."""
+    fields = fields_of_choices(envelope, story, count) if engine == "native" else None
+    if fields is None:
+        return None
+    return Continuation(prepare(with_fields(body, fields), envelope, engine), Stitcher(story, Said(), envelope, None))
 
 
 def _end(
     envelope: Envelope, body: bytes, story: Story, tokens: int, engine: str, finish: str | None = None
 ) -> Continuation | Finished:
     """After the last token. The prompt's length, if it is to be told, only another worker knows.
+
+    Slurminfer's engine counts all tokens without generating any. Others generate one.
 
     `finish`: the finish reason, if it has not been sent.
     """
@@ -131,6 +150,8 @@ def _end(
         return Finished(last + usage_event(story, story.usage) + DONE)
     if (prompt := story.prompt_tokens) is not None:
         return Finished(last + usage_event(story, counts_of(prompt, tokens)) + DONE)
+    if not finish and (counting := _each_choice(envelope, body, story, engine, 1)) is not None:
+        return counting
     fields: dict[str, Any] = {"min_tokens": msgspec.UNSET, **dict.fromkeys(_given_limits(envelope), 1)}
     return Continuation(prepare(with_fields(body, fields), envelope, engine), UsageOnly(story, tokens, last))
 
@@ -143,20 +164,6 @@ def _require_plain(envelope: Envelope, transcript: Transcript, story: Story) -> 
         raise _CannotResumeError("the answer is too long to be continued by another worker")
     if story.strange:
         raise _CannotResumeError("the stream has events of an unknown form")
-
-
-def _only_choice(envelope: Envelope, story: Story) -> Said:
-    """The one choice of the answer."""
-    if envelope.choices > 1 or len(story.choices) > 1 or _prompts(envelope) > 1:
-        raise _CannotResumeError("an answer of several choices cannot be continued by another worker")
-    return next(iter(story.choices.values()))
-
-
-def _prompts(envelope: Envelope) -> int:
-    if envelope.kind == CHAT or not is_given(envelope.prompt):
-        return 1
-    prompt = msgspec.json.decode(envelope.prompt)
-    return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
 
 
 def _count(said: Said, story: Story) -> int:

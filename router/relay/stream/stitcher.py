@@ -23,6 +23,7 @@ class Stitcher:
         self._names, self._envelope, self._place = story.names, envelope, place
         self._tokens = place.tokens if place else 0
         self._roles = {index for index, choice in story.choices.items() if choice.role}
+        self._begun = frozenset(story.choices)  # of their prompts the ids have been told, if they are
         self._prompt_tokens = story.prompt_tokens if place else None
         self._usage: dict[str, Any] | None = None
         self._new_tokens = 0
@@ -56,12 +57,11 @@ class Stitcher:
             event["usage"] = self._usage = self._corrected(event["usage"])
         if not event["choices"]:
             return self._release() + _write(event)
-        event.pop("prompt_token_ids", None)
+        self._take_prompt_ids(event)
         event["choices"] = [choice for choice in event["choices"] if self._take_role(choice)]
         if not event["choices"]:
             return b""
         choice = event["choices"][0]
-        choice.pop("prompt_token_ids", None)
         text = self._take_repeated(choice)
         if self._stops is None:
             return _write(event)
@@ -82,6 +82,12 @@ class Stitcher:
         self._new_tokens += bool(text)
         holder[name] = rest = self._repeated.take_from(text)
         return rest
+
+    def _take_prompt_ids(self, event: dict[str, Any]) -> None:
+        """Take the ids of prompts out that have been told before."""
+        begun = [choice for choice in event["choices"] if choice.get("index", 0) in self._begun]
+        for holder in [event, *begun] if begun else []:
+            holder.pop("prompt_token_ids", None)
 
     def _take_role(self, choice: dict[str, Any]) -> bool:
         """Take a second role out of a chat's event; whether anything remains of it."""

@@ -142,8 +142,28 @@ def test_big_values_are_taken_as_they_are_written() -> None:
     """Decoded, empty objects take many times the bytes of their text."""
     body = b'{"messages": [' + b"{}," * 60_000 + b"{}]}"
     assert prompt_text(read_envelope(CHAT, "", body)).startswith(b"[{},{}")
+    words = b'{"prompt": [' + b'"a",' * 200_000 + b'"a"]}'
+    assert prompt_text(read_envelope(COMPLETIONS, "", words)).startswith(b'["a","a"')
+    code = json.dumps({"prompt": 'x = "a", "b"\n' * 100_000}).encode()
+    assert prompt_text(read_envelope(COMPLETIONS, "", code)).startswith(b'x = "a", "b"\nx')
     ids = json.dumps({"prompt": [1000] * 1_000_000}).encode()
     assert prompt_text(read_envelope(COMPLETIONS, "", ids)).startswith(b"[1000,")
+
+
+@pytest.mark.parametrize("name", ["prompt", "messages", "tools", "system", "stream_options", "input", "stop"])
+@pytest.mark.parametrize("before", ['["a",', "[", '{"a":', '[{"role":"user","content":'])
+def test_what_can_just_be_decoded_is_no_defect_when_it_is_written_again(name: str, before: str) -> None:
+    """Of some depth that a decoder takes, no more is left for what comes then."""
+    after = {"[": "]", "{": "}"}
+    close = "".join(after[letter] for letter in reversed(before) if letter in after)
+    for depth in range(300, 1010):
+        body = ('{"stream":true,"' + name + '":' + before * depth + "1" + close * depth + "}").encode()
+        try:
+            envelope = read_envelope(CHAT, "", body)
+            prompt_text(envelope)
+            with_usage(body, envelope)
+        except EnvelopeError as error:
+            assert str(error) == "the body is nested too deep"
 
 
 @pytest.mark.parametrize("space", [b"", b" ", b"\n"])

@@ -1,16 +1,17 @@
 """Streams whose workers die, stop or must end: another worker goes on, and the client sees one answer."""
 
 import asyncio
+import json
 import threading
 import time
 
 import pytest
 
-from slurminfer.router.control.messages import Blamed
+from slurminfer.router.control.messages import Blamed, Suspect
 from slurminfer.router.relay import forward
 from slurminfer.router.relay.workers import silence, upstream, workers
 
-from .relayed import HEAD, TEXT, WORDS, answer, chunk, drop, event, events_of, hang, is_done, text_of
+from .relayed import DONE, HEAD, LAST, TEXT, WORDS, answer, chunk, drop, event, events_of, hang, is_done, text_of
 
 
 def cut_after(words):
@@ -136,6 +137,55 @@ def test_a_worker_that_refuses_to_go_on_is_passed_over(relay):
     relay.add("w-1", refuse)
     got = relay.chat(stream=True)
     assert "broke off" in events_of(got)[-1]["error"]["message"]
+
+
+def of_choices(*said):
+    """Events of choices: index, text, token ids, finish reason."""
+    names = {"id": "x", "object": "text_completion", "created": 1, "model": "m"}
+    choices = [{"index": i, "text": text, "finish_reason": end, "token_ids": ids} for i, text, ids, end in said]
+    return [chunk(b"data: %b\n\n" % json.dumps({**names, "choices": [choice]}).encode()) for choice in choices]
+
+
+async def cut_two_choices(asked):
+    await asked.send(HEAD, *of_choices((0, "a", [1], None), (1, "b", [2], "stop")))
+    asked.cut()
+
+
+async def know_one_choice_only(asked):
+    if any(isinstance(each, list) for each in asked.body.get("continue_token_ids", ())):
+        await asked.whole({"error": {"message": "continue_token_ids[0] = [1]: expected an integer"}}, status=400)
+    else:
+        await cut_two_choices(asked)
+
+
+def ask_for_two_choices(relay):
+    body = {"model": "m", "prompt": "p", "n": 2, "stream": True}
+    return events_of(relay.http.post("/v1/completions", json=body))
+
+
+def test_several_choices_go_on_at_the_engine_that_knows_their_tokens(relay):
+    async def go_on(asked):
+        if "continue_token_ids" not in asked.body:
+            await cut_two_choices(asked)
+            return
+        assert (asked.body["continue_token_ids"], asked.body["finished_choices"]) == ([[1], [2]], [1])
+        await asked.send(HEAD, *of_choices((0, "c", [3], "stop")), chunk(DONE), LAST)
+
+    for number in range(2):
+        relay.add(f"w-{number}", go_on, engine="native")
+    told = [event["choices"][0] for event in ask_for_two_choices(relay)]
+    assert [(choice["index"], choice["text"]) for choice in told] == [(0, "a"), (1, "b"), (0, "c")]
+
+
+def test_several_choices_end_with_an_error_where_engines_know_one_only(relay):
+    """As of an older version, whose error names the field. A stream of one choice goes on there."""
+    stubs = [relay.add(f"w-{number}", know_one_choice_only, engine="native") for number in range(3)]
+    *told, error = ask_for_two_choices(relay)
+    assert [event["choices"][0]["text"] for event in told] == ["a", "b"]
+    assert error["error"]["code"] == "answer_broke_off"
+    assert "answered 400 to what was to go on" in error["error"]["message"]
+    assert [len(stub.asked) for stub in stubs] == [1, 1, 1]
+    assert [suspect.slot for suspect in relay.suspects if isinstance(suspect, Suspect)] == [0], "others are not lost"
 
 
 def test_a_whole_answer_that_breaks_off_is_made_anew(two):

@@ -183,6 +183,7 @@ USER = {"messages": MESSAGES}
         ({"prompt": "a", "echo": True}, [text("ax")], "echo"),
         ({"prompt": "a", "suffix": "b"}, [text("x")], "suffix"),
         ({"prompt": [1, 2]}, [text("x")], "ids are not known"),
+        ({"prompt": "a", "continue_token_ids": [7]}, [text("x")], "continue_token_ids"),
         (USER, [{"error": {"message": "no"}}], "unknown form"),
         (USER, [{"type": "other"}], "unknown form"),
     ],

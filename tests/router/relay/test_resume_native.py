@@ -24,6 +24,7 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "こんにち�
 PREFILLED = {"messages": [*CHAT["messages"], {"role": "assistant", "content": "Blo"}], "continue_final_message": True}
 TEXT: dict[str, Any] = {"prompt": "The quick"}
 USAGE = {"stream_options": {"include_usage": True}}
+SAMPLED = {**USAGE, "temperature": 1.0, "seed": 7}
 PARAMETERS = {"type": "object", "properties": {"a": {"enum": ["x", "yz"]}, "b": {"type": "boolean"}}}
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": PARAMETERS}} for name in ("f", "ping")]
 # What a random model says is of this form; the template has ended the thinking, so that the form is for all of it.
@@ -57,6 +58,18 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "cut call": {**SHAPED, "tools": TOOLS, "tool_choice": "required", "max_tokens": 30},
     "continuous usage": {**CHAT, "stream_options": {"include_usage": True, "continuous_usage_stats": True},
                          "max_tokens": 20},
+    "three choices": {**CHAT, **USAGE, "max_tokens": 12, "n": 3, "best_of": 3},
+    "three sampled choices": {**CHAT, **SAMPLED, "max_tokens": 16, "min_tokens": 4, "stop": ["e", " t", "a", "ck"],
+                              "presence_penalty": 0.5, "n": 3},
+    "choices of several prompts": {**SAMPLED, "prompt": ["The", "A", "い"], "max_tokens": 8, "n": 2, "logprobs": 1},
+    "echo of several prompts": {**USAGE, "prompt": [[60, 61], [62]], "max_tokens": 6, "logprobs": 1, "echo": True},
+    "choices by a regular expression": {**TEXT, **SAMPLED, "max_tokens": 40, "regex": "([a-c]{1,4}-){1,9}🎉", "n": 4},
+    "choices by a schema": {**CHAT, **SAMPLED, "max_tokens": 60, "n": 2, "response_format": {
+        "type": "json_schema", "json_schema": {"name": "pair", "schema": {
+            "type": "array", "items": {"enum": ["ü", 12]}, "minItems": 1, "maxItems": 4}}}},
+    "choices that think, say and call": {**SHAPED, **SAMPLED, "tools": TOOLS, "n": 2,
+                                         "regex": f"{THOUGHT}[A-Z]{{1,4}} {CALL}"},
+    "choices of forced calls": {**SHAPED, **SAMPLED, "tools": TOOLS, "tool_choice": "required", "n": 2},
 }  # fmt: skip
 
 
@@ -110,14 +123,23 @@ def told(data: bytes, body: bytes) -> dict[str, Any]:
     chunks = [json.loads(event) for event in parsed]
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    said = {index: told_of_choice([choice for choice in choices if choice["index"] == index])
+            for index in sorted({choice["index"] for choice in choices})}  # fmt: skip
+    return {"choices": said, "usage": [counts(chunk["usage"]) for chunk in chunks if not chunk["choices"]]}
+
+
+def counts(usage: dict[str, Any]) -> list[int]:
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return [*(usage[name] for name in names), usage["completion_tokens_details"]["reasoning_tokens"]]
+
+
+def told_of_choice(choices: list[dict[str, Any]]) -> dict[str, Any]:
     deltas = [choice.get("delta", choice) for choice in choices]
     calls = [call for delta in deltas for call in delta.get("tool_calls") or []]
     arguments: dict[int, str] = {}
     for call in calls:
         arguments[call["index"]] = arguments.get(call["index"], "") + call["function"].get("arguments", "")
     logprobs = [choice["logprobs"] for choice in choices if choice["logprobs"]]
-    usage = [chunk["usage"] for chunk in chunks if not chunk["choices"]]
-    counts = ("prompt_tokens", "completion_tokens", "total_tokens")
     return {
         "text": "".join(delta.get("content") or delta.get("text") or "" for delta in deltas),
         "thought": "".join(delta.get("reasoning_content") or "" for delta in deltas),
@@ -126,7 +148,6 @@ def told(data: bytes, body: bytes) -> dict[str, Any]:
         "role": [delta["role"] for delta in deltas if "role" in delta],
         "finish": [choice["finish_reason"] for choice in choices if choice["finish_reason"]],
         "logprobs": [(one["tokens"], one["text_offset"]) for one in logprobs],
-        "usage": [[one[name] for name in counts] for one in usage],
     }
 
 
@@ -169,14 +190,26 @@ def test_continued_after_any_event(engine: Engine, name: str) -> None:
 )  # fmt: skip
 def test_what_these_requests_are_answered(engine: Engine, name: str, thought: bool, said: bool, called: bool) -> None:
     path, body = request(engine, name)
-    found = told(engine.ask(path, body), body)
+    found = told(engine.ask(path, body), body)["choices"][0]
     assert (bool(found["thought"]), bool(found["text"]), bool(found["calls"])) == (thought, said, called), found
     assert "<" not in found["text"]
     if called:
         assert [json.loads(arguments) for arguments in found["arguments"].values()]
 
 
-@pytest.mark.parametrize("name", ["chat", "completion", "stop strings", "thought, said and called", "forced calls"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat",
+        "completion",
+        "stop strings",
+        "thought, said and called",
+        "forced calls",
+        "three sampled choices",
+        "choices of several prompts",
+        "choices of forced calls",
+    ],
+)
 def test_cut_again(engine: Engine, name: str) -> None:
     path, body = request(engine, name)
     undisturbed = events(engine.ask(path, prepare(body, read_envelope(path, "", body), "native")))

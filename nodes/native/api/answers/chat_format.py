@@ -21,8 +21,8 @@ class ChatFormat:
     def is_long(self, index: int) -> bool:
         return False
 
-    def skip(self, tokens: Sequence[int]) -> None:
-        self._begun.add(0)
+    def skip(self, index: int, tokens: Sequence[int]) -> None:
+        self._begun.add(index)
 
     def chunk(self, delta: Delta, usage: Json | None = None, ids: Sequence[int] | None = None) -> Json:
         choice = {"index": delta.index, "delta": self._said(delta), **self._ending([delta])}

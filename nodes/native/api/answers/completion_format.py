@@ -31,11 +31,11 @@ class CompletionFormat:
     def is_long(self, index: int) -> bool:
         return index in self._echoes
 
-    def skip(self, tokens: Sequence[int]) -> None:
-        echo = self._echoes.pop(0, None)
-        self._offsets[0] = Offsets(0 if echo is None else len(echo.text))
+    def skip(self, index: int, tokens: Sequence[int]) -> None:
+        echo = self._echoes.pop(index, None)
+        self._offsets[index] = offsets = Offsets(0 if echo is None else len(echo.text))
         for token in tokens:
-            self._offsets[0].add(self._tokenizer.token_bytes(token))
+            offsets.add(self._tokenizer.token_bytes(token))
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         return self._envelope.whole([self._choice(group) for group in by_choice(deltas)], usage)

@@ -37,8 +37,8 @@ class EndpointFormat(Protocol):
     def is_long(self, index: int) -> bool:
         """Whether writing the next chunk of a choice takes so long that others must not wait for it."""
 
-    def skip(self, tokens: Sequence[int]) -> None:
-        """Begin after the answer's first tokens, which have been told by another server."""
+    def skip(self, index: int, tokens: Sequence[int]) -> None:
+        """Begin a choice after its first tokens, which have been told by another server."""
 
     def whole(self, deltas: Sequence[Delta], usage: Json) -> Json:
         """The answer that is not streamed, from all its deltas."""

@@ -49,6 +49,8 @@ class Choice:
     def __init__(self, index: int, request: Request, tokenizer: Tokenizer, text: TextOptions) -> None:
         self.index, self.request = index, request
         self.tokens = 0  # generated, as billed: the end token and those of a stop string count
+        self.told: Sequence[int] = ()  # the first of them, which another server has told
+        self.is_finished = False  # by that server
         self.logprob = 0.0  # the sum of those of all its tokens, where the engine gives any
         self.told_at: float | None = None  # time of the last token
         self._tokenizer = tokenizer
@@ -73,8 +75,17 @@ class Choice:
         """The stop string that has ended the text."""
         return self._stops.found
 
-    def skip(self, tokens: Sequence[int]) -> bool:
-        """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it."""
+    @property
+    def is_begun(self) -> bool:
+        """Whether another server has told some of it."""
+        return self.is_finished or len(self.told) > 0
+
+    def skip(self, tokens: Sequence[int], *, finished: bool = False) -> bool:
+        """Take tokens that the answer begins with, whose text has been told; whether a stop string is among it.
+
+        `finished`: they are all of it.
+        """
+        self.told, self.is_finished = tokens, finished
         stopped = False
         for token in tokens:
             self.tokens += 1
@@ -165,7 +176,10 @@ class Choice:
 
 
 class Generation:
-    """Submits sequences on entering, yields their deltas in any order, and on leaving aborts what is not finished."""
+    """Submits sequences on entering, yields their deltas in any order, and on leaving aborts what is not finished.
+
+    Of those that another server has finished there is nothing more.
+    """
 
     def __init__(
         self,
@@ -179,10 +193,11 @@ class Generation:
         """`at_once`: each delta is wanted as soon as its token is there; else they may come in groups."""
         self._engine, self._metrics, self.choices = engine, metrics, choices
         self._started_at, self._at_once = started_at, at_once
-        self._open = {choice.request.id: choice for choice in choices}
+        self._open = {choice.request.id: choice for choice in choices if not choice.is_finished}
 
     async def __aenter__(self) -> Self:
-        self._outputs = self._engine.submit([choice.request for choice in self.choices], at_once=self._at_once)
+        requests = [choice.request for choice in self._open.values()]
+        self._outputs = self._engine.submit(requests, at_once=self._at_once)
         return self
 
     async def __aexit__(

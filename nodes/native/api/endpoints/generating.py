@@ -2,6 +2,8 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from aiohttp import web
@@ -19,6 +21,7 @@ from ..answers.stream import EventStream
 from ..answers.whole import collect, require_tellable
 from ..errors import ApiError
 from ..middleware import json_response
+from ..requests.continued import Told
 from ..requests.generation import GenerationRequest
 from ..requests.protocol import (
     require_allowed,
@@ -65,33 +68,35 @@ class Generating:
         reading: Reading = PLAIN,
     ) -> list[Choice]:
         """`n` choices for each prompt. Raises ApiError for a prompt that cannot be computed."""
-        told = body.continue_token_ids or []
-        require_continuable(told, limits.vocab_size, max_tokens)
+        told = body.told
+        for each in told:
+            require_continuable(each, limits.vocab_size, max_tokens)
+            require_allowed(each, grammar)
         require_length(body, max_tokens)
-        require_allowed(told, grammar)
-        for prompt in prompts:
-            require_ids(prompt, limits.vocab_size)
-            try:
-                limits.check(len(prompt), max_tokens)
-            except RequestTooLongError as error:
-                raise too_long(str(error), self.prompt_param) from error
+        self._require_room(limits, prompts, max_tokens)
         require_tellable(body, prompts)
         choices: list[Choice] = []
         tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)
         text = _text_options(body, reading)
         rules = token_rules(body, limits.vocab_size, tokenizer, end_ids | frozenset(body.stop_token_ids or ()))
         defaults = self._model.defaults
-        for prompt in prompts:
-            for index in range(body.sequences):
-                params = body.sampling(
-                    index, max_tokens=max_tokens, end_ids=end_ids, defaults=defaults, rules=rules, grammar=grammar
-                )
-                request = Request(uuid.uuid4().hex, prompt, params, told)
-                choices.append(Choice(len(choices), request, tokenizer, text))
-        if told and choices[0].skip(told):
-            message = "continue_token_ids has a stop string in its text, or its last call"
-            raise ApiError(400, message, param="continue_token_ids")
+        sequences = ((prompt, index) for prompt in prompts for index in range(body.sequences))
+        for (prompt, index), begun in zip(sequences, told, strict=True):
+            params = body.sampling(
+                index, max_tokens=max_tokens, end_ids=end_ids, defaults=defaults, rules=rules, grammar=grammar
+            )
+            request = Request(uuid.uuid4().hex, prompt, params, () if begun.is_finished else begun.tokens)
+            choices.append(_continued(Choice(len(choices), request, tokenizer, text), begun))
         return choices
+
+    def _require_room(self, limits: Limits, prompts: list[list[int]], max_tokens: int) -> None:
+        """Raise ApiError for a prompt that the model cannot compute, or not with so many tokens behind it."""
+        for prompt in prompts:
+            require_ids(prompt, limits.vocab_size)
+            try:
+                limits.check(len(prompt), max_tokens)
+            except RequestTooLongError as error:
+                raise too_long(str(error), self.prompt_param) from error
 
     def _generation(self, body: GenerationRequest, choices: list[Choice], started_at: float) -> Generation:
         # Stop strings are found as text is made of tokens: the sooner, the less is computed in vain.
@@ -103,9 +108,9 @@ class Generating:
     ) -> web.StreamResponse:
         """The client's hanging up cancels this, which aborts the generation."""
         self._service.in_flight += 1
-        if body.continue_token_ids:
-            format.skip(body.continue_token_ids)
         try:
+            if begun := [choice for choice in generation.choices if choice.is_begun]:
+                await self._service.beside(partial(_skip_told, format, begun), big=body.is_laborious)
             async with generation:
                 if body.stream:
                     return await self._stream(
@@ -144,8 +149,8 @@ class Generating:
     ) -> web.StreamResponse:
         """Server-sent events. Raises ApiError where the engine fails before the head has been sent."""
         unsent = UnsentIds()
-        tells_prompts = body.return_token_ids and not body.continue_token_ids  # else another server has told them
-        untold = set(range(len(generation.choices))) if tells_prompts else set()
+        # Of choices that another server has begun, it has told the prompts too.
+        untold = {choice.index for choice in generation.choices if body.return_token_ids and not choice.is_begun}
         async with stream:
             try:
                 async for delta in generation:
@@ -176,6 +181,20 @@ class Generating:
     def _origin(self, body: GenerationRequest) -> Origin:
         as_ids = bool(body.return_tokens_as_token_ids)
         return Origin(self._model.name, self._service.fingerprint, body.include_usage, as_ids)
+
+
+def _continued(choice: Choice, told: Told) -> Choice:
+    """A choice that goes on after what another server has told of it. Raises ApiError where its text has ended."""
+    if choice.skip(told.tokens, finished=told.is_finished) and not told.is_finished:
+        message = f"{told.param} has a stop string in its text, or its last call"
+        raise ApiError(400, message, param=told.param)
+    return choice
+
+
+def _skip_told(format: EndpointFormat, choices: Sequence[Choice]) -> None:
+    """Let a format begin each choice behind what another server has told of it."""
+    for choice in choices:
+        format.skip(choice.index, choice.told)
 
 
 def _text_options(body: GenerationRequest, reading: Reading) -> TextOptions:

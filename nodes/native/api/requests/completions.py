@@ -36,9 +36,13 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
         """One entry for each prompt: text, or token ids."""
         return prompts_of(self.prompt, "prompt")
 
+    @property
+    def prompt_count(self) -> int:
+        return len(self.prompts)
+
     def check(self) -> None:
         super().check()
-        prompts = len(self.prompts)
+        prompts = self.prompt_count
         if self.max_tokens == 0 and not self.echo and self.prompt_logprobs is None:
             expected = "expected at least 1, or 0 with echo = true or prompt_logprobs"
             raise ApiError(400, f"max_tokens = 0: {expected}", param="max_tokens")
@@ -46,6 +50,3 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
             name = "best_of" if self.ranks else "n"
             asked = f"{prompts} prompts x {name} = {self.sequences}"
             raise ApiError(400, f"prompt: {asked} sequences: expected at most {_MAX_SEQUENCES} in all", param="prompt")
-        if self.continue_token_ids and prompts > 1:
-            message = f"continue_token_ids is only allowed with one prompt; prompt has {prompts}"
-            raise ApiError(400, message, param="continue_token_ids")

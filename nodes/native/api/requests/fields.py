@@ -91,7 +91,12 @@ OBEYED: Mapping[str, Obeyed] = {
     "stream": Obeyed("server-sent events"),
     "stream_options": Obeyed("include_usage, continuous_usage_stats; include_obfuscation is ignored"),
     "stream_token_ids": Obeyed("true: each event of a stream has `token_ids`; the router uses it"),
-    "continue_token_ids": Obeyed("the answer's first tokens, which are not sent again; n = 1 only; the router uses it"),
+    "continue_token_ids": Obeyed(
+        "the answer's first tokens, which are not sent again; of several choices, a list for each; the router uses it"
+    ),
+    "finished_choices": Obeyed(
+        "with continue_token_ids: the indexes of choices that are not continued; streamed only; the router uses it"
+    ),
     "add_generation_prompt": Obeyed("default: true, or false with continue_final_message", CHAT),
     "continue_final_message": Obeyed("true: the model continues the last message", CHAT),
     "chat_template_kwargs": Obeyed('variables of the chat template, such as {"enable_thinking": false}', CHAT),
@@ -207,9 +212,14 @@ def is_defined(name: str) -> bool:
     return name in OBEYED or name in REFUSED or name in HARMLESS
 
 
+def _says_something(value: Any) -> bool:
+    """Whether a field of this value would count: a number of 0 does, such as a temperature."""
+    return value not in NOTHING or (value == 0 and value is not False)
+
+
 def refusal(raw: Mapping[str, Any], endpoint: str) -> tuple[str, str] | None:
     """The first field of a request that must be refused, and why; None if there is none."""
-    unknown = [name for name in islice(raw, _MOST_NAMES) if not is_defined(name) and raw[name] not in NOTHING]
+    unknown = [name for name in islice(raw, _MOST_NAMES) if not is_defined(name) and _says_something(raw[name])]
     for name in unknown:
         if (field := meant(name, OBEYED)) is not None and field not in raw:
             return name, f"there is no such field; {field} is probably meant"

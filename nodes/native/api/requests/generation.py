@@ -9,11 +9,13 @@ from ...engine.request import SamplingParams
 from ...engine.token_rules import TokenRules
 from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
+from .continued import TokenIds, Told, told_choices
 from .defaults import SamplingDefaults
 
 MAX_LOGPROBS = 20
 _MAX_CHOICES = 128
-_FEW_CHOICES, _FEW_RULES = 16, 1000  # that take hardly any time
+_FEW_CHOICES, _FEW_RULES, _FEW_TOLD = 16, 1000, 1000  # that take hardly any time
+_MAX_FINISHED = 1024  # as many as there may be choices of all prompts
 _MAX_STOPS = 64
 _MAX_STOP_CHARACTERS = 1024
 _MAX_STOP_IDS = 1024
@@ -73,7 +75,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     skip_special_tokens: bool | None = None
     add_special_tokens: bool | None = None
     stream_token_ids: bool | None = None
-    continue_token_ids: list[int] | None = None
+    continue_token_ids: TokenIds | None = None
+    finished_choices: Annotated[list[int], Meta(max_length=_MAX_FINISHED)] | None = None
     # Structured output: see structured.py.
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
@@ -97,6 +100,16 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.best_of or self.choices
 
     @property
+    def prompt_count(self) -> int:
+        """How many prompts there are."""
+        return 1
+
+    @property
+    def told(self) -> list[Told]:
+        """What another server has told of each sequence. Raises ApiError."""
+        return told_choices(self.continue_token_ids, self.finished_choices, self.prompt_count * self.sequences)
+
+    @property
     def ranks(self) -> bool:
         """Whether more is generated than is told."""
         return self.sequences > self.choices
@@ -105,7 +118,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     def is_laborious(self) -> bool:
         """Whether its sequences, with their rules, take long to make."""
         named = len(self.logit_bias or ()) + len(self.allowed_token_ids or ()) + len(self.bad_words or ())
-        return self.sequences > _FEW_CHOICES or named > _FEW_RULES
+        told = sum(1 if isinstance(each, int) else len(each) for each in self.continue_token_ids or ())
+        return self.sequences > _FEW_CHOICES or named > _FEW_RULES or told > _FEW_TOLD
 
     @property
     def fewest_tokens(self) -> int:
@@ -167,9 +181,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         if self.continue_token_ids and self.prompt_logprobs is not None:
             message = "prompt_logprobs is only allowed without continue_token_ids"
             raise ApiError(400, message, param="prompt_logprobs")
-        if self.continue_token_ids and self.sequences > 1:
-            message = f"continue_token_ids is only allowed with one choice; there are {self.sequences}"
+        if self.continue_token_ids and self.ranks:
+            message = f"continue_token_ids is only allowed with best_of = n = {self.choices}"
             raise ApiError(400, message, param="continue_token_ids")
+        if self.finished_choices and not self.stream:
+            raise ApiError(400, "finished_choices is only allowed with stream = true", param="finished_choices")
+        _ = self.told  # raises ApiError
 
     @property
     def top_count(self) -> int | None:

@@ -10,6 +10,7 @@ from .....core.net.wording import plain
 from ...grammar.matcher import Grammar
 from ..errors import ApiError, short
 from .body import decode
+from .continued import Told
 from .fields import refusal
 from .generation import GenerationRequest
 
@@ -100,12 +101,13 @@ def require_ids(ids: Sequence[int], vocab_size: int) -> None:
         raise ApiError(400, "prompt: no tokens; expected at least one", param="prompt")
 
 
-def require_continuable(ids: Sequence[int], vocab_size: int, max_tokens: int) -> None:
-    """Raise ApiError unless `ids`, the tokens that an answer begins with, leave something to generate."""
-    require_known("continue_token_ids", ids, vocab_size)
-    if ids and len(ids) >= max_tokens:
-        message = f"continue_token_ids has {len(ids)} tokens: expected fewer than max_tokens = {max_tokens}"
-        raise ApiError(400, message, param="continue_token_ids")
+def require_continuable(told: Told, vocab_size: int, max_tokens: int) -> None:
+    """Raise ApiError unless the tokens that a choice begins with leave something to generate, if it is to go on."""
+    require_known(told.param, told.tokens, vocab_size)
+    count, most = len(told.tokens), max_tokens if told.is_finished else max_tokens - 1
+    if count > max(most, 0):
+        expected = f"at most max_tokens = {max_tokens}" if told.is_finished else f"fewer than max_tokens = {max_tokens}"
+        raise ApiError(400, f"{told.param} has {count} tokens: expected {expected}", param=told.param)
 
 
 def require_length(body: GenerationRequest, max_tokens: int) -> None:
@@ -116,12 +118,15 @@ def require_length(body: GenerationRequest, max_tokens: int) -> None:
         raise ApiError(400, f"{name} = {body.fewest_tokens}: {expected}", param=name)
 
 
-def require_allowed(ids: Sequence[int], grammar: Grammar | None) -> None:
-    """Raise ApiError unless an answer by `grammar` may begin with `ids`."""
-    allowed = grammar.matcher().valid(ids) if ids and grammar is not None else len(ids)
+def require_allowed(told: Told, grammar: Grammar | None) -> None:
+    """Raise ApiError unless a choice by `grammar` that is to go on may begin with its tokens."""
+    ids = told.tokens
+    if grammar is None or told.is_finished or not ids:
+        return
+    allowed = grammar.matcher().valid(ids)
     if allowed < len(ids):
-        message = f"continue_token_ids: the answer's structure does not allow token {ids[allowed]} at place {allowed}"
-        raise ApiError(400, message, param="continue_token_ids")
+        message = f"{told.param}: the answer's structure does not allow token {ids[allowed]} at place {allowed}"
+        raise ApiError(400, message, param=told.param)
 
 
 def require_stop_ids(ids: Collection[int], vocab_size: int) -> None:

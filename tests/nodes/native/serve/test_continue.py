@@ -1,15 +1,24 @@
 """Answers that begin with tokens of another server."""
 
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import msgspec
 import pytest
 
-from slurminfer.nodes.native.api.answers.formats import UnsentIds
-from slurminfer.nodes.native.api.answers.generation import Choice, Delta, TextOptions
+from slurminfer.nodes.native.api.answers.chat_format import ChatFormat
+from slurminfer.nodes.native.api.answers.completion_format import CompletionFormat
+from slurminfer.nodes.native.api.answers.echo import Echo
+from slurminfer.nodes.native.api.answers.formats import Origin, UnsentIds, usage
+from slurminfer.nodes.native.api.answers.generation import Choice, Delta, Generation, TextOptions
 from slurminfer.nodes.native.api.errors import ApiError
 from slurminfer.nodes.native.api.requests.chat import ChatRequest
 from slurminfer.nodes.native.api.requests.completions import CompletionRequest
+from slurminfer.nodes.native.api.requests.continued import Told
 from slurminfer.nodes.native.api.requests.protocol import parse, require_continuable
-from slurminfer.nodes.native.engine.request import FinishReason, Request, SamplingParams
+from slurminfer.nodes.native.engine.request import FinishReason, Request, SamplingParams, TokenLogprobs
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
 from ....support.fake_model import FakeModel, alone, make_core, run
@@ -68,20 +77,133 @@ def test_ids_of_tokens_without_text_come_with_the_next_event():
     assert (unsent.take(0), unsent.take(0), unsent.take(1)) == ([7, 1], [], [8])
 
 
+def _parse(kind: type, **fields: Any) -> Any:
+    prompt = {"messages": [{"role": "user", "content": ""}]} if kind is ChatRequest else {"prompt": "a"}
+    return parse(kind, msgspec.json.encode({"model": "m", "stream": True, **prompt, **fields}))
+
+
+@pytest.mark.parametrize("kind", [ChatRequest, CompletionRequest])
+def test_each_choice_has_its_tokens(kind):
+    asked = _parse(kind, n=3, continue_token_ids=[[1, 2], [], [3]], finished_choices=[2])
+    assert [(list(told.tokens), told.is_finished) for told in asked.told] == [([1, 2], False), ([], False), ([3], True)]
+    assert [list(told.tokens) for told in _parse(kind, continue_token_ids=[1, 2]).told] == [[1, 2]]
+    assert [list(told.tokens) for told in _parse(kind, continue_token_ids=[[1, 2]]).told] == [[1, 2]]
+    nothings: list[dict[str, Any]] = [
+        {}, {"continue_token_ids": []}, {"continue_token_ids": None, "finished_choices": []},
+    ]  # fmt: skip
+    for nothing in nothings:
+        assert [list(told.tokens) for told in _parse(kind, n=2, **nothing).told] == [[], []]
+
+
+def test_the_choices_of_all_prompts_are_in_one_list():
+    asked = _parse(CompletionRequest, prompt=["a", "b"], n=2, continue_token_ids=[[1], [2], [3], []])
+    assert [list(told.tokens) for told in asked.told] == [[1], [2], [3], []]
+
+
 @pytest.mark.parametrize(
-    ("kind", "fields"),
+    ("fields", "param", "said"),
     [
-        (ChatRequest, {"messages": [{"role": "user", "content": ""}], "n": 2}),
-        (CompletionRequest, {"prompt": "a", "n": 2}),
-        (CompletionRequest, {"prompt": ["a", "b"]}),
+        ({"n": 2, "continue_token_ids": [1]}, "continue_token_ids", "a list of token ids for each of the 2 choices"),
+        ({"n": 2, "continue_token_ids": [[1]]}, "continue_token_ids", "has 1 lists: expected 2, one for each choice"),
+        ({"continue_token_ids": [[1], [2]]}, "continue_token_ids", "has 2 lists: expected 1"),
+        ({"n": 2, "continue_token_ids": [[1], 2]}, "continue_token_ids", "token ids, or a list of token ids for each"),
+        ({"n": 2, "continue_token_ids": [[1], ["x"]]}, "continue_token_ids[1][0]", "integer"),
+        ({"n": 2, "continue_token_ids": [[1], None]}, "continue_token_ids[1]", "expected an integer or a list"),
+        ({"n": 2, "continue_token_ids": {"0": [1]}}, "continue_token_ids", "expected a list"),
+        ({"n": 2, "continue_token_ids": [[1], []], "finished_choices": [2]}, "finished_choices", "index 2: expected 0"),
+        ({"n": 2, "continue_token_ids": [[1], []], "finished_choices": [-1]}, "finished_choices", "index -1"),
+        ({"n": 2, "continue_token_ids": [[1], []], "finished_choices": [0], "stream": False}, "finished_choices",
+         "stream = true"),
+        ({"n": 2, "continue_token_ids": [[1], []], "finished_choices": 0}, "finished_choices", "expected a list"),
+        ({"n": 2, "finished_choices": [0]}, "finished_choices", "only allowed with continue_token_ids"),
+        ({"best_of": 2, "continue_token_ids": [[1], [2]], "stream": False}, "continue_token_ids", "best_of = n = 1"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [ChatRequest, CompletionRequest])
+def test_what_cannot_be_continued_is_refused_by_name(kind, fields, param, said):
+    with pytest.raises(ApiError, match=re.escape(said)) as refused:
+        _parse(kind, **fields)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_lists_must_be_as_many_as_the_choices_of_all_prompts():
+    with pytest.raises(ApiError, match="has 2 lists: expected 4"):
+        _parse(CompletionRequest, prompt=["a", "b"], n=2, continue_token_ids=[[1], [2]])
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (Told([1, 99]), "continue_token_ids: token id 99"),
+        (Told([1, 2, 3]), "fewer than max_tokens = 3"),
+        (Told([1, 99], True, "continue_token_ids[4]"), "continue_token_ids[4]: token id 99"),
+        (Told([1, 2, 3, 4], True), "at most max_tokens = 3"),
     ],
 )
-def test_only_one_choice_can_be_continued(kind, fields):
-    with pytest.raises(ApiError, match="continue_token_ids is only allowed with one"):
-        parse(kind, msgspec.json.encode({"model": "m", "continue_token_ids": [1], **fields}))
+def test_tokens_that_cannot_be_continued(told, said):
+    with pytest.raises(ApiError, match=re.escape(said)) as refused:
+        require_continuable(told, 50, 3)
+    assert refused.value.param == told.param
 
 
-@pytest.mark.parametrize(("ids", "said"), [([1, 99], "token id 99"), ([1, 2, 3], "fewer than max_tokens = 3")])
-def test_tokens_that_cannot_be_continued(ids, said):
-    with pytest.raises(ApiError, match=said):
-        require_continuable(ids, 50, 3)
+def test_a_finished_choice_may_have_all_its_tokens():
+    require_continuable(Told([1, 2, 3], True), 50, 3)
+    require_continuable(Told([], True), 50, 0)
+
+
+def test_a_finished_choice_counts_and_is_not_generated(tokenizer):
+    params = SamplingParams(max_tokens=50)
+    finished = Choice(0, Request("f", [5], params), tokenizer, TextOptions(stops=["zy"]))
+    assert finished.skip(tokenizer.encode("the lazy", add_special_tokens=False), finished=True)
+    going = Choice(1, Request("g", [5], params, [7]), tokenizer, TextOptions())
+    assert not going.skip([7])
+    new = Choice(2, Request("n", [5], params), tokenizer, TextOptions())
+    assert [choice.is_begun for choice in (finished, going, new)] == [True, True, False]
+    engine = _Engine()
+    asyncio.run(_entered(Generation(engine, None, [finished, going, new], 0.0)))  # type: ignore[arg-type]
+    assert engine.submitted == ["g", "n"]
+    assert usage([finished, going, new], 3)["completion_tokens"] == finished.tokens + 1
+
+
+class _Engine:
+    """Keeps the ids of what is submitted."""
+
+    def submit(self, requests: Sequence[Request], *, at_once: bool) -> None:
+        self.submitted = [request.id for request in requests]
+
+    def abort(self, ids: Iterable[str]) -> None:
+        pass
+
+
+async def _entered(generation: Generation) -> None:
+    async with generation:
+        pass
+
+
+def test_an_answer_whose_choices_are_all_finished_has_no_deltas(tokenizer):
+    choice = _choice(tokenizer, [], [])
+    choice.skip([], finished=True)
+
+    async def deltas() -> list[Delta]:
+        async with Generation(_Engine(), None, [choice], 0.0) as generation:  # type: ignore[arg-type]
+            return [delta async for delta in generation]
+
+    assert asyncio.run(deltas()) == []
+
+
+def test_a_choice_goes_on_in_its_format(tokenizer):
+    origin = Origin("m", "f", include_usage=False)
+    chat = ChatFormat(tokenizer, origin)
+    chat.skip(1, [7])
+    roles = ["role" in chat.chunk(Delta(index, "a", 7, None, None))["choices"][0]["delta"] for index in (0, 1)]
+    assert roles == [True, False]
+    echoes = [Echo("ab", [1]), Echo("cd", [1])]
+    text = CompletionFormat(tokenizer, origin, echoes)
+    text.skip(1, [7])
+    pieces = [text.chunk(Delta(index, "!", 7, None, None))["choices"][0]["text"] for index in (0, 1)]
+    assert pieces == ["ab!", "!"]
+    scored = CompletionFormat(tokenizer, origin, echoes, top_count=0)
+    told = tokenizer.encode("The quick", add_special_tokens=False)
+    scored.skip(1, told)
+    logprobs = scored.chunk(Delta(1, "!", 7, TokenLogprobs(-1.0, ()), None))["choices"][0]["logprobs"]
+    assert logprobs["text_offset"] == [len("cd" + "The quick")]

@@ -89,6 +89,7 @@ def test_chat_refuses_what_only_chat_has(field, value):
     ("field", "value", "said"),
     [
         ("temprature", 0.5, "temprature = 0.5: there is no such field; temperature is probably meant"),
+        ("temprature", 0, "temprature = 0: there is no such field; temperature is probably meant"),
         ("maxTokens", 5, "max_tokens is probably meant"),
         ("response_fromat", {"type": "json_object"}, "response_format is probably meant"),
         ("system", "Be brief.", "write it into messages, with the role system"),
@@ -111,7 +112,7 @@ def test_unknown_fields_that_are_like_no_other_are_ignored(field):
 
 
 def test_a_null_and_a_field_beside_the_right_one_are_no_typing_errors():
-    assert _parse(ChatRequest, temprature=None) == _parse(ChatRequest)
+    assert _parse(ChatRequest, temprature=None) == _parse(ChatRequest, temprature=False) == _parse(ChatRequest)
     assert _parse(ChatRequest, temprature=1, temperature=0.5).temperature == 0.5
 
 
@@ -188,7 +189,7 @@ def test_nothing_may_be_generated_where_the_prompt_is_told():
         ({"best_of": 2, "stream": True}, "best_of", "expected n = 1 with stream = true"),
         ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs", "stream = false"),
         ({"prompt_logprobs": 1, "continue_token_ids": [1]}, "prompt_logprobs", "continue_token_ids"),
-        ({"best_of": 2, "continue_token_ids": [1]}, "continue_token_ids", "one choice; there are 2"),
+        ({"best_of": 2, "continue_token_ids": [[1], []]}, "continue_token_ids", "only allowed with best_of = n = 1"),
     ],
 )
 @pytest.mark.parametrize("kind", [ChatRequest, CompletionRequest])

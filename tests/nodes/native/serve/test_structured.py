@@ -237,6 +237,7 @@ def test_openais_client_parses_a_pydantic_model(client):
         ({"guided_grammar": "start: x"}, "guided_grammar", 'unknown name: "x"'),
         ({"structured_outputs": {"json": {"$ref": "#"}}}, "structured_outputs.json", "no text can satisfy it"),
         ({"regex": "ab", "continue_token_ids": [9, 9]}, "continue_token_ids", "does not allow token 9 at place 0"),
+        ({"regex": "ab", "n": 2, "continue_token_ids": [[], [9]]}, "continue_token_ids[1]", "not allow token 9"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compiled_is_refused_and_the_server_goes_on(server, fields, param, said):
