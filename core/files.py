@@ -201,14 +201,14 @@ def _finite(number: str) -> float:
 def parse_versioned(path: Path, text: str, shape: type[_Versioned], version: int, *, what: str) -> _Versioned:
     """The struct of `shape` in a text that `path` has as JSON.
 
-    Raises RunDirectoryError, which says that it is no `what`, or has another version than `version`.
+    Raises DamagedFileError, which says that it is no `what`, or has another version than `version`.
     """
     try:
         found = msgspec.json.decode(text, type=shape)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} is not a {what}: {error}") from error
+        raise DamagedFileError(f"{path} is not a {what}: {error}") from error
     if found.version != version:
-        raise RunDirectoryError(f"{path} has layout {found.version}: expected {version}")
+        raise DamagedFileError(f"{path} has layout {found.version}: expected {version}")
     return found
 
 

@@ -15,7 +15,8 @@ _STEP_BYTES = 2**20  # decompressed at once, between which other requests go on
 _FEED_BYTES = 2**16
 _WINDOW = 15  # log2 of zlib's largest window
 _ZSTD_WINDOW = 23  # log2 of the largest window of zstd in HTTP (RFC 9659)
-_MOST_FRAMES = 1000  # of zstd, each of which takes a decompressor of its own
+# Members of gzip, frames of zstd: each takes a decompressor of its own. bgzip writes one for each 64 KiB.
+_MOST_PARTS = 2000
 ENCODINGS = ("identity", "gzip", "deflate", "zstd")
 
 
@@ -60,8 +61,10 @@ async def decompressed(body: bytes, encoding: str, most_bytes: int, take: Callab
 
 def _inflate(body: bytes, encoding: str) -> Iterator[bytes]:
     """What zlib makes of a body, step by step. Raises BodyError, zlib.error."""
-    at = 0
+    at = members = 0
     while at < len(body):  # gzip may have several members
+        members += 1
+        _require_few(members, "gzip members")
         stream = zlib.decompressobj(_window_bits(body[at : at + 1], encoding))
         while not stream.eof:
             part = body[at : at + _FEED_BYTES]
@@ -79,8 +82,7 @@ def _unzstd(body: bytes) -> Iterator[bytes]:
     at = frames = 0
     while at < len(body):
         frames += 1
-        if frames > _MOST_FRAMES:
-            raise BodyError(400, f"the body has too many zstd frames: expected at most {_MOST_FRAMES}")
+        _require_few(frames, "zstd frames")
         stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW})
         while not stream.eof:
             part = body[at : at + _FEED_BYTES] if stream.needs_input else b""
@@ -89,6 +91,11 @@ def _unzstd(body: bytes) -> Iterator[bytes]:
             at += len(part)
             yield stream.decompress(part, _STEP_BYTES)
         at -= len(stream.unused_data)
+
+
+def _require_few(parts: int, what: str) -> None:
+    if parts > _MOST_PARTS:
+        raise BodyError(400, f"the body has too many {what}: expected at most {_MOST_PARTS}")
 
 
 def _cut(encoding: str) -> BodyError:

@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from ...core.background.threads import in_thread
+from ...core.errors import DamagedFileError
 from ..batches import limits
 from ..batches.errors import NotAllowedError
 from ..batches.records import BatchRecord, BatchState, InputError
@@ -50,7 +51,7 @@ class Batches:
 
         def look() -> dict[str, Any]:
             found, more = self._store.listed(tenant, limit, query.get("after"))
-            return listing([self._look(record) for record in found], more)
+            return listing([shown for record in found if (shown := self._look_of_many(record))], more)
 
         return web.json_response(await in_thread(look))
 
@@ -69,6 +70,14 @@ class Batches:
             return self._look(record)
 
         return web.json_response(await in_thread(cancel))
+
+    def _look_of_many(self, record: BatchRecord) -> dict[str, Any] | None:
+        """A batch of a list; None for one whose files are damaged, which must not hide the others."""
+        try:
+            return self._look(record)
+        except DamagedFileError as error:
+            self._store.complain(record.id, error)
+            return None
 
     def _look(self, record: BatchRecord) -> dict[str, Any]:
         state = self._store.state(record.id)

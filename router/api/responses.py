@@ -62,10 +62,14 @@ class Responses:
         query = request.query
         limit = integer("limit", query.get("limit"), 1, MOST_LISTED, LISTED)
         order = choice("order", query.get("order"), ("asc", "desc"), "desc")
-        found = [shown(item) for item in read_items(bytes((await self._found(request)).input))]
-        chosen = _after(found if order == "asc" else found[::-1], query.get("after"))
-        body = msgspec.json.encode(listing(chosen[:limit], len(chosen) > limit))
-        return web.Response(body=body, content_type="application/json")
+        record = await self._found(request)
+
+        def page() -> bytes:  # of up to 16 MiB: the workers are looked after in this thread
+            found = [shown(item) for item in read_items(record.input)]
+            chosen = _after(found if order == "asc" else found[::-1], query.get("after"))
+            return msgspec.json.encode(listing(chosen[:limit], len(chosen) > limit))
+
+        return web.Response(body=await _in_time(page), content_type="application/json")
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/responses/ID/cancel: an error, since a response that is kept is complete."""

@@ -4,6 +4,7 @@ A file is written in a folder beside, which is renamed when it is whole: so nobo
 on the filesystem; they raise RunDirectoryError where it fails.
 """
 
+import logging
 import os
 import secrets
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...core import files
-from ...core.errors import RunDirectoryError
+from ...core.errors import DamagedFileError, RunDirectoryError
 from ...core.rundir import RunDirectory
 from ...core.trust import PRIVATE_FILE, open_trusted
 from .cache import Cache
@@ -26,6 +27,8 @@ from .records import VERSION, FileRecord
 _UPLOAD, _REMOVED = ".upload-", ".removed-"
 LEFTOVER_S = 24 * 3600.0  # after which whoever wrote a file beside is surely gone
 _RECORD, _CONTENT = "record.json", "content"
+
+_log = logging.getLogger(__name__)
 
 
 class Draft:
@@ -92,6 +95,7 @@ class FileStore:
         self._path, self._clock, self._allowed, self._held = run.files_path, clock, allowed, held
         self._keeping = threading.Lock()
         self._known: Cache[FileRecord] = Cache()  # they never change
+        self._damaged: set[str] = set()  # that the log has told of
 
     def draft(self) -> Draft:
         """Begin a new file."""
@@ -143,7 +147,7 @@ class FileStore:
         """Up to `limit` files of a tenant that come after the one with id `after`, and whether more follow."""
         found = []
         for id in page(sorted(self._ids(tenant), reverse=newest_first), after, newest_first):
-            record = self._read(id)
+            record = self._usable(id)
             if record is None or record.tenant != tenant or self._is_over(record):
                 continue
             if purpose is None or record.purpose == purpose:
@@ -160,7 +164,7 @@ class FileStore:
         """Remove what has expired, and what writers that are gone have left."""
         for name in _names(self._path):
             if is_id(FILE, name):
-                record = self._read(name)
+                record = self._usable(name)
                 if record is not None and self._is_over(record):
                     self._remove(name)
             elif name.startswith((_UPLOAD, _REMOVED)) and self._is_leftover(name):
@@ -192,7 +196,17 @@ class FileStore:
 
     def _record_there(self, id: str) -> FileRecord | None:
         """The record of a file that was just listed."""
-        return self._known.get(id) or self._read(id)
+        return self._known.get(id) or self._usable(id)
+
+    def _usable(self, id: str) -> FileRecord | None:
+        """The record of one file of many, whose damage must not hide the others."""
+        try:
+            return self._read(id)
+        except DamagedFileError as error:
+            if id not in self._damaged:
+                self._damaged.add(id)
+                _log.warning("a file of OpenAI's API cannot be used: %s", error)
+            return None
 
     def _read(self, id: str) -> FileRecord | None:
         known = self._known.get(id)
@@ -203,6 +217,8 @@ class FileStore:
         if text is None:
             return None
         record = files.parse_versioned(path, text, FileRecord, VERSION, what="record of a file")
+        if record.id != id:
+            raise DamagedFileError(f"{path} is the record of {record.id[:100]!r}")
         self._known.put(id, record)
         return record
 

@@ -9,6 +9,7 @@
 All methods block on the filesystem; they raise RunDirectoryError where it fails.
 """
 
+import logging
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...core import files
-from ...core.errors import RunDirectoryError
+from ...core.errors import DamagedFileError, RunDirectoryError
 from ...core.rundir import RunDirectory
 from .cache import Cache
 from .errors import NotAllowedError, NotThereError
@@ -30,6 +31,8 @@ from .records import VERSION, BatchRecord, BatchState, CancelRecord, Status
 INPUT, WORK = "input.jsonl", "work"
 _REQUEST, _STATE, _CANCEL = "request.json", "state.json", "cancel.json"
 _NEW = ".new-"
+
+_log = logging.getLogger(__name__)
 
 
 class BatchStore:
@@ -47,6 +50,7 @@ class BatchStore:
         self.files = FileStore(run, clock, allowed, self._held)
         self._requests: Cache[BatchRecord] = Cache()  # they never change
         self._states: Cache[BatchState] = Cache()  # as they were seen last
+        self._damaged: set[str] = set()  # that the log has told of
 
     # For the router.
 
@@ -85,12 +89,18 @@ class BatchStore:
         """Up to `limit` batches of a tenant, the newest first, that are older than `after`; whether more follow."""
         found = []
         for id in page(self._ids_of(tenant)[::-1], after, newest_first=True):
-            record = self.request(id)
+            record = self._usable(id)
             if record is not None and record.tenant == tenant:
                 found.append(record)
             if len(found) > limit:
                 return found[:limit], True
         return found, False
+
+    def complain(self, id: str, error: DamagedFileError) -> None:
+        """Tell the log once that a batch cannot be used."""
+        if id not in self._damaged:
+            self._damaged.add(id)
+            _log.warning("a batch cannot be used: %s", error)
 
     def cancel(self, record: BatchRecord) -> None:
         """Ask for a batch's end. Raises NotAllowedError where it has ended already."""
@@ -110,6 +120,8 @@ class BatchStore:
             if text is None:
                 return None
             known = files.parse_versioned(path, text, BatchRecord, VERSION, what="request for a batch")
+            if known.id != id:
+                raise DamagedFileError(f"{path} is the request for {known.id[:100]!r}")
             self._requests.put(id, known)
         return known
 
@@ -176,7 +188,7 @@ class BatchStore:
         ids = self._ids_of(tenant)
         if len(ids) < min(self._allowed.batches, MOST_BATCHES_KEPT):
             return
-        ended = [id for id in ids if self.state(id).has_ended]
+        ended = [id for id in ids if self._has_ended(id)]
         if (open := len(ids) - len(ended)) >= self._allowed.batches:
             most = f"{self._allowed.batches} is the most"
             message = f"{open} batches of this key are under way, and {most}: wait until one has ended, or cancel one"
@@ -185,6 +197,21 @@ class BatchStore:
             for cache in (self._requests, self._states):
                 cache.forget(id)
             files.remove(self.folder(id))
+
+    def _usable(self, id: str) -> BatchRecord | None:
+        """The record of one batch of many, whose damage must not hide the others."""
+        try:
+            return self.request(id)
+        except DamagedFileError as error:
+            self.complain(id, error)
+            return None
+
+    def _has_ended(self, id: str) -> bool:
+        """Whether a batch is at its end, or will never come to one because its files are damaged."""
+        try:
+            return self.state(id).has_ended
+        except DamagedFileError:
+            return True
 
     def _held(self, tenant: str) -> int:
         """Bytes of inputs that a tenant has deleted, and that its batches still have."""

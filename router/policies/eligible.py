@@ -78,6 +78,16 @@ class Eligibility:
                 return rule.serve or request.model, rule.pools
         return request.model, ()
 
+    def likely_model(self, name: str | None, tenant: str) -> str:
+        """The model that a tenant gets for a name as a rule, whatever its prompt is; empty where there is none.
+
+        What is learned of requests is kept by such names: clients may make up any number of others.
+        """
+        for rule in self._rules:
+            if rule.serve is not None and rule.tenant in (None, tenant) and _is_about(rule, name, self.models):
+                return rule.serve
+        return name if name is not None and name in self.models else ""
+
     def pools_of(self, lane: Lane) -> list[str]:
         """The pools of the spec whose workers requests of a lane may go to."""
         model, pools = lane
@@ -161,9 +171,13 @@ class Eligibility:
         return Eligible((), model, f"no worker{whose}{where} is ready")
 
 
+def _is_about(rule: RuleSpec, name: str | None, served: Collection[str]) -> bool:
+    return rule.model is None or (name is not None and means(rule, name, served))
+
+
 def _fits(rule: RuleSpec, request: RoutedRequest, served: Collection[str]) -> bool:
     return (
-        (rule.model is None or (request.model is not None and means(rule, request.model, served)))
+        _is_about(rule, request.model, served)
         and (rule.tenant is None or rule.tenant == request.tenant)
         and (rule.min_prompt_tokens is None or request.input_tokens >= rule.min_prompt_tokens)
         and (rule.max_prompt_tokens is None or request.input_tokens <= rule.max_prompt_tokens)

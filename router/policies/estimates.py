@@ -42,7 +42,10 @@ class Average:
 
 
 class Lengths:
-    """Lengths of answers by model and tenant, and bytes of a prompt's token by model."""
+    """Lengths of answers by model and tenant, and bytes of a prompt's token by model.
+
+    Models are named as they are served: of names that clients make up there may be any number.
+    """
 
     def __init__(self) -> None:
         self._outputs: OrderedDict[tuple[str, str], Average] = OrderedDict()

@@ -15,6 +15,7 @@ from .paths import is_generation_path
 
 _LIMITS = [f"X-Ratelimit-{what}-{of}" for of in ("Requests", "Tokens") for what in ("Limit", "Remaining", "Reset")]
 _EXPOSED = (REQUEST_ID_HEADER, "Request-Id", "Retry-After", "X-Should-Retry", "X-Slurminfer-Worker", *_LIMITS)
+_ADMINS_ONLY = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})  # of vLLM
 _UPLOADS = frozenset({"/v1/files"})
 _OPEN_PATHS = frozenset({"/", "/docs", "/health", "/openapi.json"})
 
@@ -68,6 +69,16 @@ def _why_no_key(head: Head) -> str:
     if given is None and b"authorization" not in head.fields:
         return f"missing API key: {EXPECTED_KEY}"
     return f"no API key in the header: {EXPECTED_KEY}"
+
+
+def is_for_admins(head: Head) -> bool:
+    """Whether a request changes what an engine serves, for everybody: it loads what its path on the disk names."""
+    return head.path in _ADMINS_ONLY
+
+
+def not_for_tenants(head: Head) -> Whole:
+    """The refusal of such a request of somebody else."""
+    return failure(403, f"{head.path} is for the deployment's own key", code="admin_key_required")
 
 
 def no_such_tenant(name: str) -> Whole:

@@ -115,7 +115,7 @@ class Accounts:
         self._answers += 1
         if self._answers > _MANY and self._answers % _OF_MANY:
             return
-        model, upstream = call.routed.model or "", attempt.upstream
+        model, upstream = call.lane[0] or "", attempt.upstream  # not the client's name: it may be any alias
         if call.envelope.generates:
             self._lengths.answered(model, call.routed.tenant, tokens.generated)
         if call.envelope.choices == 1:

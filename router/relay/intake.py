@@ -30,9 +30,8 @@ class Intake:
         began: when it was complete, in monotonic seconds.
         """
         head, tenant = request.head, request.head.tenant
-        envelope = _envelope(request)
+        envelope, prompt = _read(request)
         priority = _priority(head)
-        prompt = prompt_text(envelope) if envelope.computes else b""
         routed = self._routed(head, envelope, prompt)
         lane = self._eligibility.lane(routed)
         body, model = request.body, lane[0]
@@ -50,7 +49,8 @@ class Intake:
         return Call(request, reply, outlet, envelope, routed, lane, ticket, body, len(prompt), forwarding, began)
 
     def _routed(self, head: Head, envelope: Envelope, prompt: bytes) -> RoutedRequest:
-        model, tenant = envelope.model or "", head.tenant.name
+        tenant = head.tenant.name
+        model = self._eligibility.likely_model(envelope.model, tenant)
         bytes_per_token = self._lengths.bytes_per_token(model)
         session = head.fields.get(b"x-session-id")
         user = envelope.user if isinstance(envelope.user, str) else None
@@ -66,12 +66,14 @@ class Intake:
         )
 
 
-def _envelope(request: Request) -> Envelope:
+def _read(request: Request) -> tuple[Envelope, bytes]:
+    """What is known of a request by its body, and its prompt. Raises RefusedError."""
     if request.head.method == b"GET":
-        return Envelope(kind=TOKENS, is_read=False, model=_asked_model(request.head))
+        return Envelope(kind=TOKENS, is_read=False, model=_asked_model(request.head)), b""
     content_type = request.head.fields.get(b"content-type", b"").decode("latin-1")
     try:
-        return read_envelope(request.head.path, content_type, request.body)
+        envelope = read_envelope(request.head.path, content_type, request.body)
+        return envelope, prompt_text(envelope) if envelope.computes else b""
     except EnvelopeError as error:
         raise RefusedError(failure(400, str(error))) from error
 

@@ -9,8 +9,16 @@ import msgspec
 from ..control.counters import Gap
 from ..http.heads import answer_headers
 from ..http.messages import Headers, Reply, Whole
-from .stream.envelope import OTHER
-from .stream.events import error_event, is_end, stream_error, usage_of, without_token_ids, without_usage
+from .stream.envelope import MESSAGES, OTHER
+from .stream.events import (
+    error_event,
+    is_end,
+    stream_error,
+    usage_of,
+    usages_together,
+    without_token_ids,
+    without_usage,
+)  # fmt: skip
 from .stream.stitcher import Stitcher, UsageOnly
 from .stream.transcript import Transcript
 from .workers.upstream import Upstream
@@ -55,6 +63,7 @@ class Outlet:
         "_last",
         "_last_time",
         "_reply",
+        "_usage",
         "began",
         "error",
         "hides_ids",
@@ -80,6 +89,7 @@ class Outlet:
         self._reply, self._gaps, self._clock = reply, gaps, clock
         self._before = self._last = b""  # the last events that came, and those before them
         self._last_time = 0.0
+        self._usage: dict[str, Any] | None = None  # of a stream whose events tell it bit by bit
 
     def claim(self, source: Source) -> None:
         """End the rivals of an attempt that has the first token."""
@@ -129,6 +139,8 @@ class Outlet:
         self.begin(source, events=True)
         self.transcript.add(data)
         self._before, self._last = self._last, data
+        if self.kind == MESSAGES and b'"usage"' in data:
+            self._usage = usages_together(data, self._usage)
         if self.hides_ids:
             data = without_token_ids(data)
         if self.hides_usage:
@@ -195,7 +207,7 @@ class Outlet:
 
     def usage(self) -> dict[str, Any] | None:
         """What the stream said of its token counts."""
-        return usage_of(self._before + self._last)
+        return self._usage if self.is_events and self.kind == MESSAGES else usage_of(self._before + self._last)
 
     def _wait_for_client(self, source: Source) -> None:
         source.pause()

@@ -32,7 +32,18 @@ from ..responses.store import response_store
 from ..tenants.quota import Quotas
 from ..tenants.refusal import Refused
 from ..tenants.tenant import Tenant
-from .access import Keys, is_generation, is_open, is_upload, no_key, no_such_tenant, origins, preflight
+from .access import (
+    Keys,
+    is_for_admins,
+    is_generation,
+    is_open,
+    is_upload,
+    no_key,
+    no_such_tenant,
+    not_for_tenants,
+    origins,
+    preflight,
+)  # fmt: skip
 from .access_log import AccessLog
 from .accounts import Accounts
 from .answers import health, refused, router_ended
@@ -229,6 +240,8 @@ class RelayServer:
             return no_key(head, tenant)
         head.tenant = tenant
         if is_generation(head):
+            if is_for_admins(head) and not tenant.admin:
+                return not_for_tenants(head)
             head.is_generation = True
             return self._admit_generation(head, tenant)
         if is_upload(head):

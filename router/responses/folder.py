@@ -4,6 +4,7 @@ A file is written beside and renamed, so that nobody sees half of one, and never
 """
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from .ids import ResponseId, parsed
 from .lineage import KeptFile
 
 _LIVE, _REMOVED, _NEW = ".json", ".removed", ".new-"
+_FOLDER = re.compile(r"[0-9a-f]{8}")  # a tenant's mark
 _MOST_TRIES = 3  # of a write whose folder somebody removes, since it is empty
 
 
@@ -75,6 +77,15 @@ def strangers(folder: Path, before: float) -> list[Path]:
                 if os.stat(folder / name, follow_symlinks=False).st_mtime < before:
                     found.append(folder / name)
     return found
+
+
+def folders_in(path: Path) -> list[Path]:
+    """The tenants' folders. What has another name, or is a link, is none of ours: nothing in it is looked at.
+
+    Raises RunDirectoryError.
+    """
+    found = [path / name for name in names_in(path) if _FOLDER.fullmatch(name)]
+    return [folder for folder in found if not os.path.islink(folder)]
 
 
 def names_in(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ from msgspec import Raw
 from ...core import files
 from ...core.errors import DamagedFileError, RunDirectoryError
 from ...core.spec.router import RouterSpec
-from .folder import hide, is_there, listed, names_in, path_of, strangers, write
+from .folder import folders_in, hide, is_there, listed, path_of, strangers, write
 from .ids import ResponseId, is_tenants, parsed, required
 from .limits import MOST_RECORD_BYTES, Limits
 from .lineage import Amount, KeptFile, fair_share, needless, surplus
@@ -29,6 +29,7 @@ from .record import VERSION, Record
 
 _WRITES_PER_LOOK, _BYTES_PER_LOOK = 64, 64 * 2**20  # of a tenant, before its folder is looked at again
 _LEFTOVER_S = 600.0  # after which whoever wrote a file beside is surely gone
+_MOST_SKEW_S = 600.0  # by which the clocks of two nodes may differ
 _SURELY_S = 120.0  # a response that is too old in less may be removed before the next turn is seen
 Removed = Counter[str]  # how many, by why: expired, limit, deleted
 
@@ -46,6 +47,7 @@ class ResponseStore:
         self._path, self._limits, self._clock = path, limits, clock
         self._written: dict[str, tuple[int, int]] = {}  # writes and bytes by tenant's folder, since it was looked at
         self._sizes: dict[str, dict[str, int]] = {}  # bytes by folder and id, as they were seen: files never change
+        self._hidden: dict[str, bool] = {}  # folders that are being looked at; whether more was hidden meanwhile
         self._lock = threading.Lock()
         self._recent = Recent()
         self.held = Amount(0, 0)  # at the last sweep
@@ -90,7 +92,7 @@ class ResponseStore:
             pass
         found = required(id)
         was_there = hide(self._folder(found), found)
-        self._remove(self._folder(found))
+        self._remove_hidden(self._folder(found))
         return was_there
 
     def tidy(self, id: str) -> Removed:
@@ -118,8 +120,7 @@ class ResponseStore:
                 os.rmdir(folder)
             return gone
 
-        folders = [self._path / name for name in names_in(self._path)]
-        each(folders, clean)
+        each(folders_in(self._path), clean)
         most = self._share(kept.values())
         each([folder for folder, found in kept.items() if not Amount.of(found).fits(most)],
              lambda folder: self._tidy(folder, most))  # fmt: skip
@@ -149,17 +150,16 @@ class ResponseStore:
         text = files.read_private(path, most_bytes=MOST_RECORD_BYTES)
         if text is None:
             return None
-        try:
-            record = files.parse_versioned(path, text, Record, VERSION, what="kept response")
-        except RunDirectoryError as error:
-            raise DamagedFileError(str(error)) from error
+        record = files.parse_versioned(path, text, Record, VERSION, what="kept response")
         if record.tenant != tenant or record.id != id.text:
             return None
         self._recent.put(record)
         return record
 
     def _is_old(self, id: ResponseId, sooner_by: float = 0.0) -> bool:
-        return self._clock() - id.made_at >= self._limits.seconds - sooner_by
+        """Whether a response is too old. One of the far future was made by a clock that was wrong, and would stay."""
+        age = self._clock() - id.made_at
+        return age >= self._limits.seconds - sooner_by or age <= -max(self._limits.seconds, _MOST_SKEW_S)
 
     def _stays(self, previous: str) -> bool:
         """Whether a response stays until a sweep can see the turn that goes on with it."""
@@ -206,6 +206,23 @@ class ResponseStore:
         if failed is not None:
             raise failed
         return removed, [file for file in found if file not in is_gone]
+
+    def _remove_hidden(self, folder: Path) -> None:
+        """Remove what was hidden, at once for all that are hidden meanwhile: a tenant may delete very many.
+
+        What is hidden after the second look is removed by the next one, or by a sweep.
+        """
+        with self._lock:
+            if folder.name in self._hidden:
+                self._hidden[folder.name] = True
+                return
+            self._hidden[folder.name] = False
+        try:
+            self._remove(folder)
+            if self._hidden[folder.name]:
+                self._remove(folder)
+        finally:
+            del self._hidden[folder.name]
 
     def _remove_strangers(self, folder: Path) -> None:
         for path in strangers(folder, self._clock() - _LEFTOVER_S):

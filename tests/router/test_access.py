@@ -125,11 +125,21 @@ def test_origins_of_the_spec_are_used(empty):
         (["https://*.example"], "https://a.example.evil", False),
         (["https://*.example"], "https://evil/.example", False),
         (["https://x.example"], "https://xxexample", False),
+        (["https://*.example"], "https://a.example/", False),
+        (["https://*-*.example"], "https://a-b.example", True),
+        (["https://*-*.example"], "https://a.example", False),
         (["http://[::1]:*"], "http://[::1]:80", True),
     ],
 )
 def test_origins(allowed, origin, is_allowed):
     assert Origins(allowed, []).allow(origin.encode()) is is_allowed
+
+
+def test_an_origin_of_kilobytes_takes_no_time_that_anybody_notices():
+    """As a regular expression, this pattern would try some 10^14 ways to divide the origin."""
+    origins = Origins(["https://*-*-*-*.example"], [])
+    assert not origins.allow(b"https://" + b"-" * 8000)
+    assert origins.allow(b"https://" + b"-" * 8000 + b".example")
 
 
 def test_a_clients_request_id_goes_to_the_worker_and_back(one):

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from ....core.errors import SlurminferError
@@ -17,6 +18,7 @@ from ....core.rundir import RunDirectory
 from .work import Work
 
 ENDED, TRY_AGAIN = 0, 75
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 class _Share:
@@ -31,6 +33,15 @@ class _Share:
             self.part = 1.0 / max(1, int(line))
 
 
+def be_killed_first() -> None:
+    """Let the kernel end this process, and not the router, where the memory of their job is used up.
+
+    The batch is then tried again.
+    """
+    with suppress(OSError):
+        OOM_SCORE.write_text("1000", encoding="ascii")
+
+
 def main() -> int:
     """ENDED, or TRY_AGAIN with the reason on standard output."""
     parser = argparse.ArgumentParser(prog="python -m slurminfer.jobs.batch.openai.child", description=__doc__)
@@ -40,6 +51,7 @@ def main() -> int:
     parser.add_argument("--reason", default="", help="why it fails")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    be_killed_first()
     told, share = threading.Event(), _Share()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())

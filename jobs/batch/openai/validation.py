@@ -10,6 +10,7 @@ from ....router.batches import limits
 from ....router.batches.records import InputError
 
 _SHOWN = 100  # characters of a wrong value
+_MOST_OBJECTS = 1_000_000  # and lists of a line, counted by their brackets: decoded, each may take 200 bytes
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class _Check:
                 )
                 return
             try:
+                _require_few_objects(line)
                 self._check(decode_line(line))
             except BadLineError as error:
                 yield InputError(code="invalid_json_line", message=f"this line is {error}", line=number)
@@ -116,6 +118,13 @@ class _WrongError(Exception):
     def __init__(self, code: str, param: str | None, message: str) -> None:
         self.code, self.param = code, param
         super().__init__(message)
+
+
+def _require_few_objects(line: bytes | None) -> None:
+    """Raise _WrongError for a line that would take gigabytes of the router's job once it is decoded."""
+    if line is not None and len(line) > _MOST_OBJECTS and line.count(b"{") + line.count(b"[") > _MOST_OBJECTS:
+        expected = f"expected at most {_MOST_OBJECTS}"
+        raise _WrongError("invalid_json_line", None, f"this line has too many objects and lists: {expected}")
 
 
 def _shown(value: object) -> str:

@@ -27,11 +27,12 @@ _MOST_CACHED = 1 << 16  # bytes of a list of tools
 # Longer ones are taken as they are written: decoded, they may take many times their size.
 _MOST_DECODED = 4 << 20  # bytes
 _MOST_CONTAINERS = 50_000  # objects and lists
-_MOST_KEYS = 500_000
+_MOST_KEYS = _MOST_STRINGS = 500_000
 _KEY_ENDS = (b'":', b'" ', b'"\t', b'"\n', b'"\r')  # and of some strings with quotation marks in them
 Decoded = TypeVar("Decoded")
 Scalar = int | float | str | bool | None
 _SEPARATOR = "\0"
+_TOO_DEEP = "the body is nested too deep"
 _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})  # besides 1: for vLLM and SGLang, whose `stream` pydantic reads
 # Fields by which vLLM, SGLang and others constrain the text, each with its own syntax.
 _CONSTRAINTS = (
@@ -234,8 +235,10 @@ def read_envelope(path: str, content_type: str, body: bytes) -> Envelope:
 
 
 def read_as(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
-    """A whole body as what a decoder makes of it. Raises EnvelopeError."""
+    """A whole body as what a decoder makes of it, which may be many strings. Raises EnvelopeError."""
     _require_few_keys(body)
+    if len(body) > 4 * _MOST_STRINGS and body.count(b'"') - body.count(b'\\"') > 2 * _MOST_STRINGS:
+        raise EnvelopeError(f"the body has too many strings: expected at most {_MOST_STRINGS}")
     return decoded(decoder, body)
 
 
@@ -264,7 +267,7 @@ def decoded(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
     except msgspec.ValidationError as error:
         raise _explained(str(error)) from error
     except RecursionError as error:
-        raise EnvelopeError("the body is nested too deep") from error
+        raise EnvelopeError(_TOO_DEEP) from error
     except ValueError as error:  # DecodeError, numbers of thousands of digits
         raise EnvelopeError(f"the body is not valid JSON: {error}") from error
 
@@ -282,8 +285,15 @@ def prompt_text(envelope: Envelope) -> bytes:
     """What the prompt is made of, in the order in which a chat template renders it; empty where nothing is known.
 
     It is the same for the same conversation, however its JSON is written, and a conversation that goes on begins with
-    what it was before. Token ids take four bytes each.
+    what it was before. Token ids take four bytes each. Raises EnvelopeError for what is nested too deep.
     """
+    try:
+        return _prompt_text(envelope)
+    except RecursionError as error:  # it could just be decoded
+        raise EnvelopeError(_TOO_DEEP) from error
+
+
+def _prompt_text(envelope: Envelope) -> bytes:
     text = "".join(_tools(envelope.tools)) if is_given(envelope.tools) else ""
     for raw in (envelope.system, envelope.instructions):
         if raw and is_given(raw):
@@ -418,8 +428,9 @@ def with_usage(body: bytes, envelope: Envelope) -> bytes:
     """The body of a streamed request with `stream_options.include_usage`, so that the token counts come at the end."""
     if envelope.wants_usage:
         return body
-    options = _loosely(envelope.stream_options) if is_given(envelope.stream_options) else {}
-    if not isinstance(options, dict):
+    try:
+        options: dict[str, Any] = _fields.decode(envelope.stream_options) if is_given(envelope.stream_options) else {}
+    except (ValueError, RecursionError):
         return body  # the engine will refuse it
     is_new = not envelope.stream_options  # not even null
     return with_field(body, "stream_options", {**options, "include_usage": True}, is_new=is_new)

@@ -20,6 +20,7 @@ _ENDS = {
     MESSAGES: re.compile(rb"^event: ?message_stop|^data: ?\{\"type\": ?\"message_stop\"", re.MULTILINE),
     RESPONSES: re.compile(rb"^event: ?response\.(?:completed|failed|incomplete)", re.MULTILINE),
 }
+_USAGE = re.compile(rb'"usage": ?\{')
 _raw_decode = json.JSONDecoder().raw_decode
 
 
@@ -98,6 +99,22 @@ def usage_of(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return usage if isinstance(usage, dict) else None
+
+
+def usages_together(data: bytes, before: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """The counts of all usages in whole events and of `before`, the largest of each name; None if there are none.
+
+    Anthropic's streams tell the tokens of the prompt at their beginning, and those of the answer at their end.
+    """
+    found = before
+    for place in _USAGE.finditer(data):
+        try:
+            usage = _raw_decode(data[place.end() - 1 :].decode())[0]
+        except (ValueError, RecursionError):
+            continue
+        counts = {name: count for name, count in usage.items() if type(count) is int}
+        found = {**(found or {}), **{name: max(count, (found or {}).get(name, 0)) for name, count in counts.items()}}
+    return found
 
 
 def is_end(kind: str, data: bytes) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+_MOST = 2**40  # tokens of one answer: what an engine says beyond that is nonsense, and no table of ours could hold it
+
 
 class Tokens(NamedTuple):
     """Tokens of one answer, as its engine counts them."""
@@ -30,4 +32,4 @@ def tokens_from(usage: Any) -> Tokens | None:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value < _MOST else 0

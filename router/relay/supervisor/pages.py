@@ -1,35 +1,46 @@
 """Requests that are not for workers, such as /v1/models and /metrics: forwarded to the supervisor's pages."""
 
 import asyncio
+from collections import Counter
 
 from ...http.heads import answer_headers, content_length, request_head
 from ...http.messages import ConnectError, Flow, Headers, Pool, Reply, Request
 from ..answers import failure
 
-# At once, of this relay. The supervisor has one thread, in which it looks after the workers too.
-MOST_PAGES, MOST_OPEN_PAGES = 64, 16
+# At once, of this relay. The supervisor has one thread, in which it looks after the workers too. Of one tenant, and of
+# all who show no key, there are fewer: somebody may read a page, such as a file, as slowly as he likes.
+MOST_PAGES, MOST_OF_TENANT, MOST_OPEN_PAGES = 64, 16, 16
+_NOBODY = ""  # among the tenants: whoever shows no key
 
 
 class Pages:
-    """Forwards requests to the supervisor, not too many at once; fewer of those without a key."""
+    """Forwards requests to the supervisor, not too many at once, nor of one tenant."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._asked = self._asked_openly = 0
+        self._asked = Counter[str]()  # by tenant
 
     async def answer(self, request: Request, reply: Reply) -> None:
         """Answer the request by the supervisor's page, or say that it does not answer now."""
-        is_open = request.head.tenant is None
-        if self._asked >= MOST_PAGES or (is_open and self._asked_openly >= MOST_OPEN_PAGES):
+        tenant, most = _who(request)
+        if self._asked.total() >= MOST_PAGES or self._asked[tenant] >= most:
             reply.whole(failure(503, "too many requests for the router's pages at once", retry_after=1))
             return
-        self._asked += 1
-        self._asked_openly += is_open
+        self._asked[tenant] += 1
         try:
             await pass_on(self._pool, _head(request), request.body, reply, "the router's supervisor")
         finally:
-            self._asked -= 1
-            self._asked_openly -= is_open
+            self._asked[tenant] -= 1
+            if not self._asked[tenant]:
+                del self._asked[tenant]
+
+
+def _who(request: Request) -> tuple[str, int]:
+    """Whose request it is, and how many of theirs there may be. Our own programs have the deployment's own key."""
+    tenant = request.head.tenant
+    if tenant is None:
+        return _NOBODY, MOST_OPEN_PAGES
+    return tenant.name, MOST_PAGES - MOST_OPEN_PAGES if tenant.admin else MOST_OF_TENANT
 
 
 async def pass_on(pool: Pool, head: bytes, body: bytes, reply: Reply, whom: str) -> None:

@@ -12,6 +12,7 @@ from ....core.net.anthropic import VERSION_HEADER
 from ....core.net.compression import BodyError
 from ...http.messages import Head, Reply, Request, Whole
 from ..answers import JSON, failure
+from .beside import Beside
 from .counting import Engines
 from .messages.surface import CountTokens, Messages
 from .responses.count import InputTokens
@@ -19,7 +20,8 @@ from .responses.kept import KeptResponses
 from .responses.surface import Responses
 from .translation import Surface, Translation, TranslationError
 
-_ANTHROPIC, _VERSION = Messages(), VERSION_HEADER.encode()  # whose clients are known by a header wherever they ask
+# Anthropic's clients are known by a header wherever they ask.
+_ANTHROPIC, _VERSION = Messages(Beside()), VERSION_HEADER.encode()
 
 _TIMES_HELD = 2  # what is read for a request is in memory as it was read, and as it is sent
 
@@ -46,11 +48,12 @@ class Surfaces:
         forward: Callable[[Request, Reply], None],
         refuse: Callable[[Request, Reply, Whole], None],
     ) -> None:
+        beside = Beside()
         known: Mapping[str, Mapping[str, Surface[Any]]] = {
-            "messages": {"/v1/messages": Messages(), "/v1/messages/count_tokens": CountTokens(engines)},
+            "messages": {"/v1/messages": Messages(beside), "/v1/messages/count_tokens": CountTokens(beside, engines)},
             "responses": {
-                "/v1/responses": Responses(kept),
-                "/v1/responses/input_tokens": InputTokens(kept, engines),
+                "/v1/responses": Responses(kept, beside),
+                "/v1/responses/input_tokens": InputTokens(kept, beside, engines),
             },
         }
         chosen = [surfaces for name, surfaces in known.items() if name in names]

@@ -1,5 +1,6 @@
 """/v1/responses/ID by OpenAI's own client, through a real router."""
 
+import asyncio
 import contextlib
 
 import httpx
@@ -7,6 +8,8 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from slurminfer.router.api import responses
+from slurminfer.router.relay.surfaces.responses.items import read_items
 from slurminfer.router.responses.ids import new_id, required
 from slurminfer.router.tenants.key_store import KeyStore
 
@@ -53,6 +56,18 @@ def test_its_input_is_listed(one):
     assert len({item.id for item in items}) == len(items)
     with pytest.raises(openai.BadRequestError, match="after"):
         one.openai.responses.input_items.list(made.id, after="msg_1")
+
+
+def test_a_page_of_its_input_is_made_beside_the_supervisors_loop(one, monkeypatch):
+    """An input of 16 MiB takes a while, and the same loop looks after the workers."""
+
+    def read_beside(data):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return read_items(data)
+
+    monkeypatch.setattr(responses, "read_items", read_beside)
+    assert one.openai.responses.input_items.list(ask(one).id).data
 
 
 def test_a_response_is_removed(one):

@@ -10,6 +10,7 @@ from slurminfer.core.errors import RunDirectoryError
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.router.batches.errors import NotAllowedError, NotThereError
 from slurminfer.router.batches.ids import BATCH, FILE, derived_id, is_id, new_id
+from slurminfer.router.batches.limits import Allowed
 from slurminfer.router.batches.records import BatchState, FileRecord, Status
 from slurminfer.router.batches.store import BatchStore
 
@@ -137,6 +138,34 @@ def test_another_tenants_file_is_not_there(store):
     with pytest.raises(NotThereError):
         store.create("owner", "/v1/completions", file.id, None, None)
     assert store.ids() == []
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"id": "file-1"}', "[" * 100_000, "\0" * 1000, "other"])
+def test_a_damaged_record_hides_no_other_file(store, tmp_path, clock, caplog, text):
+    kept, damaged, _ = make_file(store), make_file(store), make_file(store, expires_at=1500)
+    path = store.files.content_path(damaged.id).with_name("record.json")
+    if text == "other":  # the record of another file
+        text = store.files.content_path(kept.id).with_name("record.json").read_text()
+    path.write_text(text)
+    fresh = BatchStore(RunDirectory(tmp_path / "run"), clock)
+    clock.now = 1500.0
+    for _ in range(2):
+        fresh.files.sweep()
+        assert sorted(os.listdir(tmp_path / "run/files")) == sorted([kept.id, damaged.id])
+        assert fresh.files.listed("owner", limit=9, after=None, newest_first=True, purpose=None) == ([kept], False)
+        assert fresh.files.room("owner") > 0
+    assert [line for line in caplog.messages if str(path) in line] == [caplog.messages[0]]
+
+
+@pytest.mark.parametrize("name", ["request.json", "state.json"])
+def test_a_damaged_batch_hides_no_other_and_hinders_none(store, tmp_path, clock, name):
+    kept, damaged = make_batch(store), make_batch(store)
+    store.change(damaged.id, lambda state: BatchState(status=Status.IN_PROGRESS))
+    (store.folder(damaged.id) / name).write_text("{")
+    fresh = BatchStore(RunDirectory(tmp_path / "run"), clock, Allowed(batches=2, files=9, bytes=2**20))
+    assert kept in fresh.listed("owner", 20, None)[0]
+    if name == "state.json":  # it will never end by itself
+        assert make_batch(fresh) in fresh.listed("owner", 20, None)[0]
 
 
 def test_a_damaged_record_is_an_error_that_names_the_file(store):

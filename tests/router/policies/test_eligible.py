@@ -26,6 +26,19 @@ def test_by_model():
     assert slots(one, request(model=None)) == [0, 1, 2]
 
 
+def test_the_model_that_a_name_means_as_a_rule():
+    rules = [
+        RuleSpec(model="claude-*", tenant="alice", serve="n"),
+        RuleSpec(model="claude-*", min_prompt_tokens=99, serve="n", tenant="bob"),
+        RuleSpec(model="claude-*", serve="m"),
+        RuleSpec(model="*", pools=("p",)),
+    ]
+    one = eligibility([], rules=rules)
+    asked = [("claude-1", "alice"), ("claude-2", "bob"), ("claude-3", "carol"), ("n", "alice")]
+    assert [one.likely_model(*each) for each in asked] == ["n", "n", "m", "n"]
+    assert one.likely_model("made-up", "alice") == one.likely_model(None, "alice") == ""
+
+
 def test_an_unknown_model_is_named_with_those_that_there_are():
     nobody = eligibility([Stub(0)]).candidates(request(model="x"), NOW)
     assert (nobody.reason, nobody.unknown_model) == ("no worker serves the model 'x'; models: m, n", True)

@@ -146,6 +146,22 @@ def test_big_values_are_taken_as_they_are_written() -> None:
     assert prompt_text(read_envelope(COMPLETIONS, "", ids)).startswith(b"[1000,")
 
 
+@pytest.mark.parametrize("name", ["prompt", "messages", "tools", "system", "stream_options", "input", "stop"])
+@pytest.mark.parametrize("before", ['["a",', "[", '{"a":', '[{"role":"user","content":'])
+def test_what_can_just_be_decoded_is_no_defect_when_it_is_written_again(name: str, before: str) -> None:
+    """Of some depth that a decoder takes, no more is left for what comes then."""
+    after = {"[": "]", "{": "}"}
+    close = "".join(after[letter] for letter in reversed(before) if letter in after)
+    for depth in range(300, 1010):
+        body = ('{"stream":true,"' + name + '":' + before * depth + "1" + close * depth + "}").encode()
+        try:
+            envelope = read_envelope(CHAT, "", body)
+            prompt_text(envelope)
+            with_usage(body, envelope)
+        except EnvelopeError as error:
+            assert str(error) == "the body is nested too deep"
+
+
 @pytest.mark.parametrize("space", [b"", b" ", b"\n"])
 def test_too_many_keys(space: bytes) -> None:
     body = b'{"stream_options": {}, ' + b",".join(b'"%d"%b:1' % (key, space) for key in range(500_001)) + b"}"

@@ -14,6 +14,7 @@ from slurminfer.router.relay.stream.events import (
     split_error,
     stream_error,
     usage_of,
+    usages_together,
     without_token_ids,
     without_usage,
 )
@@ -52,6 +53,17 @@ def test_usage() -> None:
     assert usage_of(b'{"usage": {"prompt_tokens": 3, "d": {"c": 1}}, "x": 1}') == {"prompt_tokens": 3, "d": {"c": 1}}
     assert usage_of(b'data: {"usage":{"a":1}}\n\ndata: {"usage":{"a":2}}\n\ndata: [DONE]\n\n') == {"a": 2}
     assert usage_of(b'{"usage":{"a"') is None
+
+
+def test_usages_that_are_told_bit_by_bit() -> None:
+    start = b'data: {"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":1}}}\n\n'
+    end = b'data: {"type":"message_delta", "usage": {"output_tokens":6,"input_tokens":0,"tier":"x"}}\n\n'
+    said = b'data: {"delta":{"text":"\\"usage\\":{\\"input_tokens\\":900}"}}\n\n'
+    begun = usages_together(start)
+    assert begun == {"input_tokens": 7, "output_tokens": 1}
+    assert usages_together(said, begun) == begun and usages_together(said) is None
+    assert usages_together(end, begun) == usages_together(start + said + end) == {"input_tokens": 7, "output_tokens": 6}
+    assert usages_together(b'data: {"usage":{"input\n\n', begun) == begun
 
 
 def test_ends() -> None:

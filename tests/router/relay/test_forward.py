@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from slurminfer.core.spec.router import RuleSpec
 from slurminfer.router.control.messages import View
 from slurminfer.router.http.pool import SocketPool
-from slurminfer.router.relay import outcome
+from slurminfer.router.policies.estimates import Lengths
+from slurminfer.router.relay import outcome, server
 from slurminfer.router.relay.stream.form import tokens_of
 
 from .relayed import DONE, HEAD, LAST, TEXT, answer, chunk, drop, event, events_of, hang, is_done, text_of, usage_event
@@ -139,6 +140,27 @@ def test_a_pattern_gives_clients_with_names_of_their_own_a_model(relayed):
     assert unknown.status_code == 404 and unknown.json()["error"]["code"] == "model_not_found"
 
 
+def test_names_that_clients_make_up_are_not_remembered(relayed, monkeypatch):
+    """There may be any number of them; what is learned is of the model behind."""
+    learned, asked = [], []
+
+    class Noting(Lengths):
+        def prompted(self, model, prompt_bytes, prompt_tokens):
+            learned.append(model)
+
+        def bytes_per_token(self, model):
+            asked.append(model)
+            return super().bytes_per_token(model)
+
+    monkeypatch.setattr(server, "Lengths", Noting)
+    one = relayed(rule=[RuleSpec(model="claude-*", serve="m")])
+    one.add("w-0")
+    for number in range(3):
+        assert one.chat(model=f"claude-{number}").status_code == 200
+    assert one.chat(model="made-up").status_code == 404
+    assert (learned, asked) == (["m"] * 3, ["m"] * 3 + [""])
+
+
 async def _count(asked):
     await asked.whole({"count": 3})
 
@@ -149,6 +171,16 @@ def test_other_404s_of_an_engine_are_its_own(one):
 
     one.stubs[0].behaviour = no_adapter
     assert one.http.post("/v1/unload_lora_adapter", json={}).content == UNKNOWN % b'"code":404'
+
+
+@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/v1//unload_lora_adapter/", "/v1/%6coad_lora_adapter"])
+def test_what_changes_an_engine_for_everybody_is_for_the_deployments_own_key(one, path):
+    alice = one.add_tenant("a", name="alice")
+    refused = alice.post(path, json={"lora_name": "x", "lora_path": "/etc"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_key_required")
+    assert not one.stubs[0].asked
+    one.http.post(path, json={"lora_name": "x", "lora_path": "/etc"})
+    assert len(one.stubs[0].asked) == 1
 
 
 def test_other_content_than_json_passes_as_it_comes(one):

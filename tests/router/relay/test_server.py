@@ -8,7 +8,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from slurminfer.router.relay.supervisor.pages import MOST_OPEN_PAGES, MOST_PAGES
+from slurminfer.router.relay.supervisor.pages import MOST_OF_TENANT, MOST_OPEN_PAGES, MOST_PAGES
 
 from ...support.garbage import garbage
 from .relayed import TEXT, hang, text_of
@@ -95,8 +95,9 @@ def test_whether_a_worker_is_ready_is_told_without_a_key_and_without_the_supervi
         assert stranger.get("/health").status_code == 503
 
 
-def test_too_many_pages_at_once_are_refused_and_fewer_without_a_key(one, loop, eventually):
-    """The supervisor looks after the workers in the same thread."""
+@pytest.fixture
+def slow_pages(one, loop):
+    """The supervisor's pages, which wait until `go`; who has asked for one, and what asks."""
     asked, go = [], asyncio.Event()
 
     async def wait(request):
@@ -122,17 +123,37 @@ def test_too_many_pages_at_once_are_refused_and_fewer_without_a_key(one, loop, e
         return client
 
     with ExitStack() as stack:
-        strangers = [stack.enter_context(ask("/")) for _ in range(MOST_OPEN_PAGES)]
-        eventually(lambda: len(asked) == MOST_OPEN_PAGES)
-        assert stack.enter_context(ask("/")).recv(1000).startswith(b"HTTP/1.1 503 ")
-        ours = [stack.enter_context(ask("/workers", "key")) for _ in range(MOST_PAGES - MOST_OPEN_PAGES)]
-        eventually(lambda: len(asked) == MOST_PAGES)
-        assert stack.enter_context(ask("/workers", "key")).recv(1000).startswith(b"HTTP/1.1 503 ")
-        assert text_of(one.chat()) == TEXT
-        one.run(go.set)
-        assert all(client.recv(1000).startswith(b"HTTP/1.1 200 ") for client in strangers + ours)
-    assert asked == [None] * MOST_OPEN_PAGES + ["one"] * (MOST_PAGES - MOST_OPEN_PAGES)
+        yield asked, lambda path, key=None: stack.enter_context(ask(path, key)), lambda: one.run(go.set)
+    one.run(go.set)
     loop.run(runner.cleanup())
+
+
+def test_too_many_pages_at_once_are_refused_and_fewer_without_a_key(one, slow_pages, eventually):
+    """The supervisor looks after the workers in the same thread."""
+    asked, ask, go = slow_pages
+    strangers = [ask("/") for _ in range(MOST_OPEN_PAGES)]
+    eventually(lambda: len(asked) == MOST_OPEN_PAGES)
+    assert ask("/").recv(1000).startswith(b"HTTP/1.1 503 ")
+    ours = [ask("/workers", "key") for _ in range(MOST_PAGES - MOST_OPEN_PAGES)]
+    eventually(lambda: len(asked) == MOST_PAGES)
+    assert ask("/workers", "key").recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert text_of(one.chat()) == TEXT
+    go()
+    assert all(client.recv(1000).startswith(b"HTTP/1.1 200 ") for client in strangers + ours)
+    assert asked == [None] * MOST_OPEN_PAGES + ["one"] * (MOST_PAGES - MOST_OPEN_PAGES)
+
+
+def test_a_tenant_leaves_pages_to_others(one, slow_pages, eventually):
+    one.add_tenant("a", name="alice")
+    one.add_tenant("b", name="bob")
+    asked, ask, go = slow_pages
+    slow = [ask("/v1/files/file-1/content", "a") for _ in range(MOST_OF_TENANT)]
+    eventually(lambda: len(asked) == MOST_OF_TENANT)
+    assert ask("/v1/models", "a").recv(1000).startswith(b"HTTP/1.1 503 ")
+    others = [ask("/v1/models", "b"), ask("/v1/models", "key"), ask("/")]
+    eventually(lambda: len(asked) == MOST_OF_TENANT + 3)
+    go()
+    assert all(client.recv(1000).startswith(b"HTTP/1.1 200 ") for client in slow + others)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import itertools
 import json
 
 import httpx
+import msgspec
 import pytest
 
 from slurminfer.router.relay.workers import upstream
 
-from .strange import APIS, BAD, BROKEN, GOOD, answer_well, require_form
+from .relayed import DONE, HEAD, LAST, TEXT, chunk, event
+from .strange import APIS, BAD, BROKEN, CHAT, GOOD, TEXTS, VECTORS, answer_well, require_form
 
 STREAMED = {name: api for name, api in APIS.items() if api.streams and name != "completions, streamed"}
 MOST = 2**25  # bytes that a client would take
@@ -52,6 +54,33 @@ def test_an_answer_that_is_none(relay, bad):
     relay.add("w-1", answer_well)
     both = {name: [require_form(api, ask(relay, api)) for _ in range(2)] for name, api in APIS.items()}
     assert all("good" in found for found in both.values()), both
+
+
+@pytest.mark.parametrize("count", [10**30, 2**63, -(10**30), 1e300, "7", [], True])
+def test_token_counts_that_are_none(relay, count):
+    """They would be in all figures for ever, and no table could hold them."""
+    usage = {"prompt_tokens": count, "completion_tokens": count, "total_tokens": count, "input_tokens": count}
+    usage["prompt_tokens_details"] = {"cached_tokens": count}
+    usage["completion_tokens_details"] = {"reasoning_tokens": count}
+
+    async def say(asked):
+        if asked.target.endswith("/embeddings"):
+            await asked.whole({**VECTORS, "usage": usage})
+        elif asked.body.get("stream"):
+            last = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n"
+            await asked.send(HEAD, chunk(event(TEXT, "stop")), chunk(last), chunk(DONE), LAST)
+        elif asked.target.endswith("/chat/completions"):
+            await asked.whole({**CHAT, "usage": usage})
+        else:
+            await asked.whole({**TEXTS, "usage": usage})
+
+    relay.add("w-0", say)
+    for name in STREAMED.keys() | {"chat/completions", "messages", "responses", "embeddings"}:
+        assert require_form(APIS[name], ask(relay, APIS[name])) == "good"
+    report = relay.report()
+    msgspec.msgpack.encode(report)
+    assert report.usage["one"].prompt_tokens == report.usage["one"].generated_tokens == 0
+    assert report.counters.requests and all(status == 200 for _, status in report.counters.requests)
 
 
 @pytest.mark.parametrize("broken", BROKEN)

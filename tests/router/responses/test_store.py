@@ -2,6 +2,8 @@
 
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from msgspec import Raw
@@ -44,6 +46,31 @@ def test_what_is_no_id_is_not_there(store_of, id):
     assert store_of().get("one", id) is None
 
 
+def test_of_very_many_that_are_deleted_at_once_the_folder_is_listed_twice(store_of, keep, tmp_path, monkeypatch):
+    """Each look reads thousands of names, and the supervisor's other threads wait for it."""
+    store, looks = store_of(), []
+    ids = [keep(store) for _ in range(8)]
+    is_looking, go = threading.Event(), threading.Event()
+    listed = store._listed
+
+    def wait(folder):
+        found = listed(folder)
+        looks.append(folder)
+        is_looking.set()
+        assert go.wait(20)
+        return found
+
+    monkeypatch.setattr(store, "_listed", wait)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(store.delete, "one", ids[0])
+        assert is_looking.wait(20)
+        assert all(store.delete("one", id) for id in ids[1:])
+        assert not any(store.get("one", id) for id in ids)
+        go.set()
+        assert first.result(20)
+    assert len(looks) == 2 and files_in(tmp_path) == []
+
+
 def test_old_ones_are_gone_at_once_and_removed_later(store_of, keep, clock, tmp_path):
     store = store_of(seconds=60)
     old = keep(store)
@@ -55,6 +82,35 @@ def test_old_ones_are_gone_at_once_and_removed_later(store_of, keep, clock, tmp_
     assert len(files_in(tmp_path)) == 2
     store.sweep()
     assert [path.stem for path in files_in(tmp_path)] == [new]
+
+
+def test_a_clock_that_was_wrong_keeps_nothing_for_ever(store_of, keep, clock, tmp_path):
+    store = store_of(seconds=60)
+    clock.now += 10 * 365 * 86_400
+    wrong = keep(store)
+    clock.now -= 10 * 365 * 86_400
+    ahead = new_id("one", clock.now + 500)  # by another node's clock
+    right = Record(id=ahead, tenant="one", response=Raw(b"{}"), input=Raw(b"[]"))
+    store.keep(right, lambda: Raw(b"[]"))
+    assert store.get("one", wrong) is None and store.get("one", ahead) == right
+    store.sweep()
+    assert [path.stem for path in files_in(tmp_path)] == [ahead]
+
+
+@pytest.mark.parametrize("name", ["abcd1234", "photos"])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_sweep_touches_nothing_but_tenants_folders(store_of, keep, clock, tmp_path, name, is_link):
+    store = store_of()
+    keep(store)
+    other = tmp_path / "photos" if is_link else tmp_path / "responses" / "photos"
+    other.mkdir()
+    (other / "cat.jpg").write_text("x")
+    os.utime(other / "cat.jpg", (0, 0))
+    if is_link:
+        (tmp_path / "responses" / name).symlink_to(other)
+    clock.now += 10_000
+    assert store.sweep()[1] == []
+    assert (other / "cat.jpg").exists()
 
 
 def test_of_too_many_the_oldest_are_removed(store_of, keep, tmp_path, monkeypatch):

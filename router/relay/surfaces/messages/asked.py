@@ -1,7 +1,5 @@
 """A request of Anthropic's API as it comes. Fields that are not listed here change nothing of the answer."""
 
-from typing import Any
-
 import msgspec
 from msgspec import Raw
 
@@ -110,8 +108,8 @@ class Asked(msgspec.Struct):
     metadata: Metadata | None = None
     output_config: OutputConfig | None = None
     output_format: Format | None = None  # an older name of output_config.format
-    mcp_servers: list[Any] | None = None
-    container: Any = None
+    mcp_servers: Raw = Raw()
+    container: Raw = Raw()
 
     # Of chat completions: passed on to the engine, or refused with the name that they have here (names.py).
     seed: Raw = Raw()

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from ...stream.envelope import is_given
 from ..translation import TranslationError
 from .asked import Asked, Format
 from .content import Chat, chat_messages, system_message
@@ -52,9 +53,9 @@ def _refuse(asked: Asked) -> None:
     for name, here in RENAMED.items():
         if getattr(asked, name) and bytes(getattr(asked, name)) != b"null":
             raise TranslationError(f"{name}: not a field of /v1/messages; use {here}", name, code=UNKNOWN)
-    if asked.mcp_servers:
+    if is_given(asked.mcp_servers):
         raise TranslationError("mcp_servers: the router calls no tools itself; leave it out", "mcp_servers")
-    if asked.container:
+    if is_given(asked.container):
         raise TranslationError("container: the router runs no code itself; leave it out", "container")
 
 

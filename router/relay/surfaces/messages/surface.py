@@ -1,6 +1,5 @@
 """Anthropic's messages API as the relay translates it."""
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Coroutine
 from typing import Any, Generic
@@ -9,6 +8,7 @@ import msgspec
 
 from .....core.net.anthropic import error_body
 from ....http.messages import Head, Reply
+from ..beside import LARGE, Beside
 from ..counting import CountTranslation, Engines
 from ..reply import TranslatingReply
 from ..translation import CHAT, Kind, TranslationError
@@ -18,10 +18,6 @@ from .context import anthropic_words
 from .names import renamed_answer
 from .request import chat_fields, chat_request
 from .stream import MessageStream
-
-# Bytes of a request from which on other requests do not wait for its translation: one of many small blocks takes a
-# second for 3 MB.
-_LARGE = 256 * 1024
 
 
 class MessageTranslation:
@@ -50,10 +46,13 @@ class MessageTranslation:
 class _Surface(ABC, Generic[Kind]):
     """Implements `Surface`."""
 
+    def __init__(self, beside: Beside) -> None:
+        self._beside = beside
+
     def translate(self, head: Head, body: bytes) -> Kind | Coroutine[Any, Any, Kind]:
         """What stands for a request. Raises TranslationError."""
-        if len(body) > _LARGE:
-            return asyncio.to_thread(self._translation, head, body)
+        if len(body) > LARGE:
+            return self._beside.run(head.tenant.name, lambda: self._translation(head, body))
         return self._translation(head, body)
 
     @abstractmethod
@@ -69,7 +68,11 @@ class _Surface(ABC, Generic[Kind]):
 
 
 class Messages(_Surface[MessageTranslation]):
-    """POST /v1/messages."""
+    """POST /v1/messages.
+
+    Args:
+        beside: where large requests are translated.
+    """
 
     def _translation(self, head: Head, body: bytes) -> MessageTranslation:
         asked = read(body)
@@ -83,10 +86,12 @@ class CountTokens(_Surface[CountTranslation]):
     """POST /v1/messages/count_tokens.
 
     Args:
+        beside: where large requests are translated.
         engines: of the workers of a model.
     """
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, beside: Beside, engines: Engines) -> None:
+        super().__init__(beside)
         self._engines = engines
 
     def _translation(self, head: Head, body: bytes) -> CountTranslation:

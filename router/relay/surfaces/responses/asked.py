@@ -1,12 +1,13 @@
 """What a request to /v1/responses asks for, checked."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw
 
 from ....batches.limits import LONGEST_METADATA_KEY, LONGEST_METADATA_VALUE, MOST_METADATA
-from ...stream.envelope import Decoded, EnvelopeError, decoded
+from ...stream.envelope import Decoded, EnvelopeError, decoded, read_as
 from ..translation import TranslationError
 from .errors import UNKNOWN
 from .fields import HARMLESS_VALUES, IGNORED, INCLUDABLE, LOGPROBS, OBEYED, REFUSED, RENAMED
@@ -94,9 +95,9 @@ def read(body: bytes) -> Asked:
     """What a body asks for. Raises TranslationError."""
     if body.count(b"{") > _MOST_OBJECTS:
         raise TranslationError(f"the body has too many objects: expected at most {_MOST_OBJECTS}")
-    raw = _decoded(_fields, body)
+    raw = _decoded(read_as, _fields, body)
     _require_known(raw)
-    asked: Asked = _decoded(_asked, body)
+    asked: Asked = _decoded(decoded, _asked, body)
     _check(asked)
     asked.items = _input(asked)
     asked.others = {name: value for name, value in raw.items() if name not in OBEYED and name not in IGNORED
@@ -161,8 +162,12 @@ def _short(value: Raw) -> str:
     return text.decode(errors="replace") if len(text) <= 80 else f"{text[:80].decode(errors='replace')}..."
 
 
-def _decoded(decoder: "msgspec.json.Decoder[Decoded]", body: bytes) -> Decoded:
+def _decoded(
+    decode: "Callable[[msgspec.json.Decoder[Decoded], bytes], Decoded]",
+    decoder: "msgspec.json.Decoder[Decoded]",
+    body: bytes,
+) -> Decoded:
     try:
-        return decoded(decoder, body)
+        return decode(decoder, body)
     except EnvelopeError as error:
         raise TranslationError(str(error), error.param) from error

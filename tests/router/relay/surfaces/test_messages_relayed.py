@@ -269,6 +269,26 @@ def test_engines_may_be_asked_in_their_own_api(relayed):
     assert refused["error"]["type"] == "not_found_error"
 
 
+def test_all_tokens_of_an_engines_own_stream_count(relayed):
+    """It tells those of the prompt at its beginning, and those of the answer at its end."""
+
+    def said(kind, **fields):
+        return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+    async def own(asked):
+        usage = {"input_tokens": 20, "cache_read_input_tokens": 5, "output_tokens": 1}
+        start = said("message_start", message={"id": "msg_1", "usage": usage})
+        words = [said("content_block_delta", index=0, delta={"type": "text_delta", "text": word}) for word in "abcdef"]
+        end = said("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 6})
+        await asked.send(HEAD, *map(chunk, [start, *words, end, said("message_stop")]), LAST)
+
+    passing = relayed(translate=())
+    passing.add("w-0", own)
+    assert passing.http.post("/v1/messages", json={**ASKED, "stream": True}).text.endswith('"message_stop"}\n\n')
+    usage = passing.report().usage["one"]
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens) == (25, 5, 6)
+
+
 def test_a_tool_call_goes_on_when_its_worker_is_lost(relay, client):
     """A script, as in the test above. The native engine goes on from the tokens that have come."""
     first = {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": ""}}

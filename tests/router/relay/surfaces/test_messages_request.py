@@ -7,10 +7,13 @@ from collections.abc import Coroutine
 import pytest
 
 from slurminfer.router.http.messages import Head
+from slurminfer.router.relay.surfaces.beside import Beside
 from slurminfer.router.relay.surfaces.messages.asked import MOST_BYTES, read
 from slurminfer.router.relay.surfaces.messages.request import chat_request
 from slurminfer.router.relay.surfaces.messages.surface import CountTokens, Messages
 from slurminfer.router.relay.surfaces.translation import TranslationError
+
+from ..relayed import tenant
 
 HI = [{"role": "user", "content": "Hi"}]
 CALL = {"type": "tool_use", "id": "t1", "name": "look", "input": {"at": [1, 2.50, "é"]}}
@@ -54,9 +57,9 @@ def nested(kind, depth):
     return block
 
 
-@pytest.mark.parametrize("surface", [Messages(), CountTokens(lambda model: ["native"])])
+@pytest.mark.parametrize("surface", [Messages(Beside()), CountTokens(Beside(), lambda model: ["native"])])
 def test_others_do_not_wait_for_the_translation_of_a_large_request(surface):
-    head = Head(b"POST", b"/", "/", [], {}, "", "abc")
+    head = Head(b"POST", b"/", "/", [], {}, "", "abc", tenant("key", name="one", slot=0))
     small, large = (json.dumps({"max_tokens": 9, "messages": [user("x" * size)]}).encode() for size in (9, 300_000))
     assert not isinstance(surface.translate(head, small), Coroutine)
     beside = surface.translate(head, large)
@@ -258,3 +261,20 @@ def test_what_cannot_be_done_is_refused_by_its_name(fields, words):
 def test_what_is_no_request_is_refused(body):
     with pytest.raises(TranslationError):
         chat_request(read(body))
+
+
+def test_strings_are_bounded():
+    """Each takes sixty bytes in memory, however short it is."""
+    body = json.dumps({"messages": HI, "max_tokens": 9, "stop_sequences": ["a"] * 500_001}).encode()
+    with pytest.raises(TranslationError, match="too many strings"):
+        read(body)
+    code = json.dumps({"messages": [{"role": "user", "content": '"a",' * 2_000_000}], "max_tokens": 9}).encode()
+    assert read(code).max_tokens == 9, "quotation marks within a text are no strings"
+
+
+@pytest.mark.parametrize("name", ["mcp_servers", "container"])
+def test_what_the_router_does_not_run_is_refused_unless_it_is_nothing(name):
+    for nothing in ("null", "[]", "{}", '""'):
+        assert chat(**{name: json.loads(nothing)})["messages"] == HI
+    with pytest.raises(TranslationError, match=f"{name}: the router"):
+        chat(**{name: [{"url": "x"}]})

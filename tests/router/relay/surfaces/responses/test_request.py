@@ -1,16 +1,24 @@
 """A request to /v1/responses becomes a chat request, or an error that names its field."""
 
+import asyncio
 import json
 import typing
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from openai.types.responses import response_create_params
 
+from slurminfer.router.http.messages import Head
+from slurminfer.router.relay.surfaces.beside import Beside
 from slurminfer.router.relay.surfaces.responses.asked import read
+from slurminfer.router.relay.surfaces.responses.count import InputTokens
 from slurminfer.router.relay.surfaces.responses.fields import IGNORED, INCLUDABLE, OBEYED, REFUSED
+from slurminfer.router.relay.surfaces.responses.kept import KeptResponses
+from slurminfer.router.relay.surfaces.responses.surface import Responses
 from slurminfer.router.relay.surfaces.translation import TranslationError
 
+from ...relayed import tenant
 from .chats import FUNCTION, chat
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city":"Ulm"}'}
@@ -185,6 +193,8 @@ def message_with(part: dict[str, Any]) -> list[dict[str, Any]]:
         ({"tools": [{"type": "function", "name": "f"}] * 1025}, "tools", "at most 1024"),
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{}] * 513}] * 2}, "tools", "1026 functions"),
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{}] * 250_000}]}, None, "too many objects"),
+        ({"metadata": dict.fromkeys(map(str, range(500_001)), "")}, None, "too many keys"),
+        ({"include": ["a"] * 500_001}, None, "too many strings"),
         ({"tools": [{"type": "function", "name": "f", "parameters": []}]}, "tools[0].parameters", "object"),
         ({"tool_choice": "maybe"}, "tool_choice", "'required'"),
         ({"tool_choice": {"type": "web_search_preview"}}, "tool_choice.type", "web_search_preview"),
@@ -218,6 +228,20 @@ def test_what_cannot_be_done_is_refused_by_name(given: dict[str, Any], param: st
 def test_a_body_that_is_none_is_an_error(body: bytes) -> None:
     with pytest.raises(TranslationError):
         read(body)
+
+
+@pytest.mark.parametrize("kind", [Responses, lambda kept, beside: InputTokens(kept, beside, lambda model: ["native"])])
+def test_others_do_not_wait_for_the_translation_of_a_large_request(kind: Any) -> None:
+    surface, head = kind(KeptResponses(None), Beside()), Head(b"POST", b"/", "/", [], {}, "", "abc")
+    head.tenant = tenant("key", name="one", slot=0)
+    small, large = (json.dumps({"input": "x" * size}).encode() for size in (9, 300_000))
+    assert not isinstance(surface.translate(head, small), Coroutine)
+    beside = surface.translate(head, large)
+    assert isinstance(beside, Coroutine)
+    assert json.loads(asyncio.run(beside).body)["messages"] == [{"role": "user", "content": "x" * 300_000}]
+    refused = surface.translate(head, large.replace(b"input", b"inptu"))
+    with pytest.raises(TranslationError, match="input: expected"):
+        asyncio.run(refused)
 
 
 def test_an_empty_body_is_called_so() -> None:
