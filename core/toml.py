@@ -37,25 +37,29 @@ def read_toml(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(str(path), None, f"cannot read the spec: {error.strerror}") from error
+        expected = f"cannot read it: {error.strerror}; expected the path of a TOML file"
+        raise SpecError(str(path), None, expected) from error
     except UnicodeDecodeError as error:
-        raise SpecError(str(path), None, f"cannot read the spec: {error}") from error
+        raise SpecError(str(path), None, f"cannot read it: {error}; expected a TOML file in UTF-8") from error
 
 
-def parse_toml(text: str, root: type[SectionT], several_lines: re.Pattern[str] = _NOWHERE) -> SectionT:
+def parse_toml(
+    text: str, root: type[SectionT], several_lines: re.Pattern[str] = _NOWHERE, path: Path = Path("file")
+) -> SectionT:
     """TOML text as a `root`. Raises SpecError.
 
     Args:
         text: of the file.
         root: what the file as a whole is.
         several_lines: searched in the dotted path of a key; matches where a string may have newlines.
+        path: of the file, for errors that concern all of it.
     """
     try:
         raw = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a plain one for a number of thousands of digits
-        raise SpecError("file", None, f"not TOML: {error}") from error
+        raise SpecError(str(path), None, f"not TOML: {error}") from error
     except RecursionError as error:
-        raise SpecError("file", None, "tables or lists are nested too deeply") from error
+        raise SpecError(str(path), None, "tables or lists are nested too deeply") from error
     _refuse_control("", raw, several_lines)
     try:
         return msgspec.convert(raw, root)

@@ -58,7 +58,11 @@ _COMMANDS_HEAD = """\
 *Generated from `src/slurminfer/cli.py` by `make docs`; do not edit.*
 
 Every command exits with 0 when it has done what it was asked, with 1 when it failed, and with 2 when the command line
-makes no sense. Errors are one line on stderr.
+makes no sense. Errors are one line on stderr; where the command line makes no sense, two more lines say how the command
+is called.
+
+`slurminfer --version` prints the version, the folder that it was started from, and the version of Python. Every command
+has `--help`, or `-h`.
 """
 _API_HEAD = """\
 # Fields of requests
@@ -349,8 +353,14 @@ def commands_page() -> str:
     told = subprocess.run(words, capture_output=True, encoding="utf-8", check=True).stdout
     _, _, commands = html.unescape(told).partition("\n## ")
     # typer leaves out the argument of a group where it shows how the group's commands are called.
-    commands = re.sub(r"^\$ slurminfer keys (?=[a-z])", "$ slurminfer keys {name} ", commands, flags=re.MULTILINE)
+    commands = re.sub(r"^\$ slurminfer keys (?=[a-z])", "$ slurminfer keys NAME ", commands, flags=re.MULTILINE)
     commands = re.sub(r"^\$ slurminfer batch run ", "$ slurminfer batch ", commands, flags=re.MULTILINE)
+    commands = re.sub(r"^\$ .*", lambda call: re.sub(r"[{}]", "", call[0]), commands, flags=re.MULTILINE)
+    # Lists of a group's commands, cut off after some words: each has a section below. --help is the same everywhere.
+    commands = re.sub(r"^\*\*Commands\*\*:\n\n(?:\* .*\n)+\n?", "", commands, flags=re.MULTILINE)
+    commands = re.sub(r"^\* `--help`.*\n", "", commands, flags=re.MULTILINE)
+    commands = re.sub(r"^\*\*Options\*\*:\n\n(?!\* )", "", commands, flags=re.MULTILINE)
+    commands = re.sub(r"\n{3,}", "\n\n", commands)
     return f"{_COMMANDS_HEAD}\n## {commands.rstrip()}\n"
 
 

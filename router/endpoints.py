@@ -31,6 +31,13 @@ def no_such_path(method: str, path: str) -> str:
     if path in COUNTED:
         why = "the engine that serves this model does not have it"
     else:
-        near = get_close_matches(canonical_path(shown), _SHOWN, n=1, cutoff=_SIMILAR)
-        why = "no such path" + (f"; {near[0]} is probably meant" if near else "")
+        why = "no such path" + _hint(canonical_path(shown))
     return f"{method} {shown}: {why}; there are: {', '.join(each for each in _SHOWN if each != path)}; /docs says more"
+
+
+def _hint(path: str) -> str:
+    """Which path is meant: one that this one resembles, or that it ends with, since the base URL has too much."""
+    if near := get_close_matches(path, _SHOWN, n=1, cutoff=_SIMILAR):
+        return f"; {near[0]} is probably meant"
+    ends = [each for each in _SHOWN if path.endswith(each.removeprefix("/v1"))]
+    return f"; {max(ends, key=len)} is probably meant: a client's base URL ends with /v1" if ends else ""

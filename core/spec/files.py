@@ -19,15 +19,17 @@ _SEVERAL_LINES = re.compile(r"(?:^|\.)(?:(?:setup|extra_args)\[\d+\]|env\.[^.]*)
 
 def load_spec(path: Path) -> DeploymentSpec:
     """Read a spec file and check all of it but what depends on the engines. Raises SpecError."""
-    return parse_spec(read_toml(path))
+    return parse_spec(read_toml(path), path)
 
 
-def parse_spec(text: str) -> DeploymentSpec:
+def parse_spec(text: str, path: Path = Path("file")) -> DeploymentSpec:
     """Parse TOML text and check all of it but what depends on the engines. Raises SpecError.
+
+    `path` is that of the file, for errors that concern all of it.
 
     Whether an engine of that name exists and can do what its pool asks is checked by `check_engines` of nodes/engines.
     """
-    spec = parse_toml(text, DeploymentSpec, _SEVERAL_LINES)
+    spec = parse_toml(text, DeploymentSpec, _SEVERAL_LINES, path)
     check_deployment(spec)
     return spec
 
@@ -39,7 +41,7 @@ def dump_spec(spec: DeploymentSpec) -> str:
 
 def load_job(path: Path) -> JobSpec:
     """Read and check the file of a single job. Raises SpecError."""
-    job = parse_toml(read_toml(path), JobSpec, _SEVERAL_LINES)
+    job = parse_toml(read_toml(path), JobSpec, _SEVERAL_LINES, path)
     check_job(job)
     return job
 

@@ -1,21 +1,41 @@
 """The command line. It reads arguments and prints; what the commands do is in jobs/. Heavy imports stay inside."""
 
+import platform
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from . import __version__
 from .core.errors import SlurminferError, UsageError
 from .core.machine.libraries import prepare
 from .core.processes.process import accept_any_text
 from .jobs.batch.commands.cli import batch_app
 
+# The panels of `slurminfer --help`, in their order.
+_ENDPOINTS, _BATCHES, _MODELS, _CLUSTER = "Endpoints", "Batches", "Models", "The cluster"
+_PANELS = (_ENDPOINTS, _BATCHES, _MODELS, _CLUSTER)
+
+
+class _Commands(TyperGroup):
+    """All commands, in the order of their panels."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: _PANELS.index(self._panel(name)))
+
+    def _panel(self, name: str) -> str:
+        panel: str = self.commands[name].rich_help_panel  # type: ignore[attr-defined]
+        return panel
+
+
 app = typer.Typer(
-    help="LLM inference on Slurm clusters, GPU and pure CPU.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app = typer.Typer(help="Manage the models in the cache.", no_args_is_help=True)
 texts_app = typer.Typer(
@@ -26,14 +46,15 @@ sandbox_app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True)
 bench_app = typer.Typer(help="Measure the native engine and the network between nodes.", no_args_is_help=True)
-app.add_typer(keys_app, name="keys")
-app.add_typer(batch_app, name="batch")
-app.add_typer(bench_app, name="bench")
-app.add_typer(models_app, name="models")
-app.add_typer(texts_app, name="texts")
-app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(keys_app, name="keys", rich_help_panel=_ENDPOINTS)
+app.add_typer(batch_app, name="batch", rich_help_panel=_BATCHES)
+app.add_typer(models_app, name="models", rich_help_panel=_MODELS)
+app.add_typer(texts_app, name="texts", rich_help_panel=_MODELS)
+app.add_typer(bench_app, name="bench", rich_help_panel=_CLUSTER)
+app.add_typer(sandbox_app, name="sandbox", rich_help_panel=_CLUSTER)
 
-Name = Annotated[str, typer.Argument(help="name of the deployment")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the deployment")]
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="name of the tenant")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Local = Annotated[bool, typer.Option("--local", help="start processes of this machine instead of Slurm jobs")]
 SandboxDirectory = Annotated[
@@ -41,7 +62,30 @@ SandboxDirectory = Annotated[
 ]
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        where = Path(__file__).parent
+        typer.echo(f"slurminfer {__version__} from {where} (Python {platform.python_version()})")
+        raise typer.Exit
+
+
+@app.callback()
+def slurminfer(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_print_version, help="print the version")
+    ] = False,
+) -> None:
+    """LLM inference on Slurm clusters, GPU and pure CPU.
+
+    An endpoint: slurminfer serve SPEC --wait
+
+    A dataset: slurminfer batch INPUT OUTPUT --spec SPEC
+
+    Without Slurm, add --local. How to begin is in docs/guide/quickstart.md.
+    """
+
+
+@app.command(rich_help_panel=_ENDPOINTS)
 def serve(
     spec_path: Annotated[Path, typer.Argument(metavar="SPEC", help="deployment spec, a TOML file")],
     local: Local = False,
@@ -76,9 +120,11 @@ def serve(
             raise EngineError(f"{error}; 'slurminfer stop {run.path.name}' ends what still runs") from error
 
 
-@app.command()
+@app.command(rich_help_panel=_ENDPOINTS)
 def status(
-    name: Annotated[str | None, typer.Argument(help="name of the deployment; default: all deployments")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="name of the deployment; default: all deployments")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the current state of deployments, their jobs and their workers."""
@@ -90,10 +136,12 @@ def status(
     print_views([look(RunDirectory.existing(each)) for each in names], as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_ENDPOINTS)
 def logs(
     name: Name,
-    role: Annotated[str | None, typer.Argument(help="'router' or the id of a worker; default: all of them")] = None,
+    role: Annotated[
+        str | None, typer.Argument(metavar="WHO", help="'router' or the name of a worker; default: all of them")
+    ] = None,
     lines: Annotated[
         int, typer.Option("--lines", "-n", min=1, help="lines to show from the end of each log file")
     ] = 20,
@@ -112,7 +160,7 @@ def logs(
     print_failures(run, role)
 
 
-@app.command()
+@app.command(rich_help_panel=_ENDPOINTS)
 def stop(
     name: Name,
     force: Annotated[
@@ -128,10 +176,10 @@ def stop(
     typer.echo(f"'{name}' was stopped already" if count is None else f"'{name}' stopped: {jobs} ended")
 
 
-@app.command()
+@app.command(rich_help_panel=_ENDPOINTS)
 def scale(
     name: Name,
-    pool: Annotated[str, typer.Argument(help="name of the pool")],
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="name of the pool")],
     number: Annotated[str, typer.Argument(metavar="N", help="workers that it shall have, or 'auto': as the spec says")],
 ) -> None:
     """Change the number of a pool's workers while the deployment runs."""
@@ -141,7 +189,7 @@ def scale(
     typer.echo(fleet_scale.scale(RunDirectory.existing(name), pool, number))
 
 
-@app.command()
+@app.command(rich_help_panel=_ENDPOINTS)
 def receipt(name: Name, as_json: AsJson = False) -> None:
     """Show what a deployment has used, running or stopped: hours, tokens, cost, energy."""
     from .core.rundir import RunDirectory
@@ -150,7 +198,7 @@ def receipt(name: Name, as_json: AsJson = False) -> None:
     print_receipt(RunDirectory.existing(name), as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_ENDPOINTS)
 def tunnel(
     name: Name,
     to: Annotated[
@@ -178,7 +226,7 @@ def tunnel(
     command.run(name, to, remote, port, as_text)
 
 
-@app.command()
+@app.command(rich_help_panel=_ENDPOINTS)
 def endpoint(
     name: Name,
     follow: Annotated[
@@ -207,7 +255,7 @@ def keys(context: typer.Context, name: Name) -> None:
 @keys_app.command("add")
 def keys_add(
     context: typer.Context,
-    tenant: Annotated[str, typer.Argument(help="name of the tenant, such as a person or a project")],
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="name of the tenant, such as a person or a project")],
     priority: Annotated[
         str, typer.Option(help="most urgent class that its requests may have: interactive, default or batch")
     ] = "default",
@@ -237,7 +285,7 @@ def keys_add(
 @keys_app.command("set")
 def keys_set(
     context: typer.Context,
-    tenant: Annotated[str, typer.Argument(help="name of the tenant")],
+    tenant: Tenant,
     priority: Annotated[
         str | None, typer.Option(help="most urgent class that its requests may have: interactive, default or batch")
     ] = None,
@@ -277,7 +325,7 @@ def keys_list(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @keys_app.command("revoke")
-def keys_revoke(context: typer.Context, tenant: Annotated[str, typer.Argument(help="name of the tenant")]) -> None:
+def keys_revoke(context: typer.Context, tenant: Tenant) -> None:
     """Make a tenant's key useless. What the tenant has used stays in the list."""
     from .core.rundir import RunDirectory
     from .router.tenants.key_store import KeyStore
@@ -286,7 +334,7 @@ def keys_revoke(context: typer.Context, tenant: Annotated[str, typer.Argument(he
     typer.echo(f"key of '{tenant}' revoked")
 
 
-@app.command()
+@app.command(rich_help_panel=_MODELS)
 def quantize(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="model to quantize: 'demo', a directory, a GGUF file or a hub id")
@@ -343,7 +391,7 @@ def quantize(
     quantize_command.quantize(model, out, backend, given, spec_path, dry_run, evaluate_on, windows)
 
 
-@app.command()
+@app.command(rich_help_panel=_MODELS)
 def evaluate(
     quantized: Annotated[str, typer.Argument(metavar="QUANTIZED", help="directory of a quantized model")],
     against: Annotated[str, typer.Option(help="original model: 'demo', a directory, a GGUF file or a hub id")],
@@ -362,7 +410,7 @@ def evaluate(
     command.run(quantized, against, text, windows, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=_CLUSTER)
 def doctor(
     partition: Annotated[
         list[str] | None, typer.Option(help="partition to look at; may be given several times; default: all")
@@ -384,7 +432,9 @@ def doctor(
 
 @bench_app.command("engine")
 def bench_engine(
-    model: Annotated[str, typer.Argument(help="model to measure: 'demo', a directory, a GGUF file or a hub id")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="model to measure: 'demo', a directory, a GGUF file or a hub id")
+    ],
     batches: Annotated[str, typer.Option(help="batch sizes to decode with, separated by commas")] = "1,8,64",
     contexts: Annotated[
         str, typer.Option(help="context lengths to decode at, in tokens, separated by commas")
@@ -458,7 +508,7 @@ def bench_comm(
 
 @models_app.command("fetch")
 def models_fetch(
-    name: Annotated[str, typer.Argument(help="model to fetch: 'demo', a hub id or a GGUF file")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="model to fetch: 'demo', a hub id or a GGUF file")],
     keep_quantized: Annotated[
         bool,
         typer.Option("--keep-quantized", help="keep the quantized blocks of a GGUF file, for quantization = 'gguf'"),
@@ -476,7 +526,9 @@ def models_fetch(
 
 
 @texts_app.command("fetch")
-def texts_fetch(names: Annotated[list[str], typer.Argument(help="texts to fetch: c4, wiki, tiny")]) -> None:
+def texts_fetch(
+    names: Annotated[list[str], typer.Argument(metavar="TEXT", help="texts to fetch: c4, wiki, tiny")],
+) -> None:
     """Fetch texts into the cache, so that jobs without internet find them there."""
     from .jobs.terminal.progress import model_progress
     from .quant import texts
@@ -533,9 +585,23 @@ def main() -> None:
     prepare()
     accept_any_text()
     try:
-        app()
+        code = app(prog_name="slurminfer", standalone_mode=False)
+    except typer.TyperException as error:
+        sys.exit(_refused(error))
     except SlurminferError as error:
         from .jobs.terminal.text import shown
 
         typer.secho(f"error: {shown(str(error))}", err=True, fg="red")
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refused(error: typer.TyperException) -> int:
+    """Say what is wrong with the command line; the exit code."""
+    from .jobs.terminal.usage import explanation
+
+    if said := explanation(error):
+        first, _, rest = said.partition("\n")
+        typer.secho(first, err=True, fg="red")
+        typer.echo(rest, err=True)
+    return error.exit_code

@@ -1,6 +1,7 @@
 """The deployment spec: what is read, what is refused, and in which words."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -472,3 +473,16 @@ def test_a_backfill_pool_gets_what_the_other_pools_of_its_model_leave():
     with pytest.raises(SpecError) as caught:
         two_pools("", "spill_after = 5", BACKFILL)
     assert caught.value.key == "pool[0].spill_after"
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("# slurminfer\n\nruns models\n", encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert str(caught.value).startswith(f"spec: {path}: not TOML: ")
+
+
+def test_a_name_where_a_path_should_be_is_told_what_is_expected():
+    with pytest.raises(SpecError, match=r"spec: demo: cannot read it: .*; expected the path of a TOML file"):
+        load_spec(Path("demo"))

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from slurminfer.nodes.native.api.tools.families import FAMILIES
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*/*.md")), *sorted(DOCS.glob("*.md"))]
@@ -77,3 +79,11 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     words = [sys.executable, "-m", "sphinx", "--fail-on-warning", "-q", str(DOCS), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_formats_of_tool_calls_are_as_many_as_the_readme_says():
+    families = re.search(r"formats of (\d+) families", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert families is not None and int(families[1]) == len(FAMILIES)
+    page = (DOCS / "engine/tools.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `(\w+)` \| .* \| yes", page, re.MULTILINE)
+    assert sorted(shown) == sorted(family.name for family in FAMILIES)

@@ -34,7 +34,7 @@ def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordi
         messages=[{"role": "user", "content": "What is the capital of France?"}],
         stream=True,
         temperature=0,
-        max_tokens=16,
+        max_tokens=8,
     )
     assert "Paris" in "".join(part.choices[0].delta.content or "" for part in parts)
 
@@ -42,7 +42,7 @@ def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordi
     victim = user.status("cpu")["workers"][0]
     results: list[subprocess.CompletedProcess[str]] = []
     words = ("batch", HOUSE / "examples/data/prompts-100.jsonl", shared / "out.jsonl", "--run", "cpu")
-    work = threading.Thread(target=lambda: results.append(user.slurminfer(*words, "--max-tokens", "12", timeout_s=300)))
+    work = threading.Thread(target=lambda: results.append(user.slurminfer(*words, "--max-tokens", "8", timeout_s=300)))
     work.start()
     eventually(lambda: answered(shared / "out.jsonl") >= 5)
     subprocess.run(["scancel", victim["job"]], env=sandbox.env(), check=True)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from .deployments import reason_of_failure, serve
-from .over_nodes import check_native, ranks, value
+from .over_nodes import LAYOUTS, answers, check_native, ranks, value
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(300)]
 
@@ -21,12 +21,14 @@ def pool(nodes: int, layout: str, kv_cache_gib: float) -> str:
     return _POOL.format(nodes=nodes, layout=layout, kv_cache_gib=kv_cache_gib)
 
 
+# Four ranks are two stages on two nodes.
+TWO_RANKS = {layout: gib for layout, gib in LAYOUTS.items() if not layout.startswith("pipeline")}
+
+
 def test_two_nodes_say_what_one_says_and_a_killed_rank_ends_the_job_by_name(cluster_user, shared):
-    check_native(cluster_user, shared, pool)
-
-
-def test_a_killed_child_of_another_node_is_the_reason_with_its_signal(cluster_user, shared):
+    alone = check_native(cluster_user, shared, pool, TWO_RANKS)
     serve(cluster_user, shared, "four", pool(2, "tensor_parallel = 2\npipeline_parallel = 2", 0.3))
+    assert answers(cluster_user, "four") == alone
     [child] = [
         process
         for process in ranks(cluster_user.home)

@@ -5,12 +5,12 @@ import pytest
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.trust import TRUSTED_OWNERS
 
-from ..integration.conftest import cluster_user, demo_model
+from ..integration.conftest import cluster_user, commands_there, demo_model
 from ..support.waiting import eventually
 from .neighbour import OPEN, Deployment, answering, as_neighbour, endpoint_of, processes_of, reachable, readable
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(400)]
-__all__ = ["cluster_user", "demo_model"]  # fixtures
+__all__ = ["cluster_user", "commands_there", "demo_model"]  # fixtures
 TOKEN = "hf_of_the_owner"
 SPEC = """
 name = "here"

@@ -183,8 +183,13 @@ def batch_run(
 ) -> None:
     """Generate an answer for every row of the inputs, each exactly once. The same command again resumes a batch.
 
-    slurminfer batch status OUTPUT shows how far it is, batch export OUTPUT writes what is done by now, and batch cancel
-    OUTPUT ends it. OUTPUT has one row for each row of the inputs, in their order, with their columns.
+    OUTPUT has one row for each row of the inputs, in their order, with their columns.
+
+    slurminfer batch status OUTPUT shows how far it is.
+
+    slurminfer batch export OUTPUT writes what is done by now.
+
+    slurminfer batch cancel OUTPUT ends it.
     """
     from . import options
     from .run import Job, run

@@ -105,7 +105,7 @@ class Feeder:
 
     def _pass_on(self, shard: Shard, row: Row) -> bool:
         if row.value is None:
-            record = Record(index=row.index, blank=row.is_blank, error=row.problem)
+            record = Record(index=row.index, blank=row.is_blank, error=self._where(shard, row))
             return self._ahead.settle(shard, record)
         try:
             work = self._make_work(shard, self._builder.build(row))
@@ -118,6 +118,11 @@ class Feeder:
         if is_full or (len(self._window) >= _HUNGRY_ROWS and self._ahead.is_hungry):
             return self._flush(last=False)
         return not self._stopped.is_set()
+
+    def _where(self, shard: Shard, row: Row) -> str | None:
+        """What is wrong with a row that cannot be read, and where it is: the output has nothing else of it."""
+        name = self._ledger.plan.files[shard.file].path.name
+        return row.problem and f"line {row.line} of {name}: {row.problem}"
 
     def _flush(self, last: bool) -> bool:
         window, self._window, self._window_bytes = self._window, [], 0

@@ -21,7 +21,7 @@ _SHOWN_REASONS = 3
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
-    """Why rows have failed, each time that they were tried."""
+    """Why rows have failed the last time that they were tried, or each time where several drivers overlap."""
 
     reason: str
     rows: int
@@ -82,7 +82,7 @@ def summary_of(
         for name in ("rows", "prompt_tokens", "cached_tokens", "completion_tokens", "retries")
     }
     busy_s = sum(end - begin for begin, end in history.busy(spans))
-    reasons = sum((Counter(span.reasons) for span in spans), Counter())
+    reasons = _reasons(spans, failed)
     return Summary(
         output=str(output),
         written_at=time.time() if now is None else now,
@@ -144,6 +144,15 @@ def write_summary(ledger: Path, summary: Summary, spans: Sequence[Span]) -> Path
 def what_was_achieved(ledger: Path, histories: Sequence[Sequence[Span]]) -> Achieved | None:
     """What has come of the ledger's prediction."""
     return achieved(read_prediction(ledger), [span for spans in histories for span in spans])
+
+
+def _reasons(spans: Sequence[Span], failed: int) -> Counter[str]:
+    """Why rows have failed. A batch that was started again has tried all of its failed rows again."""
+    since, _ = history.busy(spans)[-1]
+    latest = sum((Counter(span.reasons) for span in spans if span.until > since), Counter[str]())
+    if latest.total() == failed:
+        return latest
+    return sum((Counter(span.reasons) for span in spans), Counter[str]())
 
 
 def _share(part: float, whole: float) -> float:

@@ -2,6 +2,7 @@ mkdir -p ~/.codex
 cat > ~/.codex/config.toml << END
 model = "$MODEL"
 model_provider = "slurminfer"
+model_context_window = $CONTEXT
 web_search = "disabled"
 
 [model_providers.slurminfer]

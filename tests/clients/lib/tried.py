@@ -55,7 +55,7 @@ def scripted() -> dict[str, str]:
     """The environment in which a recipe asks the scripted engine in place of the model."""
     return {
         "OPENAI_BASE_URL": f"{SCRIPTED_URL}/v1", "OPENAI_API_KEY": SCRIPTED_KEY, "MODEL": SCRIPTED_MODEL,
-        "ANTHROPIC_BASE_URL": SCRIPTED_URL, "ANTHROPIC_API_KEY": SCRIPTED_KEY,
+        "ANTHROPIC_BASE_URL": SCRIPTED_URL, "ANTHROPIC_API_KEY": SCRIPTED_KEY, "CONTEXT": "200000",
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ cat > opencode.json << END
     "slurminfer": {
       "npm": "@ai-sdk/openai-compatible",
       "options": {"baseURL": "$OPENAI_BASE_URL", "apiKey": "{env:OPENAI_API_KEY}"},
-      "models": {"$MODEL": {}}
+      "models": {"$MODEL": {"limit": {"context": $CONTEXT, "output": 8192}}}
     }
   }
 }

@@ -3,7 +3,7 @@ import outlines
 from pydantic import BaseModel
 
 
-class City(BaseModel):
+class City(BaseModel, extra="forbid"):
     name: str
     country: str
 

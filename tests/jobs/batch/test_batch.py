@@ -94,7 +94,8 @@ def test_bad_rows_have_their_errors_and_do_not_stop_the_rest(batch):
     rows = batch.results()
     assert len(rows) == 5, "blank lines are no rows"
     assert [row["error"] is None for row in rows] == [True, False, False, False, True]
-    assert all(row["error"] for row in rows[1:4])
+    assert rows[1]["error"].startswith("line 2 of ") and rows[3]["error"].startswith("line 5 of ")
+    assert "prompt" in rows[2]["error"]
 
 
 def test_a_row_that_the_endpoint_refuses_is_that_rows_error(batch):

@@ -95,6 +95,7 @@ def test_two_workers_share_the_load(two):
     assert {two.chat().headers["X-Slurminfer-Worker"] for _ in range(4)} == {"w-0", "w-1"}
 
 
+BASE = "probably meant: a client's base URL ends with /v1"
 UNKNOWN = b'{"error":{"message":"POST /v1/x: no such path; the engine has: /v1/y","type":"t","param":null,%b}}'
 
 
@@ -111,6 +112,7 @@ UNKNOWN = b'{"error":{"message":"POST /v1/x: no such path; the engine has: /v1/y
     [
         ("/v1/nothing", "no such path; there are: "),
         ("/v1/chat/completion", "no such path; /v1/chat/completions is probably meant; there are: "),
+        ("/v1/chat/completions/chat/completions", f"no such path; /v1/chat/completions is {BASE}; there are: "),
         ("/v1/rerank", "the engine that serves this model does not have it; there are: "),
     ],
 )

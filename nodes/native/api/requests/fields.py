@@ -212,9 +212,14 @@ def is_defined(name: str) -> bool:
     return name in OBEYED or name in REFUSED or name in HARMLESS
 
 
+def _says_something(value: Any) -> bool:
+    """Whether a field of this value would count: a number of 0 does, such as a temperature."""
+    return value not in NOTHING or (value == 0 and value is not False)
+
+
 def refusal(raw: Mapping[str, Any], endpoint: str) -> tuple[str, str] | None:
     """The first field of a request that must be refused, and why; None if there is none."""
-    unknown = [name for name in islice(raw, _MOST_NAMES) if not is_defined(name) and raw[name] not in NOTHING]
+    unknown = [name for name in islice(raw, _MOST_NAMES) if not is_defined(name) and _says_something(raw[name])]
     for name in unknown:
         if (field := meant(name, OBEYED)) is not None and field not in raw:
             return name, f"there is no such field; {field} is probably meant"

@@ -33,6 +33,14 @@ def test_all_runs_and_drivers_are_added_up(tmp_path):
     assert "35 of 100 answered" in told and "4 x HTTP 400: too long" in told and "12 % cached" in told
 
 
+def test_rows_that_fail_again_are_counted_once(tmp_path):
+    first = [span(10.0, is_first=True, failed=3, reasons={"not JSON": 2, "HTTP 500": 1})]
+    again = [span(110.0, is_first=True, failed=2, reasons={"not JSON": 2})]
+    found = summary_of(tmp_path / "out.jsonl", (10, 8, 2), [first, again], now=200.0)
+    assert found is not None
+    assert [(one.reason, one.rows) for one in found.reasons] == [("not JSON", 2)]
+
+
 def test_a_batch_that_has_done_nothing_has_no_summary(tmp_path):
     assert summary_of(tmp_path, (0, 0, 0), []) is None
     assert finish(tmp_path / "out", tmp_path / "out.ledger", None, (0, 0, 0)) is None

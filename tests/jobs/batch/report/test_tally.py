@@ -35,6 +35,14 @@ def test_timings_are_those_of_the_first_rows():
     assert (tally.timings[1].began, tally.timings[1].ended, tally.timings[1].uncached_tokens) == (1.0, 2.0, 5)
 
 
+def test_rows_that_cannot_be_read_have_one_reason_for_each_file():
+    tally = Tally(10)
+    tally.fail("line 2 of a.jsonl: not JSON")
+    tally.fail("line 7 of a.jsonl: not JSON")
+    tally.fail("line 7 of b.jsonl: not JSON")
+    assert tally.state().reasons == {"a.jsonl: not JSON": 2, "b.jsonl: not JSON": 1}
+
+
 def test_reasons_are_counted_and_their_number_is_bounded():
     tally = Tally(1000)
     for row in range(300):

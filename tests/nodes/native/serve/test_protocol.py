@@ -89,6 +89,7 @@ def test_chat_refuses_what_only_chat_has(field, value):
     ("field", "value", "said"),
     [
         ("temprature", 0.5, "temprature = 0.5: there is no such field; temperature is probably meant"),
+        ("temprature", 0, "temprature = 0: there is no such field; temperature is probably meant"),
         ("maxTokens", 5, "max_tokens is probably meant"),
         ("response_fromat", {"type": "json_object"}, "response_format is probably meant"),
         ("system", "Be brief.", "write it into messages, with the role system"),
@@ -111,7 +112,7 @@ def test_unknown_fields_that_are_like_no_other_are_ignored(field):
 
 
 def test_a_null_and_a_field_beside_the_right_one_are_no_typing_errors():
-    assert _parse(ChatRequest, temprature=None) == _parse(ChatRequest)
+    assert _parse(ChatRequest, temprature=None) == _parse(ChatRequest, temprature=False) == _parse(ChatRequest)
     assert _parse(ChatRequest, temprature=1, temperature=0.5).temperature == 0.5
 
 
