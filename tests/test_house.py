@@ -73,6 +73,13 @@ def test_the_command_line_starts_without_heavy_imports():
     assert not HEAVY & set(loaded)
 
 
+def test_a_status_starts_without_what_asks_a_router_and_what_runs_a_worker():
+    """People look often, and each look starts a command."""
+    code = "import sys, slurminfer.jobs.serve.status.status; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert not {"httpx", "cryptography", "prometheus_client", "slurminfer.nodes.agent.head"} & set(done.stdout.split())
+
+
 def lacks_encoding(call: ast.Call) -> bool:
     """Whether text is read or written as the locale says, where ruff's PLW1514 does not see it.
 

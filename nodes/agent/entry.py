@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...core.errors import SlurminferError
 from ...core.job import RequeueableEntry
@@ -17,14 +18,12 @@ from ...core.private_folder import private_folder
 from ...core.processes.process import accept_any_text, adopt_orphans
 from ...core.processes.python import module_argv
 from ...core.rundir import RunDirectory
-from .follower import Follower
-from .guard import end_orphans
-from .head import Head
 from .hooks import Hooks
-from .placement import gpus, threads
-from .placement.shares import shares
-from .shared_job import SharedJob
-from .task import Task
+
+if TYPE_CHECKING:
+    from .task import Task
+
+# What runs a worker is imported where it is run: commands that only describe its job start in half the time.
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class WorkerEntry(RequeueableEntry):
 
     def __call__(self) -> None:
         """Live until the engine ends or a signal comes. Raises EngineError where the engine fails."""
+        from .task import Task
+
         accept_any_text()
         task = Task(RunDirectory(self.run_path), self.worker_id, self.slot, self.hooks)
         if task.pool.workers_per_job == 1:
@@ -51,8 +52,13 @@ class WorkerEntry(RequeueableEntry):
         return module_argv("slurminfer.nodes.agent", *words)
 
 
-def run_worker(task: Task) -> None:
+def run_worker(task: "Task") -> None:
     """Run one worker to its end. Raises EngineError where the engine fails; a walltime limit requeues the job."""
+    from .follower import Follower
+    from .guard import end_orphans
+    from .head import Head
+    from .placement import threads
+
     task.signals.listen()
     adopt_orphans()
     if task.place.local and not task.is_share:
@@ -68,8 +74,12 @@ def run_worker(task: Task) -> None:
     _end(task)
 
 
-def run_several(task: Task) -> None:
+def run_several(task: "Task") -> None:
     """Run all workers of a job to their end. Raises EngineError where one fails for good; a limit requeues the job."""
+    from .placement import gpus, threads
+    from .placement.shares import shares
+    from .shared_job import SharedJob
+
     if task.place.local:
         threads.settle(task.spec, task.slot)
         gpus.settle(task.spec, task.slot)
@@ -77,7 +87,7 @@ def run_several(task: Task) -> None:
     _end(task)
 
 
-def _end(task: Task) -> None:
+def _end(task: "Task") -> None:
     task.obey()  # which says whether the job goes back to the queue
     if task.pool.backfill:  # nor does that of a pool that does not stand in the queue
         return

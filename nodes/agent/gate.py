@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 from ...core.errors import EngineError
-from ...core.net.identity import make_identity
 from ...core.net.sockets import listening_socket
 from ...core.processes.python import module_argv
 from .process import EngineProcess
@@ -20,6 +19,8 @@ class Gate:
 
     def __init__(self, task: Task, engine: Path) -> None:
         """Make the identity and start the gate before the Unix socket `engine`. Raises SlurminferError."""
+        from ...core.net.identity import make_identity  # with cryptography: a local worker has no gate
+
         self._task, self._engine = task, engine
         self._identity = task.run.worker_identity_path(task.worker_id, task.place.epoch)
         self._listener = _listen(task.address)

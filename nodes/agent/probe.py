@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 _SHORT_S = 5.0
 _FIRST_TOKEN_S = 120.0
@@ -52,6 +51,8 @@ class EngineProbe:
 
     def in_flight(self) -> int | None:
         """Requests that the engine runs or queues; None if it does not say."""
+        from prometheus_client.parser import text_string_to_metric_families  # asked for when a worker drains
+
         try:
             text = self._client.get("/metrics", timeout=_SHORT_S).text
             samples = [s for family in text_string_to_metric_families(text) for s in family.samples]

@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
+from ...core.background.fair_threads import FairThreads
 from ...core.background.threads import in_thread
 from ..batches.files import FileStore
 from ..batches.limits import MOST_FILES_LISTED
@@ -15,6 +17,7 @@ from .stored import answered, choice, integer, tenant_of
 from .upload import Upload
 
 _PIECE = 256 * 1024  # bytes
+_LISTING = 2  # threads: each wants the interpreter for as long as it takes to read thousands of records
 
 
 class Files:
@@ -22,6 +25,7 @@ class Files:
 
     def __init__(self, store: FileStore, clock: Callable[[], float] = time.time) -> None:
         self._store, self._clock = store, clock
+        self._threads = FairThreads(_LISTING)
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
@@ -41,16 +45,18 @@ class Files:
         query, tenant = request.query, tenant_of(request)
         limit = integer("limit", query.get("limit"), 1, MOST_FILES_LISTED, MOST_FILES_LISTED)
         order = choice("order", query.get("order"), ("asc", "desc"), "desc")
-        found, more = await in_thread(
-            lambda: self._store.listed(
+
+        def look() -> bytes:  # at up to ten thousand records: the workers are looked after in the event loop
+            found, more = self._store.listed(
                 tenant,
                 limit=limit,
                 after=query.get("after"),
                 newest_first=order == "desc",
                 purpose=query.get("purpose"),
             )
-        )
-        return web.json_response(listing([shown(record) for record in found], more))
+            return msgspec.json.encode(listing([shown(record) for record in found], more))
+
+        return web.Response(body=await self._threads.run(tenant, look), content_type="application/json")
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/files/ID."""

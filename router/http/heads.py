@@ -28,6 +28,7 @@ BODILESS = frozenset({204, 304})  # the statuses of answers without a body (RFC 
 # Method, target, host, length of the body, id.
 _REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\n%b\r\nX-Request-Id: %b\r\n"
 _REQUEST_LINES = _REQUEST.count(b"\n")
+_SINGLE = frozenset({b"host", b"authorization", b"x-api-key", b"content-encoding"})
 _name, _line = itemgetter(0), b": ".join
 
 
@@ -113,10 +114,16 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, str]:
     return origin, unquote(text, errors="replace") if b"%" in path else text
 
 
-def require_one_host(headers: Headers) -> None:
-    """Raises ValueError for several hosts (RFC 9112, 3.2): a proxy before this server may have taken another one."""
-    if sum(name == b"host" for name, _ in headers) > 1:
-        raise ValueError("several headers Host")
+def require_single(headers: Headers) -> None:
+    """Raises ValueError for several hosts (RFC 9112, 3.2), keys or encodings.
+
+    A proxy before this server may have taken another one of them than it does.
+    """
+    seen = set()
+    for name, _ in headers:
+        if name in _SINGLE and name in seen:
+            raise ValueError(f"several headers {name.decode().title()}")
+        seen.add(name)
 
 
 def require_chunked(version: str, headers: Headers) -> None:

@@ -8,7 +8,7 @@ import httptools
 from ...core.net.compression import BodyError
 from ...core.net.connection_guard import ConnectionLimits
 from ...core.net.openai import request_id
-from .heads import read_request_line, require_chunked, require_one_host
+from .heads import read_request_line, require_chunked, require_single
 from .incoming import Incoming
 from .messages import Head, Headers, Whole
 from .pipeline import Pipeline
@@ -101,7 +101,7 @@ class RequestParser:
             if b"transfer-encoding" in fields:
                 require_chunked(version, headers)
             if len(fields) < len(headers):
-                require_one_host(headers)
+                require_single(headers)
         except ValueError as error:
             self._reject(refusal(400, f"malformed HTTP request: {error}"), str(error))
         id_ = request_id(fields.get(b"x-request-id", b"").decode("latin-1"))

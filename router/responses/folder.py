@@ -14,7 +14,7 @@ from pathlib import Path
 from ...core import files
 from ...core.errors import RunDirectoryError, UntrustedFileError
 from ...core.trust import PRIVATE_FILE, check_status
-from .ids import ResponseId, parsed
+from .ids import CONVERSATION, ResponseId, parsed
 from .lineage import KeptFile
 
 _LIVE, _REMOVED, _NEW = ".json", ".removed", ".new-"
@@ -39,10 +39,15 @@ def write(path: Path, data: bytes) -> None:
     raise RunDirectoryError(f"cannot write {path}: its folder was removed")
 
 
-def listed(folder: Path, sizes: Mapping[str, int]) -> list[KeptFile]:
-    """The responses in a folder. `sizes`: of those that are known already, by name. Raises RunDirectoryError."""
-    found = []
-    for name in names_in(folder):
+def listed(folder: Path, sizes: Mapping[str, int], conversation: str | None = None) -> list[KeptFile]:
+    """The responses in a folder, or those of one conversation. Raises RunDirectoryError.
+
+    `sizes`: of those that are known already, by name.
+    """
+    found, names = [], names_in(folder)
+    if conversation is not None:
+        names = [name for name in names if name[CONVERSATION] == conversation]
+    for name in names:
         stem, dot, suffix = name.rpartition(".")
         id = parsed(stem)
         if id is not None and dot + suffix in (_LIVE, _REMOVED):

@@ -11,6 +11,7 @@ from ..batches.ids import mark_of_tenant
 
 RESPONSE = "resp_"
 SUFFIX_LENGTH = 48  # of what follows; ids of items begin with it
+CONVERSATION = slice(len(RESPONSE) + 20, len(RESPONSE) + 28)  # where it stands in an id
 _FIRST = "0" * 8  # in the place of the turn before
 _ID = re.compile(
     r"resp_(?P<made>[0-9a-f]{12})(?P<mark>[0-9a-f]{8})(?P<conversation>[0-9a-f]{8})(?P<after>[0-9a-f]{8})"

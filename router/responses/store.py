@@ -47,7 +47,8 @@ class ResponseStore:
         self._path, self._limits, self._clock = path, limits, clock
         self._written: dict[str, tuple[int, int]] = {}  # writes and bytes by tenant's folder, since it was looked at
         self._sizes: dict[str, dict[str, int]] = {}  # bytes by folder and id, as they were seen: files never change
-        self._hidden: dict[str, bool] = {}  # folders that are being looked at; whether more was hidden meanwhile
+        # Conversations that are being looked at, by folder, and whether more of them was hidden meanwhile.
+        self._hidden: dict[tuple[str, str], bool] = {}
         self._lock = threading.Lock()
         self._recent = Recent()
         self.held = Amount(0, 0)  # at the last sweep
@@ -92,7 +93,7 @@ class ResponseStore:
             pass
         found = required(id)
         was_there = hide(self._folder(found), found)
-        self._remove_hidden(self._folder(found))
+        self._remove_hidden(self._folder(found), found.conversation)
         return was_there
 
     def tidy(self, id: str) -> Removed:
@@ -174,8 +175,10 @@ class ResponseStore:
             self._written[folder] = (0, 0) if is_time else (writes + 1, written + size)
             return is_time
 
-    def _listed(self, folder: Path) -> list[KeptFile]:
-        found = listed(folder, self._sizes.get(folder.name, {}))
+    def _listed(self, folder: Path, conversation: str | None) -> list[KeptFile]:
+        found = listed(folder, self._sizes.get(folder.name, {}), conversation)
+        if conversation is not None:
+            return found
         self._sizes[folder.name] = {file.id.text: file.size for file in found}
         return found
 
@@ -188,15 +191,15 @@ class ResponseStore:
             self._remove(folder)
         return removed
 
-    def _remove(self, folder: Path) -> tuple[Removed, list[KeptFile]]:
-        """Remove the turns that are over and that nobody needs; what is left.
+    def _remove(self, folder: Path, conversation: str | None = None) -> tuple[Removed, list[KeptFile]]:
+        """Remove the turns that are over and that nobody needs, of one conversation or of all; what is left of them.
 
         Those that are not too old were hidden before the folder is listed here: whoever adds a turn to one of them
         either has written it before, and so it is listed, or sees then that its last turn is hidden.
         """
-        removed, failed, found = Removed(), None, self._listed(folder)
+        removed, failed, found = Removed(), None, self._listed(folder, conversation)
         gone = needless(found, lambda file: file.is_removed or self._is_old(file.id))
-        is_gone = set(gone)
+        is_gone = {file.id.text for file in gone}
         for file in gone:
             try:
                 files.remove(path_of(folder, file.id, is_removed=file.is_removed))
@@ -205,24 +208,25 @@ class ResponseStore:
             removed["expired"] += not file.is_removed
         if failed is not None:
             raise failed
-        return removed, [file for file in found if file not in is_gone]
+        return removed, [file for file in found if file.id.text not in is_gone]
 
-    def _remove_hidden(self, folder: Path) -> None:
-        """Remove what was hidden, at once for all that are hidden meanwhile: a tenant may delete very many.
+    def _remove_hidden(self, folder: Path, conversation: str) -> None:
+        """Remove what was hidden of a conversation, at once for all that are hidden meanwhile: they may be very many.
 
         What is hidden after the second look is removed by the next one, or by a sweep.
         """
+        which = folder.name, conversation
         with self._lock:
-            if folder.name in self._hidden:
-                self._hidden[folder.name] = True
+            if which in self._hidden:
+                self._hidden[which] = True
                 return
-            self._hidden[folder.name] = False
+            self._hidden[which] = False
         try:
-            self._remove(folder)
-            if self._hidden[folder.name]:
-                self._remove(folder)
+            self._remove(folder, conversation)
+            if self._hidden[which]:
+                self._remove(folder, conversation)
         finally:
-            del self._hidden[folder.name]
+            del self._hidden[which]
 
     def _remove_strangers(self, folder: Path) -> None:
         for path in strangers(folder, self._clock() - _LEFTOVER_S):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 from slurminfer.quant.models import resolve
 from slurminfer.slurm.sandbox import Sandbox
 
+from ..support.commands import Commands
+
 HOUSE = Path(__file__).parents[2]
 SLURMINFER = [sys.executable, "-m", "slurminfer"]
 
@@ -23,14 +26,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @dataclass(frozen=True)
 class User:
-    """Somebody at a terminal: with a home of slurminfer's, and a way to run commands."""
+    """Somebody at a terminal: with a home of slurminfer's, and a way to run its commands."""
 
     home: Path
     execute: Run
     clients: list[openai.OpenAI] = field(default_factory=list)
 
     def slurminfer(self, *words: str | Path, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.execute([*SLURMINFER, *map(str, words)], timeout_s=timeout_s, env=env)
+        return self.execute([*map(str, words)], timeout_s=timeout_s, env=env)
 
     def ok(self, *words: str | Path, timeout_s: float = 120, **env: str) -> str:
         """The output of a command that must succeed."""
@@ -53,17 +56,35 @@ def demo_model() -> Path:
     return resolve("demo")
 
 
+@pytest.fixture(scope="session")
+def commands_here() -> Iterator[Commands]:
+    commands = Commands()
+    yield commands
+    commands.close()
+
+
+@pytest.fixture(scope="session")
+def commands_there(sandbox: Sandbox, ordinary_user: str) -> Iterator[Commands]:
+    """Of the ordinary user, on the head node of the sandbox."""
+    checkout = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the one that is tested
+    commands = Commands(lambda argv: sandbox.argv_as(ordinary_user, argv, checkout), pwd.getpwnam(ordinary_user).pw_uid)
+    yield commands
+    commands.close()
+
+
 @pytest.fixture
-def user(tmp_path: Path, demo_model: Path, lend_library: Callable[[Path], None]) -> Iterator[User]:
+def user(
+    tmp_path: Path, demo_model: Path, lend_library: Callable[[Path], None], commands_here: Commands
+) -> Iterator[User]:
     """Whoever runs the tests, on this machine, without Slurm."""
     home = tmp_path / "home"
     lend_library(home)
     (home / "models").mkdir(parents=True)
     (home / "models" / demo_model.name).symlink_to(demo_model)
 
-    def execute(argv: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def execute(words: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "SLURMINFER_HOME": str(home), **env}
-        return subprocess.run(argv, env=environment, cwd=HOUSE, capture_output=True, text=True, timeout=timeout_s)
+        return commands_here.run(words, environment, HOUSE, timeout_s)
 
     here = User(home, execute)
     yield here
@@ -72,7 +93,12 @@ def user(tmp_path: Path, demo_model: Path, lend_library: Callable[[Path], None])
 
 @pytest.fixture
 def cluster_user(
-    sandbox: Sandbox, ordinary_user: str, shared: Path, demo_model: Path, lend_library: Callable[[Path], None]
+    sandbox: Sandbox,
+    ordinary_user: str,
+    shared: Path,
+    demo_model: Path,
+    lend_library: Callable[[Path], None],
+    commands_there: Commands,
 ) -> Iterator[User]:
     """An ordinary user on the head node of the sandbox, with the demo model fetched already."""
     home = shared / "home"
@@ -80,10 +106,8 @@ def cluster_user(
     shutil.copytree(demo_model, home / "models" / demo_model.name)
     sandbox.give(ordinary_user, home)
 
-    def execute(argv: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        checkout = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the one that is tested
-        everything = {**checkout, "SLURMINFER_HOME": str(home), **env}
-        return sandbox.run_as(ordinary_user, argv, everything, timeout_s=timeout_s)
+    def execute(words: list[str], *, timeout_s: float, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return commands_there.run(words, {"SLURMINFER_HOME": str(home), **env}, shared, timeout_s)
 
     here = User(home, execute)
     yield here

@@ -81,8 +81,8 @@ def status(user, output: Path) -> dict:
     return json.loads(user.ok("batch", "status", output, "--json"))
 
 
-def test_a_driver_that_is_sent_back_to_the_queue_goes_on_and_each_row_is_done_once(
-    cluster_user, sandbox, ordinary_user, asked
+def test_each_row_is_done_once_though_the_driver_is_sent_back_to_the_queue_and_loses_its_node(
+    cluster_user, sandbox, ordinary_user, asked, cluster
 ):
     user, (_, output, _) = cluster_user, asked
     job = submitted(user, asked)
@@ -90,16 +90,25 @@ def test_a_driver_that_is_sent_back_to_the_queue_goes_on_and_each_row_is_done_on
     assert again.returncode == 1 and f"job {job} works on" in again.stderr
     eventually(lambda: answered(output) >= 8, "rows are answered", timeout_s=240)
     workers = {worker["job"] for worker in user.status("own")["workers"]}
+    so_far = answered(output)
     ask(sandbox, "scontrol", "requeue", job)
+    eventually(lambda: answered(output) >= so_far + 16, "the driver works again", timeout_s=240)
+    columns = ["--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,JobName,State"]
+    ran = [line.split("|") for line in ask(sandbox, "sacct", *columns, f"--user={ordinary_user}").splitlines()]
+    routers = [line for line in ran if line[1] == "own-router" and int(line[0]) > int(job)]
+    assert len(routers) == 1 and len(workers) == 2, ("the deployment that was there was used again", routers)
+
+    lost = cluster.node_of(job)
+    cluster.lose_node(lost)
     eventually(lambda: status(user, output)["is_done"], "the batch is done", timeout_s=300)
     eventually(lambda: jobs_of(sandbox, ordinary_user) == set(), "all jobs have ended")
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [row["number"] for row in rows] == list(range(ROWS)), "each row once, in the order of the input"
     assert all(row["generated_text"] and row["error"] is None for row in rows)
-    columns = ["--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,JobName,State"]
-    ran = [line.split("|") for line in ask(sandbox, "sacct", *columns, f"--user={ordinary_user}").splitlines()]
-    routers = [line for line in ran if line[1] == "own-router" and int(line[0]) > int(job)]
-    assert len(routers) == 1 and len(workers) == 2, ("the deployment that was there was used again", routers)
+    columns = ["--noheader", "--parsable2", "--allocations", "--duplicates", "--format=State,NodeList"]
+    ran = [line.split("|") for line in ask(sandbox, "sacct", *columns, f"--jobs={job}").splitlines()]
+    assert [state for state, _ in ran] == ["REQUEUED", "NODE_FAIL", "COMPLETED"], ran
+    assert ran[1][1] == lost != ran[2][1], ran
 
 
 def test_cancel_ends_the_drivers_and_the_workers(cluster_user, sandbox, ordinary_user, asked):
@@ -119,22 +128,6 @@ def test_a_dry_run_says_how_long_workers_will_wait_for_a_busy_cluster(cluster_us
     found = re.search(r"queue +pool w: .* in (\d) min [^(]*\(0 s to (\d) min", told)
     assert found is not None, told
     assert int(found[1]) in (2, 3) and int(found[2]) in (4, 5), "by the limits of the jobs that run"
-
-
-def test_each_row_is_done_once_where_the_driver_loses_its_node(cluster_user, sandbox, ordinary_user, asked, cluster):
-    user, (_, output, _) = cluster_user, asked
-    job = submitted(user, asked)
-    eventually(lambda: answered(output) >= 8, "rows are answered", timeout_s=240)
-    lost = cluster.node_of(job)
-    cluster.lose_node(lost)
-    eventually(lambda: status(user, output)["is_done"], "the batch is done", timeout_s=300)
-    eventually(lambda: jobs_of(sandbox, ordinary_user) == set(), "all jobs have ended")
-    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [row["number"] for row in rows] == list(range(ROWS)), "each row once, in the order of the input"
-    assert all(row["generated_text"] and row["error"] is None for row in rows)
-    columns = ["--noheader", "--parsable2", "--allocations", "--duplicates", "--format=State,NodeList"]
-    ran = [line.split("|") for line in ask(sandbox, "sacct", *columns, f"--jobs={job}").splitlines()]
-    assert [state for state, _ in ran] == ["NODE_FAIL", "COMPLETED"] and ran[0][1] == lost != ran[1][1], ran
 
 
 def test_cancel_leaves_nothing_of_a_batch_whose_node_is_lost(cluster_user, sandbox, ordinary_user, asked, cluster):

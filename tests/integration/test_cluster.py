@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from benchmarks.fleet.model import write_model
+
 from ..support.waiting import eventually
 from .conftest import HOUSE
 from .deployments import answered
@@ -34,7 +36,7 @@ def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordi
         messages=[{"role": "user", "content": "What is the capital of France?"}],
         stream=True,
         temperature=0,
-        max_tokens=16,
+        max_tokens=8,
     )
     assert "Paris" in "".join(part.choices[0].delta.content or "" for part in parts)
 
@@ -42,7 +44,7 @@ def test_an_endpoint_on_slurm_survives_a_lost_worker(cluster_user, sandbox, ordi
     victim = user.status("cpu")["workers"][0]
     results: list[subprocess.CompletedProcess[str]] = []
     words = ("batch", HOUSE / "examples/data/prompts-100.jsonl", shared / "out.jsonl", "--run", "cpu")
-    work = threading.Thread(target=lambda: results.append(user.slurminfer(*words, "--max-tokens", "12", timeout_s=300)))
+    work = threading.Thread(target=lambda: results.append(user.slurminfer(*words, "--max-tokens", "8", timeout_s=300)))
     work.start()
     eventually(lambda: answered(shared / "out.jsonl") >= 5)
     subprocess.run(["scancel", victim["job"]], env=sandbox.env(), check=True)
@@ -107,11 +109,16 @@ def test_dry_run_prints_what_would_be_submitted(cluster_user, squeue):
     assert squeue() == []
 
 
-def test_the_walltime_signal_drains_a_worker_and_sends_it_back_to_the_queue(cluster_user, sandbox, shared):
+def test_the_walltime_signal_drains_a_worker_and_sends_it_back_to_the_queue(
+    cluster_user, sandbox, ordinary_user, shared
+):
+    write_model(shared / "model", layers=1)
+    sandbox.give(ordinary_user, shared / "model")
     spec = shared / "spec.toml"
     spec.write_text(
         (HOUSE / "examples/cpu.toml")
         .read_text()
+        .replace('path = "demo"', f'path = "{shared}/model"')
         .replace("workers = 2", "workers = 1\ndrain_seconds = 20")
         .replace('time = "01:00:00"', 'time = "00:10:00"')
     )

@@ -31,6 +31,7 @@ port = 0
 time = "20"
 """
 PROMPTS = HOUSE / "examples/data/prompts-100.jsonl"
+COUNT = 50  # of them
 
 
 def lines(path: Path) -> list[str]:
@@ -59,12 +60,13 @@ def hole(sandbox):
 
 
 def test_a_batch_runs_in_a_hole_that_no_job_of_it_outlasts(cluster_user, sandbox, ordinary_user, shared, hole):
-    user, spec = cluster_user, shared / "holes.toml"
+    user, spec, source = cluster_user, shared / "holes.toml", shared / "in.jsonl"
     spec.write_text(SPEC)
+    source.write_text("".join(f"{line}\n" for line in lines(PROMPTS)[:COUNT]), encoding="utf-8")
     user.ok("serve", spec, "--wait")
     assert user.status("holes")["state"] == "asleep"
     done: list[subprocess.CompletedProcess[str]] = []
-    words = ("batch", PROMPTS, shared / "out.jsonl", "--run", "holes", "--max-tokens", "12")
+    words = ("batch", source, shared / "out.jsonl", "--run", "holes", "--max-tokens", "12")
     work = threading.Thread(target=lambda: done.append(user.slurminfer(*words, timeout_s=400)))
     work.start()
     try:
@@ -78,7 +80,7 @@ def test_a_batch_runs_in_a_hole_that_no_job_of_it_outlasts(cluster_user, sandbox
     work.join()
     assert done[0].returncode == 0, done[0].stderr
     ids = [json.loads(line)["id"] for line in lines(shared / "out.jsonl")]
-    assert sorted(ids) == sorted(json.loads(line)["id"] for line in lines(PROMPTS))
+    assert sorted(ids) == sorted(json.loads(line)["id"] for line in lines(source))
     assert "pool w: predicted" in done[0].stdout and "node-hours" in done[0].stdout, done[0].stdout
     (pool,) = user.status("holes")["pools"]
     assert first["id"] in [one["id"] for one in pool["ended"]]

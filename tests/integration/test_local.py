@@ -60,6 +60,15 @@ def processes_of(home: Path) -> list[int]:
     return found
 
 
+def refuses_wrong_keys(endpoint: str) -> None:
+    assert httpx.get(f"{endpoint}/models").status_code == 401
+    with (
+        openai.OpenAI(base_url=endpoint, api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
+
+
 def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
     user.ok("serve", write_spec(model="demo", workers=2), "--local", "--wait")
     client = user.client("here")
@@ -71,6 +80,7 @@ def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
         max_tokens=24,
     )
     assert "Paris" in "".join(part.choices[0].delta.content or "" for part in parts)
+    refuses_wrong_keys(user.status("here")["endpoint"])
 
     answers = tmp_path / "answers.jsonl"
     lines = (HOUSE / "examples/data/gsm8k-40.jsonl").read_text().splitlines()[:12]
@@ -84,7 +94,9 @@ def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
     assert processes_of(user.home) == []
 
 
-def test_two_workers_share_one_copy_of_the_weights_until_stop(user, write_spec, tmp_path):
+def test_workers_share_one_copy_of_the_weights_until_stop_and_one_that_is_killed_is_replaced(
+    user, write_spec, tmp_path
+):
     disk = tmp_path / "disk"
     disk.mkdir()
     user.ok("serve", write_spec(f'stage_weights = "{disk}"', workers=2), "--local", "--wait")
@@ -96,19 +108,12 @@ def test_two_workers_share_one_copy_of_the_weights_until_stop(user, write_spec, 
     workers = eventually(both_ready, "both workers are ready")
     assert [worker["remark"] for worker in workers] == ["", ""]
     assert None not in [worker["stage_s"] for worker in workers]
-    logs = [(user.home / f"runs/here/logs/cpu-{n}/process.log").read_text() for n in range(2)]
+    logs = [process_log(user.home, n) for n in range(2)]
     assert sorted("(copied, " in log for log in logs) == [False, True]
     (copied,) = (path for path in disk.rglob("small") if path.is_dir())
     assert all(f"--model {copied} --served-model-name small" in log for log in logs)
-    user.client("here").completions.create(model="small", prompt="One, two,", max_tokens=2)
-    user.ok("stop", "here")
-    assert list((disk / f"slurminfer-{os.getuid()}" / "weights").iterdir()) == []
 
-
-def test_a_killed_worker_is_replaced_while_the_other_goes_on(user, write_spec):
-    user.ok("serve", write_spec(workers=2), "--local", "--wait")
-    victim = user.status("here")["workers"][0]
-    os.kill(int(victim["job"].partition("@")[0]), signal.SIGKILL)
+    os.kill(int(workers[0]["job"].partition("@")[0]), signal.SIGKILL)
     client = user.client("here")
     for _ in range(4):
         client.completions.create(model="small", prompt="One, two,", max_tokens=2)
@@ -119,36 +124,27 @@ def test_a_killed_worker_is_replaced_while_the_other_goes_on(user, write_spec):
     eventually(lambda: states() == {"cpu-1": "ready", "cpu-2": "ready"}, "another worker has taken its place")
     (pool,) = user.status("here")["pools"]
     assert [one["id"] for one in pool["ended"]] == ["cpu-0"]
+    assert f"--model {copied} " in process_log(user.home, 2) and "(copied, " not in process_log(user.home, 2)
+    user.ok("stop", "here")
+    assert list((disk / f"slurminfer-{os.getuid()}" / "weights").iterdir()) == []
 
 
-def test_a_wrong_or_missing_key_is_refused(user, write_spec):
-    user.ok("serve", write_spec(), "--local", "--wait")
-    endpoint = user.status("here")["endpoint"]
-    assert httpx.get(f"{endpoint}/models").status_code == 401
-    with (
-        openai.OpenAI(base_url=endpoint, api_key="wrong", max_retries=0) as client,
-        pytest.raises(openai.AuthenticationError),
-    ):
-        client.models.list()
+def process_log(home: Path, worker: int) -> str:
+    return (home / f"runs/here/logs/cpu-{worker}/process.log").read_text(encoding="utf-8")
 
 
-def test_a_second_serve_of_one_name_is_refused_until_the_first_is_stopped(user, write_spec):
+def test_a_name_can_be_served_again_once_it_is_stopped_or_its_processes_were_all_killed(user, write_spec):
     spec = write_spec()
     user.ok("serve", spec, "--local")
     second = user.slurminfer("serve", spec, "--local")
     assert second.returncode == 1
     assert "deployment 'here' exists already" in second.stderr
     assert "slurminfer stop here" in second.stderr
-    user.ok("stop", "here")
-    user.ok("serve", spec, "--local")
-
-
-def test_a_deployment_whose_processes_were_all_killed_can_be_served_again(user, write_spec):
-    spec = write_spec()
-    user.ok("serve", spec, "--local")
     for pid in processes_of(user.home):
         os.kill(pid, signal.SIGKILL)
     assert user.status("here")["state"] == "failed"
+    user.ok("serve", spec, "--local")
+    user.ok("stop", "here")
     user.ok("serve", spec, "--local")
 
 

@@ -25,7 +25,7 @@ time = "30"
 [router]
 port = 0
 """
-ROWS = 100
+ROWS = 60
 PATH = "/v1/chat/completions"
 LEASE = "openai-batches.json"
 

@@ -20,7 +20,7 @@ from .deployments import ended
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.network]
 
 LIMIT = 3 << 29
-ROWS, TOKENS, TOO_LONG = 32, 12, 3
+ROWS, TOKENS, TOO_LONG = 20, 10, 3
 SPEC = """
 name = "full"
 [model]

@@ -421,7 +421,12 @@ def _is_big(raw: Raw) -> bool:
     size = len(raw)
     if size <= _MOST_CONTAINERS:
         return False
-    return size > _MOST_DECODED or bytes(raw).count(b"{") + bytes(raw).count(b"[") > _MOST_CONTAINERS
+    data = bytes(raw)
+    return (
+        size > _MOST_DECODED
+        or data.count(b"{") + data.count(b"[") > _MOST_CONTAINERS
+        or data.count(b'"') - data.count(b'\\"') > 4 * _MOST_CONTAINERS  # strings in a list
+    )
 
 
 def with_usage(body: bytes, envelope: Envelope) -> bytes:

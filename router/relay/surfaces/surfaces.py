@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from ....core.background.fair_threads import FairThreads
 from ....core.net.anthropic import VERSION_HEADER
 from ....core.net.compression import BodyError
 from ...http.messages import Head, Reply, Request, Whole
 from ..answers import JSON, failure
-from .beside import Beside
 from .counting import Engines
 from .messages.surface import CountTokens, Messages
 from .responses.count import InputTokens
@@ -21,7 +21,7 @@ from .responses.surface import Responses
 from .translation import Surface, Translation, TranslationError
 
 # Anthropic's clients are known by a header wherever they ask.
-_ANTHROPIC, _VERSION = Messages(Beside()), VERSION_HEADER.encode()
+_ANTHROPIC, _VERSION = Messages(FairThreads()), VERSION_HEADER.encode()
 
 _TIMES_HELD = 2  # what is read for a request is in memory as it was read, and as it is sent
 
@@ -48,12 +48,12 @@ class Surfaces:
         forward: Callable[[Request, Reply], None],
         refuse: Callable[[Request, Reply, Whole], None],
     ) -> None:
-        beside = Beside()
+        threads = FairThreads()
         known: Mapping[str, Mapping[str, Surface[Any]]] = {
-            "messages": {"/v1/messages": Messages(beside), "/v1/messages/count_tokens": CountTokens(beside, engines)},
+            "messages": {"/v1/messages": Messages(threads), "/v1/messages/count_tokens": CountTokens(threads, engines)},
             "responses": {
-                "/v1/responses": Responses(kept, beside),
-                "/v1/responses/input_tokens": InputTokens(kept, beside, engines),
+                "/v1/responses": Responses(kept, threads),
+                "/v1/responses/input_tokens": InputTokens(kept, threads, engines),
             },
         }
         chosen = [surfaces for name, surfaces in known.items() if name in names]

@@ -6,6 +6,9 @@ from typing import Any, Protocol, TypeVar
 from ...http.messages import Head, Reply
 
 CHAT, TOKENIZE = "/v1/chat/completions", "/v1/tokenize"
+# Bytes of a request, or of what it goes on with, from which on other requests do not wait for its translation: one of
+# many small blocks takes a second for 3 MB.
+LARGE = 256 * 1024
 
 
 class TranslationError(Exception):

@@ -1,5 +1,6 @@
 """/v1/files by OpenAI's own client, through a real router."""
 
+import asyncio
 import io
 import socket
 import threading
@@ -9,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from slurminfer.router.api import files
 from slurminfer.router.batches.files import Draft
 from slurminfer.router.batches.limits import MOST_FILE_BYTES
 from slurminfer.router.relay.supervisor.uploads import MOST_OF_TENANT
@@ -57,6 +59,20 @@ def test_pages_of_a_list(one):
     assert [file.id for file in page.data] == made[:2] and page.has_more
     assert [file.id for file in one.openai.files.list(limit=2)] == made[::-1]  # all pages
     assert one.openai.files.list(purpose="batch_output").data == []
+
+
+def test_a_list_is_made_beside_the_supervisors_loop(one, monkeypatch):
+    """One of ten thousand files takes a while, and the same loop looks after the workers."""
+    made = one.openai.files.create(file=("a.jsonl", b"{}\n"), purpose="batch")
+    shown = files.shown
+
+    def shown_beside(record):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return shown(record)
+
+    monkeypatch.setattr(files, "shown", shown_beside)
+    assert [file.id for file in one.openai.files.list()] == [made.id]
 
 
 def test_nobody_sees_a_file_whose_upload_broke_off(one, eventually):

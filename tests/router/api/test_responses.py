@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 import httpx
 import openai
@@ -68,6 +69,31 @@ def test_a_page_of_its_input_is_made_beside_the_supervisors_loop(one, monkeypatc
 
     monkeypatch.setattr(responses, "read_items", read_beside)
     assert one.openai.responses.input_items.list(ask(one).id).data
+
+
+def test_large_responses_that_are_read_slowly_leave_room(one, eventually, monkeypatch):
+    """Else a tenant could hold 16 MiB of the supervisor's memory with each connection."""
+    monkeypatch.setattr(responses, "_MOST_OF_TENANT", 10_000_000)
+    path = f"/v1/responses/{ask(one, instructions='i' * 6_000_000).id}"
+    host, port = one.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as slow:
+        slow.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {one.run.key()}\r\n\r\n".encode())
+        eventually(lambda: one.http.get(path).status_code == 503)
+        refused = one.http.get(f"{path}/input_items")
+        assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
+        assert one.http.get(f"/v1/responses/{ask(one).id}").status_code == 200, "a small one has room"
+    eventually(lambda: one.http.get(path).status_code == 200)
+
+
+@pytest.mark.parametrize("input", [b'"a"', b"[null]", b'[{"type":5}]', b"[" + b"[" * 1000])
+def test_an_input_that_is_damaged_is_not_there(one, input, caplog):
+    made = ask(one)
+    (file,) = one.run.responses_path.rglob("*.json")
+    data = file.read_bytes()
+    before, _, after = data.partition(b'"input":[{')
+    file.write_bytes(before + b'"input":' + input + (b"]" * 1001 if input[1:2] == b"[" else b"") + b',"x":[{' + after)
+    assert one.http.get(f"/v1/responses/{made.id}/input_items").status_code == 404
+    assert "a kept response cannot be used" in caplog.text
 
 
 def test_a_response_is_removed(one):

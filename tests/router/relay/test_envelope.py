@@ -142,6 +142,10 @@ def test_big_values_are_taken_as_they_are_written() -> None:
     """Decoded, empty objects take many times the bytes of their text."""
     body = b'{"messages": [' + b"{}," * 60_000 + b"{}]}"
     assert prompt_text(read_envelope(CHAT, "", body)).startswith(b"[{},{}")
+    words = b'{"prompt": [' + b'"a",' * 200_000 + b'"a"]}'
+    assert prompt_text(read_envelope(COMPLETIONS, "", words)).startswith(b'["a","a"')
+    code = json.dumps({"prompt": 'x = "a", "b"\n' * 100_000}).encode()
+    assert prompt_text(read_envelope(COMPLETIONS, "", code)).startswith(b'x = "a", "b"\nx')
     ids = json.dumps({"prompt": [1000] * 1_000_000}).encode()
     assert prompt_text(read_envelope(COMPLETIONS, "", ids)).startswith(b"[1000,")
 

@@ -12,7 +12,7 @@ from slurminfer.core.errors import RunDirectoryError
 from slurminfer.core.spec.router import RouterSpec
 from slurminfer.router.responses import folder as folder_module
 from slurminfer.router.responses import store as module
-from slurminfer.router.responses.ids import new_id
+from slurminfer.router.responses.ids import new_id, parsed
 from slurminfer.router.responses.record import Record
 from slurminfer.router.responses.store import response_store
 
@@ -49,12 +49,13 @@ def test_what_is_no_id_is_not_there(store_of, id):
 def test_of_very_many_that_are_deleted_at_once_the_folder_is_listed_twice(store_of, keep, tmp_path, monkeypatch):
     """Each look reads thousands of names, and the supervisor's other threads wait for it."""
     store, looks = store_of(), []
-    ids = [keep(store) for _ in range(8)]
+    first = keep(store)
+    ids = [first, *(keep(store, previous=first) for _ in range(7))]
     is_looking, go = threading.Event(), threading.Event()
     listed = store._listed
 
-    def wait(folder):
-        found = listed(folder)
+    def wait(folder, conversation):
+        found = listed(folder, conversation)
         looks.append(folder)
         is_looking.set()
         assert go.wait(20)
@@ -62,13 +63,29 @@ def test_of_very_many_that_are_deleted_at_once_the_folder_is_listed_twice(store_
 
     monkeypatch.setattr(store, "_listed", wait)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(store.delete, "one", ids[0])
+        deleting = pool.submit(store.delete, "one", first)
         assert is_looking.wait(20)
         assert all(store.delete("one", id) for id in ids[1:])
         assert not any(store.get("one", id) for id in ids)
         go.set()
-        assert first.result(20)
+        assert deleting.result(20)
     assert len(looks) == 2 and files_in(tmp_path) == []
+
+
+def test_a_response_is_deleted_without_a_look_at_other_conversations(store_of, keep, tmp_path, monkeypatch):
+    store, read = store_of(), []
+    first, others = keep(store), [keep(store) for _ in range(50)]
+    second = keep(store, previous=first)
+
+    def noted(text):
+        read.append(text)
+        return parsed(text)
+
+    monkeypatch.setattr(folder_module, "parsed", noted)
+    assert store.delete("one", first)
+    assert sorted(read) == [first, second]
+    assert store.delete("one", second)
+    assert {path.stem for path in files_in(tmp_path)} == set(others)
 
 
 def test_old_ones_are_gone_at_once_and_removed_later(store_of, keep, clock, tmp_path):

@@ -6,12 +6,12 @@ from typing import Any, Generic
 
 import msgspec
 
+from .....core.background.fair_threads import FairThreads
 from .....core.net.anthropic import error_body
 from ....http.messages import Head, Reply
-from ..beside import LARGE, Beside
 from ..counting import CountTranslation, Engines
 from ..reply import TranslatingReply
-from ..translation import CHAT, Kind, TranslationError
+from ..translation import CHAT, LARGE, Kind, TranslationError
 from .answer import message
 from .asked import read
 from .context import anthropic_words
@@ -46,13 +46,13 @@ class MessageTranslation:
 class _Surface(ABC, Generic[Kind]):
     """Implements `Surface`."""
 
-    def __init__(self, beside: Beside) -> None:
-        self._beside = beside
+    def __init__(self, threads: FairThreads) -> None:
+        self._threads = threads
 
     def translate(self, head: Head, body: bytes) -> Kind | Coroutine[Any, Any, Kind]:
         """What stands for a request. Raises TranslationError."""
         if len(body) > LARGE:
-            return self._beside.run(head.tenant.name, lambda: self._translation(head, body))
+            return self._threads.run(head.tenant.name, lambda: self._translation(head, body))
         return self._translation(head, body)
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Messages(_Surface[MessageTranslation]):
     """POST /v1/messages.
 
     Args:
-        beside: where large requests are translated.
+        threads: where large requests are translated.
     """
 
     def _translation(self, head: Head, body: bytes) -> MessageTranslation:
@@ -86,12 +86,12 @@ class CountTokens(_Surface[CountTranslation]):
     """POST /v1/messages/count_tokens.
 
     Args:
-        beside: where large requests are translated.
+        threads: where large requests are translated.
         engines: of the workers of a model.
     """
 
-    def __init__(self, beside: Beside, engines: Engines) -> None:
-        super().__init__(beside)
+    def __init__(self, threads: FairThreads, engines: Engines) -> None:
+        super().__init__(threads)
         self._engines = engines
 
     def _translation(self, head: Head, body: bytes) -> CountTranslation:

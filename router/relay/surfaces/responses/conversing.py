@@ -4,14 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Generic
 
+from .....core.background.fair_threads import FairThreads
 from ....http.messages import Head
-from ..beside import LARGE, Beside
-from ..translation import Kind
+from ..translation import LARGE, Kind
 from .asked import Asked, read
 from .errors import renamed_answer
 from .history import History
 from .items import references
 from .kept import KeptResponses
+
+_MANY = 500  # items, for which others do not wait either
 
 
 class Conversing(ABC, Generic[Kind]):
@@ -19,11 +21,11 @@ class Conversing(ABC, Generic[Kind]):
 
     Args:
         kept: where responses are kept.
-        beside: where large requests are translated.
+        threads: where large requests are translated.
     """
 
-    def __init__(self, kept: KeptResponses, beside: Beside) -> None:
-        self._kept, self._beside = kept, beside
+    def __init__(self, kept: KeptResponses, threads: FairThreads) -> None:
+        self._kept, self._threads = kept, threads
 
     def translate(self, head: Head, body: bytes) -> Kind | Coroutine[Any, Any, Kind]:
         """What stands for a request; a coroutine where there is much of it, or kept responses are to be read.
@@ -46,16 +48,16 @@ class Conversing(ABC, Generic[Kind]):
 
     async def _large(self, head: Head, body: bytes) -> Kind:
         tenant = head.tenant.name
-        asked = await self._beside.run(tenant, lambda: read(body))
+        asked = await self._threads.run(tenant, lambda: read(body))
         if _refers(asked):
             return await self._with_history(head, asked)
-        return await self._beside.run(tenant, lambda: self._translation(head, asked, History([], asked.items)))
+        return await self._threads.run(tenant, lambda: self._translation(head, asked, History([], asked.items)))
 
     async def _with_history(self, head: Head, asked: Asked) -> Kind:
         tenant = head.tenant.name
         history = await self._kept.history(tenant, asked)
-        if history.size > LARGE:
-            return await self._beside.run(tenant, lambda: self._translation(head, asked, history))
+        if history.size > LARGE or len(history.before) > _MANY:
+            return await self._threads.run(tenant, lambda: self._translation(head, asked, history))
         return self._translation(head, asked, history)
 
 

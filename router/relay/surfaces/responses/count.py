@@ -2,8 +2,8 @@
 
 import msgspec
 
+from .....core.background.fair_threads import FairThreads
 from ....http.messages import Head, Reply
-from ..beside import Beside
 from ..counting import CountTranslation, Engines
 from ..reply import TranslatingReply
 from .asked import Asked
@@ -18,12 +18,12 @@ class InputTokens(Conversing[CountTranslation]):
 
     Args:
         kept: where responses are kept.
-        beside: where large requests are translated.
+        threads: where large requests are translated.
         engines: of the workers of a model.
     """
 
-    def __init__(self, kept: KeptResponses, beside: Beside, engines: Engines) -> None:
-        super().__init__(kept, beside)
+    def __init__(self, kept: KeptResponses, threads: FairThreads, engines: Engines) -> None:
+        super().__init__(kept, threads)
         self._engines = engines
 
     def reply(self, reply: Reply, translation: CountTranslation) -> Reply:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from .....core.background.fair_threads import FairThreads
 from .....core.background.threads import in_thread
 from .....core.errors import RunDirectoryError
 from ....control.counters import Counters
@@ -27,8 +28,9 @@ from .history import History
 from .items import Item, write_items
 
 _READ_S, _WRITE_S = 5.0, 2.0  # that a request, and the end of an answer, waits for the filesystem
-_MOST_AT_ONCE, _MOST_BYTES = 64, 64 * 2**20  # that are being written, and as many that are being read
+_MOST_AT_ONCE, _MOST_BYTES = 64, 64 * 2**20  # that are being written, and as many that are to be read
 _MOST_OF_TENANT = 32  # of them, so that one tenant leaves some for others
+_READERS = 8  # threads: a conversation may be thousands of files, and the event loop wants the interpreter too
 _LOG_PAUSE_S = 60.0
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 # Why a response is not kept, as metrics name it, and in words.
@@ -62,6 +64,7 @@ class KeptResponses:
         self._store, self._clock = store, clock
         self._counters = Counters() if counters is None else counters
         self._reading, self._writing = Counter[str](), Counter[str]()  # by tenant
+        self._readers = FairThreads(_READERS)
         self._bytes = 0
         self._is_tidying = False
         self._logged_at = -_LOG_PAUSE_S
@@ -75,14 +78,14 @@ class KeptResponses:
         if not _has_room(self._reading, tenant):
             raise _away(asked)
         self._reading[tenant] += 1
-        reading = in_thread(lambda: History.read(_OfTenant(store, tenant), asked))
-        reading.add_done_callback(lambda reading: self._has_read(reading, tenant))
         try:
             async with asyncio.timeout(_READ_S):
-                return await asyncio.shield(reading)
+                return await self._readers.run(tenant, lambda: History.read(_OfTenant(store, tenant), asked))
         except (TimeoutError, RunDirectoryError) as error:
             self._warn("read", error)
             raise _away(asked) from error
+        finally:
+            _count_down(self._reading, tenant)
 
     async def keep(
         self, tenant: str, response: dict[str, Any], previous: str, history: History, items: Sequence[Item]
@@ -158,11 +161,6 @@ class KeptResponses:
             self._warn("removed", error)
         else:
             self._counters.removed_responses(tidying.result())
-
-    def _has_read(self, reading: "asyncio.Future[History]", tenant: str) -> None:
-        _count_down(self._reading, tenant)
-        if not reading.cancelled():
-            reading.exception()  # else one that nobody waits for any more is logged as never retrieved
 
     def _warn(self, what: str, why: object) -> None:
         if self._clock() - self._logged_at >= _LOG_PAUSE_S:

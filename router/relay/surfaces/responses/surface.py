@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .....core.background.fair_threads import FairThreads
 from .....core.net.openai import ON_BEHALF_HEADER
 from ....http.messages import Head, Reply
 from ....responses.ids import RESPONSE, new_id, parsed
-from ..beside import Beside
 from ..reply import TranslatingReply
 from .asked import Asked
 from .conversing import Conversing
@@ -26,12 +26,12 @@ class Responses(Conversing[ResponsesTranslation]):
 
     Args:
         kept: where responses are kept.
-        beside: where large requests are translated.
+        threads: where large requests are translated.
         clock: Unix seconds.
     """
 
-    def __init__(self, kept: KeptResponses, beside: Beside, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(kept, beside)
+    def __init__(self, kept: KeptResponses, threads: FairThreads, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(kept, threads)
         self._clock = clock
 
     def reply(self, reply: Reply, translation: ResponsesTranslation) -> Reply:

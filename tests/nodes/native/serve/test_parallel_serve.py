@@ -91,11 +91,8 @@ def wait_for(server, wait_until) -> None:
 
 @pytest.mark.parametrize(
     ("layout", "ranks"),
-    [
-        ("--tensor-parallel 2", 2),
-        ("--sequence-parallel 2", 2),
-        ("--sequence-parallel 2 --speculative draft --draft-model MODEL", 2),
-        ("--sequence-parallel 2 --tensor-parallel 2 --speculative ngram", 4),
+    [  # of two ranks: test_parallel_api.py, test_sequence_serve.py
+        ("--sequence-parallel 2 --tensor-parallel 2 --speculative draft --draft-model MODEL", 4),
         ("--tensor-parallel 2 --pipeline-parallel 2 --speculative ngram", 4),
     ],
 )

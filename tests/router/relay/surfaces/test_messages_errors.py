@@ -2,8 +2,8 @@
 
 import pytest
 
+from slurminfer.core.background.fair_threads import FairThreads
 from slurminfer.core.net.anthropic import error_body, stream_error_body
-from slurminfer.router.relay.surfaces.beside import Beside
 from slurminfer.router.relay.surfaces.messages.surface import Messages
 
 NATIVE = "This model's maximum context length is 2048 tokens, but {} were requested"
@@ -40,13 +40,13 @@ def test_types_by_status(status, kind):
     ],
 )
 def test_messages_of_every_engine(answer):
-    assert Messages(Beside()).error(400, answer, "abc")["error"]["message"] == "no"
+    assert Messages(FairThreads()).error(400, answer, "abc")["error"]["message"] == "no"
 
 
 def test_a_field_that_is_called_otherwise_here_is_named_as_it_came():
     said = "response_format: not a field of /v1/messages; use output_config.format"
     answer = {"error": {"message": said, "code": "unknown_parameter"}}
-    assert Messages(Beside()).error(400, answer, "abc")["error"]["message"] == said
+    assert Messages(FairThreads()).error(400, answer, "abc")["error"]["message"] == said
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_field_that_is_called_otherwise_here_is_named_as_it_came():
     ],
 )
 def test_fields_are_named_as_in_this_api(message, words):
-    assert Messages(Beside()).error(400, {"error": {"message": message}}, "abc")["error"]["message"] == words
+    assert Messages(FairThreads()).error(400, {"error": {"message": message}}, "abc")["error"]["message"] == words
 
 
 def test_an_error_that_has_the_shape_stays_as_it_is():
@@ -102,12 +102,12 @@ def test_an_error_that_has_the_shape_stays_as_it_is():
 )
 def test_context_lengths_in_the_words_that_claude_code_knows(message, words):
     for answer in ({"error": {"message": message}}, {"object": "error", "message": message}):
-        assert Messages(Beside()).error(400, answer, "abc")["error"]["message"] == words
+        assert Messages(FairThreads()).error(400, answer, "abc")["error"]["message"] == words
 
 
 def test_a_prompt_whose_tokens_are_not_counted_is_too_long_too():
     answer = {"error": {"message": "the prompt has 9 bytes or more", "code": "context_length_exceeded"}}
-    words = Messages(Beside()).error(400, answer, "abc")["error"]["message"]
+    words = Messages(FairThreads()).error(400, answer, "abc")["error"]["message"]
     assert words.startswith("prompt is too long: the prompt has")
 
 

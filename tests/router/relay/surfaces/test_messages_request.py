@@ -6,8 +6,8 @@ from collections.abc import Coroutine
 
 import pytest
 
+from slurminfer.core.background.fair_threads import FairThreads
 from slurminfer.router.http.messages import Head
-from slurminfer.router.relay.surfaces.beside import Beside
 from slurminfer.router.relay.surfaces.messages.asked import MOST_BYTES, read
 from slurminfer.router.relay.surfaces.messages.request import chat_request
 from slurminfer.router.relay.surfaces.messages.surface import CountTokens, Messages
@@ -57,7 +57,7 @@ def nested(kind, depth):
     return block
 
 
-@pytest.mark.parametrize("surface", [Messages(Beside()), CountTokens(Beside(), lambda model: ["native"])])
+@pytest.mark.parametrize("surface", [Messages(FairThreads()), CountTokens(FairThreads(), lambda model: ["native"])])
 def test_others_do_not_wait_for_the_translation_of_a_large_request(surface):
     head = Head(b"POST", b"/", "/", [], {}, "", "abc", tenant("key", name="one", slot=0))
     small, large = (json.dumps({"max_tokens": 9, "messages": [user("x" * size)]}).encode() for size in (9, 300_000))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from openai.types.responses import response_create_params
 
+from slurminfer.core.background.fair_threads import FairThreads
 from slurminfer.router.http.messages import Head
-from slurminfer.router.relay.surfaces.beside import Beside
 from slurminfer.router.relay.surfaces.responses.asked import read
 from slurminfer.router.relay.surfaces.responses.count import InputTokens
 from slurminfer.router.relay.surfaces.responses.fields import IGNORED, INCLUDABLE, OBEYED, REFUSED
@@ -232,7 +232,7 @@ def test_a_body_that_is_none_is_an_error(body: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [Responses, lambda kept, beside: InputTokens(kept, beside, lambda model: ["native"])])
 def test_others_do_not_wait_for_the_translation_of_a_large_request(kind: Any) -> None:
-    surface, head = kind(KeptResponses(None), Beside()), Head(b"POST", b"/", "/", [], {}, "", "abc")
+    surface, head = kind(KeptResponses(None), FairThreads()), Head(b"POST", b"/", "/", [], {}, "", "abc")
     head.tenant = tenant("key", name="one", slot=0)
     small, large = (json.dumps({"input": "x" * size}).encode() for size in (9, 300_000))
     assert not isinstance(surface.translate(head, small), Coroutine)

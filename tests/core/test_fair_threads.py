@@ -1,4 +1,4 @@
-"""Large requests are worked on one after the other, the tenants by turns."""
+"""Work of several: so much at once, and whoever asks for it by turns."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from slurminfer.router.relay.surfaces.beside import Beside
+from slurminfer.core.background.fair_threads import FairThreads
 
 
 class Work:
@@ -31,20 +31,20 @@ class Work:
         self._lets.release(count)
 
 
-async def _asked(beside: Beside, work: Work, *names: str) -> list["asyncio.Task[str]"]:
+async def _asked(threads: FairThreads, work: Work, *names: str) -> list["asyncio.Task[str]"]:
     """Pieces of work, asked for in this order; a name begins with that of its tenant."""
     tasks = []
     for name in names:
-        tasks.append(asyncio.create_task(beside.run(name.split()[0], partial(work.piece, name))))
+        tasks.append(asyncio.create_task(threads.run(name.split()[0], partial(work.piece, name))))
         await asyncio.sleep(0)
     return tasks
 
 
 def test_one_at_a_time_and_the_tenants_by_turns() -> None:
     async def run() -> None:
-        beside, work = Beside(), Work()
+        threads, work = FairThreads(), Work()
         names = ("alice 1", "alice 2", "alice 3", "bob 1", "carol 1", "bob 2")
-        tasks = await _asked(beside, work, *names)
+        tasks = await _asked(threads, work, *names)
         work.let(6)
         assert await asyncio.gather(*tasks) == [f"{name} done" for name in names]
         assert work.begun == ["alice 1", "alice 2", "bob 1", "carol 1", "alice 3", "bob 2"]
@@ -55,8 +55,8 @@ def test_one_at_a_time_and_the_tenants_by_turns() -> None:
 
 def test_what_fails_or_is_not_wanted_any_more_holds_up_nothing() -> None:
     async def run() -> None:
-        beside, work = Beside(), Work()
-        tasks = await _asked(beside, work, "a 1", "bad 1", "a 2", "b 1")
+        threads, work = FairThreads(), Work()
+        tasks = await _asked(threads, work, "a 1", "bad 1", "a 2", "b 1")
         tasks[0].cancel()  # it has begun
         tasks[2].cancel()  # and this has not
         work.let(3)
@@ -64,7 +64,7 @@ def test_what_fails_or_is_not_wanted_any_more_holds_up_nothing() -> None:
         with pytest.raises(ValueError, match="bad 1"):
             await tasks[1]
         assert work.begun == ["a 1", "bad 1", "b 1"]
-        (again,) = await _asked(beside, work, "a 3")
+        (again,) = await _asked(threads, work, "a 3")
         work.let(1)
         assert await again == "a 3 done"
 
