@@ -1,9 +1,10 @@
 """Grammars compiled for requests, beside the event loop."""
 
 import asyncio
+from dataclasses import fields, is_dataclass
 from functools import cached_property
-
-import msgspec
+from itertools import islice
+from typing import Any
 
 from ..grammar.compiler import Grammars
 from ..grammar.constraint import Constraint
@@ -16,6 +17,7 @@ from .requests.structured import Structure
 
 _SMALL_AT_ONCE = 2  # each takes some milliseconds
 _BIG_BYTES = 1 << 14  # from which on they may take seconds
+_SHORT = 4  # bytes that anything but a string counts
 _MOST_BIG = 16  # that are being compiled or wait for that
 _BUSY = "grammars_busy"
 
@@ -68,7 +70,16 @@ class GrammarCompiler:
 
 
 def _is_big(constraint: Constraint) -> bool:
-    try:
-        return len(msgspec.json.encode(constraint)) > _BIG_BYTES
-    except OverflowError:  # an integer that will be refused
-        return False
+    """Whether its texts are long, each counted as often as it is written. Looked at only until that is clear."""
+    left, found = _BIG_BYTES, list[Any]([constraint])
+    while found and left > 0:
+        each = found.pop()
+        if isinstance(each, dict):
+            left -= sum(map(len, islice(each, left)))
+            found += islice(each.values(), max(left, 0))
+        elif isinstance(each, list | tuple):
+            found += islice(each, left)
+        elif is_dataclass(each):
+            found += [getattr(each, field.name) for field in fields(each)]
+        left -= len(each) if isinstance(each, str) else _SHORT
+    return left <= 0

@@ -9,12 +9,15 @@ from aiohttp import web
 
 from ....core.net.openai import REQUEST_ID_HEADER, UNKNOWN_PATH, error_body, request_id
 from ....core.net.openai_paths import canonical_path
+from ..tracebacks import TracebackLog
 from .errors import ApiError, short
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SIMILAR = 0.9  # of a path: "/v1/chat/completion"
 _RETRY_AFTER = {"Retry-After": "1"}
+_BEGUN = web.RequestKey("begun", bool)  # the head of the answer has been sent
+_LOG = TracebackLog()
 
 
 def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -26,6 +29,7 @@ def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | 
 
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Give an answer the id that its request came with, or one of our own. For `Application.on_response_prepare`."""
+    request[_BEGUN] = True
     response.headers[REQUEST_ID_HEADER] = request_id(request.headers.get(REQUEST_ID_HEADER, ""))
 
 
@@ -42,6 +46,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         code = UNKNOWN_PATH if error.status == 404 else None
         body = error_body(error.status, _explain(request, error), code=code)
         return json_response(body, status=error.status, headers=allowed)
+    except Exception as error:  # a defect: whoever repairs it needs the traceback, and the client an answer
+        if _BEGUN in request or isinstance(error, ConnectionError):
+            raise
+        _LOG.write(f"{request.method} {request.path} has failed, the engine goes on:", error)
+        message = f"the engine failed on this request: {type(error).__name__}"
+        return json_response(error_body(500, message, code="request_failed"), status=500)
 
 
 def _explain(request: web.Request, error: web.HTTPException) -> str:

@@ -1,11 +1,10 @@
 """Requests that fail by themselves: an exception that one request causes ends that request, and not the engine."""
 
-import sys
-import traceback
 from dataclasses import dataclass
 
 from ....core.errors import EngineError
 from ..grammar.errors import MatcherError
+from ..tracebacks import TracebackLog
 from .request import Request
 
 
@@ -37,24 +36,12 @@ class Failure:
 
 
 class FailureLog:
-    """Prints the traceback of each kind of failure once: clients can repeat a request, and fill a disk with it."""
+    """Prints the traceback of each kind of failure once."""
 
     def __init__(self) -> None:
-        self._known: set[tuple[type[Exception], str, int]] = set()
+        self._log = TracebackLog()
 
     def write(self, failure: Failure) -> None:
-        """Print a failure with its traceback, unless one with the same exception at the same place was printed.
-
-        What comes of a client's own grammar is told to that client only.
-        """
-        if isinstance(failure.error, MatcherError):
-            return
-        frames = traceback.extract_tb(failure.error.__traceback__)
-        place = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
-        kind = (type(failure.error), *place)
-        if kind in self._known:
-            return
-        self._known.add(kind)
-        print(f"request {failure.request.id} has failed, the engine goes on:", file=sys.stderr)
-        traceback.print_exception(failure.error, file=sys.stderr)
-        sys.stderr.flush()
+        """Print a failure with its traceback. What comes of a client's own grammar is told to that client only."""
+        if not isinstance(failure.error, MatcherError):
+            self._log.write(f"request {failure.request.id} has failed, the engine goes on:", failure.error)

@@ -83,11 +83,13 @@ class Request:
         params: SamplingParams,
         generated: Sequence[int] = (),
         pooling: Pooling | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
         """A list as `prompt` is shared by all requests that it is given to: it must not be changed any more.
 
         Args:
             generated: tokens that were sampled elsewhere. The request goes on after them as after a preemption.
+            matcher: behind these tokens, where there is a grammar; by default it is moved there for the first token.
             pooling: how to make the embedding that is wanted in place of any token; `params` then say nothing.
         """
         self.id = id
@@ -103,7 +105,7 @@ class Request:
         self._to_skip = len(generated)  # random numbers that have chosen these tokens
         self._random: random.Random | None = None  # 2.5 KB, which a request that waits or is greedy does without
         self._uniform = (-1, 0.0)
-        self._matcher: Matcher | None = None  # as of the first token that is drawn
+        self._matcher = matcher  # None: until the first token is drawn
         self.rank = (0.0, 0)
         self.computed = 0  # tokens whose keys and values lie in `blocks`
         self.cached: int | None = None  # prompt tokens that the prefix cache had; None until it was looked up

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from .constraint import Constraint, JsonSchema
 from .errors import ConstraintError
-from .lark import FIRST_LINE, Renderer, json_text
+from .lark import FIRST_LINE, MAX_BYTES, Renderer, json_text
 from .matcher import TOO_SLOW, Grammar
 from .memory import GrammarMemory
 from .place import place_of
@@ -19,7 +19,6 @@ from .schema import checked
 if TYPE_CHECKING:  # it takes a tenth of a second, which a server that nobody asks for structure does without
     from llguidance import LLParserLimits, LLTokenizer
 
-MAX_BYTES = 1 << 19  # of a constraint as text
 _MAX_KEPT = 32  # compiled grammars
 _MAX_KEPT_BYTES = 1 << 20  # of their text: each takes some 300 bytes of memory
 _MAX_MESSAGE = 600
@@ -117,7 +116,14 @@ class Grammars:
                 if place := place_of(schema, lambda part: _reason(part, tokenizer)):
                     return f"at {place}: {reason}"
             return reason
-        return Grammar(matcher, tokenizer.vocab_size, frozenset(self._end_ids))
+        special = frozenset(self._special.values()).difference(self._end_ids)
+        return Grammar(
+            matcher,
+            tokenizer.vocab_size,
+            frozenset(self._end_ids),
+            special=special,
+            tokenize=tokenizer.greedy_tokenize,
+        )
 
     def _keep(self, text: str, grammar: Grammar | str) -> None:
         with self._lock:

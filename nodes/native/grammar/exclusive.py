@@ -4,12 +4,14 @@ The library proves this for schemas that are written in place, not for reference
 """
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from .references import MOST_HOPS, is_within, pointed_to
 
 _MOST_SCHEMAS = 64
+_MOST_NAMES = 256  # of each, and values: every two are compared
+_MOST_TELLING = 16  # properties of two schemas by which they may differ
 _TYPES = frozenset({"object", "array", "string", "number", "boolean", "null"})
 
 
@@ -18,7 +20,15 @@ def are_exclusive(schemas: Sequence[Any], root: Any) -> bool:
     if len(schemas) > _MOST_SCHEMAS:
         return False
     resolved = [_resolve(schema, root) for schema in schemas]
+    if any(_is_long(schema) for schema in resolved):
+        return False
     return all(_differ(one, other, root) for one, other in combinations(resolved, 2))
+
+
+def _is_long(schema: Any) -> bool:
+    """Whether to compare it with all the others would take long."""
+    found = [schema.get(name) for name in ("required", "enum", "type")] if isinstance(schema, dict) else []
+    return any(isinstance(value, list) and len(value) > _MOST_NAMES for value in found)
 
 
 def _differ(one: Any, other: Any, root: Any) -> bool:
@@ -31,7 +41,8 @@ def _differ(one: Any, other: Any, root: Any) -> bool:
     names = _required(one) & _required(other)
     properties = [_properties(schema) for schema in (one, other)]
     names &= properties[0].keys() & properties[1].keys()
-    return any(_apart(*(_values(_resolve(found[name], root)) for found in properties)) for name in names)
+    told = islice(names, _MOST_TELLING)
+    return any(_apart(*(_values(_resolve(found[name], root)) for found in properties)) for name in told)
 
 
 def _resolve(schema: Any, root: Any) -> Any:
@@ -57,7 +68,11 @@ def _values(schema: Any) -> frozenset[tuple[str, Any]] | None:
     if not isinstance(schema, dict):
         return None
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    if not isinstance(values, list) or any(isinstance(value, list | dict) for value in values):
+    if (
+        not isinstance(values, list)
+        or len(values) > _MOST_NAMES
+        or any(isinstance(value, list | dict) for value in values)
+    ):
         return None
     return frozenset(("number" if _is_number(value) else type(value).__name__, value) for value in values)
 

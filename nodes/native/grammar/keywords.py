@@ -32,7 +32,7 @@ OBEYED: Mapping[str, str] = {
     "maximum": "",
     "exclusiveMinimum": "",
     "exclusiveMaximum": "",
-    "multipleOf": "",
+    "multipleOf": "see [limits](#limits)",
     "anyOf": "",
     "oneOf": "where no value can be valid by two of them, such as objects with a `const` that tells them apart",
     "allOf": "",

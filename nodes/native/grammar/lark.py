@@ -22,6 +22,7 @@ from .constraint import (
     Text,
 )
 from .errors import ConstraintError
+from .multiples import Multiples
 from .schema import checked
 
 FIRST_LINE = "%llguidance {}"
@@ -30,6 +31,7 @@ _ANY = r"(?:.|\n)*"
 _GAP = r"/[ \t\r\n]{1,8}/"
 _MAX_TAGS = 1024
 _MAX_CHOICES = 10_000
+MAX_BYTES = 1 << 19  # of a constraint as text
 _MAX_GRAMMAR = 1 << 16  # characters of Lark and EBNF
 _MAX_TERMINALS = 4096  # strings and regular expressions of these: each takes memory for each
 
@@ -57,6 +59,8 @@ class Renderer:
         self._others: list[dict[str, Any]] = []
         self._known: dict[int, str] = {}  # expressions by the ids of constraints, which live as long as this
         self._length = self._terminals = 0  # of Lark and EBNF
+        self._multiples = Multiples()
+        self._schemas = self._written = 0  # characters of schemas, and of rules
 
     def render(self, constraint: Constraint) -> str:
         """Raises ConstraintError."""
@@ -74,6 +78,7 @@ class Renderer:
     def _render(self, constraint: Constraint) -> str:
         match constraint:
             case JsonSchema():
+                self._measure_schema(constraint.schema)
                 schema = checked(constraint.schema, constraint.whitespace)
                 return self._rule(f"%json {json_text(schema)}")
             case Regex():
@@ -104,7 +109,9 @@ class Renderer:
     def _choices(self, texts: Sequence[str]) -> str:
         if not 1 <= len(texts) <= _MAX_CHOICES:
             raise ConstraintError(f"{len(texts)} choices: expected 1 to {_MAX_CHOICES}")
-        return self._rule(" | ".join(map(self._literal, texts)))
+        return self._rule(
+            " | ".join(_quoted(text) if text else '""' for text in texts)
+        )  # no token is meant by its name
 
     def _from_ebnf(self, text: str) -> str:
         try:
@@ -112,12 +119,23 @@ class Renderer:
         except Exception as error:  # the library raises nothing narrower
             raise ConstraintError(str(error)) from error
 
+    def _measure_schema(self, schema: Any) -> None:
+        """Count a schema before anything is made of it: many may have the same definitions. Raises ConstraintError."""
+        text = json_text(schema)
+        self._schemas += len(text)
+        if self._schemas > MAX_BYTES:
+            raise ConstraintError(f"{self._schemas} characters of schemas: expected at most {MAX_BYTES}")
+        self._multiples.add(text)
+
     def _measure(self, text: str, kind: str) -> None:
         """Count what a grammar adds to the constraint. Raises ConstraintError."""
         self._length += len(text)
         self._terminals += (text.count('"') + text.count("/")) // 2
         if self._length > _MAX_GRAMMAR:
             raise ConstraintError(f"{self._length} characters of {kind}: expected at most {_MAX_GRAMMAR}")
+        self._multiples.add(text)
+        if "%json" in text and "\\u" in text:
+            raise ConstraintError("\\u in a grammar with %json: expected characters as they are")
         if self._terminals > _MAX_TERMINALS:
             raise ConstraintError(
                 f"{self._terminals} strings and regular expressions by their quotes and slashes: "
@@ -127,6 +145,9 @@ class Renderer:
     def _rule(self, body: str, options: str = "") -> str:
         name = f"r{len(self._rules)}"
         self._rules.append(f"{name}{options}: {body}")
+        self._written += len(body)
+        if self._written > MAX_BYTES:
+            raise ConstraintError(f"{self._written} characters: expected at most {MAX_BYTES}")
         return name
 
     def _other(self, text: str) -> str:

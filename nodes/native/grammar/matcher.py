@@ -32,7 +32,9 @@ class Grammar:
         "_longest_s",
         "_matcher",
         "is_slow",
+        "special",
         "spoiled",
+        "tokenize",
         "vocab_size",
     )
 
@@ -42,6 +44,9 @@ class Grammar:
         vocab_size: int,
         end_ids: frozenset[int],
         clock: Callable[[], float] = time.thread_time,
+        *,
+        special: frozenset[int] = frozenset(),
+        tokenize: Callable[[str], Sequence[int]] | None = None,
     ) -> None:
         """
         Args:
@@ -49,8 +54,11 @@ class Grammar:
             vocab_size: bits of a mask.
             end_ids: tokens that the library allows where the grammar accepts.
             clock: seconds of a CPU that the thread has had.
+            special: tokens that stand for no text, whatever their names are; without `end_ids`.
+            tokenize: writes a text without these.
         """
         self._matcher, self.vocab_size, self._end_ids, self._clock = matcher, vocab_size, end_ids, clock
+        self.special, self.tokenize = special, tokenize
         self.spoiled = False  # it has met a limit of the library: all that share it would
         self.is_slow = False  # its tokens took too long: others would have to wait
         self._debt = 0.0
@@ -60,6 +68,11 @@ class Grammar:
     def is_quick(self) -> bool:
         """Whether the next mask will hardly hold up those who wait for it."""
         return self._longest_s < _QUICK_S
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether its masks take longer than those of usual grammars."""
+        return self._longest_s >= _USUAL_S
 
     def matcher(self, stop_ids: frozenset[int] = frozenset()) -> "Matcher":
         """A matcher at the beginning of the text. `stop_ids`: the tokens that end this sequence."""
@@ -119,6 +132,7 @@ class Matcher:
         if self._mask is None:
             mask = self._grammar.measure(self._library.compute_bitmask, tokens=1)
             self._check()
+            mask = self._without_names(mask)
             if self._added or self._dropped:
                 mask = self._with_stops(mask)
             self._mask = mask[: (self._grammar.vocab_size + 7) // 8]
@@ -161,6 +175,22 @@ class Matcher:
         if self._pending is not None:
             wait([self._pending])
 
+    def _without_names(self, mask: bytes) -> bytes:
+        """The mask; of text that must come and is the name of a special token, the first token of the text.
+
+        The library allows the special token there, as a tokenizer reads its name, and then does not take it.
+        """
+        token = _only(mask)
+        if token not in self._grammar.special or self._grammar.tokenize is None:
+            return mask
+        if self._library.validate_tokens([token]):
+            return mask
+        text = self._library.compute_ff_bytes().decode(errors="ignore")
+        bits = bytearray(len(mask))
+        for each in self._grammar.tokenize(text)[:1]:
+            _set(bits, each, True)
+        return bytes(bits)
+
     def _with_stops(self, mask: bytes) -> bytes:
         accepting, bits = self.is_accepting, bytearray(mask)
         for token in self._added:
@@ -178,6 +208,14 @@ class Matcher:
         if self._library.is_error():
             self._grammar.spoiled = True
             raise MatcherError(f"the grammar cannot go on: {self._error}")
+
+
+def _only(mask: bytes) -> int | None:
+    """The token that a mask allows, if it is the only one."""
+    written = mask.strip(b"\0")
+    if len(written) != 1 or written[0].bit_count() != 1:
+        return None
+    return 8 * mask.index(written) + written[0].bit_length() - 1
 
 
 def _set(bits: bytearray, place: int, value: bool) -> None:

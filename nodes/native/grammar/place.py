@@ -1,5 +1,6 @@
 """Which part of a JSON schema the library cannot take: it says why, and not where."""
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -10,15 +11,21 @@ Schema = dict[str, Any]
 Reason = Callable[[Schema], str | None]
 
 _MOST_TRIES = 64
+_MOST_S = 1.0
 
 
-def place_of(schema: Schema, reason: Reason) -> str:
+def place_of(schema: Schema, reason: Reason, clock: Callable[[], float] = time.thread_time) -> str:
     """The JSON pointer of the smallest part that fails for the same reason as the whole; empty for the root.
 
-    `reason`: compiles a schema and returns why that fails, or None. Called so often at most.
+    Where that would take long, that of a larger part.
+
+    Args:
+        schema: what cannot be compiled.
+        reason: compiles a schema and returns why that fails, or None.
+        clock: seconds.
     """
-    tries, place, part, said = _MOST_TRIES, "", schema, reason(schema)
-    while tries > 0:
+    begun, tries, place, part, said = clock(), _MOST_TRIES, "", schema, reason(schema)
+    while tries > 0 and clock() - begun < _MOST_S:
         children = [child for child in islice(_parts(part), tries) if isinstance(child[1], dict)]
         tries -= max(len(children), 1)
         found = next((child for child in children if reason(_rooted(child[1], schema)) == said), None)

@@ -43,6 +43,8 @@ def checked(schema: dict[str, Any] | bool, whitespace: str) -> dict[str, Any]:
     return {_RESERVED: options, **_Walk(schema).clean(schema, "", 0)}
 
 
+_NUDGE = 2.0**-30
+_MOST_NUDGED = 2**22  # of larger numbers, the sum would be rounded
 # The library lets every minute have a second 60; RFC 3339, 5.6, only some.
 _NO_LEAP_SECOND = "^[^:]*:[0-5][0-9]:[0-5]"
 
@@ -60,7 +62,10 @@ class _Walk:
             raise ConstraintError(f"{_at(place)}: expected a schema, an object or true or false")
         if depth > MAX_DEPTH:
             raise ConstraintError(f"{_at(place)}: nested too deep: expected at most {MAX_DEPTH} levels")
-        return dict(self._members(schema, place, depth))
+        members = dict(self._members(schema, place, depth))
+        if schema.get("format") in ("time", "date-time"):
+            members["allOf"] = [*members.get("allOf", ()), {"pattern": _NO_LEAP_SECOND}]
+        return members
 
     def _members(self, schema: dict[str, Any], place: str, depth: int) -> Iterator[tuple[str, Any]]:
         for keyword, value in schema.items():
@@ -76,11 +81,11 @@ class _Walk:
             if keyword == "format":
                 if not isinstance(value, str) or value not in UNDEFINED_FORMATS:
                     yield keyword, _format(value, here)
-                if value in ("time", "date-time") and "pattern" not in schema:
-                    yield "pattern", _NO_LEAP_SECOND
             elif keyword == "minProperties":
                 if (least := _least_properties(schema, here)) is not None:
                     yield keyword, least
+            elif keyword in ("exclusiveMinimum", "exclusiveMaximum"):
+                yield keyword, _exclusive(keyword, value, schema)
             elif keyword in ONE_SCHEMA:
                 yield keyword, self.clean(value, here, depth + 1)
             elif keyword in SCHEMA_LISTS:
@@ -117,6 +122,19 @@ def _least_properties(schema: dict[str, Any], place: str) -> Any:
     if isinstance(required, list) and len(required) >= least:
         return None
     raise ConstraintError(f"{_at(place)}: {least} is not supported: expected 0, 1, or no more than are required")
+
+
+def _exclusive(keyword: str, value: Any, schema: dict[str, Any]) -> Any:
+    """A bound, a little nearer to the others where it is a whole number.
+
+    The library lets 0 through between 0 and 0.5, and -0 between -0.5 and 0.
+    """
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    if not is_whole or abs(value) > _MOST_NUDGED or schema.get("type") == "integer":
+        return value
+    if keyword == "exclusiveMinimum":
+        return value + _NUDGE if value >= 0 else value
+    return value - _NUDGE if value <= 0 else value
 
 
 def _format(value: Any, place: str) -> str:

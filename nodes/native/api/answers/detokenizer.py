@@ -1,4 +1,4 @@
-"""Tokens to text, one at a time: no half characters, and nothing of a stop string."""
+"""Tokens to text, one at a time, and no half characters."""
 
 import codecs
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
+        self._ids: list[int] = []  # the last ones, of which the first `_told` are told
+        self._told = 0
         self._keep(_context(tokenizer, prompt))
 
     def push(self, token: int) -> str:
@@ -29,9 +31,17 @@ class Detokenizer:
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if text.endswith(_REPLACEMENT) and _unfinished(self._tokenizer, self._ids):
-            return ""
+            return self._without_end() if len(self._ids) - self._told > _CHARACTER_BYTES else ""
         new = self._new(text)
         self._keep(self._ids[self._told :])
+        return new
+
+    def _without_end(self) -> str:
+        """What was held back for an incomplete character, without that: a model may begin one after the other."""
+        new = self._new(_complete(self._tokenizer, self._ids)[0])
+        self._ids = self._ids[self._told :]
+        told, self._told = _complete(self._tokenizer, self._ids)
+        self._told_texts = told, told
         return new
 
     def flush(self) -> str:
@@ -93,51 +103,3 @@ def _context(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
         if len(context) >= _CONTEXT_TOKENS and not begins_inside(tokenizer.token_bytes(token)):
             break
     return context[::-1]
-
-
-class StopStrings:
-    """Looks for stop strings in a text that grows; holds back what may become one.
-
-    A part of the text may be hidden: special tokens, which can be a stop string or a part of one and are never told.
-    """
-
-    def __init__(self, stops: Sequence[str], *, keep: bool = False) -> None:
-        """`keep`: the text ends with the stop string, not before it."""
-        self._stops, self._keep_stop = stops, keep
-        self.found: str | None = None  # the stop string that has ended the text
-        self._held = ""
-        self._hidden: list[tuple[int, int]] = []  # the places in `_held`: start, stop
-
-    def push(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:
-        """The text that may be told now, and whether a stop string came: then it ends before that, or with it."""
-        if hidden:
-            self._hidden.append((len(self._held), len(self._held) + len(text)))
-        self._held += text
-        found = [(place, place + len(stop)) for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if found:
-            start, end = min(found)
-            self.found = self._held[start:end]
-            return self._take(end if self._keep_stop else start), True
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        return self._take(len(self._held) - keep), False
-
-    def flush(self) -> str:
-        """What was held back, once it is clear that nothing follows."""
-        return self._take(len(self._held))
-
-    def _take(self, count: int) -> str:
-        """The first `count` characters that were held back, but for hidden ones."""
-        told, begin = "", 0
-        for start, stop in self._hidden:
-            told += self._held[begin : min(start, count)]
-            begin = min(stop, count)
-        told += self._held[begin:count]
-        self._held = self._held[count:]
-        self._hidden = [(max(start - count, 0), stop - count) for start, stop in self._hidden if stop > count]
-        return told
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((length for length in range(longest, 0, -1) if text.endswith(stop[:length])), 0)

@@ -12,13 +12,14 @@ from ...engine.request import FinishReason, Output, Request, TokenLogprobs
 from ...engine.thread import EngineThread
 from ...tokenizer import Tokenizer
 from ..metrics import Metrics
-from .detokenizer import Detokenizer, StopStrings
+from .detokenizer import Detokenizer
 from .reader import PLAIN, AnswerReader, CallDelta, Parts, Reading
+from .stop_strings import Pattern, StopStrings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """What of a sequence is told as text."""
+    """What of a sequence is told as text. All choices of a request share it."""
 
     stops: Sequence[str] = ()
     keeps_stop: bool = False  # the text ends with the stop string or end token, not before it
@@ -26,6 +27,11 @@ class TextOptions:
     min_tokens: int = 0  # of the answer, in whose text no stop string is looked for
     tells_logprobs: bool = True  # else they are there to rank choices only
     reading: Reading = PLAIN  # what is looked for in the text
+
+    @cached_property
+    def patterns(self) -> list[Pattern]:
+        """Those of the stop strings."""
+        return list(map(Pattern, self.stops))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Choice:
         self.told_at: float | None = None  # time of the last token
         self._tokenizer = tokenizer
         self._prompt = request.tokens[: request.prompt_length] if request.generated else request.tokens
-        self._stops, self._text = StopStrings(text.stops, keep=text.keeps_stop), text
+        self._stops, self._text = StopStrings(text.stops, keep=text.keeps_stop, patterns=text.patterns), text
         self._markers = text.reading.markers
         # Whether special tokens are looked at: they are told, or may be a stop string, a marker or a part of one.
         self._reads_special = text.shows_special_tokens or any(

@@ -41,7 +41,8 @@ class Chat(Generating):
         left = min(left, self._model.defaults.max_new_tokens or left)
         max_tokens = left if body.limit is None else body.limit
         make = partial(self._choices, body, limits, [prompt], max_tokens, grammar, reading)
-        choices = await self._service.beside(make, big=True) if body.is_laborious else make()
+        is_long = body.is_laborious or bool(body.continue_token_ids)
+        choices = await self._service.beside(make, big=body.is_laborious) if is_long else make()
         format = ChatFormat(self._model.tokenizer, self._origin(body))
         return await self._answer(request, body, format, self._generation(body, choices, started_at))
 

@@ -24,7 +24,7 @@ from ..middleware import json_response
 from ..requests.continued import Told
 from ..requests.generation import GenerationRequest
 from ..requests.protocol import (
-    require_allowed,
+    begun_matcher,
     require_continuable,
     require_few_told,
     require_ids,
@@ -72,7 +72,6 @@ class Generating:
         told = body.told
         for each in told:
             require_continuable(each, limits.vocab_size, max_tokens)
-            require_allowed(each, grammar)
         require_length(body, max_tokens)
         self._require_room(limits, prompts, max_tokens)
         lengths = [len(prompt) for prompt in prompts for _ in range(body.sequences)]
@@ -88,7 +87,9 @@ class Generating:
             params = body.sampling(
                 index, max_tokens=max_tokens, end_ids=end_ids, defaults=defaults, rules=rules, grammar=grammar
             )
-            request = Request(uuid.uuid4().hex, prompt, params, () if begun.is_finished else begun.tokens)
+            matcher = begun_matcher(begun, grammar, params.stop_token_ids)
+            tokens = () if begun.is_finished else begun.tokens
+            request = Request(uuid.uuid4().hex, prompt, params, tokens, matcher=matcher)
             choices.append(_continued(Choice(len(choices), request, tokenizer, text), begun))
         return choices
 

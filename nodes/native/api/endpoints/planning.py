@@ -1,5 +1,8 @@
 """How the answers to a chat request are read, and what they must look like."""
 
+import asyncio
+from functools import partial
+
 from ...engine.request import Limits
 from ...grammar.constraint import Constraint, JsonSchema
 from ...grammar.errors import ConstraintError
@@ -39,13 +42,13 @@ class AnswerPlanner:
         param = structure.param if structure and not tools.functions else "tools"
         plan = None
         try:
-            plan = self._calls(tools, structure, param, prompt)
+            plan = await self._calls(tools, structure, param, prompt)
             return plan, await self._compile(body, plan.constraint, param, prompt, limits)
         except ApiError as error:
             if error.status == 429:  # none at all can be compiled now
                 raise
             try:
-                lenient = self._calls(tools, structure, param, prompt, lenient=True)
+                lenient = await self._calls(tools, structure, param, prompt, lenient=True)
                 if lenient == plan or lenient.constraint is None:
                     raise
                 return lenient, await self._compile(body, lenient.constraint, param, prompt, limits)
@@ -53,15 +56,15 @@ class AnswerPlanner:
                 await self._name_fault(tools, limits)
                 raise
 
-    def _calls(
+    async def _calls(
         self, tools: Toolset, structure: Structure | None, param: str, prompt: str, *, lenient: bool = False
     ) -> CallPlan:
         """`lenient`: the schemas of functions that are not strict may have what cannot be compiled."""
         wanted = structure.constraint if structure else None
+        family, source = self._model.family, self._model.template.source
+        plan = partial(call_plan, tools, family, source, wanted, lenient=lenient, head=head_of(prompt))
         try:
-            return call_plan(
-                tools, self._model.family, self._model.template.source, wanted, lenient=lenient, head=head_of(prompt)
-            )
+            return await asyncio.to_thread(plan) if tools.functions else plan()
         except ConstraintError as error:
             raise ApiError(400, f"{param}: {error}", param=param) from error
 
@@ -81,7 +84,8 @@ class AnswerPlanner:
             param = f"tools: function {short(function.name)}"
             try:
                 await self._grammars.compile(Structure(param, JsonSchema(dict(function.parameters))), limits.vocab_size)
-                arguments = arguments_of(function, self._model.family, self._model.template.source)
+                family, source = self._model.family, self._model.template.source
+                arguments = await asyncio.to_thread(arguments_of, function, family, source)
                 await self._grammars.compile(Structure(param, arguments), limits.vocab_size)
             except ConstraintError as error:
                 raise ApiError(400, f"{param}: {error}", param="tools") from error

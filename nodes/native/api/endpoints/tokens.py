@@ -1,6 +1,7 @@
 """POST /tokenize and /detokenize, and GET /tokenizer_info: what vLLM has beside OpenAI's API."""
 
 import asyncio
+from functools import partial
 
 from aiohttp import web
 
@@ -8,7 +9,7 @@ from ...engine.request import Limits
 from ..middleware import json_response
 from ..requests.chat import ChatRequest
 from ..requests.tokens import TokenizeRequest, parse_detokenize, parse_tokenize
-from ..service import Service, read
+from ..service import Service
 from .chat import Chat
 
 
@@ -21,7 +22,8 @@ class Tokens:
 
     async def tokenize(self, request: web.Request) -> web.Response:
         """The token ids of a text, or of the prompt that a chat becomes. Raises ApiError."""
-        body, wants_strings = parse_tokenize(await read(request), self._service.model.name)
+        parse = partial(parse_tokenize, model=self._service.model.name)
+        body, wants_strings = await self._service.parse(parse, request)
         limits = self._limits(body.model)
         ids = await self._ids(body, limits)
         strings = [self._tokenizer.token_string(id) for id in ids] if wants_strings else None
@@ -31,7 +33,7 @@ class Tokens:
 
     async def detokenize(self, request: web.Request) -> web.Response:
         """The text of token ids, special tokens included. Raises ApiError."""
-        body = parse_detokenize(await read(request))
+        body = await self._service.parse(parse_detokenize, request)
         limits = self._limits(body.model)
         body.check(limits.vocab_size, limits.sequence_tokens)
         text = await asyncio.to_thread(self._tokenizer.decode, body.tokens, special=True)

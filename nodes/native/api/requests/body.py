@@ -10,7 +10,7 @@ MAX_BYTES = 16 * 2**20
 _MAX_CONTAINERS = 200_000  # objects and lists
 _MAX_KEYS = 500_000
 _MAX_VALUES = 2_000_000
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 BIG_BYTES = 1 << 18  # from which on a body is decoded in pieces, and should be so beside the event loop
 _CONTAINERS = frozenset((dict, list))  # what the decoder makes of them
 
@@ -35,14 +35,14 @@ def decode(body: bytes) -> dict[str, Any]:
     try:
         raw = _decode_in_pieces(body) if len(body) > BIG_BYTES else msgspec.json.decode(body)
     except RecursionError as error:
-        raise ApiError(400, f"the body is nested too deep: expected at most {_MAX_DEPTH} levels") from error
+        raise ApiError(400, f"the body is nested too deep: expected at most {MAX_DEPTH} levels") from error
     except ValueError as error:  # DecodeError, UnicodeDecodeError, numbers of thousands of digits
         raise ApiError(400, f"the body is not valid JSON: {error}") from error
     if not isinstance(raw, dict):
         raise ApiError(400, f"the body is {short(raw)}: expected a JSON object")
     for name, value in raw.items():
         if is_too_deep(value):
-            message = f"{short(name)} is nested too deep: expected at most {_MAX_DEPTH} levels"
+            message = f"{short(name)} is nested too deep: expected at most {MAX_DEPTH} levels"
             raise ApiError(400, message, param=name[:80])
     return raw
 
@@ -66,7 +66,7 @@ def _decode_list(value: msgspec.Raw) -> Any:
 def is_too_deep(value: Any) -> bool:
     """Whether JSON is nested deeper than templates and encoders can be trusted with."""
     level = [value]
-    for _ in range(_MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         level = [child for parent in level for child in _children(parent)]
         if not level:
             return False

@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from .....core.net.wording import plain
-from ...grammar.matcher import Grammar
+from ...grammar.errors import MatcherError
+from ...grammar.matcher import Grammar, Matcher
 from ..errors import ApiError, short
 from .body import decode
 from .continued import Told
@@ -139,15 +140,21 @@ def require_length(body: GenerationRequest, max_tokens: int) -> None:
         raise ApiError(400, f"{name} = {body.fewest_tokens}: {expected}", param=name)
 
 
-def require_allowed(told: Told, grammar: Grammar | None) -> None:
-    """Raise ApiError unless a choice by `grammar` that is to go on may begin with its tokens."""
-    ids = told.tokens
-    if grammar is None or told.is_finished or not ids:
-        return
-    allowed = grammar.matcher().valid(ids)
-    if allowed < len(ids):
-        message = f"{told.param}: the answer's structure does not allow token {ids[allowed]} at place {allowed}"
-        raise ApiError(400, message, param=told.param)
+def begun_matcher(told: Told, grammar: Grammar | None, stop_ids: frozenset[int]) -> Matcher | None:
+    """Where a choice by `grammar` stands that is to go on; None without a grammar, or at its beginning.
+
+    Raises ApiError for one that may not begin with its tokens.
+    """
+    if grammar is None or told.is_finished or not told.tokens:
+        return None
+    matcher, place = grammar.matcher(stop_ids), 0
+    try:
+        for place, token in enumerate(told.tokens):  # noqa: B007  # the message names the one that is refused
+            matcher.accept(token)
+    except MatcherError as error:
+        message = f"{told.param}: the answer's structure does not allow token {told.tokens[place]} at place {place}"
+        raise ApiError(400, f"{message}: {error}", param=told.param) from error
+    return matcher
 
 
 def require_stop_ids(ids: Collection[int], vocab_size: int) -> None:

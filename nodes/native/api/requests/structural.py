@@ -6,10 +6,9 @@ json_schema, regex, grammar, const_string, tag, triggered_tags and tags_with_sep
 
 from typing import Any
 
-import msgspec
-
-from ...grammar.constraint import Choices, Constraint, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
+from ...grammar.constraint import Constraint, Ebnf, JsonSchema, Lark, Regex, Row, Tag, Tags
 from ..errors import ApiError, short
+from .json_text import decoded
 
 _MAX_TAGS = 256
 _PARTS = "json_schema, regex, grammar, const_string, tag, triggered_tags or tags_with_separator"
@@ -18,10 +17,7 @@ _PARTS = "json_schema, regex, grammar, const_string, tag, triggered_tags or tags
 def structural_tag(param: str, value: Any) -> Constraint:
     """The constraint in `value`, an object or its JSON text. Raises ApiError."""
     if isinstance(value, str):
-        try:
-            value = msgspec.json.decode(value)
-        except (ValueError, RecursionError) as error:
-            raise ApiError(400, f"{param} = {short(value)}: expected JSON: {error}", param=param) from error
+        value = decoded(param, value, "JSON")
     if not isinstance(value, dict):
         raise ApiError(400, f"{param} = {short(value)}: expected an object", param=param)
     if "format" in value:
@@ -47,7 +43,7 @@ def _part(param: str, value: Any) -> Constraint:
             text = _string(param, value, "grammar")
             return Ebnf(text) if "::=" in text else Lark(text)
         case "const_string":
-            return Choices((_string(param, value, "value"),))
+            return Row([_string(param, value, "value")])
         case "tag":
             return _tag(param, value)
         case "triggered_tags":

@@ -4,15 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from ...grammar.constraint import ANY_OBJECT, Choices, Constraint, Ebnf, JsonSchema, Lark, Regex
 from ..errors import ApiError, short
-from .body import is_too_deep
 from .generation import GenerationRequest
+from .json_text import decoded, require_short
 from .structural import structural_tag
 
-_MAX_TEXT = 1 << 19
 _OPTIONS = ("disable_any_whitespace", "disable_fallback", "whitespace_pattern")  # of structured_outputs
 
 
@@ -114,13 +111,7 @@ def _with_whitespace(wanted: Constraint, fields: Mapping[str, Any]) -> Constrain
 def _schema(param: str, value: Any) -> Constraint:
     """A JSON schema, or its text."""
     if isinstance(value, str):
-        text = _text(param, value)
-        try:
-            value = msgspec.json.decode(text)
-        except (ValueError, RecursionError) as error:
-            raise ApiError(400, f"{param} = {short(text)}: expected a JSON schema: {error}", param=param) from error
-        if is_too_deep(value):
-            raise ApiError(400, f"{param} is nested too deep", param=param)
+        value = decoded(param, value, "a JSON schema")
     if not isinstance(value, dict | bool):
         raise ApiError(400, f"{param} = {short(value)}: expected a JSON schema, an object", param=param)
     return JsonSchema(value)
@@ -155,8 +146,7 @@ def _ebnf(param: str, value: Any) -> Constraint:
 def _text(param: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ApiError(400, f"{param} = {short(value)}: expected a string", param=param)
-    if len(value) > _MAX_TEXT:
-        raise ApiError(400, f"{param} has {len(value)} characters: expected at most {_MAX_TEXT}", param=param)
+    require_short(param, value)
     return value
 
 

@@ -64,23 +64,27 @@ class ChatTemplate:
         """The prompt that `call` asks for. Raises ChatError, PromptTooLargeError."""
         if self._lanes is None:
             raise ChatError("this model has no chat template: use /v1/completions")
-        reply = await self._ask(self._plain(call))
+        reply = await self._ask(call)
         adds_system = call.tools and not self.knows_tools and call.messages[0]["role"] == "user"
         if reply.error is not None and not reply.too_large and adds_system:
-            reply = await self._ask(self._plain(call, in_system=False))
+            reply = await self._ask(call, in_system=False)
         if reply.error is not None:
             raise PromptTooLargeError(reply.error) if reply.too_large else ChatError(reply.error)
         return reply.text
 
-    async def _ask(self, call: RenderCall) -> Reply:
+    async def _ask(self, call: RenderCall, *, in_system: bool = True) -> Reply:
         assert self._lanes is not None
-        try:
-            raw = _encode(call)
-        except OverflowError as error:
-            raise ChatError("messages, tools or chat_template_kwargs have an integer beyond 64 bits") from error
+        raw = await asyncio.to_thread(self._encode, call, in_system=in_system)  # of megabytes it takes a while
         return await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
 
-    def _plain(self, call: RenderCall, *, in_system: bool = True) -> RenderCall:
+    def _encode(self, call: RenderCall, *, in_system: bool) -> bytes:
+        """A call as the process gets it. Raises ChatError."""
+        try:
+            return _encode(self._plain(call, in_system=in_system))
+        except OverflowError as error:
+            raise ChatError("messages, tools or chat_template_kwargs have an integer beyond 64 bits") from error
+
+    def _plain(self, call: RenderCall, *, in_system: bool) -> RenderCall:
         """The call, with what the template does not know of tools as text."""
         messages: list[Any] = call.messages
         if "reasoning_content" not in self.source and ".thinking" in self.source:

@@ -43,14 +43,15 @@ def with_tools(
 def with_calls_as_text(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages, with calls in the content of the assistant and results in messages of the user."""
     written: list[dict[str, Any]] = []
+    contents: list[list[str]] = []  # of each: put together once, as there may be thousands
     for message in messages:
         turn = _as_text(message)
-        before = written[-1] if written else None
-        if message["role"] == "tool" and before is not None and before["role"] == "user":
-            before["content"] += "\n" + turn["content"]  # templates want the roles to take turns
+        if message["role"] == "tool" and written and written[-1]["role"] == "user":
+            contents[-1].append(turn["content"])  # templates want the roles to take turns
         else:
             written.append(turn)
-    return written
+            contents.append([turn["content"]])
+    return [{**turn, "content": "\n".join(parts)} for turn, parts in zip(written, contents, strict=True)]
 
 
 def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class JsonCalls(CallReader):
             return False
         if marker is not None:
             return self._take_marker(marker)
-        if self._open and stripped[0] == "[":
+        if self._fresh and stripped[0] == "[":
             self._raw += "[" if self._raw else ""
             self._buffer = stripped[1:]
             return True

@@ -11,7 +11,7 @@ _MOST_DEPTH = 64
 _SPACE = re.compile(r"[\s]*")
 _WORD = re.compile(r"[^\s,:\[\](){}\"'=]+")
 _INTEGER = re.compile(r"[+-]?[0-9]+(?:_[0-9]+)*")
-_FLOAT = re.compile(r"[+-]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?")
+_FLOAT = re.compile(r"[+-]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?")
 _BASED = re.compile(r"0[xX][0-9a-fA-F]{1,64}|0[oO][0-7]{1,64}|0[bB][01]{1,64}")
 _WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 _STRING_BEGIN = re.compile(r"[rRbBuUfF]{0,2}(?='|\")")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...grammar.constraint import After, Constraint, Either
 from ...grammar.errors import ConstraintError
+from ...grammar.lark import json_text
 from ..reasoning.tags import Tags
 from ..requests.tools import Function, Toolset
 from .families import FORCED, Family
@@ -15,6 +16,7 @@ from .writing.formats import BARE, BARE_SINGLE
 from .writing.harmony import within_a_message
 from .writing.writing import MOST_CALLS, Writing
 
+_MOST_KEYS = 50_000  # more can be compiled in no format
 _ANY_ARGUMENTS: Mapping[str, Any] = {"type": "object", "additionalProperties": True}
 
 
@@ -58,6 +60,7 @@ def call_plan(
     if writing is None:
         return CallPlan(family, wanted)
     schemas = {f.name: f.parameters if f.strict else _ANY_ARGUMENTS for f in tools.functions}
+    _require_few_keys(schemas)
     if wanted is not None:
         calls = writing.calls(schemas, MOST_CALLS if tools.parallel else 1)
         return CallPlan(family, Either([within_a_message(calls) if is_within else calls, wanted]))
@@ -72,6 +75,7 @@ def _forced(
 ) -> CallPlan:
     """The plan for answers that must be calls."""
     schemas = {f.name: f.parameters if f.strict or not lenient else _ANY_ARGUMENTS for f in tools.functions}
+    _require_few_keys(schemas)
     most = MOST_CALLS if tools.parallel else 1
     with suppress(ConstraintError):
         if writing is not None:
@@ -79,6 +83,13 @@ def _forced(
             return CallPlan(family, within_a_message(calls) if is_within else calls)
     bare = BARE if tools.parallel else BARE_SINGLE
     return CallPlan(FORCED, bare.calls(schemas, most))
+
+
+def _require_few_keys(schemas: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ConstraintError for schemas so large that what is made of them would take much memory."""
+    count = sum(json_text(schema).count('":') for schema in schemas.values())
+    if count > _MOST_KEYS:
+        raise ConstraintError(f"{count} keys in the schemas of functions: expected at most {_MOST_KEYS}")
 
 
 def arguments_of(function: Function, family: Family | None, template: str) -> Constraint:

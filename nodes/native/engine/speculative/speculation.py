@@ -66,7 +66,10 @@ class Speculation:
 
     @staticmethod
     def _decodes(slice: Slice) -> bool:
-        return slice.count == 1 and slice.reaches_end and slice.request.generated > 0
+        request = slice.request
+        if request.params.grammar is not None and request.params.grammar.is_heavy:
+            return False  # the masks behind each guess would be computed while all others wait
+        return slice.count == 1 and slice.reaches_end and request.generated > 0
 
 
 def _by_grammar(request: Request, count: int, guesses: list[int]) -> list[int]:

@@ -16,7 +16,7 @@ from slurminfer.nodes.native.grammar.constraint import (
 )
 from slurminfer.nodes.native.grammar.errors import ConstraintError
 
-from ....support.grammars import TokenGrammars
+from ....support.grammars import TokenGrammars, tokens_of
 
 A = JsonSchema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
                 "additionalProperties": False})  # fmt: skip
@@ -39,6 +39,7 @@ ODD = 'q"\\/\n\t\x00\x7f é 🎉'
         (Regex(r"^[a-z]+/\d{2}$"), ["ab/12"], ["ab/1", "/12", "ab/123"]),
         (Regex("(a+)+b"), ["aab"], ["aa", "b"]),
         (Choices(("yes", "yes, please", "", ODD)), ["yes", "yes, please", "", ODD], ["no", "yes,"]),
+        (Choices(("<|sys", "<|user|x")), ["<|sys", "<|user|x"], ["<|system|>"]),
         (Lark('start: "a" b\nb: "c"+ | %json {"type": "boolean"}'), ["acc", "atrue"], ["a", "true"]),
         (Ebnf('root ::= "a" b\nb ::= "c"+ | [0-9]{2}'), ["ac", "a12"], ["a1"]),
         (CALLS[0], ['<f=one>{"a": 1}</f>'], ['{"a": 1}', '<f=one>{"a": 1}']),
@@ -59,6 +60,27 @@ ODD = 'q"\\/\n\t\x00\x7f é 🎉'
 def test_texts_that_a_constraint_takes(grammars, constraint, yes, no):
     assert [text for text in yes if not grammars.takes(constraint, text)] == []
     assert [text for text in no if grammars.takes(constraint, text)] == []
+
+
+NAMED = "a<|system|>b"
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [Choices([NAMED]), Choices([NAMED, "c"]), Regex(r"a<[|]system[|]>b"), Lark(f'start: "{NAMED}"'),
+     JsonSchema({"const": NAMED}), JsonSchema({"enum": [NAMED, 1]})],
+)  # fmt: skip
+def test_text_is_text_also_where_it_is_the_name_of_a_token(grammars, constraint):
+    """The token itself would not be seen in the answer."""
+    texts = {grammars.random_text(constraint, seed) for seed in range(8)}
+    assert {text.strip('"') for text in texts if text is not None} <= {NAMED, "c", "1"}
+    assert any(text is not None and NAMED in text for text in texts)
+
+
+def test_a_token_that_a_constraint_names_comes(grammars):
+    [token] = grammars.tokenizer.encode("<|system|>", add_special_tokens=False)
+    matcher = grammars.compile(Tag("<|system|>", Regex("x"))).matcher(grammars.ends)
+    assert tokens_of(matcher.fill()) == [token]
 
 
 def test_a_library_that_is_too_old_is_refused_by_its_version(tokenizer, monkeypatch):

@@ -11,9 +11,10 @@ import pytest
 
 from slurminfer.nodes.native.grammar import compiler
 from slurminfer.nodes.native.grammar.compiler import Grammars
-from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Tag, Tags
+from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Row, Tag, Tags
 from slurminfer.nodes.native.grammar.errors import ConstraintError, MatcherError
 from slurminfer.nodes.native.grammar.matcher import Grammar
+from slurminfer.nodes.native.grammar.place import place_of
 
 from ....support.chat_model import write_tokenizer
 from ....support.grammars import tokens_of
@@ -122,6 +123,58 @@ def test_long_chains_of_references_do_not_overflow_the_stack(tmp_path, chain):
     command = [sys.executable, "-c", _COMPILE, str(tmp_path), chain]
     done = subprocess.run(command, cwd=Path(__file__).parents[4], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        JsonSchema({"type": "integer", "multipleOf": 1_000_003}),
+        JsonSchema({"multipleOf": 10.00003}),
+        JsonSchema({"multipleOf": 1e-5 * 100_003}),
+        JsonSchema({"allOf": [{"multipleOf": 997}, {"multipleOf": 1009}]}),
+        JsonSchema({"properties": {f"{i}": {"multipleOf": 3001, "minimum": i} for i in range(40)}}),
+        Row([JsonSchema({"multipleOf": 3001, "minimum": i}) for i in range(40)]),
+        Lark('start: %json {"multipleOf" : 1000003}'),
+        Lark('start: %json {"multiple\\u004ff": 1000003}'),
+    ],
+)
+def test_what_takes_a_state_of_each_remainder_is_refused(grammars, constraint):
+    """Each would take many seconds and hundreds of megabytes."""
+    with pytest.raises(ConstraintError, match=r"multipleOf [0-9.e+-]+ takes too long|\\u in a grammar with %json"):
+        grammars.compile(constraint)
+
+
+def test_multiples_that_people_use_are_taken(grammars):
+    for value in (0.01, 1, 5, 0.25, 86_400, 10**6, 4096, 1e-9, -3):
+        grammars.compile(JsonSchema({"multipleOf": value}))
+    grammars.compile(JsonSchema({"properties": {f"{i}": {"multipleOf": 0.01, "minimum": i} for i in range(1000)}}))
+
+
+def test_the_place_of_a_fault_is_looked_for_as_long_as_there_is_time():
+    schema: dict[str, Any] = {"type": "no"}
+    for _ in range(20):
+        schema = {"items": schema}
+    now = 0.0
+
+    def reason(part: Any) -> str:
+        nonlocal now
+        now += 0.3
+        return "why"
+
+    assert place_of(schema, reason, lambda: now) == "/items/items/items"
+    assert place_of(schema, reason, lambda: 0.0) == "/items" * 20
+
+
+def test_definitions_that_many_schemas_share_are_counted_for_each(grammars):
+    shared = {"$defs": {"a": {"enum": ["x" * 1000] * 100}}}
+    row = Row([JsonSchema({"title": f"{number}", **shared}) for number in range(1000)])  # 100 MB, were it written out
+    with pytest.raises(ConstraintError, match=r"^6[0-9]{5} characters of schemas: expected at most 524288"):
+        grammars.compile(row)
+
+
+def test_rules_are_counted_as_they_are_written(grammars):
+    with pytest.raises(ConstraintError, match=r"^[0-9]{6} characters: expected at most 524288"):
+        grammars.compile(Row([Choices(["x" * 1000] * number) for number in range(1, 1000)]))
 
 
 def test_a_place_may_have_thousands_of_choices(grammars):

@@ -103,6 +103,23 @@ def test_a_name_cannot_be_written_in_another_way(grammars):
     assert not grammars.takes(schema, '{"b": 1, "a": "x"}')
 
 
+@pytest.mark.parametrize(
+    ("schema", "yes", "no"),
+    [
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, ["0.5", "0.0001"], ["0", "0.0", "-0"]),
+        ({"allOf": [{"exclusiveMinimum": 1}, {"exclusiveMaximum": 1.5}]}, ["1.01"], ["1", "1.0", "1.5"]),
+        ({"exclusiveMaximum": 0, "minimum": -0.5, "type": "number"}, ["-0.5", "-0.1"], ["0", "-0", "-0.0"]),
+        ({"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 3}, ["1", "2"], ["0", "3"]),
+        ({"type": "number", "exclusiveMinimum": 2**40}, [f"{2**40}.5", f"{2**40 + 1}"], [f"{2**40}"]),
+        ({"format": "time", "pattern": "^1"}, ['"10:00:59Z"', "1"], ['"10:00:60Z"', '"00:00:00Z"']),
+        ({"format": "date-time", "allOf": [{"pattern": "^2"}]}, ['"2000-01-01T10:00:59Z"'], ['"2000-01-01T10:00:60Z"']),
+    ],
+)  # fmt: skip
+def test_the_edges_of_ranges_and_minutes(grammars, schema, yes, no):
+    assert [text for text in yes if not grammars.takes(JsonSchema(schema), text)] == []
+    assert [text for text in no if grammars.takes(JsonSchema(schema), text)] == []
+
+
 def test_whitespace_is_bounded(grammars):
     schema = JsonSchema({"type": "array"})
     assert grammars.takes(schema, "[\n" + 64 * " " + "1 , 2]")

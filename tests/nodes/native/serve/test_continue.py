@@ -17,11 +17,18 @@ from slurminfer.nodes.native.api.errors import ApiError
 from slurminfer.nodes.native.api.requests.chat import ChatRequest
 from slurminfer.nodes.native.api.requests.completions import CompletionRequest
 from slurminfer.nodes.native.api.requests.continued import Told
-from slurminfer.nodes.native.api.requests.protocol import parse, require_continuable, require_few_told
+from slurminfer.nodes.native.api.requests.protocol import (
+    begun_matcher,
+    parse,
+    require_continuable,
+    require_few_told,
+)
 from slurminfer.nodes.native.engine.request import FinishReason, Request, SamplingParams, TokenLogprobs
+from slurminfer.nodes.native.grammar.constraint import Regex
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
 from ....support.fake_model import FakeModel, alone, make_core, run
+from ....support.grammars import TokenGrammars
 
 
 @pytest.fixture
@@ -47,6 +54,28 @@ def test_text_goes_on_after_any_token(tokenizer, stops):
             continue
         assert [choice.push(id, None, None) for id in ids[cut:]] == texts[cut:]
         assert choice.tokens == len(ids)
+
+
+def test_an_answer_by_a_grammar_goes_on_where_its_matcher_is(tokenizer):
+    grammar = TokenGrammars(tokenizer).compile(Regex("[a-c]{9}"))
+    ids = tokenizer.encode("abc", add_special_tokens=False)
+    matcher = begun_matcher(Told(ids), grammar, frozenset())
+    request = Request("r", [5], SamplingParams(max_tokens=50, grammar=grammar), ids, matcher=matcher)
+    assert request.matcher is matcher  # no token is followed again in the engine's thread
+    assert request.matcher.valid(tokenizer.encode("abcabca", add_special_tokens=False)) == 6
+    for told, constraint in ((Told(), grammar), (Told(ids), None), (Told(ids, is_finished=True), grammar)):
+        assert begun_matcher(told, constraint, frozenset()) is None
+
+
+def test_an_answer_that_cannot_begin_so_or_takes_too_long_is_refused(tokenizer):
+    grammar = TokenGrammars(tokenizer).compile(Regex("[a-c]{9}"))
+    ids = tokenizer.encode("abx", add_special_tokens=False)
+    with pytest.raises(ApiError, match=f"does not allow token {ids[2]} at place 2") as refused:
+        begun_matcher(Told(ids, param="continue_token_ids[1]"), grammar, frozenset())
+    assert (refused.value.status, refused.value.param) == (400, "continue_token_ids[1]")
+    grammar.is_slow = True
+    with pytest.raises(ApiError, match="at place 0: each token takes more than 3 ms"):
+        begun_matcher(Told(ids[:1]), grammar, frozenset())
 
 
 def test_the_engine_goes_on_after_any_token():

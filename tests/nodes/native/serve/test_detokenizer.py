@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
 
 from slurminfer.core.errors import CorruptModelError
-from slurminfer.nodes.native.api.answers.detokenizer import Detokenizer, StopStrings
+from slurminfer.nodes.native.api.answers.detokenizer import Detokenizer, complete_text
 from slurminfer.nodes.native.api.answers.generation import Choice, TextOptions
+from slurminfer.nodes.native.api.answers.stop_strings import StopStrings
 from slurminfer.nodes.native.engine.request import Request, SamplingParams
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
@@ -122,13 +123,22 @@ def test_a_character_told_stays_when_the_byte_behind_it_is_no_text(sentencepiece
     assert _answer(sentencepiece, [], [*ids, *last]) == "o曌\ufffdHello"
 
 
-def test_bytes_that_are_no_text_are_not_held_forever(byte_level):
-    [broken] = [id for id in range(320) if byte_level.token_bytes(id) == b"\xff"]
-    detokenizer = Detokenizer(byte_level, [])
+@pytest.mark.parametrize("byte", [0xFF, 0xF0, 0xC3, 0x80])  # the second and third begin characters again and again
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+def test_bytes_that_are_no_text_are_not_held_forever(kind, byte, request):
+    tokenizer = request.getfixturevalue(kind)
+    broken = max(id for id in range(300) if tokenizer.token_bytes(id) == bytes([byte]))
+    detokenizer = Detokenizer(tokenizer, [])
     pieces = [detokenizer.push(broken) for _ in range(100)]
     assert sum(map(len, pieces)) > 80
-    last = byte_level.encode("ok", add_special_tokens=False)
+    last = tokenizer.encode("xok", add_special_tokens=False)
     assert "".join([*map(detokenizer.push, last), detokenizer.flush()]).endswith("ok")
+
+
+@given(text=st.lists(st.sampled_from([0xF0, 0x9F, 0x8E, 0x89, 0xE2, 0x82, 0xAC, 0xFF, 0x61]), max_size=40).map(bytes))
+def test_any_bytes_come_out_as_decoding_them_together(byte_level, text):
+    ids = [max(id for id in range(300) if byte_level.token_bytes(id) == bytes([byte])) for byte in text]
+    assert _answer(byte_level, [], ids) == complete_text(byte_level, ids)
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])

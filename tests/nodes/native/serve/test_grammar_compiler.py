@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from slurminfer.nodes.native.api.grammars import GrammarCompiler
+from slurminfer.nodes.native.api.grammars import GrammarCompiler, _is_big
 from slurminfer.nodes.native.api.requests.structured import Structure
 from slurminfer.nodes.native.grammar.compiler import Grammars
-from slurminfer.nodes.native.grammar.constraint import Choices, Constraint, Regex
+from slurminfer.nodes.native.grammar.constraint import Choices, Constraint, JsonSchema, Regex, Row
 from slurminfer.nodes.native.grammar.threads import STACK_BYTES
 from slurminfer.nodes.native.tokenizer import Tokenizer
 
@@ -46,6 +46,16 @@ async def _small_passes_big(compiler, monkeypatch):
     finally:
         go_on.set()
     assert await asyncio.gather(*big)
+
+
+def test_what_is_big_is_known_without_writing_it_out():
+    schema = {"$defs": {"a": {"enum": ["x" * 1000] * 100}}}
+    shared = [JsonSchema({"title": f"{number}", **schema}) for number in range(20_000)]  # 2 GB, were it written out
+    big: list[Constraint] = [
+        BIG, Row(shared), JsonSchema({"enum": list(range(5000))}), JsonSchema({"x" * 20_000: 1})
+    ]  # fmt: skip
+    small: list[Constraint] = [Regex("a"), Choices(["x" * 1000]), JsonSchema({"enum": list(range(1000))})]
+    assert all(map(_is_big, big)) and not any(map(_is_big, small))
 
 
 def test_they_are_compiled_with_a_large_stack(compiler, monkeypatch):

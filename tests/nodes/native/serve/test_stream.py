@@ -127,3 +127,23 @@ def test_there_are_no_comments_where_none_are_wanted(loop):
         await stream.finish()
 
     assert _lines(_ask(loop, answer, silence_s=0)) == ["data: [DONE]"]
+
+
+def test_a_defect_is_an_answer_as_well_and_its_traceback_is_printed_once(loop, capsys):
+    async def answer(stream: EventStream, _: Clock) -> None:
+        raise ZeroDivisionError("one of ours")
+
+    for _ in range(2):
+        response = _ask(loop, answer)
+        assert (response.status_code, response.json()["error"]["code"]) == (500, "request_failed")
+        assert response.json()["error"]["message"] == "the engine failed on this request: ZeroDivisionError"
+    assert capsys.readouterr().err.count("GET / has failed, the engine goes on:") == 1
+
+
+def test_a_defect_after_the_head_ends_the_stream_and_is_no_second_answer(loop):
+    async def answer(stream: EventStream, _: Clock) -> None:
+        await stream.send({"a": 1})
+        raise ZeroDivisionError
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        _ask(loop, answer)

@@ -138,6 +138,27 @@ def test_what_is_no_constraint_is_refused_by_its_name(fields, param, said):
 process = pytest.mark.process
 
 
+def _tags(levels: int) -> dict[str, Any]:
+    part: dict[str, Any] = {"type": "regex", "pattern": "x"}
+    for _ in range(levels):
+        part = {"type": "tag", "begin": "a", "content": part}
+    return {"format": part}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (json.dumps(_tags(400)), "is nested too deep: expected at most 64 levels"),
+        (json.dumps({"structures": [{"begin": "a", "schema": {"const": "x" * 600_000}}]}), "expected at most 524288"),
+        ('{"format": {"type": "json_schema", "json_schema": {"const": ' + "[" * 900 + "]" * 900 + "}}}", "too deep"),
+    ],
+)
+def test_texts_of_json_have_the_bounds_of_the_body(text, said):
+    for name in ("structural_tag", "json"):
+        with pytest.raises(ApiError, match=f"structured_outputs.{name} .*{said}"):
+            structure_of(_request(structured_outputs={name: text}))
+
+
 def _ask(server, **fields: Any) -> dict[str, Any]:
     body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 200, "temperature": 1.0, "seed": 3, **fields}
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from slurminfer.nodes.native.api.answers.detokenizer import StopStrings
 from slurminfer.nodes.native.api.answers.generation import Choice, TextOptions
+from slurminfer.nodes.native.api.answers.stop_strings import StopStrings
 from slurminfer.nodes.native.engine.request import FinishReason, Request, SamplingParams
 from slurminfer.nodes.native.tokenizer import Tokenizer
 

@@ -136,6 +136,14 @@ def test_what_the_grammar_allows_is_valid_by_the_schema(grammars, name, kind):
         assert set(read) <= {*schema["properties"], *schema.get("required", ())} or kind == "open"
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_schemas_that_would_take_much_memory_are_refused(name):
+    shared = {"a": {"enum": [f"{number}" for number in range(1000)]}}
+    schema = {"properties": {f"p{number}": {"$ref": "#/$defs/a"} for number in range(60_000)}, "$defs": shared}
+    with pytest.raises(ConstraintError, match="keys in the schemas of functions: expected at most 50000"):
+        call_plan(tools_of(schema), BY_NAME[name], "", None)
+
+
 QWEN = "<tool_call>\n<function=f>\n{}</function>\n</tool_call>"
 
 
@@ -179,6 +187,26 @@ def test_what_cannot_be_written_between_tags_is_forced_as_json_or_refused(gramma
     with pytest.raises(ConstraintError, match=message):
         call_plan(tools_of(schema, "auto"), BY_NAME["qwen_coder"], "", None)
     assert call_plan(tools_of(schema, "auto", strict=False), BY_NAME["qwen_coder"], "", None).constraint is None
+
+
+@pytest.mark.parametrize("name", ["qwen_coder", "gemma", "lfm2", "hermes"])
+def test_what_stands_beside_a_reference_is_obeyed(grammars, name):
+    property = {"$ref": "#/$defs/s", "maxLength": 1, "description": "said with the reference"}
+    defs = {"s": {"type": "string", "maxLength": 3}}
+    schema = {"type": "object", "properties": {"a": property}, "required": ["a"], "$defs": defs}
+    plan = call_plan(tools_of(schema), BY_NAME[name], "", None)
+    for seed in range(8):
+        answer = grammars.random_text(plan.constraint, seed, 1500)
+        assert answer is not None
+        jsonschema_rs.validate(schema, arguments(plan.family, answer, schema))
+    plain = {**schema, "properties": {"a": {"$ref": "#/$defs/s", "description": "alone"}}}
+    assert call_plan(tools_of(plain), BY_NAME[name], "", None).family is BY_NAME[name]
+    whole = {"$ref": "#/$defs/w", "required": ["a"], "$defs": {**defs, "w": {"properties": {"a": {"const": "1"}}}}}
+    whole_plan = call_plan(tools_of(whole), BY_NAME[name], "", None)
+    for seed in range(8):
+        answer = grammars.random_text(whole_plan.constraint, seed, 1500)
+        if answer is not None and whole_plan.family is BY_NAME[name]:
+            jsonschema_rs.validate(whole, arguments(whole_plan.family, answer, whole))
 
 
 @pytest.mark.parametrize("key", ["anyOf", "$ref", "minProperties", "propertyNames"])

@@ -9,7 +9,7 @@ from ....grammar.errors import ConstraintError
 from ....grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS
 from ..arguments import types_of
 from ..references import resolved
-from .members import Members, members
+from .members import Members, members, narrows_reference
 from .plain_strings import plain_string
 
 _MOST_DEPTH = 8  # of what is written as Python does; below, JSON's true, false and null are read as well
@@ -38,10 +38,10 @@ def python_arguments(schema: Mapping[str, Any]) -> Constraint:
 
 def _python(schema: Any, of: Members, depth: int) -> Constraint:
     whole = resolved(schema, of.definitions)
-    if not isinstance(whole, Mapping) or depth > _MOST_DEPTH:
+    if not isinstance(whole, Mapping) or depth > _MOST_DEPTH or narrows_reference(schema, of.definitions):
         return JsonSchema(of.whole(schema))
     says = _says(whole)
-    values = [whole["const"]] if says == {"const"} else whole.get("enum")
+    values = [whole["const"]] if says == {"const"} else whole.get("enum") if "const" not in says else None
     if says <= {"enum", "const", "type"} and isinstance(values, list) and not any(map(_is_nested, values)):
         fitting = [value for value in values if not says & {"type"} or _is_of(value, types_of({"type": whole["type"]}))]
         return Choices([_written(value) for value in fitting])
@@ -103,6 +103,8 @@ def _list(schema: Mapping[str, Any], item: Constraint, separator: str) -> Constr
     for name, count in (("minItems", least), ("maxItems", most or 0)):
         if not isinstance(count, int) or not 0 <= count <= _MOST_ITEMS:
             raise ConstraintError(f"{name}: expected 0 to {_MOST_ITEMS} in the format of this model's calls")
+    if most is not None and least > most:
+        raise ConstraintError(f"minItems = {least}, maxItems = {most}: no list can have so many")
     if most is None:
         return Row(["[", Items([(item, True)] * least, separator, item), "]"])
     return Row(["[", Items([(item, index < least) for index in range(most)], separator), "]"])
@@ -134,6 +136,10 @@ class GemmaStyle:
 
     def _value(self, schema: Any, of: Members, depth: int) -> Constraint:
         whole = resolved(schema, of.definitions)
+        if narrows_reference(schema, of.definitions):
+            raise ConstraintError(
+                "$ref: not supported together with other keywords in the format of this model's calls"
+            )
         if whole is True or whole == {}:
             return Either([self._string({}), JsonSchema({"type": ["number", "boolean", "null"]})])
         if not isinstance(whole, Mapping) or depth > _MOST_DEPTH:

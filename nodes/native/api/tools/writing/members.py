@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ....grammar.errors import ConstraintError
 from ....grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS
+from ....grammar.references import MOST_HOPS, is_within, pointed_to
 from ..references import resolved
 
 _DEFINITIONS = ("$defs", "definitions")
 _READ = frozenset(
     {"type", "properties", "required", "additionalProperties", "$schema", "$id", "$anchor", *_DEFINITIONS}
 )
+_BESIDE = frozenset({"$ref", "$schema", "$id", "$anchor", *_DEFINITIONS})  # say nothing of the value
 _COMBINING = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "unevaluatedProperties")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Members:
     """What an object has."""
 
@@ -28,15 +31,26 @@ class Members:
         """The schema of one member by itself, with what its references point to. Raises ConstraintError."""
         if not isinstance(schema, dict) or not _refers(schema):
             return schema
-        _require_local([schema, self.definitions])
+        _require_local(schema)
+        if self._fault is not None:
+            raise ConstraintError(self._fault)
         return {**schema, **self.definitions}
+
+    @cached_property
+    def _fault(self) -> str | None:
+        """Why the definitions cannot stand anywhere else; looked for once, however many members refer to them."""
+        try:
+            _require_local(self.definitions)
+        except ConstraintError as error:
+            return str(error)
+        return None
 
 
 def members(schema: Mapping[str, Any]) -> Members:
     """The members of an object by its schema. Raises ConstraintError for one that does not list them."""
     whole = resolved(schema, schema)
-    if not isinstance(whole, Mapping):
-        raise ConstraintError("expected the schema of an object")
+    if not isinstance(whole, Mapping) or narrows_reference(schema, schema):
+        raise ConstraintError("expected the schema of an object, or a $ref without other keywords")
     for name in whole:
         if name not in _READ and name not in ANNOTATIONS and not name.startswith(ANNOTATION_PREFIX):
             raise ConstraintError(f"{name}: not supported for arguments that the model does not write as JSON")
@@ -53,6 +67,21 @@ def members(schema: Mapping[str, Any]) -> Members:
 def lists_members(schema: Mapping[str, Any]) -> bool:
     """Whether a schema itself says which members there are, so that there are no others."""
     return not any(name in schema for name in ("additionalProperties", *_COMBINING))
+
+
+def narrows_reference(schema: Any, root: Any) -> bool:
+    """Whether a schema, or what it refers to, says more beside a reference, which `resolved` leaves out."""
+    for _ in range(MOST_HOPS):
+        pointer = schema.get("$ref") if isinstance(schema, Mapping) else None
+        if not is_within(pointer):
+            return False
+        if any(
+            name not in _BESIDE and name not in ANNOTATIONS and not name.startswith(ANNOTATION_PREFIX)
+            for name in schema
+        ):
+            return True
+        schema = pointed_to(pointer, root)
+    return False
 
 
 def _refers(schema: Any) -> bool:

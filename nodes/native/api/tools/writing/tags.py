@@ -10,7 +10,7 @@ from ....grammar.errors import ConstraintError
 from ....grammar.keywords import ANNOTATION_PREFIX, ANNOTATIONS
 from ..arguments import types_of
 from ..references import resolved
-from .members import Members, members
+from .members import Members, members, narrows_reference
 from .plain_strings import plain_string
 
 _KEY = "KEY"
@@ -51,6 +51,9 @@ class TagStyle:
         root = {"definitions": of.definitions.get("definitions"), "$defs": of.definitions.get("$defs")}
         types = types_of(schema, root)
         whole = resolved(schema, root)
+        narrows = narrows_reference(schema, root)
+        if narrows and ("string" in types or not types):
+            raise ConstraintError("$ref: not supported together with other keywords where the value may be a string")
         if types == _STRING and isinstance(whole, Mapping):
             return True, plain_string(whole, self.end, self.around)
         is_free = schema == {} or schema is True or (types <= _TEXT and _is_any_text(schema, root))
