@@ -36,8 +36,8 @@ def no_such_path(method: str, path: str) -> str:
 
 
 def _hint(path: str) -> str:
-    """Which path is meant: one that this one resembles, or that it ends with, since the base URL has too much."""
-    if near := get_close_matches(path, _SHOWN, n=1, cutoff=_SIMILAR):
-        return f"; {near[0]} is probably meant"
-    ends = [each for each in _SHOWN if path.endswith(each.removeprefix("/v1"))]
-    return f"; {max(ends, key=len)} is probably meant: a client's base URL ends with /v1" if ends else ""
+    """Which path is meant: one that this one ends with, since the base URL has too much, or one that it resembles."""
+    if ends := [each for each in _SHOWN if path.endswith(each.removeprefix("/v1"))]:
+        return f"; {max(ends, key=len)} is probably meant: a client's base URL ends with /v1"
+    near = get_close_matches(path, _SHOWN, n=1, cutoff=_SIMILAR)
+    return f"; {near[0]} is probably meant" if near else ""

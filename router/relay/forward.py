@@ -6,8 +6,10 @@ another worker goes on where the stream stopped (stream/resume.py), or the strea
 silently.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -65,6 +67,7 @@ class Forwarder:
         self._hedging = None if hedge_after is None else Hedging(hedge_after, counters, self._outcomes.report)
         self._keep_alive = keep_alive
         self._turn = 0
+        self._going_on = asyncio.Lock()
 
     def forward(self, request: Request, reply: Reply) -> None:
         """Answer a request. Where nothing has to be waited for but a worker, that takes no task."""
@@ -210,18 +213,30 @@ class Forwarder:
         while not call.is_preempted:
             if call.blame is not None:
                 self._outcomes.recall(call.blame)
-            route = self._choose(call)
-            if route is None:
-                if call.spare is None or call.outlet.has_told:
-                    return Next.WAIT
-                return self._outcomes.pass_on(call, call.spare)
-            body = self._body(call, cast(Upstream, route.worker).engine)
-            if body is None:
-                return Next.DONE
-            next_ = await self._wait_for(call, *self._send(call, route, body))
+            async with self._turn_of(call):
+                route = self._choose(call)
+                if route is None:
+                    if call.spare is None or call.outlet.has_told:
+                        return Next.WAIT
+                    return self._outcomes.pass_on(call, call.spare)
+                body = self._body(call, cast(Upstream, route.worker).engine)
+                if body is None:
+                    return Next.DONE
+                sending = self._send(call, route, body)
+            next_ = await self._wait_for(call, *sending)
             if next_ is not Next.AGAIN:
                 return next_
         return Next.QUEUE
+
+    @asynccontextmanager
+    async def _turn_of(self, call: Call) -> AsyncIterator[None]:
+        """Streams go on elsewhere one by one: each is read first, and others are to go on between two of them."""
+        if not call.outlet.began:
+            yield
+            return
+        async with self._going_on:
+            await asyncio.sleep(0)
+            yield
 
     def _refuse(self, call: Call, refusal: Refused) -> None:
         self._counters.count(self._counters.refused, refusal.code)

@@ -21,9 +21,10 @@ from .stream.events import (
 )  # fmt: skip
 from .stream.stitcher import Stitcher, UsageOnly
 from .stream.transcript import Transcript
+from .stream.usage import tokens_from
 from .workers.upstream import Upstream
 
-_USUAL_EVENT_BYTES = 256
+_MOST_READ = 2**20  # bytes of a stream that are read to count its tokens, which takes 30 ms
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _BARE_STREAM = (b"content-type", b"text/event-stream")
 _COMMENT = b": no event yet\n\n"
@@ -199,8 +200,9 @@ class Outlet:
         """Tokens of a stream that the client has got, as far as it has come. An event without a known form is one."""
         if self.transcript is _UNUSED or not self.transcript.size:
             return 0
-        if self.transcript.overflowed:
-            return self.transcript.size // _USUAL_EVENT_BYTES
+        if self.transcript.size > _MOST_READ:  # others would wait while it is read
+            told = tokens_from(self.usage())
+            return max(told.generated if told is not None else 0, self.transcript.events)
         story = self.transcript.story()
         counted = sum(max(said.tokens, len(said.token_ids)) for said in story.choices.values())
         return max(counted, story.events if story.strange else 0)

@@ -3,8 +3,6 @@
 from functools import cache
 from typing import Any
 
-import pytest
-
 from benchmarks.fleet.simulate.baselines import Chain
 from benchmarks.fleet.simulate.ours import Ours
 from benchmarks.fleet.simulate.simulation import Simulation
@@ -17,9 +15,9 @@ def two_days(seed: str) -> dict[str, Any]:
     return Simulation(Ours, 2.0, seed).run()
 
 
-@pytest.mark.parametrize("seed", ["a", "b"])
-def test_the_invariants_hold_after_every_look(seed):
-    figures = two_days(seed)
+def test_the_invariants_hold_after_every_look():
+    """Of the days that the other tests look at; the benchmark has thirty days of other events."""
+    figures = two_days("a")
     assert figures["invariants"] == {"looks": 5760, "broken": {}}
     assert figures["restarts"] > 0
     assert all(row["cut"] == 0 for row in figures["pools"].values())

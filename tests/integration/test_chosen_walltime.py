@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from benchmarks.fleet.model import write_model
 from slurminfer.slurm.queue import queue
 
 from ..support.waiting import eventually
@@ -13,7 +14,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(400)]
 SPEC = """
 name = "chosen"
 [model]
-path = "demo"
+path = "{model}"
 [[pool]]
 name = "w"
 cpus_per_task = 1
@@ -27,12 +28,16 @@ time = "00:30:00"
 """
 
 
-def test_workers_get_the_time_that_is_left_and_know_when_it_ends(cluster_user, in_sandbox, shared):
+def test_workers_get_the_time_that_is_left_and_know_when_it_ends(
+    cluster_user, sandbox, ordinary_user, in_sandbox, shared
+):
+    write_model(shared / "model", layers=1)
+    sandbox.give(ordinary_user, shared / "model")
     window = ["reservationname=soon", "starttime=now+150minutes", "duration=120", "flags=maint,ignore_jobs"]
     subprocess.check_call(["scontrol", "create", "reservation", *window, "nodes=ALL", "users=root"])
     try:
         spec = shared / "chosen.toml"
-        spec.write_text(SPEC)
+        spec.write_text(SPEC.format(model=shared / "model"), encoding="utf-8")
         cluster_user.ok("serve", spec, "--wait", timeout_s=200)
         assert limit_of(cluster_user, "w-0") == 3600  # Slurm has shortened it, as much as it may
         (first,) = cluster_user.status("chosen")["workers"]

@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from benchmarks.fleet.model import write_model
+
 from ..support.waiting import eventually
 from .conftest import HOUSE
 from .deployments import answered
@@ -107,11 +109,16 @@ def test_dry_run_prints_what_would_be_submitted(cluster_user, squeue):
     assert squeue() == []
 
 
-def test_the_walltime_signal_drains_a_worker_and_sends_it_back_to_the_queue(cluster_user, sandbox, shared):
+def test_the_walltime_signal_drains_a_worker_and_sends_it_back_to_the_queue(
+    cluster_user, sandbox, ordinary_user, shared
+):
+    write_model(shared / "model", layers=1)
+    sandbox.give(ordinary_user, shared / "model")
     spec = shared / "spec.toml"
     spec.write_text(
         (HOUSE / "examples/cpu.toml")
         .read_text()
+        .replace('path = "demo"', f'path = "{shared}/model"')
         .replace("workers = 2", "workers = 1\ndrain_seconds = 20")
         .replace('time = "01:00:00"', 'time = "00:10:00"')
     )

@@ -62,17 +62,22 @@ def engines(home: Path) -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found)]
 
 
-def log_of(user: User, node_rank: int) -> str:
-    return (user.home / f"runs/wide/logs/cpu-0/engine.0.{node_rank}.log").read_text()
+def log_of(user: User, node_rank: int, epoch: int = 0) -> str:
+    return (user.home / f"runs/wide/logs/cpu-0/engine.{epoch}.{node_rank}.log").read_text(encoding="utf-8")
 
 
-def test_one_line_of_the_spec_makes_a_worker_of_two_nodes(serve, cluster_user, sandbox):
+def test_one_line_of_the_spec_makes_a_worker_of_two_nodes_which_meet_anew_after_a_requeue(serve, cluster_user, sandbox):
     job = serve()["job"]
     hosts = {process.environ()["SLURMD_NODENAME"] for process in engines(cluster_user.home)}
     assert len(hosts) == 2
     for node_rank in (0, 1):
         assert f"node rank {node_rank} of 2 at 127.77." in log_of(cluster_user, node_rank)
         assert "over ['=lo', 'lo']" in log_of(cluster_user, node_rank)
+    subprocess.run(["scancel", "--signal=USR2", job], env=sandbox.env(), check=True)
+    path = cluster_user.home / "runs/wide/rendezvous/cpu-0.1"
+    eventually(path.exists, timeout_s=120)
+    eventually(lambda: cluster_user.status("wide")["workers"][0]["state"] == "ready")
+    assert "node rank 1 of 2" in log_of(cluster_user, 1, epoch=1)
     cluster_user.ok("stop", "wide")
     asked = subprocess.run(["scontrol", "show", "job", job], env=sandbox.env(), capture_output=True, text=True)
     assert "JobState=CANCELLED" in asked.stdout
@@ -96,12 +101,3 @@ def test_a_killed_task_of_the_second_node_ends_the_job_with_srun_s_word_for_it(s
     reason = reason_of_failure(cluster_user, "wide", "cpu-0")
     assert re.search(r"ended by SIGTERM: task 1 on n\d: Killed$", reason), reason
     assert engines(cluster_user.home) == []
-
-
-def test_after_a_requeue_the_ranks_meet_anew(serve, cluster_user, sandbox):
-    job = serve()["job"]
-    subprocess.run(["scancel", "--signal=USR2", job], env=sandbox.env(), check=True)
-    path = cluster_user.home / "runs/wide/rendezvous/cpu-0.1"
-    eventually(path.exists, timeout_s=120)
-    eventually(lambda: cluster_user.status("wide")["workers"][0]["state"] == "ready")
-    assert "node rank 1 of 2" in (cluster_user.home / "runs/wide/logs/cpu-0/engine.1.1.log").read_text()

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 import threading
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from ..quant.awq.conftest import make_model
+from ..support.demo_layers import write_first_layers
 from ..support.waiting import eventually
 from .conftest import HOUSE
 
@@ -24,22 +23,8 @@ LAYERS = 9
 def model(shared, demo_model):
     """The first layers of the demo model: enough of them to be interrupted twice."""
     directory = shared / "SmolLM2-135M-cut"
-    directory.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(demo_model / name, directory)
-    config = json.loads((demo_model / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
-    tensors = load_file(demo_model / "model.safetensors")
-    kept = {name: tensor for name, tensor in tensors.items() if layer_of(name) < LAYERS}
-    save_file(kept, directory / "model.safetensors")
-    for path in directory.iterdir():
-        path.chmod(0o644)  # others may read it: it is root's
+    write_first_layers(demo_model, directory, LAYERS)
     return directory
-
-
-def layer_of(tensor):
-    found = re.match(r"model\.layers\.(\d+)\.", tensor)
-    return int(found[1]) if found else 0
 
 
 @pytest.fixture

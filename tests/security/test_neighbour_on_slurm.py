@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.fleet.model import write_model
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.trust import TRUSTED_OWNERS
 
@@ -15,7 +16,7 @@ TOKEN = "hf_of_the_owner"
 SPEC = """
 name = "here"
 [model]
-path = "demo"
+path = "{model}"
 context_length = 512
 [[pool]]
 name = "cpu"
@@ -33,9 +34,11 @@ port = 0
 """
 
 
-def test_nothing_is_readable_and_nothing_answers_but_health(cluster_user, shared, monkeypatch):
+def test_nothing_is_readable_and_nothing_answers_but_health(cluster_user, sandbox, ordinary_user, shared, monkeypatch):
+    write_model(shared / "model", layers=2)
+    sandbox.give(ordinary_user, shared / "model")
     spec = shared / "spec.toml"
-    spec.write_text(SPEC.format(token=TOKEN), encoding="utf-8")
+    spec.write_text(SPEC.format(model=shared / "model", token=TOKEN), encoding="utf-8")
     cluster_user.ok("serve", spec, "--wait", timeout_s=300)
     eventually(
         lambda: {worker["state"] for worker in cluster_user.status("here")["workers"]} == {"ready"}, timeout_s=200
@@ -45,7 +48,7 @@ def test_nothing_is_readable_and_nothing_answers_but_health(cluster_user, shared
     monkeypatch.setenv(TRUSTED_OWNERS, home.owner())  # this test is root's
     run = RunDirectory(home / "runs" / "here")
 
-    lent = tuple(map(str, ("/usr", "/proc", home / "models", home / "kernels")))
+    lent = tuple(map(str, ("/usr", "/proc", home / "models", home / "kernels", shared / "model")))
     theirs = [path for path in deployment.files if not path.startswith(lent)]
     assert as_neighbour(lambda: readable([str(run.path)], theirs)) == []
     assert as_neighbour(lambda: reachable(deployment.sockets)) == []

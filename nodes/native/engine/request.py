@@ -72,8 +72,8 @@ class Request:
 
     __slots__ = (
         "_matcher", "_random", "_to_skip", "_uniform", "accepted", "blocks", "cached", "committed", "computed",
-        "digests", "failed", "flow", "guessed", "id", "params", "pooled", "pooling", "prompt_length", "prompt_logprobs",
-        "rank", "tokens",
+        "digests", "failed", "flow", "given", "guessed", "id", "params", "pooled", "pooling", "prompt_length",
+        "prompt_logprobs", "rank", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +97,7 @@ class Request:
         self.params = params
         self.pooling = pooling
         self.pooled: torch.Tensor | None = None  # the sum of what its chunks have given so far
+        self.given = prompt  # the list that other requests may share
         self.prompt_length = len(prompt)
         self.tokens = prompt if isinstance(prompt, list) else list(prompt)  # then what was generated
         if generated:

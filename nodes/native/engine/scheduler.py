@@ -9,7 +9,8 @@ waits among those of others, and when there is no room, each flow gets one reque
 
 When blocks run out, the request that ranks last gives up its own and waits, of flows with several requests first; its
 tokens are kept and computed again, mostly out of the prefix cache. A request whose client does not read is paused: it
-holds no blocks until it is resumed. One whose grammar's mask is being computed sits out.
+holds no blocks until it is resumed. One whose grammar's mask is being computed sits out. The choices of one prompt wait
+until the first of them has computed it.
 """
 
 import math
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from ..model.logits_budget import LogitsBudget
 from .block_manager import BlockManager
 from .request import Request
+from .scheduling.shared_prompts import SharedPrompts
 from .scheduling.step_budget import StepBudget, prompt_seconds
 from .scheduling.step_time import StepTime, StepWork
 from .scheduling.waiting import WaitingQueue
@@ -74,6 +76,7 @@ class Scheduler:
         self._first_share = 1.0 if age_weight == math.inf else _FIRST_SHARE  # inf: first come, first served
         self._target_s, self._time = target_s, StepTime()
         self._waiting = WaitingQueue(self._next_rank)
+        self._shared = SharedPrompts(blocks.block_size)
         self._pausing: set[str] = set()  # to be paused once no step computes them
         self._paused: dict[str, Request] = {}
         self._running: dict[str, Request] = {}
@@ -85,7 +88,7 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Requests that hold no blocks yet, preempted ones included."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._shared)
 
     @property
     def num_paused(self) -> int:
@@ -98,8 +101,12 @@ class Scheduler:
         return len(self._running)
 
     def add(self, request: Request) -> None:
-        """Queue a request. Shorter prompts go first, but each second of waiting counts as some tokens less."""
-        self._waiting.push(request)
+        """Queue a request. Shorter prompts go first, but each second of waiting counts as some tokens less.
+
+        One whose prompt another request of its flow computes already is queued when that is done.
+        """
+        if not self._shared.waits(request):
+            self._waiting.push(request)
 
     def _next_rank(self, request: Request) -> tuple[float, int]:
         """The rank of a request that waits from now on."""
@@ -161,6 +168,9 @@ class Scheduler:
         if self._running.get(request.id) is request:
             request.computed += count
             self._blocks.commit(request)
+            if not request.in_prompt:
+                for other in self._shared.leave(request.id):
+                    self._waiting.push(other)
 
     def remove(self, id: str) -> None:
         """Drop a finished or aborted request, with its blocks; nothing happens if it is gone."""
@@ -169,7 +179,16 @@ class Scheduler:
         if id in self._running:
             self._stop(id)
         elif self._paused.pop(id, None) is None:
-            self._waiting.remove(id)
+            self._take_waiting(id)
+        self._leave_prompt(id)
+
+    def _take_waiting(self, id: str) -> Request | None:
+        return self._waiting.remove(id) or self._shared.take(id)
+
+    def _leave_prompt(self, id: str) -> None:
+        """Let another request compute the prompt that one has left."""
+        for other in self._shared.leave(id):
+            self.add(other)
 
     def _decode(self, step: dict[str, Slice], budget: StepBudget, most: int) -> None:
         """Put up to `most` running requests into `step` whose next token comes of it."""
@@ -293,6 +312,7 @@ class Scheduler:
 
     def _set_aside(self, id: str) -> None:
         self._pausing.discard(id)
-        request = self._stop(id) if id in self._running else self._waiting.remove(id)
+        request = self._stop(id) if id in self._running else self._take_waiting(id)
+        self._leave_prompt(id)
         if request is not None:
             self._paused[id] = request

@@ -20,6 +20,7 @@ _ENDS = {
     MESSAGES: re.compile(rb"^event: ?message_stop|^data: ?\{\"type\": ?\"message_stop\"", re.MULTILINE),
     RESPONSES: re.compile(rb"^event: ?response\.(?:completed|failed|incomplete)", re.MULTILINE),
 }
+_MOST_USAGE = 4096  # bytes
 _USAGE = re.compile(rb'"usage": ?\{')
 _raw_decode = json.JSONDecoder().raw_decode
 
@@ -109,7 +110,7 @@ def usages_together(data: bytes, before: dict[str, Any] | None = None) -> dict[s
     found = before
     for place in _USAGE.finditer(data):
         try:
-            usage = _raw_decode(data[place.end() - 1 :].decode())[0]
+            usage = _raw_decode(data[place.end() - 1 : place.end() + _MOST_USAGE].decode(errors="replace"))[0]
         except (ValueError, RecursionError):
             continue
         counts = {name: count for name, count in usage.items() if type(count) is int}

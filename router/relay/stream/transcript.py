@@ -11,6 +11,7 @@ from .events import payloads
 
 MOST_BYTES = 64 * 2**20
 _BLOCK_BYTES = 32 * 2**10
+_END = b"\n\n"
 _NAMES = ("id", "object", "created", "model", "system_fingerprint")  # the same in all events of a stream
 
 
@@ -88,7 +89,7 @@ class Transcript:
     Events are much alike: compressed, a long answer takes a twentieth of its size.
     """
 
-    __slots__ = ("_blocks", "_chunks", "_most_bytes", "_pending", "_story", "overflowed", "size")
+    __slots__ = ("_blocks", "_chunks", "_most_bytes", "_pending", "_story", "events", "overflowed", "size")
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._story = Story()  # of what is in neither of the two:
@@ -96,10 +97,12 @@ class Transcript:
         self._chunks: list[bytes] = []
         self._pending = 0  # bytes of the chunks
         self._most_bytes, self.size = most_bytes, 0
+        self.events = 0  # nearly: each ends with a blank line
         self.overflowed = False  # too long to be kept: the stream cannot be continued
 
     def add(self, data: bytes) -> None:
         """Keep whole events."""
+        self.events += data.count(_END)
         if self.overflowed:
             return
         size = len(data)

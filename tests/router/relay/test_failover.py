@@ -4,11 +4,13 @@ import asyncio
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from slurminfer.router.control.messages import Blamed, Suspect
 from slurminfer.router.relay import forward
+from slurminfer.router.relay.stream.resume import plan
 from slurminfer.router.relay.workers import silence, upstream, workers
 
 from .relayed import DONE, HEAD, LAST, TEXT, WORDS, answer, chunk, drop, event, events_of, hang, is_done, text_of
@@ -41,6 +43,40 @@ def test_another_worker_goes_on_where_the_first_one_was_lost(two, words):
     assert roles.count("assistant") == 1
     assert two.report().counters.failovers[("tried", "stream")] == 1
     assert two.report().counters.failovers[("succeeded", "stream")] == 1
+
+
+@pytest.mark.parametrize("why", ["it is lost", "it must end"])
+def test_many_streams_go_on_elsewhere_one_by_one(relay, monkeypatch, eventually, why):
+    """Each is read first, which takes 60 ms for 8,000 tokens: others are to go on between two of them."""
+    streams = 6
+    now, most = list[int](), 0  # plans in this turn of the loop
+
+    def noting(*args):
+        nonlocal most
+        now.append(1)
+        most = max(most, len(now))
+        asyncio.get_running_loop().call_soon(now.clear)
+        return plan(*args)
+
+    monkeypatch.setattr(forward, "plan", noting)
+    waiting = []
+
+    async def wait(asked):
+        await asked.answer(words=2)
+        waiting.append(asked)
+        await asked.forever()
+
+    first = relay.add("w-0", wait, capacity=64)
+    with ThreadPoolExecutor(streams) as pool:
+        answers = [pool.submit(relay.chat, stream=True) for _ in range(streams)]
+        eventually(lambda: len(waiting) == streams)
+        relay.add("w-1", capacity=64)
+        if why == "it is lost":
+            relay.run(lambda: [asked.cut() for asked in waiting])
+        else:
+            relay.tell(first.id, state="draining", choosable=False, move_by=time.time() - 1)
+        assert [text_of(answer.result()) for answer in answers] == [TEXT] * streams
+    assert 1 <= most <= 2, "whether one can go on, and how another one does"
 
 
 def test_several_deaths_give_one_answer_without_a_repeated_word(relay):

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from slurminfer.router.relay import outlet
+from slurminfer.router.relay.stream.transcript import Transcript
 from slurminfer.router.tenants.tenant import Priority
 
 from .relayed import LAST, chunk, hang, text_of
@@ -111,6 +113,28 @@ def test_a_client_that_hangs_up_before_the_end_has_used_what_it_got(one, eventua
     assert (usage.requests, usage.generated_tokens) == (1, 5)
     assert 20 <= usage.prompt_tokens <= 30, "about four bytes each"
     assert one.board.spent(1, 0)[2] == usage.prompt_tokens + 5
+    bob.close()
+
+
+def test_of_a_long_stream_that_its_client_leaves_events_are_counted(one, eventually, monkeypatch):
+    """To read it would take a second for 30 MB, in which all others wait."""
+    monkeypatch.setattr(outlet, "_MOST_READ", 100)
+    monkeypatch.setattr(Transcript, "story", None)  # which would fail
+
+    async def nearly_all(asked):
+        await asked.answer(words=5)
+        await asked.forever()
+
+    one.stubs[0].behaviour = nearly_all
+    bob = one.add_tenant("b", name="bob")
+    with bob.stream("POST", "/v1/chat/completions", json={"model": "m", "messages": [], "stream": True}) as answer:
+        got = ""
+        for text in answer.iter_text():
+            got += text
+            if " five" in got:
+                break
+    eventually(lambda: "bob" in one.report().usage)
+    assert one.report().usage["bob"].generated_tokens == 5
     bob.close()
 
 

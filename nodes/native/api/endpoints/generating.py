@@ -26,6 +26,7 @@ from ..requests.generation import GenerationRequest
 from ..requests.protocol import (
     begun_matcher,
     require_continuable,
+    require_few_told,
     require_ids,
     require_length,
     require_stop_ids,
@@ -73,6 +74,8 @@ class Generating:
             require_continuable(each, limits.vocab_size, max_tokens)
         require_length(body, max_tokens)
         self._require_room(limits, prompts, max_tokens)
+        lengths = [len(prompt) for prompt in prompts for _ in range(body.sequences)]
+        require_few_told(told, lengths, limits.sequence_tokens)
         require_tellable(body, prompts)
         choices: list[Choice] = []
         tokenizer, end_ids = self._model.tokenizer, frozenset(self._model.tokenizer.end_ids)

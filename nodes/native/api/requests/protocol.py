@@ -19,6 +19,9 @@ from .generation import GenerationRequest
 _INTEGERS = ("best_of", "logprobs", "max_completion_tokens", "max_tokens", "min_new_tokens", "min_tokens", "n",
              "prompt_logprobs", "seed", "top_k", "top_logprobs")  # fmt: skip
 
+MOST_TOLD = 2**18  # tokens of all choices that another server has told: some seconds
+MOST_HELD = 2**24  # with the prompts, of which each choice has a copy: 128 MiB
+
 _Request = TypeVar("_Request", bound=GenerationRequest)
 _Any = TypeVar("_Any", bound=msgspec.Struct)
 
@@ -109,6 +112,24 @@ def require_continuable(told: Told, vocab_size: int, max_tokens: int) -> None:
     if count > max(most, 0):
         expected = f"at most max_tokens = {max_tokens}" if told.is_finished else f"fewer than max_tokens = {max_tokens}"
         raise ApiError(400, f"{told.param} has {count} tokens: expected {expected}", param=told.param)
+
+
+def require_few_told(
+    told: Sequence[Told], prompts: Sequence[int], one: int, most: int = MOST_TOLD, most_held: int = MOST_HELD
+) -> None:
+    """Raise ApiError where going through the tokens of all choices again takes too long, or too much memory.
+
+    Args:
+        prompts: the length of each choice's prompt.
+        one: tokens that a single choice may have, which is never too many.
+    """
+    counts = [len(each.tokens) for each in told]
+    held = sum(prompt + count for prompt, count, each in zip(prompts, counts, told, strict=True)
+               if count and not each.is_finished)  # fmt: skip
+    for count, limit, what in ((sum(counts), most, "tokens"), (held, most_held, "tokens with their prompts")):
+        if count > max(limit, one):
+            message = f"continue_token_ids: the choices have {count} {what}: expected at most {max(limit, one)}"
+            raise ApiError(400, message, param="continue_token_ids")
 
 
 def require_length(body: GenerationRequest, max_tokens: int) -> None:

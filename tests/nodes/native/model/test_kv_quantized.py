@@ -18,7 +18,7 @@ from slurminfer.nodes.native.options import EngineOptions
 from slurminfer.quant.checkpoint.config import parse_config
 from slurminfer.quant.kv import hadamard, make_format, pack4, unpack4
 
-from .conftest import DEVICE
+from .conftest import DEVICE, make_model
 
 pytestmark = pytest.mark.slow
 
@@ -156,10 +156,17 @@ def _prompt(length, seed=0):
     return random.Random(seed).choices(range(199), k=length)
 
 
+@pytest.fixture(scope="module", params=["llama", "llama multi-head, head_dim", "qwen2 window in part", "qwen3"])
+def attention_pair(request, tmp_path_factory):
+    """A model of each kind of attention, as `pair`: variants that differ in what is before it write the same here."""
+    path = tmp_path_factory.mktemp("model")
+    return path, make_model(path, request.param)
+
+
 # A layer's attention has the relative error of its keys and values, 0.5%, and three layers add theirs; these random
 # models are sharper than trained ones, which multiplies it. float32, so that nothing else differs.
-def test_logits_with_int8_are_close_to_those_without(pair, load, drive):
-    path, _ = pair
+def test_logits_with_int8_are_close_to_those_without(attention_pair, load, drive):
+    path, _ = attention_pair
     plain, quantized = (drive(load(path, kv_cache_dtype=kind)) for kind in ("auto", "int8"))
     sequences = [driver.add(_prompt(60)) for driver in (plain, quantized)]
     for _ in range(4):
@@ -169,8 +176,8 @@ def test_logits_with_int8_are_close_to_those_without(pair, load, drive):
     assert 0 < (found - expected).norm() / expected.norm() < 0.05
 
 
-def test_greedy_tokens_with_int8_are_mostly_those_without(pair, load, drive):
-    path, _ = pair
+def test_greedy_tokens_with_int8_are_mostly_those_without(attention_pair, load, drive):
+    path, _ = attention_pair
     same = 0
     for seed in range(8):
         plain, quantized = (drive(load(path, kv_cache_dtype=kind)) for kind in ("auto", "int8"))
@@ -179,8 +186,8 @@ def test_greedy_tokens_with_int8_are_mostly_those_without(pair, load, drive):
     assert same >= 0.7 * 64  # after the first that differs, all may
 
 
-def test_a_prompt_computed_at_once_attends_to_its_exact_keys_and_values(pair, load, drive):
-    path, _ = pair
+def test_a_prompt_computed_at_once_attends_to_its_exact_keys_and_values(attention_pair, load, drive):
+    path, _ = attention_pair
     expected, *found = (drive(load(path, kv_cache_dtype=kind)) for kind in ("auto", "int8", "int4"))
     prompt = _prompt(9)  # within every window
     tokens = [driver.add(prompt) for driver in (expected, *found)]
@@ -190,8 +197,8 @@ def test_a_prompt_computed_at_once_attends_to_its_exact_keys_and_values(pair, lo
 
 
 @pytest.mark.parametrize("kind", QUANTIZED)
-def test_chunks_in_a_mixed_batch_compute_what_they_compute_alone(pair, load, drive, kind):
-    path, _ = pair
+def test_chunks_in_a_mixed_batch_compute_what_they_compute_alone(attention_pair, load, drive, kind):
+    path, _ = attention_pair
     together, alone = (drive(load(path, kv_cache_dtype=kind), seed) for seed in (0, 1))
     first, second, third = (together.add(_prompt(n, seed=n)) for n in (5, 41, 90))
     together.step((first, 5))
@@ -211,8 +218,8 @@ def test_chunks_in_a_mixed_batch_compute_what_they_compute_alone(pair, load, dri
 
 
 @pytest.mark.parametrize("kind", QUANTIZED)
-def test_a_shared_prefix_is_what_the_follower_would_have_written(pair, load, drive, kind):
-    path, _ = pair
+def test_a_shared_prefix_is_what_the_follower_would_have_written(attention_pair, load, drive, kind):
+    path, _ = attention_pair
     shared, alone = (drive(load(path, kv_cache_dtype=kind), seed) for seed in (0, 1))
     original = shared.add(_prompt(50))
     shared.step((original, 40))

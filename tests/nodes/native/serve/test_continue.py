@@ -17,7 +17,12 @@ from slurminfer.nodes.native.api.errors import ApiError
 from slurminfer.nodes.native.api.requests.chat import ChatRequest
 from slurminfer.nodes.native.api.requests.completions import CompletionRequest
 from slurminfer.nodes.native.api.requests.continued import Told
-from slurminfer.nodes.native.api.requests.protocol import begun_matcher, parse, require_continuable
+from slurminfer.nodes.native.api.requests.protocol import (
+    begun_matcher,
+    parse,
+    require_continuable,
+    require_few_told,
+)
 from slurminfer.nodes.native.engine.request import FinishReason, Request, SamplingParams, TokenLogprobs
 from slurminfer.nodes.native.grammar.constraint import Regex
 from slurminfer.nodes.native.tokenizer import Tokenizer
@@ -168,6 +173,28 @@ def test_tokens_that_cannot_be_continued(told, said):
     with pytest.raises(ApiError, match=re.escape(said)) as refused:
         require_continuable(told, 50, 3)
     assert refused.value.param == told.param
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ([Told([1] * 6), Told([1] * 5, True)], "have 11 tokens: expected at most 10"),
+        ([Told([1]), Told([1]), Told([1])], "have 33 tokens with their prompts: expected at most 30"),
+        ([Told([1]), Told([1], True), Told([1])], None),  # what is finished needs no prompt
+        ([Told([1]), Told(), Told([1])], None),  # and these share it
+    ],
+)
+def test_choices_that_take_too_much_to_go_on_are_refused(told, said):
+    def require(one: int) -> None:
+        require_few_told(told, [10] * len(told), one, most=10, most_held=30)
+
+    require(one=40)
+    if said is None:
+        require(one=0)
+        return
+    with pytest.raises(ApiError, match=said) as refused:
+        require(one=0)
+    assert refused.value.param == "continue_token_ids"
 
 
 def test_a_finished_choice_may_have_all_its_tokens():

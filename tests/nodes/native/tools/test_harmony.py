@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -89,6 +89,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("answer", "parts"), ANSWERS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_channels_are_told_apart_in_any_pieces(answer, parts, data):
     places = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=20)))

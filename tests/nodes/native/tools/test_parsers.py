@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurminfer.nodes.native.api.answers.reader import AnswerReader, Parts, Reading
@@ -114,6 +114,7 @@ ANSWERS: list[tuple[str, str, str, list[Any]]] = [
     ("tool_code", f"So:\n```tool_code\nprint(get_weather({_PYTHON}))\nx = ping()\n```", "So:", [WEATHER, PING]),
     ("forced", f'[{_OBJECT}, {{"name": "ping", "arguments": {{}}}}]', "", [WEATHER, PING]),
 ]  # fmt: skip
+FEW = 40  # examples of hypothesis for each answer: there are many answers, and all formats share the code that cuts
 # No calls: the text stays.
 WORDS = [
     ("hermes", "Use <tool> or <b>, a < b."),
@@ -174,6 +175,7 @@ def test_calls_are_found(name, answer, text, calls):
 
 
 @pytest.mark.parametrize(("name", "answer", "text", "calls"), ANSWERS)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_an_answer_is_the_same_in_any_pieces(name, answer, text, calls, data):
     until = data.draw(st.integers(0, len(answer)))
@@ -182,12 +184,14 @@ def test_an_answer_is_the_same_in_any_pieces(name, answer, text, calls, data):
 
 
 @pytest.mark.parametrize(("name", "answer"), WORDS)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_what_is_no_call_stays_text(name, answer, data):
     assert read(BY_NAME[name], cut(answer, data))[:2] == (answer, [])
 
 
 @pytest.mark.parametrize("name", BY_NAME)
+@settings(max_examples=FEW)
 @given(data=st.data())
 def test_nothing_that_a_model_may_write_breaks_a_parser(name, data):
     """Whatever is written, it is read, and the same in any pieces."""

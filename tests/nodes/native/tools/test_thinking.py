@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurminfer.nodes.native.api.reasoning.splitter import ThinkingSplitter
@@ -36,6 +36,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("within", "answer", "thought", "said"), ANSWERS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_same_in_any_pieces(within, answer, thought, said, data):
     places = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=20)))
