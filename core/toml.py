@@ -116,11 +116,22 @@ def _explain(message: str, raw: Mapping[str, Any], root: type[Section]) -> SpecE
     if found:
         key = f"{path}.{found[1]}" if path else found[1]
         if missing:
-            return SpecError(key, None, "missing; it has no default")
+            return SpecError(key, None, f"missing; {_needed(found[1], kind)}")
         return SpecError(key, value.get(found[1]), _unknown(found[1], kind.__struct_fields__))
     if path.endswith("[...]"):  # some value of a table whose keys are free
         path, value = _wrong_item(path.removesuffix("[...]"), value, kind)
     return SpecError(path, value, _brackets(path, value, kind) or _expected(text, kind, value))
+
+
+def _needed(name: str, kind: Any) -> str:
+    """What a key without a default has to be, where it is a section."""
+    hint = _without_optional(get_type_hints(kind).get(name))
+    item = get_args(hint)[0] if get_origin(hint) is tuple else None
+    return f"expected at least one section [[{name}]]" if _is_section(item) else "it has no default"
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _unknown(name: str, valid: tuple[str, ...]) -> str:
@@ -143,12 +154,13 @@ def _brackets(path: str, value: Any, kind: Any) -> str:
     """What is valid where tables are written with the brackets of one for those of several, or the other way round."""
     name = re.sub(r"\[\d+\]", "", path)
     item = get_args(kind)[0] if get_origin(kind) is tuple else None
-    if isinstance(item, type) and issubclass(item, Section):
+    if _is_section(item):
         slip = f", with two brackets instead of [{name}]" if isinstance(value, dict) else ""
         return f"expected [[{name}]]{slip}: a section of its own for each one"
-    is_table = get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, Section))
-    if is_table and isinstance(value, list):
+    if (get_origin(kind) is dict or _is_section(kind)) and isinstance(value, list):
         return f"expected [{name}], with single brackets instead of [[{name}]]: there is one such section only"
+    if _is_section(kind) and not isinstance(value, dict):
+        return f"expected a section [{name}]; its keys: {', '.join(kind.__struct_fields__)}"
     return ""
 
 
@@ -174,7 +186,7 @@ def _walk(path: str, raw: Any, kind: Any) -> tuple[Any, Any]:
             raw, kind = raw[int(part[1:-1])], get_args(kind)[0] if get_args(kind) else None
             continue
         raw = raw.get(part) if isinstance(raw, dict) else None
-        hints = get_type_hints(kind) if isinstance(kind, type) and issubclass(kind, Section) else {}
+        hints = get_type_hints(kind) if _is_section(kind) else {}
         kind = _without_optional(hints.get(part))
     return kind, raw
 

@@ -100,12 +100,15 @@ show the first exception in the logs of all ranks. Sections and keys are those o
 _NEVER_TEXT = """\
 `serve --wait` fails at once, with exit code 1, where the router's job or all workers wait for one of these.
 """
+_OBEYED_TEXT = """\
+*Chat* is `/v1/chat/completions`, *completions* is `/v1/completions`.
+"""
 _EMBEDDINGS_TEXT = """\
 Other fields of this page get a 400, unless they are null, false, 0 or empty, or among the ignored ones.
 """
 _REFUSED_TEXT = """\
-These would change the answer and are not implemented. With any value but the accepted ones, the request gets a 400 that
-names the field.
+These would change the answer and are not implemented. With any value but those of the second column, which change
+nothing, the request gets a 400 that names the field.
 """
 _IGNORED_TEXT = """\
 These cannot change the answer. Fields that are in no table are ignored too, unless the name is nearly that of a field
@@ -257,9 +260,9 @@ def api_fields_page() -> str:
     return "\n".join(
         [
             _API_HEAD,
-            *_table("Obeyed", "", ("field", "of", "values"), obeyed),
+            *_table("Obeyed", _OBEYED_TEXT, ("field", "in", "values"), obeyed),
             *_table("Obeyed by /v1/embeddings", _EMBEDDINGS_TEXT, ("field", "values"), embeddings),
-            *_table("Refused", _REFUSED_TEXT, ("field", "accepted values", "what to do instead"), refused),
+            *_table("Refused", _REFUSED_TEXT, ("field", "values that are ignored", "what to do instead"), refused),
             *_table("Ignored", _IGNORED_TEXT, ("field", "why it cannot change the answer"), harmless),
         ]
     )
@@ -290,7 +293,7 @@ def _table(title: str, text: str, heads: tuple[str, ...], rows: Sequence[tuple[s
 
 
 def _endpoint(path: str | None) -> str:
-    return "both" if path is None else f"`{path}`"
+    return "chat, completions" if path is None else {api.CHAT: "chat", api.COMPLETIONS: "completions"}[path]
 
 
 def _values(nothing: Sequence[object]) -> str:

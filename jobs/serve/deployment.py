@@ -179,9 +179,10 @@ def _claim(run: RunDirectory, launcher: Launcher) -> DeploymentRecord:
         raise RunDirectoryError(f"{error}; {damaged.advice(run)}") from error
     if holder is not None and claim_holder.is_living(holder):
         raise RunActiveError(
-            f"deployment '{run.path.name}' exists already, claimed by process {claim_holder.shown(holder)} at "
-            f"{time.strftime('%F %T', time.localtime(holder.claimed_at))}; "
-            f"end it with 'slurminfer stop {run.path.name}', or choose another --name"
+            f"deployment '{run.path.name}' exists already: served at "
+            f"{time.strftime('%F %T', time.localtime(holder.claimed_at))} by process {claim_holder.shown(holder)}, and "
+            f"not stopped; 'slurminfer stop {run.path.name}' ends it; another `name` in the spec (for serve also "
+            "--name) gives this one a name of its own"
         )
     taken = run.claims.take(record) if holder is None else run.claims.take_over(holder, record, claim_holder.is_living)
     if not taken:

@@ -593,6 +593,12 @@ def main() -> None:
 
         typer.secho(f"error: {shown(str(error))}", err=True, fg="red")
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:  # of an environment that is only for tunnels, or that is broken
+        if (error.name or "slurminfer").startswith("slurminfer"):
+            raise
+        missing = f"the Python package '{error.name}' is not installed for {sys.executable}"
+        typer.secho(f"error: {missing}; 'pip install .' in slurminfer's folder installs all", err=True, fg="red")
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -486,3 +486,17 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
 def test_a_name_where_a_path_should_be_is_told_what_is_expected():
     with pytest.raises(SpecError, match=r"spec: demo: cannot read it: .*; expected the path of a TOML file"):
         load_spec(Path("demo"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name = 'x'\n[model]\npath = 'demo'", "spec: pool: missing; expected at least one section [[pool]]"),
+        ("name = 'x'\n[model]\n[[pool]]", "spec: model.path: missing; it has no default"),
+        ("name = 'x'\nmodel = 'demo'\n[[pool]]", "spec: model = 'demo': expected a section [model]; its keys: path, "),
+    ],
+)
+def test_a_section_that_is_missing_or_a_value_is_told_how_it_is_written(text, said):
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text)
+    assert str(caught.value).startswith(said)

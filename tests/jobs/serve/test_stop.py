@@ -103,7 +103,7 @@ def test_the_claim_of_a_dead_serve_is_taken_over_with_the_records_removed(run, l
 
 def test_the_claim_of_a_living_serve_is_not(run, launcher):
     run.claims.take(claimed_by(LIVING))
-    with pytest.raises(RunActiveError, match=rf"claimed by process {os.getpid()} on"):
+    with pytest.raises(RunActiveError, match=rf"by process {os.getpid()} on .*, and not stopped; 'slurminfer stop"):
         submit(SPEC, launcher)
 
 

@@ -85,3 +85,18 @@ def test_an_error_of_ours_is_one_line_and_another_code(call):
 def test_what_a_terminal_would_obey_is_written_out(call):
     _, _, err = call("\x1b[2Jx")
     assert "\x1b" not in "".join(err)
+
+
+@pytest.mark.parametrize("name", ["submitit", "slurminfer.jobs.nothing"])
+def test_a_package_that_is_not_installed_is_named_and_a_fault_of_ours_is_not_hidden(monkeypatch, capsys, name):
+    def lacks(**_):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    monkeypatch.setattr(cli, "app", lacks)
+    with pytest.raises(ModuleNotFoundError if name.startswith("slurminfer") else SystemExit) as ended:
+        cli.main()
+    if isinstance(ended.value, SystemExit):
+        assert ended.value.code == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: the Python package 'submitit' is not installed for {sys.executable}; ")
