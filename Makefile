@@ -79,11 +79,12 @@ audit:
 sandbox-packages: install
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then $(BIN)/slurminfer sandbox install; fi
 
-# Tests wait more than they compute, so there are more workers than cores: so many for models, as many for the rest. To
-# find all tests takes each worker half a minute, so none looks for those of the other part. The tests of a Slurm sandbox
-# (two workers, each with a sandbox of its own), the interpreted kernels, style and types run beside the rest; what they
-# print comes last.
+# Tests wait more than they compute, so there are more workers than cores: so many for models, one more for the rest, so
+# that both end at about the same time. To find all tests takes each worker half a minute, so none looks for those of the
+# other part. The tests of a Slurm sandbox (two workers, each with a sandbox of its own), the interpreted kernels, style
+# and types run beside the rest; what they print comes last.
 WORKERS ?= 2
+REST ?= 3
 MODELS := tests/nodes tests/quant
 PYTEST := $(BIN)/python -m pytest --dist loadfile --durations 10
 # Where tests of a sandbox may be, as tests/conftest.py says: to look through all the others takes each worker seconds.
@@ -113,11 +114,11 @@ openssh:
 
 test: .venv/.installed-dev .triton/.installed sandbox-packages chromium proxies openai-js openssh
 	@began=$$(date +%s); failed=0; \
-	$(PYTEST) -n 2 -m sandbox $(SANDBOXED) > .test-sandbox.log 2>&1 & sandbox=$$!; \
+	$(PYTEST) -n 2 --no-loadscope-reorder -m sandbox $(SANDBOXED) > .test-sandbox.log 2>&1 & sandbox=$$!; \
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(PYTEST) $(INTERPRETED) > .test-kernels.log 2>&1 & kernels=$$!; \
 	$(MAKE) --no-print-directory lint > .test-lint.log 2>&1 & lint=$$!; \
 	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not sandbox" $(MODELS) > .test-models.log 2>&1 & models=$$!; \
-	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not sandbox" $(MODELS:%=--ignore=%) || failed=1; \
+	$(PYTEST) -n $(REST) --no-loadscope-reorder -m "not sandbox" $(MODELS:%=--ignore=%) || failed=1; \
 	wait $$models || failed=1; cat .test-models.log; \
 	wait $$sandbox || failed=1; cat .test-sandbox.log; \
 	wait $$kernels || failed=1; cat .test-kernels.log; \

@@ -44,7 +44,8 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use a sandbox of Slurm, as their fixtures and the marker `slurm` tell; slow files first.
 
-    So that at the end, when one worker after the other has nothing left to do, only short files are still running.
+    So that at the end, when one worker after the other has nothing left to do, only short files are still running. A
+    test that may take long says so by its timeout.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -52,7 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.path.relative_to(TESTS).parts[0] not in SANDBOXED:
                 raise pytest.UsageError(f"{item.nodeid} needs a sandbox: expected it in one of {SANDBOXED} of tests/")
             item.add_marker(pytest.mark.sandbox)
-    items.sort(key=lambda item: -len({"process", "slow"} & {mark.name for mark in item.iter_markers()}))
+    items.sort(key=_shortness)
+
+
+def _shortness(item: pytest.Item) -> tuple[int, float]:
+    """Sorts tests by how long they may take, the longest first."""
+    timeout = item.get_closest_marker("timeout")
+    marks = {"process", "slow"} & {mark.name for mark in item.iter_markers()}
+    return -len(marks), -float(timeout.args[0]) if timeout else 0.0
 
 
 @pytest.hookimpl(wrapper=True)

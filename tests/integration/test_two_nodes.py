@@ -8,7 +8,7 @@ from ..support.demo_layers import write_first_layers
 from .deployments import reason_of_failure, serve
 from .over_nodes import LAYOUTS, answers, check_native, ranks, value
 
-pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(600)]
 
 _POOL = """
 nodes = {nodes}

@@ -1,7 +1,5 @@
 """Agents as processes, killed after the test whatever happens."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,17 +7,17 @@ import pytest
 
 from slurminfer.core.rundir import RunDirectory
 
+from ...support.forking import ForkedCode
+
 
 @pytest.fixture
-def agent_process() -> Iterator[Callable[..., subprocess.Popen]]:
+def agent_process() -> Iterator[Callable[..., ForkedCode]]:
     """Starts the agent of worker cpu-0 of a run; `before` is done in its process first."""
     started = []
 
-    def start(run: RunDirectory, before: str, log: Path, env: dict[str, str]) -> subprocess.Popen:
+    def start(run: RunDirectory, before: str, log: Path, env: dict[str, str]) -> ForkedCode:
         code = f"import sys; from slurminfer.nodes.agent import entry, head; {before}; sys.exit(entry.main())"
-        argv = [sys.executable, "-c", code, str(run.path), "cpu-0"]
-        with log.open("wb") as sink:
-            started.append(subprocess.Popen(argv, stdout=sink, stderr=sink, env=env))
+        started.append(ForkedCode(code, [str(run.path), "cpu-0"], env, log))
         return started[-1]
 
     yield start

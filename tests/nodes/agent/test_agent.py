@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from slurminfer.core.records import EnergyRecord, OrderRecord, WorkerRecord, Wor
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.files import parse_spec
 
+from ...support.forking import ForkedCode
 from ...support.small_model import make_original
 from ...support.waiting import eventually, has_ended
 from .records import record_when
@@ -55,8 +55,8 @@ def make_run(tmp_path, monkeypatch, model) -> Callable[..., RunDirectory]:
 
 
 @pytest.fixture
-def start_agent(tmp_path, agent_process) -> Callable[..., subprocess.Popen]:
-    def start(run: RunDirectory, before: str = "pass") -> subprocess.Popen:
+def start_agent(tmp_path, agent_process) -> Callable[..., ForkedCode]:
+    def start(run: RunDirectory, before: str = "pass") -> ForkedCode:
         return agent_process(run, before, tmp_path / "agent.log", {**os.environ, "SLURMINFER_LOCAL": "1"})
 
     return start

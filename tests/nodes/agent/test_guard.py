@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from slurminfer.core.records import WorkerState
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.files import parse_spec
 
+from ...support.forking import ForkedCode
 from ...support.waiting import eventually, has_ended
 from .records import record_when
 
@@ -34,10 +34,10 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
 
 
 @pytest.fixture
-def worker(run, tmp_path, agent_process) -> Callable[[str], tuple[subprocess.Popen, int, int]]:
+def worker(run, tmp_path, agent_process) -> Callable[[str], tuple[ForkedCode, int, int]]:
     """Starts a worker whose engine has a child, by the fake engine's words for where: agent, engine, child."""
 
-    def start(place: str) -> tuple[subprocess.Popen, int, int]:
+    def start(place: str) -> tuple[ForkedCode, int, int]:
         env = {**os.environ, "SLURMINFER_LOCAL": "1", "FAKE_ENGINE_CHILD": place}
         agent = agent_process(run, "pass", tmp_path / "agent.log", env)
         record = record_when(run, WorkerState.READY)

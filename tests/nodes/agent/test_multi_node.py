@@ -6,7 +6,6 @@ Nobody plays srun here; tests/integration does it all under Slurm.
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from slurminfer.core.records import EnergyRecord, NodeRecord, WorkerRecord, Work
 from slurminfer.core.rundir import RunDirectory
 from slurminfer.core.spec.files import parse_spec
 
+from ...support.forking import ForkedCode
 from ...support.waiting import eventually, has_ended
 from .records import record_when
 
@@ -41,7 +41,7 @@ cpus_per_task = {cpus}
 {more}
 """
 
-Start = Callable[..., subprocess.Popen]
+Start = Callable[..., ForkedCode]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def write_spec(run: RunDirectory, nodes: int = 2, model: str = "/models/fake", m
 
 @pytest.fixture
 def start_agent(run, tmp_path, agent_process) -> Start:
-    def start(node_rank: int, before: str = "pass", **env: str) -> subprocess.Popen:
+    def start(node_rank: int, before: str = "pass", **env: str) -> ForkedCode:
         place = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3", "SLURM_PROCID": str(node_rank)}
         inherited = {name: value for name, value in os.environ.items() if not name.endswith("_SOCKET_IFNAME")}
         return agent_process(run, before, tmp_path / f"agent.{node_rank}.log", {**inherited, **place, **env})

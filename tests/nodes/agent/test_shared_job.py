@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from slurminfer.nodes.agent.placement.shares import Share
 from slurminfer.nodes.agent.shared_job import SharedJob
 from slurminfer.nodes.agent.task import Task
 
+from ...support.forking import ForkedCode
 from ...support.waiting import eventually, has_ended
 
 pytestmark = pytest.mark.process
@@ -49,11 +49,11 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
 
 
 @pytest.fixture
-def start(tmp_path, agent_process, run) -> Callable[..., subprocess.Popen]:
+def start(tmp_path, agent_process, run) -> Callable[..., ForkedCode]:
     """Starts the job; with two CPUs also on a machine that has fewer."""
     needs = "from slurminfer.nodes.agent import shares; shares.divide_cpus = lambda count, ids, _: [ids] * count"
 
-    def go(before: str = "pass", **env: str) -> subprocess.Popen:
+    def go(before: str = "pass", **env: str) -> ForkedCode:
         before = f"{needs}; {before}" if len(os.sched_getaffinity(0)) < 2 else before
         place = env if "SLURM_JOB_ID" in env else {"SLURMINFER_LOCAL": "1", **env}
         return agent_process(run, before, tmp_path / "job.log", {**os.environ, **place})
