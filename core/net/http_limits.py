@@ -102,14 +102,15 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy:
+        if not self.busy and not self._messages:
             self.discarded += len(data)
             if self.discarded > self.guard.limits.discarded_bytes and self.transport is not None:
                 self.transport.abort()
                 return
         before = self._request_count
         super().data_received(data)
-        if self._waiter is None or self._request_count != before:  # a request is being answered
+        # A request is being answered, or waits for its turn in the event loop: several pieces may come before that.
+        if self._waiter is None or self._messages or self._request_count != before:
             self._head_bytes = 0
             return
         self._head_bytes += len(data)

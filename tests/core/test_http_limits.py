@@ -258,3 +258,20 @@ def test_limits_leave_descriptors_free(monkeypatch):
     assert limits_of_process(spare=100, descriptors_each=2).connections <= limits.connections // 2 + 2
     monkeypatch.setattr("resource.getrlimit", lambda _: (-1, -1))
     assert limits_of_process().connections == 65536
+
+
+def test_a_body_that_comes_at_once_behind_its_head_is_none(served):
+    """Several pieces are read before the request gets its turn, with uvloop and on a fast connection."""
+    with closing(served.connect()) as client:
+        assert ask(client, head(length=2) + b"ab").endswith(b"ab")
+        eventually(lambda: served.counts()["idle"] == 1, "the answer is out")
+
+        async def read() -> bool:
+            [connection] = served.guard._idle
+            connection.data_received(head(length=10_000_000))
+            for _ in range(100):
+                connection.data_received(b"x" * 100_000)
+            return bool(connection.transport.is_closing())
+
+        assert not served.loop.run(read())
+        assert answer(client).startswith(b"HTTP/1.1 413")

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from .constraint import Constraint, JsonSchema
 from .errors import ConstraintError
 from .lark import FIRST_LINE, MAX_BYTES, Renderer, json_text
@@ -22,6 +24,7 @@ if TYPE_CHECKING:  # it takes a tenth of a second, which a server that nobody as
 _MAX_KEPT = 32  # compiled grammars
 _MAX_KEPT_BYTES = 1 << 20  # of their text: each takes some 300 bytes of memory
 _MAX_MESSAGE = 600
+_NO_END = "<|slurminfer: the text ends|>"  # a token that no model has
 _MAX_SEARCHED = 1 << 16  # characters in which the place of a fault is looked for
 _NOTHING = "no text can satisfy it"
 # Half a KB each, found while text is generated and shared by all sequences of a grammar. A string with a `maxLength`
@@ -83,7 +86,7 @@ class Grammars:
         self.memory.take(text)
         found: Grammar | str = ""
         try:
-            found = self._compile(constraint, text, self._tokens(vocab_size))
+            found = self._compile(constraint, text, self._tokens(vocab_size), vocab_size)
         finally:
             if isinstance(found, Grammar):
                 self.memory.give_back_after(found, text)
@@ -94,16 +97,13 @@ class Grammars:
         return found
 
     def _tokens(self, vocab_size: int) -> "LLTokenizer":
-        from llguidance import LLTokenizer
-
         _require_version()
         with self._lock:
             if self._tokenizer is None:
-                ends = self._end_ids or None
-                self._tokenizer = LLTokenizer(self._json, n_vocab=vocab_size, eos_token=ends)
+                self._tokenizer = _library_tokenizer(self._json, vocab_size, self._end_ids)
         return self._tokenizer
 
-    def _compile(self, constraint: Constraint, text: str, tokenizer: "LLTokenizer") -> Grammar | str:
+    def _compile(self, constraint: Constraint, text: str, tokenizer: "LLTokenizer", vocab_size: int) -> Grammar | str:
         from llguidance import LLMatcher
 
         matcher = LLMatcher(tokenizer, text, log_level=0, limits=_limits())
@@ -119,8 +119,8 @@ class Grammars:
         special = frozenset(self._special.values()).difference(self._end_ids)
         return Grammar(
             matcher,
-            tokenizer.vocab_size,
-            frozenset(self._end_ids),
+            min(tokenizer.vocab_size, vocab_size),
+            frozenset(self._end_ids or [tokenizer.eos_token]),
             special=special,
             tokenize=tokenizer.greedy_tokenize,
         )
@@ -136,6 +136,23 @@ class Grammars:
     def _drop_oldest(self) -> None:
         oldest, _ = self._kept.popitem(last=False)
         self._kept_bytes -= len(oldest)
+
+
+def _library_tokenizer(tokenizer_json: str, vocab_size: int, end_ids: list[int]) -> "LLTokenizer":
+    """The tokenizer as the library wants it, which must have a token that ends the text.
+
+    Told of none, it would take token 0 for that. A model without one gets one behind all tokens that have text.
+    """
+    from llguidance import LLTokenizer
+
+    if end_ids:
+        return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=end_ids)
+    end = LLTokenizer(tokenizer_json).vocab_size
+    tokenizer = msgspec.json.decode(tokenizer_json)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = {"id": end, "content": _NO_END, "special": True, **flags}
+    tokenizer["added_tokens"] = [*(tokenizer.get("added_tokens") or ()), added]
+    return LLTokenizer(msgspec.json.encode(tokenizer).decode(), n_vocab=max(vocab_size, end + 1), eos_token=end)
 
 
 def _require_version() -> None:

@@ -207,7 +207,8 @@ class Matcher:
     def _check(self) -> None:
         if self._library.is_error():
             self._grammar.spoiled = True
-            raise MatcherError(f"the grammar cannot go on: {self._error}")
+            reason = "no text that it allows begins so" if self._error.startswith("NoExtension") else self._error
+            raise MatcherError(f"the grammar cannot go on: {reason}")
 
 
 def _only(mask: bytes) -> int | None:

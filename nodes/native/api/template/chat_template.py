@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from .....core.errors import CorruptModelError
+from .....core.machine.memory import give_back_freed
 from .....core.processes.python import module_argv
 from ...options import SECRET_VARIABLES
 from ...tokenizer import read_model_json
@@ -75,7 +76,12 @@ class ChatTemplate:
     async def _ask(self, call: RenderCall, *, in_system: bool = True) -> Reply:
         assert self._lanes is not None
         raw = await asyncio.to_thread(self._encode, call, in_system=in_system)  # of megabytes it takes a while
-        return await self._lanes[len(raw) > _BIG_BYTES].ask(raw)
+        if len(raw) <= _BIG_BYTES:
+            return await self._lanes[False].ask(raw)
+        reply = await self._lanes[True].ask(raw)
+        del raw
+        await asyncio.to_thread(give_back_freed)
+        return reply
 
     def _encode(self, call: RenderCall, *, in_system: bool) -> bytes:
         """A call as the process gets it. Raises ChatError."""

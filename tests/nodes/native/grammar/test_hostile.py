@@ -11,7 +11,7 @@ import pytest
 
 from slurminfer.nodes.native.grammar import compiler
 from slurminfer.nodes.native.grammar.compiler import Grammars
-from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Row, Tag, Tags
+from slurminfer.nodes.native.grammar.constraint import Choices, Ebnf, JsonSchema, Lark, Regex, Row, Tag, Tags, Text
 from slurminfer.nodes.native.grammar.errors import ConstraintError, MatcherError
 from slurminfer.nodes.native.grammar.matcher import Grammar
 from slurminfer.nodes.native.grammar.place import place_of
@@ -175,6 +175,14 @@ def test_definitions_that_many_schemas_share_are_counted_for_each(grammars):
 def test_rules_are_counted_as_they_are_written(grammars):
     with pytest.raises(ConstraintError, match=r"^[0-9]{6} characters: expected at most 524288"):
         grammars.compile(Row([Choices(["x" * 1000] * number) for number in range(1, 1000)]))
+
+
+def test_a_text_that_contradicts_itself_ends_in_a_plain_error(grammars):
+    matcher = grammars.compile(Row(["a", Text(patterns=["(?:.|\n){0,2}", "b{3}"])])).matcher()
+    with pytest.raises(MatcherError, match="the grammar cannot go on: no text that it allows begins so"):
+        for token in grammars.tokenizer.encode("ab", add_special_tokens=False):
+            matcher.fill()
+            matcher.accept(token)
 
 
 def test_a_place_may_have_thousands_of_choices(grammars):

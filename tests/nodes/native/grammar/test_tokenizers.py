@@ -85,6 +85,33 @@ def test_what_is_told_is_what_the_grammar_allows(other, constraint):
         assert other.takes(constraint, text) or _written(other, constraint, text)
 
 
+def _without_end(directory: Path) -> Tokenizer:
+    """Of a model that has no token that ends an answer, and a letter as token 0."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = tokenizers.Tokenizer(models.BPE(vocab={name: id for id, name in enumerate(letters)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.save(str(directory / "tokenizer.json"))
+    return Tokenizer(directory)
+
+
+@pytest.mark.parametrize("vocab_size", [256, 250, 300])
+def test_the_first_token_of_a_model_without_an_end_token_is_text(tmp_path, vocab_size):
+    tokenizer = _without_end(tmp_path)
+    first = tokenizer.token_bytes(0).decode()
+    compile = TokenGrammars(tokenizer, vocab_size).compile
+    [other, again] = tokenizer.encode(f"a{first}", add_special_tokens=False)
+    assert (first, again, tokenizer.end_ids) == ("!", 0, set())
+    ends = compile(Regex("a+")).matcher()
+    ends.accept(other)
+    assert ends.is_accepting and tokens_of(ends.fill()) == [other], "what ends it is no token of the model"
+    repeats = compile(Regex("a!{2,}")).matcher()
+    assert repeats.valid([other, 0, 0, 0]) == 4
+    for token in (other, 0, 0, 0):
+        repeats.accept(token)
+    assert not repeats.is_complete
+
+
 def _written(other: TokenGrammars, constraint, text: str) -> bool:
     """As `takes`, byte by byte: tokenizers that put a space before a text cannot write all of them as a whole."""
     matcher = other.compile(constraint).matcher(other.ends)
