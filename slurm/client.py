@@ -1,6 +1,7 @@
 """Slurm's own commands: an environment that changes no answer, and one error type."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,9 @@ _SUBMISSION = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_")
 UNIX_TIMES = {"SLURM_TIME_FORMAT": "%s"}
 TIMEOUT_S = 60.0
 _NO_ANSWER = "is SLURM_CONF right, and does slurmctld answer ('scontrol ping')?"
+# What Slurm's commands say where they are installed and no cluster is configured.
+_NO_CLUSTER = re.compile("dns srv lookup failed|could not establish a configuration", re.IGNORECASE)
+WHICH_CLUSTER = "is SLURM_CONF right, and does 'sinfo' answer here?"
 
 
 def own_jobs() -> str:
@@ -56,7 +60,8 @@ def _run(
         )
     except CommandError as error:
         if error.stderr:
-            raise SlurmError(f"{argv[0]}: {own_words(error.stderr)}") from error
+            hint = f": {WHICH_CLUSTER}" if _NO_CLUSTER.search(error.stderr) else ""
+            raise SlurmError(f"{argv[0]}: {own_words(error.stderr)}{hint}") from error
         late = "" if error.returncode is not None else f": {_NO_ANSWER}"
         raise SlurmError(f"{error}{late}") from error
 

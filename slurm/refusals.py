@@ -2,6 +2,9 @@
 
 import re
 
+from .client import WHICH_CLUSTER
+
+_LOCAL = "Where there is no Slurm, serve and batch take --local"
 _LIMITS = "'sacctmgr show assoc user=$USER' and 'sacctmgr show qos' list the limits"
 
 # The first that matches counts.
@@ -39,10 +42,10 @@ _ADVICE = tuple(
         ),
         (r"maximum number of jobs|submit limit", f"fewer `workers`, or end other jobs first; {_LIMITS}"),
         (
-            r"unable to contact slurm controller|socket timed out|no answer within|dns srv lookup failed|"
-            r"could not establish a configuration",
+            r"unable to contact slurm controller|socket timed out|no answer within",
             "is SLURM_CONF right, and does 'sinfo' answer here? Else try again later",
         ),
+        (r"dns srv lookup failed|could not establish a configuration", f"{WHICH_CLUSTER} {_LOCAL}"),
         (
             r"munge|authentication|zero bytes were transmitted",
             "Slurm's authentication fails here: ask the administrators",

@@ -1,6 +1,6 @@
 """Which launcher a deployment runs under."""
 
-from ...core.errors import RunDirectoryError
+from ...core.errors import RunDirectoryError, SlurmError
 from ...core.job import Launcher
 from .local import LocalLauncher
 
@@ -19,6 +19,18 @@ def launcher_named(name: str) -> Launcher:
     return SlurmLauncher()
 
 
-def launcher_here(local: bool) -> Launcher:
-    """This machine's own processes where `local`, else Slurm. Raises SlurmError where there is no Slurm."""
-    return launcher_named(LocalLauncher.name if local else "slurm")
+def launcher_here(local: bool, *, submits: bool = True) -> Launcher:
+    """This machine's own processes where `local`, else Slurm.
+
+    Raises SlurmError where jobs are to be submitted and there is no Slurm: now, and not after a model was fetched.
+    """
+    if local:
+        return LocalLauncher()
+    from ...slurm.client import require
+
+    try:
+        if submits:
+            require("sbatch")
+        return launcher_named("slurm")
+    except SlurmError as error:
+        raise SlurmError(f"{error}; to start processes of this machine instead, add --local") from error

@@ -23,7 +23,7 @@ from .files import listing
 from .stored import answered, choice, integer, tenant_of
 
 _MOST_S = 5.0
-_THREADS = 4
+_THREADS = 2
 _PIECE = 256 * 1024  # bytes
 _MOST_HELD, _MOST_OF_TENANT = 256 * 2**20, 48 * 2**20  # bytes of responses that are being read
 

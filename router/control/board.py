@@ -33,6 +33,7 @@ CLASSES = 3  # of requests: tenants/tenant.py
 
 _SLOT_BITS = 16
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
+_LATE = 60  # minutes that a note may be late, such as that of a relay that stood still
 _MINUTE_BITS = 32
 _MINUTE_MASK = (1 << _MINUTE_BITS) - 1
 _CELL = 8
@@ -70,7 +71,7 @@ class Row:
             at = 2 * tenant_slot + (minute & 1)
             cell = self.minutes[at]
             noted = cell >> _MINUTE_BITS
-            if noted <= minute:  # otherwise it is too late to matter
+            if noted <= minute or noted > minute + _LATE:  # it is too late to matter, or a clock was wrong then
                 now = (cell & _MINUTE_MASK) + requests if noted == minute else requests
                 self.minutes[at] = minute << _MINUTE_BITS | max(0, now)
         if tokens:

@@ -40,6 +40,7 @@ _SCALE_S = 1.0  # who has asked for workers sends a request next
 _VIEW_PAUSE_S = 0.05
 _CERTIFICATE_S = 30.0  # between two looks whether the certificate has been renewed
 _DAY_S = 86_400
+_CLOCK_S = 60.0  # between two looks at the clock, which may be set, or have stood still with its machine
 
 _log = logging.getLogger(__name__)
 
@@ -200,10 +201,13 @@ class Supervisor:
                 self.registry.changed.set()
 
     async def _follow_days(self) -> None:
-        """At midnight (UTC) everybody's tokens of the day begin at 0."""
+        """At midnight (UTC) everybody's tokens of the day begin at 0, also where a clock is set over it."""
+        day = time.time() // _DAY_S
         while True:
-            await asyncio.sleep(_DAY_S - time.time() % _DAY_S)
-            self._tell_tenants(self.tenants.tenants)
+            await asyncio.sleep(min(_CLOCK_S, _DAY_S - time.time() % _DAY_S))
+            if time.time() // _DAY_S != day:
+                day = time.time() // _DAY_S
+                self._tell_tenants(self.tenants.tenants)
 
     async def _follow_certificate(self) -> None:
         if self._certificates.clients is not None:

@@ -104,7 +104,7 @@ def serve(
     from .jobs.serve.status.views import print_site_remarks, print_submitted, wait_until_ready
 
     spec = read_spec(spec_path, name)
-    launcher = launcher_here(local)
+    launcher = launcher_here(local, submits=not dry_run)
     if launcher.name == "slurm":
         print_site_remarks(spec)
     if dry_run:

@@ -83,7 +83,7 @@ def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
     refuses_wrong_keys(user.status("here")["endpoint"])
 
     answers = tmp_path / "answers.jsonl"
-    lines = (HOUSE / "examples/data/gsm8k-40.jsonl").read_text().splitlines()[:12]
+    lines = (HOUSE / "examples/data/gsm8k-40.jsonl").read_text().splitlines()[:6]
     (tmp_path / "questions.jsonl").write_text("\n".join(lines) + "\n")
     user.ok("batch", tmp_path / "questions.jsonl", answers, "--run", "here", "--max-tokens", "8")
     done = [json.loads(line)["id"] for line in answers.read_text().splitlines()]

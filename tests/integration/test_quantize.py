@@ -16,7 +16,7 @@ from .conftest import HOUSE
 pytestmark = [pytest.mark.slurm, pytest.mark.network, pytest.mark.timeout(600)]
 TEXT = HOUSE / "examples/data/prompts-100.jsonl"
 OPTIONS = ("--calibration", TEXT, "--samples", "4", "--sample-length", "64")
-LAYERS = 9
+LAYERS = 8
 
 
 @pytest.fixture

@@ -119,6 +119,15 @@ def test_a_slurm_that_does_not_answer_in_time_is_an_error_that_says_where_to_loo
         observe(["1"])
 
 
+def test_a_machine_that_has_the_commands_and_no_cluster_is_told_where_to_look(commands):
+    said = (
+        "squeue: error: fetch_config: DNS SRV lookup failed\\nsqueue: fatal: Could not establish a configuration source"
+    )
+    commands("squeue", f"printf '{said}' >&2; exit 1")
+    with pytest.raises(SlurmError, match=r"configuration source: is SLURM_CONF right, and does 'sinfo' answer here\?"):
+        observe(["1"])
+
+
 def test_names_are_what_follows_the_last_column_whatever_users_write_there(commands):
     name = "8|RUNNING|n1|1|2|5:00|cpu|normal|None\tdemo-cpu-0"
     commands("squeue", f"printf '%s\\t%s\\n' '{RUNNING}' '{name}' '5|a|b' demo-cpu-0")

@@ -25,7 +25,7 @@ from slurminfer.slurm.refusals import advice_on
         ("Batch job submission failed: Invalid license specification", "`licenses`"),
         ("Batch job submission failed: Unable to contact slurm controller (connect failure)", "SLURM_CONF"),
         ("s_p_parse_file: cannot stat file /nope; ClusterName needs to be specified; Could not establish a "
-         "configuration source", "SLURM_CONF"),
+         "configuration source", "does 'sinfo' answer here? Where there is no Slurm, serve and batch take --local"),
     ],
 )  # fmt: skip
 def test_the_advice_names_what_to_change(said, advice):

@@ -66,6 +66,8 @@ def wait_until_ready(run: RunDirectory) -> DeploymentView:
         stdout.print(f"status page      {view.status_page}")
     stdout.print(f"export OPENAI_BASE_URL={view.endpoint}")
     stdout.print(f"export OPENAI_API_KEY=$(cat {shlex.quote(str(run.key_path))})")
+    if run.read_spec().router.tls == "self_signed":
+        stdout.print(f"export SSL_CERT_FILE={shlex.quote(str(run.router_authority_certificate_path))}")
     return view
 
 

@@ -25,7 +25,7 @@ def _prompts(envelope: Envelope) -> int:
 
 def is_told_by_ids(story: Story, said: Said) -> bool:
     """Whether slurminfer's engine goes on exactly where a choice is: with reasoning and calls, after its own only."""
-    return not said.without_ids and (story.prompt_ids is None or not (said.reasoning or said.calls))
+    return not said.without_ids and not (story.is_of_vllm and (said.reasoning or said.calls))
 
 
 def are_finished(story: Story, count: int) -> bool:

@@ -14,9 +14,9 @@ _FAR = 64  # characters: as far back a word may begin
 def held_back(envelope: Envelope, story: Story) -> int:
     """Characters by which the text of a stream of vLLM is always behind its tokens, because of stop strings.
 
-    vLLM is known by the ids of the prompt. Others hold back nothing, or only what may become a stop string.
+    Others hold back nothing, or only what may become a stop string.
     """
-    if story.prompt_ids is None or envelope.include_stop_str_in_output is True:
+    if not story.is_of_vllm or envelope.include_stop_str_in_output is True:
         return 0
     return max(map(len, envelope.stops), default=1) - 1
 

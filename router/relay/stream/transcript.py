@@ -12,6 +12,7 @@ from .events import payloads
 MOST_BYTES = 64 * 2**20
 _BLOCK_BYTES = 32 * 2**10
 _END = b"\n\n"
+_OURS = "slurminfer-"  # the beginning of our own engine's fingerprint
 _NAMES = ("id", "object", "created", "model", "system_fingerprint")  # the same in all events of a stream
 
 
@@ -74,6 +75,11 @@ class Story:
     events: int = 0
     done: bool = False
     strange: bool = False  # an event that is not of OpenAI's completions or chat
+
+    @property
+    def is_of_vllm(self) -> bool:
+        """Whether vLLM has begun it. It tells the ids of prompts; slurminfer's engine too, where the client asks."""
+        return self.prompt_ids is not None and not str(self.names.get("system_fingerprint")).startswith(_OURS)
 
     @property
     def prompt_tokens(self) -> int | None:

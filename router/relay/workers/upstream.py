@@ -245,7 +245,10 @@ class Upstream:
 
     def _set_ramp(self, now: float) -> None:
         since = self.view.healthy_since
-        self.share = 1.0 if since is None else min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
+        if since is None or since > now:  # it was never ejected, or a clock was set back
+            self.share = 1.0
+        else:
+            self.share = min(1.0, max(_LEAST_RAMP, (now - since) / _RAMP_S))
         ramp = _LEAST_RAMP if self.silence.is_long else self.share
         self.usable_capacity = max(1.0, self.capacity * ramp)
 

@@ -232,7 +232,15 @@ def test_the_terminal_shows_the_status_page_and_the_endpoint(capsys, run, monkey
     assert lines[0].split() == ["ready", "0", "of", "0", "workers"]
     assert lines[1] == "status page      http://n1:30000/"
     assert lines[2] == "export OPENAI_BASE_URL=http://n1:30000/v1"
-    assert lines[3].startswith("export OPENAI_API_KEY=$(cat ")
+    assert lines[3].startswith("export OPENAI_API_KEY=$(cat ") and len(lines) == 4
+
+
+def test_a_certificate_of_its_own_is_among_what_a_shell_needs(capsys, run, monkeypatch):
+    run.write_spec(parse_spec("name='wide'\n[model]\npath='m'\n[[pool]]\n[router]\ntls='self_signed'"))
+    view = DeploymentView(name="wide", state="ready", endpoint="https://n1:30000/v1", router_answers=True)
+    monkeypatch.setattr("slurminfer.jobs.serve.status.views.until_ready", lambda run, on_look: view)
+    wait_until_ready(run)
+    assert capsys.readouterr().out.splitlines()[-1] == f"export SSL_CERT_FILE={run.path}/router-ca.crt"
 
 
 def test_a_deployment_whose_pool_has_given_up_has_failed_and_says_why(run, monkeypatch, capsys):

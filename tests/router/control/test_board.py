@@ -74,6 +74,15 @@ def test_what_waits_in_the_others_is_seen_by_class(board):
     assert board.waiting(0, 5) is None
 
 
+def test_a_clock_that_was_wrong_for_a_moment_suspends_no_limit(board):
+    row = board.row(0)
+    row.spend(0, MINUTE + 1_000_000, requests=1)
+    row.spend(0, MINUTE, requests=2)
+    row.spend(0, MINUTE + 1_000_001, requests=1)
+    row.spend(0, MINUTE + 1, requests=3)
+    assert board.spent(0, MINUTE + 1)[:2] == (3, 2)
+
+
 def test_what_is_noted_minutes_late_does_not_undo_the_present(board):
     board.row(0).spend(0, MINUTE + 2, requests=5)
     board.row(0).spend(0, MINUTE, requests=-1)

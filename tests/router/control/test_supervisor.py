@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,8 +22,10 @@ from slurminfer.core.spec.model import ModelSpec
 from slurminfer.core.spec.pool import PoolSpec
 from slurminfer.router.control import relays as control
 from slurminfer.router.control.board import Board
-from slurminfer.router.control.messages import Suspect, View
+from slurminfer.router.control.messages import Suspect, Tenants, View
 from slurminfer.router.control.supervisor import Supervisor
+
+from ...support.clock import Clock
 
 SPEC = DeploymentSpec(name="test", model=ModelSpec(path="stub-model"), pool=(PoolSpec(),))
 
@@ -101,6 +104,24 @@ def test_relays_are_told_although_that_has_failed_at_first(supervised, caplog):
 
     supervised(scene)
     assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+def test_a_clock_that_is_set_over_midnight_ends_the_day_too(supervised, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("slurminfer.router.control.supervisor._CLOCK_S", 0)
+    times = SimpleNamespace(time=clock, monotonic=time.monotonic)
+    monkeypatch.setattr("slurminfer.router.control.supervisor.time", times)
+
+    async def scene(supervisor, relays):
+        for _ in range(100):
+            await asyncio.sleep(0)
+        relays.told.clear()
+        for _ in range(2):  # forwards and back
+            clock.now = 88_400.0 - clock.now
+            await until(lambda: any(isinstance(told, Tenants) for told in relays.told))
+            relays.told.clear()
+
+    supervised(scene)
 
 
 def test_slots_are_looked_after_although_a_round_fails(supervised):

@@ -39,6 +39,20 @@ def tab(browser: Browser) -> Iterator[Tab]:
     tab.close()
 
 
+@pytest.fixture(scope="module")
+def _lent(browser: Browser) -> Iterator[Tab]:
+    tab = browser.tab()
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def used(_lent: Tab) -> Tab:
+    """A tab that other tests have used, and that has forgotten them."""
+    _lent.renew()
+    return _lent
+
+
 def show(tab: Tab, deployment: Deployment) -> Tab:
     """Let a tab show the status of a deployment with a worker cpu-1."""
     tab.open(f"{deployment.url}/#key={deployment.run.key()}")
@@ -47,12 +61,12 @@ def show(tab: Tab, deployment: Deployment) -> Tab:
 
 
 @pytest.fixture
-def board(tab: Tab, lasting: Deployment) -> Tab:
+def board(used: Tab, lasting: Deployment) -> Tab:
     """A tab that shows the status of two workers."""
-    return show(tab, lasting)
+    return show(used, lasting)
 
 
 @pytest.fixture
-def changing(tab: Tab, two: Deployment) -> Tab:
+def changing(used: Tab, two: Deployment) -> Tab:
     """A tab that shows the status of `two`."""
-    return show(tab, two)
+    return show(used, two)

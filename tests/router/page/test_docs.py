@@ -13,10 +13,10 @@ pytestmark = pytest.mark.process
 
 
 @pytest.fixture
-def docs(tab, lasting):
-    tab.open(f"{lasting.url}/docs")
-    tab.wait_for("Base URL for clients")
-    return tab
+def docs(used, lasting):
+    used.open(f"{lasting.url}/docs")
+    used.wait_for("Base URL for clients")
+    return used
 
 
 def opened(tab, name):

@@ -68,6 +68,16 @@ def test_reasoning_and_calls_go_on() -> None:
     assert asked(continuation({**CHAT, **more}, *events, engine="native"))["continue_token_ids"] == [[5], [6], []]
 
 
+def test_prompt_ids_that_the_client_has_asked_for_are_no_sign_of_vllm() -> None:
+    ours = {"prompt_token_ids": [1], "system_fingerprint": "slurminfer-0.1.0"}
+    asked_for = {**CHAT, "return_token_ids": True, "stop": "xy"}
+    event = {**said(0, 5, role="assistant", reasoning_content="hm"), **ours}
+    assert asked(continuation(asked_for, event, engine="native"))["continue_token_ids"] == [[5], [], []]
+    alone = {**asked_for, "n": 1}
+    assert asked(continuation(alone, event, engine="native"))["continue_token_ids"] == [5]
+    assert isinstance(continuation(alone, {**event, "system_fingerprint": None}, engine="native"), Impossible)
+
+
 def test_a_second_loss_goes_on_from_the_tokens_of_both_workers() -> None:
     first = [said(0, 5, role="assistant", content="a"), said(1, 6, role="assistant", content="b")]
     how = continuation(CHAT, *first, engine="native")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from contextlib import ExitStack
 
 import httpx
@@ -154,6 +155,14 @@ def test_a_tenant_leaves_pages_to_others(one, slow_pages, eventually):
     eventually(lambda: len(asked) == MOST_OF_TENANT + 3)
     go()
     assert all(client.recv(1000).startswith(b"HTTP/1.1 200 ") for client in slow + others)
+
+
+def test_a_clock_that_is_set_back_takes_no_workers_capacity(one):
+    (worker,) = one.server._workers.all()
+    one.tell("w-0", healthy_since=time.time())
+    assert worker.share < 0.5, "it has just come back"
+    one.tell("w-0", healthy_since=time.time() + 3600)
+    assert worker.share == 1.0
 
 
 @pytest.mark.parametrize(

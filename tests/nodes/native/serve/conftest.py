@@ -96,6 +96,15 @@ def _starting(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Ru
 
 
 @contextmanager
+def _forking(*arguments: str, env: dict[str, str] | None = None) -> Iterator[RunningServer]:
+    server = _start(arguments, env, forks=True)
+    try:
+        yield server
+    finally:
+        _end(server)
+
+
+@contextmanager
 def _serving(
     *arguments: str, env: dict[str, str] | None = None, wrapper: Sequence[str] = ()
 ) -> Iterator[RunningServer]:
@@ -121,6 +130,12 @@ def wait_until() -> Callable[..., None]:
 def starting() -> Callable[..., AbstractContextManager[RunningServer]]:
     """Starts a server that listens, and maybe still loads: a program, as users start it."""
     return _starting
+
+
+@pytest.fixture(scope="session")
+def forking() -> Callable[..., AbstractContextManager[RunningServer]]:
+    """As `starting`, in a process that is forked: for tests of several ranks, which start the others as programs."""
+    return _forking
 
 
 @pytest.fixture(scope="session")

@@ -43,9 +43,9 @@ def is_there(pid: int) -> bool:
 
 
 @pytest.fixture
-def ready(starting, model_directory, wait_until):
+def ready(forking, model_directory, wait_until):
     def ready(*arguments):
-        server = starting("--model", str(model_directory), "--dtype", "float32", *arguments)
+        server = forking("--model", str(model_directory), "--dtype", "float32", *arguments)
         return server
 
     return ready
@@ -219,9 +219,9 @@ def test_when_rank_0_is_killed_the_others_end(ready, wait_until):
         wait_until(lambda: not any(map(is_there, others)), "the other ranks' end")
 
 
-def test_a_rank_that_cannot_load_ends_them_all(starting, model_directory, capfd):
+def test_a_rank_that_cannot_load_ends_them_all(forking, model_directory, capfd):
     """Its part of the weights is there, but the KV cache has no room for one sequence."""
-    with starting("--model", str(model_directory), "--tensor-parallel", "2", "--kv-cache-gib", "0.0001") as server:
+    with forking("--model", str(model_directory), "--tensor-parallel", "2", "--kv-cache-gib", "0.0001") as server:
         assert server.process.wait(60) == 1
     said = capfd.readouterr().err
     assert "error: the KV cache of 0.00 GiB holds " in said and "but one sequence may have 4096" in said
