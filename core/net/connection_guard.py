@@ -2,7 +2,7 @@
 
 A connection is a *stranger* until one of its requests has shown the right key. A stranger has 10 s. When connections
 are too many, the oldest stranger is closed, then the trusted connection that has been idle for longest. While all have
-requests in flight, new ones are closed.
+requests in flight, new ones are closed. When strangers have sent too much together, the oldest of them are closed.
 
 The books are kept here, for any server; core/net/http_limits.py is the one of aiohttp.
 """
@@ -27,6 +27,7 @@ class ConnectionLimits:
     stranger_s: int = 10  # until the application must have trusted a request, its head has to come within this time
     idle_s: float = 75.0  # of a trusted connection between two requests; proxies reuse connections for up to 60 s
     discarded_bytes: int = 8 * 2**20  # read from a connection while no trusted request is being answered
+    strange_bytes: int = 64 * 2**20  # read from all strangers that there are; then the oldest one is closed
     line_bytes: int = 8190  # of the request line, and of one header
     headers: int = 100
     head_bytes: int = 64 * 2**10  # of a request's head; aiohttp itself bounds each line only
@@ -47,7 +48,7 @@ def limits_of_process(*, spare: int = 64, descriptors_each: int = 1) -> Connecti
 
 
 class Guarded(Protocol):
-    """What the guard knows of a connection. Only the guard writes `since`, `trusted` and `busy`."""
+    """What the guard knows of a connection. Only the guard writes `since`, `discarded`, `trusted` and `busy`."""
 
     source: str  # the peer's address; "" for a Unix socket
     since: int  # the guard's tick at which it was opened
@@ -70,6 +71,7 @@ class Guard:
         self._by_source: dict[str, dict[Guarded, None]] = {}
         self._idle: dict[Guarded, None] = {}  # trusted, without a request
         self._busy = 0  # how many are trusted, with a request
+        self._strange_bytes = 0  # that were read from strangers: heads that have not ended take as much memory
         self._ticks = 0  # seconds, without those in which the event loop stood still
         self._malformed = 0  # requests since the last line of log about them
 
@@ -104,6 +106,18 @@ class Guard:
                 self._cut(next(iter(same)))
         if len(self._strangers) + len(self._idle) + self._busy > self.limits.connections:
             self._cut(self._least_worth(connection))
+
+    def read(self, connection: Guarded, size: int) -> bool:
+        """Note that so many bytes were read from a connection that is not busy. False: that was too much of it."""
+        connection.discarded += size
+        if connection in self._strangers:
+            self._strange_bytes += size
+            while self._strange_bytes > self.limits.strange_bytes and len(self._strangers) > 1:
+                oldest = next(iter(self._strangers))
+                if oldest is connection:
+                    return False
+                self._cut(oldest)
+        return connection.discarded <= self.limits.discarded_bytes
 
     def began(self, connection: Guarded) -> None:
         """Note that a request of `connection` has shown the right key, and is being answered."""
@@ -144,7 +158,9 @@ class Guard:
         connection.cut()
 
     def _forget(self, connection: Guarded) -> None:
-        self._strangers.pop(connection, None)
+        if connection in self._strangers:
+            del self._strangers[connection]
+            self._strange_bytes -= connection.discarded
         self._idle.pop(connection, None)
         if connection.busy:
             self._busy -= 1

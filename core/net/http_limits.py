@@ -102,11 +102,10 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy and not self._messages:
-            self.discarded += len(data)
-            if self.discarded > self.guard.limits.discarded_bytes and self.transport is not None:
-                self.transport.abort()
-                return
+        is_unasked = not self.busy and not self._messages
+        if is_unasked and not self.guard.read(self, len(data)) and self.transport is not None:
+            self.transport.abort()
+            return
         before = self._request_count
         super().data_received(data)
         # A request is being answered, or waits for its turn in the event loop: several pieces may come before that.

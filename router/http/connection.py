@@ -66,11 +66,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
-        if not self.busy and self.guard is not None:
-            self.discarded += len(data)
-            if self.discarded > self.guard.limits.discarded_bytes:
-                self.cut()
-                return
+        if not self.busy and self.guard is not None and not self.guard.read(self, len(data)):
+            self.cut()
+            return
         if self._parser.stopped:
             return
         self._parser.feed(data)

@@ -6,7 +6,7 @@ import gzip
 import json
 import tracemalloc
 import zlib
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -422,6 +422,32 @@ def test_a_source_with_too_many_strangers_loses_its_oldest(serving):
     assert only(until_closed(clients[2]))[0] == 200
     for client in clients:
         client.close()
+
+
+def test_strangers_whose_heads_take_too_much_together_are_closed(serving):
+    """Each may have 64 KiB of a head, and there may be tens of thousands of them."""
+    served = serving(limits=ConnectionLimits(connections=100, strangers_per_source=50, strange_bytes=50_000))
+    with ExitStack() as stack:
+        trusted, *strangers = (stack.enter_context(closing(served.connect())) for _ in range(9))
+        trusted.sendall(post(b"x"))
+        assert trusted.recv(1000).endswith(b"x")
+        for stranger in strangers:
+            stranger.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 7000)
+        assert [until_closed(stranger) for stranger in strangers[:1]] == [b""]
+        counts = {"stranger": 7, "idle": 1, "busy": 0}
+        eventually(lambda: served.call(lambda: served.guard.counts) == counts, "the others are there still")
+        strangers[-1].sendall(b"\r\nAuthorization: Bearer key\r\nConnection: close\r\n\r\n")
+        assert only(until_closed(strangers[-1]))[0] == 200
+        for stranger in strangers[1:-1]:
+            stranger.close()
+        eventually(lambda: served.call(lambda: served.guard.counts["stranger"]) == 0, "they are gone")
+        strangers = [stack.enter_context(closing(served.connect())) for _ in range(7)]
+        for stranger in strangers:
+            stranger.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 7000)
+        counts = {"stranger": 7, "idle": 1, "busy": 0}
+        eventually(lambda: served.call(lambda: served.guard.counts) == counts, "what is gone counts no longer")
+        trusted.sendall(post(b"y", CLOSE))
+        assert only(until_closed(trusted))[2] == b"y"
 
 
 def test_a_closing_server_finishes_what_is_in_flight(served):
