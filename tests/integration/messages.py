@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any
 
 import anthropic
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from .conftest import User
 
 MODEL = "SmolLM2-135M-Instruct"
-COUNT = [{"role": "user", "content": "Count from one to thirty in words, separated by commas."}]
-PARIS = [{"role": "user", "content": "What is the capital of France?"}]
+COUNT: Any = [{"role": "user", "content": "Count from one to thirty in words, separated by commas."}]
+PARIS: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def asked(messages, max_tokens, **fields):
