@@ -413,7 +413,7 @@ def test_a_stop_while_waiting_is_told_as_such_and_not_as_a_failure(on_slurm, mon
     on_slurm.clear()
     with pytest.raises(RunStoppedError, match=r"^deployment 'wide' was stopped$"):
         until_ready(on_slurm, lambda view: None)
-    with pytest.raises(EngineError, match=r"^deployment 'wide' was stopped$"):
+    with pytest.raises(EngineError, match=r"^deployment 'wide' was stopped; .slurminfer serve. starts it$"):
         require_not_failed(look(on_slurm))
 
 
