@@ -1,12 +1,13 @@
 """The upload of a file: multipart/form-data, written to the run directory as it comes."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
 import aiohttp
 from aiohttp import web
 
-from ...core.background.threads import in_thread
+from ...core.background.threads import Result, in_thread
 from ..batches.errors import NotAllowedError
 from ..batches.files import Draft, FileStore
 from ..batches.ids import FILE, new_id
@@ -42,7 +43,7 @@ class Upload:
                 await self._read(request)
             except (MultipartError, UnicodeDecodeError, aiohttp.ClientError) as error:
                 raise NotAllowedError(f"malformed multipart/form-data: {str(error)[:200]}") from error
-            return await in_thread(self._keep)
+            return await _in_full(self._keep)
         finally:
             if self._draft is not None:
                 draft = self._draft
@@ -63,15 +64,18 @@ class Upload:
                 raise NotAllowedError("file: expected one", "file")
             self._filename = _clean(part.filename)
             room = await in_thread(lambda: self._store.room(self._tenant))
-            await self._write(reader, await in_thread(self._store.draft), room)
+            await self._write(reader, await _in_full(self._begin), room)
         elif part.name in _FIELDS:
             self._fields[part.name] = (await _text(part.name, reader)).strip()
         else:
             valid = ", ".join(("file", *_FIELDS))
             raise NotAllowedError(f"unknown field {part.name[:100]!r}: expected one of {valid}", part.name[:100])
 
+    def _begin(self) -> Draft:
+        self._draft = self._store.draft()
+        return self._draft
+
     async def _write(self, reader: MultipartReader, draft: Draft, room: int) -> None:
-        self._draft = draft
         pieces, size = bytearray(), 0
         while data := await reader.piece():
             size += len(data)
@@ -107,6 +111,16 @@ class Upload:
     def _kept_s(self) -> int:
         anchor, seconds = (self._fields.get(name) for name in _FIELDS[1:])
         return KEPT_S if anchor is None and seconds is None else kept_s("expires_after", anchor, seconds)
+
+
+async def _in_full(work: Callable[[], Result]) -> Result:
+    """The result of `work` in a thread, which is waited for although the client hangs up: so nothing is left of it."""
+    working = in_thread(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 async def _written(draft: Draft, data: bytes) -> None:

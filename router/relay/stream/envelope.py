@@ -314,7 +314,7 @@ def _conversation(raw: Raw) -> str:
         messages = _messages.decode(raw)
     except (ValueError, RecursionError):  # of a form that is not known here, or wrong: the engine will say
         messages = _loosely(raw)
-        return "".join(map(_loose_message, messages)) if isinstance(messages, list) else _content(messages)
+        return "".join(map(_loose_message, messages)) if _is_list(messages) else _content(messages)
     pieces: list[str] = []
     for message in messages:
         pieces += (_SEPARATOR, message.role or "", _SEPARATOR)
@@ -363,7 +363,7 @@ def _content(content: Any) -> str:
     """A string, or the parts of a content one after the other."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
+    if not _is_list(content):
         return "" if content is None else _canonical(content)
     return "".join(
         part["text"] if isinstance(part, dict) and isinstance(part.get("text"), str) else _canonical(part)
@@ -373,22 +373,34 @@ def _content(content: Any) -> str:
 
 def _prompts(prompt: Any) -> Iterator[bytes]:
     """A string, token ids, or a list of either."""
-    if isinstance(prompt, str):
-        yield prompt.encode(errors="surrogatepass")
-    elif isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
-        try:
-            yield array("I", prompt).tobytes()
-        except (TypeError, OverflowError):
-            yield _encode(prompt)
-    elif isinstance(prompt, list):
-        for item in prompt:
-            if isinstance(item, str | list) and not (isinstance(item, list) and item and isinstance(item[0], list)):
-                yield from _prompts(item)
-            else:
-                yield _encode(item)
+    if isinstance(prompt, str) or _are_ids(prompt):
+        yield _one_prompt(prompt)
+    elif _is_list(prompt):
+        for item in prompt:  # what is nested deeper is no prompt: the engine will say so
+            yield _one_prompt(item)
             yield b"\0"
     elif prompt is not None:
         yield _encode(prompt)
+
+
+def _one_prompt(prompt: Any) -> bytes:
+    if isinstance(prompt, str):
+        return prompt.encode(errors="surrogatepass")
+    if _are_ids(prompt):
+        try:
+            return array("I", prompt).tobytes()
+        except (TypeError, OverflowError):
+            pass
+    return _encode(prompt)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list to be looked at one by one. One of very many, such as of numbers, is not."""
+    return isinstance(value, list) and len(value) <= _MOST_CONTAINERS
+
+
+def _are_ids(prompt: Any) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], int)
 
 
 def _tools(raw: Raw) -> tuple[str]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurminfer.router.relay.stream import envelope as envelope_module
 from slurminfer.router.relay.stream.envelope import (
     Envelope,
     EnvelopeError,
@@ -136,6 +137,22 @@ def test_usage_keeps_other_options_and_bytes() -> None:
 def test_fields_are_set_and_all_others_stay() -> None:
     body = b'{"big": 123456789012345678901234567890.0, "a": 1}'
     assert with_fields(body, {"a": [2]}) == b'{"big":123456789012345678901234567890.0,"a":[2]}'
+
+
+def test_what_is_nested_deeper_than_a_list_of_prompts_is_taken_as_json() -> None:
+    """To go down into it would take a time that grows with the square of its depth."""
+    assert text({"prompt": ["a", ["b", ["c"]], [1, 2], [[3]], 4]}, COMPLETIONS) == (
+        b'a\0["b",["c"]]\0' + b"\1\0\0\0\2\0\0\0\0" + b"[[3]]\0" + b"4\0"
+    )
+
+
+@pytest.mark.parametrize("name", ["messages", "prompt", "system"])
+def test_of_very_many_values_none_is_looked_at_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two million of them would take a second, in which all others wait."""
+    monkeypatch.setattr(envelope_module, "_loose_message", None)  # which would fail
+    many: list[Any] = ["a", *range(50_000)]
+    written = json.dumps(many, separators=(",", ":")).encode()
+    assert text({name: many}, COMPLETIONS).startswith((written, b"\0system\0" + written))
 
 
 def test_big_values_are_taken_as_they_are_written() -> None:

@@ -6,6 +6,7 @@ from ..errors import ApiError
 from ..requests.generation import GenerationRequest
 from .generation import Delta
 
+_FEW_VALUES = 4096  # tokens and alternatives of them
 MOST_LOGPROBS = 1_000_000  # of one answer, alternatives included: about 150 MB, and twice that while it is written
 
 
@@ -17,6 +18,11 @@ def require_tellable(body: GenerationRequest, prompts: Sequence[Sequence[int]], 
         param = "logprobs" if body.prompt_logprobs is None else "prompt_logprobs"
         message = f"{param}: the prompts have {count} log-probabilities, alternatives and choices included"
         raise ApiError(400, f"{message}: expected at most {most}", param=param)
+
+
+def is_long(body: GenerationRequest, tokens: int) -> bool:
+    """Whether to write an answer of so many tokens takes seconds and memory, so that it is done beside others."""
+    return tokens * (1 + (body.top_count or 0)) > _FEW_VALUES or body.prompt_top_count is not None
 
 
 async def collect(deltas: AsyncIterable[Delta], most_logprobs: int = MOST_LOGPROBS) -> list[Delta]:

@@ -18,7 +18,7 @@ from ..answers.generation import Choice, Delta, Generation, TextOptions
 from ..answers.prompt_logprobs import prompt_logprobs_json
 from ..answers.reader import PLAIN, Reading
 from ..answers.stream import EventStream
-from ..answers.whole import collect, require_tellable
+from ..answers.whole import collect, is_long, require_tellable
 from ..errors import ApiError
 from ..middleware import json_response
 from ..requests.continued import Told
@@ -34,8 +34,6 @@ from ..requests.protocol import (
 from ..requests.structured import structure_of
 from ..requests.token_rules import token_rules
 from ..service import Service, too_long
-
-_FEW_DELTAS = 4096  # of a whole answer
 
 
 class Generating:
@@ -124,8 +122,7 @@ class Generating:
                 spent = usage(generation.choices, body.sequences)
                 if body.ranks:
                     deltas = keep_best(deltas, generation.choices, of=body.sequences, keep=body.choices)
-                # Seconds where there are many tokens: others go on meanwhile.
-                big = len(deltas) > _FEW_DELTAS or body.prompt_top_count is not None
+                big = is_long(body, len(deltas))
                 return await self._service.beside(
                     lambda: json_response(encoded(self._whole(body, format, generation, deltas, spent))), big=big
                 )

@@ -218,7 +218,7 @@ def test_a_record_of_many_mebibytes_passes_whole(tmp_path, kind):
     path = tmp_path / kind
     values = [
         {"prompt": "a", "label": "b"},
-        {"prompt": "x" * (60 << 20) + "\n", "label": "c"},
+        {"prompt": "x" * (24 << 20) + "\n", "label": "c"},
         {"prompt": "d", "label": "e"},
     ]
     WRITERS[kind](path, values)

@@ -73,6 +73,16 @@ def test_guessed_tokens_change_nothing(grammars, greedy, method):
     assert core._speculation.accepted > 20
 
 
+def test_nothing_is_guessed_where_masks_take_long(grammars, greedy, monkeypatch):
+    """Those behind each guess are computed in the engine's thread, while all others wait."""
+    plain = _answers(make_core(_model(), running=8, budget=64), greedy)
+    monkeypatch.setattr(Grammar, "is_heavy", True)
+    core = make_core(_model(), running=8, budget=64, method="ngram")
+    assert _answers(core, greedy) == plain
+    assert core._speculation is not None
+    assert core._speculation.guessed == 0
+
+
 def test_no_guess_is_what_the_grammar_forbids(grammars, greedy):
     core = make_core(_model(), running=8, budget=64, method="draft")
     requests = [Request(str(number), prompt, greedy) for number, prompt in enumerate(PROMPTS)]

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from slurminfer.nodes.native.api.answers.generation import Delta
-from slurminfer.nodes.native.api.answers.whole import collect
+from slurminfer.nodes.native.api.answers.whole import collect, is_long
 from slurminfer.nodes.native.api.errors import ApiError
+from slurminfer.nodes.native.api.requests.completions import CompletionRequest
 from slurminfer.nodes.native.engine.request import TokenLogprobs
 
 
@@ -29,3 +30,9 @@ def test_too_many_logprobs_are_refused_as_soon_as_they_are_there():
         asyncio.run(collect(_deltas(100, 4, given), most_logprobs=20))
     assert (refused.value.status, refused.value.param) == (400, "logprobs")
     assert len(given) == 5
+
+
+def test_an_answer_with_many_tokens_or_alternatives_is_long():
+    plain, reports = (CompletionRequest(model="m", prompt="a", logprobs=count) for count in (None, 20))
+    assert not is_long(plain, 4000) and is_long(plain, 5000)
+    assert not is_long(reports, 100) and is_long(reports, 300)
