@@ -424,6 +424,7 @@ def test_waiting_says_why_as_soon_as_slurm_does_and_only_what_is_new(on_slurm, m
         wait_until_ready(on_slurm)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cpu-0: ")]
     assert [line.split(": ")[2].split(";")[0] for line in said] == ["Priority", "Resources", "PartitionTimeLimit"]
+    assert said[-1].endswith("""'sinfo -o "%P %l"' shows the limits"""), "a command is not broken at the 80th column"
 
 
 def test_a_worker_that_has_ended_has_a_cause_and_an_advice(on_slurm, monkeypatch, capsys):
