@@ -43,6 +43,8 @@ def checked(schema: dict[str, Any] | bool, whitespace: str) -> dict[str, Any]:
     return {_RESERVED: options, **_Walk(schema).clean(schema, "", 0)}
 
 
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_MOST_INTEGER = 2**63 - 1
 _NUDGE = 2.0**-30
 _MOST_NUDGED = 2**22  # of larger numbers, the sum would be rounded
 # The library lets every minute have a second 60; RFC 3339, 5.6, only some.
@@ -84,6 +86,8 @@ class _Walk:
             elif keyword == "minProperties":
                 if (least := _least_properties(schema, here)) is not None:
                     yield keyword, least
+            elif keyword in _BOUNDS and "integer" in str(schema.get("type")) and _is_beyond(keyword, value):
+                raise ConstraintError(f"{_at(here)}: {value} is not supported for integers: expected one of 64 bits")
             elif keyword in ("exclusiveMinimum", "exclusiveMaximum"):
                 yield keyword, _exclusive(keyword, value, schema)
             elif keyword in ONE_SCHEMA:
@@ -122,6 +126,12 @@ def _least_properties(schema: dict[str, Any], place: str) -> Any:
     if isinstance(required, list) and len(required) >= least:
         return None
     raise ConstraintError(f"{_at(place)}: {least} is not supported: expected 0, 1, or no more than are required")
+
+
+def _is_beyond(keyword: str, value: Any) -> bool:
+    """Whether the library would take a smaller number for the bound, and let others through."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (value >= _MOST_INTEGER if "inimum" in keyword else value <= -_MOST_INTEGER)
 
 
 def _exclusive(keyword: str, value: Any, schema: dict[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """Arguments that a model writes as plain text, made JSON by what the function's schema says of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .references import resolved
@@ -12,12 +12,18 @@ _JSON_TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
 )  # fmt: skip
 _MOST_MEMBERS = 64  # of anyOf and the like that are looked at
 _MOST_DEPTH = 3  # of these within each other
+_MOST_SCHEMAS = 256  # that are looked at for one type
 
 
-def types_of(schema: Any, root: Any = None, depth: int = _MOST_DEPTH) -> frozenset[str]:
+def types_of(schema: Any, root: Any = None) -> frozenset[str]:
     """The JSON types that a schema allows; none where it does not say. `root`: what its references point into."""
+    return _types(schema, root, _MOST_DEPTH, iter(range(_MOST_SCHEMAS)))
+
+
+def _types(schema: Any, root: Any, depth: int, left: Iterator[int]) -> frozenset[str]:
+    """`left`: how many schemas may still be looked at; references can make any number of a few."""
     schema = resolved(schema, root)
-    if not isinstance(schema, Mapping):
+    if not isinstance(schema, Mapping) or next(left, None) is None:
         return frozenset()
     type = schema.get("type")
     if isinstance(type, str):
@@ -30,7 +36,7 @@ def types_of(schema: Any, root: Any = None, depth: int = _MOST_DEPTH) -> frozens
     for name in ("anyOf", "oneOf"):
         found = schema.get(name)
         if isinstance(found, list) and depth:
-            each = [types_of(member, root, depth - 1) for member in found[:_MOST_MEMBERS]]
+            each = [_types(member, root, depth - 1, left) for member in found[:_MOST_MEMBERS]]
             return frozenset().union(*each) if all(each) else frozenset()
     return frozenset()
 

@@ -72,6 +72,8 @@ def test_every_keyword_of_the_draft_is_in_one_table():
         ({"properties": {"a": 1}}, "at /properties/a: expected a schema"),
         ({"type": "object", "minProperties": 2}, "at /minProperties: 2 is not supported"),
         ({"type": "integer", "minimum": 3, "maximum": 1}, "Unsatisfiable schema"),
+        ({"type": "integer", "minimum": 1e20}, "at /minimum: 1e+20 is not supported for integers"),
+        ({"items": {"type": ["integer", "null"], "maximum": -(2**63)}}, "at /items/maximum: -9223372036854775808 is"),
         (False, "Unsatisfiable schema"),
         ({"enum": []}, "Unsatisfiable schema"),
         ({"x-guidance": {"lenient": True}, "not": {}}, "at /not: the keyword 'not' is not supported"),

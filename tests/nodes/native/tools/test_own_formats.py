@@ -144,6 +144,24 @@ def test_schemas_that_would_take_much_memory_are_refused(name):
         call_plan(tools_of(schema), BY_NAME[name], "", None)
 
 
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
+def test_references_that_make_many_schemas_of_a_few_are_bounded(name, keyword):
+    """Followed to the end, they are billions, or go on forever."""
+    union = {keyword: [{"$ref": "#/$defs/u"}] * 60}
+    item = {"type": "array", "items": {"$ref": "#/$defs/l"}}
+    for defs in (
+        {"u": union},
+        {"u": {keyword: [{"$ref": "#/$defs/u"}]}},
+        {"u": {keyword: [item] * 9}, "l": {keyword: [item] * 9}},
+    ):
+        schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/u"}}, "$defs": defs}
+        assert call_plan(tools_of(schema), BY_NAME[name], "", None).constraint is not None
+        reader = AnswerReader(Reading(family=BY_NAME["glm"], functions={"f": schema}), lambda: b"")
+        parts = reader.push("<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>")
+        assert [json.loads(call.arguments)["a"] in (1, "1") for call in parts.calls] == [True]
+
+
 QWEN = "<tool_call>\n<function=f>\n{}</function>\n</tool_call>"
 
 

@@ -37,6 +37,7 @@ def python_arguments(schema: Mapping[str, Any]) -> Constraint:
 
 
 def _python(schema: Any, of: Members, depth: int) -> Constraint:
+    of.count()
     whole = resolved(schema, of.definitions)
     if not isinstance(whole, Mapping) or depth > _MOST_DEPTH or narrows_reference(schema, of.definitions):
         return JsonSchema(of.whole(schema))
@@ -135,6 +136,7 @@ class GemmaStyle:
         return Items(items, ",", Row([key, ":", self._value(found.additional, of, depth)]))
 
     def _value(self, schema: Any, of: Members, depth: int) -> Constraint:
+        of.count()
         whole = resolved(schema, of.definitions)
         if narrows_reference(schema, of.definitions):
             raise ConstraintError(

@@ -1,6 +1,6 @@
 """The arguments of a function, one by one, for formats that write each of them by itself and not as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ _READ = frozenset(
     {"type", "properties", "required", "additionalProperties", "$schema", "$id", "$anchor", *_DEFINITIONS}
 )
 _BESIDE = frozenset({"$ref", "$schema", "$id", "$anchor", *_DEFINITIONS})  # say nothing of the value
+_MOST_SCHEMAS = 20_000
 _COMBINING = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "unevaluatedProperties")
 
 
@@ -26,6 +27,12 @@ class Members:
     required: frozenset[str]
     additional: Any  # the schema of others; False: there are none
     definitions: dict[str, Any] = field(default_factory=dict)  # that references in the schemas point to
+    _left: Iterator[int] = field(default_factory=lambda: iter(range(_MOST_SCHEMAS)))
+
+    def count(self) -> None:
+        """Count a schema that is written within these. Raises ConstraintError where references make too many of few."""
+        if next(self._left, None) is None:
+            raise ConstraintError(f"more than {_MOST_SCHEMAS} schemas, each counted as often as it is referred to")
 
     def whole(self, schema: Any) -> Any:
         """The schema of one member by itself, with what its references point to. Raises ConstraintError."""

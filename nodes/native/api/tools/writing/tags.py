@@ -17,6 +17,7 @@ _KEY = "KEY"
 _IS_STRING = "IS_STRING"
 _KEYS = r'[^<>"=\s]{1,64}'  # of arguments that the schema does not name
 _STRING = frozenset(["string"])
+_MOST_OPTIONS = 8
 _TEXT = frozenset(["string", "null"])
 
 
@@ -70,8 +71,8 @@ class TagStyle:
         return Row([begin, key, rest, value, self.after])
 
 
-def _is_any_text(schema: Any, root: Any) -> bool:
-    """Whether every text is a valid value: a string, or null where that is written."""
+def _is_any_text(schema: Any, root: Any, depth: int = 3) -> bool:
+    """Whether every text is a valid value: a string, or null where that is written. `depth`: of `anyOf` in others."""
     schema = resolved(schema, root)
     if not isinstance(schema, Mapping):
         return False
@@ -79,4 +80,6 @@ def _is_any_text(schema: Any, root: Any) -> bool:
     if kept == {"type"}:
         return (types_of(schema) <= _TEXT and "string" in types_of(schema)) or schema["type"] == "null"
     name = next(iter(kept), "")
-    return len(kept) == 1 and name in ("anyOf", "oneOf") and all(_is_any_text(each, root) for each in schema[name])
+    if len(kept) != 1 or name not in ("anyOf", "oneOf") or not depth or len(schema[name]) > _MOST_OPTIONS:
+        return False
+    return all(_is_any_text(each, root, depth - 1) for each in schema[name])
