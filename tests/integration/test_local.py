@@ -15,6 +15,7 @@ import pytest
 from ..support.small_model import make_original
 from ..support.waiting import eventually
 from .conftest import HOUSE
+from .messages import check_messages
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.network]
 
@@ -69,7 +70,7 @@ def refuses_wrong_keys(endpoint: str) -> None:
         client.models.list()
 
 
-def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
+def test_serve_stream_batch_messages_and_stop(user, write_spec, tmp_path):
     user.ok("serve", write_spec(model="demo", workers=2), "--local", "--wait")
     client = user.client("here")
     parts = client.chat.completions.create(
@@ -89,6 +90,7 @@ def test_serve_stream_batch_and_stop(user, write_spec, tmp_path):
     done = [json.loads(line)["id"] for line in answers.read_text().splitlines()]
     assert sorted(done) == sorted(json.loads(line)["id"] for line in lines)
 
+    check_messages(user)
     user.ok("stop", "here")
     assert user.status("here")["state"] == "stopped"
     assert processes_of(user.home) == []

@@ -110,9 +110,10 @@ def lose_one_to_other_jobs_and_one_with_its_node(cluster: Cluster) -> None:
 
 def cancel_one_and_let_the_time_of_another_end(cluster: Cluster) -> None:
     # Clients that rest leave CPU time to the workers that start, for the two minutes that this takes.
-    storm = Storm(lambda: cluster.target("lost"), questions("m", 200), clients=3, rest_s=4.0)
+    storm = Storm(lambda: cluster.target("lost"), questions("m", 200), clients=3, rest_s=10.0)
     storm.start()
     try:
+        eventually(lambda: shown(cluster, "cpu-0")["in_flight"], "the worker to be cancelled is at work")
         cluster.slurm("scancel", cluster.worker("lost", "cpu-0")["job"])
         cluster.wait_ready("lost", "cpu-2")
         leaving = cluster.worker("lost", "cpu-1")["job"]

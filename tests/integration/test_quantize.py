@@ -96,7 +96,9 @@ def test_two_nodes_and_all_that_can_happen_to_them(cluster_user, sandbox, ordina
     eventually(lambda: jobs() == [])
 
 
-def test_sbatch_of_the_example_quantizes_and_evaluates(sandbox, ordinary_user, shared, out):
+def test_sbatch_of_the_example_quantizes_and_evaluates(sandbox, ordinary_user, shared, out, lend_library):
+    lend_library(shared / "home")
+    sandbox.give(ordinary_user, shared / "home")
     make_model(shared / "model")  # a small one: evaluation loads it ten times
     for path in (shared / "model").iterdir():
         path.chmod(0o644)  # others may read it: it is root's

@@ -105,6 +105,8 @@ def _run(code: str, arguments: list[str], environ: dict[str, str], folder: str, 
     try:
         exec(code, {"__name__": "__main__"})
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
         exit_at_once(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 

@@ -122,9 +122,11 @@ def words(view: BatchView, now: float) -> list[str]:
         now: Unix time of it.
     """
     failed = f", {view.failed:,} failed" if view.failed else ""
+    # Rows are counted by the first driver, so an input without rows is told apart by being done.
+    rows = f"{view.answered:,} of {view.rows:,} answered{failed}" if view.rows or view.is_done else "not counted yet"
     told = [
         f"{view.output}: {view.state}",
-        f"rows      {view.answered:,} of {view.rows:,} answered{failed}",
+        f"rows      {rows}",
         f"tokens    {view.prompt_tokens:,} in ({view.cached_tokens:,} cached), {view.completion_tokens:,} out",
     ]
     if view.tokens_per_s is not None:

@@ -122,7 +122,7 @@ class Feeder:
     def _where(self, shard: Shard, row: Row) -> str | None:
         """What is wrong with a row that cannot be read, and where it is: the output has nothing else of it."""
         name = self._ledger.plan.files[shard.file].path.name
-        return row.problem and f"line {row.line} of {name}: {row.problem}"
+        return row.problem and f"{row.place} of {name}: {row.problem}"
 
     def _flush(self, last: bool) -> bool:
         window, self._window, self._window_bytes = self._window, [], 0

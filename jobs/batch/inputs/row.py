@@ -21,6 +21,11 @@ class Row:
     columns: tuple[str, ...] = ()  # that its file has, where only some were read
 
     @property
+    def place(self) -> str:
+        """Where it is in its file, for messages: "line 2", or "row 2" where rows are no lines (CSV has a header)."""
+        return f"{'line' if self.format in ('jsonl', 'text') else 'row'} {self.line}"
+
+    @property
     def is_blank(self) -> bool:
         """Whether there is nothing to do and nothing to write."""
         return self.value is None and self.problem is None

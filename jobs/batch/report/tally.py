@@ -12,7 +12,7 @@ _MOST_REASONS = 100  # different ones that are counted
 _REASON_LENGTH = 200
 _MOST_TIMINGS = 4096  # of the first rows; a sample is no larger
 OTHER_REASONS = "other reasons"
-_LINE = re.compile(r"^line \d+ of ")  # unreadable rows of one file have one reason
+_PLACE = re.compile(r"^(?:line|row) \d+ of ")  # unreadable rows of one file have one reason
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +123,7 @@ class Tally:
     def fail(self, reason: str) -> None:
         """Count a row that gets no answer."""
         self.own_failed += 1
-        reason = _LINE.sub("", " ".join(reason.split()))[:_REASON_LENGTH]
+        reason = _PLACE.sub("", " ".join(reason.split()))[:_REASON_LENGTH]
         self.reasons[reason if reason in self.reasons or len(self.reasons) < _MOST_REASONS else OTHER_REASONS] += 1
 
     def retry(self) -> None:

@@ -13,7 +13,7 @@ def require_not_failed(view: DeploymentView) -> None:
     if obstacle := _cannot_start(view):
         raise EngineError(f"deployment '{view.name}' cannot start: {obstacle}")
     if view.state == "stopped":
-        raise EngineError(f"deployment '{view.name}' was stopped")
+        raise EngineError(f"deployment '{view.name}' was stopped; 'slurminfer serve' starts it")
     if view.state in ("failed", "damaged", "unknown"):
         raise EngineError(f"deployment '{view.name}' {view.state}: {_why_failed(view)}")
     if all_failed := _all_failed(view):

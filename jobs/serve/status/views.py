@@ -35,7 +35,7 @@ _WITHOUT_JOBS = ("stopped", "damaged", "unknown")
 def print_site_remarks(spec: DeploymentSpec) -> None:
     """Print what will not work here of a deployment, as far as the doctor has seen that."""
     for said in remarks(spec):
-        stderr.print(Text(shown(f"warning: {said}")))
+        stderr.print(Text(shown(f"warning: {said}")), soft_wrap=True)
 
 
 def print_submitted(run: RunDirectory) -> None:
@@ -57,7 +57,7 @@ def wait_until_ready(run: RunDirectory) -> DeploymentView:
         def show(seen: DeploymentView) -> None:
             line.update(Text(shown(_waiting_for(seen))))
             for text in news.lines(seen):
-                stderr.print(Text(shown(text)))
+                stderr.print(Text(shown(text)), soft_wrap=True)  # whole lines, so that commands can be copied
 
         view = until_ready(run, show)
     ready = f" {view.ready_workers} of {len(view.workers)} workers"

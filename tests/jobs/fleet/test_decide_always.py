@@ -11,7 +11,7 @@ from slurminfer.jobs.fleet.rules.observed import Demand, Ended, Member, Observed
 
 from .looks import HOUR, NOW, by_kind, member, reserved
 
-EXAMPLES = settings(max_examples=150, derandomize=True)
+EXAMPLES = settings(max_examples=100, derandomize=True)
 AGES = st.sampled_from([0.0, 3.0, 60.0, 200.0, 4000.0])
 MAYBE = st.sampled_from([None, None, None, 10.0, 500.0])
 

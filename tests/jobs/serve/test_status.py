@@ -413,7 +413,7 @@ def test_a_stop_while_waiting_is_told_as_such_and_not_as_a_failure(on_slurm, mon
     on_slurm.clear()
     with pytest.raises(RunStoppedError, match=r"^deployment 'wide' was stopped$"):
         until_ready(on_slurm, lambda view: None)
-    with pytest.raises(EngineError, match=r"^deployment 'wide' was stopped$"):
+    with pytest.raises(EngineError, match=r"^deployment 'wide' was stopped; .slurminfer serve. starts it$"):
         require_not_failed(look(on_slurm))
 
 
@@ -424,6 +424,7 @@ def test_waiting_says_why_as_soon_as_slurm_does_and_only_what_is_new(on_slurm, m
         wait_until_ready(on_slurm)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cpu-0: ")]
     assert [line.split(": ")[2].split(";")[0] for line in said] == ["Priority", "Resources", "PartitionTimeLimit"]
+    assert said[-1].endswith("""'sinfo -o "%P %l"' shows the limits"""), "a command is not broken at the 80th column"
 
 
 def test_a_worker_that_has_ended_has_a_cause_and_an_advice(on_slurm, monkeypatch, capsys):

@@ -26,9 +26,10 @@ def demo_model():
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch, lend_library):
     """A slurminfer home of the test's own; returns its models directory."""
     monkeypatch.setenv("SLURMINFER_HOME", str(tmp_path / "home"))
+    lend_library(tmp_path / "home")
     return tmp_path / "home" / "models"
 
 

@@ -66,12 +66,12 @@ def _add(row: Row, builder: RequestBuilder, found: Drawn) -> None:
     if row.is_blank:
         found.blank += 1
     elif row.problem is not None:
-        found.problems.append(f"line {row.line}: {row.problem}")
+        found.problems.append(f"{row.place}: {row.problem}")
     else:
         try:
             found.requests.append(builder.build(row))
         except (BadRowError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            found.problems.append(f"line {row.line}: {error}")
+            found.problems.append(f"{row.place}: {error}")
 
 
 def _spread(shards: tuple[Shard, ...], most: int) -> list[Shard]:

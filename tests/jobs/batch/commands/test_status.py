@@ -85,7 +85,9 @@ def test_a_batch_that_waits_for_its_first_worker_is_no_error(tmp_path, monkeypat
     monkeypatch.setattr(OwnDeployments, "living", lambda self: [RunDirectory(Path("/runs/own"))])
     view = look_at_batch(folder)
     assert (view.state, view.is_done, view.rows) == ("waiting", False, 0)
-    assert words(view, now=0.0)[-1] == "serves    deployment 'own'; see 'slurminfer status own'"
+    told = words(view, now=0.0)
+    assert told[1] == "rows      not counted yet"
+    assert told[-1] == "serves    deployment 'own'; see 'slurminfer status own'"
 
 
 def test_the_time_left_is_told_with_its_range_and_only_where_it_is_known():

@@ -23,6 +23,7 @@ from slurminfer.jobs.batch.inputs.formats.source import Index
 from slurminfer.jobs.batch.inputs.plan import Shard
 from slurminfer.jobs.batch.inputs.planning import cut, make_plan
 from slurminfer.jobs.batch.inputs.reader import Reader
+from slurminfer.jobs.batch.inputs.row import Row
 
 from .conftest import WRITERS, rows_of, write_csv, write_jsonl, write_parquet, write_stream
 
@@ -217,7 +218,7 @@ def test_a_record_of_many_mebibytes_passes_whole(tmp_path, kind):
     path = tmp_path / kind
     values = [
         {"prompt": "a", "label": "b"},
-        {"prompt": "x" * (60 << 20) + "\n", "label": "c"},
+        {"prompt": "x" * (24 << 20) + "\n", "label": "c"},
         {"prompt": "d", "label": "e"},
     ]
     WRITERS[kind](path, values)
@@ -354,3 +355,8 @@ def test_numbers_of_columns_have_their_types(tmp_path):
     path: Path = tmp_path / "a.parquet"
     write_parquet(path, [{"a": 1, "b": 0.5, "c": None, "d": {"e": ["f"]}}])
     assert [row.value for row in rows_of(path)] == [{"a": 1, "b": 0.5, "c": None, "d": {"e": ["f"]}}]
+
+
+def test_a_row_is_called_a_line_where_it_is_one():
+    assert Row(shard=0, index=1, line=2, value=None).place == "line 2"
+    assert Row(shard=0, index=1, line=2, value=None, format="csv").place == "row 2"

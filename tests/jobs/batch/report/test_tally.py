@@ -38,7 +38,7 @@ def test_timings_are_those_of_the_first_rows():
 def test_rows_that_cannot_be_read_have_one_reason_for_each_file():
     tally = Tally(10)
     tally.fail("line 2 of a.jsonl: not JSON")
-    tally.fail("line 7 of a.jsonl: not JSON")
+    tally.fail("row 7 of a.jsonl: not JSON")
     tally.fail("line 7 of b.jsonl: not JSON")
     assert tally.state().reasons == {"a.jsonl: not JSON": 2, "b.jsonl: not JSON": 1}
 

@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from ....support.forking import ForkedCode
+
 pytestmark = pytest.mark.process
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "ignore_eos": True}
@@ -51,8 +53,8 @@ def test_it_says_503_while_the_model_is_loading_and_then_200(starting, model_dir
         assert server.process.wait(10) == 0
 
 
-def test_told_to_end_it_finishes_what_is_in_flight(starting, model_directory, wait_until):
-    with starting("--model", str(model_directory), "--dtype", "float32") as server:
+def test_told_to_end_it_finishes_what_is_in_flight(forking, model_directory, wait_until):
+    with forking("--model", str(model_directory), "--dtype", "float32") as server:
         wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 200, "health")
         body = {**CHAT, "stream": True, "max_tokens": 300}
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as answer:
@@ -144,16 +146,13 @@ except SlurminferError as error:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_model_that_raises_fails_all_requests_and_ends_the_process(model_directory, stream):
-    process = subprocess.Popen(
-        [sys.executable, "-c", BROKEN, str(model_directory)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    url = process.stdout.readline().split()[2].rstrip(",")
-    process.stdout.readline()  # ready
+def test_a_model_that_raises_fails_all_requests_and_ends_the_process(model_directory, stream, tmp_path, wait_until):
+    log = tmp_path / "log"
+    process = ForkedCode(BROKEN, [str(model_directory)], os.environ, log)
+    wait_until(lambda: "ready" in log.read_text(encoding="utf-8"), "it is ready")
+    url = log.read_text(encoding="utf-8").split()[2].rstrip(",")
     answer = httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "stream": stream}, timeout=30)
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert "the engine has failed: RuntimeError('the model broke')" in errors
+    assert process.wait(20) == 1
+    assert "the engine has failed: RuntimeError('the model broke')" in log.read_text(encoding="utf-8")

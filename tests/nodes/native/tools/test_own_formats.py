@@ -189,6 +189,21 @@ def test_what_cannot_be_written_between_tags_is_forced_as_json_or_refused(gramma
     assert call_plan(tools_of(schema, "auto", strict=False), BY_NAME["qwen_coder"], "", None).constraint is None
 
 
+@pytest.mark.parametrize("name", ["qwen_coder", "gemma", "olmo3", "hermes"])
+def test_what_is_required_and_has_no_schema_of_its_own_is_an_additional_property(grammars, name):
+    schema = {"type": "object", "required": ["b"], "additionalProperties": {"type": "integer", "maximum": 9}}
+    for whole in (schema, {"type": "object", "properties": {"o": schema}, "required": ["o"]}):
+        plan = call_plan(tools_of(whole), BY_NAME[name], "", None)
+        found = [text for seed in range(6) if (text := grammars.random_text(plan.constraint, seed, 600)) is not None]
+        assert found
+        for answer in found:
+            jsonschema_rs.validate(whole, arguments(plan.family, answer, whole))
+    contradictory = {**schema, "additionalProperties": False}
+    if name != "hermes":
+        with pytest.raises(ConstraintError, match="required: additionalProperties = false does not allow 'b'"):
+            call_plan(tools_of(contradictory, "auto"), BY_NAME[name], "", None)
+
+
 @pytest.mark.parametrize("name", ["qwen_coder", "gemma", "lfm2", "hermes"])
 def test_what_stands_beside_a_reference_is_obeyed(grammars, name):
     property = {"$ref": "#/$defs/s", "maxLength": 1, "description": "said with the reference"}

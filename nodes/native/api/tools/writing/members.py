@@ -58,7 +58,10 @@ def members(schema: Mapping[str, Any]) -> Members:
     if not isinstance(properties, Mapping) or not isinstance(required, list):
         raise ConstraintError("expected properties, an object, and required, a list")
     names = [name for name in required if isinstance(name, str)]
-    unnamed: dict[str, Any] = {name: {} for name in names if name not in properties}
+    others = whole.get("additionalProperties", True)
+    unnamed: dict[str, Any] = {name: others for name in names if name not in properties}
+    if unnamed and others is False:
+        raise ConstraintError(f"required: additionalProperties = false does not allow {next(iter(unnamed))[:80]!r}")
     definitions = {name: schema[name] for name in _DEFINITIONS if name in schema}
     additional = whole.get("additionalProperties", False)
     return Members({**properties, **unnamed}, frozenset(names), additional, definitions)

@@ -1,37 +1,17 @@
-"""Anthropic's API before two native engines with a real model, by Anthropic's client; one of them is killed."""
+"""Anthropic's API before two native engines with the demo model, by Anthropic's client; one of them is killed."""
 
 import os
 import signal
+from typing import Any
 
 import anthropic
 import pytest
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.network]
+from .conftest import User
 
-SPEC = """
-name = "here"
-[model]
-path = "demo"
-[[pool]]
-name = "cpu"
-workers = 2
-[router]
-port = 0
-"""
 MODEL = "SmolLM2-135M-Instruct"
-COUNT = [{"role": "user", "content": "Count from one to thirty in words, separated by commas."}]
-PARIS = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture
-def client(user, tmp_path):
-    spec = tmp_path / "spec.toml"
-    spec.write_text(SPEC)
-    user.ok("serve", spec, "--local", "--wait")
-    url = user.status("here")["endpoint"].removesuffix("/v1")
-    key = (user.home / "runs/here/key").read_text().strip()
-    with anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
-        yield client
+COUNT: Any = [{"role": "user", "content": "Count from one to thirty in words, separated by commas."}]
+PARIS: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def asked(messages, max_tokens, **fields):
@@ -44,7 +24,15 @@ def text_of(message):
     return block.text
 
 
-def test_anthropics_client(client, user):
+def check_messages(user: User) -> None:
+    """Ask the deployment "here", and end one of its workers in the middle of an answer."""
+    url = user.status("here")["endpoint"].removesuffix("/v1")
+    key = (user.home / "runs/here/key").read_text().strip()
+    with anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
+        _check(client, user)
+
+
+def _check(client: anthropic.Anthropic, user: User) -> None:
     whole = client.messages.create(**asked(PARIS, 24))
     assert "Paris" in whole.content[0].text
     assert whole.usage.output_tokens > 2
