@@ -12,7 +12,8 @@ from ..tenants.tenant import Priority
 from .answers import failure, unknown_model
 from .call import Call, Forwarding, RefusedError
 from .outlet import Outlet
-from .stream.envelope import TOKENS, Envelope, EnvelopeError, prompt_text, read_envelope, with_field
+from .stream.envelope import TOKENS, Envelope, EnvelopeError, read_envelope, with_field
+from .stream.prompt import prompt_text
 from .stream.transcript import Transcript
 
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurminfer.router.relay.stream import envelope as envelope_module
+from slurminfer.router.relay.stream import prompt as prompt_module
 from slurminfer.router.relay.stream.envelope import (
     Envelope,
     EnvelopeError,
-    prompt_text,
     read_envelope,
     with_fields,
     with_usage,
 )
+from slurminfer.router.relay.stream.prompt import prompt_text
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 TALK: list[dict[str, Any]] = [
@@ -149,7 +149,7 @@ def test_what_is_nested_deeper_than_a_list_of_prompts_is_taken_as_json() -> None
 @pytest.mark.parametrize("name", ["messages", "prompt", "system"])
 def test_of_very_many_values_none_is_looked_at_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two million of them would take a second, in which all others wait."""
-    monkeypatch.setattr(envelope_module, "_loose_message", None)  # which would fail
+    monkeypatch.setattr(prompt_module, "_loose_message", None)  # which would fail
     many: list[Any] = ["a", *range(50_000)]
     written = json.dumps(many, separators=(",", ":")).encode()
     assert text({name: many}, COMPLETIONS).startswith((written, b"\0system\0" + written))
