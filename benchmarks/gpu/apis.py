@@ -28,6 +28,7 @@ _SCHEMA: dict[str, Any] = {
 }
 _TALK: Any = [{"role": "user", "content": "How is the weather in Paris?"}]
 _TOKENS = 128
+_ANY: Any = {"type": "any", "disable_parallel_tool_use": True}  # several calls may take more than _TOKENS
 _CHECKS: list[tuple[str, Callable[["Clients"], object]]] = []
 
 
@@ -79,7 +80,12 @@ def _(clients: Clients) -> None:
 def _(clients: Clients) -> None:
     tools: Any = [{"type": "function", "function": {"name": "tell", "parameters": _SCHEMA, "strict": True}}]
     answer = clients.openai.chat.completions.create(
-        model=clients.model, messages=_TALK, tools=tools, tool_choice="required", max_tokens=_TOKENS
+        model=clients.model,
+        messages=_TALK,
+        tools=tools,
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_tokens=_TOKENS,
     )
     call: Any = (answer.choices[0].message.tool_calls or [])[0]
     assert call.function.name == "tell"
@@ -105,9 +111,9 @@ def _(clients: Clients) -> None:
 def _(clients: Clients) -> None:
     tools: Any = [{"name": "tell", "input_schema": _SCHEMA}]
     answer = clients.anthropic.messages.create(
-        model=clients.model, messages=_TALK, tools=tools, tool_choice={"type": "any"}, max_tokens=_TOKENS
+        model=clients.model, messages=_TALK, tools=tools, tool_choice=_ANY, max_tokens=_TOKENS
     )
-    assert answer.stop_reason == "tool_use"
+    assert answer.stop_reason == "tool_use", answer
     call: Any = next(block for block in answer.content if block.type == "tool_use")
     assert call.name == "tell" and isinstance(call.input, dict)  # engines need not obey the schema: it is not strict
 
@@ -146,7 +152,12 @@ def _(clients: Clients) -> None:
 def _(clients: Clients) -> None:
     tools: Any = [{"type": "function", "name": "tell", "parameters": _SCHEMA, "strict": True}]
     answer = clients.openai.responses.create(
-        model=clients.model, input="The weather?", tools=tools, tool_choice="required", max_output_tokens=_TOKENS
+        model=clients.model,
+        input="The weather?",
+        tools=tools,
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_output_tokens=_TOKENS,
     )
     call: Any = next(item for item in answer.output if item.type == "function_call")
     require_answer(call.arguments)
