@@ -105,7 +105,7 @@ def test_a_body_that_is_not_what_its_head_says_is_the_clients_error(encoding, bo
     assert len(refused.value.message) < 300
 
 
-@pytest.mark.parametrize(("encoding", "part"), [("zstd", zstd.compress(b"")), ("gzip", gzip.compress(b""))])
+@pytest.mark.parametrize(("encoding", "part"), [("zstd", zstd.compress(b"")), ("gzip", gzip.compress(b"", mtime=0))])
 def test_a_body_of_very_many_parts_is_refused(encoding, part):
     """Each takes a decompressor of its own, and time, however short it is."""
     assert _read(part * 2000, encoding=encoding, most=100_000) == b""

@@ -55,6 +55,12 @@ def ask(cluster_user, key: str) -> dict[str, Any]:
     )
 
 
+def is_known(cluster_user, key: str) -> bool:
+    """Whether the router takes a key."""
+    url = cluster_user.status("r")["endpoint"]
+    return httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
 def accounted_s(sandbox, ordinary_user, jobs: list[str]) -> float | None:
     """CPU-seconds of all runs of the jobs by sacct; None as long as one has no end there."""
     words = ["sacct", "-nPDX", "--format=ElapsedRaw,AllocCPUS,End", f"--jobs={','.join(jobs)}"]
@@ -64,6 +70,7 @@ def accounted_s(sandbox, ordinary_user, jobs: list[str]) -> float | None:
 
 def test_hours_are_sacct_s_and_tokens_the_clients_own(cluster, cluster_user, sandbox, ordinary_user):
     key = cluster_user.ok("keys", "r", "add", "alice", "--account", "astro").strip()
+    eventually(lambda: is_known(cluster_user, key), "the router knows the key")
     first = [ask(cluster_user, key) for _ in range(3)]
     jobs = [job["id"] for job in cluster.record("r", "deployment.json")["jobs"]]
     (job,) = {cluster.wait_ready("r", worker)["job"] for worker in WORKERS}
