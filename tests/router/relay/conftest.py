@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slurminfer.router.relay import outcome
+from slurminfer.router.relay import outcome, server
 from slurminfer.router.relay.workers import upstream
 
 from ...support import waiting
@@ -23,9 +23,10 @@ def loop() -> Iterator[Loop]:
 
 
 @pytest.fixture(autouse=True)
-def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that are tried alone wait for a moment only."""
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that are tried alone wait for a moment only, and so does what is looked at now and then."""
     monkeypatch.setattr(outcome, "PAUSE_S", 0.01)
+    monkeypatch.setattr(server, "_TICK_S", 0.03)
 
 
 @pytest.fixture

@@ -264,7 +264,8 @@ def test_a_relay_looks_after_workers_and_queue_although_that_has_failed(one, eve
         patch.setattr(server._admission, "refuse_where", failing("queue", server._admission.refuse_where))
         patch.setattr(server._policy, "news", failing("news", server._policy.news))
         eventually(lambda: len(calls) == 3 and min(calls.values()) > 2, "they go on")
-    assert one.report().counters.failed_rounds == {"workers": 2, "queue": 2, "news": 2, "clock": 0}
+    failed = one.report().counters.failed_rounds
+    assert {task: count for task, count in failed.items() if count} == {"workers": 2, "queue": 2, "news": 2}
     assert len([record for record in caplog.records if record.exc_info]) == 3
     assert text_of(one.chat()) == TEXT
 
