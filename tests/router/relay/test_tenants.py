@@ -94,20 +94,27 @@ def test_many_requests_at_once_do_not_use_a_days_tokens_many_times(one, threads,
     bob.close()
 
 
-def test_a_client_that_hangs_up_before_the_end_has_used_what_it_got(one, eventually):
-    async def nearly_all(asked):
-        await asked.answer(words=5)
-        await asked.forever()
+async def nearly_all(asked):
+    """A stream of five words that does not end."""
+    await asked.answer(words=5)
+    await asked.forever()
 
-    one.stubs[0].behaviour = nearly_all
-    bob = one.add_tenant("b", name="bob", tokens_per_day=1000)
-    body = {"model": "m", "messages": [{"role": "user", "content": "Hi" * 50}], "stream": True}
-    with bob.stream("POST", "/v1/chat/completions", json=body) as answer:
+
+def leave_after_five(client, content):
+    """Ask for a stream, and hang up once its fifth word has come."""
+    body = {"model": "m", "messages": [{"role": "user", "content": content}], "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         got = ""
         for text in answer.iter_text():
             got += text
             if " five" in got:
                 break
+
+
+def test_a_client_that_hangs_up_before_the_end_has_used_what_it_got(one, eventually):
+    one.stubs[0].behaviour = nearly_all
+    bob = one.add_tenant("b", name="bob", tokens_per_day=1000)
+    leave_after_five(bob, "Hi" * 50)
     eventually(lambda: "bob" in one.report().usage)
     usage = one.report().usage["bob"]
     assert (usage.requests, usage.generated_tokens) == (1, 5)
@@ -120,19 +127,9 @@ def test_of_a_long_stream_that_its_client_leaves_events_are_counted(one, eventua
     """To read it would take a second for 30 MB, in which all others wait."""
     monkeypatch.setattr(outlet, "_MOST_READ", 100)
     monkeypatch.setattr(Transcript, "story", None)  # which would fail
-
-    async def nearly_all(asked):
-        await asked.answer(words=5)
-        await asked.forever()
-
     one.stubs[0].behaviour = nearly_all
     bob = one.add_tenant("b", name="bob")
-    with bob.stream("POST", "/v1/chat/completions", json={"model": "m", "messages": [], "stream": True}) as answer:
-        got = ""
-        for text in answer.iter_text():
-            got += text
-            if " five" in got:
-                break
+    leave_after_five(bob, "Hi")
     eventually(lambda: "bob" in one.report().usage)
     assert one.report().usage["bob"].generated_tokens == 5
     bob.close()
